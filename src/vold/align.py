@@ -1,0 +1,131 @@
+"""Before stage 2: do student and teacher overlap enough for the teacher's opinion to mean anything?
+
+The student answers text prompts; the teacher reads the answers. A student that never writes what the teacher writes
+gets a teacher term that only pushes it away from everything it does, which is how distillation without a cold start,
+or after a cold start on another teacher's traces, fails.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vold.batching import collate, micro_batches
+from vold.errors import ConfigError
+from vold.graders import get_grader
+from vold.models import load_student, load_teacher, resolve, seed_of, stage_models
+from vold.progress import Bar
+from vold.rundir import open_stage, write_json
+from vold.samplers.inprocess import InProcessSampler
+from vold.tasks import open_tasks
+from vold.types import Prompt, SamplingParams
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vold.config import Recipe
+    from vold.policy import Policy
+
+READY_KL, READY_TOP1 = 0.5, 0.8
+LOST_KL, LOST_TOP1 = 2.0, 0.5
+"""Thresholds of the verdict, in nats per token and shares of tokens. They are rules of thumb from this project's own
+miniature, where cold-started students sit below 0.3 nats and unaligned ones above 3."""
+
+
+def align(recipe: Recipe) -> dict[str, Any]:
+    """Compare the student (its latest stage before distillation) with the teacher; returns and stores the figures.
+
+    * `kl`: mean over tokens of log pi_student - log pi_teacher on the student's own tokens, the single-sample
+      estimate of KL(student || teacher) in nats per token; `kl_failed` the same over failed rollouts.
+    * `top1_agreement`: share of the student's tokens at which the teacher's most likely token is the student's.
+    * `teacher_mass`: mean probability the teacher gives to the student's tokens.
+    * `student_entropy`, `teacher_entropy`: mean entropy in nats at the student's tokens.
+
+    Raises:
+        ConfigError, DataError, VocabularyMismatch, CheckpointError: see `vold.errors`.
+    """
+    config = recipe.align
+    if config is None:
+        raise ConfigError("this recipe has no `align` section", where="align")
+    directory = open_stage(recipe, "align")
+    models = stage_models(recipe)
+    path = models.get("sft", recipe.student.path)
+    student = load_student(recipe, resolve(path))
+    teacher = load_teacher(recipe, student)
+    tasks = [t for t in open_tasks(config.tasks) if t.teacher_messages]
+    prompts = [student.chat.prompt(t.messages) for t in tasks]
+    asks = [Prompt(teacher.chat.prompt(t.teacher_messages or ()).ids) for t in tasks]
+    params = SamplingParams(
+        config.sampling.max_new_tokens, config.sampling.temperature, seed_of(recipe.run.seed, "align")
+    )
+    with Bar("align", 2) as bar:
+        completions = InProcessSampler(student).generate(prompts, params, config.rollouts)
+        bar.advance()
+        passed = [
+            get_grader(t.grader)(student.chat.text(c.ids), t.reference, finish=c.finish).score == 1.0
+            for t, cs in zip(tasks, completions, strict=True)
+            for c in cs
+        ]
+        responses = [c.ids for cs in completions for c in cs]
+        repeat = [i for i in range(len(tasks)) for _ in range(config.rollouts)]
+        ours = _values(student, [prompts[i] for i in repeat], responses, config.sampling.temperature)
+        theirs = _values(teacher, [asks[i] for i in repeat], responses, config.sampling.temperature)
+        bar.advance()
+    failed = torch.cat([torch.full((len(r),), not ok) for r, ok in zip(responses, passed, strict=True)])
+    gap = ours["logp"] - theirs["logp"]
+    figures: dict[str, Any] = {
+        "student": path,
+        "teacher": recipe.teacher.path if recipe.teacher else "",
+        "tokens": len(gap),
+        "kl": _mean(gap),
+        "kl_failed": _mean(gap[failed]) if bool(failed.any()) else None,
+        "top1_agreement": _mean(ours["favourite"] == theirs["favourite"]),
+        "teacher_mass": _mean(theirs["logp"].exp()),
+        "student_entropy": _mean(ours["entropy"]),
+        "teacher_entropy": _mean(theirs["entropy"]),
+        "pass_rate": sum(passed) / len(passed),
+    }
+    figures["verdict"], figures["words"] = verdict(figures["kl"], figures["top1_agreement"])
+    write_json(directory / f"{'after' if 'sft' in models else 'before'}-sft.json", figures)
+    write_json(directory / "align.json", figures)
+    return figures
+
+
+def verdict(kl: float, top1: float) -> tuple[str, str]:
+    """A heading and a sentence for a KL (nats per token) and a top-1 agreement (share of tokens).
+
+    Example:
+        >>> verdict(0.1, 0.95)[0], verdict(9.0, 0.1)[0]
+        ('ready', 'not aligned')
+    """
+    figures = f"KL {kl:.2f} nats per token, the same favourite token at {top1:.0%} of the student's tokens"
+    if kl <= READY_KL and top1 >= READY_TOP1:
+        return "ready", f"Student and teacher write alike ({figures}): distillation has something to correct."
+    if kl >= LOST_KL or top1 <= LOST_TOP1:
+        return "not aligned", (
+            f"Student and teacher write differently ({figures}): the teacher term would push the student away from "
+            "all it does. Fine-tune on this teacher's own traces first (`vold traces`, `vold sft`)."
+        )
+    return "doubtful", f"Student and teacher overlap in part ({figures}): more cold-start steps are likely to pay."
+
+
+def _mean(values: torch.Tensor) -> float:
+    return float(values.double().clamp(min=-1e3, max=1e3).mean())
+
+
+def _values(
+    policy: Policy, prompts: Sequence[Prompt], responses: Sequence[tuple[int, ...]], temperature: float
+) -> dict[str, torch.Tensor]:
+    """Log-prob, entropy and most likely token at every response token, rows in the given order."""
+    pieces: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+    lengths = [len(p.ids) + len(r) for p, r in zip(prompts, responses, strict=True)]
+    with torch.inference_mode():
+        for group in micro_batches(lengths, 8192):
+            part = [responses[i] for i in group]
+            batch = collate([prompts[i] for i in group], part, [(1,) * len(r) for r in part], policy.chat.pad_id)
+            values = policy.logprobs(batch, temperature=temperature)
+            for i, *row in zip(group, *(v.split([len(r) for r in part]) for v in values), strict=True):
+                pieces[i] = (row[0], row[1], row[2])
+    names = ("logp", "entropy", "favourite")
+    return {name: torch.cat([pieces[i][k] for i in range(len(responses))]) for k, name in enumerate(names)}

@@ -1,0 +1,99 @@
+"""Sequences of ids to padded tensors, and the cut into micro-batches.
+
+Everything the loss sees is flat: one entry per *selected* token, in row order. Padding and prompt tokens are left
+out before any arithmetic, so nothing on them can reach a value or a gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from vold.processing import stack_vision
+from vold.types import Prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """A padded batch of prompt + response rows.
+
+    Attributes:
+        input_ids: [rows, length] int64, padded on the right.
+        attention_mask: [rows, length] int64, 0 on padding.
+        select: [rows, length] bool, true where the NEXT token is a selected response token.
+        targets: [tokens] int64, those next tokens in row order.
+        row: [tokens] int64, the row each selected token belongs to.
+        vision: the processor's image tensors, opaque to everything but the policy.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    select: torch.Tensor
+    targets: torch.Tensor
+    row: torch.Tensor
+    vision: Mapping[str, torch.Tensor]
+
+
+def collate(
+    prompts: Sequence[Prompt], responses: Sequence[Sequence[int]], masks: Sequence[Sequence[int]], pad_id: int
+) -> Sequences:
+    """Join prompts and responses into one right-padded batch.
+
+    Args:
+        prompts: one per row.
+        responses: response ids, one sequence per row.
+        masks: 1 for each response token the loss selects, else 0; same lengths as `responses`.
+        pad_id: id that fills rows up.
+
+    Raises:
+        ValueError: a mask whose length differs from its response, or no rows at all.
+    """
+    if not prompts:
+        raise ValueError("collate needs at least one row")
+    rows = len(prompts)
+    width = max(len(p.ids) + len(r) for p, r in zip(prompts, responses, strict=True))
+    input_ids = torch.full((rows, width), pad_id, dtype=torch.int64)
+    attention_mask = torch.zeros((rows, width), dtype=torch.int64)
+    select = torch.zeros((rows, width), dtype=torch.bool)
+    for i, (p, r, m) in enumerate(zip(prompts, responses, masks, strict=True)):
+        if len(r) != len(m):
+            raise ValueError(f"row {i}: {len(r)} response tokens but a mask of {len(m)}")
+        start, end = len(p.ids), len(p.ids) + len(r)
+        input_ids[i, :end] = torch.tensor([*p.ids, *r])
+        attention_mask[i, :end] = 1
+        if r:
+            select[i, start - 1 : end - 1] = torch.tensor(m, dtype=torch.bool)
+    shifted = torch.zeros_like(select)
+    shifted[:, 1:] = select[:, :-1]
+    return Sequences(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        select=select,
+        targets=input_ids[shifted],
+        row=select.nonzero()[:, 0],
+        vision=stack_vision(prompts),
+    )
+
+
+def micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Cut rows into groups whose padded size (rows x longest) stays within a token budget.
+
+    Rows are sorted by length first, so that little of a group is padding. A row longer than the budget gets a group
+    of its own. Returns indices into `lengths`; every row appears exactly once.
+
+    Example:
+        >>> micro_batches([3, 9, 4], 8)
+        [[0, 2], [1]]
+    """
+    groups: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda j: lengths[j]):
+        if groups and lengths[i] * (len(groups[-1]) + 1) <= token_budget:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups

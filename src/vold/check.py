@@ -1,0 +1,92 @@
+"""`vold check`: everything about a recipe that can be known before anything is trained."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+from vold.models import load_student, load_teacher
+from vold.progress import console
+from vold.rundir import latest_checkpoint
+from vold.tasks import open_tasks
+from vold.types import Prompt, ScoreRequest
+
+if TYPE_CHECKING:
+    from vold.config import Recipe
+
+
+def check(recipe: Recipe) -> list[str]:
+    """Load models and data, compare vocabularies, grade every reference, fit prompts into context lengths, and score
+    one prompt with the teacher. Nothing is written. Returns one line a check.
+
+    Raises:
+        VoldError: the first thing that would stop the run.
+    """
+    lines: list[str] = []
+
+    def say(what: str, how: str) -> None:
+        lines.append(f"{what}: {how}")
+        console.print(f"  ok  [bold]{what}[/bold]  {how}")
+
+    student = load_student(recipe)
+    trainable = sum(p.numel() for _, p in student.trainable())
+    everything = sum(p.numel() for p in student.model.parameters())
+    say("student", f"{type(student.model).__name__}, {everything:,} parameters, {trainable:,} trained")
+    frozen = ", ".join(recipe.student.freeze) or "nothing"
+    say("frozen", frozen)
+    say("never sampled", f"{len(student.banned)} ids (vision placeholders and rows without a token)")
+    context = _context(student)
+    if recipe.teacher is not None:
+        teacher = load_teacher(recipe, student)
+        size = sum(p.numel() for p in teacher.model.parameters())
+        shared = len(student.chat.tokenizer)
+        say("teacher", f"{type(teacher.model).__name__}, {size:,} parameters, {shared:,} shared token ids")
+        context = min(context, _context(teacher))
+    sets = {
+        "traces.tasks": (recipe.traces, "tasks", recipe.traces),
+        "align.tasks": (recipe.align, "tasks", recipe.align),
+        "distill.tasks": (recipe.distill, "tasks", recipe.distill),
+    }
+    plan = [(name, s.tasks, s.sampling) for name, (s, _, _) in sets.items() if s is not None]
+    if recipe.eval is not None:
+        plan += [(f"eval.tasks.{n}", spec, recipe.eval.sampling) for n, spec in recipe.eval.tasks.items()]
+    for name, spec, sampling in plan:
+        tasks = open_tasks(spec)
+        prompts: list[Prompt] = [student.chat.prompt(t.messages) for t in tasks[:64]]
+        longest = max(len(p.ids) for p in prompts)
+        images = sum(len(m.images) for t in tasks[:64] for m in t.messages)
+        room = longest + sampling.max_new_tokens
+        if room > context:
+            from vold.errors import ConfigError
+
+            raise ConfigError(
+                "prompt and response do not fit into the context",
+                where=f"{name} and its max_new_tokens",
+                got=f"{longest} + {sampling.max_new_tokens} tokens, context {context}",
+                fix=f"set max_new_tokens to {context - longest} or less",
+            )
+        view = f", {images} images in the first {len(prompts)}" if images else ""
+        say(name, f"{len(tasks)} tasks, every reference grades itself 1.0, prompts up to {longest} tokens{view}")
+    if recipe.teacher is not None and plan:
+        text = student.chat.tokens(student.chat.tokenizer.decode(range(min(16, len(student.chat.tokenizer)))))
+        from vold.teachers.inprocess import InProcessTeacher
+
+        scores = InProcessTeacher(teacher, temperature=1.0, token_budget=8192).score(
+            [ScoreRequest(prompts[0].ids[:1], text)]
+        )
+        say("teacher scores", f"{len(scores[0].logp)} of {len(text)} tokens of a canned text")
+    if recipe.distill is not None:
+        d = recipe.distill
+        say("step", f"{d.prompts_per_step} prompts x {d.rollouts} rollouts, {d.steps} steps, {d.objective.method}")
+        if importlib.util.find_spec("math_verify") is None:
+            lines.append("math-verify is not installed: the `math` grader will not run")
+    for stage in ("sft", "distill"):
+        found = latest_checkpoint(recipe.run.dir / stage)
+        if found is not None:
+            say(f"{stage} continues", f"from {found.name}")
+    return lines
+
+
+def _context(policy: object) -> int:
+    config = policy.model.config.get_text_config()  # type: ignore[attr-defined]
+    return int(config.max_position_embeddings)

@@ -1,0 +1,163 @@
+"""The command line: `vold VERB RECIPE.yaml key.path=value`. Nothing heavy is imported before a verb runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from vold import __version__
+from vold.errors import VoldError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vold.config import Recipe
+
+DESCRIPTION = """\
+Move reasoning from a text-only teacher LLM into a vision-language student.
+
+  vold check RECIPE      look for everything that would stop the run, before it starts
+  vold traces RECIPE     the teacher answers text prompts
+  vold sft RECIPE        cold start: fine-tune the student on those traces
+  vold align RECIPE      do student and teacher overlap enough for stage 2?
+  vold distill RECIPE    stage 2: GRPO with the teacher term on text prompts
+  vold eval RECIPE       accuracy of every stage on every task set, with paired comparisons
+  vold show RUN          a run in the terminal, and its report.html
+  vold demo              all of it on the demo world, on a CPU, nothing to download
+  vold study STUDY       arms x seeds with a verdict on each claim
+
+Any key of a recipe can be overridden: vold sft recipes/demo.yaml sft.steps=50 run.dir=runs/short
+Every verb goes on where it stopped when it is started again with the same recipe.
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vold", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    parser.add_argument("verb", choices=sorted(VERBS), metavar="VERB", help=", ".join(VERBS))
+    parser.add_argument("target", nargs="?", help="a recipe; for `show` a run directory; for `study` a study file")
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="recipe keys to override")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb. Exit status 0: done; 2: the user can mend it; 130: interrupted."""
+    args = _parser().parse_intermixed_args(argv)
+    if args.verb == "demo":
+        overrides = [args.target, *args.overrides] if args.target else args.overrides
+        target = "recipes/demo.yaml"
+    elif args.target is None:
+        _parser().error(f"`vold {args.verb}` needs a {'run directory' if args.verb == 'show' else 'file'}")
+    else:
+        target, overrides = args.target, args.overrides
+    try:
+        VERBS[args.verb](target, overrides)
+    except VoldError as error:
+        if args.traceback:
+            raise
+        print(f"vold {args.verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nvold {args.verb}: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _recipe(target: str, overrides: list[str]) -> Recipe:
+    import os
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import torch
+
+    from vold.config import load_recipe
+
+    recipe = load_recipe(target, overrides)
+    torch.set_num_threads(recipe.run.threads)
+    return recipe
+
+
+def _check(target: str, overrides: list[str]) -> None:
+    from vold.check import check
+
+    check(_recipe(target, overrides))
+
+
+def _traces(target: str, overrides: list[str]) -> None:
+    recipe = _recipe(target, overrides)
+    from vold.traces import make_traces
+
+    _wrote(make_traces(recipe))
+
+
+def _sft(target: str, overrides: list[str]) -> None:
+    recipe = _recipe(target, overrides)
+    from vold.sft import sft
+
+    _wrote(sft(recipe))
+
+
+def _align(target: str, overrides: list[str]) -> None:
+    recipe = _recipe(target, overrides)
+    from vold.align import align
+    from vold.tables import print_alignment
+
+    print_alignment(align(recipe))
+
+
+def _distill(target: str, overrides: list[str]) -> None:
+    recipe = _recipe(target, overrides)
+    from vold.distill import distill
+
+    _wrote(distill(recipe))
+
+
+def _eval(target: str, overrides: list[str]) -> None:
+    recipe = _recipe(target, overrides)
+    from vold.evaluate import evaluate
+    from vold.tables import print_results
+
+    print_results(evaluate(recipe))
+
+
+def _show(target: str, overrides: list[str]) -> None:
+    from vold.show import show
+
+    show(target, overrides)
+
+
+def _demo(target: str, overrides: list[str]) -> None:
+    from vold.demo.pipeline import demo
+
+    demo(overrides)
+
+
+def _study(target: str, overrides: list[str]) -> None:
+    from vold.study import run_study
+
+    run_study(target, overrides)
+
+
+def _wrote(path: object) -> None:
+    from vold.progress import console
+
+    console.print(f"wrote {path}")
+
+
+VERBS: dict[str, Callable[[str, list[str]], None]] = {
+    "check": _check,
+    "traces": _traces,
+    "sft": _sft,
+    "align": _align,
+    "distill": _distill,
+    "eval": _eval,
+    "show": _show,
+    "demo": _demo,
+    "study": _study,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

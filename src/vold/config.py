@@ -1,0 +1,313 @@
+"""The recipe: one validated, frozen object that is also what runs.
+
+A recipe is a YAML file with one section a stage. `key.path=value` on the command line overrides it. Unknown keys are
+errors with a suggestion. The resolved recipe is written to the run directory and repeats the run.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vold.errors import ConfigError, VoldError
+from vold.objective import Objective
+
+
+class Section(BaseModel):
+    """Base of every recipe section: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Run(Section):
+    """Where a run lives and what makes it repeatable."""
+
+    dir: Path
+    """Directory of the run; created if absent, continued if present."""
+    seed: int = 1
+    """Seeds data order, rollouts and traces. Two runs of one recipe and seed give the same weights."""
+    threads: int = Field(1, ge=1)
+    """CPU threads of PyTorch. Results repeat bit for bit only at the same number."""
+
+
+class Model(Section):
+    """A model directory, a hub id, or `demo:NAME` for a model that ships with the project."""
+
+    path: str
+    """`demo:student`, a local directory, or a hub id such as `Qwen/Qwen3-8B`."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the weights in memory."""
+
+
+class Student(Model):
+    """The model that learns."""
+
+    freeze: tuple[Literal["vision", "projector"], ...] = ("vision", "projector")
+    """Parts that no stage changes. The paper freezes the vision tower; what it does with the projector is not known."""
+
+
+class DigitTasksSpec(Section):
+    """Problems of the demo world."""
+
+    kind: Literal["digits"]
+    """Selects this source."""
+    split: Literal["train", "select", "test"]
+    """Splits share no row of digits; image forms of `select` and `test` share no handwriting."""
+    form: Literal["text", "image"] = "text"
+    """Digits written out, or shown as handwriting."""
+    size: int = Field(gt=0)
+    """How many problems."""
+    seed: int = 0
+    """Which problems."""
+
+
+class JsonlTasksSpec(Section):
+    """Problems from a file with one JSON object a line: `prompt` or `messages`, `reference`, optional `images`."""
+
+    kind: Literal["jsonl"]
+    """Selects this source."""
+    path: Path
+    """The file. Image paths inside it are relative to its directory."""
+    grader: Literal["exact", "choice", "math"] = "math"
+    """How answers are marked where a row does not say."""
+    limit: int | None = Field(None, gt=0)
+    """Read only so many rows; all of them if absent."""
+
+
+TasksSpec = Annotated[DigitTasksSpec | JsonlTasksSpec, Field(discriminator="kind")]
+
+
+class Sampling(Section):
+    """How responses are sampled."""
+
+    max_new_tokens: int = Field(gt=0)
+    """Token budget of a response; one that reaches it counts as truncated."""
+    temperature: float = Field(1.0, ge=0)
+    """0 is greedy. Student and teacher log-probs are taken at the rollout temperature."""
+
+
+class Optimizer(Section):
+    """AdamW with linear warm-up."""
+
+    lr: float = Field(gt=0)
+    """Peak learning rate."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Decoupled weight decay."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """Moment decay rates."""
+    warmup_steps: int = Field(5, ge=0)
+    """Steps of linear warm-up."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Cosine falls to `floor` of the peak at the last step."""
+    floor: float = Field(0.1, ge=0, le=1)
+    """Final share of the peak rate under the cosine schedule."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradient norm is clipped to this."""
+
+
+class Traces(Section):
+    """`vold traces`: the teacher answers text prompts."""
+
+    tasks: TasksSpec
+    """Prompts to answer; their references are used only by `keep: correct` and the statistics."""
+    sampling: Sampling
+    """Sampling of the teacher."""
+    max_tokens: int = Field(8192, gt=0)
+    """Traces longer than this are not kept (the paper: 8192)."""
+    keep: Literal["all", "correct"] = "all"
+    """The paper filters by length only; `correct` also drops traces whose answer is wrong."""
+    batch_size: int = Field(128, gt=0)
+    """Prompts answered side by side; also how many answers a kill can cost."""
+
+
+class Sft(Section):
+    """`vold sft`: the cold start on the teacher's traces."""
+
+    steps: int = Field(gt=0)
+    """Optimizer steps."""
+    batch_size: int = Field(256, gt=0)
+    """Traces per step."""
+    optimizer: Optimizer
+    """Update rule."""
+    token_budget: int = Field(8192, gt=0)
+    """Padded tokens per micro-batch; changes memory and speed, not the gradient."""
+    checkpoint_every: int = Field(100, gt=0)
+    """Steps between checkpoints; a killed run loses at most this many."""
+
+
+class Distill(Section):
+    """`vold distill`: GRPO with the teacher term, on text prompts."""
+
+    init: str | None = None
+    """Model to start from; the run's own SFT result if absent."""
+    tasks: TasksSpec
+    """Text prompts with references."""
+    objective: Objective = Field(default_factory=lambda: Objective.model_validate({"method": "vold"}))
+    """What is optimised: a preset by `method`, and any of its parts overridden beside it."""
+    prompts_per_step: int = Field(52, gt=0)
+    """Prompts per step; with 5 rollouts each, 52 make the paper's batch of about 256."""
+    rollouts: int = Field(5, gt=0)
+    """Responses per prompt, the paper's K."""
+    steps: int = Field(60, gt=0)
+    """Optimizer steps, each on fresh rollouts."""
+    sampling: Sampling
+    """Sampling of the student."""
+    optimizer: Optimizer
+    """Update rule."""
+    token_budget: int = Field(8192, gt=0)
+    """Padded tokens per micro-batch; changes memory and speed, not the gradient."""
+    checkpoint_every: int = Field(20, gt=0)
+    """Steps between checkpoints; a killed run loses at most this many."""
+    keep_rollouts_every: int = Field(10, gt=0)
+    """Rollouts of every n-th step are stored with all token values."""
+
+
+class Align(Section):
+    """`vold align`: do student and teacher overlap enough for distillation to work?"""
+
+    tasks: TasksSpec
+    """Text prompts to compare on."""
+    sampling: Sampling
+    """Sampling of the student."""
+    rollouts: int = Field(4, gt=0)
+    """Responses per prompt."""
+
+
+class Eval(Section):
+    """`vold eval`: accuracy of every stage on every task set."""
+
+    tasks: dict[str, TasksSpec]
+    """Task sets by name, such as `image` and `text`."""
+    sampling: Sampling
+    """Sampling of the model under test."""
+    models: dict[str, str] | None = None
+    """Models by name; if absent: `base`, `sft` and `vold`, as far as this run has them."""
+    batch_size: int = Field(128, gt=0)
+    """Problems answered side by side; also how many answers a kill can cost."""
+
+
+class Recipe(Section):
+    """A whole run. Sections a verb does not use may be absent."""
+
+    run: Run
+    """Directory, seed and threads."""
+    student: Student
+    """The model that learns."""
+    teacher: Model | None = None
+    """The text-only model it learns from."""
+    traces: Traces | None = None
+    """Stage 1, data."""
+    sft: Sft | None = None
+    """Stage 1, cold start."""
+    align: Align | None = None
+    """Check before stage 2."""
+    distill: Distill | None = None
+    """Stage 2."""
+    eval: Eval | None = None
+    """Evaluation."""
+
+    @model_validator(mode="after")
+    def _teacher_where_needed(self) -> Recipe:
+        users = [n for n in ("traces", "align") if getattr(self, n) is not None]
+        if self.distill is not None and self.distill.objective.uses_teacher:
+            users.append("distill")
+        if users and self.teacher is None:
+            raise ValueError(f"{' and '.join(users)} need a teacher: add `teacher: {{path: ...}}`")
+        if self.distill is not None and self.distill.sampling.temperature == 0:
+            raise ValueError("distill.sampling.temperature must be above 0: greedy rollouts of a group are all equal")
+        return self
+
+
+def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe and apply `key.path=value` overrides (values are YAML).
+
+    Raises:
+        ConfigError: no such file, not YAML, unknown or mistyped keys, or values that cannot run.
+    """
+    file = Path(path)
+    try:
+        raw = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise ConfigError("cannot read this recipe", where=str(path), got=str(error.strerror)) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError("this recipe is not valid YAML", where=str(path), got=str(error).replace("\n", " ")) from error
+    if not isinstance(raw, dict):
+        raise ConfigError("a recipe is a mapping of sections", where=str(path), got=type(raw).__name__)
+    for item in overrides:
+        _override(raw, item)
+    return recipe_from(raw, where=str(path))
+
+
+def recipe_from(raw: dict[str, Any], *, where: str) -> Recipe:
+    """Validate a nested dictionary as a recipe; see `load_recipe` for errors."""
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise _readable(error, where) from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML; `load_recipe` of it gives an equal recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def _override(raw: dict[str, Any], item: str) -> None:
+    key, equals, text = item.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError("an override reads key.path=value", where="command line", got=repr(item))
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError("this value is not YAML", where=f"command line: {key}", got=repr(text)) from error
+    node = raw
+    *parents, last = key.strip().split(".")
+    for i, part in enumerate(parents):
+        if node.get(part) is None:
+            node[part] = {}
+        node = node[part]
+        if not isinstance(node, dict):
+            raise ConfigError(
+                "this key holds a value, not a section", where=f"command line: {'.'.join(parents[: i + 1])}", got=item
+            )
+    node[last] = value
+
+
+def _readable(error: ValidationError, where: str) -> ConfigError:
+    first = error.errors(include_url=False)[0]
+    cause = first.get("ctx", {}).get("error")
+    parts = [str(p) for p in first["loc"] if p not in ("digits", "jsonl")]
+    key = ".".join(parts) or "recipe"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if isinstance(cause, VoldError):
+        return ConfigError(cause.what + more, where=f"{where}: {key}", got=cause.got, fix=cause.fix)
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(parts[:-1])
+        close = difflib.get_close_matches(parts[-1], known, n=1, cutoff=0.5)
+        fix = f"did you mean {close[0]!r}?" if close else f"known keys here: {', '.join(known)}"
+        return ConfigError(f"unknown key {parts[-1]!r}{more}", where=f"{where}: {key}", fix=fix)
+    got = "" if first["type"] in ("missing", "value_error") else repr(first["input"])
+    message = first["msg"].removeprefix("Value error, ")
+    return ConfigError(message[:1].lower() + message[1:] + more, where=f"{where}: {key}", got=got)
+
+
+def _known_keys(path: list[str]) -> list[str]:
+    """Keys a recipe accepts at a dotted path, walked through the models' annotations."""
+    models: list[Any] = [Recipe]
+    for part in path:
+        found: list[Any] = []
+        for model in models:
+            info = model.model_fields.get(part)
+            if info is not None:
+                found += _models_in(info.annotation)
+        models = found or models
+    return sorted({name for m in models for name in m.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for a in getattr(annotation, "__args__", ()) for m in _models_in(a)]

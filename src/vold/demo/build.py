@@ -1,0 +1,243 @@
+"""Make the demo world's three models from nothing: `python -m vold.demo.build --out DIR`.
+
+* `student`: a Qwen2.5-VL of 1.3M parameters that reads handwriting, knows small sums as running text and answers
+  questions directly, in both forms. It never sees a worked solution.
+* `teacher`: a text-only Qwen3 of 0.8M parameters that works problems out in style `a`.
+* `teacher-b`: the same in style `b`, for the arm of the study whose cold start comes from another teacher.
+
+All three share one tokenizer. Only handwriting of the training part and problems of the training split are used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.progress import track
+from transformers import (
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from vold.batching import Sequences, collate
+from vold.demo import world
+from vold.demo.tokens import build_tokenizer
+from vold.policy import Policy
+from vold.processing import Chat
+from vold.types import Message
+
+Row = tuple[list[Message], str]
+"""A prompt and its response; an empty prompt is running text."""
+
+
+def new_student(seed: int) -> Policy:
+    """An untrained student with its processor."""
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer()
+    ids = tokenizer.get_vocab()
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(ids),
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 256,
+            "tie_word_embeddings": True,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
+            "bos_token_id": None,
+            "eos_token_id": ids["<|im_end|>"],
+            "pad_token_id": ids["<pad>"],
+        },
+        vision_config={
+            "depth": 3,
+            "hidden_size": 96,
+            "intermediate_size": 192,
+            "num_heads": 4,
+            "patch_size": 4,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "window_size": 16,
+            "fullatt_block_indexes": [0, 1, 2],
+            "out_hidden_size": 128,
+            "in_channels": 3,
+        },
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+    pixels = world.SIDE * world.SIDE
+    images = Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, min_pixels=pixels, max_pixels=16 * pixels)
+    return Policy(Qwen2_5_VLForConditionalGeneration(config), Chat(tokenizer, images))
+
+
+def new_teacher(seed: int) -> Policy:
+    """An untrained text-only teacher with the student's tokenizer."""
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer()
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return Policy(Qwen3ForCausalLM(config), Chat(tokenizer))
+
+
+def facts(rng: random.Random, style: world.Style) -> str:
+    """Running text of small sums, differences and comparisons in a style's words."""
+    plus, minus, equal, yes, no = ("+", "-", "=", "yes", "no") if style == "a" else ("and", "less", "gives", "take", "skip")
+    out = []
+    for _ in range(8):
+        kind, b = rng.random(), rng.randint(0, 9)
+        if kind < 0.6:
+            a = rng.randint(0, 36)
+            out.append(f"{a} {plus} {b} {equal} {a + b}")
+        elif kind < 0.75:
+            a = rng.randint(b, 9)
+            out.append(f"{a} {minus} {b} {equal} {a - b}")
+        elif kind < 0.85:
+            a = rng.randint(0, 9)
+            out.append(f"{a} {plus} {a} {equal} {2 * a}")
+        else:
+            k = rng.randint(2, 6)
+            out.append(f"{b} > {k} {yes if b > k else no}")
+    return " ; ".join(out)
+
+
+def augmented(digits: tuple[int, ...], rng: random.Random) -> Image.Image:
+    """A picture of training handwriting, each digit turned, scaled, shifted and blurred a little."""
+    bank = world.handwriting()["train"]
+    tiles = []
+    for digit in digits:
+        big = Image.fromarray(rng.choice(bank[digit])).resize((32, 32), Image.Resampling.BICUBIC)
+        turn, scale = math.radians(rng.uniform(-15, 15)), rng.uniform(0.87, 1.18)
+        c, s = math.cos(turn) * scale, math.sin(turn) * scale
+        x, y = rng.uniform(-3, 3), rng.uniform(-3, 3)
+        matrix = (c, s, 16 - 16 * (c + s) + x, -s, c, 16 + 16 * (s - c) + y)
+        moved = big.transform((32, 32), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+        tiles.append(np.asarray(moved.resize((world.SIDE, world.SIDE), Image.Resampling.BOX)))
+    return Image.fromarray(np.hstack(tiles)).convert("RGB")
+
+
+def training_problem(rng: random.Random) -> world.Problem:
+    """A problem of the training split."""
+    while True:
+        p = world.sample_problem(rng)
+        if world.split_of(p) == "train":
+            return p
+
+
+def student_rows(rng: random.Random) -> list[Row]:
+    """One batch of the student's pre-training: reading, direct answers in both forms, and facts."""
+    rows: list[Row] = []
+    for i in range(56):
+        p = training_problem(rng)
+        if i < 40:
+            picture = augmented(p.digits, rng)
+            read, ask = Message("user", ". read ?", (picture,)), world.image_message(p, picture)
+        else:
+            read, ask = Message("user", f"digits {p.digit_words} . read ?"), world.text_message(p)
+        rows.append(([read], f"digits {p.digit_words}") if i % 8 < 5 else ([ask], world.direct(p)))
+    rows += [([], facts(rng, "a" if i % 4 else "b")) for i in range(12)]
+    return rows
+
+
+def teacher_rows(style: world.Style) -> Callable[[random.Random], list[Row]]:
+    """Batches of a teacher's training: worked solutions of one style, and facts in its words."""
+
+    def rows(rng: random.Random) -> list[Row]:
+        out: list[Row] = []
+        for _ in range(48):
+            p = training_problem(rng)
+            out.append(([world.text_message(p)], world.solution(p, style)))
+        return out + [([], facts(rng, style)) for _ in range(8)]
+
+    return rows
+
+
+def pretrain(policy: Policy, rows: Callable[[random.Random], list[Row]], *, steps: int, lr: float, seed: int) -> None:
+    """Plain next-token training with AdamW and a cosine schedule."""
+    rng = random.Random(f"pretrain/{seed}")
+    parameters = [p for _, p in policy.trainable()]
+    optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
+    policy.model.train()
+    started, losses = time.monotonic(), []
+    for step in track(range(steps), description="pre-training"):
+        share = min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        for group in optimizer.param_groups:
+            group["lr"] = lr * share
+        batches = _batches(policy.chat, rows(rng))
+        total = sum(len(b.targets) for b in batches)
+        for batch in batches:
+            logp, _, _ = policy.logprobs(batch)
+            (-logp.sum() / total).backward()
+            losses.append(-logp.mean().item())
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if (step + 1) % 250 == 0:
+            print(f"step {step + 1}: loss {np.mean(losses):.4f}, {time.monotonic() - started:.0f} s", flush=True)
+            losses.clear()
+
+
+def _batches(chat: Chat, rows: list[Row]) -> list[Sequences]:
+    """Image rows, text rows and running text as one batch each."""
+    groups: dict[int, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(0 if not row[0] else 1 + len(row[0][0].images), []).append(row)
+    out = []
+    for part in groups.values():
+        prompts = [chat.prompt(m) if m else chat.prompt([Message("user", "facts")]) for m, _ in part]
+        answers = [(*chat.tokens(text), chat.end_id) for _, text in part]
+        out.append(collate(prompts, answers, [(1,) * len(a) for a in answers], chat.pad_id))
+    return out
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(prog="python -m vold.demo.build", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "assets")
+    parser.add_argument("--only", choices=("student", "teacher", "teacher-b"), help="build one of the three")
+    parser.add_argument("--student-steps", type=int, default=4000)
+    parser.add_argument("--teacher-steps", type=int, default=2500)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    plan = {
+        "student": lambda: (new_student(1), student_rows, args.student_steps),
+        "teacher": lambda: (new_teacher(2), teacher_rows("a"), args.teacher_steps),
+        "teacher-b": lambda: (new_teacher(3), teacher_rows("b"), args.teacher_steps),
+    }
+    for seed, (name, make) in enumerate(plan.items(), 1):
+        if args.only not in (None, name):
+            continue
+        policy, rows, steps = make()
+        print(f"{name}: {sum(p.numel() for p in policy.model.parameters()):,} parameters, {steps} steps", flush=True)
+        pretrain(policy, rows, steps=steps, lr=2e-3, seed=seed)
+        policy.save(args.out / name)
+        print(f"saved {args.out / name}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

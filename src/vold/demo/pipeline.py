@@ -1,0 +1,66 @@
+"""`vold demo`: the whole of VOLD on the demo world."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vold.align import align
+from vold.check import check
+from vold.config import load_recipe
+from vold.distill import distill
+from vold.evaluate import evaluate
+from vold.progress import console
+from vold.report import write_report
+from vold.rundir import write_json
+from vold.sft import sft
+from vold.tables import print_alignment, print_results
+from vold.traces import make_traces
+
+if TYPE_CHECKING:
+    from vold.config import Recipe
+
+RECIPE = Path(__file__).parent / "demo.yaml"
+
+
+def demo(overrides: list[str]) -> dict[str, Any]:
+    """Run check, traces, align, sft, align, distill and eval; write summary.json and report.html.
+
+    A stopped demo goes on where it was. `wall_seconds` counts this call only.
+    """
+    began = time.monotonic()
+    recipe = load_recipe(RECIPE, overrides)
+    torch.set_num_threads(recipe.run.threads)
+    for title, work in (
+        ("check: can this recipe run?", lambda: check(recipe)),
+        ("traces: the teacher answers text prompts", lambda: make_traces(recipe)),
+        ("align, before the cold start", lambda: _align_base(recipe)),
+        ("sft: the student learns the teacher's style (text only)", lambda: sft(recipe)),
+        ("align, after the cold start", lambda: print_alignment(align(recipe))),
+        ("distill: GRPO and the teacher's opinion on failed rollouts (text only)", lambda: distill(recipe)),
+        ("eval: problems and handwriting never trained on", lambda: None),
+    ):
+        console.print(f"\n[bold]{title}[/bold]  ({time.monotonic() - began:.0f} s)")
+        work()
+    results = evaluate(recipe)
+    print_results(results)
+    summary = {
+        "wall_seconds": round(time.monotonic() - began, 1),
+        "stages": {
+            model: {name: {k: s[k] for k in ("accuracy", "stderr", "n")} for name, s in sets.items()}
+            for model, sets in results["stages"].items()
+        },
+        "comparisons": results["comparisons"],
+    }
+    write_json(recipe.run.dir / "summary.json", summary)
+    page = write_report(recipe.run.dir)
+    console.print(f"\nwrote {recipe.run.dir / 'summary.json'} and {page}  ({summary['wall_seconds']:.0f} s)")
+    return summary
+
+
+def _align_base(recipe: Recipe) -> None:
+    if not (recipe.run.dir / "sft" / "final").is_dir():
+        print_alignment(align(recipe))

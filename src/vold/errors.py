@@ -1,0 +1,82 @@
+"""Every error a user can cause or meet, as one tree.
+
+```
+VoldError
+├── ConfigError (ValueError)          a recipe is wrong
+├── DataError (ValueError)            a row, a template or a whole data set is wrong
+│   └── UngradableReference           a reference answer that its own grader rejects
+├── VocabularyMismatch (ValueError)   student and teacher do not share token ids
+├── TeacherError (RuntimeError)       a teacher failed or returned something unusable
+│   └── AlignmentError                scores that do not line up with the response tokens
+├── SamplerError (RuntimeError)       the student's sampler failed
+├── CheckpointError (RuntimeError)    a checkpoint or model directory is missing, cut short or corrupt
+└── TrainingError (RuntimeError)      a step produced something that must not reach the weights
+```
+
+Each class is also the standard-library type in brackets, so callers who do not know `vold` still catch it. All of
+them survive pickling. A message says four things: what is wrong, where, what was found, and how to mend it.
+"""
+
+from __future__ import annotations
+
+
+class VoldError(Exception):
+    """Base of all errors raised on purpose by this package.
+
+    Args:
+        what: one sentence on what is wrong.
+        where: file, key, row or component; empty where there is only one place it can be.
+        got: the offending value as found, already turned into text.
+        fix: what the user can do about it.
+    """
+
+    def __init__(self, what: str, *, where: str = "", got: str = "", fix: str = "") -> None:
+        self.what, self.where, self.got, self.fix = what, where, got, fix
+        lines = [what]
+        lines += [f"  where: {where}"] if where else []
+        lines += [f"  got:   {got}"] if got else []
+        lines += [f"  fix:   {fix}"] if fix else []
+        super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.what, self.where, self.got, self.fix)
+
+
+def _rebuild(cls: type[VoldError], what: str, where: str, got: str, fix: str) -> VoldError:
+    return cls(what, where=where, got=got, fix=fix)
+
+
+class ConfigError(VoldError, ValueError):
+    """A recipe holds an unknown key, a wrong type or a combination that cannot run."""
+
+
+class DataError(VoldError, ValueError):
+    """A data row, a chat template or a whole data set cannot be used."""
+
+
+class UngradableReference(DataError):
+    """A reference answer that its own grader does not mark as correct."""
+
+
+class VocabularyMismatch(VoldError, ValueError):
+    """Student and teacher give different meanings to the same token ids."""
+
+
+class TeacherError(VoldError, RuntimeError):
+    """A teacher failed or returned something unusable."""
+
+
+class AlignmentError(TeacherError):
+    """Teacher scores whose length differs from the response they should score."""
+
+
+class SamplerError(VoldError, RuntimeError):
+    """The student's sampler failed."""
+
+
+class CheckpointError(VoldError, RuntimeError):
+    """A checkpoint or a model directory is missing, cut short or corrupt."""
+
+
+class TrainingError(VoldError, RuntimeError):
+    """A training step produced a value, such as a non-finite loss, that must not reach the weights."""

@@ -1,0 +1,99 @@
+"""Where models of a recipe come from, and what a run has made so far."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vold.errors import CheckpointError, ConfigError
+from vold.policy import Policy
+from vold.rundir import verify_directory
+from vold.vocabulary import check_shared_ids
+
+if TYPE_CHECKING:
+    from vold.config import Model, Recipe, Student
+
+DEMO = ("student", "teacher", "teacher-b")
+
+
+def resolve(path: str) -> str:
+    """A loadable path: `demo:NAME` becomes the directory that ships with the package.
+
+    Raises:
+        ConfigError: there is no demo model of that name.
+    """
+    if not path.startswith("demo:"):
+        return path
+    name = path.removeprefix("demo:")
+    if name not in DEMO:
+        raise ConfigError("there is no such demo model", got=path, fix=f"one of {', '.join('demo:' + n for n in DEMO)}")
+    return str(resources.files("vold.demo") / "assets" / name)
+
+
+def load_student(recipe: Recipe, path: str | None = None) -> Policy:
+    """The recipe's student, or another model in its place, with the recipe's frozen parts."""
+    spec: Student = recipe.student
+    return _load(path or spec.path, spec.dtype, spec.freeze)
+
+
+def load_teacher(recipe: Recipe, student: Policy) -> Policy:
+    """The recipe's teacher, after a check that it shares the student's token ids.
+
+    Raises:
+        ConfigError: the recipe names no teacher.
+        VocabularyMismatch: it reads ids differently.
+    """
+    spec: Model | None = recipe.teacher
+    if spec is None:
+        raise ConfigError("this verb needs a teacher", where="teacher", fix="add `teacher: {path: ...}` to the recipe")
+    teacher = _load(spec.path, spec.dtype, ())
+    check_shared_ids(student.chat.tokenizer, teacher.chat.tokenizer, where=f"teacher.path: {spec.path}")
+    return teacher
+
+
+def _load(path: str, dtype: str, freeze: tuple[str, ...]) -> Policy:
+    local = resolve(path)
+    if Path(local).is_dir():
+        verify_directory(Path(local))
+    return Policy.load(local, dtype=dtype, freeze=freeze)  # type: ignore[arg-type]
+
+
+def stage_models(recipe: Recipe) -> dict[str, str]:
+    """Models to evaluate by name: the recipe's own list, or every stage this run has finished."""
+    if recipe.eval is not None and recipe.eval.models:
+        return dict(recipe.eval.models)
+    found = {"base": recipe.student.path}
+    for name, stage in (("sft", "sft"), ("vold", "distill")):
+        final = recipe.run.dir / stage / "final"
+        if final.is_dir():
+            found[name] = str(final)
+    return found
+
+
+def sft_result(recipe: Recipe) -> str:
+    """The model the cold start of this run ended with.
+
+    Raises:
+        CheckpointError: the cold start has not been run.
+    """
+    final = recipe.run.dir / "sft" / "final"
+    if not final.is_dir():
+        raise CheckpointError(
+            "this run has no cold start yet",
+            where=str(final),
+            fix="run `vold sft` with this recipe first, or set distill.init to a model",
+        )
+    return str(final)
+
+
+def seed_of(*parts: object) -> int:
+    """A 63-bit seed made of anything printable, the same in every process.
+
+    Example:
+        >>> seed_of(1, "rollouts", 0) == seed_of(1, "rollouts", 0)
+        True
+    """
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

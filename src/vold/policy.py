@@ -1,0 +1,153 @@
+"""A model that can be trained, sampled from, scored and saved: the student, and any in-process teacher.
+
+Images never leave this module as anything but an opaque mapping of tensors.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers.utils import logging as hf_logging
+
+from vold.errors import CheckpointError, ConfigError
+from vold.head import token_logprobs
+from vold.processing import Chat
+from vold.vocabulary import banned_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import nn
+
+    from vold.batching import Sequences
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+IMAGE_MODELS = ("qwen2_5_vl",)
+Part = Literal["vision", "projector"]
+
+
+class Policy:
+    """A Transformers model with its chat template.
+
+    Args:
+        model: `Qwen2_5_VLForConditionalGeneration` or any causal LM.
+        chat: its tokenizer and image processor.
+    """
+
+    def __init__(self, model: Any, chat: Chat) -> None:
+        self.model, self.chat = model, chat
+        self.banned = torch.tensor(banned_ids(model.config, chat.tokenizer), dtype=torch.int64, device=model.device)
+
+    @classmethod
+    def load(cls, path: str, *, dtype: str = "float32", freeze: Sequence[Part] = ()) -> Policy:
+        """Read a model directory or hub id with `from_pretrained`. Remote code is never run.
+
+        Raises:
+            CheckpointError: the directory is missing, incomplete or corrupt.
+            ConfigError: the model has no part of that name to freeze.
+        """
+        # Local directories must be whole; a name that is no directory is left to the hub client.
+        if not Path(path).is_dir() and (path.startswith((".", "/", "~")) or len(Path(path).parts) != 2):
+            raise CheckpointError("there is no model directory here", where=path, fix="check the path in the recipe")
+        try:
+            config = AutoConfig.from_pretrained(path)
+            factory = AutoModelForImageTextToText if config.model_type in IMAGE_MODELS else AutoModelForCausalLM
+            hf_logging.disable_progress_bar()
+            model, info = factory.from_pretrained(path, dtype=DTYPES[dtype], output_loading_info=True)
+            chat = Chat.load(path)
+        except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
+            if isinstance(error, (CheckpointError, ConfigError)):
+                raise
+            raise CheckpointError(
+                "this model cannot be loaded",
+                where=path,
+                got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+                fix="the directory may be cut short or corrupt: save or download it again",
+            ) from error
+        missing = sorted(info["missing_keys"])
+        if missing:
+            raise CheckpointError(
+                "weights are missing from this model directory",
+                where=path,
+                got=f"{len(missing)} missing, first: {missing[0]}",
+                fix="save or download the model again",
+            )
+        policy = cls(model, chat)
+        policy.freeze(freeze)
+        return policy
+
+    def freeze(self, parts: Sequence[Part]) -> None:
+        """Take parts out of training: `vision` is the tower without its merger, `projector` is the merger."""
+        for part in parts:
+            modules = self._part(part)
+            for module in modules:
+                module.requires_grad_(False)
+
+    def _part(self, part: Part) -> list[nn.Module]:
+        tower = getattr(self.model.model, "visual", None)
+        if tower is None:
+            raise ConfigError(
+                f"this model has no {part} to freeze",
+                where="student.freeze",
+                got=type(self.model).__name__,
+                fix="set student.freeze=[] for a text-only student",
+            )
+        merger = [tower.merger]
+        return merger if part == "projector" else [m for name, m in tower.named_children() if name != "merger"]
+
+    def trainable(self) -> list[tuple[str, torch.nn.Parameter]]:
+        """Names and parameters that training changes, in a fixed order."""
+        return [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
+
+    @property
+    def is_vlm(self) -> bool:
+        """Whether the model has a vision tower."""
+        return hasattr(self.model.model, "visual")
+
+    def positions(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, vision: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """Position ids [rows, length], or [3, rows, length] where the model rotates by time, height and width.
+
+        They are always passed explicitly: left to itself, a VLM falls back on what it remembers of the last image.
+        """
+        if vision:
+            kinds = (input_ids == self.model.config.image_token_id).int()
+            ids, _ = self.model.model.get_rope_index(
+                input_ids, kinds, image_grid_thw=vision["image_grid_thw"], attention_mask=attention_mask
+            )
+            return torch.as_tensor(ids)
+        flat = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        return flat.expand(3, *flat.shape) if self.is_vlm else flat
+
+    def hidden(self, input_ids: torch.Tensor, **inputs: Any) -> Any:
+        """The base model's output for these ids (no vocabulary-sized tensor)."""
+        return self.model.model(input_ids=input_ids, **inputs)
+
+    def logprobs(
+        self, batch: Sequences, *, temperature: float = 1.0
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Log-prob, entropy and most likely token at every selected token of a batch, each [tokens].
+
+        See `vold.head.token_logprobs` for units and gradients.
+        """
+        output = self.hidden(
+            batch.input_ids,
+            attention_mask=batch.attention_mask,
+            position_ids=self.positions(batch.input_ids, batch.attention_mask, batch.vision),
+            use_cache=False,
+            **batch.vision,
+        )
+        hidden = output.last_hidden_state[batch.select]
+        return token_logprobs(
+            hidden, self.model.get_output_embeddings(), batch.targets, banned=self.banned, temperature=temperature
+        )
+
+    def save(self, path: Path) -> None:
+        """Write weights (safetensors), config, tokenizer and processor; `from_pretrained` reads them back."""
+        self.model.save_pretrained(path)
+        self.chat.save(path)

@@ -1,0 +1,146 @@
+"""Text and images to token ids: one processor object for every student and teacher.
+
+Transformers' own Qwen2.5-VL processor insists on a video processor, and that one insists on torchvision.
+`ImageTextProcessor` is the same class without the video part, so it works where torchvision is absent; what it saves
+is an ordinary processor directory.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoTokenizer, ProcessorMixin, Qwen2_5_VLProcessor
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from vold.errors import DataError
+from vold.types import Message, Prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+
+class ImageTextProcessor(Qwen2_5_VLProcessor):  # type: ignore[misc]
+    """Qwen2.5-VL's processor for text and still images."""
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        """The parts this processor is made of."""
+        return ["image_processor", "tokenizer"]
+
+    def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None) -> None:
+        self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+        self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
+        self.image_ids, self.video_ids = [self.image_token_id], [self.video_token_id]
+        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+
+class Chat:
+    """Renders messages with a model's chat template and turns them into a `Prompt`.
+
+    Args:
+        tokenizer: the model's tokenizer, with a chat template.
+        image_processor: turns pictures into patches; None for a text-only model.
+
+    Example:
+        `Chat.load("path/to/model").prompt([Message("user", "digits 3 5 . sum ?")]).ids`
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, image_processor: Any = None) -> None:
+        self.tokenizer = tokenizer
+        self.processor = ImageTextProcessor(image_processor, tokenizer) if image_processor is not None else None
+
+    @classmethod
+    def load(cls, path: str) -> Chat:
+        """Read the tokenizer, and the image processor if the directory holds one.
+
+        Raises:
+            DataError: the tokenizer has no chat template.
+        """
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        if not tokenizer.chat_template:
+            raise DataError(
+                "this tokenizer has no chat template",
+                where=path,
+                fix="save a chat_template.jinja beside tokenizer.json, or use an instruction-tuned model",
+            )
+        has_images = not Path(path).is_dir() or any(
+            (Path(path) / name).exists() for name in ("preprocessor_config.json", "processor_config.json")
+        )
+        try:
+            image_processor = Qwen2VLImageProcessorPil.from_pretrained(path) if has_images else None
+        except OSError:  # a hub model without an image processor is a text-only model
+            image_processor = None
+        return cls(tokenizer, image_processor)
+
+    def save(self, path: str | Path) -> None:
+        """Write the tokenizer, its chat template and the image processor so that `load` and Transformers read them."""
+        if self.processor is None:
+            self.tokenizer.save_pretrained(path)
+            return
+        self.processor.save_pretrained(path)
+        # An installation that has torchvision reads this directory with the stock class.
+        for file in Path(path).glob("*.json"):
+            content = json.loads(file.read_text())
+            if isinstance(content, dict) and content.get("processor_class") == type(self.processor).__name__:
+                content["processor_class"] = "Qwen2_5_VLProcessor"
+                file.write_text(json.dumps(content, indent=2) + "\n")
+
+    def prompt(self, messages: Sequence[Message]) -> Prompt:
+        """Token ids (with one placeholder per image patch group) and image tensors, ready for a response.
+
+        Raises:
+            DataError: images for a text-only model, or a template that cannot render the messages.
+        """
+        images = [image for m in messages for image in m.images]
+        if images and self.processor is None:
+            raise DataError("a text-only model was given an image", got=f"{len(images)} image(s)")
+        turns = [
+            {
+                "role": m.role,
+                "content": [*({"type": "image"} for _ in m.images), {"type": "text", "text": m.text}]
+                if m.images
+                else m.text,
+            }
+            for m in messages
+        ]
+        text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        if not images:
+            return Prompt(tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
+        assert self.processor is not None
+        encoded = self.processor(text=[text], images=images, return_tensors="pt", add_special_tokens=False)
+        ids = tuple(encoded["input_ids"][0].tolist())
+        return Prompt(ids, {"pixel_values": encoded["pixel_values"], "image_grid_thw": encoded["image_grid_thw"]})
+
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """Ids of running text, no template and no special tokens added."""
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of response ids without the end token; other special tokens, such as `<think>`, stay."""
+        end = self.tokenizer.eos_token_id
+        return str(self.tokenizer.decode([i for i in ids if i != end]))
+
+    @property
+    def end_id(self) -> int:
+        """Id of the token that ends a response."""
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def pad_id(self) -> int:
+        """Id used to fill rows up; the end token where the tokenizer names none."""
+        pad = self.tokenizer.pad_token_id
+        return self.end_id if pad is None else int(pad)
+
+
+def stack_vision(prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
+    """Concatenate the image tensors of several prompts in order; empty where none has an image."""
+    with_images = [p.vision for p in prompts if p.vision]
+    if not with_images:
+        return {}
+    return {key: torch.cat([v[key] for v in with_images]) for key in with_images[0]}

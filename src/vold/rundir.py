@@ -1,0 +1,199 @@
+"""Files of a run: whole or absent, whatever moment the process dies at.
+
+A file or directory is written under a temporary name, flushed to disk and renamed. Lists that grow (metrics, traces,
+samples) are JSON lines; a last line cut short by a kill is dropped when they are read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vold import __version__
+from vold.config import dump_recipe
+from vold.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from vold.config import Recipe
+
+MANIFEST = "manifest.json"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file in one step."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def append_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Append rows and flush them to disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as f:
+        f.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """All whole rows of a file of ours; [] if it does not exist. A torn last line is left out."""
+    if not path.exists():
+        return []
+    rows: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def keep_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Cut a JSON-lines file back to these rows, in one step; nothing is done where it holds just them."""
+    text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+
+
+@contextlib.contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Yield a temporary directory that becomes `path`, with a manifest of hashes, when the block ends well.
+
+    An existing `path` is replaced.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    yield temporary
+    hashes = {f.name: _sha256(f) for f in sorted(temporary.iterdir()) if f.is_file()}
+    (temporary / MANIFEST).write_text(json.dumps(hashes, indent=2) + "\n")
+    for f in temporary.iterdir():
+        with f.open("rb") as handle:
+            os.fsync(handle.fileno())
+    if path.exists():
+        old = path.with_name(f".{path.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        path.replace(old)
+        temporary.replace(path)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        temporary.replace(path)
+
+
+def verify_directory(path: Path) -> None:
+    """Compare a directory with its manifest. Directories without one (not written by us) pass.
+
+    Raises:
+        CheckpointError: a file is missing, cut short or changed.
+    """
+    manifest = path / MANIFEST
+    if not manifest.exists():
+        return
+    try:
+        hashes = json.loads(manifest.read_text())
+    except ValueError as error:
+        raise CheckpointError("this checkpoint's manifest is corrupt", where=str(manifest)) from error
+    for name, expected in hashes.items():
+        file = path / name
+        if not file.exists() or _sha256(file) != expected:
+            raise CheckpointError(
+                "this checkpoint is corrupt",
+                where=str(file),
+                got="missing" if not file.exists() else f"{file.stat().st_size} bytes with another hash",
+                fix=f"delete {path} to go on from an earlier checkpoint, or copy it again",
+            )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def open_stage(recipe: Recipe, stage: str) -> Path:
+    """The directory of one stage of a run, with the recipe and versions beside it.
+
+    Started again with other settings of the same stage, a run is refused: its two halves would not belong together.
+
+    Raises:
+        ConfigError: the directory holds this stage of a different recipe.
+    """
+    directory = recipe.run.dir / stage
+    directory.mkdir(parents=True, exist_ok=True)
+    mine = json.dumps(_fingerprint(recipe, stage), indent=2, sort_keys=True) + "\n"
+    stamp = directory / "settings.json"
+    if stamp.exists() and stamp.read_text() != mine:
+        old, new = json.loads(stamp.read_text()), json.loads(mine)
+        changed = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
+        raise ConfigError(
+            f"this run directory already holds `{stage}` with other settings",
+            where=str(directory),
+            got=", ".join(f"{k}: {old.get(k)} before, {new.get(k)} now" for k in changed[:3]),
+            fix="use another run.dir, or delete that directory to start it afresh",
+        )
+    write_text(stamp, mine)
+    write_text(recipe.run.dir / "recipe.yaml", dump_recipe(recipe))
+    write_json(recipe.run.dir / "versions.json", versions())
+    return directory
+
+
+def _fingerprint(recipe: Recipe, stage: str) -> dict[str, Any]:
+    raw = recipe.model_dump(mode="json")
+    parts = {"run": {"seed": raw["run"]["seed"], "threads": raw["run"]["threads"]}, "student": raw["student"]}
+    if stage in ("traces", "align", "distill"):
+        parts["teacher"] = raw["teacher"]
+    parts[stage] = dict(raw[stage])
+    for harmless in ("checkpoint_every", "models"):
+        parts[stage].pop(harmless, None)
+    flat: dict[str, Any] = {}
+    _flatten(parts, "", flat)
+    return flat
+
+
+def _flatten(value: Any, prefix: str, out: dict[str, Any]) -> None:
+    if isinstance(value, dict):
+        for k, v in value.items():
+            _flatten(v, f"{prefix}.{k}" if prefix else k, out)
+    else:
+        out[prefix] = value
+
+
+def versions() -> dict[str, str]:
+    """Versions that decide a result."""
+    import torch
+    import transformers
+
+    return {
+        "vold": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "machine": platform.machine(),
+    }
+
+
+def latest_checkpoint(directory: Path) -> Path | None:
+    """The newest whole checkpoint of a stage, or None."""
+    found = sorted(directory.glob("step-*"), key=lambda p: int(p.name.split("-")[1]))
+    return found[-1] if found else None
+
+
+def drop_older(directory: Path, newest: Path, delete: Callable[[Path], None] = shutil.rmtree) -> None:
+    """Remove every checkpoint but the newest."""
+    for path in directory.glob("step-*"):
+        if path != newest:
+            delete(path)

@@ -1,0 +1,1 @@
+"""Samplers: one file per backend, one Protocol (`vold.types.Sampler`)."""

@@ -1,0 +1,111 @@
+"""Stage 1, cold start: maximum likelihood on the teacher's traces (method.md of the docs, VOLD Eq. 4)."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING
+
+from vold.batching import collate, micro_batches
+from vold.checkpoint import restore_state, save_state
+from vold.errors import ConfigError
+from vold.losses import nll
+from vold.models import load_student, seed_of
+from vold.optim import apply_update, build_optimizer, check_finite, learning_rate
+from vold.progress import Bar
+from vold.rundir import append_jsonl, keep_rows, new_directory, open_stage, read_jsonl
+from vold.traces import read_traces
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from vold.config import Recipe
+    from vold.policy import Policy
+    from vold.traces import Trace
+
+
+def sft(recipe: Recipe) -> Path:
+    """Fine-tune the student on the run's traces. Returns the directory of the model it ends with.
+
+    The batch of a step depends on seed and step alone, so a killed run goes on from its last checkpoint to the same
+    weights.
+
+    Raises:
+        ConfigError, DataError, CheckpointError, TrainingError: see `vold.errors`.
+    """
+    config = recipe.sft
+    if config is None:
+        raise ConfigError("this recipe has no `sft` section", where="sft")
+    directory = open_stage(recipe, "sft")
+    final = directory / "final"
+    if final.is_dir():
+        return final
+    traces = read_traces(recipe)
+    policy = load_student(recipe)
+    policy.model.train()
+    optimizer = build_optimizer(policy, config.optimizer)
+    start = restore_state(directory, policy, optimizer)
+    log = directory / "metrics.jsonl"
+    keep_rows(log, [r for r in read_jsonl(log) if r["step"] < start])
+    with Bar("sft", config.steps, start) as bar:
+        for step in range(start, config.steps):
+            began = time.monotonic()
+            part = pick(traces, config.batch_size, seed=recipe.run.seed, step=step)
+            loss, tokens = accumulate(policy, part, config.token_budget, step=step)
+            lr = learning_rate(config.optimizer, step, config.steps)
+            norm = apply_update(policy, optimizer, lr=lr, max_grad_norm=config.optimizer.max_grad_norm)
+            seconds = time.monotonic() - began
+            row = {"step": step, "loss": loss, "grad_norm": norm, "lr": lr, "tokens": tokens, "seconds": seconds}
+            append_jsonl(log, [row])
+            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+                save_state(directory, step + 1, policy, optimizer)
+            bar.advance(note=f"loss {loss:.3f}")
+    with new_directory(final) as d:
+        policy.save(d)
+    return final
+
+
+def pick(traces: Sequence[Trace], size: int, *, seed: int, step: int) -> list[Trace]:
+    """The traces of one step: consecutive slices of a permutation that is drawn afresh for every pass."""
+    return [traces[i] for i in epoch_indices(len(traces), size, seed_of(seed, "order"), step)]
+
+
+def epoch_indices(count: int, size: int, seed: int, step: int) -> list[int]:
+    """Indices `step * size ... + size` of an endless row of shuffled passes over `count` items.
+
+    Example:
+        >>> sorted(epoch_indices(4, 2, 1, 0) + epoch_indices(4, 2, 1, 1))
+        [0, 1, 2, 3]
+    """
+    out = []
+    order: list[int] = []
+    current = -1
+    for position in range(step * size, (step + 1) * size):
+        epoch, place = divmod(position, count)
+        if epoch != current:
+            order, current = list(range(count)), epoch
+            random.Random(f"{seed}/{epoch}").shuffle(order)
+        out.append(order[place])
+    return out
+
+
+def accumulate(policy: Policy, traces: Sequence[Trace], token_budget: int, *, step: int) -> tuple[float, int]:
+    """Back-propagate the mean negative log-likelihood per token; returns its value (nats) and the token count.
+
+    The mean is over all tokens of the step, however they are cut into micro-batches.
+    """
+    prompts = [policy.chat.prompt(t.task.messages) for t in traces]
+    total = sum(len(t.response_ids) for t in traces)
+    value = 0.0
+    lengths = [len(p.ids) + len(t.response_ids) for p, t in zip(prompts, traces, strict=True)]
+    for group in micro_batches(lengths, token_budget):
+        responses = [traces[i].response_ids for i in group]
+        masks = [(1,) * len(r) for r in responses]
+        batch = collate([prompts[i] for i in group], responses, masks, policy.chat.pad_id)
+        logp, _, _ = policy.logprobs(batch)
+        loss = nll(logp).sum() / total
+        check_finite(loss, step=step)
+        loss.backward()
+        value += loss.item()
+    return value, total

@@ -1,0 +1,1 @@
+"""Teachers: one file per backend, one Protocol (`vold.types.Teacher`)."""

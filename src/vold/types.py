@@ -1,0 +1,188 @@
+"""Every value that crosses a module border, frozen, with an example of each.
+
+Token-level fields are plain tuples: rollouts are data that get stored, shown and compared. They become tensors in
+`vold.batching` and nowhere earlier.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from PIL.Image import Image
+
+Finish = Literal["stop", "length"]
+"""Why a response ended: the model emitted its end token, or the token budget ran out."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One chat turn.
+
+    `images` are shown before `text`. A teacher never receives a message with images.
+
+    Example:
+        >>> Message(role="user", text="digits 3 5 . sum ?").role
+        'user'
+    """
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+    images: tuple[Image, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """A problem with a reference answer.
+
+    `teacher_messages` is what a text-only teacher is asked; None means the problem has no text view, so only the
+    outcome reward can be learnt from it. `tags` are strings to group results by (never read by training).
+
+    Example:
+        >>> t = Task(id="sum-1", messages=(Message("user", "digits 3 5 . sum ?"),), reference="8", grader="exact")
+        >>> t.tags
+        {}
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    reference: str
+    grader: str
+    teacher_messages: tuple[Message, ...] | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled response. `logps` are behaviour log-probs (nats) at the sampling temperature, one per id.
+
+    `action_mask` is 1 on tokens the model chose and 0 on tokens put there by a tool. `ids` includes the end token
+    when `finish` is "stop".
+
+    Example:
+        >>> Completion(ids=(5, 2), logps=(-0.1, -0.2), action_mask=(1, 1), finish="stop").finish
+        'stop'
+    """
+
+    ids: tuple[int, ...]
+    logps: tuple[float, ...]
+    action_mask: tuple[int, ...]
+    finish: Finish
+
+
+@dataclass(frozen=True)
+class Grade:
+    """A verdict: `score` in [0, 1], the answer that was `extracted` (None: nothing to grade) and a `note` why.
+
+    Example:
+        >>> Grade(score=1.0, extracted="8", note="equal").score
+        1.0
+    """
+
+    score: float
+    extracted: str | None
+    note: str
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """What a teacher is asked: log-probs of `response_ids` after `prompt_ids`. There is no image field, on purpose.
+
+    Example:
+        >>> ScoreRequest(prompt_ids=(1, 2), response_ids=(5, 2)).response_ids
+        (5, 2)
+    """
+
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """A teacher's answer: `logp` (nats) of each response token, same length as the response.
+
+    Example:
+        >>> TokenScores(logp=(-0.3, -0.01)).logp[0]
+        -0.3
+    """
+
+    logp: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A graded response and everything the objective needs to know about it.
+
+    `group` numbers the prompt within the step: rollouts of one prompt share it. `teacher` is None where the
+    objective has no use for the teacher's opinion, or the task has no text view. `advantage` is per token, detached.
+
+    Example:
+        >>> c = Completion((5, 2), (-0.1, -0.2), (1, 1), "stop")
+        >>> r = Rollout(task_id="sum-1", group=0, prompt_ids=(1,), completion=c, grade=Grade(0.0, "7", "wrong"))
+        >>> r.teacher is None
+        True
+    """
+
+    task_id: str
+    group: int
+    prompt_ids: tuple[int, ...]
+    completion: Completion
+    grade: Grade
+    teacher: TokenScores | None = None
+    advantage: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How to sample. `temperature` 0 is greedy; `seed` makes every row reproducible on its own.
+
+    Example:
+        >>> SamplingParams(max_new_tokens=8).temperature
+        1.0
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A tokenised prompt. `vision` holds the processor's image tensors and is opaque to everything but the policy.
+
+    Example:
+        >>> Prompt(ids=(1, 2, 3)).vision
+        {}
+    """
+
+    ids: tuple[int, ...]
+    vision: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Grader(Protocol):
+    """Marks a response. Never raises on model text: what cannot be read is a score of 0 with a note."""
+
+    def __call__(self, response: str, reference: str, *, finish: Finish = "stop") -> Grade: ...
+
+
+class Teacher(Protocol):
+    """A text-only model seen as a function from token ids to log-probs."""
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[TokenScores]: ...
+
+
+class Sampler(Protocol):
+    """Samples `n` responses for each prompt, in prompt order."""
+
+    def generate(self, prompts: Sequence[Prompt], params: SamplingParams, n: int = 1) -> list[list[Completion]]: ...
+
+
+class TaskSource(Protocol):
+    """An indexable, finite set of tasks."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Task: ...
