@@ -1,0 +1,19 @@
+r"""Graders: what a response must do to earn its reward. All of them read the last closed `\boxed{}` and nothing else.
+
+| name     | right when                                                                          |
+|----------|-------------------------------------------------------------------------------------|
+| `exact`  | the boxed text equals the reference, up to blanks and Unicode forms                  |
+| `choice` | the boxed option letters (A to L) are the reference's letters, as a set              |
+| `math`   | Math-Verify finds both equal, in a worker process with a time and a memory limit     |
+
+Example:
+    >>> from vold.graders import get_grader
+    >>> get_grader("exact")(r"3 + 5 is \boxed{8}", "8")
+    Grade(score=1.0, extracted='8', note='equal')
+"""
+
+from vold.graders.extract import Extraction, extract_boxed
+from vold.graders.outcome import Outcome, outcome
+from vold.graders.registry import check_reference, get_grader, grader_names
+
+__all__ = ["Extraction", "Outcome", "check_reference", "extract_boxed", "get_grader", "grader_names", "outcome"]

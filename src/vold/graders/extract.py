@@ -1,0 +1,128 @@
+r"""Find the answer in a response: the last closed `\boxed{}` outside the thinking block.
+
+Everything here is linear in the length of the text, whatever the text is.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import TYPE_CHECKING, NamedTuple
+
+from vold.graders.outcome import NO_BOX, TRUNCATED, UNCLOSED
+
+if TYPE_CHECKING:
+    from vold.types import Finish
+
+THINK_OPEN = "<think>"
+THINK_CLOSE = "</think>"
+
+# A box opener, an escaped character (so that \{ and \\ are not counted) or a brace.
+_TOKEN = re.compile(r"\\(?:boxed|fbox)[ \t\r\n]*\{|\\.|[{}]", re.DOTALL)
+_PLAIN = -1
+
+_MINUS = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212\ufe58\ufe63\uff0d"), "-")
+_FOLDED_FORMS = ("<wide>", "<narrow>", "<noBreak>", "<font>", "<compat>")
+_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"), None)
+
+
+class Extraction(NamedTuple):
+    """An answer found in a response, or None and a note why there is none."""
+
+    answer: str | None
+    note: str
+
+
+def after_thinking(response: str) -> str | None:
+    """Return the text after the last `</think>`, or None if a thinking block is still open at the end.
+
+    A response without any tag is returned whole: some chat templates put the opening tag in the prompt.
+    """
+    close = response.rfind(THINK_CLOSE)
+    if response.find(THINK_OPEN, close + 1) >= 0:
+        return None
+    return response if close < 0 else response[close + len(THINK_CLOSE) :]
+
+
+def last_box(text: str) -> str | None:
+    r"""Return what is inside the last closed `\boxed{}` or `\fbox{}`, or None.
+
+    Braces must balance; escaped braces do not count. A box that is never closed is passed over, and a box that holds
+    nothing but another box is unwrapped.
+
+    Example:
+        >>> last_box(r"\boxed{3}, no: \boxed{\frac{1}{2}} or \boxed{5")
+        '\\frac{1}{2}'
+    """
+    open_at: list[int] = []
+    closed: list[tuple[int, int]] = []
+    for token in _TOKEN.finditer(text):
+        word = token.group()
+        if word == "{":
+            open_at.append(_PLAIN)
+        elif word == "}":
+            start = open_at.pop() if open_at else _PLAIN
+            if start != _PLAIN:
+                closed.append((start, token.start()))
+        elif word[-1] == "{" and len(word) > 2:
+            open_at.append(token.end())
+    if not closed:
+        return None
+    start, end = closed.pop()
+    # Boxes close inside out, so what an enclosing box directly holds is just below it on the list.
+    while closed and closed[-1][0] > start and _only_box(text, start, end, *closed[-1]):
+        start, end = closed.pop()
+    return text[start:end]
+
+
+def _only_box(text: str, start: int, end: int, inner_start: int, inner_end: int) -> bool:
+    head, tail = text[start:inner_start], text[inner_end + 1 : end]
+    return not tail.strip() and re.fullmatch(r"\s*\\(?:boxed|fbox)\s*\{", head) is not None
+
+
+def extract_boxed(response: str, finish: Finish = "stop") -> Extraction:
+    r"""Extract the final answer of a response.
+
+    Nothing is extracted from a response that ran out of tokens (`finish` "length") or whose thinking block is still
+    open, even if a box was closed by then: the model had not finished. A box inside the thinking block never counts.
+
+    Example:
+        >>> extract_boxed(r"<think>\boxed{4}?</think> It is \boxed{5}.")
+        Extraction(answer='5', note='')
+        >>> extract_boxed("It is 5.").note
+        'no \\boxed{}'
+    """
+    if finish == "length":
+        return Extraction(None, TRUNCATED)
+    text = after_thinking(response)
+    if text is None:
+        return Extraction(None, UNCLOSED)
+    answer = last_box(text)
+    return Extraction(None, NO_BOX) if answer is None else Extraction(answer, "")
+
+
+def fold(text: str) -> str:
+    """Fold Unicode forms that look alike: full-width and styled characters, decimal digits, minus signs, blanks.
+
+    This is NFKC without the parts that change a value: superscripts and fractions stay as they are, because NFKC
+    would turn "5²" into "52" and "3½" into "31" over 2.
+    """
+    if text.isascii():
+        return text
+    folded = "".join(map(_fold_character, text.translate(_MINUS).translate(_INVISIBLE)))
+    return unicodedata.normalize("NFC", folded)
+
+
+def _fold_character(character: str) -> str:
+    if character.isascii():
+        return character
+    if unicodedata.category(character) == "Nd":
+        return str(unicodedata.decimal(character))
+    if unicodedata.decomposition(character).startswith(_FOLDED_FORMS):
+        return unicodedata.normalize("NFKC", character)
+    return character
+
+
+def squeeze(text: str) -> str:
+    """Fold Unicode forms, then strip and collapse blanks."""
+    return " ".join(fold(text).split())

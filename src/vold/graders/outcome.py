@@ -1,0 +1,54 @@
+r"""The notes graders write, and the five outcomes they are counted under.
+
+A run logs right, wrong, unparsed, truncated and timed out as separate numbers: a reward that falls because answers
+are cut off needs another cure than one that falls because answers are wrong.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from vold.types import Finish, Grade
+
+Outcome = Literal["right", "wrong", "unparsed", "truncated", "timed_out"]
+
+EQUAL = "equal"
+DIFFERENT = "different"
+TRUNCATED = "truncated"
+UNCLOSED = "unclosed thinking block"
+NO_BOX = r"no \boxed{}"
+UNREADABLE = "unreadable"
+TIME_OUT = "grader time-out"
+CRASH = "grader crash"
+
+_BY_PREFIX: tuple[tuple[str, Outcome], ...] = (
+    (TRUNCATED, "truncated"),
+    (UNCLOSED, "truncated"),
+    (NO_BOX, "unparsed"),
+    (UNREADABLE, "unparsed"),
+    (TIME_OUT, "timed_out"),
+    (CRASH, "timed_out"),
+)
+
+
+def outcome(grade: Grade, finish: Finish = "stop") -> Outcome:
+    """Put a grade under one of five headings that add up to the number of rollouts.
+
+    A score of 1 is "right". Below that, a response cut off by the token budget or inside its thinking block is
+    "truncated", one the grader gave up on (time or memory limit, crash) is "timed_out", one with nothing readable in
+    it is "unparsed", and the rest is "wrong". Works with any grader: unknown notes are judged by `extracted`.
+
+    Example:
+        >>> from vold.types import Grade
+        >>> outcome(Grade(0.0, None, NO_BOX)), outcome(Grade(0.0, "7", "different"))
+        ('unparsed', 'wrong')
+    """
+    if grade.score >= 1.0:
+        return "right"
+    if finish == "length":
+        return "truncated"
+    for prefix, name in _BY_PREFIX:
+        if grade.note.startswith(prefix):
+            return name
+    return "unparsed" if grade.extracted is None else "wrong"

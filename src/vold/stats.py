@@ -1,0 +1,240 @@
+"""Error bars, intervals and tests for accuracies. Pure functions of numbers; nothing here reads a file.
+
+Scores are floats (0 or 1 for greedy accuracy, the mean over k samples for avg@k), one per item, or one per seed where
+seeds are compared. SciPy is imported only by the functions that need Student's t distribution.
+
+Sources: Wilson 1927 (JASA 22:209); McNemar 1947 (Psychometrika 12:153); Liang & Zeger 1986 (Biometrika 73:13);
+Chen et al. 2021 (arXiv 2107.03374); Miller 2024, "Adding error bars to evals" (arXiv 2411.00640).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+from vold.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """A difference of means between two arms measured on the same `n` items or seeds, with its interval and test.
+
+    `difference` is the mean of a - b, `stderr` its standard error, `low` and `high` bound the confidence interval and
+    `p_value` is two-sided.
+
+    Example:
+        >>> PairedDifference(difference=1.0, stderr=0.5, low=-0.6, high=2.6, p_value=0.14, n=4).n
+        4
+    """
+
+    difference: float
+    stderr: float
+    low: float
+    high: float
+    p_value: float
+    n: int
+
+
+def mean_stderr(scores: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and its standard error s / sqrt(n), s being the sample standard deviation (n - 1).
+
+    The standard error of a single score is NaN: one number says nothing about spread.
+
+    Raises:
+        DataError: no scores, or one that is not finite.
+    """
+    values = _values(scores, "scores")
+    mean = _mean(values)
+    return mean, _sample_sd(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def clustered_stderr(scores: Sequence[float], clusters: Sequence[Hashable]) -> float:
+    """Return the standard error of the mean when items of one cluster (say, one image) are not independent.
+
+    sqrt( G/(G-1) * sum over clusters (sum in cluster (s_i - mean))^2 ) / n with G clusters: the cluster-robust variance
+    of Liang & Zeger 1986 with the usual small-sample factor. With every item in a cluster of its own it is exactly
+    s / sqrt(n); Miller 2024 (section 2.2) uses the same sum without the factor on its cross terms.
+
+    Raises:
+        DataError: empty or unequal inputs, or fewer than two clusters.
+    """
+    values = _values(scores, "scores")
+    if len(clusters) != len(values):
+        raise _mismatch("scores and clusters", len(values), len(clusters))
+    mean = _mean(values)
+    sums: defaultdict[Hashable, list[float]] = defaultdict(list)
+    for value, cluster in zip(values, clusters, strict=True):
+        sums[cluster].append(value - mean)
+    groups = len(sums)
+    if groups < 2:
+        raise DataError(
+            "a clustered standard error needs at least two clusters",
+            where="clusters",
+            got=str(groups),
+            fix="cluster by something that varies, such as the image or the seed question",
+        )
+    total = math.fsum(math.fsum(deviations) ** 2 for deviations in sums.values())
+    return math.sqrt(groups / (groups - 1) * total) / len(values)
+
+
+def wilson_interval(k: int, n: int, conf: float = 0.95) -> tuple[float, float]:
+    """Return the Wilson score interval of a proportion, k right of n; sound for small n and for k = 0 or n.
+
+    (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n) with p = k/n (Wilson 1927).
+
+    Raises:
+        DataError: n < 1, or k outside 0..n, or conf outside (0, 1).
+    """
+    if n < 1 or not 0 <= k <= n:
+        raise DataError("a proportion needs 0 <= k <= n and n >= 1", got=f"k={k}, n={n}", fix="count the items again")
+    z = NormalDist().inv_cdf((1 + _share(conf, "conf")) / 2)
+    p, square = k / n, z * z
+    centre = (p + square / (2 * n)) / (1 + square / n)
+    half = z * math.sqrt(p * (1 - p) / n + square / (4 * n * n)) / (1 + square / n)
+    return (0.0 if k == 0 else centre - half), (1.0 if k == n else centre + half)
+
+
+def t_interval(values: Sequence[float], conf: float = 0.95) -> tuple[float, float]:
+    """Return the Student-t confidence interval of a mean, mean +- t(n-1) * s / sqrt(n). Meant for a few seeds.
+
+    Raises:
+        DataError: fewer than two values, one that is not finite, or conf outside (0, 1).
+    """
+    numbers = _values(values, "values", least=2)
+    mean, stderr = mean_stderr(numbers)
+    half = _t_quantile((1 + _share(conf, "conf")) / 2, len(numbers) - 1) * stderr
+    return mean - half, mean + half
+
+
+def paired_difference(a: Sequence[float], b: Sequence[float], conf: float = 0.95) -> PairedDifference:
+    """Compare two arms on the same items, or on the same seeds, by the paired t test of a - b.
+
+    t = mean(d) / (sd(d) / sqrt(n)) with n - 1 degrees of freedom. If all differences are equal there is no spread to
+    judge by: the interval is a point, and the p-value 1 for no difference and 0 for any.
+
+    Raises:
+        DataError: unequal lengths, fewer than two pairs, or a value that is not finite.
+    """
+    first, second = _values(a, "a", least=2), _values(b, "b", least=2)
+    if len(first) != len(second):
+        raise _mismatch("a and b", len(first), len(second))
+    differences = [x - y for x, y in zip(first, second, strict=True)]
+    n = len(differences)
+    mean, stderr = mean_stderr(differences)
+    if stderr == 0.0:
+        return PairedDifference(mean, 0.0, mean, mean, 1.0 if mean == 0.0 else 0.0, n)
+    half = _t_quantile((1 + _share(conf, "conf")) / 2, n - 1) * stderr
+    p_value = min(1.0, 2 * _t_cdf(-abs(mean / stderr), n - 1))
+    return PairedDifference(mean, stderr, mean - half, mean + half, p_value, n)
+
+
+def mcnemar_exact(a: Sequence[float], b: Sequence[float]) -> float:
+    """Return the two-sided p-value of McNemar's exact test of two arms marked right (1) or wrong (0) item by item.
+
+    Of the m items on which the arms differ, the number won by one arm is Binomial(m, 1/2) if they are equally good:
+    p = min(1, 2 * sum_{i <= min(wins, losses)} C(m, i) / 2^m). With m = 0 it is 1.
+
+    Raises:
+        DataError: empty or unequal inputs, or a score other than 0 and 1.
+    """
+    first, second = _values(a, "a"), _values(b, "b")
+    if len(first) != len(second):
+        raise _mismatch("a and b", len(first), len(second))
+    odd = next((x for x in (*first, *second) if x not in (0.0, 1.0)), None)
+    if odd is not None:
+        raise DataError(
+            "McNemar's test needs scores of 0 and 1", got=repr(odd), fix="use paired_difference for graded scores"
+        )
+    wins = sum(x > y for x, y in zip(first, second, strict=True))
+    losses = sum(x < y for x, y in zip(first, second, strict=True))
+    m = wins + losses
+    tail = sum(math.comb(m, i) for i in range(min(wins, losses) + 1))
+    return float(min(1.0, 2 * tail / 2**m))
+
+
+def min_detectable_difference(n: int, sd: float, power: float = 0.8, alpha: float = 0.05) -> float:
+    """Return the smallest true difference that `n` pairs show with probability `power`, two-sided at `alpha`.
+
+    (z_{1-alpha/2} + z_{power}) * sd / sqrt(n), the normal approximation (Miller 2024, section 5). `sd` is the standard
+    deviation of the per-item difference: for two 0/1 arms of accuracy p and correlation r it is sqrt(2 p (1-p) (1-r)).
+
+    Raises:
+        DataError: n < 1, sd negative or not finite, or power or alpha outside (0, 1).
+    """
+    if n < 1 or not (math.isfinite(sd) and sd >= 0):
+        raise DataError("need n >= 1 and a finite sd >= 0", got=f"n={n}, sd={sd}", fix="estimate sd from a pilot run")
+    normal = NormalDist()
+    z = normal.inv_cdf(1 - _share(alpha, "alpha") / 2) + normal.inv_cdf(_share(power, "power"))
+    return z * sd / math.sqrt(n)
+
+
+def pass_at_k(n: int, right: int, k: int) -> float:
+    """Return the unbiased estimate of the chance that at least one of `k` samples is right, from `right` of `n`.
+
+    1 - C(n - right, k) / C(n, k) (Chen et al. 2021, equation 1), in exact integers until the last division.
+
+    Raises:
+        DataError: not 1 <= k <= n, or not 0 <= right <= n.
+    """
+    if not 1 <= k <= n or not 0 <= right <= n:
+        raise DataError(
+            "pass@k needs 1 <= k <= n and 0 <= right <= n",
+            got=f"n={n}, right={right}, k={k}",
+            fix="draw at least k samples for every problem",
+        )
+    draws = math.comb(n, k)
+    return (draws - math.comb(n - right, k)) / draws
+
+
+def _values(values: Sequence[float], name: str, least: int = 1) -> list[float]:
+    numbers = [float(value) for value in values]
+    if len(numbers) < least:
+        raise DataError(
+            f"needs at least {least} value{'s' if least > 1 else ''}",
+            where=name,
+            got=str(len(numbers)),
+            fix="check that the run wrote results, or use more seeds",
+        )
+    for i, number in enumerate(numbers):
+        if not math.isfinite(number):
+            raise DataError("not a finite number", where=f"{name}[{i}]", got=repr(number), fix="leave the item out")
+    return numbers
+
+
+def _share(value: float, name: str) -> float:
+    if not 0 < value < 1:
+        raise DataError("must lie strictly between 0 and 1", where=name, got=repr(value), fix="write 95 % as 0.95")
+    return value
+
+
+def _mismatch(names: str, first: int, second: int) -> DataError:
+    return DataError(
+        f"{names} must have the same length", got=f"{first} and {second}", fix="align them by item id before comparing"
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _sample_sd(values: Sequence[float]) -> float:
+    mean = _mean(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def _t_quantile(probability: float, df: int) -> float:
+    from scipy.special import stdtrit  # type: ignore[import-untyped, unused-ignore]
+
+    return float(stdtrit(df, probability))
+
+
+def _t_cdf(t: float, df: int) -> float:
+    from scipy.special import stdtr  # type: ignore[import-untyped, unused-ignore]
+
+    return float(stdtr(df, t))
