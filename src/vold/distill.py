@@ -6,6 +6,7 @@ tasks -> rollouts -> grades -> teacher scores -> advantages -> micro-batches -> 
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from vold.checkpoint import restore_state, save_state
 from vold.errors import AlignmentError, ConfigError, DataError
 from vold.graders import get_grader, outcome
 from vold.models import load_student, load_teacher, resolve, seed_of, sft_result
-from vold.objective import Streams, credit, needs_teacher, teacher_weights, token_counts, total
+from vold.objective import Streams, averages, credit, needs_teacher, teacher_weights, token_counts, total
 from vold.optim import apply_update, build_optimizer, check_finite, learning_rate
 from vold.progress import Bar
 from vold.rundir import append_jsonl, keep_rows, new_directory, open_stage, read_jsonl, write_text
@@ -85,7 +86,8 @@ def distill(recipe: Recipe) -> Path:
             advantages = credit(config.objective, rollouts, step)
             rollouts = [dataclasses.replace(r, advantage=a) for r, a in zip(rollouts, advantages, strict=True)]
             consulted = time.monotonic()
-            row = update(policy, optimizer, rollouts, [prompts[i] for i in chosen], config, step)
+            teachable = [teacher_prompts[chosen[r.group]] is not None for r in rollouts]
+            row = update(policy, optimizer, rollouts, [prompts[i] for i in chosen], config, step, teachable)
             row |= describe(rollouts)
             row |= {
                 "seconds_sample": sampled - began,
@@ -149,20 +151,23 @@ def update(
     prompts: Sequence[Prompt],
     config: Distill,
     step: int,
+    teachable: Sequence[bool],
 ) -> dict[str, Any]:
     """One optimizer step on graded rollouts. Returns its metrics.
+
+    `teachable` says which rollouts belong to a task with a text view; the others do not dilute the teacher term.
 
     Rollouts that carry no signal (advantage zero everywhere, no teacher weight) take no part in the forward pass;
     the denominators count them all the same, so the gradient is that of the whole step.
     """
     objective = config.objective
-    denominators = token_counts(objective, rollouts)
+    denominators = token_counts(objective, rollouts, teachable=teachable)
     weights = teacher_weights(objective, rollouts)
     active = [
         i for i, r in enumerate(rollouts) if any(r.advantage or ()) or (weights[i] != 0 and r.teacher is not None)
     ]
     lengths = [len(rollouts[i].prompt_ids) + len(rollouts[i].completion.ids) for i in active]
-    loss_value, sums = 0.0, Counter[str]()
+    loss_value, mismatch, sums = 0.0, 0.0, Counter[str]()
     for group in micro_batches(lengths, config.token_budget):
         part = [active[j] for j in group]
         batch = collate(
@@ -179,17 +184,13 @@ def update(
         loss_value += loss.item()
         sums.update({k: float(v) for k, v in metrics.items()})
         sums.update({"entropy_sum": float(entropy.sum()), "trained_tokens": len(logp)})
-        sums["mismatch"] = max(sums["mismatch"], float((logp.detach() - streams.behaviour_logp).abs().max()))
-    row: dict[str, Any] = {"step": step, "loss": loss_value}
+        mismatch = max(mismatch, float((logp.detach() - streams.behaviour_logp).abs().max()))
+    row: dict[str, Any] = {"step": step, "loss": loss_value, "grad_norm": 0.0}
     row["lr"] = learning_rate(config.optimizer, step, config.steps)
-    row["grad_norm"] = 0.0
     if active:  # with nothing to learn from, momentum alone must not move the weights
         norm = apply_update(policy, optimizer, lr=row["lr"], max_grad_norm=config.optimizer.max_grad_norm)
-        row["grad_norm"] = norm
-    trained = max(1, int(sums["trained_tokens"]))
-    row |= {k: float(v) for k, v in sums.items() if k not in ("entropy_sum",)}
-    row["entropy"] = sums["entropy_sum"] / trained
-    return row
+        row |= {"grad_norm": norm, "entropy": sums["entropy_sum"] / sums["trained_tokens"], "mismatch": mismatch}
+    return row | averages(sums) | {"trained_tokens": int(sums["trained_tokens"])}
 
 
 def flatten(rollouts: Sequence[Rollout], part: Sequence[int], weights: Sequence[float], logp: torch.Tensor) -> Streams:
@@ -237,8 +238,6 @@ def describe(rollouts: Sequence[Rollout]) -> dict[str, Any]:
 
 def store(file: Path, rollouts: Sequence[Rollout], chosen: Sequence[int], tasks: Sequence[Task], policy: Policy) -> None:
     """Write every rollout of a step with all its token values, for `vold show` and the report."""
-    import json
-
     lines = []
     for r in rollouts:
         task = tasks[chosen[r.group]]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from vold.batching import Sequences
 
+hf_logging.disable_progress_bar()  # a bar for every save would tear our own apart
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 IMAGE_MODELS = ("qwen2_5_vl",)
 Part = Literal["vision", "projector"]
@@ -56,7 +57,6 @@ class Policy:
         try:
             config = AutoConfig.from_pretrained(path)
             factory = AutoModelForImageTextToText if config.model_type in IMAGE_MODELS else AutoModelForCausalLM
-            hf_logging.disable_progress_bar()
             model, info = factory.from_pretrained(path, dtype=DTYPES[dtype], output_loading_info=True)
             chat = Chat.load(path)
         except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:

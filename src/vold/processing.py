@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+IMAGE_MARKER = "<image>"
+"""Where an image stands in a message's text."""
+
+
 class ImageTextProcessor(Qwen2_5_VLProcessor):  # type: ignore[misc]
     """Qwen2.5-VL's processor for text and still images."""
 
@@ -95,20 +99,12 @@ class Chat:
         """Token ids (with one placeholder per image patch group) and image tensors, ready for a response.
 
         Raises:
-            DataError: images for a text-only model, or a template that cannot render the messages.
+            DataError: images for a text-only model, or another number of `<image>` markers than images.
         """
         images = [image for m in messages for image in m.images]
         if images and self.processor is None:
             raise DataError("a text-only model was given an image", got=f"{len(images)} image(s)")
-        turns = [
-            {
-                "role": m.role,
-                "content": [*({"type": "image"} for _ in m.images), {"type": "text", "text": m.text}]
-                if m.images
-                else m.text,
-            }
-            for m in messages
-        ]
+        turns = [{"role": m.role, "content": _content(m)} for m in messages]
         text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         if not images:
             return Prompt(tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
@@ -136,6 +132,26 @@ class Chat:
         """Id used to fill rows up; the end token where the tokenizer names none."""
         pad = self.tokenizer.pad_token_id
         return self.end_id if pad is None else int(pad)
+
+
+def _content(message: Message) -> str | list[dict[str, str]]:
+    """A turn as a chat template wants it: plain text, or text with its images where the markers are, else in front."""
+    if not message.images:
+        return message.text
+    pieces = message.text.split(IMAGE_MARKER)
+    if len(pieces) == 1:
+        pieces = [""] * len(message.images) + pieces
+    if len(pieces) != len(message.images) + 1:
+        raise DataError(
+            f"a message has {len(pieces) - 1} {IMAGE_MARKER} markers but {len(message.images)} images",
+            got=message.text[:100],
+            fix="write one marker an image, or none to show all images first",
+        )
+    parts: list[dict[str, str]] = []
+    for i, piece in enumerate(pieces):
+        parts += [{"type": "image"}] if i else []
+        parts += [{"type": "text", "text": piece.strip()}] if piece.strip() else []
+    return parts
 
 
 def stack_vision(prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:

@@ -22,7 +22,8 @@ Finish = Literal["stop", "length"]
 class Message:
     """One chat turn.
 
-    `images` are shown before `text`. A teacher never receives a message with images.
+    Each `<image>` in `text` is the place of one of `images`; without markers they are shown first. A teacher never
+    receives a message with images.
 
     Example:
         >>> Message(role="user", text="digits 3 5 . sum ?").role

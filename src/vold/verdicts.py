@@ -21,7 +21,7 @@ class Claim(Section):
     """The arm the claim is about."""
     worse: str
     """The arm it is compared with."""
-    on: str
+    measure: str
     """Task set, or `reward` for the final training reward."""
     rule: Literal["gain", "no gain"]
     """`gain`: holds if the interval lies above 0, does not hold if it lies below 0 or within +-margin.
@@ -32,7 +32,7 @@ class Claim(Section):
 
 def judge(claim: Claim, arms: dict[str, Any], seeds: list[int]) -> dict[str, Any]:
     """Apply a claim's rule. The difference is taken seed by seed; an arm without training counts for every seed."""
-    better, worse = (_values(arms[a]["seeds"], claim.on, seeds) for a in (claim.better, claim.worse))
+    better, worse = (_values(arms[a]["seeds"], claim.measure, seeds) for a in (claim.better, claim.worse))
     d = paired_difference(better, worse)
     if claim.rule == "gain":
         if d.low > 0:
@@ -42,13 +42,13 @@ def judge(claim: Claim, arms: dict[str, Any], seeds: list[int]) -> dict[str, Any
         else:
             verdict = "undecided"
         rule = (
-            f"{claim.better} - {claim.worse} on {claim.on}, paired by seed: holds if the 95% interval lies above 0, "
+            f"{claim.better} - {claim.worse} on {claim.measure}, paired by seed: holds if the 95% interval lies above 0, "
             f"does not hold if it lies below 0 or within +-{100 * claim.margin:g} points, else undecided"
         )
     else:
         verdict = "holds" if d.high < claim.margin else "does not hold" if d.low > 0 else "undecided"
         rule = (
-            f"{claim.better} - {claim.worse} on {claim.on}, paired by seed: holds if the 95% interval lies below "
+            f"{claim.better} - {claim.worse} on {claim.measure}, paired by seed: holds if the 95% interval lies below "
             f"+{100 * claim.margin:g} points, does not hold if it lies above 0, else undecided"
         )
     figures = {"difference": d.difference, "low": d.low, "high": d.high, "p_value": d.p_value, "seeds": d.n}

@@ -1,6 +1,6 @@
 """Problems over a row of digits, in a text form and an image form.
 
-A problem is a row of 3 to 5 digits and a question that needs several steps. The text form writes the digits; the
+A problem is a row of 3 or 4 digits and a question that needs several steps. The text form writes the digits; the
 image form shows them as real handwriting (scikit-learn's 8x8 digits, eight pixels a side each, in one picture). The
 two forms differ in nothing else, so a rollout on the one is an answer to the other.
 
@@ -79,10 +79,10 @@ class Problem:
         return " ".join(map(str, self.digits))
 
 
-def sample_problem(rng: random.Random) -> Problem:
-    """Draw a problem: kind, length 3 to 5, digits and threshold, all uniform."""
+def sample_problem(rng: random.Random, longest: int = 4) -> Problem:
+    """Draw a problem: kind, length 3 to `longest`, digits and threshold, all uniform."""
     kind = rng.choice(KINDS)
-    return Problem(kind, tuple(rng.randint(0, 9) for _ in range(rng.randint(3, 5))), rng.randint(2, 6))
+    return Problem(kind, tuple(rng.randint(0, 9) for _ in range(rng.randint(3, longest))), rng.randint(2, 6))
 
 
 def split_of(problem: Problem) -> Split:
@@ -157,7 +157,7 @@ def text_message(p: Problem) -> Message:
 
 def image_message(p: Problem, image: Image.Image) -> Message:
     """The image form of the question."""
-    return Message("user", f". {p.question}", (image,))
+    return Message("user", f"digits <image> . {p.question}", (image,))
 
 
 @functools.cache

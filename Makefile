@@ -1,0 +1,82 @@
+# `make` lists what there is. The first target that needs it sets up .venv in this directory.
+
+PYTHON ?=
+PIP_TORCH_ARGS ?=
+ARGS ?=
+TORCH := torch==2.13.0
+VENV := .venv
+STAMP := $(VENV)/.vold-installed
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+
+# One thread for each process: two threads that wait for each other are slower than one, and results repeat bit for bit.
+export OMP_NUM_THREADS := 1
+export OMP_WAIT_POLICY := passive
+export TOKENIZERS_PARALLELISM := false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test study world lint format docs wheel
+
+help:
+	@echo "make demo     the whole method on the demo world, on a CPU, nothing to download"
+	@echo "make test     style, types and the test suite"
+	@echo "make study    arms x seeds on the demo world, with a verdict on each claim"
+	@echo "make world    train the demo world's three models again, from nothing"
+	@echo "make lint     style and types only            make format rewrite to the style"
+	@echo "make docs     the documentation, in build/site   make wheel  a wheel, in dist/"
+	@echo "make setup    only the environment, in $(VENV)"
+	@echo ""
+	@echo "ARGS=...            goes to the command of demo and study: make demo ARGS='distill.steps=50'"
+	@echo "PYTHON=...          the interpreter to set up with (3.11 is what the pins were tested with)"
+	@echo "PIP_TORCH_ARGS=...  extra arguments of 'pip install $(TORCH)', such as an index with CPU builds"
+
+setup: $(STAMP)
+
+# PyTorch goes first and alone, so that a CPU build is taken where PIP_TORCH_ARGS or pip's own settings offer one.
+$(STAMP): pyproject.toml constraints.txt
+	@set -e; \
+	if [ ! -x $(VENV)/bin/python ]; then \
+	  found=; \
+	  for python in $(or $(PYTHON),python3.11 python3); do \
+	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found="$$python"; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then \
+	    echo "vold needs Python 3.11 or newer; tried: $(or $(PYTHON),python3.11 python3)" >&2; \
+	    echo "  fix: install Python 3.11, or name an interpreter: make $(or $(MAKECMDGOALS),setup) PYTHON=/path/to/python3.11" >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "$$found -m venv $(VENV)"; \
+	  "$$found" -m venv $(VENV); \
+	fi
+	$(PIP) install $(PIP_TORCH_ARGS) $(TORCH)
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo test study: export HF_HUB_OFFLINE := 1
+
+demo: $(STAMP)
+	$(VENV)/bin/vold demo $(ARGS)
+
+test: lint
+	$(VENV)/bin/python -m pytest -n 2
+
+study: $(STAMP)
+	$(VENV)/bin/vold study studies/miniature/study.yaml $(ARGS)
+
+world: $(STAMP)
+	$(VENV)/bin/python -m vold.demo.build $(ARGS)
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+format: $(STAMP)
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+
+docs: $(STAMP)
+	$(PIP) install -c constraints.txt -e '.[docs]'
+	$(VENV)/bin/python -m mkdocs build --strict
+
+wheel: $(STAMP)
+	$(PIP) wheel --no-deps --wheel-dir dist .

@@ -1,0 +1,127 @@
+"""Per-token losses: pure, unreduced, in nats.
+
+Each function takes tensors of one shape and returns one value a token. Masking, normalising and summing happen in
+`vold.objective.total` and nowhere else. Gradient flows through the student's current log-probs alone: behaviour
+log-probs, advantages and the teacher's values are detached here, whatever the caller passes.
+
+Which estimator may be back-propagated (method.md section 0), for tokens sampled from the student:
+
+| function | its mean is         | the mean of its gradient is      |
+|----------|---------------------|----------------------------------|
+| `k1`     | KL(student‖teacher) | zero: report it, never train it  |
+| `k2`     | a biased value      | the gradient of KL(student‖teacher), reverse KL |
+| `k3`     | KL(student‖teacher) | the gradient of KL(teacher‖student), FORWARD KL |
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def nll(logp: Tensor) -> Tensor:
+    """Negative log-likelihood of given tokens (VOLD Eq. 4), the loss of the cold start.
+
+    Args:
+        logp: [...] student log-probs of the tokens, with gradient.
+    """
+    return logp.neg()
+
+
+def clipped_surrogate(
+    logp: Tensor, behaviour_logp: Tensor, advantage: Tensor, clip_low: float, clip_high: float
+) -> Tensor:
+    """PPO's pessimistic surrogate as a loss: -min(w·A, clip(w, 1 - clip_low, 1 + clip_high)·A), w = π_θ/π_old.
+
+    Args:
+        logp: [...] student log-probs, with gradient.
+        behaviour_logp: [...] log-probs at the time of sampling.
+        advantage: [...] one advantage a token.
+        clip_low: how far below 1 the ratio still earns gradient when the advantage is negative.
+        clip_high: how far above 1 the ratio still earns gradient when the advantage is positive.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    _same_shape(logp=logp, behaviour_logp=behaviour_logp, advantage=advantage)
+    ratio = (logp - behaviour_logp.detach()).exp()
+    weight = advantage.detach()
+    return (ratio * weight).minimum(ratio.clamp(1 - clip_low, 1 + clip_high) * weight).neg()
+
+
+def importance_surrogate(logp: Tensor, behaviour_logp: Tensor, advantage: Tensor) -> Tensor:
+    """The unclipped surrogate -(π_θ/π_old)·A of Thinking Machines' on-policy distillation.
+
+    Args and errors: as `clipped_surrogate`.
+    """
+    _same_shape(logp=logp, behaviour_logp=behaviour_logp, advantage=advantage)
+    return ((logp - behaviour_logp.detach()).exp() * advantage.detach()).neg()
+
+
+def k1(student_logp: Tensor, teacher_logp: Tensor) -> Tensor:
+    """The gap log π_θ - log π_T of the sampled token: unbiased for KL(student‖teacher), positive where the
+    student is the surer of the two. A quantity to log, not a loss: the mean of its gradient is zero.
+
+    Args:
+        student_logp: [...] log-probs of the sampled tokens.
+        teacher_logp: [...] the teacher's log-probs of the same tokens.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    _same_shape(student_logp=student_logp, teacher_logp=teacher_logp)
+    return student_logp - teacher_logp.detach()
+
+
+def k2(student_logp: Tensor, teacher_logp: Tensor) -> Tensor:
+    """½·gap², whose gradient gap·∇log π_θ is on average that of KL(student‖teacher): the term of VOLD and KDRL.
+
+    Args and errors: as `k1`.
+    """
+    return k1(student_logp, teacher_logp).square() / 2
+
+
+def k3(student_logp: Tensor, teacher_logp: Tensor) -> Tensor:
+    """e^(-gap) - 1 + gap, never negative, unbiased for KL(student‖teacher) with little variance. Back-propagated it
+    follows KL(teacher‖student) instead: (1 - π_T/π_θ)·∇log π_θ.
+
+    Args and errors: as `k1`.
+    """
+    gap = k1(student_logp, teacher_logp)
+    return gap.neg().expm1() + gap
+
+
+def full_reverse_kl(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """KL(student‖teacher) over the whole vocabulary, exact value and gradient.
+
+    Args:
+        student_logits: [..., vocabulary] finite logits or log-probs, with gradient.
+        teacher_logits: [..., vocabulary] the same of the teacher, over the same ids.
+
+    Returns:
+        [...] nats.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    _same_shape(student_logits=student_logits, teacher_logits=teacher_logits)
+    student, teacher = student_logits.log_softmax(-1), teacher_logits.detach().log_softmax(-1)
+    return (student.exp() * (student - teacher)).sum(-1)
+
+
+def full_forward_kl(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """KL(teacher‖student) over the whole vocabulary, with the constant of the teacher's entropy.
+
+    Args, shapes and errors: as `full_reverse_kl`.
+    """
+    _same_shape(student_logits=student_logits, teacher_logits=teacher_logits)
+    student, teacher = student_logits.log_softmax(-1), teacher_logits.detach().log_softmax(-1)
+    return (teacher.exp() * (teacher - student)).sum(-1)
+
+
+def _same_shape(**tensors: Tensor) -> None:
+    if len({tuple(t.shape) for t in tensors.values()}) > 1:
+        found = ", ".join(f"{name} {list(t.shape)}" for name, t in tensors.items())
+        raise ValueError(f"shapes must be equal (nothing is broadcast): {found}")

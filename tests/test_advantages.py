@@ -1,0 +1,84 @@
+"""Advantages and rollout weights against values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vold.advantages import group_relative, leave_one_out, mask_weights, teacher_log_ratio
+from vold.errors import DataError
+
+
+def approx(values: list[float]) -> object:
+    return pytest.approx(values, rel=1e-12, abs=1e-14)
+
+
+def test_one_pass_in_four_uses_the_sample_standard_deviation() -> None:
+    # mean 1/4; sample variance (9 + 1 + 1 + 1) / 16 / 3 = 1/4; std 1/2
+    assert group_relative([1, 0, 0, 0], [0] * 4, eps=0.5) == approx([0.75, -0.25, -0.25, -0.25])
+
+
+def test_two_passes_in_five() -> None:
+    # mean 2/5; sample variance (2 * 9 + 3 * 4) / 25 / 4 = 3/10
+    std = math.sqrt(0.3)
+    got = group_relative([1, 0, 1, 0, 0], [3] * 5, eps=1e-6)
+    assert got == approx([a / (std + 1e-6) for a in (0.6, -0.4, 0.6, -0.4, -0.4)])
+
+
+def test_without_normalising_only_the_mean_goes() -> None:
+    assert group_relative([1, 0, 0, 0], [0] * 4, "none") == approx([0.75, -0.25, -0.25, -0.25])
+
+
+def test_groups_are_compared_within_themselves_wherever_their_members_stand() -> None:
+    assert group_relative([1, 0.5, 0, 0.7], [0, 9, 0, 9], "none") == approx([0.5, -0.1, -0.5, 0.1])
+    assert leave_one_out([1, 0.5, 0, 0.7], [0, 9, 0, 9]) == approx([1, -0.2, -1, 0.2])
+
+
+@pytest.mark.parametrize("score", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_a_group_of_equal_scores_gets_exactly_zero(score: float, size: int) -> None:
+    zeros = [0.0] * size
+    assert group_relative([score] * size, [0] * size) == zeros
+    assert group_relative([score] * size, [0] * size, "none") == zeros
+    assert leave_one_out([score] * size, [0] * size) == zeros
+
+
+def test_leave_one_out_subtracts_the_mean_of_the_others() -> None:
+    assert leave_one_out([1, 0, 0, 0.5], [0] * 4) == approx([1 - 0.5 / 3, -0.5, -0.5, 0.5 - 1 / 3])
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 3)), min_size=1, max_size=20))
+def test_advantages_of_a_group_add_up_to_zero(rows: list[tuple[float, int]]) -> None:
+    scores, group = [r[0] for r in rows], [r[1] for r in rows]
+    for advantages in (group_relative(scores, group), leave_one_out(scores, group)):
+        for g in set(group):
+            assert sum(a for a, h in zip(advantages, group, strict=True) if h == g) == pytest.approx(0, abs=1e-9)
+
+
+def test_the_teacher_reward_is_teacher_minus_student() -> None:
+    assert teacher_log_ratio([-1.0, -3.0], [-1.5, -0.5]) == approx([0.5, -2.5])
+    with pytest.raises(ValueError, match="longer"):
+        teacher_log_ratio([-1.0], [-1.0, -2.0])
+
+
+def test_rollout_weights_follow_the_score() -> None:
+    scores, groups = [1.0, 0.0, 0.25, 0.0, 0.0], [0, 0, 1, 1, 2]
+    assert mask_weights("none", scores, groups) == [1.0] * 5
+    assert mask_weights("failed", scores, groups) == [0.0, 1.0, 0.75, 1.0, 1.0]
+    assert mask_weights("passed", scores, groups) == [1.0, 0.0, 0.25, 0.0, 0.0]
+    assert mask_weights("group_failed", scores, groups) == [0.0, 0.0, 0.75, 0.75, 1.0]
+
+
+@pytest.mark.parametrize("score", [-1.0, 1.5, math.nan])
+def test_a_score_outside_zero_to_one_cannot_be_a_weight(score: float) -> None:
+    with pytest.raises(DataError, match=r"must lie in \[0, 1\]"):
+        mask_weights("failed", [0.0, score], [0, 0])
+
+
+def test_scores_and_groups_must_pair_up() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        group_relative([1.0], [0, 0])

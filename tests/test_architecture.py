@@ -1,0 +1,229 @@
+"""The shape of the package: who may import whom, how long a file may be, what no file may call.
+
+`LAYERS` is the picture in docs/architecture.md as data. A module may import only from layers above its own line in
+the table. A name that ends in `.*` is a package with all it holds: inside it, imports are free.
+A new module fails here until it has a place.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# fmt: off
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("vold", "vold.errors", "vold.types"),
+    ("vold.losses", "vold.slots", "vold.stats", "vold.head", "vold.progress"),
+    ("vold.advantages", "vold.vocabulary", "vold.processing", "vold.graders.*",
+     "vold.demo", "vold.demo.world", "vold.demo.tokens"),
+    ("vold.objective", "vold.batching", "vold.tables"),
+    ("vold.config", "vold.policy"),
+    ("vold.rundir", "vold.optim", "vold.tasks.*", "vold.teachers.*", "vold.samplers.*", "vold.verdicts"),
+    ("vold.models", "vold.checkpoint", "vold.report.*", "vold.demo.build"),
+    ("vold.traces", "vold.align", "vold.evaluate", "vold.check", "vold.show"),
+    ("vold.sft",),
+    ("vold.distill",),
+    ("vold.study", "vold.demo.pipeline"),
+    ("vold.cli", "vold.__main__"),
+)
+# fmt: on
+MAY_BE_ABSENT = {"vold.__main__"}
+LONGEST = 350
+HEAVY = ("torch", "transformers", "numpy", "scipy", "sklearn", "matplotlib", "PIL", "pydantic")
+
+SOURCE = Path(__file__).parent.parent / "src"
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_name(p): p for p in sorted((SOURCE / "vold").rglob("*.py"))}
+modules = pytest.mark.parametrize("module", FILES)
+
+
+def place(module: str) -> tuple[int, str] | None:
+    """The line of the table a module stands on and its entry there."""
+    for line, entries in enumerate(LAYERS):
+        for entry in entries:
+            package = entry.removesuffix(".*")
+            if module == package or (package != entry and module.startswith(f"{package}.")):
+                return line, entry
+    return None
+
+
+def imports(tree: ast.AST, module: str, *, is_package: bool) -> set[str]:
+    """Modules of this package that a file imports, at its top, inside functions or for type checking only."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = module.split(".")
+                base = ".".join([*parts[: len(parts) - node.level + is_package], *filter(None, [node.module])])
+            found |= {f"{base}.{a.name}" if f"{base}.{a.name}" in FILES else base for a in node.names}
+    return {name for name in found if name.split(".")[0] == "vold"}
+
+
+@modules
+def test_every_module_has_a_place_in_the_layers(module: str) -> None:
+    assert place(module), f"{module} is new: give it a line in LAYERS of {Path(__file__).name}"
+
+
+@pytest.mark.parametrize("entry", [e for line in LAYERS for e in line if e not in MAY_BE_ABSENT])
+def test_every_place_is_taken(entry: str) -> None:
+    assert entry.removesuffix(".*") in FILES, f"{entry} is gone: take it out of LAYERS"
+
+
+@modules
+def test_imports_point_down_the_layers(module: str) -> None:
+    here = place(module)
+    path = FILES[module]
+    wrong = []
+    for name in sorted(imports(ast.parse(path.read_text()), module, is_package=path.name == "__init__.py")):
+        there = place(name)
+        same_package = here == there and here is not None and here[1].endswith(".*")
+        if here is not None and (there is None or (there[0] >= here[0] and not same_package)):
+            wrong.append(name)
+    assert not wrong, f"{module} may not import {', '.join(wrong)}"
+
+
+@modules
+def test_no_file_is_too_long(module: str) -> None:
+    lines = len(FILES[module].read_text().splitlines())
+    assert lines <= LONGEST, f"{module} has {lines} lines: over {LONGEST} it wants to be two modules"
+
+
+FORBIDDEN_CALLS = {
+    "eval", "exec", "compile", "__import__", "builtins.eval", "builtins.exec",
+    "torch.load", "torch.hub.load", "yaml.load", "yaml.full_load", "yaml.unsafe_load", "os.system", "os.popen",
+}  # fmt: skip
+FORBIDDEN_MODULES = {"pickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
+MUST_NOT_BE_ON = {"trust_remote_code", "allow_pickle", "shell"}
+
+
+def dangers(tree: ast.AST) -> list[str]:
+    """Ways for a file, a model or an answer from outside to run as code."""
+    known: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            known |= {a.asname: a.name for a in node.names if a.asname}
+        elif isinstance(node, ast.ImportFrom):
+            known |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+
+    def dotted(node: ast.AST) -> str:
+        if isinstance(node, ast.Attribute):
+            return f"{dotted(node.value)}.{node.attr}"
+        return known.get(node.id, node.id) if isinstance(node, ast.Name) else ""
+
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [a.name for a in node.names if a.name.split(".")[0] in FORBIDDEN_MODULES]
+        elif isinstance(node, ast.ImportFrom):
+            found += [node.module] if node.module and node.module.split(".")[0] in FORBIDDEN_MODULES else []
+        elif isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
+            found += [name] if (name := dotted(node)) in FORBIDDEN_CALLS else []
+        elif isinstance(node, ast.keyword) and node.arg in MUST_NOT_BE_ON:
+            off = isinstance(node.value, ast.Constant) and node.value.value is False
+            found += [] if off else [f"{node.arg}="]
+        elif isinstance(node, ast.Dict):
+            keys = (k.value for k in node.keys if isinstance(k, ast.Constant))
+            found += [f"{k!r}: ..." for k in keys if k in MUST_NOT_BE_ON]
+    return found
+
+
+@modules
+def test_nothing_from_outside_can_run_as_code(module: str) -> None:
+    assert dangers(ast.parse(FILES[module].read_text())) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "eval(text)",
+        "list(map(eval, texts))",
+        "import pickle",
+        "from pickle import loads",
+        "import joblib.numpy_pickle",
+        "import torch as t\nt.load(path)",
+        "from torch import load\nload(path)",
+        "import yaml\nyaml.load(text, yaml.Loader)",
+        "AutoModel.from_pretrained(path, trust_remote_code=True)",
+        "AutoModel.from_pretrained(path, trust_remote_code=flag)",
+        "AutoModel.from_pretrained(path, **{'trust_remote_code': True})",
+        "numpy.load(path, allow_pickle=True)",
+        "subprocess.run(line, shell=True)",
+    ],
+)
+def test_the_check_above_sees(code: str) -> None:
+    assert dangers(ast.parse(code))
+
+
+@pytest.mark.parametrize("code", ["model.eval()", "import re\nre.compile('a')", "load(path, trust_remote_code=False)"])
+def test_the_check_above_lets_pass(code: str) -> None:
+    assert dangers(ast.parse(code)) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "module", "is_package", "names"),
+    [
+        ("import vold.losses", "vold.stats", False, {"vold.losses"}),
+        ("from vold import losses", "vold.stats", False, {"vold.losses"}),
+        ("from vold import __version__", "vold.stats", False, {"vold"}),
+        ("from vold.losses import nll", "vold.stats", False, {"vold.losses"}),
+        ("def f():\n    from vold import cli", "vold.stats", False, {"vold.cli"}),
+        ("from .losses import nll", "vold.stats", False, {"vold.losses"}),
+        ("from . import cli", "vold.stats", False, {"vold.cli"}),
+        ("from .exact import ExactGrader", "vold.graders", True, {"vold.graders.exact"}),
+        ("from .. import cli", "vold.graders", True, {"vold.cli"}),
+        ("from ..cli import main", "vold.graders.exact", False, {"vold.cli"}),
+        ("import torch", "vold.stats", False, set()),
+    ],
+)
+def test_imports_are_read_right(code: str, module: str, is_package: bool, names: set[str]) -> None:
+    assert imports(ast.parse(code), module, is_package=is_package) == names
+
+
+def loaded_by(code: str) -> list[str]:
+    """Heavy third parties in `sys.modules` of a fresh interpreter after `code`."""
+    check = f"import sys\n{code}\nprint([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    path = os.pathsep.join([str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-c", check], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=True
+    )
+    return [str(m) for m in ast.literal_eval(done.stderr.splitlines()[-1])]
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    assert loaded_by("import vold, vold.errors, vold.types") == []
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_asking_the_command_line_for_help_loads_nothing_heavy(argument: str) -> None:
+    assert loaded_by(f"from vold.cli import main\ntry: main([{argument!r}])\nexcept SystemExit: pass") == []
+
+
+def test_the_check_for_heavy_imports_sees_one() -> None:
+    assert loaded_by("import numpy") == ["numpy"]
+
+
+def test_the_suite_can_not_reach_the_network() -> None:
+    with pytest.raises(pytest.fail.Exception, match=r"192\.0\.2\.1"), socket.socket() as s:
+        s.connect(("192.0.2.1", 80))
+    with pytest.raises(pytest.fail.Exception, match=r"example\.org"):
+        socket.create_connection(("example.org", 80))
+
+
+def test_the_suite_can_reach_this_machine() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()[:2]):
+        pass

@@ -1,0 +1,74 @@
+"""The values that cross modules: their examples run, they are frozen, and none of them needs PyTorch."""
+
+from __future__ import annotations
+
+import dataclasses
+import doctest
+import inspect
+import pickle
+from typing import Any, is_typeddict
+
+import pytest
+
+from vold import types
+from vold.types import Completion, Grade, Message, Prompt, Rollout, SamplingParams, ScoreRequest, Task, TokenScores
+
+DONE = Completion(ids=(5, 2), logps=(-0.1, -0.2), action_mask=(1, 1), finish="stop")
+VALUES: tuple[Any, ...] = (
+    Message(role="user", text="digits 3 5 . sum ?"),
+    Task(id="sum-1", messages=(Message("user", "digits 3 5 . sum ?"),), reference="8", grader="exact"),
+    DONE,
+    Grade(score=1.0, extracted="8", note="equal"),
+    ScoreRequest(prompt_ids=(1, 2), response_ids=(5, 2)),
+    TokenScores(logp=(-0.3, -0.01)),
+    Rollout(task_id="sum-1", group=0, prompt_ids=(1,), completion=DONE, grade=Grade(0.0, "7", "wrong")),
+    SamplingParams(max_new_tokens=8),
+    Prompt(ids=(1, 2, 3)),
+)
+
+
+def defined_here() -> set[type]:
+    return {c for _, c in inspect.getmembers(types, inspect.isclass) if c.__module__ == types.__name__}
+
+
+def test_the_list_above_holds_one_of_every_value() -> None:
+    assert {type(v) for v in VALUES} == {c for c in defined_here() if dataclasses.is_dataclass(c)}
+
+
+def test_every_example_in_the_module_runs_and_every_value_has_one() -> None:
+    found = {t.name.rpartition(".")[2]: t for t in doctest.DocTestFinder().find(types)}
+    runner = doctest.DocTestRunner()
+    for test in found.values():
+        runner.run(test)
+    assert runner.summarize(verbose=False).failed == 0
+    assert [type(v).__name__ for v in VALUES if not found[type(v).__name__].examples] == []
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda v: type(v).__name__)
+def test_values_are_frozen(value: Any) -> None:
+    for field in dataclasses.fields(value):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(value, field.name, getattr(value, field.name))
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda v: type(v).__name__)
+def test_values_compare_by_content_and_survive_pickling(value: Any) -> None:
+    again = pickle.loads(pickle.dumps(value))
+    assert again == value
+    assert again is not value
+
+
+def test_defaults_are_not_shared_between_values() -> None:
+    first, second = (Task(id=i, messages=(), reference="", grader="exact") for i in "ab")
+    assert first.tags is not second.tags
+    assert Prompt(ids=()).vision is not Prompt(ids=()).vision
+
+
+def test_a_teacher_can_not_be_handed_an_image() -> None:
+    assert {f.name for f in dataclasses.fields(ScoreRequest)} == {"prompt_ids", "response_ids"}
+
+
+def test_what_is_not_a_value_is_a_protocol() -> None:
+    others = {c for c in defined_here() if not dataclasses.is_dataclass(c) and not is_typeddict(c)}
+    assert {c.__name__ for c in others} == {"Grader", "Teacher", "Sampler", "TaskSource"}
+    assert all(getattr(c, "_is_protocol", False) for c in others)
