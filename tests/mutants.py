@@ -21,7 +21,7 @@ class Mutant(NamedTuple):
 MUTANTS = [
     # losses
     Mutant("kl-direction", "losses.py", "return student_logp - teacher_logp.detach()",
-           "return teacher_logp.detach() - student_logp", "the gap has the wrong sign: k1 and k3 measure the other way"),
+           "return teacher_logp.detach() - student_logp", "the gap has the wrong sign, k1 and k3 with it"),
     Mutant("teacher-not-detached", "losses.py", "return student_logp - teacher_logp.detach()",
            "return student_logp - teacher_logp", "gradient reaches the teacher"),
     Mutant("k2-without-half", "losses.py", ".square() / 2", ".square()", "beta means twice what it says"),
@@ -90,5 +90,6 @@ MUTANTS = [
            "a batch without a selected token cannot be back-propagated"),
     Mutant("half-precision", "objective.py", "streams.logp.float() if streams.logp.dtype.itemsize < 4",
            "streams.logp if streams.logp.dtype.itemsize < 4", "bfloat16 log-probs are summed in bfloat16"),
-    Mutant("preset-mutated", "objective.py", "    out = dict(base)\n", "    out = base\n", "an override changes the preset"),
+    Mutant("preset-mutated", "objective.py",
+           "    out = dict(base)\n", "    out = base\n", "an override changes the preset"),
 ]  # fmt: skip

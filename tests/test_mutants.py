@@ -30,8 +30,9 @@ FAILED = 1
 
 RUNNER = """
 import json, os, sys
-import hypothesis, pydantic, pytest, torch  # imported once; no arithmetic happens before the forks
+import hypothesis, pydantic, pytest, torch  # what takes long happens once; one thread, so that forking is safe
 torch.set_num_threads(1)
+torch.testing.assert_close(torch.ones(1), torch.ones(1))
 status = {}
 for name in json.loads(sys.argv[1]):
     child = os.fork()
@@ -42,7 +43,7 @@ for name in json.loads(sys.argv[1]):
         sys.path.insert(0, os.path.abspath("src"))
         import vold.objective
         assert vold.objective.__file__ == os.path.abspath("src/vold/objective.py")
-        code = pytest.main(["-x", "-q", "-c", os.devnull, "--rootdir", ".", "-p", "no:cacheprovider", "tests"])
+        code = pytest.main(["-xq", "-c", os.devnull, "--rootdir=.", "--assert=plain", "-pno:cacheprovider", "tests"])
         sys.stdout.flush()
         os._exit(int(code))
     status[name] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -74,7 +74,11 @@ def test_banned_ids_are_never_sampled_even_when_the_model_wants_them() -> None:
 
 def test_finish_says_whether_the_end_token_came() -> None:
     policy = tiny.student()
-    done = [c for g in InProcessSampler(policy).generate(prompts_of(policy, "text"), SamplingParams(60, 1.0, 2), n=8) for c in g]
+    done = [
+        c
+        for g in InProcessSampler(policy).generate(prompts_of(policy, "text"), SamplingParams(60, 1.0, 2), n=8)
+        for c in g
+    ]
     assert {c.finish for c in done} == {"stop", "length"}
     for c in done:
         assert len(c.ids) == len(c.logps) == len(c.action_mask)

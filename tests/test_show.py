@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_report import make_run
 
-from vold import show as module
+from test_report import make_run
 from vold.errors import ConfigError, DataError
+from vold.progress import console
 from vold.rundir import append_jsonl, write_text
 from vold.show import gap_style, show
 
@@ -22,7 +22,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal wide enough for every table."""
-    monkeypatch.setattr(module.console, "_width", 200)
+    monkeypatch.setattr(console, "_width", 200)
 
 
 def test_shows_stages_results_alignment_and_rollouts(made: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,7 +70,12 @@ def study_dict(home: Path) -> dict[str, object]:
     tasks = {"image": {"kind": "digits", "split": "select", "form": "image", "size": 4}}
     return {
         "recipe": str(home / "recipe.yaml"),
-        "set": {"traces.tasks.seed": "{seed}", "sft.steps": 2, "distill.steps": 2, "traces.sampling.max_new_tokens": 64},
+        "set": {
+            "traces.tasks.seed": "{seed}",
+            "sft.steps": 2,
+            "distill.steps": 2,
+            "traces.sampling.max_new_tokens": 64,
+        },
         "workers": 1,
         "seeds": [1, 2],
         "select_seeds": [9],
@@ -131,7 +136,11 @@ def test_a_study_runs_chooses_its_rates_and_continues(tmp_path: Path, monkeypatc
     file = home / "study.yaml"
     file.write_text(yaml.safe_dump(study_dict(tmp_path)))
     (tmp_path / "README.md").write_text(
-        "before\n" + MARK.format(edge="begin", name="small") + "\nold\n" + MARK.format(edge="end", name="small") + "\nafter\n"
+        "before\n"
+        + MARK.format(edge="begin", name="small")
+        + "\nold\n"
+        + MARK.format(edge="end", name="small")
+        + "\nafter\n"
     )
     first = run_study(str(file), [])
     stored = json.loads((home / "results.json").read_text())

@@ -31,7 +31,7 @@ def test_a_solution_ends_in_its_answer_and_every_step_is_true() -> None:
     for _ in range(500):
         p = world.sample_problem(rng)
         for style in ("a", "b"):
-            text = world.solution(p, style)  # type: ignore[arg-type]
+            text = world.solution(p, style)
             assert text.endswith(f"</think> \\boxed{{ {p.answer} }}")
             body = text.replace(" and ", " + ").replace(" less ", " - ").replace(" gives ", " = ")
             words = body.split()
@@ -53,7 +53,7 @@ def test_every_word_of_the_world_is_one_known_token() -> None:
 
 
 def test_splits_share_no_row_of_digits() -> None:
-    rows = {s: {p.digits for p in world.problems(s, 400, 7)} for s in ("train", "select", "test")}  # type: ignore[arg-type]
+    rows = {s: {p.digits for p in world.problems(s, 400, 7)} for s in ("train", "select", "test")}
     assert not rows["train"] & rows["select"]
     assert not rows["train"] & rows["test"]
     assert not rows["select"] & rows["test"]
@@ -64,14 +64,14 @@ def test_handwriting_parts_share_no_image_and_hold_every_image_once() -> None:
     counts = {part: sum(len(images) for images in digits) for part, digits in bank.items()}
     assert counts == {"train": 1797 - 500, "select": 150, "test": 350}
     seen = [im.tobytes() for digits in bank.values() for images in digits for im in images]
-    held_out = {im.tobytes() for part in ("select", "test") for images in bank[part] for im in images}  # type: ignore[index]
+    held_out = {im.tobytes() for part in ("select", "test") for images in bank[part] for im in images}
     train = {im.tobytes() for images in bank["train"] for im in images}
     assert len(seen) == 1797
     assert not train & held_out
 
 
 def test_the_two_forms_of_a_task_are_the_same_problem() -> None:
-    text, image = (world.DigitTasks("test", form, 20, 3) for form in ("text", "image"))  # type: ignore[arg-type]
+    text, image = (world.DigitTasks("test", form, 20, 3) for form in ("text", "image"))
     for i in range(20):
         assert text[i].reference == image[i].reference
         assert text[i].id == image[i].id

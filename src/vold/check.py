@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING
 
+from vold.errors import ConfigError
 from vold.models import load_student, load_teacher
 from vold.progress import console
 from vold.rundir import latest_checkpoint
 from vold.tasks import open_tasks
+from vold.teachers.inprocess import InProcessTeacher
 from vold.types import Prompt, ScoreRequest
 
 if TYPE_CHECKING:
     from vold.config import Recipe
+    from vold.policy import Policy
 
 
 def check(recipe: Recipe) -> list[str]:
@@ -42,12 +44,8 @@ def check(recipe: Recipe) -> list[str]:
         shared = len(student.chat.tokenizer)
         say("teacher", f"{type(teacher.model).__name__}, {size:,} parameters, {shared:,} shared token ids")
         context = min(context, _context(teacher))
-    sets = {
-        "traces.tasks": (recipe.traces, "tasks", recipe.traces),
-        "align.tasks": (recipe.align, "tasks", recipe.align),
-        "distill.tasks": (recipe.distill, "tasks", recipe.distill),
-    }
-    plan = [(name, s.tasks, s.sampling) for name, (s, _, _) in sets.items() if s is not None]
+    sections = {"traces": recipe.traces, "align": recipe.align, "distill": recipe.distill}
+    plan = [(f"{name}.tasks", s.tasks, s.sampling) for name, s in sections.items() if s is not None]
     if recipe.eval is not None:
         plan += [(f"eval.tasks.{n}", spec, recipe.eval.sampling) for n, spec in recipe.eval.tasks.items()]
     for name, spec, sampling in plan:
@@ -57,8 +55,6 @@ def check(recipe: Recipe) -> list[str]:
         images = sum(len(m.images) for t in tasks[:64] for m in t.messages)
         room = longest + sampling.max_new_tokens
         if room > context:
-            from vold.errors import ConfigError
-
             raise ConfigError(
                 "prompt and response do not fit into the context",
                 where=f"{name} and its max_new_tokens",
@@ -68,9 +64,7 @@ def check(recipe: Recipe) -> list[str]:
         view = f", {images} images in the first {len(prompts)}" if images else ""
         say(name, f"{len(tasks)} tasks, every reference grades itself 1.0, prompts up to {longest} tokens{view}")
     if recipe.teacher is not None and plan:
-        text = student.chat.tokens(student.chat.tokenizer.decode(range(min(16, len(student.chat.tokenizer)))))
-        from vold.teachers.inprocess import InProcessTeacher
-
+        text = student.chat.tokens(str(student.chat.tokenizer.decode(list(range(min(16, shared))))))
         scores = InProcessTeacher(teacher, temperature=1.0, token_budget=8192).score(
             [ScoreRequest(prompts[0].ids[:1], text)]
         )
@@ -78,8 +72,6 @@ def check(recipe: Recipe) -> list[str]:
     if recipe.distill is not None:
         d = recipe.distill
         say("step", f"{d.prompts_per_step} prompts x {d.rollouts} rollouts, {d.steps} steps, {d.objective.method}")
-        if importlib.util.find_spec("math_verify") is None:
-            lines.append("math-verify is not installed: the `math` grader will not run")
     for stage in ("sft", "distill"):
         found = latest_checkpoint(recipe.run.dir / stage)
         if found is not None:
@@ -87,6 +79,5 @@ def check(recipe: Recipe) -> list[str]:
     return lines
 
 
-def _context(policy: object) -> int:
-    config = policy.model.config.get_text_config()  # type: ignore[attr-defined]
-    return int(config.max_position_embeddings)
+def _context(policy: Policy) -> int:
+    return int(policy.model.config.get_text_config().max_position_embeddings)

@@ -26,9 +26,7 @@ def save_state(directory: Path, step: int, policy: Policy, optimizer: torch.opti
     """Write the state after `step` optimizer steps, then drop older ones."""
     named = policy.trainable()
     moments = {
-        f"{name}/{key}": torch.as_tensor(value)
-        for name, p in named
-        for key, value in optimizer.state[p].items()
+        f"{name}/{key}": torch.as_tensor(value) for name, p in named for key, value in optimizer.state[p].items()
     }
     path = directory / f"step-{step:06d}"
     with new_directory(path) as d:

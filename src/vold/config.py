@@ -234,7 +234,9 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     except OSError as error:
         raise ConfigError("cannot read this recipe", where=str(path), got=str(error.strerror)) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError("this recipe is not valid YAML", where=str(path), got=str(error).replace("\n", " ")) from error
+        raise ConfigError(
+            "this recipe is not valid YAML", where=str(path), got=str(error).replace("\n", " ")
+        ) from error
     if not isinstance(raw, dict):
         raise ConfigError("a recipe is a mapping of sections", where=str(path), got=type(raw).__name__)
     for item in overrides:

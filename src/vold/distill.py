@@ -62,9 +62,7 @@ def distill(recipe: Recipe) -> Path:
     teacher_prompts: list[tuple[int, ...] | None] = [None] * len(tasks)
     if config.objective.uses_teacher:
         model = load_teacher(recipe, policy)
-        teacher = InProcessTeacher(
-            model, temperature=config.sampling.temperature, token_budget=config.token_budget
-        )
+        teacher = InProcessTeacher(model, temperature=config.sampling.temperature, token_budget=config.token_budget)
         teacher_prompts = [model.chat.prompt(t.teacher_messages).ids if t.teacher_messages else None for t in tasks]
         if not any(teacher_prompts):
             raise DataError("no task has a text view, so the teacher can say nothing", where="distill.tasks")
@@ -180,7 +178,7 @@ def update(
         streams = flatten(rollouts, part, weights, logp)
         loss, metrics = total(objective, streams, denominators, step)
         check_finite(loss, step=step)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         loss_value += loss.item()
         sums.update({k: float(v) for k, v in metrics.items()})
         sums.update({"entropy_sum": float(entropy.sum()), "trained_tokens": len(logp)})
@@ -236,7 +234,9 @@ def describe(rollouts: Sequence[Rollout]) -> dict[str, Any]:
     }
 
 
-def store(file: Path, rollouts: Sequence[Rollout], chosen: Sequence[int], tasks: Sequence[Task], policy: Policy) -> None:
+def store(
+    file: Path, rollouts: Sequence[Rollout], chosen: Sequence[int], tasks: Sequence[Task], policy: Policy
+) -> None:
     """Write every rollout of a step with all its token values, for `vold show` and the report."""
     lines = []
     for r in rollouts:

@@ -57,7 +57,8 @@ class Policy:
         try:
             config = AutoConfig.from_pretrained(path)
             factory = AutoModelForImageTextToText if config.model_type in IMAGE_MODELS else AutoModelForCausalLM
-            model, info = factory.from_pretrained(path, dtype=DTYPES[dtype], output_loading_info=True)
+            loaded: Any = factory.from_pretrained(path, dtype=DTYPES[dtype], output_loading_info=True)
+            model, info = loaded
             chat = Chat.load(path)
         except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
             if isinstance(error, (CheckpointError, ConfigError)):

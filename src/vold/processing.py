@@ -28,7 +28,7 @@ IMAGE_MARKER = "<image>"
 """Where an image stands in a message's text."""
 
 
-class ImageTextProcessor(Qwen2_5_VLProcessor):  # type: ignore[misc]
+class ImageTextProcessor(Qwen2_5_VLProcessor):
     """Qwen2.5-VL's processor for text and still images."""
 
     @classmethod
@@ -104,7 +104,7 @@ class Chat:
         images = [image for m in messages for image in m.images]
         if images and self.processor is None:
             raise DataError("a text-only model was given an image", got=f"{len(images)} image(s)")
-        turns = [{"role": m.role, "content": _content(m)} for m in messages]
+        turns: list[Any] = [{"role": m.role, "content": _content(m)} for m in messages]
         text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         if not images:
             return Prompt(tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]))

@@ -53,7 +53,9 @@ class Bar:
             self._printed = self.done
             seconds = time.monotonic() - self._began
             left = seconds / max(1, self.done - self._from) * (self.total - self.done)
-            console.print(f"{self.label}: {self.done}/{self.total}, {seconds:.0f} s, {left:.0f} s left  {note}".rstrip())
+            console.print(
+                f"{self.label}: {self.done}/{self.total}, {seconds:.0f} s, {left:.0f} s left  {note}".rstrip()
+            )
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         if self._rich is not None:

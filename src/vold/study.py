@@ -36,7 +36,7 @@ class Arm(Section):
     """The stage this arm runs; none for a model that is evaluated as it is."""
     after: str | None = None
     """The arm whose result of the same seed this arm starts from; the recipe's student if absent."""
-    set: dict[str, Any] = {}
+    set: dict[str, Any] = Field(default_factory=dict)
     """Recipe keys of this arm."""
     rates: tuple[float, ...] = ()
     """Learning rates to choose from on the selection tasks."""
@@ -47,7 +47,7 @@ class Study(Section):
 
     recipe: Path
     """The recipe all arms share, relative to the study file."""
-    set: dict[str, Any] = {}
+    set: dict[str, Any] = Field(default_factory=dict)
     """Recipe keys that hold for every arm; `{seed}` in a value becomes the seed."""
     workers: int = Field(2, ge=1)
     """Units that run side by side, one CPU thread each."""
@@ -129,7 +129,9 @@ def run_study(target: str, overrides: list[str]) -> dict[str, Any]:
         ConfigError: overrides were given (a study runs as its file says), or the file is wrong.
     """
     if overrides:
-        raise ConfigError("a study takes no overrides", got=" ".join(overrides), fix="edit the study file and commit it")
+        raise ConfigError(
+            "a study takes no overrides", got=" ".join(overrides), fix="edit the study file and commit it"
+        )
     path = Path(target).resolve()
     study = load_study(path)
     work = WORK.resolve() / path.parent.name
@@ -178,7 +180,7 @@ def run_study(target: str, overrides: list[str]) -> dict[str, Any]:
         }
         for name in study.arms
     }
-    results = {
+    results: dict[str, Any] = {
         "arms": arms,
         "claims": {key: judge(claim, arms, list(study.seeds)) for key, claim in study.claims.items()},
         "commit": _commit(path.parent),
@@ -239,7 +241,8 @@ def _run_unit(job: tuple[str, Unit, dict[str, float | None], str]) -> str:
     def recipe(**more: Any) -> Any:
         items = {**settings, **{k.replace("__", "."): v for k, v in more.items()}}
         return load_recipe(
-            path.parent / study.recipe, [f"{k}={json.dumps(v)}".replace("{seed}", str(unit.seed)) for k, v in items.items()]
+            path.parent / study.recipe,
+            [f"{k}={json.dumps(v)}".replace("{seed}", str(unit.seed)) for k, v in items.items()],
         )
 
     first = recipe()

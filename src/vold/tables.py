@@ -52,7 +52,10 @@ def print_alignment(figures: dict[str, Any]) -> None:
         ("the same on failed rollouts", "-" if failed is None else f"{failed:.3f}"),
         ("top-1 agreement", f"{figures['top1_agreement']:.1%}"),
         ("teacher's mass on the student's tokens", f"{figures['teacher_mass']:.1%}"),
-        ("entropy of the student / the teacher, nats", f"{figures['student_entropy']:.3f} / {figures['teacher_entropy']:.3f}"),
+        (
+            "entropy of the student / the teacher, nats",
+            f"{figures['student_entropy']:.3f} / {figures['teacher_entropy']:.3f}",
+        ),
         ("rollouts that pass", f"{figures['pass_rate']:.1%}"),
         ("tokens compared", f"{figures['tokens']:,}"),
     ):

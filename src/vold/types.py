@@ -166,19 +166,25 @@ class Prompt:
 class Grader(Protocol):
     """Marks a response. Never raises on model text: what cannot be read is a score of 0 with a note."""
 
-    def __call__(self, response: str, reference: str, *, finish: Finish = "stop") -> Grade: ...
+    def __call__(self, response: str, reference: str, *, finish: Finish = "stop") -> Grade:
+        """Mark `response` against `reference`."""
+        ...
 
 
 class Teacher(Protocol):
     """A text-only model seen as a function from token ids to log-probs."""
 
-    def score(self, requests: Sequence[ScoreRequest]) -> list[TokenScores]: ...
+    def score(self, requests: Sequence[ScoreRequest]) -> list[TokenScores]:
+        """Log-probs of every response token, in request order."""
+        ...
 
 
 class Sampler(Protocol):
     """Samples `n` responses for each prompt, in prompt order."""
 
-    def generate(self, prompts: Sequence[Prompt], params: SamplingParams, n: int = 1) -> list[list[Completion]]: ...
+    def generate(self, prompts: Sequence[Prompt], params: SamplingParams, n: int = 1) -> list[list[Completion]]:
+        """`n` completions of each prompt."""
+        ...
 
 
 class TaskSource(Protocol):

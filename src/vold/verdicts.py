@@ -42,8 +42,8 @@ def judge(claim: Claim, arms: dict[str, Any], seeds: list[int]) -> dict[str, Any
         else:
             verdict = "undecided"
         rule = (
-            f"{claim.better} - {claim.worse} on {claim.measure}, paired by seed: holds if the 95% interval lies above 0, "
-            f"does not hold if it lies below 0 or within +-{100 * claim.margin:g} points, else undecided"
+            f"{claim.better} - {claim.worse} on {claim.measure}, paired by seed: holds if the 95% interval lies above "
+            f"0, does not hold if it lies below 0 or within +-{100 * claim.margin:g} points, else undecided"
         )
     else:
         verdict = "holds" if d.high < claim.margin else "does not hold" if d.low > 0 else "undecided"

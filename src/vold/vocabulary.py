@@ -36,7 +36,9 @@ def check_shared_ids(
     ours, theirs = student.get_vocab(), teacher.get_vocab()
     different = sorted((i, token) for token, i in ours.items() if theirs.get(token) != i)
     if different:
-        first = ", ".join(f"{token!r} is {i} here and {theirs.get(token, 'absent')} there" for i, token in different[:3])
+        first = ", ".join(
+            f"{token!r} is {i} here and {theirs.get(token, 'absent')} there" for i, token in different[:3]
+        )
         raise VocabularyMismatch(
             f"the teacher gives other ids to {len(different)} of the student's {len(ours)} tokens",
             where=where,

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -187,7 +188,7 @@ def grade_in_child(grader: MathGrader, queue: multiprocessing.Queue[tuple[float,
 def test_child_processes_get_their_own_worker(method: str, grader: MathGrader) -> None:
     assert grader(HALF, "0.5").score == 1.0
     parent_pid = grader._client.pid
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     queue = context.Queue()
     child = context.Process(target=grade_in_child, args=(grader, queue), daemon=True)  # as data-loader workers are
     child.start()
@@ -248,7 +249,7 @@ def test_pickle_and_copy_keep_the_limits(grader: MathGrader) -> None:
 def test_broken_installation_is_an_error_not_a_zero(grader: MathGrader, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = {"PYTHONPATH": os.path.dirname(os.path.dirname(vold.__file__)), "PATH": ""}
     monkeypatch.setattr(client, "_environment", lambda: broken)
-    monkeypatch.setattr(sys, "executable", sys._base_executable)  # an interpreter without Math-Verify
+    monkeypatch.setattr(sys, "executable", getattr(sys, "_base_executable"))  # noqa: B009 - an interpreter without Math-Verify
     if subprocess.run([sys.executable, "-c", "import math_verify"], capture_output=True).returncode == 0:
         pytest.skip("the base interpreter has Math-Verify")
     with pytest.raises(VoldError, match="cannot start"):

@@ -38,6 +38,9 @@ from vold.policy import Policy
 from vold.processing import Chat
 from vold.types import Message
 
+STEPS = {"student": 2600, "teacher": 2000, "teacher-b": 1500}
+"""Training steps of each model."""
+
 Row = tuple[list[Message], str]
 """A prompt and its response; an empty prompt is running text."""
 
@@ -109,7 +112,9 @@ def new_teacher(seed: int) -> Policy:
 
 def facts(rng: random.Random, style: world.Style) -> str:
     """Running text of small sums, differences and comparisons in a style's words."""
-    plus, minus, equal, yes, no = ("+", "-", "=", "yes", "no") if style == "a" else ("and", "less", "gives", "take", "skip")
+    plus, minus, equal, yes, no = (
+        ("+", "-", "=", "yes", "no") if style == "a" else ("and", "less", "gives", "take", "skip")
+    )
     out = []
     for _ in range(8):
         kind, b = rng.random(), rng.randint(0, 9)
@@ -245,20 +250,19 @@ def main(argv: list[str] | None = None) -> None:
     """Command line of this module."""
     parser = argparse.ArgumentParser(prog="python -m vold.demo.build", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "assets")
-    parser.add_argument("--only", choices=("student", "teacher", "teacher-b"), help="build one of the three")
-    parser.add_argument("--student-steps", type=int, default=2200)
-    parser.add_argument("--teacher-steps", type=int, default=2000)
+    parser.add_argument("--only", choices=tuple(STEPS), help="build one of the three")
+    parser.add_argument("--steps", type=int, help=f"fewer steps, to try it out (default: {STEPS})")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    plan = {
-        "student": lambda: (new_student(1), student_rows, args.student_steps),
-        "teacher": lambda: (new_teacher(2), teacher_rows("a"), args.teacher_steps),
-        "teacher-b": lambda: (new_teacher(3), teacher_rows("b"), args.teacher_steps),
-    }
-    for seed, (name, make) in enumerate(plan.items(), 1):
+    plan: tuple[tuple[str, Callable[[int], Policy], Callable[[random.Random], list[Row]]], ...] = (
+        ("student", new_student, student_rows),
+        ("teacher", new_teacher, teacher_rows("a")),
+        ("teacher-b", new_teacher, teacher_rows("b")),
+    )
+    for seed, (name, make, rows) in enumerate(plan, 1):
         if args.only not in (None, name):
             continue
-        policy, rows, steps = make()
+        policy, steps = make(seed), args.steps or STEPS[name]
         print(f"{name}: {sum(p.numel() for p in policy.model.parameters()):,} parameters, {steps} steps", flush=True)
         pretrain(policy, rows, steps=steps, lr=2e-3, seed=seed)
         policy.save(args.out / name)

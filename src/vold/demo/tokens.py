@@ -10,9 +10,39 @@ if TYPE_CHECKING:
 SPECIAL = ("<pad>", "<unk>", "<|im_end|>", "<|user|>", "<|assistant|>", "<|vision_start|>", "<|vision_end|>")
 IMAGE, VIDEO = "<|image_pad|>", "<|video_pad|>"
 WORDS = (
-    "<think> </think> \\boxed{ } digits . ? ; , + - = > yes no sum span count above twice plus largest smallest read"
-    " so and less gives take skip top bottom"
-).split()
+    "<think>",
+    "</think>",
+    "\\boxed{",
+    "}",
+    "digits",
+    ".",
+    "?",
+    ";",
+    ",",
+    "+",
+    "-",
+    "=",
+    ">",
+    "yes",
+    "no",
+    "sum",
+    "span",
+    "count",
+    "above",
+    "twice",
+    "plus",
+    "largest",
+    "smallest",
+    "read",
+    "so",
+    "and",
+    "less",
+    "gives",
+    "take",
+    "skip",
+    "top",
+    "bottom",
+)
 NUMBERS = tuple(map(str, range(64)))
 
 CHAT_TEMPLATE = (

@@ -76,10 +76,8 @@ class InProcessSampler:
             vision = {}
             logits = head_logits(output.last_hidden_state[:, -1], head, policy.banned, params.temperature)
             logp = logits.log_softmax(-1)
-            if params.temperature == 0:
-                token = logits.argmax(-1)
-            else:
-                token = _inverse_cdf(logp, uniforms[alive, step])
+            greedy = params.temperature == 0
+            token = logits.argmax(-1) if greedy else _inverse_cdf(logp, uniforms[alive, step])
             out_ids[alive, step] = token
             out_logps[alive, step] = logp.gather(-1, token[:, None])[:, 0]
             now = (token == end_id) & ~finished[alive]
@@ -119,8 +117,8 @@ def _completions(
     ids: torch.Tensor, logps: torch.Tensor, lengths: torch.Tensor, finished: torch.Tensor
 ) -> list[Completion]:
     out = []
-    for row, values, length, stop in zip(ids.tolist(), logps.tolist(), lengths.tolist(), finished.tolist(), strict=True):
-        out.append(
-            Completion(tuple(row[:length]), tuple(values[:length]), (1,) * length, "stop" if stop else "length")
-        )
+    for row, values, length, stop in zip(
+        ids.tolist(), logps.tolist(), lengths.tolist(), finished.tolist(), strict=True
+    ):
+        out.append(Completion(tuple(row[:length]), tuple(values[:length]), (1,) * length, "stop" if stop else "length"))
     return out

@@ -49,7 +49,9 @@ class InProcessTeacher:
                 )
                 logp, _, _ = self.policy.logprobs(batch, temperature=self.temperature)
                 if bool(logp.isnan().any()):
-                    raise TeacherError("the teacher returned log-probs that are not numbers", where="in-process teacher")
+                    raise TeacherError(
+                        "the teacher returned log-probs that are not numbers", where="in-process teacher"
+                    )
                 pieces = logp.split([len(r.response_ids) for r in part])
                 for i, piece in zip(group, pieces, strict=True):
                     scores[i] = TokenScores(tuple(piece.tolist()))

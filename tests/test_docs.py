@@ -1,0 +1,310 @@
+"""The README and docs/ against the code: commands, recipes, names, links, and the parts that are written from code.
+
+`python tests/test_docs.py` writes those parts again.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import re
+import shlex
+import types
+import typing
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from test_architecture import FILES, LAYERS
+from vold import config, objective, slots
+from vold.cli import VERBS
+from vold.config import Recipe, load_recipe
+from vold.objective import PRESETS, Objective
+from vold.study import Study
+from vold.tasks.jsonl import Row
+
+ROOT = Path(__file__).parent.parent
+DEMO = ROOT / "recipes" / "demo.yaml"
+PAGES = {p.relative_to(ROOT).as_posix(): p for p in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+pages = pytest.mark.parametrize("page", PAGES)
+
+
+# -- parts written from code ------------------------------------------------------------------------------------------
+
+
+def presets_table() -> str:
+    """Every preset and what stands in each slot."""
+    names = [n for n in Objective.model_fields if n != "method"]
+    lines = [f"| `method` | {' | '.join(f'`{n}`' for n in names)} |", "|---" * (len(names) + 1) + "|"]
+    for method, parts in PRESETS.items():
+        cells = ["<br>".join(f"{k} {_value(v)}" for k, v in parts[n].items()) if n in parts else "-" for n in names]
+        lines.append(f"| `{method}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def layers_picture() -> str:
+    """The layers, the ones that import above the ones that are imported."""
+    lines = []
+    for entries in reversed(LAYERS):
+        there = [e for e in entries if e.removesuffix(".*") in FILES]
+        names = [e.removeprefix("vold.") if e != "vold" else "(package)" for e in there]
+        lines.append("  ".join(names))
+    return "```text\n" + "\n".join(lines) + "\n```"
+
+
+def keys_tables() -> str:
+    """Every section of a recipe, then the sections that several others use, a table each."""
+    sections = [(name, _models(info.annotation)[0]) for name, info in Recipe.model_fields.items()]
+    shared: list[tuple[str, type[BaseModel]]] = [
+        ("tasks, kind: digits", config.DigitTasksSpec),
+        ("tasks, kind: jsonl", config.JsonlTasksSpec),
+        ("sampling", config.Sampling),
+        ("optimizer", config.Optimizer),
+        ("objective", Objective),
+    ]
+    shared += [(f"objective.{n}", _models(i.annotation)[0]) for n, i in Objective.model_fields.items() if n != "method"]
+    out = []
+    for name, model in [*sections, *shared]:
+        out += [f"### `{name}`", "", "| key | type | default | meaning |", "|---|---|---|---|"]
+        for key, info in model.model_fields.items():
+            default = "required" if info.is_required() else _default(info)
+            text = " ".join((info.description or "").split()).replace("|", "\\|")
+            out.append(f"| `{key}` | {_type(info.annotation)} | {default} | {text} |")
+        out.append("")
+    return "\n".join(out).rstrip()
+
+
+def _value(value: Any) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _default(info: Any) -> str:
+    if info.default is PydanticUndefined:
+        return "`method: vold`" if info.default_factory else "-"
+    value = list(info.default) if isinstance(info.default, tuple) else info.default
+    return f"`{json.dumps(value)}`"
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for a in typing.get_args(annotation) for m in _models(a)]
+
+
+def _type(annotation: Any) -> str:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation in (slots.Mask, slots.Aggregate, objective.Method) or origin is typing.Literal:
+        return ", ".join(f"`{a}`" for a in typing.get_args(annotation))
+    if origin is typing.Annotated:
+        return _type(arguments[0])
+    if origin in (types.UnionType, typing.Union):
+        found = [_type(a) for a in arguments]
+        return " or ".join(dict.fromkeys("null" if f == "NoneType" else f for f in found))
+    if origin is tuple:
+        return f"list of {_type(arguments[0])}"
+    if origin is dict:
+        return f"{_type(arguments[1])}, by name"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "tasks" if annotation.__name__.endswith("TasksSpec") else "section"
+    name = str(annotation.__name__)
+    return {"Path": "path", "str": "text", "int": "integer", "float": "number"}.get(name, name)
+
+
+WRITTEN = {
+    "docs/method.md": ("presets", presets_table),
+    "docs/architecture.md": ("layers", layers_picture),
+    "docs/reference.md": ("recipe keys", keys_tables),
+}
+
+
+def marks(name: str) -> tuple[str, str]:
+    return tuple(f"<!-- {edge}: {name}, written by tests/test_docs.py -->" for edge in ("begin", "end"))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("page", WRITTEN)
+def test_parts_written_from_code_are_up_to_date(page: str) -> None:
+    name, make = WRITTEN[page]
+    begin, end = marks(name)
+    assert f"{begin}\n\n{make()}\n\n{end}" in PAGES[page].read_text(), "run: python tests/test_docs.py"
+
+
+# -- reading Markdown -------------------------------------------------------------------------------------------------
+
+FENCE = re.compile(r"^( *)```([^\n]*)\n(.*?)^\1``` *$", re.DOTALL | re.MULTILINE)
+
+
+@cache
+def blocks(page: str) -> list[tuple[str, str]]:
+    """Language and text of every fenced block."""
+    return [(m[2].strip(), m[3]) for m in FENCE.finditer(PAGES[page].read_text())]
+
+
+@cache
+def prose(page: str) -> str:
+    """A page without its fenced blocks."""
+    return FENCE.sub("", PAGES[page].read_text())
+
+
+@cache
+def code(page: str) -> list[str]:
+    """Every code span and every line of a fenced block."""
+    spans = re.findall(r"`([^`\n]+)`", prose(page))
+    return [*spans, *(line.split("  #")[0].strip() for _, text in blocks(page) for line in text.splitlines())]
+
+
+def yaml_blocks() -> list[Any]:
+    found = [(page, i, text) for page in PAGES for i, (language, text) in enumerate(blocks(page)) if language == "yaml"]
+    return [pytest.param(text, id=f"{page}-{i}") for page, i, text in found]
+
+
+def laid_on(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` on `base`. A section that names another `kind` replaces the old one."""
+    out = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(out.get(key), dict)
+        out[key] = laid_on(out[key], value) if both and "kind" not in value else value
+    return out
+
+
+# -- the tests --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", yaml_blocks())
+def test_every_yaml_block_is_a_recipe_part_of_one_or_a_study(text: str, tmp_path: Path) -> None:
+    raw = yaml.safe_load(text)
+    if "arms" in raw:
+        Study.model_validate(raw)
+        return
+    whole = {"run", "student"} <= set(raw)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(raw if whole else laid_on(yaml.safe_load(DEMO.read_text()), raw)))
+    load_recipe(file)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if any(language == "json" for language, _ in blocks(p))])
+def test_every_row_of_data_in_the_docs_is_a_row(page: str) -> None:
+    for language, text in blocks(page):
+        if language == "json":
+            for line in text.splitlines():
+                Row.model_validate_json(line)
+
+
+@pages
+def test_every_command_exists_and_its_overrides_are_keys(page: str) -> None:
+    targets = set(re.findall(r"^([a-z]+)(?:\s[a-z ]*)?:(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for line in code(page):
+        if m := re.match(r"make ([a-z]+)\b", line):
+            assert m[1] in targets, line
+        if m := re.match(r"(?:\.venv/bin/)?vold ([a-z]+)\b(.*)", line):
+            assert m[1] in VERBS, line
+            words = shlex.split(m[2])
+            if words and words[0].endswith(".yaml") and m[1] not in ("study", "show") and (ROOT / words[0]).exists():
+                load_recipe(ROOT / words[0], words[1:])
+        if m := re.match(r"make demo ARGS='(.*)'", line):
+            load_recipe(DEMO, m[1].split())
+
+
+def test_every_verb_is_in_the_readme_and_the_reference() -> None:
+    for page in ("README.md", "docs/reference.md"):
+        said = {m[1] for line in code(page) if (m := re.match(r"vold ([a-z]+)\b", line))}
+        assert said == set(VERBS), page
+
+
+@pages
+def test_every_dotted_name_imports(page: str) -> None:
+    names = set(re.findall(r"`(vold(?:\.\w+)+)`", prose(page))) | set(
+        re.findall(r"^::: (\S+)", prose(page), re.MULTILINE)
+    )
+    for name in sorted(names):
+        parts = name.split(".")
+        for cut in range(len(parts), 0, -1):
+            try:
+                thing: Any = importlib.import_module(".".join(parts[:cut]))
+            except ModuleNotFoundError:
+                continue
+            break
+        for part in parts[cut:]:
+            assert hasattr(thing, part), f"{page}: {name}"
+            thing = getattr(thing, part)
+
+
+@cache
+def functions_in(file: str) -> frozenset[str]:
+    tree = ast.parse((ROOT / "tests" / file).read_text())
+    return frozenset(n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef))
+
+
+@pages
+def test_every_test_named_exists(page: str) -> None:
+    for file, name in re.findall(r"`(test_\w+\.py)::(\w+)`", prose(page)):
+        assert name in functions_in(file), f"{page}: {file}::{name}"
+
+
+@pages
+def test_every_repository_path_named_exists(page: str) -> None:
+    for name in re.findall(r"`((?:tests|src|recipes|studies|docs)/[\w./-]+)`", prose(page)):
+        if not name.startswith("studies/") or not name.endswith((".json", ".md")):  # written by hand or by `vold study`
+            assert (ROOT / name).exists(), f"{page}: {name}"
+
+
+def slug(heading: str) -> str:
+    """What a heading's anchor is called, here and on GitHub."""
+    plain = re.sub(r"[^\w\- ]", "", heading.replace("`", "").strip().lower())
+    return plain.replace(" ", "-")
+
+
+@pages
+def test_internal_links_resolve(page: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (PAGES[page].parent / path).resolve() if path else PAGES[page]
+        assert file.exists(), f"{page}: {target}"
+        if page.startswith("docs/"):
+            assert file.parent == ROOT / "docs", f"{page}: {target} is outside the documentation site"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", FENCE.sub("", file.read_text()), re.MULTILINE)
+            assert anchor in map(slug, headings), f"{page}: {target}"
+
+
+MACHINE = tuple(a + b for a, b in (("/wo", "rk/"), ("/tmp/", "w"), ("/ro", "ot/"), ("/ho", "me/"), ("/op", "t/")))
+ROOTS = ("src", "tests", "docs", "recipes", "studies", "benchmarks", ".ci")
+TEXT = (".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".j2", ".json", ".jsonl", "")
+
+
+def tree_files() -> list[Path]:
+    top = [p for p in ROOT.iterdir() if p.is_file()]
+    below = [p for name in ROOTS for p in (ROOT / name).rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    return [p for p in (*top, *below) if p.suffix in TEXT and p.stat().st_size < 2**20]
+
+
+def test_no_file_names_a_place_on_somebodys_machine() -> None:
+    found = [f"{p.relative_to(ROOT)}: {m}" for p in tree_files() for m in MACHINE if m in p.read_text(errors="replace")]
+    assert found == []
+
+
+def test_the_texts_speak_of_runs_and_not_of_sittings() -> None:
+    word = "ses" + "sion"
+    texts = [p for p in tree_files() if p.suffix in (".md", ".yaml", ".yml", ".j2") or p.name == "Makefile"]
+    texts += [p for p in tree_files() if "src" in p.relative_to(ROOT).parts]
+    assert [str(p.relative_to(ROOT)) for p in texts if word in p.read_text(errors="replace").lower()] == []
+
+
+def write_parts() -> None:
+    """Write the parts made from code into their pages."""
+    for page, (name, make) in WRITTEN.items():
+        begin, end = marks(name)
+        text = PAGES[page].read_text()
+        head, _, rest = text.partition(begin)
+        PAGES[page].write_text(f"{head}{begin}\n\n{make()}\n\n{end}{rest.partition(end)[2]}")
+
+
+if __name__ == "__main__":
+    write_parts()
