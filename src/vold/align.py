@@ -124,7 +124,7 @@ def _values(
         for group in micro_batches(lengths, 8192):
             part = [responses[i] for i in group]
             batch = collate([prompts[i] for i in group], part, [(1,) * len(r) for r in part], policy.chat.pad_id)
-            values = policy.logprobs(batch, temperature=temperature)
+            values = [v.cpu() for v in policy.logprobs(batch, temperature=temperature)]
             for i, *row in zip(group, *(v.split([len(r) for r in part]) for v in values), strict=True):
                 pieces[i] = (row[0], row[1], row[2])
     names = ("logp", "entropy", "favourite")

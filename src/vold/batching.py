@@ -38,6 +38,17 @@ class Sequences:
     row: torch.Tensor
     vision: Mapping[str, torch.Tensor]
 
+    def to(self, device: torch.device) -> Sequences:
+        """The same batch on another device."""
+        return Sequences(
+            self.input_ids.to(device),
+            self.attention_mask.to(device),
+            self.select.to(device),
+            self.targets.to(device),
+            self.row.to(device),
+            {name: tensor.to(device) for name, tensor in self.vision.items()},
+        )
+
 
 def collate(
     prompts: Sequence[Prompt], responses: Sequence[Sequence[int]], masks: Sequence[Sequence[int]], pad_id: int

@@ -32,6 +32,8 @@ class Run(Section):
     """Seeds data order, rollouts and traces. Two runs of one recipe and seed give the same weights."""
     threads: int = Field(1, ge=1)
     """CPU threads of PyTorch. Results repeat bit for bit only at the same number."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where models live; `auto` takes a GPU if there is one."""
 
 
 class Model(Section):
@@ -66,7 +68,7 @@ class DigitTasksSpec(Section):
 
 
 class JsonlTasksSpec(Section):
-    """Problems from a file with one JSON object a line: `prompt` or `messages`, `reference`, optional `images`."""
+    """Problems from a file with one JSON object a line: `prompt`, `reference`, and optionally `images` and others."""
 
     kind: Literal["jsonl"]
     """Selects this source."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vold.config import Recipe
-from vold.errors import ConfigError
+from vold.errors import ConfigError, DataError
 from vold.graders import get_grader, outcome
 from vold.models import load_student, resolve, seed_of, stage_models
 from vold.progress import Bar
@@ -41,6 +41,9 @@ def evaluate(recipe: Recipe) -> dict[str, Any]:
         raise ConfigError("this recipe has no `eval` section", where="eval")
     directory = open_stage(recipe, "eval")
     tasks = {name: open_tasks(spec) for name, spec in config.tasks.items()}
+    for name, found in tasks.items():
+        if len(found) < 2:
+            raise DataError("one problem has no standard error", where=f"eval.tasks.{name}", fix="give two or more")
     models = stage_models(recipe)
     for name, path in models.items():
         target = directory / name

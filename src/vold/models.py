@@ -7,13 +7,16 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vold.errors import CheckpointError, ConfigError
+import torch
+
+from vold.errors import CheckpointError, ConfigError, VocabularyMismatch
 from vold.policy import Policy
 from vold.rundir import verify_directory
 from vold.vocabulary import check_shared_ids
 
 if TYPE_CHECKING:
     from vold.config import Model, Recipe, Student
+    from vold.policy import Part
 
 DEMO = ("student", "teacher", "teacher-b")
 
@@ -35,7 +38,7 @@ def resolve(path: str) -> str:
 def load_student(recipe: Recipe, path: str | None = None) -> Policy:
     """The recipe's student, or another model in its place, with the recipe's frozen parts."""
     spec: Student = recipe.student
-    return _load(path or spec.path, spec.dtype, spec.freeze)
+    return _load(recipe, path or spec.path, spec.dtype, spec.freeze)
 
 
 def load_teacher(recipe: Recipe, student: Policy) -> Policy:
@@ -48,16 +51,29 @@ def load_teacher(recipe: Recipe, student: Policy) -> Policy:
     spec: Model | None = recipe.teacher
     if spec is None:
         raise ConfigError("this verb needs a teacher", where="teacher", fix="add `teacher: {path: ...}` to the recipe")
-    teacher = _load(spec.path, spec.dtype, ())
-    check_shared_ids(student.chat.tokenizer, teacher.chat.tokenizer, where=f"teacher.path: {spec.path}")
+    teacher = _load(recipe, spec.path, spec.dtype, ())
+    where = f"teacher.path: {spec.path}"
+    check_shared_ids(student.chat.tokenizer, teacher.chat.tokenizer, where=where)
+    if student.chat.end_id != teacher.chat.end_id:
+        raise VocabularyMismatch(
+            "student and teacher end a response with different tokens, so the student would never learn to stop",
+            where=where,
+            got=f"{student.chat.tokenizer.eos_token!r} and {teacher.chat.tokenizer.eos_token!r}",
+            fix="set eos_token in one tokenizer_config.json to the other's",
+        )
     return teacher
 
 
-def _load(path: str, dtype: str, freeze: tuple[str, ...]) -> Policy:
+def _load(recipe: Recipe, path: str, dtype: str, freeze: tuple[Part, ...]) -> Policy:
     local = resolve(path)
     if Path(local).is_dir():
         verify_directory(Path(local))
-    return Policy.load(local, dtype=dtype, freeze=freeze)  # type: ignore[arg-type]
+    device = recipe.run.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("there is no GPU that PyTorch can use", where="run.device", got=device, fix="run.device=cpu")
+    return Policy.load(local, dtype=dtype, device=device, freeze=freeze)
 
 
 def stage_models(recipe: Recipe) -> dict[str, str]:

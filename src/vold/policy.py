@@ -44,7 +44,7 @@ class Policy:
         self.banned = torch.tensor(banned_ids(model.config, chat.tokenizer), dtype=torch.int64, device=model.device)
 
     @classmethod
-    def load(cls, path: str, *, dtype: str = "float32", freeze: Sequence[Part] = ()) -> Policy:
+    def load(cls, path: str, *, dtype: str = "float32", device: str = "cpu", freeze: Sequence[Part] = ()) -> Policy:
         """Read a model directory or hub id with `from_pretrained`. Remote code is never run.
 
         Raises:
@@ -77,7 +77,7 @@ class Policy:
                 got=f"{len(missing)} missing, first: {missing[0]}",
                 fix="save or download the model again",
             )
-        policy = cls(model, chat)
+        policy = cls(model.to(device), chat)
         policy.freeze(freeze)
         return policy
 
@@ -136,6 +136,7 @@ class Policy:
 
         See `vold.head.token_logprobs` for units and gradients.
         """
+        batch = batch.to(self.model.device)
         output = self.hidden(
             batch.input_ids,
             attention_mask=batch.attention_mask,

@@ -154,8 +154,10 @@ def open_stage(recipe: Recipe, stage: str) -> Path:
 def _fingerprint(recipe: Recipe, stage: str) -> dict[str, Any]:
     raw = recipe.model_dump(mode="json")
     parts = {"run": {"seed": raw["run"]["seed"], "threads": raw["run"]["threads"]}, "student": raw["student"]}
-    if stage in ("traces", "align", "distill"):
+    if stage in ("traces", "sft", "align", "distill"):
         parts["teacher"] = raw["teacher"]
+    if stage == "sft":
+        parts["traces"] = raw["traces"]
     parts[stage] = dict(raw[stage])
     for harmless in ("checkpoint_every", "models"):
         parts[stage].pop(harmless, None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vold.batching import collate, micro_batches
 from vold.checkpoint import restore_state, save_state
-from vold.errors import ConfigError
+from vold.errors import ConfigError, DataError
 from vold.losses import nll
 from vold.models import load_student, seed_of
 from vold.optim import apply_update, build_optimizer, check_finite, learning_rate
@@ -43,6 +43,7 @@ def sft(recipe: Recipe) -> Path:
         return final
     traces = read_traces(recipe)
     policy = load_student(recipe)
+    refuse_banned(traces, policy)
     policy.model.train()
     optimizer = build_optimizer(policy, config.optimizer)
     start = restore_state(directory, policy, optimizer)
@@ -64,6 +65,24 @@ def sft(recipe: Recipe) -> Path:
     with new_directory(final) as d:
         policy.save(d)
     return final
+
+
+def refuse_banned(traces: Sequence[Trace], policy: Policy) -> None:
+    """Refuse traces that hold ids the student can never emit, such as a `<think>` its tokenizer does not know.
+
+    Raises:
+        DataError: naming the ids and how many traces hold them.
+    """
+    banned = set(policy.banned.tolist())
+    found = [banned.intersection(t.response_ids) for t in traces]
+    if any(found):
+        ids = sorted(set().union(*found))
+        raise DataError(
+            "the teacher's traces hold tokens that this student can never emit",
+            where=f"{sum(map(bool, found))} of {len(traces)} traces",
+            got=f"ids {ids[:5]}",
+            fix="add them to the student's tokenizer (its embedding needs rows for them), or choose another pair",
+        )
 
 
 def pick(traces: Sequence[Trace], size: int, *, seed: int, step: int) -> list[Trace]:

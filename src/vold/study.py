@@ -7,22 +7,30 @@ cut into units (arm, rate, seed) whose results are files, so a stopped study goe
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from vold.config import Section, TasksSpec, load_recipe
+from vold.config import Recipe, Section, TasksSpec, load_recipe
+from vold.distill import distill
 from vold.errors import ConfigError
+from vold.evaluate import evaluate
+from vold.models import resolve
 from vold.progress import Bar, console
-from vold.rundir import read_jsonl, write_json
+from vold.rundir import read_jsonl, write_json, write_text
+from vold.sft import sft
+from vold.traces import make_traces
 from vold.verdicts import Claim, judge, write_tables
 
 WORK = Path("runs/studies")
@@ -144,8 +152,8 @@ def run_study(target: str, overrides: list[str]) -> dict[str, Any]:
     with context.Pool(study.workers, initializer=_quiet) as pool:
 
         def run(units: list[Unit], label: str) -> None:
-            missing = [u for u in units if not (work / u.name / "unit.json").exists()]
-            jobs = [(str(path), u, dict(chosen), str(work)) for u in missing]
+            missing = [u for u in units if not _is_done(work, u, _settings(path, study, u, chosen, work))]
+            jobs = [(_settings(path, study, u, chosen, work), u, str(work)) for u in missing]
             with Bar(label, len(units), len(units) - len(missing)) as bar:
                 for name in pool.imap_unordered(_run_unit, jobs):
                     write_json(clock, {"seconds": spent + time.monotonic() - began})
@@ -217,50 +225,63 @@ def _quiet() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-def _run_unit(job: tuple[str, Unit, dict[str, float | None], str]) -> str:
-    """Train and evaluate one unit in its own directory; its unit.json is written last."""
-    import torch
-
-    from vold.distill import distill
-    from vold.evaluate import evaluate
-    from vold.models import resolve
-    from vold.sft import sft
-    from vold.traces import make_traces
-
-    path, unit, chosen, work = Path(job[0]), job[1], job[2], Path(job[3])
-    study = load_study(path)
+def _settings(path: Path, study: Study, unit: Unit, chosen: dict[str, float | None], work: Path) -> dict[str, Any]:
+    """All that decides a unit's result: the recipe's text, the keys set over it, and where it starts from."""
     arm = study.arms[unit.arm]
-    home = work / unit.name
-    settings = {**study.set, **arm.set, "run.dir": str(home), "run.seed": unit.seed}
-    if arm.stage:
-        settings[f"{arm.stage}.optimizer.lr"] = unit.rate
     tasks = study.select_tasks if unit.part == "select" else study.test_tasks
-    settings["eval.tasks"] = {k: v.model_dump(mode="json") for k, v in tasks.items()}
+    keys = {**study.set, **arm.set, "run.dir": str(work / unit.name), "run.seed": unit.seed}
+    keys["eval.tasks"] = {k: v.model_dump(mode="json") for k, v in tasks.items()}
+    if arm.stage:
+        keys[f"{arm.stage}.optimizer.lr"] = unit.rate
+    parent = None
+    if arm.after is not None and study.arms[arm.after].stage is not None:
+        above = Unit(arm.after, chosen[arm.after], unit.seed, unit.part)
+        parent = _settings(path, study, above, chosen, work)
+    recipe = path.parent / study.recipe
+    text = recipe.read_text()
+    return {"recipe": str(recipe), "text": text, "keys": keys, "stage": arm.stage, "arm": unit.arm, "parent": parent}
+
+
+def _stamp(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _is_done(work: Path, unit: Unit, settings: dict[str, Any]) -> bool:
+    """Whether this unit's result is there and was made with these settings; leftovers of others are removed."""
+    home = work / unit.name
+    stamp = home / "stamp.txt"
+    if home.is_dir() and (not stamp.exists() or stamp.read_text() != _stamp(settings)):
+        shutil.rmtree(home)
+    return (home / "unit.json").exists()
+
+
+def _run_unit(job: tuple[dict[str, Any], Unit, str]) -> str:
+    """Train and evaluate one unit in its own directory; its unit.json is written last."""
+    settings, unit, work = job[0], job[1], Path(job[2])
+    home, stage, parent = work / unit.name, settings["stage"], settings["parent"]
+    write_text(home / "stamp.txt", _stamp(settings))
     began = time.monotonic()
 
-    def recipe(**more: Any) -> Any:
-        items = {**settings, **{k.replace("__", "."): v for k, v in more.items()}}
-        return load_recipe(
-            path.parent / study.recipe,
-            [f"{k}={json.dumps(v)}".replace("{seed}", str(unit.seed)) for k, v in items.items()],
-        )
+    def recipe(**more: Any) -> Recipe:
+        keys = {**settings["keys"], **{k.replace("__", "."): v for k, v in more.items()}}
+        items = [f"{k}={json.dumps(v)}".replace("{seed}", str(unit.seed)) for k, v in keys.items()]
+        return load_recipe(settings["recipe"], items)
 
     first = recipe()
     torch.set_num_threads(first.run.threads)
     model: Path | str = resolve(first.student.path)
-    if arm.after is not None and study.arms[arm.after].stage is not None:
-        parent = Unit(arm.after, chosen[arm.after], unit.seed, unit.part)
-        model = work / parent.name / str(study.arms[arm.after].stage) / "final"
-    if arm.stage == "sft":
+    if parent is not None:
+        model = Path(parent["keys"]["run.dir"]) / parent["stage"] / "final"
+    if stage == "sft":
         make_traces(first)
         model = sft(first)
-    elif arm.stage == "distill":
+    elif stage == "distill":
         model = distill(recipe(distill__init=str(model)))
     results = evaluate(recipe(eval__models={unit.arm: str(model)}))
     figures: dict[str, Any] = {"seed": unit.seed, "rate": unit.rate}
     for name, s in results["stages"][unit.arm].items():
         figures[name] = {k: s[k] for k in ("accuracy", "stderr", "n", "by_kind")}
-    if arm.stage == "distill":
+    if stage == "distill":
         rewards = [r["reward"] for r in read_jsonl(home / "distill" / "metrics.jsonl")]
         last = rewards[-max(1, len(rewards) // 10) :]
         figures["reward"] = {"accuracy": sum(last) / len(last), "n": len(last)}
