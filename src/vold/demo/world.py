@@ -24,7 +24,10 @@ Form = Literal["text", "image"]
 Split = Literal["train", "select", "test"]
 Style = Literal["a", "b"]
 
-KINDS = ("sum", "span", "count", "sumabove", "weigh")
+KINDS = ("sum", "span", "sumabove", "weigh")
+"""Kinds of question the world asks."""
+KNOWN_KINDS = ("sum", "span", "count", "sumabove", "weigh")
+"""Kinds the models were pre-trained on: `count` is not asked, since the base student needs no steps for it."""
 QUESTIONS = {
     "sum": "sum ?",
     "span": "span ?",
@@ -79,9 +82,9 @@ class Problem:
         return " ".join(map(str, self.digits))
 
 
-def sample_problem(rng: random.Random, longest: int = 4) -> Problem:
+def sample_problem(rng: random.Random, longest: int = 4, kinds: tuple[str, ...] = KINDS) -> Problem:
     """Draw a problem: kind, length 3 to `longest`, digits and threshold, all uniform."""
-    kind = rng.choice(KINDS)
+    kind = rng.choice(kinds)
     return Problem(kind, tuple(rng.randint(0, 9) for _ in range(rng.randint(3, longest))), rng.randint(2, 6))
 
 
@@ -94,12 +97,12 @@ def split_of(problem: Problem) -> Split:
     return "select" if slot == 0 else "test" if slot in (1, 2) else "train"
 
 
-def problems(split: Split, size: int, seed: int) -> list[Problem]:
+def problems(split: Split, size: int, seed: int, kinds: tuple[str, ...] = KINDS) -> list[Problem]:
     """`size` problems of one split, reproducible from `seed`."""
     rng = random.Random(f"digits/{split}/{seed}")
     out: list[Problem] = []
     while len(out) < size:
-        p = sample_problem(rng)
+        p = sample_problem(rng, kinds=kinds)
         if split_of(p) == split:
             out.append(p)
     return out
