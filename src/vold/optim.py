@@ -72,6 +72,6 @@ def check_finite(loss: torch.Tensor, *, step: int) -> None:
         raise TrainingError(
             "the loss is not finite; the weights were not changed",
             where=f"step {step}",
-            got=str(float(loss)),
+            got=str(loss.item()),
             fix="lower the learning rate; the last checkpoint is intact",
         )

@@ -1,0 +1,248 @@
+"""Mistakes as a user types them: exit status 2, what, where and how to mend it, and never a traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file, save_file
+
+import tiny
+from vold.cli import main
+from vold.rundir import read_jsonl
+
+ROOT = Path(__file__).parent.parent
+DEMO = str(ROOT / "recipes" / "demo.yaml")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> str:
+    """A recipe file over tiny models."""
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(tiny.recipe_dict(tmp_path)))
+    return str(tmp_path / "r.yaml")
+
+
+def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    assert main(list(argv)) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"vold {argv[0]}: ")
+    assert "Traceback" not in err
+    return err
+
+
+def data_file(tmp_path: Path, *rows: object) -> str:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows))
+    return f"{{kind: jsonl, path: {file}}}"
+
+
+GOOD = {"prompt": "digits 3 5 . sum ?", "reference": "8"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([GOOD, {"prompt": "digits 1 . sum ?"}], ["reference", "line 2"]),
+        ([GOOD, {"prompt": "digits 1 . sum ?", "reference": " "}], ["empty reference", "line 2"]),
+        ([GOOD, "{not json"], ["line 2"]),
+        ([{**GOOD, "refrence": "8"}], ["refrence", "line 1"]),
+        ([], ["not a single task"]),
+        ([{**GOOD, "reference": "\\frac{1}{", "grader": "math"}], ["itself", "rows-1"]),
+        ([{**GOOD, "reference": "banana", "grader": "choice"}], ["itself", "rows-1"]),
+        ([{**GOOD, "images": ["nowhere.png"]}], ["cannot open this image", "line 1"]),
+    ],
+)
+def test_rows_that_cannot_be_used_are_named(
+    rows: list[object], said: list[str], recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    err = fails(capsys, "check", recipe, f"distill.tasks={data_file(tmp_path, *rows)}")
+    for text in said:
+        assert text in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["check", "nowhere.yaml"], "cannot read this recipe"),
+        (["sft", DEMO, "sft.stepz=3"], "did you mean 'steps'?"),
+        (["distill", DEMO, "distill.objective.teacher_loss.estimator=k1"], "k1"),
+        (["check", DEMO, "student.path=demo:pupil"], "demo:student"),
+        (["check", DEMO, "student.path=/nowhere/at/all"], "no model directory"),
+        (["check", DEMO, "distill.sampling.max_new_tokens=4000"], "do not fit"),
+        (["show", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["study", "nowhere.yaml"], "cannot read this study"),
+    ],
+)
+def test_typing_mistakes_are_answered_in_words(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert said in fails(capsys, *argv)
+
+
+def test_stages_out_of_order_say_what_to_run_first(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "vold traces" in fails(capsys, "sft", recipe)
+    assert "vold sft" in fails(capsys, "distill", recipe)
+
+
+def test_a_teacher_with_other_ids_is_refused_before_anything_runs(
+    recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "teacher" / "tokenizer.json"
+    text = json.loads(file.read_text())
+    words = text["model"]["vocab"]
+    words["sum"], words["span"] = words["span"], words["sum"]
+    file.write_text(json.dumps(text))
+    for verb in ("check", "traces"):
+        err = fails(capsys, verb, recipe)
+        assert "other ids to 2" in err
+        assert "'sum'" in err
+    assert not list((tmp_path / "run").rglob("traces.jsonl"))
+
+
+def test_a_teacher_that_stops_with_another_token_is_refused(
+    recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "teacher" / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    config["eos_token"] = "<pad>"
+    file.write_text(json.dumps(config))
+    assert "end a response with different tokens" in fails(capsys, "check", recipe)
+
+
+def test_a_corrupt_checkpoint_is_named_and_left_in_place(
+    recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.write_traces(tmp_path, tiny.recipe(tmp_path))
+    assert main(["sft", recipe]) == 0
+    (checkpoint,) = (tmp_path / "run" / "sft").glob("step-*")
+    weights = checkpoint / "weights.safetensors"
+    raw = bytearray(weights.read_bytes())
+    raw[-1] ^= 1
+    weights.write_bytes(bytes(raw))
+    final = tmp_path / "run" / "sft" / "final"
+    final.rename(tmp_path / "set-aside")
+    err = fails(capsys, "sft", recipe)
+    assert "corrupt" in err
+    assert "weights.safetensors" in err
+    assert weights.exists()
+    (tmp_path / "set-aside" / "model.safetensors").write_bytes(b"\0" * 64)
+    (tmp_path / "set-aside").rename(final)
+    assert "corrupt" in fails(capsys, "distill", recipe)
+
+
+def test_a_run_directory_is_not_continued_with_other_settings(
+    recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.write_traces(tmp_path, tiny.recipe(tmp_path))
+    assert main(["sft", recipe]) == 0
+    err = fails(capsys, "sft", recipe, "sft.optimizer.lr=0.5")
+    assert "sft.optimizer.lr: 0.001 before, 0.5 now" in err
+    assert "traces.keep" in fails(capsys, "sft", recipe, "traces.keep=correct")
+
+
+def test_weights_that_are_not_numbers_stop_training_with_the_step_named(
+    recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.write_traces(tmp_path, tiny.recipe(tmp_path))
+    file = tmp_path / "student" / "model.safetensors"
+    tensors = load_file(file)
+    name = next(n for n in tensors if "visual" not in n and "norm" in n)
+    tensors[name][0] = float("nan")
+    save_file(tensors, file, metadata={"format": "pt"})
+    err = fails(capsys, "sft", recipe)
+    assert "not finite" in err
+    assert "step 0" in err
+
+
+def test_an_answer_that_hangs_the_grader_is_counted_and_the_evaluation_ends(
+    recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vold.processing import Chat
+
+    rows = [{"prompt": f"digits {i} . sum ?", "reference": "1/3", "grader": "math"} for i in range(3)]
+    hostile = iter(["\\boxed{9^{9^{9^{9}}}}", "\\boxed{\\frac{2}{6}}", "\\boxed{((10!)!)!}"])
+    monkeypatch.setattr(Chat, "text", lambda _self, _ids: next(hostile))
+    tasks = data_file(tmp_path, *rows)
+    finite = "eval.sampling={max_new_tokens: 60, temperature: 0}"
+    assert main(["eval", recipe, f"eval.tasks={{text: {tasks}}}", finite]) == 0
+    stored = read_jsonl(tmp_path / "run" / "eval" / "base" / "text.jsonl")
+    assert len(stored) == 3
+    assert stored[0]["score"] == stored[2]["score"] == 0.0
+    assert stored[0]["outcome"] != "right"
+
+
+def test_check_of_the_demo_recipe_prints_what_it_found(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", DEMO]) == 0
+    out = capsys.readouterr().out
+    for text in ("Qwen2_5_VLForConditionalGeneration", "Qwen3ForCausalLM", "105 shared token ids", "eval.tasks.image"):
+        assert text in out
+
+
+def test_unknown_verbs_and_missing_arguments_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in (["distil", DEMO], ["sft"], []):
+        with pytest.raises(SystemExit) as stopped:
+            main(argv)
+        assert stopped.value.code == 2
+    assert "invalid choice" in capsys.readouterr().err
+
+
+def test_an_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(_target: str, _overrides: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(__import__("vold.cli").cli.VERBS, "sft", interrupted)
+    assert main(["sft", DEMO]) == 130
+    assert "goes on from here" in capsys.readouterr().err
+
+
+def test_the_installed_command_prints_an_error_and_status_two(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "vold.cli", "sft", str(tmp_path / "none.yaml")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("vold sft: cannot read this recipe")
+
+
+def test_the_whole_pipeline_runs_verb_by_verb(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny.write_traces(tmp_path, tiny.recipe(tmp_path))
+    for verb in ("check", "traces", "align", "sft", "align", "distill", "eval"):
+        assert main([verb, recipe]) == 0, capsys.readouterr().err
+    out = capsys.readouterr().out
+    assert "paired difference" in out
+    results = json.loads((tmp_path / "run" / "eval" / "results.json").read_text())
+    assert list(results["stages"]) == ["base", "sft", "vold"]
+    for model, sets in results["stages"].items():
+        for name, figures in sets.items():
+            scores = [r["score"] for r in read_jsonl(tmp_path / "run" / "eval" / model / f"{name}.jsonl")]
+            mean = sum(scores) / 10
+            variance = sum((s - mean) ** 2 for s in scores) / 9
+            assert figures["accuracy"] == pytest.approx(mean)
+            assert figures["stderr"] == pytest.approx((variance / 10) ** 0.5)
+            assert sum(figures["outcomes"].values()) == figures["n"] == 10
+    assert main(["show", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "report.html").stat().st_size > 5000
+
+
+def test_an_evaluation_is_made_afresh_when_the_weights_have_changed(recipe: str, tmp_path: Path) -> None:
+    assert main(["eval", recipe]) == 0
+    file = tmp_path / "run" / "eval" / "base" / "text.jsonl"
+    before = file.read_text()
+    assert main(["eval", recipe]) == 0
+    assert file.read_text() == before
+    tiny.student(seed=9).save(tmp_path / "student")
+    assert main(["eval", recipe]) == 0
+    assert file.read_text() != before
+
+
+def test_a_model_compared_with_itself_has_no_gap(recipe: str, tmp_path: Path) -> None:
+    student = tmp_path / "teacher"
+    assert main(["align", recipe, f"student={{path: {student}, freeze: []}}"]) == 0
+    figures = json.loads((tmp_path / "run" / "align" / "align.json").read_text())
+    assert figures["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert figures["top1_agreement"] == 1.0
+    assert figures["student_entropy"] == pytest.approx(figures["teacher_entropy"])
