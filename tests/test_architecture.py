@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("vold.objective", "vold.batching", "vold.tables"),
     ("vold.config", "vold.policy"),
     ("vold.rundir", "vold.optim", "vold.tasks.*", "vold.teachers.*", "vold.samplers.*", "vold.verdicts"),
-    ("vold.models", "vold.checkpoint", "vold.report.*", "vold.demo.build"),
+    ("vold.models", "vold.checkpoint", "vold.report.*", "vold.evals.*", "vold.demo.build"),
     ("vold.traces", "vold.align", "vold.evaluate", "vold.check", "vold.show"),
     ("vold.sft",),
     ("vold.distill",),

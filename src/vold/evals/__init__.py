@@ -1,0 +1,1 @@
+"""Benchmarks of the literature: reading, asking, marking, comparing."""
