@@ -121,3 +121,19 @@ def test_every_recipe_in_the_tree_is_valid() -> None:
 
 def test_tiny_recipes_are_valid(tmp_path: Path) -> None:
     assert tiny.recipe(tmp_path).run.seed == 5
+
+
+def test_a_method_named_on_the_command_line_does_not_keep_the_parts_of_another() -> None:
+    grpo = load_recipe(DEMO, ["distill.objective.method=grpo"]).distill
+    assert grpo is not None
+    assert grpo.objective.teacher_loss is None
+    kdrl = load_recipe(DEMO, ["distill.objective.teacher_loss.mask=failed", "distill.objective.method=kdrl"]).distill
+    assert kdrl is not None
+    assert kdrl.objective.teacher_loss is not None
+    # KDRL's own coefficient, not the file's for VOLD; the mask was given beside the method and counts.
+    assert kdrl.objective.teacher_loss.coefficient == 5e-3
+    assert kdrl.objective.teacher_loss.mask == "failed"
+
+
+def test_the_method_that_the_file_has_already_changes_nothing() -> None:
+    assert load_recipe(DEMO, ["distill.objective.method=vold"]) == load_recipe(DEMO)

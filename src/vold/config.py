@@ -179,17 +179,65 @@ class Align(Section):
     """Responses per prompt."""
 
 
-class Eval(Section):
-    """`vold eval`: accuracy of every stage on every task set."""
+class Endpoint(Section):
+    """A server that speaks the OpenAI chat protocol, such as `vllm serve`."""
 
-    tasks: dict[str, TasksSpec]
+    urls: tuple[str, ...] = Field(min_length=1)
+    """Base addresses that end in `/v1`; requests are spread over them."""
+    model: str
+    """The name the server gives the model."""
+    key_env: str | None = None
+    """Environment variable that holds the key; the key itself is never stored."""
+    concurrency: int = Field(32, gt=0)
+    """Requests under way at a time."""
+
+
+class Benchmark(Section):
+    """A published benchmark. Training sections do not accept one."""
+
+    name: str | None = None
+    """Which benchmark, such as `mathvision`; the key it stands under if absent."""
+    path: str | None = None
+    """A parquet, TSV, JSON, JSONL or zip file or a folder of them; the hub if absent."""
+    split: str | None = None
+    """The benchmark's usual split if absent."""
+    revision: str | None = None
+    """Hub revision; recorded either way."""
+    protocol: Literal["rule", "vlmevalkit"] = "rule"
+    """How it is asked and marked."""
+    limit: int | None = Field(None, gt=0)
+    """Only the first so many rows."""
+
+
+class Eval(Section):
+    """`vold eval`: accuracy of every stage on every task set and benchmark."""
+
+    tasks: dict[str, TasksSpec] = {}
     """Task sets by name, such as `image` and `text`."""
+    benchmarks: dict[str, Benchmark] = {}
+    """Benchmarks by name."""
     sampling: Sampling
     """Sampling of the model under test."""
+    samples: int = Field(1, gt=0)
+    """Answers to each problem; accuracy is their mean (avg@k)."""
     models: dict[str, str] | None = None
     """Models by name; if absent: `base`, `sft` and `vold`, as far as this run has them."""
+    endpoint: Endpoint | None = None
+    """Ask this server instead of loading `models`; the results carry its model's name."""
+    judge: Endpoint | None = None
+    """Server that extracts answers under the `vlmevalkit` protocol."""
     batch_size: int = Field(128, gt=0)
     """Problems answered side by side; also how many answers a kill can cost."""
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> Eval:
+        if not self.tasks and not self.benchmarks:
+            raise ValueError("eval needs `tasks` or `benchmarks`")
+        if both := sorted(self.tasks.keys() & self.benchmarks.keys()):
+            raise ValueError(f"a task set and a benchmark share the name {both[0]!r}")
+        if self.judge is None and any(b.protocol == "vlmevalkit" for b in self.benchmarks.values()):
+            raise ValueError("the vlmevalkit protocol needs a judge: add `judge: {urls: [...], model: ...}`")
+        return self
 
 
 class Recipe(Section):
@@ -227,6 +275,9 @@ class Recipe(Section):
 def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
     """Read a recipe and apply `key.path=value` overrides (values are YAML).
 
+    `distill.objective.method=NAME` with another method than the file's drops the parts that the file gives its own
+    method: a teacher term set up for `vold` would otherwise stay under `grpo`.
+
     Raises:
         ConfigError: no such file, not YAML, unknown or mistyped keys, or values that cannot run.
     """
@@ -241,7 +292,8 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         ) from error
     if not isinstance(raw, dict):
         raise ConfigError("a recipe is a mapping of sections", where=str(path), got=type(raw).__name__)
-    for item in overrides:
+    # A method named on the command line starts the objective afresh, so it goes before changes to its parts.
+    for item in sorted(overrides, key=lambda i: not _is_method(i.partition("=")[0])):
         _override(raw, item)
     return recipe_from(raw, where=str(path))
 
@@ -277,7 +329,13 @@ def _override(raw: dict[str, Any], item: str) -> None:
             raise ConfigError(
                 "this key holds a value, not a section", where=f"command line: {'.'.join(parents[: i + 1])}", got=item
             )
+    if _is_method(key) and node.get("method", "vold") != value:
+        node.clear()
     node[last] = value
+
+
+def _is_method(key: str) -> bool:
+    return key.strip().endswith("objective.method")
 
 
 def _readable(error: ValidationError, where: str) -> ConfigError:
