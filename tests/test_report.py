@@ -16,13 +16,14 @@ from PIL import Image
 
 from vold.distill import describe, store
 from vold.errors import DataError
-from vold.evaluate import data_uri, summarise
+from vold.evals.metrics import summarise
+from vold.evals.questions import thumbnail
 from vold.report import write_report
 from vold.report.charts import Series, line_chart, thin
 from vold.report.page import STAGES, context
 from vold.report.reading import MINUS
 from vold.report.samples import CHARACTERS, PROBLEMS, ROLLOUTS, TOKENS, clean, gaps_of, mean_gap, picture, show_rollout
-from vold.rundir import append_jsonl, write_json, write_text
+from vold.rundir import append_jsonl, read_jsonl, write_json
 from vold.types import Completion, Grade, Message, Rollout, Task, TokenScores
 
 HOSTILE = '</pre><script>alert("x")</script><img src=x onerror="alert(1)">'
@@ -68,8 +69,15 @@ def make_run(root: Path) -> Path:
         rows[7]["response"] = HOSTILE
         append_jsonl(root / "eval" / model / "image.jsonl", rows)
         append_jsonl(root / "eval" / model / "model.json", [{"path": model}])
-    results = summarise(root / "eval", {"base": "b", "vold": "v"}, ["image"])
-    write_json(root / "eval" / "results.json", results)
+    stages = {
+        model: {"image": summarise(read_jsonl(root / "eval" / model / "image.jsonl"), benchmark="image")}
+        for model in ("base", "vold")
+    }
+    # Four of eight problems are gained and none is lost: 0.5, sd sqrt(8 / 28), t(7) = 2.3646.
+    spread = (8 / 28) ** 0.5 / 8**0.5
+    gained = {"difference": 0.5, "stderr": spread, "low": 0.5 - 2.3646 * spread, "high": 0.5 + 2.3646 * spread}
+    comparison = {"set": "image", "model": "vold", "against": "base", "p_value": 0.0331, **gained}
+    write_json(root / "eval" / "results.json", {"stages": stages, "comparisons": [comparison]})
     return root
 
 
@@ -88,7 +96,7 @@ def _answer(index: int, right: bool) -> dict[str, Any]:
     return {
         "id": f"p{index}",
         "prompt": ". sum ?",
-        "images": [data_uri(Image.new("RGB", (24, 8), (index, 0, 0)))],
+        "images": [thumbnail(Image.new("RGB", (24, 8), (index, 0, 0)))],
         "response": "digits & so",
         "extracted": "3" if right else None,
         "reference": "3",
@@ -210,7 +218,7 @@ def test_pictures_that_are_no_pictures_are_left_out() -> None:
         "width": None,
         "pixelated": False,
     }
-    large = picture(data_uri(Image.new("RGB", (300, 200))))
+    large = picture(thumbnail(Image.new("RGB", (300, 200))))
     assert (large["width"], large["height"], large["pixelated"]) == (300, 200, False)
 
 

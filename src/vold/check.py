@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vold.errors import ConfigError
+from vold.evals.benchmarks import load
+from vold.evals.golds import handle_golds
 from vold.models import load_student, load_teacher
 from vold.progress import console
 from vold.rundir import latest_checkpoint
@@ -48,6 +50,18 @@ def check(recipe: Recipe) -> list[str]:
     plan = [(f"{name}.tasks", s.tasks, s.sampling) for name, s in sections.items() if s is not None]
     if recipe.eval is not None:
         plan += [(f"eval.tasks.{n}", spec, recipe.eval.sampling) for n, spec in recipe.eval.tasks.items()]
+    if recipe.eval is not None:
+        for name, wanted in recipe.eval.benchmarks.items():
+            loaded = load(
+                wanted.name or name,
+                path=wanted.path,
+                split=wanted.split,
+                revision=wanted.revision,
+                limit=wanted.limit,
+            )
+            kept, bad = handle_golds(loaded.items)
+            left_out = f"{len(loaded.bad)} rows that cannot be used, {len(bad)} golds that do not grade themselves"
+            say(f"eval.benchmarks.{name}", f"{len(kept)} items; left out: {left_out}")
     for name, spec, sampling in plan:
         tasks = open_tasks(spec)
         prompts: list[Prompt] = [student.chat.prompt(t.messages) for t in tasks[:64]]

@@ -23,6 +23,7 @@ Move reasoning from a text-only teacher LLM into a vision-language student.
   vold align RECIPE      do student and teacher overlap enough for stage 2?
   vold distill RECIPE    stage 2: GRPO with the teacher term on text prompts
   vold eval RECIPE       accuracy of every stage on every task set, with paired comparisons
+  vold compare A B       two evaluations item by item; refused where they asked or marked differently
   vold show RUN          a run in the terminal, and its report.html
   vold demo              all of it on the demo world, on a CPU, nothing to download
   vold study STUDY       arms x seeds with a verdict on each claim
@@ -39,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     parser.add_argument("verb", choices=sorted(VERBS), metavar="VERB", help=", ".join(VERBS))
-    parser.add_argument("target", nargs="?", help="a recipe; for `show` a run directory; for `study` a study file")
+    parser.add_argument("target", nargs="?", help="a recipe; a run directory for `show` and `compare`; a study file")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="recipe keys to override")
     return parser
 
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         overrides = [args.target, *args.overrides] if args.target else args.overrides
         target = "recipes/demo.yaml"
     elif args.target is None:
-        _parser().error(f"`vold {args.verb}` needs a {'run directory' if args.verb == 'show' else 'file'}")
+        _parser().error(f"`vold {args.verb}` needs a {'run directory' if args.verb in ('show', 'compare') else 'file'}")
     else:
         target, overrides = args.target, args.overrides
     try:
@@ -123,6 +124,22 @@ def _eval(target: str, overrides: list[str]) -> None:
     print_results(evaluate(recipe))
 
 
+def _compare(target: str, overrides: list[str]) -> None:
+    from pathlib import Path
+
+    from vold.errors import ConfigError
+    from vold.evals.compare import compare_runs
+    from vold.tables import print_comparison
+
+    others = [o for o in overrides if "=" not in o or Path(o).exists()]
+    flags = [o for o in overrides if o not in others]
+    if len(others) != 1 or flags not in ([], ["force=true"]):
+        raise ConfigError(
+            "compare takes two runs", got=" ".join([target, *overrides]), fix="vold compare A B [force=true]"
+        )
+    print_comparison(target, others[0], compare_runs(Path(target), Path(others[0]), force=bool(flags)))
+
+
 def _show(target: str, overrides: list[str]) -> None:
     from vold.show import show
 
@@ -154,6 +171,7 @@ VERBS: dict[str, Callable[[str, list[str]], None]] = {
     "align": _align,
     "distill": _distill,
     "eval": _eval,
+    "compare": _compare,
     "show": _show,
     "demo": _demo,
     "study": _study,

@@ -197,7 +197,7 @@ class Benchmark(Section):
 
     name: str | None = None
     """Which benchmark, such as `mathvision`; the key it stands under if absent."""
-    path: str | None = None
+    path: Path | None = None
     """A parquet, TSV, JSON, JSONL or zip file or a folder of them; the hub if absent."""
     split: str | None = None
     """The benchmark's usual split if absent."""

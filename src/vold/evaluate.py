@@ -1,161 +1,158 @@
-"""Evaluation: accuracy of models on task sets, with standard errors and paired comparisons."""
+"""Evaluation: accuracy of models on task sets and benchmarks, with standard errors and paired comparisons."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
-from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vold.config import Recipe
-from vold.errors import ConfigError, DataError
-from vold.graders import get_grader, outcome
+from vold.errors import ConfigError
+from vold.evals.answering import answer_by_endpoint, answer_in_process, is_complete
+from vold.evals.compare import compare_answers
+from vold.evals.derived import mmmu_pro_overall
+from vold.evals.endpoint import EndpointSampler
+from vold.evals.metrics import summarise
+from vold.evals.page import write_page
+from vold.evals.page_samples import choose, key_of, outcome_of
+from vold.evals.published import matching
+from vold.evals.questions import Question, QuestionSet, open_sets, thumbnail
 from vold.models import load_student, resolve, seed_of, stage_models
-from vold.progress import Bar
-from vold.rundir import append_jsonl, keep_rows, open_stage, read_jsonl, write_json
-from vold.samplers.inprocess import InProcessSampler
-from vold.stats import mean_stderr, paired_difference
-from vold.tasks import open_tasks
-from vold.types import SamplingParams, Task
+from vold.rundir import append_jsonl, open_stage, read_jsonl, versions, write_json
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from collections.abc import Callable, Iterable
 
-    from vold.config import Eval
     from vold.policy import Policy
+
+PER_SET = 60
+"""Questions of each set that the page shows."""
 
 
 def evaluate(recipe: Recipe) -> dict[str, Any]:
-    """Evaluate every model of `vold.models.stage_models` on every task set; returns and stores the results.
+    """Evaluate every model of `vold.models.stage_models`, or the endpoint's, on every set; returns and stores results.
 
-    Answers are stored batch by batch. A killed evaluation goes on where it stopped; a model whose weights have
-    changed is evaluated afresh.
+    Every answer is stored. A killed evaluation goes on where it stopped; a model whose weights have changed, or a set
+    whose protocol has, is evaluated afresh. Writes `eval/results.json` and `eval/results.html`.
 
     Raises:
-        ConfigError, DataError, CheckpointError: see `vold.errors`.
+        ConfigError, DataError, CheckpointError, SamplerError: see `vold.errors`.
     """
     config = recipe.eval
     if config is None:
         raise ConfigError("this recipe has no `eval` section", where="eval")
     directory = open_stage(recipe, "eval")
-    tasks = {name: open_tasks(spec) for name, spec in config.tasks.items()}
-    for name, found in tasks.items():
-        if len(found) < 2:
-            raise DataError("one problem has no standard error", where=f"eval.tasks.{name}", fix="give two or more")
-    models = stage_models(recipe)
+    sets = open_sets(config, directory)
+    models = stage_models(recipe) if config.endpoint is None else {config.endpoint.model: "endpoint"}
     for name, path in models.items():
         target = directory / name
-        stamp = {"path": path, "weights": weights_hash(path)}
-        stamp_file = target / "model.json"
-        if read_jsonl(stamp_file) != [stamp]:
-            for old in target.glob("*.jsonl"):
-                old.unlink()
-            stamp_file.unlink(missing_ok=True)
-            append_jsonl(stamp_file, [stamp])
+        _start_afresh_if(target / "model.json", {"path": path, "weights": weights_hash(path)}, target.glob("*.jsonl"))
         policy: Policy | None = None
-        for set_name, set_tasks in tasks.items():
-            file = target / f"{set_name}.jsonl"
-            if len(read_jsonl(file)) < len(set_tasks):
-                policy = policy or load_student(recipe, path)
-                answer_tasks(policy, set_tasks, config, file, label=f"eval {name} {set_name}", seed=recipe.run.seed)
-    results = summarise(directory, models, list(tasks))
-    write_json(directory / "results.json", results)
-    return results
-
-
-def answer_tasks(policy: Policy, tasks: list[Task], config: Eval, file: Path, *, label: str, seed: int) -> None:
-    """Answer tasks in order, append each batch to `file`, continue after the last whole batch found there."""
-    rows = read_jsonl(file)
-    done = len(rows) // config.batch_size * config.batch_size
-    keep_rows(file, rows[:done])
-    sampler = InProcessSampler(policy, config.batch_size)
-    with Bar(label, len(tasks), done) as bar:
-        for start in range(done, len(tasks), config.batch_size):
-            part = tasks[start : start + config.batch_size]
-            params = SamplingParams(
-                max_new_tokens=config.sampling.max_new_tokens,
-                temperature=config.sampling.temperature,
-                seed=seed_of(seed, "eval", start),
-            )
-            completions = sampler.generate([policy.chat.prompt(t.messages) for t in part], params)
-            new = []
-            for task, (completion,) in zip(part, completions, strict=True):
-                text = policy.chat.text(completion.ids)
-                grade = get_grader(task.grader)(text, task.reference, finish=completion.finish)
-                new.append(
-                    {
-                        "id": task.id,
-                        "prompt": task.messages[-1].text,
-                        "images": [data_uri(i) for m in task.messages for i in m.images],
-                        "response": text,
-                        "extracted": grade.extracted,
-                        "reference": task.reference,
-                        "score": grade.score,
-                        "note": grade.note,
-                        "outcome": outcome(grade, completion.finish),
-                        "tokens": len(completion.ids),
-                        "tags": dict(task.tags),
-                    }
+        for found in sets:
+            file = target / f"{found.name}.jsonl"
+            stamp = {"hash": found.hash, "protocol": dict(found.protocol)}
+            _start_afresh_if(target / f"{found.name}.protocol.json", stamp, [file])
+            if is_complete(file, found, config.samples):
+                continue
+            label = f"eval {name} {found.name}"
+            if config.endpoint is not None:
+                endpoint = EndpointSampler.from_config(config.endpoint)
+                answer_by_endpoint(
+                    endpoint, found, config, file, label=label, seed=recipe.run.seed, images=_images(found)
                 )
-            append_jsonl(file, new)
-            bar.advance(len(part))
+            else:
+                policy = policy or load_student(recipe, path)
+                answer_in_process(
+                    policy,
+                    found,
+                    config,
+                    file,
+                    label=label,
+                    seed_of=lambda start: seed_of(recipe.run.seed, "eval", start),
+                    images=_images(found),
+                )
+    return _results(recipe, directory, models, sets)
 
 
-def summarise(directory: Path, models: dict[str, str], sets: list[str]) -> dict[str, Any]:
-    """Accuracy of each model on each set, and the paired difference of each model to each one before it.
+def _start_afresh_if(stamp_file: Path, stamp: dict[str, Any], stale: Iterable[Path]) -> None:
+    """Remove stored answers that were made under another stamp."""
+    if read_jsonl(stamp_file) == [stamp]:
+        return
+    for old in stale:
+        old.unlink(missing_ok=True)
+    stamp_file.unlink(missing_ok=True)
+    append_jsonl(stamp_file, [stamp])
 
-    Accuracy is the mean score with standard error sd / sqrt(n). A difference is taken problem by problem, so that
-    what makes a problem hard for both cancels.
-    """
-    scores: dict[str, dict[str, list[float]]] = {}
-    stages: dict[str, dict[str, Any]] = {}
-    for name in models:
-        scores[name], stages[name] = {}, {}
-        for set_name in sets:
-            rows = read_jsonl(directory / name / f"{set_name}.jsonl")
-            scores[name][set_name] = values = [float(r["score"]) for r in rows]
-            mean, stderr = mean_stderr(values)
-            stages[name][set_name] = {
-                "accuracy": mean,
-                "stderr": stderr,
-                "n": len(values),
-                "outcomes": dict(Counter(r["outcome"] for r in rows)),
-                "mean_tokens": sum(r["tokens"] for r in rows) / len(rows),
-                "by_kind": _by_tag(rows, "kind"),
-            }
+
+def _images(found: QuestionSet) -> Callable[[Question], list[str]]:
+    """Pictures to store with an answer: those of a task set; a benchmark's are read again when the page is made."""
+    if found.items:
+        return lambda _question: []
+    return lambda question: [thumbnail(i) for m in question.messages for i in m.images]
+
+
+def _results(recipe: Recipe, directory: Path, models: dict[str, str], sets: list[QuestionSet]) -> dict[str, Any]:
+    """Summarise and compare what is stored, and write the JSON document and the page."""
+    rows = {m: {s.name: read_jsonl(directory / m / f"{s.name}.jsonl") for s in sets} for m in models}
+    stages = {m: {s.name: summarise(rows[m][s.name], benchmark=s.benchmark) for s in sets} for m in models}
     names = list(models)
     comparisons = []
     for i, later in enumerate(names):
         for earlier in names[:i]:
-            for set_name in sets:
-                d = paired_difference(scores[later][set_name], scores[earlier][set_name])
+            for found in sets:
+                c = compare_answers(found.name, rows[later][found.name], rows[earlier][found.name])
                 comparisons.append(
                     {
-                        "set": set_name,
+                        "set": found.name,
                         "model": later,
                         "against": earlier,
-                        "difference": d.difference,
-                        "stderr": d.stderr,
-                        "low": d.low,
-                        "high": d.high,
-                        "p_value": d.p_value,
+                        "difference": c.difference,
+                        "stderr": c.stderr,
+                        "low": c.low,
+                        "high": c.high,
+                        "p_value": c.p_value,
+                        "mcnemar_p": c.mcnemar_p,
+                        "min_detectable": c.detectable,
                     }
                 )
-    return {"stages": stages, "comparisons": comparisons}
+    results: dict[str, Any] = {
+        "run": {"name": recipe.run.dir.resolve().name, "models": models, "versions": versions()},
+        "sets": {s.name: {**s.about, "published": _published(s)} for s in sets},
+        "stages": stages,
+        "comparisons": comparisons,
+    }
+    overall = mmmu_pro_overall(stages, {s.name: s.benchmark for s in sets})
+    if overall:
+        results["mmmu_pro_overall"] = overall
+    write_json(directory / "results.json", results)
+    for found in sets:
+        _add_pictures(found, rows)
+    write_page(directory / "results.html", results, rows, per_set=PER_SET)
+    return results
 
 
-def _by_tag(rows: list[dict[str, Any]], tag: str) -> dict[str, float]:
-    groups: dict[str, list[float]] = {}
-    for row in rows:
-        if tag in row["tags"]:
-            groups.setdefault(row["tags"][tag], []).append(row["score"])
-    return {k: sum(v) / len(v) for k, v in sorted(groups.items())}
+def _published(found: QuestionSet) -> list[dict[str, Any]]:
+    if not found.items:
+        return []
+    split, protocol = str(found.protocol["split"]), str(found.protocol["name"])
+    return [asdict(p) for p in matching(found.benchmark, split, protocol)]
+
+
+def _add_pictures(found: QuestionSet, rows: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
+    """Give the answers that the page will show their pictures."""
+    if not found.items:
+        return
+    outcomes = {m: {key_of(r): outcome_of(r) for r in by_set[found.name]} for m, by_set in rows.items()}
+    shown = {key[0] for key in choose(outcomes, PER_SET, found.name)}
+    pictures = {i.id: [thumbnail(p) for p in i.images] for i in found.items if i.id in shown}
+    for by_set in rows.values():
+        for row in by_set[found.name]:
+            row["images"] = pictures.get(row["id"], [])
 
 
 def weights_hash(path: str) -> str:
-    """A hash of a local model's weight files; the name itself for a hub model."""
+    """A hash of a local model's weight files; the name itself for a hub model or an endpoint."""
     local = Path(resolve(path))
     if not local.is_dir():
         return path
@@ -164,10 +161,3 @@ def weights_hash(path: str) -> str:
         with file.open("rb") as f:
             digest.update(hashlib.file_digest(f, "sha256").digest())
     return digest.hexdigest()
-
-
-def data_uri(image: Image) -> str:
-    """The picture as a PNG that a page can hold."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -10,35 +10,76 @@ from vold.progress import console
 
 
 def print_results(results: dict[str, Any]) -> None:
-    """Accuracy of every model on every set, then what each gained over the ones before it."""
-    stages = results["stages"]
-    sets = list(next(iter(stages.values())))
+    """Accuracy of every model on every set with what went wrong, then what each gained over the ones before it."""
+    stages, known = results["stages"], results.get("sets", {})
     table = Table(title="accuracy, % ± standard error", title_justify="left")
+    table.add_column("set")
     table.add_column("model")
-    for name in sets:
-        table.add_column(f"{name} (n={next(iter(stages.values()))[name]['n']})", justify="right")
-        table.add_column("wrong / unparsed / truncated", justify="right")
-    for model, by_set in stages.items():
-        cells = []
-        for name in sets:
+    for column in ("n", "accuracy", "truncated", "unparsed", "timed out"):
+        table.add_column(column, justify="right")
+    for name in next(iter(stages.values())):
+        for model, by_set in stages.items():
             s = by_set[name]
-            o = s["outcomes"]
-            cells.append(f"{100 * s['accuracy']:.1f} ± {100 * s['stderr']:.1f}")
-            cells.append(f"{o.get('wrong', 0)} / {o.get('unparsed', 0)} / {o.get('truncated', 0)}")
-        table.add_row(model, *cells)
+            total = max(1, sum(s["outcomes"].values()))
+            shares = [f"{100 * s['outcomes'].get(o, 0) / total:.1f}%" for o in ("truncated", "unparsed", "timed_out")]
+            count = f"{s['n']:,}" if s.get("k", 1) == 1 else f"{s['n']:,} x {s['k']}"
+            table.add_row(name, model, count, f"{100 * s['accuracy']:.1f} ± {100 * s['stderr']:.1f}", *shares)
+            for label, value in s.get("derived", {}).items():
+                figure = f"{100 * value['value']:.1f} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
+                table.add_row("", f"  {label.replace('_', ' ')}", f"{value['n']:,}", figure, "", "", "")
+        table.add_section()
     console.print(table)
-    if not results["comparisons"]:
-        return
-    table = Table(title="paired difference, points [95% interval]", title_justify="left")
-    for column in ("set", "model", "against"):
-        table.add_column(column)
-    table.add_column("difference", justify="right")
-    table.add_column("p", justify="right")
-    for c in results["comparisons"]:
-        low, high = 100 * c["low"], 100 * c["high"]
-        difference = f"{100 * c['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
-        table.add_row(c["set"], c["model"], c["against"], difference, f"{c['p_value']:.2g}")
+    for name, about in known.items():
+        if about.get("bad_rows") or about.get("bad_golds"):
+            bad = (
+                f"{len(about['bad_rows'])} rows cannot be used, {len(about['bad_golds'])} golds do not grade themselves"
+            )
+            console.print(f"{name}: left out: {bad} (listed in results.json)")
+    if results["comparisons"]:
+        table = Table(title="paired difference, points [95% interval]", title_justify="left")
+        for column in ("set", "model", "against"):
+            table.add_column(column)
+        table.add_column("difference", justify="right")
+        table.add_column("p", justify="right")
+        for c in results["comparisons"]:
+            table.add_row(
+                c["set"], c["model"], c["against"], _interval(c["difference"], c["low"], c["high"]), _p(c["p_value"])
+            )
+        console.print(table)
+
+
+def print_comparison(a: str, b: str, found: list[dict[str, Any]]) -> None:
+    """Two evaluations item by item; each entry has the fields of `vold.evals.compare.SetComparison`."""
+    table = Table(title=f"{a} minus {b}, points [95% interval]", title_justify="left")
+    table.add_column("set")
+    for column in ("items", "A, %", "B, %", "difference", "p", "McNemar p", "detectable"):
+        table.add_column(column, justify="right")
+    for c in found:
+        table.add_row(
+            c["name"],
+            f"{c['n']:,}",
+            f"{100 * c['accuracy_a']:.1f}",
+            f"{100 * c['accuracy_b']:.1f}",
+            _interval(c["difference"], c["low"], c["high"]),
+            _p(c["p_value"]),
+            "-" if c["mcnemar_p"] is None else _p(c["mcnemar_p"]),
+            f"{100 * c['detectable']:.1f}",
+        )
     console.print(table)
+    console.print("detectable: the true difference that so many items show with 80% power")
+    for c in found:
+        if c["only_a"] or c["only_b"]:
+            console.print(f"{c['name']}: left out, as only one has them: {c['only_a']} items of A, {c['only_b']} of B")
+        if c["forced"]:
+            console.print(f"[bold]{c['name']}: forced although the protocols differ[/bold]: {'; '.join(c['forced'])}")
+
+
+def _interval(difference: float, low: float, high: float) -> str:
+    return f"{100 * difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def _p(value: float) -> str:
+    return f"{value:.2g}"
 
 
 def print_alignment(figures: dict[str, Any]) -> None:

@@ -1,0 +1,186 @@
+"""What an evaluation asks: problems of a task set or of a benchmark, each with its own way of being marked."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from vold.errors import DataError
+from vold.evals.benchmarks import get_benchmark, load
+from vold.evals.golds import handle_golds
+from vold.evals.judge import Judge, score_vlmevalkit
+from vold.evals.prompting import build_messages, image_limits, prompt_version
+from vold.evals.protocol import SCORING_VERSION, Protocol, protocol_hash
+from vold.evals.scoring import score
+from vold.graders import get_grader
+from vold.tasks import open_tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from vold.config import Benchmark, Eval
+    from vold.evals.types import Item
+    from vold.types import Finish, Grade, Message, Task
+
+
+@dataclass(frozen=True)
+class Question:
+    """One problem: what is asked, and `grade(response, finish)`, which marks an answer to it."""
+
+    id: str
+    messages: tuple[Message, ...]
+    reference: str
+    grade: Callable[[str, Finish], Grade]
+    cluster: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class QuestionSet:
+    """All problems of a set and everything that decides their scores.
+
+    `protocol` is what two evaluations must share to be comparable, `hash` its digest. `pixels` are the limits of a
+    picture's area (None: the image processor's own). `about` goes into the results as it is.
+    """
+
+    name: str
+    benchmark: str
+    questions: tuple[Question, ...]
+    protocol: Mapping[str, Any]
+    hash: str
+    pixels: tuple[int, int] | None
+    about: Mapping[str, Any]
+    items: tuple[Item, ...] = ()
+    """The benchmark's items as read; none for a task set."""
+
+
+def open_sets(config: Eval, directory: Path) -> list[QuestionSet]:
+    """Open every task set and benchmark of a recipe's `eval` section; replies of a judge are kept below `directory`.
+
+    Raises:
+        DataError, ConfigError: data that cannot be read, an unknown benchmark, or a set of fewer than two problems.
+    """
+    judge = None if config.judge is None else Judge.from_config(config.judge, directory / "judge")
+    sets = [_task_set(name, open_tasks(spec), config) for name, spec in config.tasks.items()]
+    sets += [_benchmark(name, spec, config, judge) for name, spec in config.benchmarks.items()]
+    for found in sets:
+        if len({q.cluster for q in found.questions}) < 2:
+            raise DataError(
+                "one problem has no standard error",
+                where=f"eval: {found.name}",
+                got=f"{len(found.questions)} that can be asked and marked",
+                fix="give two or more that do not share a source",
+            )
+    return sets
+
+
+def _task_set(name: str, tasks: list[Task], config: Eval) -> QuestionSet:
+    digest = hashlib.sha256()
+    questions = []
+    for task in tasks:
+        digest.update(_task_bytes(task))
+        questions.append(Question(task.id, task.messages, task.reference, _task_marker(task), task.id, task.tags))
+    protocol = Protocol(
+        name="tasks",
+        benchmark=name,
+        split=None,
+        prompt_version="as given",
+        scoring_version=SCORING_VERSION,
+        max_new_tokens=config.sampling.max_new_tokens,
+        temperature=config.sampling.temperature,
+        samples=config.samples,
+        pixels=None,
+        judge=None,
+        revision=None,
+        content_hash=digest.hexdigest(),
+    )
+    plain, digested = asdict(protocol), protocol_hash(protocol)
+    about: dict[str, Any] = {
+        "benchmark": None,
+        "title": name,
+        "split": None,
+        "n_items": len(tasks),
+        "bad_rows": [],
+        "bad_golds": [],
+        "protocol": {**plain, "hash": digested},
+    }
+    return QuestionSet(name, name, tuple(questions), plain, digested, None, about)
+
+
+def _task_marker(task: Task) -> Callable[[str, Finish], Grade]:
+    grader = get_grader(task.grader)
+    return lambda text, finish: grader(text, task.reference, finish=finish)
+
+
+def _task_bytes(task: Task) -> bytes:
+    pieces: list[Any] = [task.id, task.reference, task.grader]
+    for message in task.messages:
+        pieces += [message.role, message.text]
+        pieces += [hashlib.sha256(image.tobytes()).hexdigest() for image in message.images]
+    return json.dumps(pieces).encode()
+
+
+def _benchmark(name: str, spec: Benchmark, config: Eval, judge: Judge | None) -> QuestionSet:
+    benchmark = get_benchmark(spec.name or name)
+    loaded = load(
+        benchmark.name,
+        path=spec.path,
+        split=spec.split,
+        revision=spec.revision,
+        limit=spec.limit,
+    )
+    items, bad_golds = handle_golds(loaded.items)
+    pixels = image_limits(benchmark.name, spec.protocol)
+    protocol = Protocol(
+        name=spec.protocol,
+        benchmark=benchmark.name,
+        split=loaded.split,
+        prompt_version=prompt_version(benchmark.name, spec.protocol),
+        scoring_version=SCORING_VERSION,
+        max_new_tokens=config.sampling.max_new_tokens,
+        temperature=config.sampling.temperature,
+        samples=config.samples,
+        pixels=pixels,
+        judge=judge.identity if judge is not None and spec.protocol == "vlmevalkit" else None,
+        revision=loaded.revision,
+        content_hash=loaded.content_hash,
+    )
+    plain, digest = asdict(protocol), protocol_hash(protocol)
+    about = {
+        "benchmark": benchmark.name,
+        "title": benchmark.title,
+        "split": loaded.split,
+        "source": loaded.source,
+        "n_items": len(items),
+        "bad_rows": [asdict(b) for b in loaded.bad],
+        "bad_golds": [asdict(b) for b in bad_golds],
+        "protocol": {**plain, "hash": digest},
+    }
+    questions = tuple(
+        Question(i.id, build_messages(i, spec.protocol), i.answer, _marker(i, spec, judge), i.cluster, i.tags)
+        for i in items
+    )
+    return QuestionSet(name, benchmark.name, questions, plain, digest, pixels, about, tuple(items))
+
+
+def _marker(item: Item, spec: Benchmark, judge: Judge | None) -> Callable[[str, Finish], Grade]:
+    if spec.protocol == "rule":
+        return lambda text, finish: score(item, text, finish=finish)
+    assert judge is not None  # the recipe was refused otherwise
+    return lambda text, finish: score_vlmevalkit(item, text, judge, finish=finish)
+
+
+def thumbnail(image: Any, limit: int = 512) -> str:
+    """The picture as a PNG data URI, made smaller where a side is over `limit` pixels."""
+    import base64
+
+    if max(image.size) > limit:
+        image = image.copy()
+        image.thumbnail((limit, limit))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,190 @@
+"""A real browser for tests of pages: an installed Chromium, or the one inside the package PyQt6-WebEngine.
+
+`VOLD_BROWSER` names an executable of the Chromium family; `VOLD_BROWSER=none` skips these tests, and nothing else does.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--disable-dev-shm-usage", "--hide-scrollbars",
+)  # fmt: skip
+PATIENCE = 120.0
+"""Seconds after which a silent browser has failed."""
+
+
+def evaluate(
+    file: Path, steps: Sequence[str], *, hashes: Sequence[str] = ("",), width: int = 1200, dark: bool = False
+) -> list[list[Any]]:
+    """Open a page once for each of `hashes`, run JavaScript expressions in it one after the other, return their values.
+
+    `width` is the window's in CSS pixels.
+    """
+    wanted = os.environ.get("VOLD_BROWSER", "")
+    if wanted == "none":
+        pytest.skip("VOLD_BROWSER=none")
+    program = wanted or next((found for name in NAMES if (found := shutil.which(name))), None)
+    urls = [file.resolve().as_uri() + h for h in hashes]
+    if program is not None:
+        return _by_pipe(program, urls, steps, width, dark)
+    if importlib.util.find_spec("PyQt6") and importlib.util.find_spec("PyQt6.QtWebEngineWidgets"):
+        return _by_qt(urls, steps, width, dark)
+    pytest.fail(
+        "no browser to test the page in\n"
+        "  fix: install chromium, or `pip install PyQt6-WebEngine`; VOLD_BROWSER=path/to/chromium names one, "
+        "VOLD_BROWSER=none goes without these tests"
+    )
+
+
+def _by_pipe(program: str, urls: Sequence[str], steps: Sequence[str], width: int, dark: bool) -> list[list[Any]]:
+    """Drive a browser by the DevTools protocol over the two pipes it expects as its files 3 and 4."""
+    to_browser, ours = os.pipe()
+    mine, from_browser = os.pipe()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        shell = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser} {to_browser}<&- {from_browser}>&-'
+        process = subprocess.Popen(
+            ["/bin/bash", "-c", shell, program, *FLAGS, f"--user-data-dir={profile}", "--remote-debugging-pipe"],
+            pass_fds=(to_browser, from_browser),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        os.close(to_browser)
+        os.close(from_browser)
+        try:
+            return [_Session(ours, mine).visit(url, steps, width, dark) for url in urls]
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            os.close(ours)
+            os.close(mine)
+
+
+class _Session:
+    def __init__(self, out: int, back: int) -> None:
+        self.out, self.back, self.numbers, self.buffer = out, back, itertools.count(1), b""
+        self.events: list[dict[str, Any]] = []
+        self.session: dict[str, str] = {}
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        number = next(self.numbers)
+        message = json.dumps({"id": number, "method": method, "params": params, **self.session}).encode() + b"\0"
+        while message:
+            message = message[os.write(self.out, message) :]
+        while (reply := self.read()).get("id") != number:
+            self.events.append(reply)
+        if "error" in reply:
+            pytest.fail(f"{method}: {reply['error']}")
+        return dict(reply["result"])
+
+    def read(self) -> dict[str, Any]:
+        end = time.monotonic() + PATIENCE
+        while b"\0" not in self.buffer:
+            if not select.select([self.back], [], [], max(0.0, end - time.monotonic()))[0]:
+                pytest.fail(f"the browser said nothing for {PATIENCE:g} s")
+            piece = os.read(self.back, 1 << 20)
+            if not piece:
+                pytest.fail("the browser ended; it may lack a library: start it by hand to see")
+            self.buffer += piece
+        line, _, self.buffer = self.buffer.partition(b"\0")
+        return dict(json.loads(line))
+
+    def wait(self, method: str) -> None:
+        while all(e.get("method") != method for e in self.events):
+            self.events.append(self.read())
+
+    def visit(self, url: str, steps: Sequence[str], width: int, dark: bool) -> list[Any]:
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.session = {"sessionId": self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
+        )
+        self.call("Page.enable")
+        self.call("Page.navigate", url=url)
+        self.wait("Page.loadEventFired")
+        values = []
+        for step in steps:
+            answer = self.call("Runtime.evaluate", expression=step, returnByValue=True, awaitPromise=True)
+            if "exceptionDetails" in answer:
+                pytest.fail(f"{step}: {answer['exceptionDetails']}")
+            values.append(answer["result"].get("value"))
+        return values
+
+
+QT = """\
+import json, sys
+from PyQt6.QtCore import QUrl
+from PyQt6.QtWebEngineWidgets import QWebEngineView
+from PyQt6.QtWidgets import QApplication
+urls, width, steps = json.loads(sys.stdin.read())
+app, found, views = QApplication(["page"]), [], []
+def visit():
+    if len(views) == len(urls):
+        print(json.dumps(found))
+        app.quit()
+        return
+    view, left, values = QWebEngineView(), list(steps), []
+    def go_on(ok):
+        if not left:
+            found.append(values)
+            visit()
+            return
+        def keep(value):
+            values.append(json.loads(value)[0])
+            go_on(True)
+        view.page().runJavaScript("JSON.stringify([" + left.pop(0) + "])", keep)
+    view.resize(width, 900)
+    view.loadFinished.connect(go_on)
+    view.setUrl(QUrl(urls[len(views)]))
+    view.show()
+    views.append(view)
+visit()
+app.exec()
+"""
+
+
+def _by_qt(urls: Sequence[str], steps: Sequence[str], width: int, dark: bool) -> list[list[Any]]:
+    """Drive the Chromium of Qt in a process of its own, without a display."""
+    flags = f"--disable-gpu --no-sandbox --blink-settings=preferredColorScheme={0 if dark else 1}"
+    environment = {
+        **os.environ,
+        "QT_QPA_PLATFORM": "offscreen",
+        "QTWEBENGINE_DISABLE_SANDBOX": "1",
+        "QTWEBENGINE_CHROMIUM_FLAGS": flags,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", QT],
+        input=json.dumps([list(urls), width, list(steps)]),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    if done.returncode:
+        pytest.fail(f"the browser of PyQt6-WebEngine ended with {done.returncode}: {done.stderr[-2000:]}")
+    values = json.loads(done.stdout.splitlines()[-1])
+    assert isinstance(values, list)
+    return values
