@@ -23,7 +23,7 @@ from vold.report.charts import Series, line_chart, thin
 from vold.report.page import STAGES, context
 from vold.report.reading import MINUS
 from vold.report.samples import CHARACTERS, PROBLEMS, ROLLOUTS, TOKENS, clean, gaps_of, mean_gap, picture, show_rollout
-from vold.rundir import append_jsonl, read_jsonl, write_json
+from vold.rundir import append_jsonl, read_jsonl, write_json, write_text
 from vold.types import Completion, Grade, Message, Rollout, Task, TokenScores
 
 HOSTILE = '</pre><script>alert("x")</script><img src=x onerror="alert(1)">'

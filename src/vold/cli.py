@@ -125,6 +125,7 @@ def _eval(target: str, overrides: list[str]) -> None:
 
 
 def _compare(target: str, overrides: list[str]) -> None:
+    from dataclasses import asdict
     from pathlib import Path
 
     from vold.errors import ConfigError
@@ -137,7 +138,8 @@ def _compare(target: str, overrides: list[str]) -> None:
         raise ConfigError(
             "compare takes two runs", got=" ".join([target, *overrides]), fix="vold compare A B [force=true]"
         )
-    print_comparison(target, others[0], compare_runs(Path(target), Path(others[0]), force=bool(flags)))
+    found = compare_runs(Path(target), Path(others[0]), force=bool(flags))
+    print_comparison(target, others[0], [asdict(c) for c in found])
 
 
 def _show(target: str, overrides: list[str]) -> None:

@@ -13,10 +13,10 @@ def print_results(results: dict[str, Any]) -> None:
     """Accuracy of every model on every set with what went wrong, then what each gained over the ones before it."""
     stages, known = results["stages"], results.get("sets", {})
     table = Table(title="accuracy, % ± standard error", title_justify="left")
-    table.add_column("set")
-    table.add_column("model")
+    table.add_column("set", no_wrap=True)
+    table.add_column("model", no_wrap=True)
     for column in ("n", "accuracy", "truncated", "unparsed", "timed out"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=column in ("n", "accuracy"))
     for name in next(iter(stages.values())):
         for model, by_set in stages.items():
             s = by_set[name]
@@ -24,11 +24,13 @@ def print_results(results: dict[str, Any]) -> None:
             shares = [f"{100 * s['outcomes'].get(o, 0) / total:.1f}%" for o in ("truncated", "unparsed", "timed_out")]
             count = f"{s['n']:,}" if s.get("k", 1) == 1 else f"{s['n']:,} x {s['k']}"
             table.add_row(name, model, count, f"{100 * s['accuracy']:.1f} ± {100 * s['stderr']:.1f}", *shares)
-            for label, value in s.get("derived", {}).items():
-                figure = f"{100 * value['value']:.1f} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
-                table.add_row("", f"  {label.replace('_', ' ')}", f"{value['n']:,}", figure, "", "", "")
         table.add_section()
     console.print(table)
+    for name in next(iter(stages.values())):
+        for model, by_set in stages.items():
+            for label, d in by_set[name].get("derived", {}).items():
+                figure = f"{100 * d['value']:.1f} [{100 * d['low']:.1f}, {100 * d['high']:.1f}]"
+                console.print(f"{name}, {model}: {label.replace('_', ' ')} {figure} (n={d['n']:,})")
     for name, about in known.items():
         if about.get("bad_rows") or about.get("bad_golds"):
             bad = (
