@@ -53,7 +53,7 @@ def print_results(results: dict[str, Any]) -> None:
 def print_comparison(a: str, b: str, found: list[dict[str, Any]]) -> None:
     """Two evaluations item by item; each entry has the fields of `vold.evals.compare.SetComparison`."""
     table = Table(title=f"{a} minus {b}, points [95% interval]", title_justify="left")
-    table.add_column("set")
+    table.add_column("set", no_wrap=True)
     for column in ("items", "A, %", "B, %", "difference", "p", "McNemar p", "detectable"):
         table.add_column(column, justify="right")
     for c in found:
