@@ -93,13 +93,21 @@ class EndpointSampler:
             return {pool.submit(self._one, i, m, params, s) for i, (m, s) in itertools.islice(queue, count)}
 
         waiting = submit(2 * self.concurrency)
+        failure: BaseException | None = None
         try:
             while waiting:
                 done, waiting = concurrent.futures.wait(waiting, return_when="FIRST_COMPLETED")
-                waiting |= submit(len(done))
-                # Good replies first, so that one that fails does not take them with it.
-                for future in sorted(done, key=lambda f: f.exception() is not None):
-                    yield future.result()
+                for future in done:
+                    if (error := future.exception()) is None:
+                        yield future.result()
+                    elif failure is None:
+                        # What is under way is still waited for: an answer that was paid for is not thrown away.
+                        failure = error
+                        waiting = {f for f in waiting if not f.cancel()}
+                if failure is None:
+                    waiting |= submit(len(done))
+            if failure is not None:
+                raise failure
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
