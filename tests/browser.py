@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import itertools
 import json
@@ -58,8 +59,8 @@ def evaluate(
 
 def _by_pipe(program: str, urls: Sequence[str], steps: Sequence[str], width: int, dark: bool) -> list[list[Any]]:
     """Drive a browser by the DevTools protocol over the two pipes it expects as its files 3 and 4."""
-    to_browser, ours = os.pipe()
-    mine, from_browser = os.pipe()
+    # Moved out of the way of files 3 and 4, which the shell below fills and closes.
+    to_browser, ours, mine, from_browser = (_above_nine(fd) for pipe in (os.pipe(), os.pipe()) for fd in pipe)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         shell = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser} {to_browser}<&- {from_browser}>&-'
         process = subprocess.Popen(
@@ -78,6 +79,12 @@ def _by_pipe(program: str, urls: Sequence[str], steps: Sequence[str], width: int
             process.wait()
             os.close(ours)
             os.close(mine)
+
+
+def _above_nine(fd: int) -> int:
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
+    os.close(fd)
+    return moved
 
 
 class _Session:
@@ -188,3 +195,17 @@ def _by_qt(urls: Sequence[str], steps: Sequence[str], width: int, dark: bool) ->
     values = json.loads(done.stdout.splitlines()[-1])
     assert isinstance(values, list)
     return values
+
+
+if __name__ == "__main__":
+    # Exit status 0 if a browser starts here and runs a script, or if none is wanted.
+    if os.environ.get("VOLD_BROWSER") == "none":
+        sys.exit(0)
+    with tempfile.TemporaryDirectory() as home:
+        page = Path(home) / "page.html"
+        page.write_text("<!doctype html><title>page</title>", encoding="utf-8")
+        try:
+            started = evaluate(page, ["1 + 1"]) == [[2]]
+        except (pytest.fail.Exception, OSError, subprocess.SubprocessError):
+            started = False
+    sys.exit(0 if started else 1)
