@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("vold.losses", "vold.slots", "vold.stats", "vold.head", "vold.progress"),
     ("vold.advantages", "vold.vocabulary", "vold.processing", "vold.graders.*",
      "vold.demo", "vold.demo.world", "vold.demo.tokens"),
-    ("vold.objective", "vold.batching", "vold.tables"),
+    ("vold.objective", "vold.batching", "vold.tables", "vold.recipe_text"),
     ("vold.config", "vold.policy"),
     ("vold.rundir", "vold.optim", "vold.tasks.*", "vold.teachers.*", "vold.samplers.*", "vold.verdicts"),
     ("vold.models", "vold.checkpoint", "vold.report.*", "vold.evals.*", "vold.demo.build"),

@@ -81,11 +81,11 @@ def test_files_that_are_no_recipe_are_refused(tmp_path: Path) -> None:
 
 
 def _keys(model: type, prefix: str = "") -> set[str]:
-    from vold.config import _models_in
+    from vold.recipe_text import models_in
 
     out = set()
     for name, info in model.model_fields.items():  # type: ignore[attr-defined]
-        inner = _models_in(info.annotation)
+        inner = models_in(info.annotation)
         out |= {f"{prefix}{name}"} if not inner else {k for m in inner for k in _keys(m, f"{prefix}{name}.")}
     return out
 
@@ -97,12 +97,12 @@ def test_the_set_of_recipe_keys_is_the_one_written_down() -> None:
 
 
 def test_every_recipe_key_is_documented() -> None:
-    from vold.config import _models_in
+    from vold.recipe_text import models_in
 
     def undocumented(model: type, prefix: str = "") -> list[str]:
         out = []
         for name, info in model.model_fields.items():  # type: ignore[attr-defined]
-            inner = _models_in(info.annotation)
+            inner = models_in(info.annotation)
             if not info.description and not inner:
                 out.append(prefix + name)
             out += [u for m in inner for u in undocumented(m, f"{prefix}{name}.")]

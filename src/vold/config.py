@@ -6,15 +6,15 @@ errors with a suggestion. The resolved recipe is written to the run directory an
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vold.errors import ConfigError, VoldError
+from vold.errors import ConfigError
 from vold.objective import Objective
+from vold.recipe_text import is_method, override, readable
 
 
 class Section(BaseModel):
@@ -293,8 +293,8 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     if not isinstance(raw, dict):
         raise ConfigError("a recipe is a mapping of sections", where=str(path), got=type(raw).__name__)
     # A method named on the command line starts the objective afresh, so it goes before changes to its parts.
-    for item in sorted(overrides, key=lambda i: not _is_method(i.partition("=")[0])):
-        _override(raw, item)
+    for item in sorted(overrides, key=lambda i: not is_method(i.partition("=")[0])):
+        override(raw, item)
     return recipe_from(raw, where=str(path))
 
 
@@ -303,73 +303,9 @@ def recipe_from(raw: dict[str, Any], *, where: str) -> Recipe:
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
-        raise _readable(error, where) from None
+        raise readable(error, where, Recipe) from None
 
 
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML; `load_recipe` of it gives an equal recipe."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-
-
-def _override(raw: dict[str, Any], item: str) -> None:
-    key, equals, text = item.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError("an override reads key.path=value", where="command line", got=repr(item))
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError("this value is not YAML", where=f"command line: {key}", got=repr(text)) from error
-    node = raw
-    *parents, last = key.strip().split(".")
-    for i, part in enumerate(parents):
-        if node.get(part) is None:
-            node[part] = {}
-        node = node[part]
-        if not isinstance(node, dict):
-            raise ConfigError(
-                "this key holds a value, not a section", where=f"command line: {'.'.join(parents[: i + 1])}", got=item
-            )
-    if _is_method(key) and node.get("method", "vold") != value:
-        node.clear()
-    node[last] = value
-
-
-def _is_method(key: str) -> bool:
-    return key.strip().endswith("objective.method")
-
-
-def _readable(error: ValidationError, where: str) -> ConfigError:
-    first = error.errors(include_url=False)[0]
-    cause = first.get("ctx", {}).get("error")
-    parts = [str(p) for p in first["loc"] if p not in ("digits", "jsonl")]
-    key = ".".join(parts) or "recipe"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if isinstance(cause, VoldError):
-        return ConfigError(cause.what + more, where=f"{where}: {key}", got=cause.got, fix=cause.fix)
-    if first["type"] == "extra_forbidden":
-        known = _known_keys(parts[:-1])
-        close = difflib.get_close_matches(parts[-1], known, n=1, cutoff=0.5)
-        fix = f"did you mean {close[0]!r}?" if close else f"known keys here: {', '.join(known)}"
-        return ConfigError(f"unknown key {parts[-1]!r}{more}", where=f"{where}: {key}", fix=fix)
-    got = "" if first["type"] in ("missing", "value_error") else repr(first["input"])
-    message = first["msg"].removeprefix("Value error, ")
-    return ConfigError(message[:1].lower() + message[1:] + more, where=f"{where}: {key}", got=got)
-
-
-def _known_keys(path: list[str]) -> list[str]:
-    """Keys a recipe accepts at a dotted path, walked through the models' annotations."""
-    models: list[Any] = [Recipe]
-    for part in path:
-        found: list[Any] = []
-        for model in models:
-            info = model.model_fields.get(part)
-            if info is not None:
-                found += _models_in(info.annotation)
-        models = found or models
-    return sorted({name for m in models for name in m.model_fields})
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [m for a in getattr(annotation, "__args__", ()) for m in _models_in(a)]

@@ -101,7 +101,9 @@ def _results(recipe: Recipe, directory: Path, models: dict[str, str], sets: list
     for i, later in enumerate(names):
         for earlier in names[:i]:
             for found in sets:
-                c = compare_answers(found.name, rows[later][found.name], rows[earlier][found.name])
+                c = compare_answers(
+                    found.name, rows[later][found.name], rows[earlier][found.name], benchmark=found.benchmark
+                )
                 comparisons.append(
                     {
                         "set": found.name,
@@ -114,6 +116,7 @@ def _results(recipe: Recipe, directory: Path, models: dict[str, str], sets: list
                         "p_value": c.p_value,
                         "mcnemar_p": c.mcnemar_p,
                         "min_detectable": c.detectable,
+                        "derived": {name: asdict(d) for name, d in c.derived.items()},
                     }
                 )
     results: dict[str, Any] = {
@@ -133,10 +136,16 @@ def _results(recipe: Recipe, directory: Path, models: dict[str, str], sets: list
 
 
 def _published(found: QuestionSet) -> list[dict[str, Any]]:
-    if not found.items:
+    """Figures to show beside ours: the whole split under the same protocol, and derived scores with their name."""
+    if not found.items or found.about["limit"] is not None:
         return []
     split, protocol = str(found.protocol["split"]), str(found.protocol["name"])
-    return [asdict(p) for p in matching(found.benchmark, split, protocol)]
+    out = []
+    for metric in ("accuracy", "score_strict", "worst_case"):
+        for figure in matching(found.benchmark, split, protocol, metric):
+            label = "" if metric == "accuracy" else f"{metric.replace('_', ' ')}; "
+            out.append({**asdict(figure), "note": label + figure.note})
+    return out
 
 
 def _add_pictures(found: QuestionSet, rows: dict[str, dict[str, list[dict[str, Any]]]]) -> None:

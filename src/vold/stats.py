@@ -100,37 +100,44 @@ def wilson_interval(k: int, n: int, conf: float = 0.95) -> tuple[float, float]:
     return (0.0 if k == 0 else centre - half), (1.0 if k == n else centre + half)
 
 
-def t_interval(values: Sequence[float], conf: float = 0.95) -> tuple[float, float]:
+def t_interval(
+    values: Sequence[float], conf: float = 0.95, clusters: Sequence[Hashable] | None = None
+) -> tuple[float, float]:
     """Return the Student-t confidence interval of a mean, mean +- t(n-1) * s / sqrt(n). Meant for a few seeds.
 
+    With `clusters`, one a value, it is mean +- t(G-1) * the clustered standard error, G being the number of clusters.
+
     Raises:
-        DataError: fewer than two values, one that is not finite, or conf outside (0, 1).
+        DataError: fewer than two values or clusters, one that is not finite, or conf outside (0, 1).
     """
     numbers = _values(values, "values", least=2)
-    mean, stderr = mean_stderr(numbers)
-    half = _t_quantile((1 + _share(conf, "conf")) / 2, len(numbers) - 1) * stderr
+    mean, stderr, df = _error(numbers, clusters)
+    half = _t_quantile((1 + _share(conf, "conf")) / 2, df) * stderr
     return mean - half, mean + half
 
 
-def paired_difference(a: Sequence[float], b: Sequence[float], conf: float = 0.95) -> PairedDifference:
+def paired_difference(
+    a: Sequence[float], b: Sequence[float], conf: float = 0.95, clusters: Sequence[Hashable] | None = None
+) -> PairedDifference:
     """Compare two arms on the same items, or on the same seeds, by the paired t test of a - b.
 
-    t = mean(d) / (sd(d) / sqrt(n)) with n - 1 degrees of freedom. If all differences are equal there is no spread to
-    judge by: the interval is a point, and the p-value 1 for no difference and 0 for any.
+    t = mean(d) / (sd(d) / sqrt(n)) with n - 1 degrees of freedom. With `clusters`, one a pair, the standard error is
+    the clustered one of the differences, with one degree of freedom less than there are clusters. If all differences
+    are equal there is no spread to judge by: the interval is a point, and the p-value 1 for no difference, 0 for any.
 
     Raises:
-        DataError: unequal lengths, fewer than two pairs, or a value that is not finite.
+        DataError: unequal lengths, fewer than two pairs or clusters, or a value that is not finite.
     """
     first, second = _values(a, "a", least=2), _values(b, "b", least=2)
     if len(first) != len(second):
         raise _mismatch("a and b", len(first), len(second))
     differences = [x - y for x, y in zip(first, second, strict=True)]
     n = len(differences)
-    mean, stderr = mean_stderr(differences)
+    mean, stderr, df = _error(differences, clusters)
     if stderr == 0.0:
         return PairedDifference(mean, 0.0, mean, mean, 1.0 if mean == 0.0 else 0.0, n)
-    half = _t_quantile((1 + _share(conf, "conf")) / 2, n - 1) * stderr
-    p_value = min(1.0, 2 * _t_cdf(-abs(mean / stderr), n - 1))
+    half = _t_quantile((1 + _share(conf, "conf")) / 2, df) * stderr
+    p_value = min(1.0, 2 * _t_cdf(-abs(mean / stderr), df))
     return PairedDifference(mean, stderr, mean - half, mean + half, p_value, n)
 
 
@@ -217,6 +224,13 @@ def _mismatch(names: str, first: int, second: int) -> DataError:
     return DataError(
         f"{names} must have the same length", got=f"{first} and {second}", fix="align them by item id before comparing"
     )
+
+
+def _error(values: Sequence[float], clusters: Sequence[Hashable] | None) -> tuple[float, float, int]:
+    """Mean, its standard error and the degrees of freedom of that."""
+    if clusters is None:
+        return *mean_stderr(values), len(values) - 1
+    return _mean(values), clustered_stderr(values, clusters), len(set(clusters)) - 1
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -70,6 +70,9 @@ def print_comparison(a: str, b: str, found: list[dict[str, Any]]) -> None:
     console.print(table)
     console.print("detectable: the true difference that so many items show with 80% power")
     for c in found:
+        for label, d in c["derived"].items():
+            figure = _interval(d["difference"], d["low"], d["high"])
+            console.print(f"{c['name']}: {label.replace('_', ' ')} {figure}, p {_p(d['p_value'])} (n={d['n']:,})")
         if c["only_a"] or c["only_b"]:
             console.print(f"{c['name']}: left out, as only one has them: {c['only_a']} items of A, {c['only_b']} of B")
         if c["forced"]:

@@ -140,11 +140,11 @@ def mathverse() -> list[dict[str, Any]]:
 
 def wemath() -> list[dict[str, Any]]:
     """Composite problems with two and three steps; options in one cell, one of them with a semicolon inside."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, steps in ((1, 2), (2, 2), (1, 3)):
         for part in [*map(str, range(1, steps + 1)), "multi"]:
             key = f"{steps}steps_{part}"
-            rows.append({"ID": f"{key}@{number}", "split": "testmini", "knowledge concept": "Area of Circles", "question": f"Step {part} of {number}?", "option": "A. 1; B. 2 cm; or so; C. 3; E. No correct answer".replace("E.", "D."), "answer": "A", "image_path": struct(key), "key": key, "question number": number, "knowledge concept description": ""})  # fmt: skip
+            rows.append({"ID": f"{steps}steps_{number}", "split": "testmini", "knowledge concept": "Area of Circles", "question": f"Step {part} of {number}?", "option": "A. 1; B. 2 cm; or so; C. 3; E. No correct answer".replace("E.", "D."), "answer": "A", "image_path": struct(key), "key": key, "question number": len(rows) + 1, "knowledge concept description": ""})  # fmt: skip
     return rows
 
 

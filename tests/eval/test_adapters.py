@@ -103,9 +103,10 @@ def test_mathverse_versions_share_a_cluster_and_vision_only_is_a_set_of_its_own(
 
 def test_wemath_options_split_only_at_letters_and_steps_are_tagged(files: dict[str, Path]) -> None:
     found = items(files, "wemath")
-    item = found["3steps_multi@1"]
+    item = found["3steps_1/3steps_multi"]
+    assert len(found) == 10
     assert item.options == ("1", "2 cm; or so", "3", "No correct answer")
-    assert (item.tags["key"], item.tags["composite"], item.cluster) == ("3steps_multi", "3steps-1", "3steps-1")
+    assert (item.tags["key"], item.tags["composite"], item.cluster) == ("3steps_multi", "3steps_1", "3steps_1")
 
 
 def test_dynamath_takes_the_variant_from_the_file(files: dict[str, Path]) -> None:

@@ -76,7 +76,7 @@ def test_every_benchmark_is_in_the_mini_recipe_and_runs(run: Path) -> None:
         assert figures["accuracy"] == pytest.approx(sum(r["score"] for r in rows) / len(rows))
         assert {len(about["protocol"]["hash"])} == {16}
     ten, vision = (results["stages"]["base"][f"mmmu_pro_{s}"]["accuracy"] for s in ("standard10", "vision"))
-    assert results["mmmu_pro_overall"]["base"] == pytest.approx((ten + vision) / 2)
+    assert results["mmmu_pro_overall"]["base"]["value"] == pytest.approx((ten + vision) / 2)
     assert (run / "eval" / "results.html").stat().st_size > 20_000
 
 
@@ -208,3 +208,15 @@ def test_a_question_too_long_for_the_context_is_stored_as_truncated(recipe: Path
     assert main(["eval", str(recipe), *overrides]) == 0
     stored = read_jsonl(tmp_path / "run" / "eval" / "base" / "math500.jsonl")
     assert [r["outcome"] == "truncated" and "was not asked" in r["note"] for r in stored] == [False, False, True, True]
+
+
+def test_two_models_are_compared_also_in_derived_scores(recipe: Path, tmp_path: Path) -> None:
+    model = ROOT / "recipes" / "eval-mini" / "model"
+    overrides = [f"run.dir={tmp_path / 'run'}", f"eval.models={{a: {model}, b: {model}}}"]
+    assert main(["eval", str(recipe), *overrides]) == 0
+    results = json.loads((tmp_path / "run" / "eval" / "results.json").read_text())
+    found = {c["set"]: c for c in results["comparisons"]}
+    # The same weights and seeds: no difference anywhere, and none in the derived scores.
+    assert {c["difference"] for c in found.values()} == {0.0}
+    assert found["dynamath"]["derived"]["worst_case"]["difference"] == 0.0
+    assert found["wemath"]["derived"]["score_strict"]["n"] == 3

@@ -5,24 +5,31 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from vold.errors import ConfigError, DataError
+from vold.evals.derived import cluster_scores
 from vold.evals.metrics import by_item
 from vold.evals.protocol import differences
 from vold.rundir import read_jsonl
-from vold.stats import clustered_stderr, mcnemar_exact, min_detectable_difference, paired_difference
+from vold.stats import PairedDifference, mcnemar_exact, min_detectable_difference, paired_difference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-LAST = ("vold", "sft", "base")
+STAGES = ("vold", "sft", "base")
+"""Of a run with several models, the one that is meant: the last stage it has."""
+
+PROTOCOL = ".protocol.json"
 
 
 @dataclass(frozen=True)
 class SetComparison:
-    """Two models on one set. Differences are of a minus b, in accuracy; `detectable` is at 80% power, two-sided 5%."""
+    """Two models on one set. Differences are of a minus b, in accuracy; `detectable` is at 80% power, two-sided 5%.
+
+    `mcnemar_p` is None where answers are not 0/1, not one an item, or not independent. `derived` has the differences in
+    scores such as We-Math's strict one, over composite problems. `forced` says in what the protocols differ.
+    """
 
     name: str
     accuracy_a: float
@@ -38,19 +45,26 @@ class SetComparison:
     only_a: int
     only_b: int
     clustered: bool
-    forced: tuple[str, ...] = field(default=())
+    forced: tuple[str, ...] = ()
+    derived: Mapping[str, PairedDifference] = field(default_factory=dict)
 
 
 def compare_answers(
-    name: str, a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]], forced: tuple[str, ...] = ()
+    name: str,
+    a: Sequence[Mapping[str, Any]],
+    b: Sequence[Mapping[str, Any]],
+    forced: tuple[str, ...] = (),
+    *,
+    benchmark: str = "",
 ) -> SetComparison:
     """Compare stored answers of two models to the same items.
 
-    Per item the scores of all samples are averaged. The interval is the paired t interval, or, where items share a
-    source, a normal one with the clustered standard error. McNemar's exact test is given for one 0/1 answer an item.
+    Per item the scores of all samples are averaged. The interval is the paired t interval, with the clustered standard
+    error where items share a source. McNemar's exact test is given for one 0/1 answer to each of independent items.
+    `benchmark` names the derived scores to compare.
 
     Raises:
-        DataError: fewer than two items in common.
+        DataError: fewer than two items, or than two sources of items, in common.
     """
     first, second = by_item([dict(r) for r in a]), by_item([dict(r) for r in b])
     common = [i for i in first if i in second]
@@ -59,34 +73,39 @@ def compare_answers(
     x = [_mean(first[i]) for i in common]
     y = [_mean(second[i]) for i in common]
     clusters = [first[i][0].get("cluster", i) for i in common]
-    paired = paired_difference(x, y)
-    differences_ = [p - q for p, q in zip(x, y, strict=True)]
-    stderr, low, high, p_value = paired.stderr, paired.low, paired.high, paired.p_value
-    shared = 1 < len(set(clusters)) < len(clusters)
-    if shared:
-        stderr = clustered_stderr(differences_, clusters)
-        normal = NormalDist()
-        half = normal.inv_cdf(0.975) * stderr
-        low, high = paired.difference - half, paired.difference + half
-        p_value = 2 * normal.cdf(-abs(paired.difference) / stderr) if stderr else float(paired.difference == 0)
+    shared = len(set(clusters)) < len(clusters)
+    paired = paired_difference(x, y, clusters=clusters if shared else None)
     single = all(len(first[i]) == len(second[i]) == 1 for i in common) and {*x, *y} <= {0.0, 1.0}
     return SetComparison(
         name,
         math.fsum(x) / len(x),
         math.fsum(y) / len(y),
         paired.difference,
-        stderr,
-        low,
-        high,
-        p_value,
-        mcnemar_exact(x, y) if single else None,
-        min_detectable_difference(len(common), stderr * math.sqrt(len(common))),
+        paired.stderr,
+        paired.low,
+        paired.high,
+        paired.p_value,
+        mcnemar_exact(x, y) if single and not shared else None,
+        min_detectable_difference(len(common), paired.stderr * math.sqrt(len(common))),
         len(common),
         len(first) - len(common),
         len(second) - len(common),
         shared,
         forced,
+        _derived(benchmark, {i: first[i] for i in common}, {i: second[i] for i in common}),
     )
+
+
+def _derived(
+    benchmark: str, a: Mapping[str, Sequence[Mapping[str, Any]]], b: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, PairedDifference]:
+    first, second = cluster_scores(benchmark, a), cluster_scores(benchmark, b)
+    out = {}
+    for name, by in first.items():
+        common = [c for c in by if c in second.get(name, {})]
+        if len(common) > 1:
+            out[name] = paired_difference([by[c] for c in common], [second[name][c] for c in common])
+    return out
 
 
 def compare_runs(a: Path, b: Path, *, force: bool = False) -> list[SetComparison]:
@@ -96,26 +115,29 @@ def compare_runs(a: Path, b: Path, *, force: bool = False) -> list[SetComparison
 
     Raises:
         ConfigError: a protocol differs and `force` is not set; the error names every field.
-        DataError: no evaluation there, or no set in common.
+        DataError: no evaluation there, several models of which none is a stage, or no set in common.
     """
     first, second = model_folder(a), model_folder(b)
-    names = [f.name.removesuffix(".protocol.json") for f in sorted(first.glob("*.protocol.json"))]
-    names = [n for n in names if (second / f"{n}.protocol.json").exists()]
+    names = [f.name.removesuffix(PROTOCOL) for f in sorted(first.glob(f"*{PROTOCOL}"))]
+    names = [n for n in names if (second / f"{n}{PROTOCOL}").exists()]
     if not names:
         raise DataError("these evaluations have no set in common", where=f"{first} and {second}")
     out = []
     for name in names:
-        stamps = [read_jsonl(folder / f"{name}.protocol.json")[0] for folder in (first, second)]
-        changed = tuple(differences(stamps[0]["protocol"], stamps[1]["protocol"]))
+        left, right = (_stamp(folder / f"{name}{PROTOCOL}") for folder in (first, second))
+        changed = tuple(differences(left["protocol"], right["protocol"]))
+        if left["hash"] != right["hash"] and not changed:
+            # The same fields, hashed by versions of vold that give them another meaning.
+            changed = (f"hash: {left['hash']} and {right['hash']}",)
         if changed and not force:
             raise ConfigError(
                 f"the evaluations on {name!r} are not comparable: their protocols differ",
-                where=f"{first} ({stamps[0]['hash']}) and {second} ({stamps[1]['hash']})",
+                where=f"{first} ({left['hash']}) and {second} ({right['hash']})",
                 got="; ".join(changed),
                 fix="evaluate both in the same way, or add force=true and say so beside the figure",
             )
-        left, right = (read_jsonl(folder / f"{name}.jsonl") for folder in (first, second))
-        out.append(compare_answers(name, left, right, changed))
+        x, y = (read_jsonl(folder / f"{name}.jsonl") for folder in (first, second))
+        out.append(compare_answers(name, x, y, changed, benchmark=left["protocol"].get("benchmark", "")))
     return out
 
 
@@ -123,20 +145,37 @@ def model_folder(path: Path) -> Path:
     """The folder that holds one model's answers.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or there are several and none is a stage of ours.
     """
-    if list(path.glob("*.protocol.json")):
+    if list(path.glob(f"*{PROTOCOL}")):
         return path
-    models = {f.parent.name: f.parent for f in sorted((path / "eval").glob("*/*.protocol.json"))}
-    for name in (*LAST, *models):
+    # The name of a model behind an endpoint may hold a slash.
+    models = {f.parent.relative_to(path / "eval").as_posix(): f.parent for f in (path / "eval").rglob(f"*{PROTOCOL}")}
+    for name in STAGES:
         if name in models:
             return models[name]
+    if len(models) == 1:
+        return next(iter(models.values()))
+    if models:
+        raise DataError(
+            "there are several models here, and none of them is a stage of ours",
+            where=str(path),
+            got=", ".join(sorted(models)),
+            fix=f"name one: {path / 'eval' / min(models)}",
+        )
     raise DataError(
         "there is no evaluation here",
         where=str(path),
-        got="no SET.protocol.json",
+        got=f"no SET{PROTOCOL}",
         fix="give a run directory in which `vold eval` has run, or its RUN/eval/MODEL",
     )
+
+
+def _stamp(file: Path) -> dict[str, Any]:
+    found = read_jsonl(file)
+    if not found or not {"hash", "protocol"} <= found[0].keys():
+        raise DataError("this file is cut short or of another version", where=str(file), fix="evaluate the set again")
+    return found[0]
 
 
 def _mean(answers: Sequence[Mapping[str, Any]]) -> float:

@@ -6,15 +6,15 @@ Rows are dictionaries as `vold.evals.answering` stores them; n items with k samp
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from statistics import NormalDist
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from vold.evals.derived import derived
-from vold.stats import clustered_stderr, mean_stderr, pass_at_k, wilson_interval
+from vold.graders.extract import squeeze
+from vold.stats import clustered_stderr, pass_at_k, t_interval, wilson_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
 SMALL = 100
 """Below so many items the interval of a proportion is Wilson's."""
@@ -28,30 +28,28 @@ Row = dict[str, Any]
 def summarise(rows: Sequence[Row], *, benchmark: str) -> dict[str, Any]:
     """Accuracy (avg@k) with standard error and 95% interval, pass@k, maj@k, outcomes, parts by tag, derived scores.
 
-    The standard error is over items, clustered where items share a source; the interval is Wilson's for fewer than
-    `SMALL` independent items answered once, else normal.
+    All are shares of 1. The standard error is over items, clustered where items share a source. The interval is
+    Wilson's for fewer than `SMALL` independent items answered once, else Student's t with one degree of freedom less
+    than there are clusters, cut at 0 and 1.
 
     Raises:
         DataError: fewer than two clusters.
     """
     items = by_item(rows)
     means = [_mean([r["score"] for r in answers]) for answers in items.values()]
-    clusters = [answers[0].get("cluster", name) for name, answers in items.items()]
-    k = max(len(a) for a in items.values())
-    shared = len(set(clusters)) < len(clusters)
-    accuracy, stderr = mean_stderr(means)
-    if shared:
-        stderr = clustered_stderr(means, clusters)
-    if k == 1 and not shared and len(items) < SMALL:
+    clusters = [_cluster(name, answers) for name, answers in items.items()]
+    k = max((len(a) for a in items.values()), default=0)
+    stderr = clustered_stderr(means, clusters)
+    independent = len(set(clusters)) == len(clusters)
+    if k == 1 and independent and len(items) < SMALL and {*means} <= {0.0, 1.0}:
         low, high = wilson_interval(round(sum(means)), len(items))
     else:
-        z = NormalDist().inv_cdf(0.975)
-        low, high = max(0.0, accuracy - z * stderr), min(1.0, accuracy + z * stderr)
+        low, high = t_interval(means, clusters=clusters)
     out: dict[str, Any] = {
-        "accuracy": accuracy,
+        "accuracy": _mean(means),
         "stderr": stderr,
-        "low": low,
-        "high": high,
+        "low": max(0.0, low),
+        "high": min(1.0, high),
         "n": len(items),
         "k": k,
         "clusters": len(set(clusters)),
@@ -75,23 +73,28 @@ def by_item(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return {name: sorted(answers, key=lambda r: r.get("sample", 0)) for name, answers in items.items()}
 
 
+def _cluster(name: str, answers: Sequence[Row]) -> Hashable:
+    found: Hashable = answers[0].get("cluster", name)
+    return found
+
+
 def _by_tag(items: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, Any]]:
-    groups: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for answers in items.values():
+    groups: dict[str, dict[str, list[tuple[float, Hashable]]]] = {}
+    for name, answers in items.items():
         for tag, value in answers[0].get("tags", {}).items():
-            groups[tag][value].append(_mean([r["score"] for r in answers]))
+            score = _mean([r["score"] for r in answers])
+            groups.setdefault(tag, {}).setdefault(value, []).append((score, _cluster(name, answers)))
     out: dict[str, dict[str, Any]] = {}
     for tag, values in groups.items():
         if len(values) <= min(MOST_VALUES, max(1, len(items) - 1)):
-            out[tag] = {}
-            for value, scores in sorted(values.items()):
-                mean, stderr = mean_stderr(scores)
-                out[tag][value] = {
-                    "accuracy": mean,
-                    "stderr": None if math.isnan(stderr) else stderr,
-                    "n": len(scores),
-                }
+            out[tag] = {value: _part(members) for value, members in sorted(values.items())}
     return out
+
+
+def _part(members: Sequence[tuple[float, Hashable]]) -> dict[str, Any]:
+    scores, clusters = [s for s, _ in members], [c for _, c in members]
+    stderr = clustered_stderr(scores, clusters) if len(set(clusters)) > 1 else None
+    return {"accuracy": _mean(scores), "stderr": stderr, "n": len(scores)}
 
 
 def _pass_at(items: Mapping[str, Sequence[Row]], k: int) -> float:
@@ -100,11 +103,13 @@ def _pass_at(items: Mapping[str, Sequence[Row]], k: int) -> float:
 
 def _majority(answers: Sequence[Row]) -> float:
     """Score of the answer given most often; the earliest of equals; what could not be read has no vote."""
-    votes = Counter(str(r["extracted"]) for r in answers if r["extracted"] is not None and r["outcome"] != "unparsed")
-    if not votes:
+    voters = [r for r in answers if r["extracted"] is not None and r["outcome"] != "unparsed"]
+    if not voters:
         return 0.0
+    # Votes go by the text of an answer: that "1/2" and "0.5" are one is for a grader to say, and it needs the gold.
+    votes = Counter(squeeze(r["extracted"]) for r in voters)
     winner = max(votes, key=lambda v: votes[v])  # the first inserted wins a tie: samples are in order
-    return float(next(r["score"] for r in answers if str(r["extracted"]) == winner))
+    return float(next(r["score"] for r in voters if squeeze(r["extracted"]) == winner))
 
 
 def _powers(k: int) -> list[int]:

@@ -1,8 +1,9 @@
 """Questions as messages, by the prompt files of each protocol.
 
-Pictures: `<image n>` in a question or option becomes the picture of column n, at its first mention. A second mention
-stays in words. Pictures that are never mentioned come first. Where fewer pictures exist than are mentioned (MATH-Vision
-merges them into one), all come first and the mentions stay.
+Pictures: `<image n>` in a question or an option becomes the picture of column n, at its first mention; a second
+mention stays in words (under `vlmevalkit` the picture is shown again). A mention without a picture stays in words.
+Pictures that are never mentioned come first, except where the benchmark's own code leaves them out. Which of this holds
+for a benchmark is said in its prompt file: see the head of `prompts/rule.yaml`.
 """
 
 from __future__ import annotations
@@ -23,30 +24,65 @@ from vold.types import Message
 if TYPE_CHECKING:
     from vold.evals.types import Item, ProtocolName
 
-_HOLE = re.compile(r"\{(question|options|query)\}")
+ASSEMBLY_VERSION = "1"
+"""Part of every prompt version. Change it with any change to how the pieces and pictures are put together."""
+
+_HOLE = re.compile(r"\{(question|options|query|instruction)\}")
 _MARKER = re.compile(r"<image (\d+)>")
 _CHAT_MARKER = "<image>"
+_OPTIONS_IN_TEXT = re.compile(r"\n\s*Options:\s*(?=A\s*:)")
+_NEXT_OPTION = re.compile(r"(?:^|,\s*)([A-L])\s*:\s*")
 
 
 def build_messages(item: Item, protocol: ProtocolName) -> tuple[Message, ...]:
     """What the model is asked: one user turn with its pictures in place.
 
     Raises:
-        ConfigError: the protocol has no prompt for this benchmark, or its prompt has no place for this item.
+        ConfigError: the protocol has no prompt for this benchmark, or none for an item of this kind.
     """
     prompt = _prompt(item.benchmark, protocol)
-    if prompt.get("query") and item.query:
-        text = item.query
-    else:
-        key = "with_options" if item.options and "with_options" in prompt else "without_options"
-        template = prompt.get(key, "{question}")
-        lines = [
-            prompt.get("options", "({letter}) {text}").replace("{letter}", letter).replace("{text}", option)
-            for letter, option in zip(LETTERS, item.options, strict=False)
-        ]
-        parts = {"question": item.question, "options": "\n".join(lines), "query": item.query or ""}
-        text = _HOLE.sub(lambda m: parts[m[1]], template)
-    return (_with_pictures(text.strip("\n"), item),)
+    question, options = item.question, item.options
+    if prompt.get("split_options") and not options:
+        question, options = split_options(question)
+    key = "query" if item.query and "query" in prompt else "with_options" if options else "without_options"
+    instructions = prompt.get("instruction", {})
+    if key not in prompt or (instructions and item.form not in instructions):
+        raise ConfigError(
+            f"the {protocol} protocol has no prompt for such an item",
+            where=f"{item.benchmark}: {item.id}",
+            got=f"an item {key.replace('_', ' ')}, its answer a {item.form}",
+            fix="is this the right benchmark for the data?",
+        )
+    option = prompt.get("option", "")
+    lines = [option.format(letter=letter, text=text) for letter, text in zip(LETTERS, options, strict=False)]
+    parts = {
+        "question": question,
+        "options": "\n".join(lines),
+        "query": item.query or "",
+        "instruction": instructions.get(item.form, ""),
+    }
+    return (_with_pictures(_HOLE.sub(lambda m: parts[m[1]], prompt[key]), item, prompt),)
+
+
+def split_options(question: str) -> tuple[str, tuple[str, ...]]:
+    r"""Take "Options: A: .., B: .." off the end of a question; a question without them is returned as it is.
+
+    Example:
+        >>> split_options("Which?\nOptions: A: red, or blue, B: green")
+        ('Which?', ('red, or blue', 'green'))
+    """
+    start = _OPTIONS_IN_TEXT.search(question)
+    if start is None:
+        return question, ()
+    # Labels count in the order of letters only: an option's text may hold ", D: " itself.
+    tail = question[start.end() :]
+    found: list[re.Match[str]] = []
+    for label in _NEXT_OPTION.finditer(tail):
+        if len(found) < len(LETTERS) and label[1] == LETTERS[len(found)]:
+            found.append(label)
+    ends = [m.start() for m in found[1:]] + [len(tail)]
+    texts = tuple(tail[m.end() : end].strip() for m, end in zip(found, ends, strict=True))
+    return question[: start.start()], texts
 
 
 def image_limits(benchmark: str, protocol: ProtocolName) -> tuple[int, int] | None:
@@ -57,34 +93,39 @@ def image_limits(benchmark: str, protocol: ProtocolName) -> tuple[int, int] | No
 
 
 def prompt_version(benchmark: str, protocol: ProtocolName) -> str:
-    """A digest of the prompt's text: part of the protocol hash."""
-    return hashlib.sha256(json.dumps(_prompt(benchmark, protocol), sort_keys=True).encode()).hexdigest()[:16]
+    """A digest of the prompt's text and of the rules that put it together: part of the protocol hash."""
+    content = [ASSEMBLY_VERSION, _prompt(benchmark, protocol)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _with_pictures(text: str, item: Item) -> Message:
+def _with_pictures(text: str, item: Item, prompt: dict[str, Any]) -> Message:
+    if not item.images:
+        return Message("user", text)
     # A literal "<image>" in the data is no place for a picture; the model sees it in words.
-    text = text.replace(_CHAT_MARKER, "<image >") if item.images else text
-    mentioned = [int(m[1]) for m in _MARKER.finditer(text)]
-    if not item.images or not mentioned or max(mentioned) > len(item.images) or min(mentioned) < 1:
-        return Message("user", text, item.images)
-    order: list[int] = []
+    text = text.replace(_CHAT_MARKER, "<image >")
+    if prompt.get("pictures") == "first":
+        spelling = prompt.get("marker", "<image {number}>")
+        text = _MARKER.sub(lambda m: spelling.format(number=m[1]), text)
+        return Message("user", _CHAT_MARKER * len(item.images) + text, item.images)
+    shown: list[int] = []
 
     def place(marker: re.Match[str]) -> str:
         number = int(marker[1])
-        if number in order:
+        if not 0 < number <= len(item.images) or (number in shown and not prompt.get("again")):
             return marker[0]
-        order.append(number)
+        shown.append(number)
         return _CHAT_MARKER
 
     text = _MARKER.sub(place, text)
-    never = [n for n in range(1, len(item.images) + 1) if n not in order]
-    pictures = tuple(item.images[n - 1] for n in [*never, *order])
+    never = [n for n in range(1, len(item.images) + 1) if n not in shown]
+    if shown and prompt.get("pictures") == "mentioned":
+        never = []
+    pictures = tuple(item.images[n - 1] for n in [*never, *shown])
     return Message("user", _CHAT_MARKER * len(never) + text, pictures)
 
 
 def _prompt(benchmark: str, protocol: ProtocolName) -> dict[str, Any]:
-    content = _file(protocol)
-    prompts = content.get("prompts", content)
+    prompts = _file(protocol)["prompts"]
     if benchmark not in prompts:
         raise ConfigError(
             f"the {protocol} protocol has no prompt for this benchmark",
@@ -97,5 +138,6 @@ def _prompt(benchmark: str, protocol: ProtocolName) -> dict[str, Any]:
 
 @functools.cache
 def _file(protocol: ProtocolName) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "prompts" / f"{protocol}.yaml").read_text())
+    text = (Path(__file__).parent / "prompts" / f"{protocol}.yaml").read_text(encoding="utf-8")
+    content: dict[str, Any] = yaml.safe_load(text)
     return content

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,6 +35,9 @@ _WORDS = {
 class Protocol:
     """How a set was asked and marked. The seed is not part of it: another seed is another draw, not another test.
 
+    `pixels` are the least and most pixels of a picture; None: the image processor's own limits. `revision` says where
+    the data came from and decides nothing: two copies with the same content hash are the same questions.
+
     Example:
         >>> p = Protocol("rule", "mathvision", "test", "ab", "1", 8192, 0.0, 1, None, None, None, "cd")
         >>> len(protocol_hash(p))
@@ -49,12 +52,16 @@ class Protocol:
     max_new_tokens: int
     temperature: float
     samples: int
-    pixels: tuple[int, int] | None
+    pixels: Sequence[int] | None
     judge: str | None
     revision: str | None
     content_hash: str
     thinking: str = "the answer is read after the last closed thinking block"
     golds: str = GOLDS_RULE
+
+    def __post_init__(self) -> None:
+        if self.pixels is not None:  # as JSON has it, or a stored protocol would differ from the same one afresh
+            object.__setattr__(self, "pixels", list(self.pixels))
 
 
 def protocol_hash(protocol: Protocol) -> str:

@@ -1,4 +1,4 @@
-"""Published figures as data, shown beside ours only where split and protocol are the same."""
+"""Published figures as data, shown beside ours only where split, protocol and metric are the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ import yaml
 
 @dataclass(frozen=True)
 class Published:
-    """One published accuracy, in percent, and where it was read."""
+    """One published figure, in percent, and where it was read.
+
+    `metric` is `accuracy` or the name of a derived score. `protocol` names the protocol of ours that the source used;
+    any other word says that it used none of them.
+    """
 
     model: str
     benchmark: str
@@ -29,17 +33,21 @@ def published() -> tuple[Published, ...]:
     content = yaml.safe_load((Path(__file__).parent / "published.yaml").read_text(encoding="utf-8"))
     out = []
     for table in content:
-        shared = {k: table[k] for k in ("source", "protocol", "note") if k in table}
         for model, figures in table["models"].items():
-            for key, value in figures.items():
-                benchmark, split, metric = table["columns"][key]
+            for column, figure in figures.items():
+                benchmark, split, metric = table["columns"][column]
+                value, *more = figure if isinstance(figure, list) else [figure]
+                note = "; ".join([*more, table["note"]])
                 out.append(
-                    Published(model=model, benchmark=benchmark, split=split, metric=metric, value=value, **shared)
+                    Published(model, benchmark, split, table["protocol"], metric, float(value), table["source"], note)
                 )
     return tuple(out)
 
 
 def matching(benchmark: str, split: str, protocol: str, metric: str = "accuracy") -> list[Published]:
-    """Figures of the same benchmark, split, protocol and metric; any other would be another test."""
+    """Figures of the same benchmark, split, protocol and metric; any other would be another test.
+
+    They are of the whole split: beside a run with a `limit` they say nothing.
+    """
     wanted = (benchmark, split, protocol, metric)
     return [p for p in published() if (p.benchmark, p.split, p.protocol, p.metric) == wanted]

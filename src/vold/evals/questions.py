@@ -155,6 +155,7 @@ def _benchmark(name: str, spec: Benchmark, config: Eval, judge: Judge | None) ->
         "title": benchmark.title,
         "split": loaded.split,
         "source": loaded.source,
+        "limit": spec.limit,
         "n_items": len(items),
         "bad_rows": [asdict(b) for b in loaded.bad],
         "bad_golds": [asdict(b) for b in bad_golds],

@@ -24,7 +24,7 @@ MAX_CHOICE_CHARS = 2000
 
 _WRAPPER = re.compile(r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|mathbb|bf|rm|mbox)\b")
 _PREFIX = re.compile(r"(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)s?\s*(?:is|are)?\s*:?\s*(?=[(\[a-l])", re.I)
-_LABEL = re.compile(r"\(([a-l])\)|\[([a-l])\]|([a-l])\s*(?:[.:)](?!(?-i:[a-z]))|$)", re.I)
+_LABEL = re.compile(r"\(\s*([a-l])\s*\)|\[\s*([a-l])\s*\]|([a-l])\s*(?:[.:)](?!(?-i:[a-z]))|$)", re.I)
 _LATER_LABEL = re.compile(r"(?<![A-Za-z])(?:\([A-L]\)|[A-L]\s*[.:)])")
 _SEVERAL = re.compile(r"\s*(?:,|;|&|\band\b|\s)\s*")
 
@@ -43,7 +43,7 @@ def option_letters(text: str) -> frozenset[str] | None:
     if len(text) > MAX_CHOICE_CHARS:
         return None
     bare = _WRAPPER.sub(" ", fold_latex(text))
-    bare = squeeze(re.sub(r"[{}$*~]|\\(?:left|right|[()\[\],;:! ])", " ", bare))
+    bare = squeeze(re.sub(r"[{}$*~]|\\(?:left|right|[(){}\[\],;:! ])", " ", bare))
     bare = _PREFIX.sub("", bare, count=1) if _PREFIX.match(bare) else bare
     several = _letters_only(bare)
     if several is not None:

@@ -65,10 +65,12 @@ km/h kmh kph
 mph
 rad radian radians
 """
-_UNITS = {name: line.split()[0] for line in _UNIT_NAMES.strip().splitlines() for name in line.split()}
-_SPELT = "|".join(sorted((re.escape(name) for name in _UNITS if name != "%"), key=len, reverse=True))
+UNITS = {name: line.split()[0] for line in _UNIT_NAMES.strip().splitlines() for name in line.split()}
+"""Every spelling of a unit that is known by itself, with the one it is compared under."""
+
+_SPELT = "|".join(sorted((re.escape(name) for name in UNITS if name != "%"), key=len, reverse=True))
 _POWER = r"(?:\s*\^\s*\{?\s*([23])\s*\}?)?"
-_LONG = "|".join(sorted((re.escape(name) for name in _UNITS if len(name) > 1), key=len, reverse=True))
+_LONG = "|".join(sorted((re.escape(name) for name in UNITS if len(name) > 1), key=len, reverse=True))
 _BARE_UNIT = re.compile(rf"(?<=[\d}})])(?:\s+(?:square |cubic |sq\.? |cu\.? )?(?:{_SPELT})|\s*(?:{_LONG}))\.?{_POWER}$")
 _BRACED_UNIT = re.compile(rf"(?<=\d)\{{\s*({_LONG})\s*\}}$")
 _TEXT = r"\\(?:text|mathrm|mbox|textrm|textit|textbf|operatorname)\s*\{([^{}]*)\}"
@@ -194,7 +196,7 @@ def _split_unit(latex: str) -> tuple[str, str]:
             continue
         if pattern is _TEXT_UNIT and any(map(_hedges, re.findall(_TEXT, found[0]))):
             raise Unreadable("words beside the value")
-        return head, "deg" if pattern is _DEGREES else _unit_name(found.group())
+        return head, "deg" if pattern is _DEGREES else unit_name(found.group())
     return latex, ""
 
 
@@ -207,7 +209,7 @@ def _is_quantity(head: str) -> bool:
     return bool(re.search(r"[\da-zA-Z)}\].]$", head))
 
 
-def _unit_name(text: str) -> str:
+def unit_name(text: str) -> str:
     """One spelling for a unit: `\\text{ square centimeters}`, `\\mathrm{cm}^{2}` and "cm^2" are all "cm^2"."""
     plain = squeeze(re.sub(r"[{}\\^]|\\cdot", " ", re.sub(_TEXT, r" \1 ", text))).strip(" .")
     area = re.match(r"(square|sq\.?|cubic|cu\.?)\s+(.*)", plain)
@@ -217,7 +219,7 @@ def _unit_name(text: str) -> str:
     if trailing:
         plain, power = trailing[1], f"^{trailing[2]}"
     plain = plain.replace(" / ", "/").replace(" per ", "/")
-    name = _UNITS.get(plain) or _UNITS.get(plain.lower()) or plain.lower().removesuffix("s")
+    name = UNITS.get(plain) or UNITS.get(plain.lower()) or plain.lower().removesuffix("s")
     return name + power
 
 

@@ -189,15 +189,14 @@ def mathverse(name: str, row: Row) -> Item:
 
 
 def wemath(name: str, row: Row) -> Item:
-    """We-Math: the steps of a composite problem and the problem itself. Tags `key` ("2steps_1", "3steps_multi") and
-    `composite` (its number within the steps) are what the four-dimension score needs."""
-    key, number = text_cell(row, "key"), text_cell(row, "question number")
+    """We-Math: the steps of a composite problem and the problem itself, which share the column `ID`. Tags `key`
+    ("2steps_1", "3steps_multi") and `composite` (that ID) are what the four-dimension score needs."""
+    key, composite = text_cell(row, "key"), text_cell(row, "ID", "_key")
     options = tuple(re.sub(r"^\s*[A-L]\s*[.:)]\s*", "", o) for o in _semicolons(text_cell(row, "option")))
-    composite = f"{key.partition('_')[0]}-{number}"
     found = tags(row, concept="knowledge concept")
     return Item(
         name,
-        text_cell(row, "ID", "_key"),
+        f"{composite}/{key}",
         text_cell(row, "question"),
         options,
         pictures(row, "image_path"),
