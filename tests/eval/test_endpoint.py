@@ -258,6 +258,12 @@ def test_one_refused_request_does_not_stop_the_others() -> None:
     assert replies == [EndpointReply(0, "fine", "stop", 3), refused, EndpointReply(2, "fine", "stop", 3)]
 
 
+def test_a_server_that_has_answered_is_not_doubted() -> None:
+    with ChatServer(refuse_long) as server:
+        ask(sampler(server.url, concurrency=1), "a", "too long", "c")
+        assert len(server.bodies) == 3
+
+
 def test_the_only_request_may_be_refused() -> None:
     """After a kill only the bad one may be left: the server is then asked something harmless first."""
     with ChatServer(refuse_long) as server:
@@ -326,11 +332,37 @@ def test_a_server_that_dies_loses_nothing() -> None:
 
 
 def test_no_more_is_asked_than_the_consumer_can_store() -> None:
-    with ChatServer(lambda body: completion("fine")) as server:
+    third = threading.Event()
+
+    def answer(body: dict[str, Any]) -> Any:
+        if said(body) == "c":
+            third.set()
+        return completion("fine")
+
+    with ChatServer(answer) as server:
         replies = sampler(server.url, concurrency=1).answer(prompts(*"abcdefgh"), PARAMS, [0] * 8)
         next(replies)
+        assert not third.wait(0.3)
+        next(replies)
+        assert third.wait(30)
         replies.close()  # type: ignore[attr-defined]
-        assert len(server.bodies) <= 2
+
+
+def test_an_error_does_not_wait_for_retries() -> None:
+    busy = threading.Event()
+
+    def answer(body: dict[str, Any]) -> Any:
+        if said(body) == "busy":
+            busy.set()
+            return 503, "wait"
+        assert busy.wait(30)
+        return 401, "no"
+
+    with ChatServer(answer) as server:
+        endpoint = EndpointSampler([server.url], "student", concurrency=2, first_wait=3600.0)
+        with pytest.raises(SamplerError, match="status 401"):
+            ask(endpoint, "busy", "bad")
+        assert sorted(said(b) for b in server.bodies) == ["bad", "busy"]
 
 
 def test_many_prompts_of_few_workers_all_arrive() -> None:

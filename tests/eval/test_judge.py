@@ -193,7 +193,7 @@ def test_what_is_not_there_is_not_asked(bench: Bench, response: str, finish: Any
         ("We choose option C.", "C"),
         ("I choose option C.", None),  # there is an option I
         ("So B, no: C", None),
-        ("C is what I would choose if I had to choose", None),  # not near the end
+        ("C is what we would choose if we had to choose", None),  # not near the end
         ("A triangle, so D", None),
         ("B is wrong, A is right", None),
         ("A triangle it is", None),
@@ -316,6 +316,7 @@ def test_nothing_a_model_says_is_run(bench: Bench, tmp_path: Path, attack: str) 
 def test_mathverse_agreement(bench: Bench, reply: str, score: float) -> None:
     grade = bench.score(ANGLE, r"\boxed{thirty-six degrees}", reply)
     assert (grade.score, grade.extracted, bench.asked) == (score, "thirty-six degrees", 1)
+    assert grade.note == ("equal: says the judge" if score else "different: says the judge")
 
 
 def test_mathverse_agreement_that_cannot_be_read(bench: Bench) -> None:
@@ -338,6 +339,16 @@ def test_another_judge_is_asked_afresh(bench: Bench) -> None:
     other = bench.judge("another")
     assert score_vlmevalkit(MMMU, VAGUE, other).extracted == "A"
     assert other.file != bench.judge().file
+
+
+def test_replies_belong_to_a_model_and_all_it_was_told(bench: Bench) -> None:
+    bench.says = lambda body: completion(f"{body['model']}: {body['messages'][0]['content']}")
+    judge = bench.judge()
+    assert [judge.ask("p"), judge.ask("p", "s"), judge.ask("p")] == ["judge: p", "judge: s", "judge: p"]
+    other = bench.judge("another")
+    other.file.write_text(judge.file.read_text())
+    assert bench.judge("another").ask("p") == "another: p"
+    assert bench.asked == 3
 
 
 def test_a_line_cut_short_by_a_kill_is_asked_again(bench: Bench) -> None:

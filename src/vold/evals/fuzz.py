@@ -14,7 +14,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from vold.evals.scoring import score
 from vold.evals.types import Item
@@ -75,16 +75,20 @@ _PAIRS = (
 _REFERENCES = ("B", "5", "0.5", r"\frac{36}{13}", "(1,2)", "A, C", r"9\pi \mathrm{cm}^{2}", "east", "10%", "x^2+1")
 
 
+Mark: TypeAlias = "Callable[[str, Finish, int], Grade]"
+"""Marks a text, given how it ended and the number of the call."""
+
+
 @dataclass(frozen=True)
 class Target:
-    """Something that marks text: `mark(text, finish, number)`, with the longest a call may take in seconds.
+    """Something that marks text, with the longest a call may take in seconds.
 
     `share` is the part of the time after which it misses texts, so that waiting for the math worker leaves room for
     the others.
     """
 
     name: str
-    mark: Callable[[str, Finish, int], Grade]
+    mark: Mark
     limit: float = PURE_LIMIT_SECONDS
     share: float = 1.0
 
@@ -236,7 +240,7 @@ def _form_target(form: Form, items: Sequence[Item]) -> Target:
     return _target(f"score {form}", mark, form == "math")
 
 
-def _target(name: str, mark: Callable[[str, Finish, int], Grade], asks_worker: bool) -> Target:
+def _target(name: str, mark: Mark, asks_worker: bool) -> Target:
     return Target(name, mark, MATH_LIMIT_SECONDS, MATH_SHARE) if asks_worker else Target(name, mark)
 
 
@@ -291,6 +295,16 @@ def print_report(report: Report) -> None:
     console.print(f"failures: {len(report.failures)}")
 
 
+def conclude(report: Report, file: Path) -> int:
+    """Print a report, write its failures to `file`, one JSON object a line, and return the exit status."""
+    print_report(report)
+    if not report.failures:
+        return 0
+    file.write_text("".join(json.dumps(f) + "\n" for f in report.failures), encoding="utf-8")
+    console.print(f"written to {file}", markup=False)
+    return 1
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m vold.evals.fuzz", description="Hostile text for every grader.")
@@ -299,12 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--failures", type=Path, default=Path("fuzz_failures.jsonl"), help="where failures are written")
     chosen = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(2**31) if chosen.seed is None else chosen.seed
-    report = fuzz(targets(), chosen.seconds, seed)
-    print_report(report)
-    if report.failures:
-        chosen.failures.write_text("".join(json.dumps(f) + "\n" for f in report.failures), encoding="utf-8")
-        console.print(f"written to {chosen.failures}", markup=False)
-    return 1 if report.failures else 0
+    return conclude(fuzz(targets(), chosen.seconds, seed), chosen.failures)
 
 
 if __name__ == "__main__":

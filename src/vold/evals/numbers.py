@@ -45,9 +45,10 @@ _NO_UNIT = {
     "percentage", "points", "or",
 }  # fmt: skip
 _SYMBOLS = {
-    "V", "mV", "kV", "A", "mA", "W", "kW", "MW", "J", "kJ", "MJ", "N", "kN", "Pa", "kPa", "MPa", "GPa", "bar",
-    "atm", "Hz", "kHz", "MHz", "GHz", "Ω", "kΩ", "K", "mol", "C", "F", "H", "T", "eV", "keV", "MeV", "dB",
-    "rpm", "ppm", "nm", "µm", "μm", "ms", "ns", "cal", "kcal", "ha",
+    "V", "mV", "kV", "A", "mA", "μA", "W", "mW", "kW", "MW", "GW", "J", "mJ", "kJ", "MJ", "N", "kN", "Pa",
+    "kPa", "MPa", "GPa", "bar", "atm", "Hz", "kHz", "MHz", "GHz", "Ω", "mΩ", "kΩ", "MΩ", "K", "mol", "C", "F",
+    "μF", "nF", "pF", "H", "mH", "T", "mT", "eV", "keV", "MeV", "dB", "rpm", "ppm", "nm", "μm", "ms", "μs",
+    "ns", "cal", "kcal", "ha",
 }  # fmt: skip
 
 
@@ -145,7 +146,7 @@ def _bare(text: str) -> str:
     for _ in range(3):
         text = _WRAPPER.sub(r" \1 ", text)
     text = _LAYOUT.sub(" ", _DEGREES.sub(" degrees ", text)).replace("{,}", ",").replace(r"\%", "%")
-    text = text.replace(r"\Omega", "Ω").replace(r"\mu", "μ")
+    text = text.replace(r"\Omega", "Ω").replace(r"\mu", "μ").replace("µ", "μ")
     text = _SUPERSCRIPTS.sub(lambda run: "^" + unicodedata.normalize("NFKC", run[0]).replace("−", "-"), text)
     text = _VULGAR.sub(lambda one: " " + unicodedata.normalize("NFKC", one[0]).replace("⁄", "/"), text)
     text = " ".join(text.split())

@@ -48,9 +48,11 @@ LEAST_DECIMALS = 2
 
 MAX_ANSWER_CHARS = 2000
 
-_COLON = r"answers?[ \t]*(?:>|\*\*|__)?[ \t]*[:\uff1a]"
-_BEFORE_IS = r"\b(?:the|my|our|final|correct)[ \t]+|^[ \t*_>]{0,8}"
-_IS = rf"(?:{_BEFORE_IS})answers?[ \t]+(?:is|are|would[ \t]+be)\b[ \t]*[:\uff1a]?"
+# Blanks are counted, so that a search through a long text stays linear.
+_GAP, _SPACE = r"[ \t]{0,4}", r"[ \t]{1,4}"
+_COLON = rf"answers?{_GAP}(?:>|\*\*|__)?{_GAP}[:\uff1a]"
+_BEFORE_IS = rf"\b(?:the|my|our|final|correct){_SPACE}|^[ \t*_>]{{0,8}}"
+_IS = rf"(?:{_BEFORE_IS})answers?{_SPACE}(?:is|are|would{_SPACE}be)\b{_GAP}[:\uff1a]?"
 _MARKER = re.compile(rf"\b{_COLON}|{_IS}", re.IGNORECASE | re.MULTILINE)
 _EMPHASIS = re.compile(r"(?<![\w)])\*\*(?=\S)([^*\n]{1,500})(?<=\S)\*\*(?![\w(])")
 _MARKUP = " \t\r*_`$"
