@@ -92,6 +92,9 @@ class Grade:
 class ScoreRequest:
     """What a teacher is asked: log-probs of `response_ids` after `prompt_ids`. There is no image field, on purpose.
 
+    `candidate_ids`, where given, are k further ids for every response position whose log-probs are wanted too (the
+    student's top k, say). `top_k` above 0 asks for the teacher's own k likeliest ids at every position.
+
     Example:
         >>> ScoreRequest(prompt_ids=(1, 2), response_ids=(5, 2)).response_ids
         (5, 2)
@@ -99,11 +102,16 @@ class ScoreRequest:
 
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]
+    candidate_ids: tuple[tuple[int, ...], ...] | None = None
+    top_k: int = 0
 
 
 @dataclass(frozen=True)
 class TokenScores:
     """A teacher's answer: `logp` (nats) of each response token, same length as the response.
+
+    `candidate_logp` [response, k] answers `candidate_ids`; `top_ids` and `top_logp` [response, top_k], likeliest
+    first, answer `top_k`. None where it was not asked for.
 
     Example:
         >>> TokenScores(logp=(-0.3, -0.01)).logp[0]
@@ -111,6 +119,9 @@ class TokenScores:
     """
 
     logp: tuple[float, ...]
+    candidate_logp: tuple[tuple[float, ...], ...] | None = None
+    top_ids: tuple[tuple[int, ...], ...] | None = None
+    top_logp: tuple[tuple[float, ...], ...] | None = None
 
 
 @dataclass(frozen=True)
