@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vold.config import Recipe
 from vold.errors import ConfigError
-from vold.evals.answering import answer_by_endpoint, answer_in_process, is_complete
+from vold.evals.answering import answer_by_endpoint, answer_in_process, is_complete, mark
 from vold.evals.compare import compare_answers
 from vold.evals.derived import mmmu_pro_overall
 from vold.evals.endpoint import EndpointSampler
@@ -53,10 +53,10 @@ def evaluate(recipe: Recipe) -> dict[str, Any]:
             file = target / f"{found.name}.jsonl"
             stamp = {"hash": found.hash, "protocol": dict(found.protocol)}
             _start_afresh_if(target / f"{found.name}.protocol.json", stamp, [file])
-            if is_complete(file, found, config.samples):
-                continue
             label = f"eval {name} {found.name}"
-            if config.endpoint is not None:
+            if is_complete(file, found, config.samples):
+                pass
+            elif config.endpoint is not None:
                 endpoint = EndpointSampler.from_config(config.endpoint)
                 answer_by_endpoint(
                     endpoint, found, config, file, label=label, seed=recipe.run.seed, images=_images(found)
@@ -72,6 +72,7 @@ def evaluate(recipe: Recipe) -> dict[str, Any]:
                     seed_of=lambda start: seed_of(recipe.run.seed, "eval", start),
                     images=_images(found),
                 )
+            mark(found, file, label=label, threads=config.judge.concurrency if config.judge is not None else 1)
     return _results(recipe, directory, models, sets)
 
 

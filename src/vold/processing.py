@@ -150,7 +150,7 @@ def _content(message: Message) -> str | list[dict[str, str]]:
     parts: list[dict[str, str]] = []
     for i, piece in enumerate(pieces):
         parts += [{"type": "image"}] if i else []
-        parts += [{"type": "text", "text": piece.strip()}] if piece.strip() else []
+        parts += [{"type": "text", "text": piece}] if piece.strip() else []
     return parts
 
 

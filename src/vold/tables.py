@@ -31,6 +31,11 @@ def print_results(results: dict[str, Any]) -> None:
             for label, d in by_set[name].get("derived", {}).items():
                 figure = f"{100 * d['value']:.1f} [{100 * d['low']:.1f}, {100 * d['high']:.1f}]"
                 console.print(f"{name}, {model}: {label.replace('_', ' ')} {figure} (n={d['n']:,})")
+    for name in next(iter(stages.values())):
+        for model, by_set in stages.items():
+            if failed := by_set[name].get("judge_failed"):
+                lost = f"the judge's reply to {failed:,} answers could not be used; they score 0"
+                console.print(f"{name}, {model}: {lost}")
     for name, about in known.items():
         if about.get("bad_rows") or about.get("bad_golds"):
             bad = (

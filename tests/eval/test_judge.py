@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,10 @@ from chat_server import ChatServer, completion, said
 from vold.config import Endpoint
 from vold.errors import SamplerError
 from vold.evals.endpoint import EndpointSampler
-from vold.evals.judge import JUDGE_FAILED, NO_ANSWER, Judge, infer_option, judge_prompt, score_vlmevalkit
+from vold.evals.judge import NO_ANSWER, Judge, infer_option, judge_prompt, score_vlmevalkit
 from vold.evals.types import Form, Item
 from vold.graders import outcome
+from vold.graders.outcome import JUDGE_FAILED
 from vold.types import Grade
 
 if TYPE_CHECKING:
@@ -317,6 +319,12 @@ def test_mathverse_agreement(bench: Bench, reply: str, score: float) -> None:
     grade = bench.score(ANGLE, r"\boxed{thirty-six degrees}", reply)
     assert (grade.score, grade.extracted, bench.asked) == (score, "thirty-six degrees", 1)
     assert grade.note == ("equal: says the judge" if score else "different: says the judge")
+
+
+def test_a_question_in_the_picture_is_told_to_the_judge_in_words(bench: Bench) -> None:
+    of = dataclasses.replace(ANGLE, question="", for_judge="Find angle 1 of the figure.")
+    bench.score(of, r"\boxed{thirty-six degrees}", "1")
+    assert "Find angle 1 of the figure." in said(bench.server.bodies[-1])
 
 
 def test_mathverse_agreement_that_cannot_be_read(bench: Bench) -> None:

@@ -24,6 +24,7 @@ def row(name: str, score: float, sample: int = 0, **more: Any) -> dict[str, Any]
         "score": float(score),
         "outcome": "right" if score else "wrong",
         "extracted": str(score),
+        "note": "",
         "tokens": 10,
         "cluster": name,
         "tags": {},

@@ -264,7 +264,7 @@ def recipe(home: Path, model: Server, judge: Server | None = None) -> str:
     }
     if judge is not None:
         spec["protocol"] = "vlmevalkit"
-        evaluation["judge"] = {"urls": [judge.url], "model": "judge"}
+        evaluation["judge"] = {"urls": [judge.url], "model": "judge", "concurrency": 1}
     raw = {"run": {"dir": str(home / "run")}, "student": {"path": "none"}, "eval": evaluation}
     (home / "r.yaml").write_text(yaml.safe_dump(raw))
     return str(home / "r.yaml")
@@ -314,3 +314,37 @@ def test_a_dead_judge_loses_nothing(
     shown = results["sets"]["mathvista"]["published"]
     assert {p["protocol"] for p in shown} == {"vlmevalkit"}
     assert 61.9 in {p["value"] for p in shown}
+
+
+def test_a_judge_that_dies_costs_no_answer(
+    serve: Callable[[Answer], Server], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counted = [0]
+
+    def dies(_body: dict[str, Any], _headers: dict[str, str]) -> tuple[int, Any]:
+        counted[0] += 1
+        return completion("14") if counted[0] <= 3 else (401, "the key has expired")
+
+    model, judge = serve(lambda _b, _h: completion("It must be fourteen.")), serve(dies)
+    file = recipe(tmp_path, model, judge)
+    assert main(["eval", file]) == 2
+    assert "the judge" in capsys.readouterr().err
+    stored = read_jsonl(tmp_path / "run" / "eval" / "served" / "mathvista.jsonl")
+    assert len(stored) == 12
+    assert all(r["response"] == "It must be fourteen." and "score" not in r for r in stored)
+    before, judge.answer = (len(model.requests), len(judge.requests)), lambda _b, _h: completion("14")
+    assert main(["eval", file]) == 0
+    # Both answers to an item make one and the same request, and three of six were judged before.
+    assert (len(model.requests), len(judge.requests)) == (before[0], before[1] + 3)
+    results = json.loads((tmp_path / "run" / "eval" / "results.json").read_text())
+    assert sum(results["stages"]["served"]["mathvista"]["outcomes"].values()) == 12
+
+
+def test_replies_of_a_judge_that_cannot_be_used_are_counted(
+    serve: Callable[[Answer], Server], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, judge = serve(lambda _b, _h: completion("It must be fourteen.")), serve(lambda _b, _h: completion(""))
+    assert main(["eval", recipe(tmp_path, model, judge)]) == 0
+    results = json.loads((tmp_path / "run" / "eval" / "results.json").read_text())
+    assert results["stages"]["served"]["mathvista"]["judge_failed"] == 12
+    assert "the judge's reply to 12 answers could not be used" in capsys.readouterr().out

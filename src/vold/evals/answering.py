@@ -1,15 +1,19 @@
-"""Answer the questions of a set with a model in this process or behind an endpoint, and store every answer."""
+"""Answer the questions of a set with a model in this process or behind an endpoint, and store every answer.
+
+An answer that a judge has to mark is stored before it is marked: a judge that fails costs no answer.
+"""
 
 from __future__ import annotations
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from vold.graders import outcome
 from vold.progress import Bar
 from vold.rundir import append_jsonl, keep_rows, read_jsonl
 from vold.samplers.inprocess import InProcessSampler
-from vold.types import SamplingParams
+from vold.types import Grade, SamplingParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +29,28 @@ if TYPE_CHECKING:
 def is_complete(file: Path, questions: QuestionSet, samples: int) -> bool:
     """Whether every answer of a set is stored."""
     return len(read_jsonl(file)) >= len(questions.questions) * samples
+
+
+def mark(found: QuestionSet, file: Path, *, label: str, threads: int) -> None:
+    """Mark the stored answers that are not marked yet, `threads` at a time, and put the file in order.
+
+    Raises:
+        SamplerError: the judge fails. Every answer stays, and so does what the judge has said so far.
+    """
+    rows = read_jsonl(file)
+    pending = [i for i, row in enumerate(rows) if "score" not in row]
+    if not pending:
+        return
+    questions = {q.id: q for q in found.questions}
+    with ThreadPoolExecutor(threads) as pool, Bar(f"{label}: marking", len(rows), len(rows) - len(pending)) as bar:
+        marked = pool.map(lambda i: _marked(questions[rows[i]["id"]], rows[i]), pending)
+        try:
+            for i, row in zip(pending, marked, strict=True):
+                rows[i] = row
+                bar.advance(1)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    keep_rows(file, rows)
 
 
 def answer_in_process(
@@ -67,7 +93,7 @@ def answer_in_process(
                         new.append(_row(question, sample, text, completion.finish, len(completion.ids), images))
                     else:
                         new.append(_unasked(question, sample, prompts[i], context, images))
-            append_jsonl(file, new)
+            append_jsonl(file, [_ready(found, part[k // n], row) for k, row in enumerate(new)])
             bar.advance(len(part))
 
 
@@ -89,12 +115,13 @@ def answer_by_endpoint(
     wanted = [(q, s) for q in found.questions for s in range(n) if (q.id, s) not in have]
     params = SamplingParams(config.sampling.max_new_tokens, config.sampling.temperature, seed)
     with Bar(label, len(found.questions) * n, len(rows)) as bar:
-        for reply in endpoint.answer([q.messages for q, _ in wanted], params, [s for _, s in wanted]):
+        replies = endpoint.answer([q.messages for q, _ in wanted], params, [s for _, s in wanted], pixels=found.pixels)
+        for reply in replies:
             question, sample = wanted[reply.index]
             row = _row(question, sample, reply.text, reply.finish, reply.tokens, images)
             if reply.error:
-                row["note"], row["outcome"] = f"not answered: {reply.error}", "unparsed"
-            append_jsonl(file, [row])
+                row["error"] = f"not answered: {reply.error}"
+            append_jsonl(file, [_ready(found, question, row)])
             bar.advance(1)
     place = {q.id: i for i, q in enumerate(found.questions)}
     keep_rows(file, sorted(read_jsonl(file), key=lambda r: (place[r["id"]], r["sample"])))
@@ -103,21 +130,15 @@ def answer_by_endpoint(
 def _row(
     question: Question, sample: int, text: str, finish: Finish, tokens: int, images: Callable[[Question], list[str]]
 ) -> dict[str, Any]:
-    grade = question.grade(text, finish)
+    """An answer that is not marked yet."""
     return {
         "id": question.id,
         "sample": sample,
         "prompt": question.messages[-1].text,
         "images": images(question),
         "response": text,
-        "extracted": grade.extracted,
-        "reference": question.reference,
-        "score": grade.score,
-        "note": grade.note,
-        "outcome": outcome(grade, finish),
+        "finish": finish,
         "tokens": tokens,
-        "cluster": question.cluster,
-        "tags": dict(question.tags),
     }
 
 
@@ -125,8 +146,34 @@ def _unasked(
     question: Question, sample: int, prompt: Prompt, context: int, images: Callable[[Question], list[str]]
 ) -> dict[str, Any]:
     row = _row(question, sample, "", "length", 0, images)
-    row["note"] = f"truncated: the prompt has {len(prompt.ids)} tokens, the context {context}; it was not asked"
+    row["error"] = f"truncated: the prompt has {len(prompt.ids)} tokens, the context {context}; it was not asked"
     return row
+
+
+def _ready(found: QuestionSet, question: Question, row: dict[str, Any]) -> dict[str, Any]:
+    """What to store: the marked answer, or the answer as it is where a judge is to mark it."""
+    return row if found.protocol["judge"] is not None else _marked(question, row)
+
+
+def _marked(question: Question, row: dict[str, Any]) -> dict[str, Any]:
+    finish: Finish = row["finish"]
+    error = row.get("error")
+    grade = question.grade(row["response"], finish) if error is None else Grade(0.0, None, error)
+    return {
+        "id": row["id"],
+        "sample": row["sample"],
+        "prompt": row["prompt"],
+        "images": row["images"],
+        "response": row["response"],
+        "extracted": grade.extracted,
+        "reference": question.reference,
+        "score": grade.score,
+        "note": grade.note,
+        "outcome": outcome(grade, finish),
+        "tokens": row["tokens"],
+        "cluster": question.cluster,
+        "tags": dict(question.tags),
+    }
 
 
 @contextlib.contextmanager

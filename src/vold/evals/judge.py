@@ -33,7 +33,7 @@ from vold.evals.prompting import build_messages, split_options
 from vold.evals.scoring import compare, find_answer, read_letters
 from vold.graders.choice import LETTERS
 from vold.graders.extract import THINK_OPEN, after_thinking
-from vold.graders.outcome import DIFFERENT, EQUAL, TRUNCATED, UNCLOSED, UNREADABLE
+from vold.graders.outcome import DIFFERENT, EQUAL, JUDGE_FAILED, TRUNCATED, UNCLOSED, UNREADABLE
 from vold.rundir import append_jsonl, keep_rows, read_jsonl
 from vold.types import Grade, Message, SamplingParams
 
@@ -43,9 +43,6 @@ if TYPE_CHECKING:
     from vold.config import Endpoint
     from vold.evals.types import Item
     from vold.types import Finish
-
-JUDGE_FAILED = f"{UNREADABLE}: judge_failed"
-"""Start of the note where the judge's reply could not be used."""
 
 NO_ANSWER = f"{UNREADABLE}: the judge finds no answer"
 
@@ -245,7 +242,8 @@ def _by_judge(item: Item, response: str, text: str, judge: Judge) -> Grade:
 
 def _agree(item: Item, extracted: str, judge: Judge) -> Grade:
     """MathVerse's second step: the judge compares the extracted answer with the gold."""
-    prompt = _fill("mathverse_score", question=item.question, answer=item.answer, extracted=extracted)
+    question = item.for_judge or item.question
+    prompt = _fill("mathverse_score", question=question, answer=item.answer, extracted=extracted)
     reply = _cleaned(judge.ask(prompt), lines=True)
     verdicts = [reply] if reply in ("0", "1") else _JUDGEMENT.findall(reply)
     if not verdicts:

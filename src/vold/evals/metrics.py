@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vold.evals.derived import derived
 from vold.graders.extract import squeeze
+from vold.graders.outcome import JUDGE_FAILED
 from vold.stats import clustered_stderr, pass_at_k, t_interval, wilson_interval
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def summarise(rows: Sequence[Row], *, benchmark: str) -> dict[str, Any]:
         "k": k,
         "clusters": len(set(clusters)),
         "outcomes": dict(Counter(r["outcome"] for r in rows)),
+        "judge_failed": sum(r["note"].startswith(JUDGE_FAILED) for r in rows),
         "mean_tokens": _mean([r["tokens"] for r in rows]),
         "by": _by_tag(items),
         "derived": derived(benchmark, items),

@@ -26,7 +26,8 @@ class Item:
     `question` and `options` keep their `<image 1>` markers (one spelling, numbered from 1 by column); `images` are in
     column order, so marker n is `images[n - 1]`. `answer` is the option letter for `choice`, letters joined by ", " for
     `letters`, plain text otherwise. `precision` counts decimals of a `float`. `query` is a prompt that the row itself
-    carries (MathVista). `cluster` is shared by items that are not independent of each other.
+    carries (MathVista). `for_judge` is the question in words where `question` leaves it to the picture (MathVerse).
+    `cluster` is shared by items that are not independent of each other.
 
     Example:
         >>> Item("mathvision", "7", "How many?", ("A. 1", "B. 2"), (), "B", "choice", cluster="7").tags
@@ -44,6 +45,7 @@ class Item:
     precision: int | None = None
     unit: str | None = None
     query: str | None = None
+    for_judge: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
 

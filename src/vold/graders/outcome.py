@@ -19,6 +19,8 @@ TRUNCATED = "truncated"
 UNCLOSED = "unclosed thinking block"
 NO_BOX = r"no \boxed{}"
 UNREADABLE = "unreadable"
+JUDGE_FAILED = f"{UNREADABLE}: judge_failed"
+"""The judge's reply could not be used: not the model's fault, so it is counted on its own as well."""
 TIME_OUT = "grader time-out"
 CRASH = "grader crash"
 

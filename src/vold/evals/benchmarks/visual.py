@@ -184,6 +184,7 @@ def mathverse(name: str, row: Row) -> Item:
         "choice" if choice else "math",
         cluster=text_cell(row, "problem_index"),
         query=str(row.values["query_cot"]) if row.values.get("query_cot") else None,
+        for_judge=str(row.values["question_for_eval"]) if row.values.get("question_for_eval") else None,
         tags=found,
     )
 
