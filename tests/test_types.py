@@ -65,7 +65,8 @@ def test_defaults_are_not_shared_between_values() -> None:
 
 
 def test_a_teacher_can_not_be_handed_an_image() -> None:
-    assert {f.name for f in dataclasses.fields(ScoreRequest)} == {"prompt_ids", "response_ids"}
+    fields = {f.name for f in dataclasses.fields(ScoreRequest)}
+    assert fields == {"prompt_ids", "response_ids", "candidate_ids", "top_k"}
 
 
 def test_what_is_not_a_value_is_a_protocol() -> None:
