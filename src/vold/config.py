@@ -80,7 +80,37 @@ class JsonlTasksSpec(Section):
     """Read only so many rows; all of them if absent."""
 
 
-TasksSpec = Annotated[DigitTasksSpec | JsonlTasksSpec, Field(discriminator="kind")]
+class SceneTasksSpec(Section):
+    """Problems over pictures of coloured shapes, from the package easy-vqa (`vold.smollm2.scenes`)."""
+
+    kind: Literal["scenes"]
+    """Selects this source."""
+    split: Literal["train", "select", "test"]
+    """Splits share no problem and no picture."""
+    form: Literal["text", "image"] = "text"
+    """Pictures described, or shown."""
+    size: int = Field(gt=0)
+    """How many problems."""
+    seed: int = 0
+    """Which problems."""
+
+
+class GymTasksSpec(Section):
+    """Problems that the package reasoning-gym generates."""
+
+    kind: Literal["gym"]
+    """Selects this source."""
+    name: str
+    """The generator, such as `chain_sum`."""
+    size: int = Field(gt=0)
+    """How many problems."""
+    seed: int = 0
+    """Which problems."""
+    config: dict[str, int | float | str | bool] = {}
+    """The generator's own settings."""
+
+
+TasksSpec = Annotated[DigitTasksSpec | JsonlTasksSpec | SceneTasksSpec | GymTasksSpec, Field(discriminator="kind")]
 
 
 class Sampling(Section):

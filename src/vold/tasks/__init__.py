@@ -7,23 +7,30 @@ from typing import TYPE_CHECKING
 from vold.demo.world import DigitTasks
 from vold.errors import DataError, UngradableReference
 from vold.graders import check_reference
+from vold.smollm2.scenes import SceneTasks
+from vold.tasks.gym import GymTasks
 from vold.tasks.jsonl import JsonlTasks
 
 if TYPE_CHECKING:
-    from vold.config import DigitTasksSpec, JsonlTasksSpec
-    from vold.types import Task
+    from vold.config import DigitTasksSpec, GymTasksSpec, JsonlTasksSpec, SceneTasksSpec
+    from vold.types import Task, TaskSource
 
 
-def open_tasks(spec: DigitTasksSpec | JsonlTasksSpec) -> list[Task]:
+def open_tasks(spec: DigitTasksSpec | JsonlTasksSpec | SceneTasksSpec | GymTasksSpec) -> list[Task]:
     """All tasks of a source, every reference checked against its own grader.
 
     Raises:
+        ConfigError: a package that the source needs is missing.
         DataError: the source is empty, or a row cannot be used.
         UngradableReference: a reference that its grader marks as wrong.
     """
-    source: DigitTasks | JsonlTasks
+    source: TaskSource
     if spec.kind == "digits":
         source, name = DigitTasks(spec.split, spec.form, spec.size, spec.seed), f"digits/{spec.split}"
+    elif spec.kind == "scenes":
+        source, name = SceneTasks(spec.split, spec.form, spec.size, spec.seed), f"scenes/{spec.split}"
+    elif spec.kind == "gym":
+        source, name = GymTasks(spec.name, spec.size, spec.seed, spec.config), f"gym/{spec.name}"
     else:
         source, name = JsonlTasks(spec.path, grader=spec.grader, limit=spec.limit), str(spec.path)
     tasks = [source[i] for i in range(len(source))]
