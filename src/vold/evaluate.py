@@ -42,8 +42,8 @@ def evaluate(recipe: Recipe) -> dict[str, Any]:
     config = recipe.eval
     if config is None:
         raise ConfigError("this recipe has no `eval` section", where="eval")
+    sets = open_sets(config, recipe.run.dir / "eval")  # first: a mistake in them must not claim the directory
     directory = open_stage(recipe, "eval")
-    sets = open_sets(config, directory)
     models = stage_models(recipe) if config.endpoint is None else {config.endpoint.model: "endpoint"}
     for name, path in models.items():
         target = directory / name

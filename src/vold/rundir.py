@@ -128,6 +128,7 @@ def open_stage(recipe: Recipe, stage: str) -> Path:
     """The directory of one stage of a run, with the recipe and versions beside it.
 
     Started again with other settings of the same stage, a run is refused: its two halves would not belong together.
+    An evaluation may gain or lose whole task sets and benchmarks.
 
     Raises:
         ConfigError: the directory holds this stage of a different recipe.
@@ -138,17 +139,31 @@ def open_stage(recipe: Recipe, stage: str) -> Path:
     stamp = directory / "settings.json"
     if stamp.exists() and stamp.read_text() != mine:
         old, new = json.loads(stamp.read_text()), json.loads(mine)
-        changed = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
-        raise ConfigError(
-            f"this run directory already holds `{stage}` with other settings",
-            where=str(directory),
-            got=", ".join(f"{k}: {old.get(k)} before, {new.get(k)} now" for k in changed[:3]),
-            fix="use another run.dir, or delete that directory to start it afresh",
+        both = _sets(old) & _sets(new)
+        changed = sorted(
+            k for k in {*old, *new} if old.get(k) != new.get(k) and (_set_of(k) is None or _set_of(k) in both)
         )
+        if changed:
+            raise ConfigError(
+                f"this run directory already holds `{stage}` with other settings",
+                where=str(directory),
+                got=", ".join(f"{k}: {old.get(k)} before, {new.get(k)} now" for k in changed[:3]),
+                fix="use another run.dir, or delete that directory to start it afresh",
+            )
     write_text(stamp, mine)
     write_text(recipe.run.dir / "recipe.yaml", dump_recipe(recipe))
     write_json(recipe.run.dir / "versions.json", versions())
     return directory
+
+
+def _set_of(key: str) -> tuple[str, ...] | None:
+    """The task set or benchmark of `vold eval` that a flat key belongs to."""
+    parts = tuple(key.split("."))
+    return parts[:3] if parts[:2] in (("eval", "tasks"), ("eval", "benchmarks")) else None
+
+
+def _sets(flat: dict[str, Any]) -> set[tuple[str, ...]]:
+    return {found for key in flat if (found := _set_of(key)) is not None}
 
 
 def _fingerprint(recipe: Recipe, stage: str) -> dict[str, Any]:

@@ -135,6 +135,23 @@ def test_another_protocol_is_refused_with_every_field_named_unless_forced(
     assert "forced although the protocols differ" in capsys.readouterr().out
 
 
+def test_a_mistake_in_a_set_claims_no_directory_and_sets_may_come_and_go(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, where = ROOT / "recipes" / "eval-mini" / "data", f"run.dir={tmp_path / 'run'}"
+    assert main(["eval", str(recipe), where, "eval.benchmarks={math500: {path: nowhere}}"]) == 2
+    assert not (tmp_path / "run").exists()
+    one = f"math500: {{path: {data / 'math500.jsonl'}}}"
+    assert main(["eval", str(recipe), where, f"eval.benchmarks={{{one}}}"]) == 0
+    before = answers_of(tmp_path / "run")
+    two = f"gsm8k: {{path: {data / 'gsm8k.jsonl'}}}"
+    assert main(["eval", str(recipe), where, f"eval.benchmarks={{{one}, {two}}}"]) == 0
+    assert before.items() < answers_of(tmp_path / "run").items()
+    capsys.readouterr()
+    assert main(["eval", str(recipe), where, f"eval.benchmarks={{{one.replace('}', ', limit: 2}')}}}"]) == 2
+    assert "eval.benchmarks.math500.limit" in capsys.readouterr().err
+
+
 def test_other_data_is_another_protocol(
     recipe: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
