@@ -13,10 +13,14 @@ from vold.losses import (
     full_forward_kl,
     full_reverse_kl,
     importance_surrogate,
+    inside_band,
+    jensen_shannon,
     k1,
     k2,
     k3,
     nll,
+    sequence_log_ratio,
+    stopped_reverse_kl,
 )
 
 if TYPE_CHECKING:
@@ -214,3 +218,100 @@ def test_shapes_that_would_broadcast_are_refused() -> None:
         importance_surrogate(f64(-1.0, -1.0), f64(-1.0, -1.0), f64(1.0))
     with pytest.raises(ValueError, match="teacher_logits"):
         full_reverse_kl(torch.zeros(2, 3), torch.zeros(1, 3))
+
+
+# -- GSPO, MiMo, GKD and candidates -----------------------------------------------------------------------------------
+
+
+def test_the_sequence_ratio_is_the_geometric_mean_and_its_gradient_that_of_the_mean() -> None:
+    """Log ratios 1, 3 of one response and 5 of another: means 2 and 5. d/dlogp of the mean over a response of
+    exp(mean) is exp(mean) / length."""
+    logp = f64(0.0, 1.0, 2.0).requires_grad_()
+    sequence = torch.tensor([7, 4, 7])
+    ratio = sequence_log_ratio(logp, f64(-1.0, -4.0, -1.0), sequence)
+    close(ratio.detach(), [2.0, 5.0, 2.0])
+    value = (ratio.exp() / f64(2.0, 1.0, 2.0)).sum()
+    (gradient,) = torch.autograd.grad(value, logp)
+    close(gradient, [math.exp(2) / 2, math.exp(5), math.exp(2) / 2])
+
+
+def test_the_sequence_ratio_does_not_reach_the_behaviour_nor_other_responses() -> None:
+    logp, behaviour = f64(0.0, 0.0).requires_grad_(), f64(-1.0, math.nan).requires_grad_()
+    ratio = sequence_log_ratio(logp, behaviour, torch.tensor([0, 1]))
+    ratio[0].backward()
+    assert behaviour.grad is None
+    assert logp.grad is not None and logp.grad.tolist() == [1.0, 0.0]
+    assert len(sequence_log_ratio(f64(), f64(), torch.tensor([], dtype=torch.int64))) == 0
+
+
+def test_the_band_holds_ratios_between_its_bounds() -> None:
+    log_ratio = f64(0.49, 0.5, 1.0, 2.0, 2.01).log()
+    log_ratio[1], log_ratio[3] = math.log(0.5), math.log(2.0)
+    assert inside_band(log_ratio, 0.499, 2.001).tolist() == [False, True, True, True, False]
+    assert inside_band(f64(0.0), 1.0, 1.0).tolist() == [True]
+
+
+def jsd_by_hand(p: list[float], q: list[float], beta: float) -> float:
+    """beta KL(q‖m) + (1 - beta) KL(p‖m) with m = beta q + (1 - beta) p; q is the teacher."""
+    m = [beta * b + (1 - beta) * a for a, b in zip(p, q, strict=True)]
+    first = sum(b * math.log(b / c) for b, c in zip(q, m, strict=True))
+    return beta * first + (1 - beta) * sum(a * math.log(a / c) for a, c in zip(p, m, strict=True))
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.5, 0.75])
+def test_the_jensen_shannon_divergence_of_gkd(beta: float) -> None:
+    student, teacher = f64(*STUDENT).log()[None] + 3, f64(*TEACHER).log()[None]
+    close(jensen_shannon(student, teacher, beta), [jsd_by_hand(STUDENT, TEACHER, beta)])
+
+
+def test_half_and_half_of_two_coins() -> None:
+    # fair coin and (1/4, 3/4): m = (3/8, 5/8)
+    want = 0.5 * (0.25 * math.log(2 / 3) + 0.75 * math.log(6 / 5)) + 0.5 * (
+        0.5 * math.log(4 / 3) + 0.5 * math.log(4 / 5)
+    )
+    close(jensen_shannon(f64(0.5, 0.5).log()[None], f64(0.25, 0.75).log()[None], 0.5), [want])
+
+
+def test_the_ends_of_beta_are_forward_and_reverse_kl() -> None:
+    student, teacher = f64(*STUDENT).log()[None], f64(*TEACHER).log()[None]
+    assert torch.equal(jensen_shannon(student, teacher, 0), full_forward_kl(student, teacher))
+    assert torch.equal(jensen_shannon(student, teacher, 1), full_reverse_kl(student, teacher))
+    near = jensen_shannon(student, teacher, 1e-6) / 1e-6
+    torch.testing.assert_close(near, full_forward_kl(student, teacher), rtol=1e-5, atol=0)
+
+
+def test_the_jensen_shannon_gradient_reaches_the_student_alone() -> None:
+    """d/dz_j = (1 - beta) p_j (ln(p_j / m_j) - Σ p ln(p / m)): the terms of dm cancel, since Σ_v dm_v = 0."""
+    beta = 0.3
+    student, teacher = f64(*STUDENT).log().requires_grad_(), f64(*TEACHER).log().requires_grad_()
+    jensen_shannon(student, teacher, beta).backward()
+    assert teacher.grad is None
+    m = [beta * b + (1 - beta) * a for a, b in zip(STUDENT, TEACHER, strict=True)]
+    mean = sum(a * math.log(a / c) for a, c in zip(STUDENT, m, strict=True))
+    exact = [(1 - beta) * a * (math.log(a / c) - mean) for a, c in zip(STUDENT, m, strict=True)]
+    assert student.grad is not None
+    close(student.grad, exact)
+
+
+def test_stopped_reverse_kl_over_everything_has_the_exact_gradient() -> None:
+    logits, teacher = f64(*STUDENT).log().requires_grad_(), f64(*TEACHER).log()
+    exact = sum(a * math.log(a / b) for a, b in zip(STUDENT, TEACHER, strict=True))
+    value = stopped_reverse_kl(logits.log_softmax(-1), teacher)
+    close(value.detach()[None], [exact])
+    (gradient,) = torch.autograd.grad(value, logits)
+    close(gradient, [a * (math.log(a / b) - exact) for a, b in zip(STUDENT, TEACHER, strict=True)])
+
+
+def test_stopped_reverse_kl_over_some_candidates() -> None:
+    """Over the first two of five: Σ_k p_k g_k, and d/dz_j = p_j g_j [j in K] - p_j Σ_K p_k g_k. A plain derivative adds
+    p_j [j in K] - p_j P(K), which is there even where the models agree."""
+    logits, teacher = f64(*STUDENT).log().requires_grad_(), f64(*TEACHER).log()
+    value = stopped_reverse_kl(logits.log_softmax(-1)[:2], teacher[:2])
+    gaps = [math.log(a / b) if j < 2 else 0.0 for j, (a, b) in enumerate(zip(STUDENT, TEACHER, strict=True))]
+    part = sum(p * g for p, g in zip(STUDENT, gaps, strict=True))
+    close(value.detach()[None], [part])
+    (gradient,) = torch.autograd.grad(value, logits)
+    close(gradient, [p * g - p * part for p, g in zip(STUDENT, gaps, strict=True)])
+    agreed = f64(*STUDENT).log().requires_grad_()
+    (zero,) = torch.autograd.grad(stopped_reverse_kl(agreed.log_softmax(-1)[:2], f64(*STUDENT).log()[:2]), agreed)
+    close(zero, [0.0] * 5)

@@ -83,6 +83,124 @@ def teacher_log_ratio(teacher_logp: Sequence[float], behaviour_logp: Sequence[fl
     return [t - b for t, b in zip(teacher_logp, behaviour_logp, strict=True)]
 
 
+def future_sums(
+    rewards: Sequence[float],
+    action_mask: Sequence[int],
+    *,
+    discount: float = 1.0,
+    from_next: bool = False,
+    length_normalised: bool = False,
+) -> list[float]:
+    """Discounted sums over a token's own future, F_t = Σ_{u ≥ t} discount^(u - t) R_u, over action tokens alone.
+
+    MiniLLM (arXiv 2306.08543) credits a token with what follows: `from_next` leaves out R_t itself, whose expectation
+    its full-vocabulary term computes exactly (then F_t = Σ_{u > t} discount^(u - t - 1) R_u), and `length_normalised`
+    divides by the number of addends. Thinking Machines' optional form is the discounted sum that starts at t.
+
+    Args:
+        rewards: [response] R_t in nats; values on other tokens are not read.
+        action_mask: [response] 1 on the model's own tokens.
+        discount: in [0, 1]; 0 gives R_t back.
+        from_next: start at the next action token.
+        length_normalised: divide by the number of addends, if any.
+
+    Raises:
+        ValueError: lengths differ.
+
+    Example:
+        >>> future_sums([1.0, 9.0, 2.0], [1, 0, 1])
+        [3.0, 0.0, 2.0]
+    """
+    out = [0.0] * len(rewards)
+    after, count = 0.0, 0
+    for t, (reward, action) in reversed(list(enumerate(zip(rewards, action_mask, strict=True)))):
+        if not action:
+            continue
+        here = reward + discount * after
+        value, addends = (after, count) if from_next else (here, count + 1)
+        out[t] = value / addends if length_normalised and addends else value
+        after, count = here, count + 1
+    return out
+
+
+def action_runs(action_mask: Sequence[int]) -> list[range]:
+    """The steps of a response: maximal runs of the model's own tokens. m tool calls leave m + 1 of them.
+
+    Example:
+        >>> action_runs([1, 1, 0, 1])
+        [range(0, 2), range(3, 4)]
+    """
+    runs: list[range] = []
+    for t, action in enumerate(action_mask):
+        if action and runs and runs[-1].stop == t:
+            runs[-1] = range(runs[-1].start, t + 1)
+        elif action:
+            runs.append(range(t, t + 1))
+    return runs
+
+
+def step_weights(
+    behaviour_logp: Sequence[float],
+    teacher_logp: Sequence[float],
+    action_mask: Sequence[int],
+    *,
+    eps: float = 1e-6,
+    delta: float = 0.2,
+) -> list[float]:
+    """SOD's weight of every token (arXiv 2605.07725, Eq. 6 and 7), 0 on tokens that are not the model's own.
+
+    d_k is the mean of |log π_old - log π_T| over step k. The paper's running product telescopes to
+    w_k = min((d_1 + eps) / (d_k + eps), 1 + delta), with w_1 = 1: a step on which student and teacher differ more than
+    on the first one counts less.
+
+    Args:
+        behaviour_logp: [response] log-probs at the time of sampling.
+        teacher_logp: [response] the teacher's; a token without a finite one is left out of its step's mean.
+        action_mask: [response] 1 on the model's own tokens.
+        eps: keeps the quotient finite.
+        delta: how far above 1 a weight may go.
+
+    Raises:
+        ValueError: lengths differ.
+    """
+    gaps = [abs(b - t) for b, t in zip(behaviour_logp, teacher_logp, strict=True)]
+    out = [0.0] * len(gaps)
+    first: float | None = None
+    for run in action_runs(action_mask):
+        known = [gaps[t] for t in run if math.isfinite(gaps[t])]
+        weight = 1.0
+        if known:
+            drift = math.fsum(known) / len(known)
+            weight = 1.0 if first is None else min((first + eps) / (drift + eps), 1 + delta)
+            first = drift if first is None else first
+        for t in run:
+            out[t] = weight
+    return out
+
+
+def overlong_penalty(length: int, max_length: int, buffer: int, factor: float = 1.0) -> float:
+    """DAPO's soft length penalty (arXiv 2503.14476, Eq. 13), in [-factor, 0].
+
+    0 up to max_length - buffer tokens, then falling linearly to -factor at max_length, and -factor beyond it.
+
+    Example:
+        >>> overlong_penalty(90, 100, 20)
+        -0.5
+    """
+    over = length - (max_length - buffer)
+    return -factor * min(1.0, max(0.0, over / buffer))
+
+
+def tool_reward(reward: float, tool_calls: int, *, per_call: float = 0.1, ceiling: float = -0.6) -> float:
+    """SOD's bonus for trying tools: a negative reward rises by `per_call` for every call, never above `ceiling`.
+
+    Example:
+        >>> tool_reward(-1.0, 2), tool_reward(-1.0, 9), tool_reward(1.0, 2)
+        (-0.8, -0.6, 1.0)
+    """
+    return min(ceiling, reward + per_call * tool_calls) if reward < 0 else reward
+
+
 def mask_weights(mask: Mask, scores: Sequence[float], groups: Sequence[int]) -> list[float]:
     """M of every rollout; see `vold.slots.Mask`.
 
@@ -98,6 +216,8 @@ def mask_weights(mask: Mask, scores: Sequence[float], groups: Sequence[int]) -> 
         return [float(s) for s in scores]
     if mask == "failed":
         return [1.0 - s for s in scores]
+    if mask == "zero_score":
+        return [float(s == 0) for s in scores]
     best: dict[int, float] = {}
     for score, group in zip(scores, groups, strict=True):
         best[group] = max(score, best.get(group, 0.0))

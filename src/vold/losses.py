@@ -15,6 +15,7 @@ Which estimator may be back-propagated (method.md section 0), for tokens sampled
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -93,6 +94,43 @@ def k3(student_logp: Tensor, teacher_logp: Tensor) -> Tensor:
     return gap.neg().expm1() + gap
 
 
+def sequence_log_ratio(logp: Tensor, behaviour_logp: Tensor, sequence: Tensor) -> Tensor:
+    """GSPO's log ratio of a whole response, (1/|y|) Σ_t (log π_θ - log π_old), given to each of its tokens.
+
+    The value is the mean, detached; the gradient is that of the token's own log-prob. Averaged over the tokens of a
+    response, as `sequence_mean` does, that is the gradient of the mean (GSPO-token, arXiv 2507.18071).
+
+    Args:
+        logp: [tokens] student log-probs, with gradient.
+        behaviour_logp: [tokens] log-probs at the time of sampling.
+        sequence: [tokens] the number of the response each token belongs to; all of its tokens must be here.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    _same_shape(logp=logp, behaviour_logp=behaviour_logp, sequence=sequence)
+    own = logp.detach()
+    _, place, lengths = sequence.unique(return_inverse=True, return_counts=True)
+    means = own.new_zeros(len(lengths)).index_add(0, place, own - behaviour_logp.detach()) / lengths
+    ratio: Tensor = logp + (means[place] - own)
+    return ratio
+
+
+def inside_band(log_ratio: Tensor, low: float, high: float) -> Tensor:
+    """MiMo's rule for tokens on which trainer and sampler disagree: true where low ≤ π_θ/μ_θ ≤ high (Eq. 9).
+
+    Args:
+        log_ratio: [...] log π_θ - log μ_θ.
+        low: smallest ratio that still teaches.
+        high: largest ratio that still teaches.
+
+    Returns:
+        [...] bool.
+    """
+    ratio = log_ratio.detach().exp()
+    return (ratio >= low) & (ratio <= high)
+
+
 def full_reverse_kl(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """KL(student‖teacher) over the whole vocabulary, exact value and gradient.
 
@@ -119,6 +157,47 @@ def full_forward_kl(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     _same_shape(student_logits=student_logits, teacher_logits=teacher_logits)
     student, teacher = student_logits.log_softmax(-1), teacher_logits.detach().log_softmax(-1)
     return (teacher.exp() * (teacher - student)).sum(-1)
+
+
+def jensen_shannon(student_logits: Tensor, teacher_logits: Tensor, beta: float) -> Tensor:
+    """GKD's generalised divergence β KL(T‖m) + (1 - β) KL(S‖m) with m = β T + (1 - β) S (arXiv 2306.13649, Eq. 1).
+
+    The formula is 0 at both ends. As in TRL, β = 0 stands for KL(T‖S) and β = 1 for KL(S‖T), the limits of the
+    formula divided by β and by 1 - β.
+
+    Args, shapes and errors: as `full_reverse_kl`; `beta` in [0, 1].
+    """
+    if beta == 0:
+        return full_forward_kl(student_logits, teacher_logits)
+    if beta == 1:
+        return full_reverse_kl(student_logits, teacher_logits)
+    _same_shape(student_logits=student_logits, teacher_logits=teacher_logits)
+    student, teacher = student_logits.log_softmax(-1), teacher_logits.detach().log_softmax(-1)
+    mixture = (student + math.log(1 - beta)).logaddexp(teacher + math.log(beta))
+    from_teacher = (teacher.exp() * (teacher - mixture)).sum(-1)
+    return beta * from_teacher + (1 - beta) * (student.exp() * (student - mixture)).sum(-1)
+
+
+def stopped_reverse_kl(student_logp: Tensor, teacher_logp: Tensor) -> Tensor:
+    """Reverse KL over K candidates as they are: value Σ_k π_θ(k) g_k, gradient Σ_k sg[π_θ(k) g_k] ∇log π_θ(k), with
+    the gap g_k = log π_θ(k) - log π_T(k).
+
+    Plain differentiation adds Σ_k ∇π_θ(k), which drives probability out of the K candidates whatever the teacher says.
+    Over the whole vocabulary that addend is 0, and this is the gradient of KL(student‖teacher).
+
+    Args:
+        student_logp: [..., k] log-probs, normalised over the vocabulary, with gradient.
+        teacher_logp: [..., k] the teacher's at the same ids.
+
+    Returns:
+        [...] nats; may be negative, since neither side sums to 1.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    gap = k1(student_logp, teacher_logp).detach()
+    weighed = student_logp.detach().exp() * gap
+    return (weighed * (1 + student_logp - student_logp.detach())).sum(-1)
 
 
 def _same_shape(**tensors: Tensor) -> None:
