@@ -53,7 +53,7 @@ def rollouts_of(policy: Policy, config: Distill, scores: Sequence[float]) -> tup
 
 def finished(rollouts: list[Rollout], prompts: list[Prompt], objective: Objective) -> list[Rollout]:
     done = consult(rollouts, Recording(), [p.ids for p in prompts], objective)
-    return [dataclasses.replace(r, advantage=a) for r, a in zip(done, credit(objective, done, 0), strict=True)]
+    return credit(objective, done, 0)
 
 
 MIXED = (1.0, 0.0, 0.0, 0.0, 1.0, 1.0)
@@ -133,7 +133,7 @@ def test_an_update_follows_the_gradient_of_the_loss_written_out_in_full(token_bu
         lambda *_: seen.update({n: p.grad.clone() for n, p in policy.trainable() if p.grad is not None})
     )
     config = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"max_grad_norm": 1e9})})
-    row = update(policy, optimizer, done, prompts, config, 0, [True] * 6)
+    row = update(policy, optimizer, done, prompts, config, 0, None, [p.ids for p in prompts])
     assert row["loss"] == pytest.approx(loss.item(), rel=1e-4)
     assert {n for n in seen if seen[n].abs().sum() > 0} == {n for n in expected if expected[n].abs().sum() > 0}
     for name, gradient in expected.items():
@@ -146,7 +146,9 @@ def test_a_step_in_which_all_pass_leaves_the_weights_alone(tmp_path: Path) -> No
     rollouts, prompts = rollouts_of(policy, config, (1.0,) * 6)
     done = finished(rollouts, prompts, config.objective)
     before = [p.clone() for _, p in policy.trainable()]
-    row = update(policy, build_optimizer(policy, config.optimizer), done, prompts, config, 0, [True] * 6)
+    row = update(
+        policy, build_optimizer(policy, config.optimizer), done, prompts, config, 0, None, [p.ids for p in prompts]
+    )
     assert row["trained_tokens"] == 0
     assert all(torch.equal(b, p) for b, (_, p) in zip(before, policy.trainable(), strict=True))
 
@@ -160,7 +162,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights(tmp_path: Path) -> N
     done[1] = dataclasses.replace(done[1], teacher=worst)
     before = [p.clone() for _, p in policy.trainable()]
     with pytest.raises(TrainingError, match="not finite"):
-        update(policy, build_optimizer(policy, config.optimizer), done, prompts, config, 7, [True] * 6)
+        update(
+            policy, build_optimizer(policy, config.optimizer), done, prompts, config, 7, None, [p.ids for p in prompts]
+        )
     assert all(torch.equal(b, p) for b, (_, p) in zip(before, policy.trainable(), strict=True))
 
 
@@ -198,9 +202,8 @@ def test_grpo_alone_raises_the_reward_of_a_task_the_student_can_do(tmp_path: Pat
     for step in range(40):
         made = sample(policy, InProcessSampler(policy), tasks, prompts, config, seed=step)
         graded = [dataclasses.replace(r, grade=Grade(float(len(r.completion.ids) < 9), None, "")) for r in made]
-        advantages = credit(config.objective, graded, step)
-        done = [dataclasses.replace(r, advantage=a) for r, a in zip(graded, advantages, strict=True)]
-        update(policy, optimizer, done, prompts, config.model_copy(update={"steps": 40}), step, [False] * len(done))
+        done = credit(config.objective, graded, step)
+        update(policy, optimizer, done, prompts, config.model_copy(update={"steps": 40}), step, None, [None] * 6)
         rewards.append(sum(r.grade.score for r in done) / len(done))
     assert sum(rewards[:3]) / 3 < 0.4
     assert sum(rewards[-5:]) / 5 > 0.8
@@ -214,11 +217,12 @@ def test_tasks_without_a_text_view_do_not_dilute_the_teacher(tmp_path: Path) -> 
     assert [r.teacher is not None for r in both] == [True] * 3 + [False] * 3
     only = both[:3]
     losses = []
-    for part, teachable in ((both, [True] * 3 + [False] * 3), (only, [True] * 3)):
+    for part in (both, only):
         fresh = tiny.student()
-        done = [dataclasses.replace(r, advantage=(0.0,) * len(r.completion.ids)) for r in part]
+        done = credit(config.objective, part, 0)
+        asks = [prompts[0].ids, None]
         losses.append(
-            update(fresh, build_optimizer(fresh, config.optimizer), done, prompts, config, 0, teachable)["loss"]
+            update(fresh, build_optimizer(fresh, config.optimizer), done, prompts, config, 0, None, asks)["loss"]
         )
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     assert losses[0] > 0
@@ -269,8 +273,6 @@ def test_flattened_tool_tokens_take_no_part(tmp_path: Path) -> None:
     for r in rollouts:
         c = r.completion
         masked.append(dataclasses.replace(r, completion=Completion(c.ids, c.logps, (0, *c.action_mask[1:]), c.finish)))
-    done = [
-        dataclasses.replace(r, advantage=a) for r, a in zip(masked, credit(config.objective, masked, 0), strict=True)
-    ]
-    row = update(policy, build_optimizer(policy, config.optimizer), done, prompts, config, 0, [False] * 6)
+    done = credit(config.objective, masked, 0)
+    row = update(policy, build_optimizer(policy, config.optimizer), done, prompts, config, 0, None, [None, None])
     assert row["trained_tokens"] == sum(len(r.completion.ids) - 1 for r in rollouts[:3])

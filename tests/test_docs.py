@@ -12,6 +12,7 @@ import re
 import shlex
 import types
 import typing
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from test_architecture import FILES, LAYERS
-from vold import config, objective, slots
+from vold import config
 from vold.cli import VERBS
 from vold.config import Recipe, load_recipe
+from vold.methods import knobs
 from vold.objective import PRESETS, Objective
 from vold.study import Study
 from vold.tasks.jsonl import Row
@@ -40,12 +42,32 @@ pages = pytest.mark.parametrize("page", PAGES)
 
 def presets_table() -> str:
     """Every preset and what stands in each slot."""
-    names = [n for n in Objective.model_fields if n != "method"]
+    names = [n for n in Objective.model_fields if n not in ("method", "reading")]
     lines = [f"| `method` | {' | '.join(f'`{n}`' for n in names)} |", "|---" * (len(names) + 1) + "|"]
-    for method, parts in PRESETS.items():
+    for method, preset in PRESETS.items():
+        parts = preset.parts
         cells = ["<br>".join(f"{k} {_value(v)}" for k, v in parts[n].items()) if n in parts else "-" for n in names]
         lines.append(f"| `{method}` | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def knobs_table() -> str:
+    """Every method along the axes of the algebra."""
+    columns = {method: knobs(Objective.model_validate({"method": method})) for method in PRESETS}
+    rows = [f"| | {' | '.join(f'`{m}`' for m in columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for knob in next(iter(columns.values())):
+        rows.append(f"| {knob} | {' | '.join(c[knob] for c in columns.values())} |")
+    return "\n".join(rows)
+
+
+def readings_table() -> str:
+    """Sources, how faithful each preset is, and its other readings."""
+    rows = ["| `method` | source | fidelity | other readings |", "|---|---|---|---|"]
+    for method, preset in PRESETS.items():
+        fidelity = preset.fidelity + (f": {preset.missing}" if preset.missing else "")
+        readings = "<br>".join(f"`{name}`: {reading.about}" for name, reading in preset.readings.items()) or "-"
+        rows.append(f"| `{method}` | {preset.source} | {fidelity} | {readings} |")
+    return "\n".join(rows)
 
 
 def layers_picture() -> str:
@@ -68,7 +90,7 @@ def keys_tables() -> str:
         ("optimizer", config.Optimizer),
         ("objective", Objective),
     ]
-    shared += [(f"objective.{n}", _models(i.annotation)[0]) for n, i in Objective.model_fields.items() if n != "method"]
+    shared += _nested("objective", Objective)
     out = []
     for name, model in [*sections, *shared]:
         out += [f"### `{name}`", "", "| key | type | default | meaning |", "|---|---|---|---|"]
@@ -80,7 +102,15 @@ def keys_tables() -> str:
     return "\n".join(out).rstrip()
 
 
+def _nested(name: str, model: type[BaseModel]) -> list[tuple[str, type[BaseModel]]]:
+    """Sections inside a section, each before those inside itself."""
+    inner = [(f"{name}.{n}", m) for n, info in model.model_fields.items() for m in _models(info.annotation)]
+    return [part for n, m in inner for part in ((n, m), *_nested(n, m))]
+
+
 def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"({', '.join(f'{k} {_value(v)}' for k, v in value.items())})"
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -99,8 +129,8 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 def _type(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if annotation in (slots.Mask, slots.Aggregate, objective.Method) or origin is typing.Literal:
-        return ", ".join(f"`{a}`" for a in typing.get_args(annotation))
+    if origin is typing.Literal:
+        return ", ".join(f"`{a}`" for a in arguments)
     if origin is typing.Annotated:
         return _type(arguments[0])
     if origin in (types.UnionType, typing.Union):
@@ -116,20 +146,21 @@ def _type(annotation: Any) -> str:
     return {"Path": "path", "str": "text", "int": "integer", "float": "number"}.get(name, name)
 
 
-WRITTEN = {
-    "docs/method.md": ("presets", presets_table),
-    "docs/architecture.md": ("layers", layers_picture),
-    "docs/reference.md": ("recipe keys", keys_tables),
-}
+WRITTEN = (
+    ("docs/method.md", "presets", presets_table),
+    ("docs/method.md", "knobs", knobs_table),
+    ("docs/method.md", "readings", readings_table),
+    ("docs/architecture.md", "layers", layers_picture),
+    ("docs/reference.md", "recipe keys", keys_tables),
+)
 
 
 def marks(name: str) -> tuple[str, str]:
     return tuple(f"<!-- {edge}: {name}, written by tests/test_docs.py -->" for edge in ("begin", "end"))  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("page", WRITTEN)
-def test_parts_written_from_code_are_up_to_date(page: str) -> None:
-    name, make = WRITTEN[page]
+@pytest.mark.parametrize(("page", "name", "make"), WRITTEN, ids=lambda v: v if isinstance(v, str) else "")
+def test_parts_written_from_code_are_up_to_date(page: str, name: str, make: Callable[[], str]) -> None:
     begin, end = marks(name)
     assert f"{begin}\n\n{make()}\n\n{end}" in PAGES[page].read_text(), "run: python tests/test_docs.py"
 
@@ -300,7 +331,7 @@ def test_the_texts_speak_of_runs_and_not_of_sittings() -> None:
 
 def write_parts() -> None:
     """Write the parts made from code into their pages."""
-    for page, (name, make) in WRITTEN.items():
+    for page, name, make in WRITTEN:
         begin, end = marks(name)
         text = PAGES[page].read_text()
         head, _, rest = text.partition(begin)

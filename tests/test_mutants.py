@@ -24,7 +24,9 @@ pytestmark = [
 ]
 
 SOURCE = Path(__file__).parents[1] / "src" / "vold"
-TESTS = ("test_losses.py", "test_advantages.py", "test_objective.py")
+TESTS = ("test_losses.py", "test_advantages.py", "test_margin.py", "test_prefix.py", "test_objective.py",
+         "test_credit.py", "test_presets.py")  # fmt: skip
+MODULES = ("__init__", "errors", "types", "losses", "advantages", "functions", "margin", "parts", "prefix", "slots")
 FAILED = 1
 """pytest's exit status for failed tests. Others (a mutant that does not even import) do not count as noticed."""
 
@@ -42,7 +44,7 @@ for name in json.loads(sys.argv[1]):
         os.dup2(log, 1), os.dup2(log, 2)
         sys.path.insert(0, os.path.abspath("src"))
         import vold.objective
-        assert vold.objective.__file__ == os.path.abspath("src/vold/objective.py")
+        assert vold.objective.__file__ == os.path.abspath("src/vold/objective/__init__.py")
         code = pytest.main(["-xq", "-c", os.devnull, "--rootdir=.", "--assert=plain", "-pno:cacheprovider", "tests"])
         sys.stdout.flush()
         os._exit(int(code))
@@ -55,8 +57,9 @@ def prepare(directory: Path, mutant: Mutant | None) -> None:
     """A copy of the modules under test and their tests; with the mutant, if its text is there exactly once."""
     package = directory / "src" / "vold"
     package.mkdir(parents=True)
-    for name in ("__init__", "errors", "types", "losses", "advantages", "slots", "objective"):
+    for name in MODULES:
         shutil.copy(SOURCE / f"{name}.py", package)
+    shutil.copytree(SOURCE / "objective", package / "objective", ignore=shutil.ignore_patterns("__pycache__"))
     (directory / "tests").mkdir()
     for name in TESTS:
         shutil.copy(Path(__file__).with_name(name), directory / "tests")

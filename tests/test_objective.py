@@ -21,7 +21,6 @@ from vold.objective import (
     averages,
     credit,
     needs_teacher,
-    teacher_weights,
     token_counts,
     total,
 )
@@ -52,16 +51,20 @@ def rollout(
 def streams_of(objective: Objective, rollouts: list[Rollout], step: int = 0, shift: float = 0.0) -> Streams:
     """What a loop would hand over; the student's log-probs are the behaviour's plus `shift`."""
     columns: list[list[float]] = [[] for _ in range(6)]
-    advantages, weights = credit(objective, rollouts, step), teacher_weights(objective, rollouts)
-    for i, (r, advantage, weight) in enumerate(zip(rollouts, advantages, weights, strict=True)):
+    for i, r in enumerate(credit(objective, rollouts, step)):
+        assert r.advantage is not None and r.teacher_weight is not None
         actions = [t for t, a in enumerate(r.completion.action_mask) if a]
         for t in actions:
             teacher = NAN if r.teacher is None else r.teacher.logp[t]
-            row = (r.completion.logps[t], advantage[t], teacher, weight, i, len(actions))
+            row = (r.completion.logps[t], r.advantage[t], teacher, r.teacher_weight[t], i, len(actions))
             for column, value in zip(columns, row, strict=True):
                 column.append(value)
     flat = [torch.tensor(c, dtype=torch.float64) for c in columns]
     return Streams((flat[0] + shift).requires_grad_(), *flat)
+
+
+def advantages(objective: Objective, rollouts: list[Rollout], step: int = 0, **more: Any) -> list[tuple[float, ...]]:
+    return [r.advantage or () for r in credit(objective, rollouts, step, **more)]
 
 
 def run(objective: Objective, rollouts: list[Rollout], step: int = 0, shift: float = 0.0) -> tuple[float, Any, Any]:
@@ -124,7 +127,7 @@ def test_a_key_beside_the_method_changes_that_key_alone() -> None:
     base = make("vold").model_dump()
     base["teacher_loss"]["coefficient"], base["surrogate"]["clip_high"] = 0.5, 0.2
     assert o.model_dump() == base
-    assert PRESETS["vold"]["teacher_loss"]["coefficient"] == 0.1
+    assert PRESETS["vold"].parts["teacher_loss"]["coefficient"] == 0.1
 
 
 @pytest.mark.parametrize("method", [*PRESETS])
@@ -165,26 +168,29 @@ def test_unknown_keys_and_methods_are_validation_errors(over: dict[str, Any]) ->
 
 
 def test_the_teacher_is_asked_about_failed_rollouts_only() -> None:
-    scores, groups = [1.0, 0.0, 0.5, 0.0], [0, 0, 1, 1]
-    assert needs_teacher(make("vold"), scores, groups) == [False, True, True, True]
-    assert needs_teacher(make("grpo"), scores, groups) == [False] * 4
-    assert needs_teacher(make("kdrl"), scores, groups) == [True] * 4
+    rows = [rollout(s, [-1], group=g) for s, g in ((1.0, 0), (0.0, 0), (0.5, 1), (0.0, 1))]
+    assert needs_teacher(make("vold"), rows) == [False, True, True, True]
+    assert needs_teacher(make("grpo"), rows) == [False] * 4
+    assert needs_teacher(make("kdrl"), rows) == [True] * 4
     passed = make("opd", teacher_advantage={"mask": "passed"})
-    assert needs_teacher(passed, scores, groups) == [True, False, True, False]
+    assert needs_teacher(passed, rows) == [True, False, True, False]
     unsolved = make("vold", teacher_loss={"mask": "group_failed"})
-    assert needs_teacher(unsolved, [1.0, 0.0, 0.0, 0.0], groups) == [False, False, True, True]
+    rows = [rollout(s, [-1], group=g) for s, g in ((1.0, 0), (0.0, 0), (0.0, 1), (0.0, 1))]
+    assert needs_teacher(unsolved, rows) == [False, False, True, True]
+    zero = make("hypereyes")
+    assert needs_teacher(zero, [rollout(s, [-1]) for s in (1.0, 0.5, 0.0)]) == [False, False, True]
 
 
 def test_a_rollout_without_teacher_scores_has_no_teacher_weight() -> None:
     rows = [rollout(0, [-1], [-2]), rollout(0, [-1]), rollout(0.25, [-1], [-2])]
-    assert teacher_weights(make("vold"), rows) == [1.0, 0.0, 0.75]
-    assert teacher_weights(make("opd"), rows) == [0.0] * 3
+    assert [r.teacher_weight for r in credit(make("vold"), rows, 0)] == [(1.0,), (0.0,), (0.75,)]
+    assert [r.teacher_weight for r in credit(make("opd"), rows, 0)] == [(0.0,)] * 3
 
 
 def test_credit_adds_outcome_and_teacher_on_the_models_own_tokens() -> None:
     o = make("vold", outcome={"weight": 2.0}, teacher_advantage={"coefficient": 0.5, "mask": "failed"})
     rows = [rollout(1, [-1, -1], [NAN, NAN]), rollout(0, [-1, -9, -1], [-2, NAN, -4], mask=[1, 0, 1])]
-    got = credit(o, rows, 0)
+    got = advantages(o, rows)
     assert got[0] == approx((2 * A, 2 * A))
     assert got[1] == approx((-2 * A - 0.5, 0.0, -2 * A - 1.5))
 
@@ -192,22 +198,22 @@ def test_credit_adds_outcome_and_teacher_on_the_models_own_tokens() -> None:
 def test_credit_of_opd_is_the_teachers_log_ratio_and_anneals() -> None:
     o = make("opd", teacher_advantage={"coefficient": 1.0, "final_coefficient": 0.25, "anneal_per_step": 0.5})
     rows = [rollout(0, [-1, -3], [-2, -1]), rollout(1, [-1])]
-    assert credit(o, rows, 0) == [(-1.0, 2.0), (0.0,)]
-    assert credit(o, rows, 1) == [(-0.5, 1.0), (0.0,)]
-    assert credit(o, rows, 9) == [(-0.25, 0.5), (0.0,)]
+    assert advantages(o, rows, 0) == [(-1.0, 2.0), (0.0,)]
+    assert advantages(o, rows, 1) == [(-0.5, 1.0), (0.0,)]
+    assert advantages(o, rows, 9) == [(-0.25, 0.5), (0.0,)]
 
 
 def test_a_graded_score_weighs_the_teachers_advantage() -> None:
     o = make("opd", teacher_advantage={"mask": "failed"})
-    assert credit(o, [rollout(0.75, [-1], [-3])], 0) == [(-0.5,)]
+    assert advantages(o, [rollout(0.75, [-1], [-3])]) == [(-0.5,)]
 
 
 def test_credit_knows_three_ways_to_compare_a_group() -> None:
     rows = [rollout(s, [-1]) for s in (1, 0, 0, 0)]
-    assert credit(make("grpo", outcome={"eps": 0.5}), rows, 0)[0] == approx((0.75,))  # sample std is 1/2
-    assert credit(make("grpo", outcome={"normalise": "none"}), rows, 0)[0] == approx((0.75,))
-    assert credit(make("grpo", outcome={"normalise": "leave_one_out"}), rows, 0)[0] == approx((1.0,))
-    assert credit(make("grpo", outcome={"eps": 1.0}), rows, 0)[0] == approx((0.5,))
+    assert advantages(make("grpo", outcome={"eps": 0.5}), rows)[0] == approx((0.75,))  # sample std is 1/2
+    assert advantages(make("grpo", outcome={"normalise": "none"}), rows)[0] == approx((0.75,))
+    assert advantages(make("grpo", outcome={"normalise": "leave_one_out"}), rows)[0] == approx((1.0,))
+    assert advantages(make("grpo", outcome={"eps": 1.0}), rows)[0] == approx((0.5,))
 
 
 def test_teacher_scores_of_another_length_are_refused() -> None:
@@ -360,7 +366,7 @@ def test_the_gradient_does_not_depend_on_the_cut_into_micro_batches(
     parts, pieces = 0.0, torch.zeros_like(gradient)
     for batch in range(4):
         on = batch_of == batch
-        cut = {f.name: getattr(whole, f.name).detach()[on] for f in dataclasses.fields(Streams)}
+        cut = {n: value.detach()[on] for n, value in vars(whole).items() if value is not None}
         cut["logp"].requires_grad_()
         part, found = total(objective, Streams(**cut), denominators, 3)
         parts += part.item()
@@ -482,7 +488,8 @@ class World:
                 mine, theirs = self.logps(self.student, ids).tolist(), self.logps(self.teacher, ids).tolist()
             scores = [float(row[2] == 2) for row in ids.tolist()]
             groups = [i // 5 for i in range(40)]
-            wanted = needs_teacher(objective, scores, groups)
+            asked = [rollout(scores[i], mine[i], group=groups[i]) for i in range(40)]
+            wanted = needs_teacher(objective, asked)
             rollouts = [
                 rollout(scores[i], mine[i], theirs[i] if wanted[i] else None, group=groups[i]) for i in range(40)
             ]

@@ -61,7 +61,7 @@ def make_run(root: Path) -> Path:
         row = {"step": step, "loss": 0.1, "grad_norm": 0.5, "trained_tokens": 32, "entropy": 0.3, **describe(rollouts)}
         append_jsonl(root / "distill" / "metrics.jsonl", [row])
         if step in (0, 2, 3):
-            store(root / "distill" / "rollouts" / f"step-{step:06d}.jsonl", rollouts, [0, 1], tasks, policy)
+            store(root / "distill" / "rollouts" / f"step-{step:06d}.jsonl", rollouts, tasks, policy)
     for stage in ("sft", "distill"):
         (root / stage / "final").mkdir()
     for model, rights in (("base", 2), ("vold", 6)):

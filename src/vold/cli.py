@@ -27,6 +27,7 @@ Move reasoning from a text-only teacher LLM into a vision-language student.
   vold show RUN          a run in the terminal, and its report.html
   vold demo              all of it on the demo world, on a CPU, nothing to download
   vold study STUDY       arms x seeds with a verdict on each claim
+  vold methods [METHOD]  the published methods, and what one of them expands to
 
 Any key of a recipe can be overridden: vold sft recipes/demo.yaml sft.steps=50 run.dir=runs/short
 Every verb goes on where it stopped when it is started again with the same recipe.
@@ -40,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     parser.add_argument("verb", choices=sorted(VERBS), metavar="VERB", help=", ".join(VERBS))
-    parser.add_argument("target", nargs="?", help="a recipe; a run directory for `show` and `compare`; a study file")
+    parser.add_argument(
+        "target", nargs="?", help="a recipe; a run directory for `show` and `compare`; a study file; a method"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="recipe keys to override")
     return parser
 
@@ -51,10 +54,10 @@ def main(argv: list[str] | None = None) -> int:
     if args.verb == "demo":
         overrides = [args.target, *args.overrides] if args.target else args.overrides
         target = "recipes/demo.yaml"
-    elif args.target is None:
+    elif args.target is None and args.verb != "methods":
         _parser().error(f"`vold {args.verb}` needs a {'run directory' if args.verb in ('show', 'compare') else 'file'}")
     else:
-        target, overrides = args.target, args.overrides
+        target, overrides = args.target or "", args.overrides
     try:
         VERBS[args.verb](target, overrides)
     except VoldError as error:
@@ -148,6 +151,12 @@ def _show(target: str, overrides: list[str]) -> None:
     show(target, overrides)
 
 
+def _methods(target: str, overrides: list[str]) -> None:
+    from vold.methods import methods
+
+    methods(target or None, overrides)
+
+
 def _demo(target: str, overrides: list[str]) -> None:
     from vold.demo.pipeline import demo
 
@@ -177,6 +186,7 @@ VERBS: dict[str, Callable[[str, list[str]], None]] = {
     "show": _show,
     "demo": _demo,
     "study": _study,
+    "methods": _methods,
 }
 
 if __name__ == "__main__":

@@ -297,6 +297,8 @@ class Recipe(Section):
             users.append("distill")
         if users and self.teacher is None:
             raise ValueError(f"{' and '.join(users)} need a teacher: add `teacher: {{path: ...}}`")
+        if self.distill is not None and self.distill.objective.mix is not None and self.traces is None:
+            raise ValueError("distill.objective.mix needs the teacher's traces: add a `traces` section")
         if self.distill is not None and self.distill.sampling.temperature == 0:
             raise ValueError("distill.sampling.temperature must be above 0: greedy rollouts of a group are all equal")
         return self

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,13 @@ import torch
 
 from vold.batching import collate, micro_batches
 from vold.checkpoint import restore_state, save_state
+from vold.divergences import candidates_of, divergence_stream, refuse_without_logits
 from vold.errors import AlignmentError, ConfigError, DataError
 from vold.graders import get_grader, outcome
+from vold.head import token_logprobs
+from vold.mixing import Mixture, adopt, own_prompts
 from vold.models import load_student, load_teacher, resolve, seed_of, sft_result
-from vold.objective import Streams, averages, credit, needs_teacher, teacher_weights, token_counts, total
+from vold.objective import Streams, averages, credit, needs_teacher, token_counts, total
 from vold.optim import apply_update, build_optimizer, check_finite, learning_rate
 from vold.progress import Bar
 from vold.rundir import append_jsonl, keep_rows, new_directory, open_stage, read_jsonl, write_text
@@ -51,6 +55,7 @@ def distill(recipe: Recipe) -> Path:
     config = recipe.distill
     if config is None:
         raise ConfigError("this recipe has no `distill` section", where="distill")
+    config.objective.try_functions()
     directory = open_stage(recipe, "distill")
     final = directory / "final"
     if final.is_dir():
@@ -59,10 +64,13 @@ def distill(recipe: Recipe) -> Path:
     policy.model.train()
     tasks = open_tasks(config.tasks)
     teacher: Teacher | None = None
+    mixture: Mixture | None = None
     teacher_prompts: list[tuple[int, ...] | None] = [None] * len(tasks)
     if config.objective.uses_teacher:
         model = load_teacher(recipe, policy)
         teacher = InProcessTeacher(model, temperature=config.sampling.temperature, token_budget=config.token_budget)
+        refuse_without_logits(config.objective, teacher)
+        mixture = Mixture(recipe, policy, model) if config.objective.mix is not None else None
         teacher_prompts = [model.chat.prompt(t.teacher_messages).ids if t.teacher_messages else None for t in tasks]
         if not any(teacher_prompts):
             raise DataError("no task has a text view, so the teacher can say nothing", where="distill.tasks")
@@ -74,18 +82,29 @@ def distill(recipe: Recipe) -> Path:
     keep_rows(log, [r for r in read_jsonl(log) if r["step"] < start])
     with Bar("distill", config.steps, start) as bar:
         for step in range(start, config.steps):
-            chosen = epoch_indices(len(tasks), config.prompts_per_step, seed_of(recipe.run.seed, "prompts"), step)
+            chosen = epoch_indices(len(tasks), own_prompts(config), seed_of(recipe.run.seed, "prompts"), step)
+            asked = [tasks[i] for i in chosen]
+            shown = [prompts[i] for i in chosen]
+            asks = [teacher_prompts[i] for i in chosen]
             began = time.monotonic()
             seed = seed_of(recipe.run.seed, "rollouts", step)
-            rollouts = sample(policy, sampler, [tasks[i] for i in chosen], [prompts[i] for i in chosen], config, seed)
+            rollouts = sample(policy, sampler, asked, shown, config, seed)
+            if mixture is not None:
+                mixed = mixture.step(config, step, len(chosen))
+                rollouts, asked, shown, asks = rollouts + mixed[0], asked + mixed[1], shown + mixed[2], asks + mixed[3]
             sampled = time.monotonic()
             if teacher is not None:
-                rollouts = consult(rollouts, teacher, [teacher_prompts[i] for i in chosen], config.objective)
-            advantages = credit(config.objective, rollouts, step)
-            rollouts = [dataclasses.replace(r, advantage=a) for r, a in zip(rollouts, advantages, strict=True)]
+                rollouts = adopt(consult(rollouts, teacher, asks, config.objective))
+            rollouts = credit(
+                config.objective,
+                rollouts,
+                step,
+                seed=seed,
+                max_new_tokens=config.sampling.max_new_tokens,
+                pieces=policy.chat.pieces,
+            )
             consulted = time.monotonic()
-            teachable = [teacher_prompts[chosen[r.group]] is not None for r in rollouts]
-            row = update(policy, optimizer, rollouts, [prompts[i] for i in chosen], config, step, teachable)
+            row = update(policy, optimizer, rollouts, shown, config, step, teacher, asks)
             row |= describe(rollouts)
             row |= {
                 "seconds_sample": sampled - began,
@@ -94,7 +113,7 @@ def distill(recipe: Recipe) -> Path:
             }
             append_jsonl(log, [row])
             if step % config.keep_rollouts_every == 0 or step + 1 == config.steps:
-                store(directory / "rollouts" / f"step-{step:06d}.jsonl", rollouts, chosen, tasks, policy)
+                store(directory / "rollouts" / f"step-{step:06d}.jsonl", rollouts, asked, policy)
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
                 save_state(directory, step + 1, policy, optimizer)
             bar.advance(note=f"reward {row['reward']:.2f}")
@@ -107,7 +126,8 @@ def sample(
     policy: Policy, sampler: Sampler, tasks: Sequence[Task], prompts: Sequence[Prompt], config: Distill, seed: int
 ) -> list[Rollout]:
     """`config.rollouts` graded responses to each prompt, groups side by side."""
-    params = SamplingParams(config.sampling.max_new_tokens, config.sampling.temperature, seed)
+    candidates = config.objective.needs.candidates
+    params = SamplingParams(config.sampling.max_new_tokens, config.sampling.temperature, seed, candidates)
     rollouts = []
     for group, (task, prompt, completions) in enumerate(
         zip(tasks, prompts, sampler.generate(prompts, params, config.rollouts), strict=True)
@@ -127,9 +147,12 @@ def consult(
     Raises:
         AlignmentError: the teacher returned another number of scores than there are tokens.
     """
-    wanted = needs_teacher(objective, [r.grade.score for r in rollouts], [r.group for r in rollouts])
+    wanted, needs = needs_teacher(objective, rollouts), objective.needs
     asked = [(i, p) for i, r in enumerate(rollouts) if wanted[i] and (p := prompts[r.group]) is not None]
-    requests = [ScoreRequest(p, rollouts[i].completion.ids) for i, p in asked]
+    requests = [
+        ScoreRequest(p, rollouts[i].completion.ids, candidates_of(rollouts[i], needs.candidates), needs.top_k)
+        for i, p in asked
+    ]
     out = list(rollouts)
     for (i, _), request, scores in zip(asked, requests, teacher.score(requests), strict=True):
         if len(scores.logp) != len(request.response_ids):
@@ -149,20 +172,28 @@ def update(
     prompts: Sequence[Prompt],
     config: Distill,
     step: int,
-    teachable: Sequence[bool],
+    teacher: Teacher | None,
+    asks: Sequence[tuple[int, ...] | None],
 ) -> dict[str, Any]:
-    """One optimizer step on graded rollouts. Returns its metrics.
+    """One optimizer step on credited rollouts. Returns its metrics.
 
-    `teachable` says which rollouts belong to a task with a text view; the others do not dilute the teacher term.
+    `prompts` and `asks` are the student's and the teacher's prompts by group. Rollouts of a task without a text view
+    (None in `asks`) do not dilute the teacher term. The teacher is asked again only for whole distributions.
 
     Rollouts that carry no signal (advantage zero everywhere, no teacher weight) take no part in the forward pass;
     the denominators count them all the same, so the gradient is that of the whole step.
     """
-    objective = config.objective
-    denominators = token_counts(objective, rollouts, teachable=teachable)
-    weights = teacher_weights(objective, rollouts)
+    objective, temperature = config.objective, config.sampling.temperature
+    denominators = token_counts(
+        objective,
+        rollouts,
+        teachable=[asks[r.group] is not None for r in rollouts],
+        max_new_tokens=config.sampling.max_new_tokens,
+    )
     active = [
-        i for i, r in enumerate(rollouts) if any(r.advantage or ()) or (weights[i] != 0 and r.teacher is not None)
+        i
+        for i, r in enumerate(rollouts)
+        if any(r.advantage or ()) or any(r.live_weight or ()) or any(r.teacher_weight or ())
     ]
     lengths = [len(rollouts[i].prompt_ids) + len(rollouts[i].completion.ids) for i in active]
     loss_value, mismatch, sums = 0.0, 0.0, Counter[str]()
@@ -174,8 +205,15 @@ def update(
             [rollouts[i].completion.action_mask for i in part],
             policy.chat.pad_id,
         )
-        logp, entropy, _ = policy.logprobs(batch, temperature=config.sampling.temperature)
-        streams = flatten(rollouts, part, weights, logp)
+        batch = batch.to(policy.model.device)
+        states = policy.states(batch)
+        head = policy.model.get_output_embeddings()
+        logp, entropy, _ = token_logprobs(states, head, batch.targets, banned=policy.banned, temperature=temperature)
+        here = [rollouts[i] for i in part]
+        divergence = divergence_stream(
+            objective, policy, states, here, [asks[r.group] for r in here], teacher, temperature
+        )
+        streams = flatten(rollouts, part, logp, divergence)
         loss, metrics = total(objective, streams, denominators, step)
         check_finite(loss, step=step)
         loss.backward()
@@ -191,17 +229,19 @@ def update(
     return row | averages(sums) | {"trained_tokens": int(sums["trained_tokens"])}
 
 
-def flatten(rollouts: Sequence[Rollout], part: Sequence[int], weights: Sequence[float], logp: torch.Tensor) -> Streams:
+def flatten(
+    rollouts: Sequence[Rollout], part: Sequence[int], logp: torch.Tensor, divergence: torch.Tensor | None = None
+) -> Streams:
     """Per-token values of some rollouts, action tokens only, in the order of `logp`."""
-    behaviour, advantage, teacher, weight, index, length = [], [], [], [], [], []
+    behaviour, advantage, live, teacher, weight, index, length = [], [], [], [], [], [], []
     for i in part:
         r = rollouts[i]
         actions = [t for t, a in enumerate(r.completion.action_mask) if a]
-        scored = r.teacher is not None
         behaviour += [r.completion.logps[t] for t in actions]
         advantage += [r.advantage[t] if r.advantage else 0.0 for t in actions]
         teacher += [r.teacher.logp[t] if r.teacher is not None else float("nan") for t in actions]
-        weight += [weights[i] if scored else 0.0] * len(actions)
+        live += [r.live_weight[t] if r.live_weight else 0.0 for t in actions]
+        weight += [r.teacher_weight[t] if r.teacher_weight else 0.0 for t in actions]
         index += [i] * len(actions)
         length += [len(actions)] * len(actions)
     device = logp.device
@@ -213,11 +253,14 @@ def flatten(rollouts: Sequence[Rollout], part: Sequence[int], weights: Sequence[
         teacher_weight=torch.tensor(weight, device=device),
         sequence_index=torch.tensor(index, device=device),
         sequence_length=torch.tensor(length, device=device),
+        live_weight=torch.tensor(live, device=device) if any(live) else None,
+        divergence=divergence,
     )
 
 
 def describe(rollouts: Sequence[Rollout]) -> dict[str, Any]:
     """What a step's rollouts looked like: reward, outcomes, lengths, and how much the teacher was asked."""
+    rollouts = [r for r in rollouts if r.source == "student"] or rollouts
     scores: dict[int, list[float]] = {}
     for r in rollouts:
         scores.setdefault(r.group, []).append(r.grade.score)
@@ -234,13 +277,11 @@ def describe(rollouts: Sequence[Rollout]) -> dict[str, Any]:
     }
 
 
-def store(
-    file: Path, rollouts: Sequence[Rollout], chosen: Sequence[int], tasks: Sequence[Task], policy: Policy
-) -> None:
-    """Write every rollout of a step with all its token values, for `vold show` and the report."""
+def store(file: Path, rollouts: Sequence[Rollout], tasks: Sequence[Task], policy: Policy) -> None:
+    """Write every rollout of a step with all its token values, for `vold show` and the report. `tasks` are by group."""
     lines = []
     for r in rollouts:
-        task = tasks[chosen[r.group]]
+        task = tasks[r.group]
         c = r.completion
         lines.append(
             json.dumps(
@@ -258,7 +299,14 @@ def store(
                     "logp": list(c.logps),
                     "teacher_logp": None if r.teacher is None else [max(v, -1e9) for v in r.teacher.logp],
                     "advantage": list(r.advantage or ()),
+                    "source": r.source,
+                    "token_values": {k: [_finite(v) for v in values] for k, values in r.token_values.items()},
+                    "rollout_values": {k: _finite(v) for k, v in r.rollout_values.items()},
                 }
             )
         )
     write_text(file, "\n".join(lines) + "\n")
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

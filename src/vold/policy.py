@@ -137,6 +137,16 @@ class Policy:
         See `vold.head.token_logprobs` for units and gradients.
         """
         batch = batch.to(self.model.device)
+        return token_logprobs(
+            self.states(batch),
+            self.model.get_output_embeddings(),
+            batch.targets,
+            banned=self.banned,
+            temperature=temperature,
+        )
+
+    def states(self, batch: Sequences) -> torch.Tensor:
+        """The last hidden states [tokens, width] that predict the selected tokens of a batch on the model's device."""
         output = self.hidden(
             batch.input_ids,
             attention_mask=batch.attention_mask,
@@ -144,10 +154,8 @@ class Policy:
             use_cache=False,
             **batch.vision,
         )
-        hidden = output.last_hidden_state[batch.select]
-        return token_logprobs(
-            hidden, self.model.get_output_embeddings(), batch.targets, banned=self.banned, temperature=temperature
-        )
+        states: torch.Tensor = output.last_hidden_state[batch.select]
+        return states
 
     def save(self, path: Path) -> None:
         """Write weights (safetensors), config, tokenizer and processor; `from_pretrained` reads them back."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 IMAGE_MARKER = "<image>"
 """Where an image stands in a message's text."""
+PIECE_CONTEXT = 8
+"""Tokens before one that can change how it is written: blanks between words, bytes of one character."""
 
 
 class ImageTextProcessor(Qwen2_5_VLProcessor):
@@ -121,6 +123,15 @@ class Chat:
         """The text of response ids without the end token; other special tokens, such as `<think>`, stay."""
         end = self.tokenizer.eos_token_id
         return str(self.tokenizer.decode([i for i in ids if i != end]))
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The text that each id adds to those before it; joined they are the decoded response."""
+        out = []
+        for t in range(len(ids)):
+            before, now = (str(self.tokenizer.decode(list(ids[max(0, t - PIECE_CONTEXT) : end]))) for end in (t, t + 1))
+            same = next((i for i, (a, b) in enumerate(zip(before, now, strict=False)) if a != b), len(before))
+            out.append(now[same:])
+        return out
 
     @property
     def end_id(self) -> int:

@@ -61,7 +61,8 @@ class Completion:
     """One sampled response. `logps` are behaviour log-probs (nats) at the sampling temperature, one per id.
 
     `action_mask` is 1 on tokens the model chose and 0 on tokens put there by a tool. `ids` includes the end token
-    when `finish` is "stop".
+    when `finish` is "stop". `candidate_ids` [response, k], likeliest first, are the k likeliest ids at every position
+    as far as they were asked for; rows of tokens that a tool put there are not read.
 
     Example:
         >>> Completion(ids=(5, 2), logps=(-0.1, -0.2), action_mask=(1, 1), finish="stop").finish
@@ -72,6 +73,7 @@ class Completion:
     logps: tuple[float, ...]
     action_mask: tuple[int, ...]
     finish: Finish
+    candidate_ids: tuple[tuple[int, ...], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,12 @@ class Rollout:
     """A graded response and everything the objective needs to know about it.
 
     `group` numbers the prompt within the step: rollouts of one prompt share it. `teacher` is None where the
-    objective has no use for the teacher's opinion, or the task has no text view. `advantage` is per token, detached.
+    objective has no use for the teacher's opinion, or the task has no text view. `source` says who wrote the response:
+    the student, or the teacher whose traces are mixed in.
+
+    `vold.objective.credit` fills the rest, one number a token: `advantage`; `live_weight`, the factor of a teacher
+    reward that is taken at the time of the update; `teacher_weight`, that of the teacher loss. `token_values` (one
+    number a token) and `rollout_values` hold what these were made of by name: masks, weights, cuts, shifts.
 
     Example:
         >>> c = Completion((5, 2), (-0.1, -0.2), (1, 1), "stop")
@@ -145,11 +152,17 @@ class Rollout:
     grade: Grade
     teacher: TokenScores | None = None
     advantage: tuple[float, ...] | None = None
+    source: Literal["student", "teacher"] = "student"
+    live_weight: tuple[float, ...] | None = None
+    teacher_weight: tuple[float, ...] | None = None
+    token_values: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    rollout_values: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How to sample. `temperature` 0 is greedy; `seed` makes every row reproducible on its own.
+    """How to sample. `temperature` 0 is greedy; `seed` makes every row reproducible on its own. `candidates` above 0
+    asks for as many likeliest ids at every position.
 
     Example:
         >>> SamplingParams(max_new_tokens=8).temperature
@@ -159,6 +172,7 @@ class SamplingParams:
     max_new_tokens: int
     temperature: float = 1.0
     seed: int = 0
+    candidates: int = 0
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import DynamicCache
 
+from vold.distributions import top_logprobs
 from vold.errors import SamplerError
 from vold.head import head_logits
 from vold.processing import stack_vision
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vold.policy import Policy
+    from vold.types import Finish
 
 COMPACT_BELOW = 0.75
 """Rows are dropped from the cache when fewer than this share of them still generate."""
@@ -67,6 +69,7 @@ class InProcessSampler:
         out_logps = torch.zeros((len(prompts), params.max_new_tokens), dtype=torch.float32, device=device)
         lengths = torch.full((len(prompts),), params.max_new_tokens, dtype=torch.int64, device=device)
         finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+        candidates = torch.zeros((*out_ids.shape, params.candidates), dtype=torch.int64, device=device)
         uniforms = uniforms.to(device)
         head = policy.model.get_output_embeddings()
         for step in range(params.max_new_tokens):
@@ -80,6 +83,8 @@ class InProcessSampler:
             token = logits.argmax(-1) if greedy else _inverse_cdf(logp, uniforms[alive, step])
             out_ids[alive, step] = token
             out_logps[alive, step] = logp.gather(-1, token[:, None])[:, 0]
+            if params.candidates:
+                candidates[alive, step] = top_logprobs(logp, params.candidates)[0]
             now = (token == end_id) & ~finished[alive]
             lengths[alive[now]] = step + 1
             finished[alive[now]] = True
@@ -93,7 +98,7 @@ class InProcessSampler:
                 keep = live.nonzero()[:, 0]
                 cache.batch_select_indices(keep)
                 alive, ids, mask, positions = alive[keep], ids[keep], mask[keep], positions[..., keep, :]
-        return _completions(out_ids, out_logps, lengths, finished)
+        return _completions(out_ids, out_logps, lengths, finished, candidates)
 
 
 def _left_pad(prompts: Sequence[Prompt], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -114,11 +119,13 @@ def _inverse_cdf(logp: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
 
 
 def _completions(
-    ids: torch.Tensor, logps: torch.Tensor, lengths: torch.Tensor, finished: torch.Tensor
+    ids: torch.Tensor, logps: torch.Tensor, lengths: torch.Tensor, finished: torch.Tensor, candidates: torch.Tensor
 ) -> list[Completion]:
     out = []
-    for row, values, length, stop in zip(
-        ids.tolist(), logps.tolist(), lengths.tolist(), finished.tolist(), strict=True
+    for row, values, length, stop, likeliest in zip(
+        ids.tolist(), logps.tolist(), lengths.tolist(), finished.tolist(), candidates, strict=True
     ):
-        out.append(Completion(tuple(row[:length]), tuple(values[:length]), (1,) * length, "stop" if stop else "length"))
+        finish: Finish = "stop" if stop else "length"
+        best = tuple(map(tuple, likeliest[:length].tolist())) if candidates.shape[-1] else None
+        out.append(Completion(tuple(row[:length]), tuple(values[:length]), (1,) * length, finish, best))
     return out
