@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from vold.cli import main
+from vold.objective import PRESETS, Objective
 from vold.rundir import read_jsonl
 
 ROOT = Path(__file__).parent.parent
@@ -246,3 +247,26 @@ def test_a_model_compared_with_itself_has_no_gap(recipe: str, tmp_path: Path) ->
     assert figures["kl"] == pytest.approx(0.0, abs=1e-6)
     assert figures["top1_agreement"] == 1.0
     assert figures["student_entropy"] == pytest.approx(figures["teacher_entropy"])
+
+
+def test_an_expansion_is_what_a_recipe_would_resolve_the_method_to(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods", "sod", "--expand", "reading=library"]) == 0
+    tree = yaml.safe_load(capsys.readouterr().out)["objective"]
+    assert tree["teacher_advantage"]["steps"]["delta"] == 0.5
+    assert Objective.model_validate(tree) == Objective.model_validate({"method": "sod", "reading": "library"})
+
+
+def test_the_list_of_methods_and_one_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in PRESETS)
+    assert main(["methods", "uni_opd"]) == 0
+    assert "reading=mask" in capsys.readouterr().out
+    assert main(["methods", "sodd", "--expand"]) == 2
+    assert "there is no such method" in capsys.readouterr().err
+
+
+def test_expand_belongs_to_one_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["check", "recipes/demo.yaml", "--expand"])
+    assert "--expand goes with" in capsys.readouterr().err

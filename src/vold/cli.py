@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "target", nargs="?", help="a recipe; a run directory for `show` and `compare`; a study file; a method"
     )
+    parser.add_argument("--expand", action="store_true", help="with `methods METHOD`: the recipe keys it stands for")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="recipe keys to override")
     return parser
 
@@ -58,8 +59,13 @@ def main(argv: list[str] | None = None) -> int:
         _parser().error(f"`vold {args.verb}` needs a {'run directory' if args.verb in ('show', 'compare') else 'file'}")
     else:
         target, overrides = args.target or "", args.overrides
+    if args.expand and (args.verb != "methods" or args.target is None):
+        _parser().error("--expand goes with `vold methods METHOD`")
     try:
-        VERBS[args.verb](target, overrides)
+        if args.expand:
+            _expand(target, overrides)
+        else:
+            VERBS[args.verb](target, overrides)
     except VoldError as error:
         if args.traceback:
             raise
@@ -155,6 +161,12 @@ def _methods(target: str, overrides: list[str]) -> None:
     from vold.methods import methods
 
     methods(target or None, overrides)
+
+
+def _expand(target: str, overrides: list[str]) -> None:
+    from vold.methods import print_expansion
+
+    print_expansion(target, overrides)
 
 
 def _demo(target: str, overrides: list[str]) -> None:

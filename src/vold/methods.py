@@ -25,7 +25,7 @@ class _Root(BaseModel):
 
 
 def methods(name: str | None = None, overrides: Sequence[str] = ()) -> None:
-    """Print all methods, or one: its source, readings and expansion as it would stand in a recipe.
+    """Print all methods, or one: its source, its readings and where it stands on each axis of the algebra.
 
     Args:
         name: a method; all of them if absent.
@@ -42,7 +42,8 @@ def methods(name: str | None = None, overrides: Sequence[str] = ()) -> None:
             needs = expand(method).needs.words
             table.add_row(*map(Text, (method, preset.about, needs, ", ".join(preset.readings) or "-")))
         console.print(table)
-        console.print(Text("\nvold methods METHOD [reading=NAME] [key.path=value ...] prints what a method expands to"))
+        usage = "vold methods METHOD [--expand] [reading=NAME] [key.path=value ...]"
+        console.print(Text(f"\n{usage} says more of one; --expand prints the recipe keys it stands for"))
         return
     objective = expand(name, overrides)
     preset = PRESETS[name]
@@ -56,7 +57,18 @@ def methods(name: str | None = None, overrides: Sequence[str] = ()) -> None:
     ):
         console.print(Text.assemble((f"{label:<22}", "dim"), value))
     console.print()
-    tree = objective.model_dump(mode="json", exclude_none=True)
+    for axis, value in knobs(objective).items():
+        if value != "-":
+            console.print(Text.assemble((f"{axis:<22}", "dim"), value))
+
+
+def print_expansion(name: str, overrides: Sequence[str] = ()) -> None:
+    """Print a method as the objective it stands for in a recipe.
+
+    Raises:
+        ConfigError: there is no such method, or a key or value of it is wrong.
+    """
+    tree = expand(name, overrides).model_dump(mode="json", exclude_none=True)
     console.out(yaml.safe_dump({"objective": tree}, sort_keys=False, allow_unicode=True).rstrip(), highlight=False)
 
 
