@@ -20,7 +20,7 @@ import pytest
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("vold", "vold.errors", "vold.types"),
     ("vold.losses", "vold.margin", "vold.prefix", "vold.functions", "vold.stats", "vold.head", "vold.progress"),
-    ("vold.parts",),
+    ("vold.parts", "vold.families"),
     ("vold.slots", "vold.distributions"),
     ("vold.advantages", "vold.vocabulary", "vold.processing", "vold.graders.*",
      "vold.demo", "vold.demo.world", "vold.demo.tokens",

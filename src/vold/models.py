@@ -16,7 +16,7 @@ from vold.vocabulary import check_shared_ids
 
 if TYPE_CHECKING:
     from vold.config import Model, Recipe, Student
-    from vold.policy import Part
+    from vold.families import Part
 
 DEMO = ("student", "teacher", "teacher-b")
 

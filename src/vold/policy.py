@@ -6,7 +6,7 @@ Images never leave this module as anything but an opaque mapping of tensors.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from transformers.utils import logging as hf_logging
 
 from vold.errors import CheckpointError, ConfigError
+from vold.families import Part, family_of, parameters_of
 from vold.head import token_logprobs
 from vold.processing import Chat
 from vold.vocabulary import banned_ids
@@ -21,26 +22,33 @@ from vold.vocabulary import banned_ids
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torch import nn
-
     from vold.batching import Sequences
 
 hf_logging.disable_progress_bar()  # a bar for every save would tear our own apart
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-IMAGE_MODELS = ("qwen2_5_vl",)
-Part = Literal["vision", "projector"]
 
 
 class Policy:
     """A Transformers model with its chat template.
 
     Args:
-        model: `Qwen2_5_VLForConditionalGeneration` or any causal LM.
+        model: a vision-language model of `vold.families.FAMILIES`, or any causal LM.
         chat: its tokenizer and image processor.
+
+    Raises:
+        CheckpointError: the tokenizer has more tokens than the model has rows.
     """
 
     def __init__(self, model: Any, chat: Chat) -> None:
-        self.model, self.chat = model, chat
+        self.model, self.chat, self.family = model, chat, family_of(model.config)
+        rows = int(model.config.get_text_config().vocab_size)
+        if len(chat.tokenizer) > rows:
+            raise CheckpointError(
+                "the tokenizer has more tokens than the model has embedding rows",
+                where=str(model.config.name_or_path),
+                got=f"{len(chat.tokenizer)} tokens, {rows} rows",
+                fix="use the tokenizer that belongs to the model, or resize its embeddings and save both",
+            )
         self.banned = torch.tensor(banned_ids(model.config, chat.tokenizer), dtype=torch.int64, device=model.device)
 
     @classmethod
@@ -56,7 +64,7 @@ class Policy:
             raise CheckpointError("there is no model directory here", where=path, fix="check the path in the recipe")
         try:
             config = AutoConfig.from_pretrained(path)
-            factory = AutoModelForImageTextToText if config.model_type in IMAGE_MODELS else AutoModelForCausalLM
+            factory = AutoModelForImageTextToText if family_of(config).tower else AutoModelForCausalLM
             loaded: Any = factory.from_pretrained(path, dtype=DTYPES[dtype], output_loading_info=True)
             model, info = loaded
             chat = Chat.load(path)
@@ -82,23 +90,21 @@ class Policy:
         return policy
 
     def freeze(self, parts: Sequence[Part]) -> None:
-        """Take parts out of training: `vision` is the tower without its merger, `projector` is the merger."""
-        for part in parts:
-            modules = self._part(part)
-            for module in modules:
-                module.requires_grad_(False)
+        """Take parts out of training: `vision` is the tower without its projector, `projector` what follows it.
 
-    def _part(self, part: Part) -> list[nn.Module]:
-        tower = getattr(self.model.model, "visual", None)
-        if tower is None:
-            raise ConfigError(
-                f"this model has no {part} to freeze",
-                where="student.freeze",
-                got=type(self.model).__name__,
-                fix="set student.freeze=[] for a text-only student",
-            )
-        merger = [tower.merger]
-        return merger if part == "projector" else [m for name, m in tower.named_children() if name != "merger"]
+        Raises:
+            ConfigError: the model has no such part.
+        """
+        for part in parts:
+            if not self.is_vlm:
+                raise ConfigError(
+                    f"this model has no {part} to freeze",
+                    where="student.freeze",
+                    got=type(self.model).__name__,
+                    fix="set student.freeze=[] for a text-only student",
+                )
+            for _, parameter in parameters_of(self.model.base_model, self.family, part):
+                parameter.requires_grad_(False)
 
     def trainable(self) -> list[tuple[str, torch.nn.Parameter]]:
         """Names and parameters that training changes, in a fixed order."""
@@ -107,7 +113,7 @@ class Policy:
     @property
     def is_vlm(self) -> bool:
         """Whether the model has a vision tower."""
-        return hasattr(self.model.model, "visual")
+        return bool(self.family.tower)
 
     def positions(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, vision: Mapping[str, torch.Tensor]
@@ -116,18 +122,18 @@ class Policy:
 
         They are always passed explicitly: left to itself, a VLM falls back on what it remembers of the last image.
         """
-        if vision:
+        if vision and self.family.rotates_by_grid:
             kinds = (input_ids == self.model.config.image_token_id).int()
-            ids, _ = self.model.model.get_rope_index(
+            ids, _ = self.model.base_model.get_rope_index(
                 input_ids, kinds, image_grid_thw=vision["image_grid_thw"], attention_mask=attention_mask
             )
             return torch.as_tensor(ids)
         flat = (attention_mask.cumsum(-1) - 1).clamp(min=0)
-        return flat.expand(3, *flat.shape) if self.is_vlm else flat
+        return flat.expand(3, *flat.shape) if self.family.rotates_by_grid else flat
 
     def hidden(self, input_ids: torch.Tensor, **inputs: Any) -> Any:
         """The base model's output for these ids (no vocabulary-sized tensor)."""
-        return self.model.model(input_ids=input_ids, **inputs)
+        return self.model.base_model(input_ids=input_ids, **inputs)
 
     def logprobs(
         self, batch: Sequences, *, temperature: float = 1.0

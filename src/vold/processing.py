@@ -2,7 +2,8 @@
 
 Transformers' own Qwen2.5-VL processor insists on a video processor, and that one insists on torchvision.
 `ImageTextProcessor` is the same class without the video part, so it works where torchvision is absent; what it saves
-is an ordinary processor directory.
+is an ordinary processor directory. SmolVLM's processor is replaced by Idefics3's for the same reason: both write a
+picture the same way.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoTokenizer, ProcessorMixin, Qwen2_5_VLProcessor
+from transformers import AutoConfig, AutoTokenizer, Idefics3Processor, ProcessorMixin, Qwen2_5_VLProcessor
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from vold.errors import DataError
+from vold.families import QWEN2_5_VL, TEXT_ONLY, family_of
 from vold.types import Message, Prompt
 
 if TYPE_CHECKING:
@@ -23,15 +27,23 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
+    from vold.families import Family
 
 IMAGE_MARKER = "<image>"
 """Where an image stands in a message's text."""
 PIECE_CONTEXT = 8
 """Tokens before one that can change how it is written: blanks between words, bytes of one character."""
+IMAGE_PROCESSORS: dict[str, Any] = {
+    "Qwen2_5_VLProcessor": Qwen2VLImageProcessorPil,
+    "Qwen3VLProcessor": Qwen2VLImageProcessorPil,
+    "Idefics3Processor": Idefics3ImageProcessorPil,
+    "SmolVLMProcessor": SmolVLMImageProcessorPil,
+}
+"""What turns pictures into numbers, by processor. Always Pillow's, so that every installation sees the same numbers."""
 
 
 class ImageTextProcessor(Qwen2_5_VLProcessor):
-    """Qwen2.5-VL's processor for text and still images."""
+    """Qwen's processor for text and still images."""
 
     @classmethod
     def get_attributes(cls) -> list[str]:
@@ -51,23 +63,42 @@ class Chat:
 
     Args:
         tokenizer: the model's tokenizer, with a chat template.
-        image_processor: turns pictures into patches; None for a text-only model.
+        image_processor: turns pictures into patches or tiles; None for a text-only model.
+        family: how the model wants its pictures.
+        tile_tokens: tokens of a tile, for a family that has tiles.
 
     Example:
         `Chat.load("path/to/model").prompt([Message("user", "digits 3 5 . sum ?")]).ids`
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, image_processor: Any = None) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        image_processor: Any = None,
+        family: Family = QWEN2_5_VL,
+        tile_tokens: int = 0,
+    ) -> None:
         self.tokenizer = tokenizer
-        self.processor = ImageTextProcessor(image_processor, tokenizer) if image_processor is not None else None
+        self.family = family if image_processor is not None else TEXT_ONLY
+        self.processor: Any = None
+        if self.family.pictures == "tiles":
+            # Its own copy of the template: it would otherwise have none.
+            self.processor = Idefics3Processor(
+                image_processor, tokenizer, image_seq_len=tile_tokens, chat_template=tokenizer.chat_template
+            )
+        elif image_processor is not None:
+            self.processor = ImageTextProcessor(image_processor, tokenizer)
 
     @classmethod
     def load(cls, path: str) -> Chat:
         """Read the tokenizer, and the image processor if the directory holds one.
 
         Raises:
+            ConfigError: the model belongs to no known family.
             DataError: the tokenizer has no chat template.
         """
+        config = AutoConfig.from_pretrained(path)
+        family = family_of(config)
         tokenizer = AutoTokenizer.from_pretrained(path)
         if not tokenizer.chat_template:
             raise DataError(
@@ -75,14 +106,13 @@ class Chat:
                 where=path,
                 fix="save a chat_template.jinja beside tokenizer.json, or use an instruction-tuned model",
             )
-        has_images = not Path(path).is_dir() or any(
-            (Path(path) / name).exists() for name in ("preprocessor_config.json", "processor_config.json")
-        )
+        if not family.tower:
+            return cls(tokenizer)
         try:
-            image_processor = Qwen2VLImageProcessorPil.from_pretrained(path) if has_images else None
-        except OSError:  # a hub model without an image processor is a text-only model
-            image_processor = None
-        return cls(tokenizer, image_processor)
+            images = IMAGE_PROCESSORS[family.processor].from_pretrained(path)
+        except OSError:  # trained and asked on text alone, a model can do without
+            return cls(tokenizer)
+        return cls(tokenizer, images, family, tile_tokens(config) if family.pictures == "tiles" else 0)
 
     def save(self, path: str | Path) -> None:
         """Write the tokenizer, its chat template and the image processor so that `load` and Transformers read them."""
@@ -94,7 +124,7 @@ class Chat:
         for file in Path(path).glob("*.json"):
             content = json.loads(file.read_text())
             if isinstance(content, dict) and content.get("processor_class") == type(self.processor).__name__:
-                content["processor_class"] = "Qwen2_5_VLProcessor"
+                content["processor_class"] = self.family.processor
                 file.write_text(json.dumps(content, indent=2) + "\n")
 
     def prompt(self, messages: Sequence[Message]) -> Prompt:
@@ -112,8 +142,10 @@ class Chat:
             return Prompt(tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
         assert self.processor is not None
         encoded = self.processor(text=[text], images=images, return_tensors="pt", add_special_tokens=False)
-        ids = tuple(encoded["input_ids"][0].tolist())
-        return Prompt(ids, {"pixel_values": encoded["pixel_values"], "image_grid_thw": encoded["image_grid_thw"]})
+        vision = {k: v for k, v in encoded.items() if k.startswith(("pixel_", "image_"))}
+        if self.family.pictures == "tiles":  # one row a tile, so that rows of several prompts can be joined
+            vision = {k: v[0].unsqueeze(1) for k, v in vision.items()}
+        return Prompt(tuple(encoded["input_ids"][0].tolist()), vision)
 
     def tokens(self, text: str) -> tuple[int, ...]:
         """Ids of running text, no template and no special tokens added."""
@@ -163,6 +195,12 @@ def _content(message: Message) -> str | list[dict[str, str]]:
         parts += [{"type": "image"}] if i else []
         parts += [{"type": "text", "text": piece}] if piece.strip() else []
     return parts
+
+
+def tile_tokens(config: Any) -> int:
+    """Tokens that a tile of Idefics3 or SmolVLM becomes, from the model's config."""
+    side = config.vision_config.image_size // config.vision_config.patch_size
+    return int(side * side // config.scale_factor**2)
 
 
 def stack_vision(prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from vold.errors import VocabularyMismatch
+from vold.families import family_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -16,6 +18,8 @@ def banned_ids(config: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Ids that no response may hold: vision placeholders, and embedding rows the tokenizer has no token for."""
     rows = int(config.get_text_config().vocab_size)
     placeholders = {int(i) for name in PLACEHOLDERS if (i := getattr(config, name, None)) is not None}
+    if pattern := family_of(config).placeholders:
+        placeholders |= {i for token, i in tokenizer.get_vocab().items() if re.fullmatch(pattern, token)}
     return sorted({i for i in placeholders if i < rows} | set(range(len(tokenizer), rows)))
 
 
