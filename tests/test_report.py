@@ -21,8 +21,9 @@ from vold.evals.questions import thumbnail
 from vold.report import write_report
 from vold.report.charts import Series, line_chart, thin
 from vold.report.page import STAGES, context
-from vold.report.reading import MINUS
+from vold.report.reading import DASH, MINUS
 from vold.report.samples import CHARACTERS, PROBLEMS, ROLLOUTS, TOKENS, clean, gaps_of, mean_gap, picture, show_rollout
+from vold.report.values import coloured, in_words, rollout_values
 from vold.rundir import append_jsonl, read_jsonl, write_json, write_text
 from vold.types import Completion, Grade, Message, Rollout, Task, TokenScores
 
@@ -248,6 +249,32 @@ def test_gap_by_hand() -> None:
     assert gaps_of(row) == [0.5, -1.0, None]
     assert mean_gap([row, {"tokens": ["a"], "logp": [-1.0], "teacher_logp": None}]) == -0.25
     assert [t["side"] for t in show_rollout(row)["tokens"]] == ["over", "under", "plain"]
+
+
+def test_values_a_token_was_credited_with_are_coloured_and_named(run: Path) -> None:
+    file = run / "distill" / "rollouts" / "step-000003.jsonl"
+    stored = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in stored:
+        row["token_values"] = {"step_weight": [1.0, 1.0] + [0.5] * (len(row["tokens"]) - 3) + [0.0]}
+        row["rollout_values"] = {"shift": -0.25, "cut": 3.0}
+    file.write_text("".join(json.dumps(row) + "\n" for row in stored))
+    html, page = page_of(run)
+    cells = [a for a in page.named("span") if a.get("class") == "value"]
+    assert {(a["title"], a["style"]) for a in cells} == {
+        ("step_weight 1.000", "--g:1.00"), ("step_weight 0.500", "--g:0.50"), ("step_weight 0.000", "--g:0.00"),
+    }  # fmt: skip
+    assert f"shift {MINUS}0.250" in html and "cut 3" in html
+    assert "1.00 x 2, 0.50 x 1, 0.00 x 1" in html  # the failed rollouts have four tokens
+
+
+def test_values_in_words_and_odd_ones() -> None:
+    assert in_words([1.0, 1.0, None, 0.5]) == f"1.00 x 2, {DASH} x 1, 0.50 x 1"
+    assert in_words([float(i) for i in range(20)]) == "0.00 to 19.00"
+    odd = {"token_values": {"a": [None, "x"], "b": 3, "c": [2.0, 2.0], "d": [0.0]}, "rollout_values": [1]}
+    assert [v["name"] for v in coloured(odd, ["t", "u"])] == ["c", "d"]
+    assert [[t["strength"] for t in v["tokens"]] for v in coloured(odd, ["t", "u"])] == [["1.00", "1.00"], ["0.00"]]
+    assert rollout_values(odd) == []
+    assert coloured({}, ["t"]) == [] and coloured({"token_values": None}, ["t"]) == []
 
 
 def test_curves_are_drawn_and_labelled(made: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,19 @@ def test_shows_stages_results_alignment_and_rollouts(made: Path, capsys: pytest.
     assert "<think> 1 + 2 = 3 </think> <|im_end|>" in text
     assert text.count("passed  reward") == 2
     assert text.count("failed  reward") == 2
+
+
+def test_values_of_a_rollout_are_printed_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run")
+    file = run / "distill" / "rollouts" / "step-000003.jsonl"
+    stored = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in stored:
+        row |= {"token_values": {"prefix": [1.0, 1.0, 0.0, 0.0]}, "rollout_values": {"cut": 2.0, "cut_gain": 1.5}}
+    file.write_text("".join(json.dumps(row) + "\n" for row in stored))
+    show(run)
+    text = capsys.readouterr().out
+    assert text.count("cut 2, cut gain 1.500") == 4
+    assert text.count("prefix: 1.00 x 2, 0.00 x 2") == 4
 
 
 def test_step_and_limit_from_python_and_from_the_command_line(made: Path, capsys: pytest.CaptureFixture[str]) -> None:

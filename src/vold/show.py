@@ -162,6 +162,10 @@ def _print_rollouts(step: int, found: list[dict[str, Any]], limit: int) -> None:
             body.append(token["text"], style=gap_style(token["gap"]))
             body.append(" " if r["spaced"] else "")
         console.print(body.append(f"… {r['more']} more" if r["more"] else ""))
+        if r["figures"]:
+            console.print(Text(", ".join(r["figures"]), style="dim"))
+        for v in r["values"]:
+            console.print(Text(f"{v['name']}: {v['words']}", style="dim"))
         known = [t for t in r["tokens"] if t["gap"] is not None]
         widest = sorted(known, key=lambda t: -abs(t["gap"]))[:3]
         if widest:

@@ -8,6 +8,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from vold.report.reading import Row, at, decimal, number, rows
+from vold.report.values import coloured, rollout_values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,6 +100,9 @@ def show_rollout(row: Row) -> Row:
         "spaced": not any(re.search(r"\s", str(t)) for t in tokens),
         "mean_gap": decimal(sum(known) / len(known), 2, sign=True) if known else None,
         "length": len(tokens),
+        "source": "teacher" if row.get("source") == "teacher" else "student",
+        "figures": rollout_values(row),
+        "values": coloured(row, [str(t["text"]) for t in shown]),
     }
 
 
