@@ -25,8 +25,9 @@ pytestmark = [
 
 SOURCE = Path(__file__).parents[1] / "src" / "vold"
 TESTS = ("test_losses.py", "test_advantages.py", "test_margin.py", "test_prefix.py", "test_objective.py",
-         "test_credit.py", "test_presets.py")  # fmt: skip
-MODULES = ("__init__", "errors", "types", "losses", "advantages", "functions", "margin", "parts", "prefix", "slots")
+         "test_credit.py", "test_presets.py", "test_distributions.py")  # fmt: skip
+MODULES = ("__init__", "errors", "types", "losses", "advantages", "functions", "margin", "parts", "prefix", "slots",
+           "distributions", "head")  # fmt: skip
 FAILED = 1
 """pytest's exit status for failed tests. Others (a mutant that does not even import) do not count as noticed."""
 

@@ -32,6 +32,9 @@ def check(recipe: Recipe) -> list[str]:
         lines.append(f"{what}: {how}")
         console.print(f"  ok  [bold]{what}[/bold]  {how}")
 
+    if recipe.distill is not None:
+        for name in recipe.distill.objective.try_functions():
+            say("function", f"{name} gives weights to two made-up rollouts")
     student = load_student(recipe)
     trainable = sum(p.numel() for _, p in student.trainable())
     everything = sum(p.numel() for p in student.model.parameters())
@@ -86,6 +89,7 @@ def check(recipe: Recipe) -> list[str]:
     if recipe.distill is not None:
         d = recipe.distill
         say("step", f"{d.prompts_per_step} prompts x {d.rollouts} rollouts, {d.steps} steps, {d.objective.method}")
+        say("asked of the teacher", d.objective.needs.words)
     for stage in ("sft", "distill"):
         found = latest_checkpoint(recipe.run.dir / stage)
         if found is not None:

@@ -94,6 +94,21 @@ def candidate_logprobs(model: Distributions, ids: torch.Tensor) -> torch.Tensor:
     return _chunked(chunk, model.states, ids)
 
 
+def candidate_divergence(student_logp: torch.Tensor, teacher_logp: torch.Tensor, compare: Divergence) -> torch.Tensor:
+    """`compare` over candidates; one that only one of the models can emit is left out, as if neither could.
+
+    Args:
+        student_logp: [tokens, k] with gradient; `ABSENT` or less for what the student can not emit.
+        teacher_logp: [tokens, k] the same of the teacher.
+        compare: a divergence of `vold.losses` over the last axis.
+
+    Returns:
+        [tokens] nats.
+    """
+    apart = (student_logp <= ABSENT) | (teacher_logp <= ABSENT)
+    return compare(student_logp.masked_fill(apart, ABSENT), teacher_logp.masked_fill(apart, ABSENT))
+
+
 def top_logprobs(logp: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The k likeliest ids [tokens, k] of log-probs [tokens, vocabulary], likeliest first, and their log-probs.
 

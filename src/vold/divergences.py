@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 import torch
 
-from vold.distributions import ABSENT, Distributions, candidate_logprobs, divergence
+from vold.distributions import Distributions, candidate_divergence, candidate_logprobs, divergence
 from vold.errors import AlignmentError, ConfigError
 from vold.losses import full_forward_kl, full_reverse_kl, jensen_shannon, stopped_reverse_kl
 from vold.types import ScoreRequest
@@ -106,10 +106,8 @@ def divergence_stream(
     else:
         ids, theirs = _candidates(slot, rollouts)
         mine = candidate_logprobs(student, ids.to(states.device))
-        theirs = theirs.to(states.device)
-        apart = (mine <= ABSENT) | (theirs <= ABSENT)  # what only one of them can emit is not compared
         compare = stopped_reverse_kl if slot.top_k.form == "stop_gradient" else _compare(slot)
-        values = compare(mine.masked_fill(apart, ABSENT), theirs.masked_fill(apart, ABSENT))
+        values = candidate_divergence(mine, theirs.to(states.device), compare)
     return torch.zeros(len(states), device=states.device).masked_scatter(used, values)
 
 

@@ -1,4 +1,4 @@
-"""The named values a rollout was credited with: masks, weights, cuts, shifts. Whatever the objective stored is shown."""
+"""The named values a rollout was credited with: masks, weights, cuts, shifts. What the objective stored is shown."""
 
 from __future__ import annotations
 

@@ -1,0 +1,63 @@
+"""The small recipes from start to end, shortened, with what each method leaves behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from test_resume import in_a_process_killed_at, weights_of
+from vold.check import check
+from vold.config import Recipe, load_recipe
+from vold.distill import distill
+from vold.evaluate import evaluate
+from vold.rundir import read_jsonl
+from vold.sft import sft
+from vold.show import show
+from vold.traces import make_traces
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+SHORT = (
+    "traces.tasks.size=24", "sft.steps=2", "sft.batch_size=8", "distill.tasks.size=20", "distill.prompts_per_step=2",
+    "distill.steps=3", "distill.checkpoint_every=1", "distill.keep_rollouts_every=1",
+    "eval.tasks.image.size=4", "eval.tasks.text.size=4",
+)  # fmt: skip
+
+
+def short(name: str, run: Path) -> Recipe:
+    return load_recipe(RECIPES / f"{name}.yaml", [*SHORT, f"run.dir={run}"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "token_values", "rollout_values"),
+    [
+        ("uni_opd-mini", set(), {"teacher_mask", "balance", "return", "shift"}),
+        ("prefix_teach-mini", {"candidate_margin", "prefix"}, {"teacher_mask", "cut", "cut_gain", "segments"}),
+        ("gkd-mini", set(), {"loss_mask"}),
+        ("mopd-mini", set(), {"teacher_mask"}),
+    ],
+)
+def test_a_small_recipe_runs_to_its_end_and_goes_on_when_killed(
+    name: str, token_values: set[str], rollout_values: set[str], tmp_path: Path
+) -> None:
+    recipe = short(name, tmp_path / "run")
+    check(recipe)
+    make_traces(recipe)
+    sft(recipe)
+    broken = load_recipe(
+        RECIPES / f"{name}.yaml", [*SHORT, f"run.dir={tmp_path / 'broken'}", f"distill.init={tmp_path}/run/sft/final"]
+    )
+    whole = broken.model_copy(update={"run": broken.run.model_copy(update={"dir": tmp_path / "whole"})})
+    for made in (whole, broken):
+        make_traces(made)
+    distill(whole)
+    assert not in_a_process_killed_at(25, lambda: distill(broken)), "the kill came after the end"
+    assert in_a_process_killed_at(10**9, lambda: distill(broken))
+    assert weights_of(tmp_path / "broken" / "distill") == weights_of(tmp_path / "whole" / "distill")
+    rows = read_jsonl(tmp_path / "whole" / "distill" / "rollouts" / "step-000000.jsonl")
+    assert {k for r in rows for k in r["token_values"]} == token_values
+    assert {k for r in rows for k in r["rollout_values"]} == rollout_values
+    distill(recipe)
+    assert evaluate(recipe)["stages"]["vold"].keys() == {"image", "text"}
+    assert show(tmp_path / "run").is_file()
