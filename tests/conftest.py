@@ -14,6 +14,8 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from engine_backends import RealVllm
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -57,3 +59,38 @@ def _one_thread() -> Iterator[None]:
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only `make test-engines` has the means for."""
+    if os.environ.get("VOLD_VLLM_PYTHON"):
+        return
+    left_out = [i for i in items if i.get_closest_marker("engines")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [i for i in items if not i.get_closest_marker("engines")]
+
+
+@pytest.fixture(scope="session")
+def vllm_teacher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealVllm]:
+    """A real vLLM server that holds `text_model(1)`."""
+    from engine_backends import RealVllm, saved, text_model
+
+    home = tmp_path_factory.mktemp("vllm-teacher")
+    server = RealVllm(saved(text_model(1), home / "model"), home / "log")
+    try:
+        yield server.start()
+    finally:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def vllm_rollouts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealVllm]:
+    """A real vLLM server for rollouts. It begins with other weights than any student's."""
+    from engine_backends import RealVllm, saved, text_model
+
+    home = tmp_path_factory.mktemp("vllm-rollouts")
+    server = RealVllm(saved(text_model(4, padded_rows=3), home / "model"), home / "log")
+    try:
+        yield server.start()
+    finally:
+        server.kill()

@@ -23,7 +23,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from test_architecture import FILES, LAYERS
-from vold import config
+from vold import config, sections
 from vold.cli import VERBS
 from vold.config import Recipe, load_recipe
 from vold.methods import knobs
@@ -82,17 +82,21 @@ def layers_picture() -> str:
 
 def keys_tables() -> str:
     """Every section of a recipe, then the sections that several others use, a table each."""
-    sections = [(name, _models(info.annotation)[0]) for name, info in Recipe.model_fields.items()]
+    stages = [(name, _models(info.annotation)[0]) for name, info in Recipe.model_fields.items()]
     shared: list[tuple[str, type[BaseModel]]] = [
         ("tasks, kind: digits", config.DigitTasksSpec),
         ("tasks, kind: jsonl", config.JsonlTasksSpec),
         ("sampling", config.Sampling),
         ("optimizer", config.Optimizer),
+        ("teacher.server", sections.Server),
+        ("teacher.routes.NAME", sections.TextTeacher),
+        ("distill.engine", sections.RolloutServer),
+        ("distill.mismatch", sections.MismatchGate),
         ("objective", Objective),
     ]
     shared += _nested("objective", Objective)
     out = []
-    for name, model in [*sections, *shared]:
+    for name, model in [*stages, *shared]:
         out += [f"### `{name}`", "", "| key | type | default | meaning |", "|---|---|---|---|"]
         for key, info in model.model_fields.items():
             default = "required" if info.is_required() else _default(info)
@@ -115,10 +119,12 @@ def _value(value: Any) -> str:
 
 
 def _default(info: Any) -> str:
-    if info.default is PydanticUndefined:
-        return "`method: vold`" if info.default_factory else "-"
-    value = list(info.default) if isinstance(info.default, tuple) else info.default
-    return f"`{json.dumps(value)}`"
+    if info.default is PydanticUndefined and not info.default_factory:
+        return "-"
+    value = info.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        return "`method: vold`" if isinstance(value, Objective) else "its defaults"
+    return f"`{json.dumps(list(value) if isinstance(value, tuple) else value)}`"
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

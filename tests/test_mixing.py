@@ -14,7 +14,7 @@ from vold.distill import distill
 from vold.errors import ConfigError, DataError
 from vold.mixing import Mixture, adopt, own_prompts
 from vold.rundir import read_jsonl
-from vold.types import Completion, Grade, Rollout, TokenScores
+from vold.types import Completion, Grade, Rollout, Task, TokenScores
 
 
 def gkd(home: Path, share: float = 0.5, **changes: Any) -> Recipe:
@@ -32,10 +32,14 @@ def test_so_many_prompts_are_the_students(share: float, prompts: int, own: int, 
     assert own_prompts(config) == own
 
 
+def ask(task: Task) -> tuple[int, ...] | None:
+    return tiny.teacher().chat.prompt(task.teacher_messages or ()).ids
+
+
 def test_a_steps_traces_are_distinct_graded_and_numbered(tmp_path: Path) -> None:
     recipe = gkd(tmp_path)
     tiny.write_traces(tmp_path, recipe)
-    mixture = Mixture(recipe, tiny.student(), tiny.teacher())
+    mixture = Mixture(recipe, tiny.student(), ask)
     assert recipe.distill is not None
     rollouts, tasks, prompts, asks = mixture.step(recipe.distill, 0, 2)
     assert [r.group for r in rollouts] == [2, 3, 4, 5, 6, 7]  # two prompts' worth of three
@@ -44,7 +48,7 @@ def test_a_steps_traces_are_distinct_graded_and_numbered(tmp_path: Path) -> None
     assert [t.id for t in tasks] == [r.task_id for r in rollouts]
     assert [p.ids for p in prompts] == [r.prompt_ids for r in rollouts]
     assert all(asks)
-    again = Mixture(recipe, tiny.student(), tiny.teacher()).step(recipe.distill, 0, 2)[0]
+    again = Mixture(recipe, tiny.student(), ask).step(recipe.distill, 0, 2)[0]
     assert again == rollouts
     assert mixture.step(recipe.distill, 1, 2)[0] != rollouts
 

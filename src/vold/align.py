@@ -12,21 +12,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vold.batching import collate, micro_batches
+from vold.engines import Teachers
 from vold.errors import ConfigError
 from vold.graders import get_grader
-from vold.models import load_student, load_teacher, resolve, seed_of, stage_models
+from vold.models import load_student, resolve, seed_of, stage_models
 from vold.progress import Bar
 from vold.rundir import open_stage, write_json
 from vold.samplers.inprocess import InProcessSampler
 from vold.tasks import open_tasks
-from vold.types import Prompt, SamplingParams
+from vold.types import Prompt, SamplingParams, ScoreRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
-    from vold.config import Recipe
+    from vold.config import Recipe, Sampling
     from vold.policy import Policy
 
+TOKEN_BUDGET = 8192
+NAMES = ("logp", "entropy", "favourite")
 READY_KL, READY_TOP1 = 1.0, 0.8
 LOST_KL, LOST_TOP1 = 3.0, 0.5
 """Thresholds of the verdict, in nats per token and shares of tokens. They are rules of thumb set on the demo world:
@@ -40,10 +44,11 @@ def align(recipe: Recipe) -> dict[str, Any]:
       estimate of KL(student || teacher) in nats per token; `kl_failed` the same over failed rollouts.
     * `top1_agreement`: share of the student's tokens at which the teacher's most likely token is the student's.
     * `teacher_mass`: mean probability the teacher gives to the student's tokens.
-    * `student_entropy`, `teacher_entropy`: mean entropy in nats at the student's tokens.
+    * `student_entropy`, `teacher_entropy`: mean entropy in nats at the student's tokens; a server does not tell its
+      own.
 
     Raises:
-        ConfigError, DataError, VocabularyMismatch, CheckpointError: see `vold.errors`.
+        ConfigError, DataError, VocabularyMismatch, CheckpointError, TeacherError: see `vold.errors`.
     """
     config = recipe.align
     if config is None:
@@ -52,10 +57,10 @@ def align(recipe: Recipe) -> dict[str, Any]:
     models = stage_models(recipe)
     path = models.get("sft", recipe.student.path)
     student = load_student(recipe, resolve(path))
-    teacher = load_teacher(recipe, student)
+    teachers = Teachers(recipe, student)
     tasks = [t for t in open_tasks(config.tasks) if t.teacher_messages]
     prompts = [student.chat.prompt(t.messages) for t in tasks]
-    asks = [Prompt(teacher.chat.prompt(t.teacher_messages or ()).ids) for t in tasks]
+    asks = [ask for t in tasks if (ask := teachers.ask(t)) is not None]
     params = SamplingParams(
         config.sampling.max_new_tokens, config.sampling.temperature, seed_of(recipe.run.seed, "align")
     )
@@ -70,7 +75,7 @@ def align(recipe: Recipe) -> dict[str, Any]:
         responses = [c.ids for cs in completions for c in cs]
         repeat = [i for i in range(len(tasks)) for _ in range(config.rollouts)]
         ours = _values(student, [prompts[i] for i in repeat], responses, config.sampling.temperature)
-        theirs = _values(teacher, [asks[i] for i in repeat], responses, config.sampling.temperature)
+        theirs = _opinions(teachers, [asks[i] for i in repeat], responses, config.sampling, directory)
         bar.advance()
     failed = torch.cat([torch.full((len(r),), not ok) for r, ok in zip(responses, passed, strict=True)])
     gap = ours["logp"] - theirs["logp"]
@@ -83,7 +88,7 @@ def align(recipe: Recipe) -> dict[str, Any]:
         "top1_agreement": _mean(ours["favourite"] == theirs["favourite"]),
         "teacher_mass": _mean(theirs["logp"].exp()),
         "student_entropy": _mean(ours["entropy"]),
-        "teacher_entropy": _mean(theirs["entropy"]),
+        "teacher_entropy": None if bool(theirs["entropy"].isnan().any()) else _mean(theirs["entropy"]),
         "pass_rate": sum(passed) / len(passed),
     }
     figures["verdict"], figures["words"] = verdict(figures["kl"], figures["top1_agreement"])
@@ -114,6 +119,32 @@ def _mean(values: torch.Tensor) -> float:
     return float(values.double().clamp(min=-1e3, max=1e3).mean())
 
 
+def _opinions(
+    teachers: Teachers,
+    asks: Sequence[tuple[int, ...]],
+    responses: Sequence[tuple[int, ...]],
+    sampling: Sampling,
+    directory: Path,
+) -> dict[str, torch.Tensor]:
+    """As `_values`, from each question's own teacher; the entropy is NaN where that is a server."""
+    rows: dict[int, tuple[torch.Tensor, ...]] = {}
+    requests = [ScoreRequest(a, r, top_k=1) for a, r in zip(asks, responses, strict=True)]
+    for route, voice in teachers.voices.items():
+        mine = [i for i, a in enumerate(asks) if teachers.route_of(a) == route]
+        if voice.policy is not None and mine:
+            prompts = [Prompt(asks[i]) for i in mine]
+            values = _values(voice.policy, prompts, [responses[i] for i in mine], sampling.temperature)
+            pieces = zip(*(v.split([len(responses[i]) for i in mine]) for v in values.values()), strict=True)
+            rows.update(zip(mine, pieces, strict=True))
+        elif mine:
+            scorer = teachers.scorer(sampling, TOKEN_BUDGET, asks, directory)
+            for i, scores in zip(mine, scorer.score([requests[i] for i in mine]), strict=True):
+                logp = torch.tensor(scores.logp)
+                favourite = torch.tensor([ids[0] for ids in scores.top_ids or ()])
+                rows[i] = (logp, torch.full_like(logp, float("nan")), favourite)
+    return {name: torch.cat([rows[i][k] for i in range(len(asks))]) for k, name in enumerate(NAMES)}
+
+
 def _values(
     policy: Policy, prompts: Sequence[Prompt], responses: Sequence[tuple[int, ...]], temperature: float
 ) -> dict[str, torch.Tensor]:
@@ -121,11 +152,10 @@ def _values(
     pieces: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
     lengths = [len(p.ids) + len(r) for p, r in zip(prompts, responses, strict=True)]
     with torch.inference_mode():
-        for group in micro_batches(lengths, 8192):
+        for group in micro_batches(lengths, TOKEN_BUDGET):
             part = [responses[i] for i in group]
             batch = collate([prompts[i] for i in group], part, [(1,) * len(r) for r in part], policy.chat.pad_id)
             values = [v.cpu() for v in policy.logprobs(batch, temperature=temperature)]
             for i, *row in zip(group, *(v.split([len(r) for r in part]) for v in values), strict=True):
                 pieces[i] = (row[0], row[1], row[2])
-    names = ("logp", "entropy", "favourite")
-    return {name: torch.cat([pieces[i][k] for i in range(len(responses))]) for k, name in enumerate(names)}
+    return {name: torch.cat([pieces[i][k] for i in range(len(responses))]) for k, name in enumerate(NAMES)}

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vold.engines import Teachers, check_rollouts
 from vold.errors import ConfigError
 from vold.evals.benchmarks import load
 from vold.evals.golds import handle_golds
-from vold.models import load_student, load_teacher
+from vold.models import load_student
 from vold.progress import console
 from vold.rundir import latest_checkpoint
 from vold.tasks import open_tasks
-from vold.teachers.inprocess import InProcessTeacher
-from vold.types import Prompt, ScoreRequest
+from vold.types import Prompt
 
 if TYPE_CHECKING:
     from vold.config import Recipe
@@ -44,11 +44,12 @@ def check(recipe: Recipe) -> list[str]:
     say("never sampled", f"{len(student.banned)} ids (vision placeholders and rows without a token)")
     context = _context(student)
     if recipe.teacher is not None:
-        teacher = load_teacher(recipe, student)
-        size = sum(p.numel() for p in teacher.model.parameters())
+        teachers = Teachers(recipe, student)
         shared = len(student.chat.tokenizer)
-        say("teacher", f"{type(teacher.model).__name__}, {size:,} parameters, {shared:,} shared token ids")
-        context = min(context, _context(teacher))
+        for route, voice in teachers.voices.items():
+            name = f"teacher for {route}" if route else "teacher"
+            say(name, f"{voice.describe()}, {shared:,} shared token ids")
+            context = min(context, voice.context() or context)
     sections = {"traces": recipe.traces, "align": recipe.align, "distill": recipe.distill}
     plan = [(f"{name}.tasks", s.tasks, s.sampling) for name, s in sections.items() if s is not None]
     if recipe.eval is not None:
@@ -81,13 +82,12 @@ def check(recipe: Recipe) -> list[str]:
         view = f", {images} images in the first {len(prompts)}" if images else ""
         say(name, f"{len(tasks)} tasks, every reference grades itself 1.0, prompts up to {longest} tokens{view}")
     if recipe.teacher is not None and plan:
-        text = student.chat.tokens(str(student.chat.tokenizer.decode(list(range(min(16, shared))))))
-        scores = InProcessTeacher(teacher, temperature=1.0, token_budget=8192).score(
-            [ScoreRequest(prompts[0].ids[:1], text)]
-        )
-        say("teacher scores", f"{len(scores[0].logp)} of {len(text)} tokens of a canned text")
+        for route, mean in teachers.probe(prompts[0].ids).items():
+            say(f"teacher {route} scores".replace("  ", " "), f"{mean:.2f} nats per token of a prompt, on average")
     if recipe.distill is not None:
         d = recipe.distill
+        if d.engine is not None:
+            say("rollout servers", check_rollouts(d, student, prompts[0], recipe.run.dir / "distill"))
         say("step", f"{d.prompts_per_step} prompts x {d.rollouts} rollouts, {d.steps} steps, {d.objective.method}")
         say("asked of the teacher", d.objective.needs.words)
     for stage in ("sft", "distill"):

@@ -13,11 +13,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from vold.errors import CheckpointError
+from vold.errors import CheckpointError, VoldError
 from vold.rundir import drop_older, latest_checkpoint, new_directory, verify_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import TracebackType
 
     from vold.policy import Policy
 
@@ -34,6 +35,24 @@ def save_state(directory: Path, step: int, policy: Policy, optimizer: torch.opti
         save_file(moments, d / "optimizer.safetensors")
         (d / "state.json").write_text(json.dumps({"step": step}))
     drop_older(directory, path)
+
+
+class StateKeeper:
+    """Saves the state when a run stops on an error of ours, such as a server that stays away.
+
+    Set `step` to the number of optimizer steps whose weights the policy holds, before each new one.
+    """
+
+    def __init__(self, directory: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
+        self.directory, self.policy, self.optimizer, self.step = directory, policy, optimizer, 0
+
+    def __enter__(self) -> StateKeeper:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        path = self.directory / f"step-{self.step:06d}"
+        if isinstance(value, VoldError) and self.step and not path.exists():
+            save_state(self.directory, self.step, self.policy, self.optimizer)
 
 
 def restore_state(directory: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> int:

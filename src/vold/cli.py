@@ -112,6 +112,12 @@ def _sft(target: str, overrides: list[str]) -> None:
 
 def _align(target: str, overrides: list[str]) -> None:
     recipe = _recipe(target, overrides)
+    if recipe.align is not None and recipe.align.self_check:
+        from vold.self_check import self_check
+        from vold.tables import print_self_check
+
+        print_self_check(self_check(recipe))
+        return
     from vold.align import align
     from vold.tables import print_alignment
 

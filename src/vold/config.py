@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from vold.errors import ConfigError
 from vold.objective import Objective
 from vold.recipe_text import is_method, override, readable
-
-
-class Section(BaseModel):
-    """Base of every recipe section: frozen, and closed to unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+from vold.sections import Endpoint as Endpoint
+from vold.sections import MismatchGate, RolloutServer, Teacher
+from vold.sections import Model as Model
+from vold.sections import Section as Section
 
 
 class Run(Section):
@@ -34,15 +32,6 @@ class Run(Section):
     """CPU threads of PyTorch. Results repeat bit for bit only at the same number."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models live; `auto` takes a GPU if there is one."""
-
-
-class Model(Section):
-    """A model directory, a hub id, or `demo:NAME` for a model that ships with the project."""
-
-    path: str
-    """`demo:student`, a local directory, or a hub id such as `Qwen/Qwen3-8B`."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the weights in memory."""
 
 
 class Student(Model):
@@ -106,7 +95,7 @@ class GymTasksSpec(Section):
     """How many problems."""
     seed: int = 0
     """Which problems."""
-    config: dict[str, int | float | str | bool] = {}
+    config: dict[str, int | float | str | bool] = Field(default_factory=dict)
     """The generator's own settings."""
 
 
@@ -188,6 +177,10 @@ class Distill(Section):
     """Optimizer steps, each on fresh rollouts."""
     sampling: Sampling
     """Sampling of the student."""
+    engine: RolloutServer | None = None
+    """Sample on these servers; in the run's own process if absent."""
+    mismatch: MismatchGate = MismatchGate()
+    """Limit of the distance between sampler and trainer."""
     optimizer: Optimizer
     """Update rule."""
     token_budget: int = Field(8192, gt=0)
@@ -207,19 +200,8 @@ class Align(Section):
     """Sampling of the student."""
     rollouts: int = Field(4, gt=0)
     """Responses per prompt."""
-
-
-class Endpoint(Section):
-    """A server that speaks the OpenAI chat protocol, such as `vllm serve`."""
-
-    urls: tuple[str, ...] = Field(min_length=1)
-    """Base addresses that end in `/v1`; requests are spread over them."""
-    model: str
-    """The name the server gives the model."""
-    key_env: str | None = None
-    """Environment variable that holds the key; the key itself is never stored."""
-    concurrency: int = Field(32, gt=0)
-    """Requests under way at a time."""
+    self_check: bool = False
+    """Put the student in its teacher's place, in the same engine: the two must then agree."""
 
 
 class Benchmark(Section):
@@ -242,9 +224,9 @@ class Benchmark(Section):
 class Eval(Section):
     """`vold eval`: accuracy of every stage on every task set and benchmark."""
 
-    tasks: dict[str, TasksSpec] = {}
+    tasks: dict[str, TasksSpec] = Field(default_factory=dict)
     """Task sets by name, such as `image` and `text`."""
-    benchmarks: dict[str, Benchmark] = {}
+    benchmarks: dict[str, Benchmark] = Field(default_factory=dict)
     """Benchmarks by name."""
     sampling: Sampling
     """Sampling of the model under test."""
@@ -277,7 +259,7 @@ class Recipe(Section):
     """Directory, seed and threads."""
     student: Student
     """The model that learns."""
-    teacher: Model | None = None
+    teacher: Teacher | None = None
     """The text-only model it learns from."""
     traces: Traces | None = None
     """Stage 1, data."""
@@ -301,6 +283,18 @@ class Recipe(Section):
             raise ValueError("distill.objective.mix needs the teacher's traces: add a `traces` section")
         if self.distill is not None and self.distill.sampling.temperature == 0:
             raise ValueError("distill.sampling.temperature must be above 0: greedy rollouts of a group are all equal")
+        return self
+
+    @model_validator(mode="after")
+    def _servers_score_at_temperature_one(self) -> Recipe:
+        teachers = [self.teacher, *self.teacher.routes.values()] if self.teacher is not None else []
+        if any(t.server is not None for t in teachers):
+            for name, stage in (("align", self.align), ("distill", self.distill)):
+                if stage is not None and stage.sampling.temperature != 1:
+                    raise ValueError(
+                        f"{name}.sampling.temperature must be 1 with a teacher on a server: vLLM scores given tokens "
+                        "at temperature 1 only, and teacher and rollouts have to be compared at the same one"
+                    )
         return self
 
 

@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vold.batching import collate, micro_batches
-from vold.checkpoint import restore_state, save_state
+from vold.checkpoint import StateKeeper, restore_state, save_state
 from vold.divergences import candidates_of, divergence_stream, refuse_without_logits
+from vold.engines import Teachers, open_sampler
 from vold.errors import AlignmentError, ConfigError, DataError
 from vold.graders import get_grader, outcome
 from vold.head import token_logprobs
+from vold.mismatch import Mismatch
 from vold.mixing import Mixture, adopt, own_prompts
-from vold.models import load_student, load_teacher, resolve, seed_of, sft_result
+from vold.models import load_student, resolve, seed_of, sft_result
 from vold.objective import Streams, averages, credit, needs_teacher, token_counts, total
 from vold.optim import apply_update, build_optimizer, check_finite, learning_rate
-from vold.progress import Bar
+from vold.progress import Bar, console
 from vold.rundir import append_jsonl, keep_rows, new_directory, open_stage, read_jsonl, write_text
-from vold.samplers.inprocess import InProcessSampler
 from vold.sft import epoch_indices
 from vold.tasks import open_tasks
-from vold.teachers.inprocess import InProcessTeacher
 from vold.types import Prompt, Rollout, SamplingParams, ScoreRequest, Task
 
 if TYPE_CHECKING:
@@ -67,26 +67,28 @@ def distill(recipe: Recipe) -> Path:
     mixture: Mixture | None = None
     teacher_prompts: list[tuple[int, ...] | None] = [None] * len(tasks)
     if config.objective.uses_teacher:
-        model = load_teacher(recipe, policy)
-        teacher = InProcessTeacher(model, temperature=config.sampling.temperature, token_budget=config.token_budget)
-        refuse_without_logits(config.objective, teacher)
-        mixture = Mixture(recipe, policy, model) if config.objective.mix is not None else None
-        teacher_prompts = [model.chat.prompt(t.teacher_messages).ids if t.teacher_messages else None for t in tasks]
+        teachers = Teachers(recipe, policy)
+        teacher_prompts = [teachers.ask(t) for t in tasks]
         if not any(teacher_prompts):
             raise DataError("no task has a text view, so the teacher can say nothing", where="distill.tasks")
+        teacher = teachers.scorer(config.sampling, config.token_budget, teacher_prompts, directory)
+        refuse_without_logits(config.objective, teacher)
+        mixture = Mixture(recipe, policy, teachers.ask) if config.objective.mix is not None else None
     prompts = [policy.chat.prompt(t.messages) for t in tasks]
-    sampler = InProcessSampler(policy, config.prompts_per_step * config.rollouts)
+    sampler, weights_are_of = open_sampler(config, policy, directory)
     optimizer = build_optimizer(policy, config.optimizer)
     start = restore_state(directory, policy, optimizer)
     log = directory / "metrics.jsonl"
     keep_rows(log, [r for r in read_jsonl(log) if r["step"] < start])
-    with Bar("distill", config.steps, start) as bar:
+    with Bar("distill", config.steps, start) as bar, StateKeeper(directory, policy, optimizer) as keeper:
         for step in range(start, config.steps):
             chosen = epoch_indices(len(tasks), own_prompts(config), seed_of(recipe.run.seed, "prompts"), step)
             asked = [tasks[i] for i in chosen]
             shown = [prompts[i] for i in chosen]
             asks = [teacher_prompts[i] for i in chosen]
             began = time.monotonic()
+            keeper.step = step
+            weights_are_of(step)
             seed = seed_of(recipe.run.seed, "rollouts", step)
             rollouts = sample(policy, sampler, asked, shown, config, seed)
             if mixture is not None:
@@ -196,7 +198,7 @@ def update(
         if any(r.advantage or ()) or any(r.live_weight or ()) or any(r.teacher_weight or ())
     ]
     lengths = [len(rollouts[i].prompt_ids) + len(rollouts[i].completion.ids) for i in active]
-    loss_value, mismatch, sums = 0.0, 0.0, Counter[str]()
+    loss_value, mismatch, sums = 0.0, Mismatch(), Counter[str]()
     for group in micro_batches(lengths, config.token_budget):
         part = [active[j] for j in group]
         batch = collate(
@@ -220,12 +222,15 @@ def update(
         loss_value += loss.item()
         sums.update({k: float(v) for k, v in metrics.items()})
         sums.update({"entropy_sum": float(entropy.sum()), "trained_tokens": len(logp)})
-        mismatch = max(mismatch, float((logp.detach() - streams.behaviour_logp).abs().max()))
+        own = torch.tensor([r.source == "student" for r in rollouts])[streams.sequence_index.cpu()].to(logp.device)
+        mismatch.add(logp[own], streams.behaviour_logp[own])
     row: dict[str, Any] = {"step": step, "loss": loss_value, "grad_norm": 0.0}
     row["lr"] = learning_rate(config.optimizer, step, config.steps)
+    if warning := mismatch.over(config.mismatch.limit, config.mismatch.action, step=step):
+        console.print(f"[bold]warning[/bold]: {warning}")
     if active:  # with nothing to learn from, momentum alone must not move the weights
         norm = apply_update(policy, optimizer, lr=row["lr"], max_grad_norm=config.optimizer.max_grad_norm)
-        row |= {"grad_norm": norm, "entropy": sums["entropy_sum"] / sums["trained_tokens"], "mismatch": mismatch}
+        row |= {"grad_norm": norm, "entropy": sums["entropy_sum"] / sums["trained_tokens"], **mismatch.row()}
     return row | averages(sums) | {"trained_tokens": int(sums["trained_tokens"])}
 
 

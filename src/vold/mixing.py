@@ -17,7 +17,7 @@ from vold.traces import read_traces
 from vold.types import Completion, Prompt, Rollout, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from vold.config import Distill, Recipe
     from vold.policy import Policy
@@ -39,16 +39,16 @@ class Mixture:
     Args:
         recipe: whose traces they are, filtered as for the cold start.
         policy: the student, whose chat template makes the prompts.
-        teacher: its chat template makes what the teacher is asked.
+        ask: the teacher's prompt of a task, in its own chat template.
 
     Raises:
         DataError: there are no finished traces, or they hold tokens the student can never emit.
     """
 
-    def __init__(self, recipe: Recipe, policy: Policy, teacher: Policy) -> None:
+    def __init__(self, recipe: Recipe, policy: Policy, ask: Callable[[Task], tuple[int, ...] | None]) -> None:
         self.traces = read_traces(recipe)
         refuse_banned(self.traces, policy)
-        self.seed, self.policy, self.teacher = recipe.run.seed, policy, teacher
+        self.seed, self.policy, self.ask = recipe.run.seed, policy, ask
 
     def step(
         self, config: Distill, step: int, first_group: int
@@ -62,8 +62,7 @@ class Mixture:
         chosen = pick(self.traces, count, seed=seed_of(self.seed, "mixture"), step=step)
         prompts = [self.policy.chat.prompt(t.task.messages) for t in chosen]
         rollouts = [self._rollout(t, p, first_group + i) for i, (t, p) in enumerate(zip(chosen, prompts, strict=True))]
-        asks = [self.teacher.chat.prompt(t.task.teacher_messages or ()).ids for t in chosen]
-        return rollouts, [t.task for t in chosen], prompts, list(asks)
+        return rollouts, [t.task for t in chosen], prompts, [self.ask(t.task) for t in chosen]
 
     def _rollout(self, trace: Trace, prompt: Prompt, group: int) -> Rollout:
         ids = trace.response_ids

@@ -15,8 +15,9 @@ from vold.rundir import verify_directory
 from vold.vocabulary import check_shared_ids
 
 if TYPE_CHECKING:
-    from vold.config import Model, Recipe, Student
+    from vold.config import Recipe, Student
     from vold.families import Part
+    from vold.processing import Chat
 
 DEMO = ("student", "teacher", "teacher-b")
 
@@ -38,33 +39,32 @@ def resolve(path: str) -> str:
 def load_student(recipe: Recipe, path: str | None = None) -> Policy:
     """The recipe's student, or another model in its place, with the recipe's frozen parts."""
     spec: Student = recipe.student
-    return _load(recipe, path or spec.path, spec.dtype, spec.freeze)
+    return load_model(recipe, path or spec.path, spec.dtype, spec.freeze)
 
 
-def load_teacher(recipe: Recipe, student: Policy) -> Policy:
-    """The recipe's teacher, after a check that it shares the student's token ids.
+def check_teacher(student: Chat, teacher: Chat, *, where: str) -> None:
+    """Compare token ids and end tokens of two models.
 
     Raises:
-        ConfigError: the recipe names no teacher.
-        VocabularyMismatch: it reads ids differently.
+        VocabularyMismatch: the teacher reads ids differently.
     """
-    spec: Model | None = recipe.teacher
-    if spec is None:
-        raise ConfigError("this verb needs a teacher", where="teacher", fix="add `teacher: {path: ...}` to the recipe")
-    teacher = _load(recipe, spec.path, spec.dtype, ())
-    where = f"teacher.path: {spec.path}"
-    check_shared_ids(student.chat.tokenizer, teacher.chat.tokenizer, where=where)
-    if student.chat.end_id != teacher.chat.end_id:
+    check_shared_ids(student.tokenizer, teacher.tokenizer, where=where)
+    if student.end_id != teacher.end_id:
         raise VocabularyMismatch(
             "student and teacher end a response with different tokens, so the student would never learn to stop",
             where=where,
-            got=f"{student.chat.tokenizer.eos_token!r} and {teacher.chat.tokenizer.eos_token!r}",
+            got=f"{student.tokenizer.eos_token!r} and {teacher.tokenizer.eos_token!r}",
             fix="set eos_token in one tokenizer_config.json to the other's",
         )
-    return teacher
 
 
-def _load(recipe: Recipe, path: str, dtype: str, freeze: tuple[Part, ...]) -> Policy:
+def load_model(recipe: Recipe, path: str, dtype: str, freeze: tuple[Part, ...] = ()) -> Policy:
+    """Any model, on the recipe's device.
+
+    Raises:
+        CheckpointError: the directory is missing or does not match its manifest.
+        ConfigError: there is no such device.
+    """
     local = resolve(path)
     if Path(local).is_dir():
         verify_directory(Path(local))

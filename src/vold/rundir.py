@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 
+PLACES = frozenset({"server", "cache", "engine", "mismatch"})
+"""Recipe keys that say where something runs and how it is watched, not what it is: they may change between restarts."""
+
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file in one step."""
@@ -174,11 +177,11 @@ def _fingerprint(recipe: Recipe, stage: str) -> dict[str, Any]:
     if stage == "sft":
         parts["traces"] = raw["traces"]
     parts[stage] = dict(raw[stage])
-    for harmless in ("checkpoint_every", "models"):
+    for harmless in ("checkpoint_every", "models", "self_check"):
         parts[stage].pop(harmless, None)
     flat: dict[str, Any] = {}
     _flatten(parts, "", flat)
-    return flat
+    return {k: v for k, v in flat.items() if not PLACES.intersection(k.split("."))}
 
 
 def _flatten(value: Any, prefix: str, out: dict[str, Any]) -> None:

@@ -97,7 +97,7 @@ def print_alignment(figures: dict[str, Any]) -> None:
     table = Table(title=f"{figures['student']} against {figures['teacher']}", title_justify="left")
     table.add_column("figure")
     table.add_column("value", justify="right")
-    failed = figures["kl_failed"]
+    failed, entropy = figures["kl_failed"], figures["teacher_entropy"]
     for name, value in (
         ("KL(student || teacher), nats per token", f"{figures['kl']:.3f}"),
         ("the same on failed rollouts", "-" if failed is None else f"{failed:.3f}"),
@@ -105,7 +105,7 @@ def print_alignment(figures: dict[str, Any]) -> None:
         ("teacher's mass on the student's tokens", f"{figures['teacher_mass']:.1%}"),
         (
             "entropy of the student / the teacher, nats",
-            f"{figures['student_entropy']:.3f} / {figures['teacher_entropy']:.3f}",
+            f"{figures['student_entropy']:.3f} / {'-' if entropy is None else f'{entropy:.3f}'}",
         ),
         ("rollouts that pass", f"{figures['pass_rate']:.1%}"),
         ("tokens compared", f"{figures['tokens']:,}"),
@@ -113,3 +113,12 @@ def print_alignment(figures: dict[str, Any]) -> None:
         table.add_row(name, value)
     console.print(table)
     console.print(f"[bold]{figures['verdict']}[/bold]: {figures['words']}")
+
+
+def print_self_check(figures: dict[str, Any]) -> None:
+    """The figures of `vold align RECIPE align.self_check=true`."""
+    console.print(
+        f"[bold]teacher == student[/bold]: KL {figures['kl']:.1e} nats per token over {figures['tokens']:,} tokens "
+        f"(at most {figures['limit']:g}); |log ratio| {figures['mean']:.1e} on average, "
+        f"{figures['largest']:.1e} at most"
+    )

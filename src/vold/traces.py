@@ -10,12 +10,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vold.engines import Teachers
 from vold.errors import ConfigError, DataError
 from vold.graders import get_grader
-from vold.models import load_student, load_teacher, seed_of
+from vold.models import load_student, seed_of
 from vold.progress import Bar
 from vold.rundir import append_jsonl, keep_rows, open_stage, read_jsonl, write_json
-from vold.samplers.inprocess import InProcessSampler
 from vold.tasks import open_tasks
 from vold.types import SamplingParams, Task
 
@@ -52,24 +52,22 @@ def make_traces(recipe: Recipe, *, student: Policy | None = None) -> Path:
         if task.teacher_messages is None:
             raise DataError("this task has no text view for the teacher", where=f"task {task.id}")
     student = student or load_student(recipe)
-    teacher = load_teacher(recipe, student)
+    teachers = Teachers(recipe, student)
     rows = read_jsonl(file)
     done = len(rows) // config.batch_size * config.batch_size if len(rows) < len(tasks) else len(tasks)
     keep_rows(file, rows[:done])
-    sampler = InProcessSampler(teacher, config.batch_size)
     began = time.monotonic()
     with Bar("traces", len(tasks), done) as bar:
         for start in range(done, len(tasks), config.batch_size):
             part = tasks[start : start + config.batch_size]
-            prompts = [teacher.chat.prompt(t.teacher_messages or ()) for t in part]
             params = SamplingParams(
                 max_new_tokens=config.sampling.max_new_tokens,
                 temperature=config.sampling.temperature,
                 seed=seed_of(recipe.run.seed, "traces", start),
             )
             new: list[dict[str, Any]] = []
-            for task, (completion,) in zip(part, sampler.generate(prompts, params), strict=True):
-                text = teacher.chat.text(completion.ids)
+            for task, completion in zip(part, teachers.answer(part, params), strict=True):
+                text = teachers.voice(task).chat.text(completion.ids)
                 grade = get_grader(task.grader)(text, task.reference, finish=completion.finish)
                 new.append(
                     {

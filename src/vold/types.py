@@ -40,7 +40,8 @@ class Task:
     """A problem with a reference answer.
 
     `teacher_messages` is what a text-only teacher is asked; None means the problem has no text view, so only the
-    outcome reward can be learnt from it. `tags` are strings to group results by (never read by training).
+    outcome reward can be learnt from it. `tags` are strings to group results by; of training, only
+    `teacher.routes` reads them.
 
     Example:
         >>> t = Task(id="sum-1", messages=(Message("user", "digits 3 5 . sum ?"),), reference="8", grader="exact")

@@ -13,6 +13,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vold.errors import ConfigError, DataError, SamplerError
+from vold.http import (
+    BUSY,
+    CONNECT_SECONDS,
+    FIRST_WAIT_SECONDS,
+    LONGEST_WAIT_SECONDS,
+    TIMEOUT_SECONDS,
+    retry_after,
+    words,
+)
 from vold.types import Message, SamplingParams
 
 if TYPE_CHECKING:
@@ -20,21 +29,12 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    from vold.config import Endpoint
+    from vold.sections import Endpoint
     from vold.types import Finish
 
 ATTEMPTS = 6
-FIRST_WAIT_SECONDS = 0.5
-LONGEST_WAIT_SECONDS = 20.0
-CONNECT_SECONDS = 10.0
-TIMEOUT_SECONDS = 1800.0
-"""An answer of 8,192 tokens on a busy server takes minutes."""
-
 REFUSES_ALL = (401, 403, 404)
 """Wrong key, no permission, wrong address or model: the next request would fare no better."""
-
-BUSY = (408, 409, 425, 429)
-"""Statuses below 500 that ask for another try."""
 
 IMAGE_MARKER = "<image>"  # `vold.processing` has it too, but needs torch
 
@@ -223,23 +223,23 @@ class EndpointSampler:
             except httpx.HTTPError as error:
                 problem = f"{url}: {type(error).__name__}: {error}"
             else:
-                status, words = response.status_code, _words(response)
+                status, said = response.status_code, words(response)
                 if status == 200:
                     reply = _reply(index, response)
                     if reply is not None:
                         return reply
-                    problem = f"{url}: no whole chat completion: {words}"
+                    problem = f"{url}: no whole chat completion: {said}"
                 elif status in REFUSES_ALL:
                     raise SamplerError(
                         "the server refuses every request",
                         where=url,
-                        got=f"status {status}: {words}",
+                        got=f"status {status}: {said}",
                         fix="check the address (it ends in /v1), the model's name and the key",
                     )
                 elif 400 <= status < 500 and status not in BUSY:
-                    return EndpointReply(index, "", "stop", 0, f"status {status}: {words}")
+                    return EndpointReply(index, "", "stop", 0, f"status {status}: {said}")
                 else:
-                    problem, asked = f"{url}: status {status}: {words}", _retry_after(response)
+                    problem, asked = f"{url}: status {status}: {said}", retry_after(response)
             if attempt == ATTEMPTS - 1 or stop.wait(min(max(wait, asked), LONGEST_WAIT_SECONDS)):
                 break
             wait *= 2
@@ -304,23 +304,6 @@ def _data_uri(image: Image, pixels: tuple[int, int] | None) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _words(response: Any) -> str:
-    """The server's message: `error.message` or `message` of a JSON body, else the start of the body."""
-    try:
-        data = response.json()
-        error = data.get("error", data)
-        words = error if isinstance(error, str) else error.get("message")
-    except (ValueError, AttributeError):
-        words = None
-    return str(words or response.text)[:300]
-
-
-def _retry_after(response: Any) -> float:
-    """Seconds the server asks to wait; 0 where it does not say. (A date instead of a number is ignored.)"""
-    value = response.headers.get("retry-after", "")
-    return float(value) if value.isascii() and value.isdigit() else 0.0
 
 
 def _reply(index: int, response: Any) -> EndpointReply | None:

@@ -1,0 +1,268 @@
+"""Where teacher and rollouts of a recipe run: in this process, or on servers.
+
+The stages ask for a `Teacher` and a `Sampler` and never learn which kind they got.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from vold.batching import collate
+from vold.errors import ConfigError, DataError, SamplerError, TeacherError
+from vold.mismatch import Mismatch
+from vold.models import check_teacher, load_model, resolve
+from vold.processing import Chat
+from vold.samplers.inprocess import InProcessSampler
+from vold.samplers.server import ServerSampler, ServerWeights
+from vold.teachers.cached import CachedTeacher
+from vold.teachers.health import check_alive, probe_of, remember
+from vold.teachers.inprocess import InProcessTeacher
+from vold.teachers.routed import RoutedTeacher
+from vold.teachers.server import ServerTeacher
+from vold.types import SamplingParams, ScoreRequest
+from vold.vllm_client import VllmClient
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from vold.config import Distill, Recipe, Sampling
+    from vold.policy import Policy
+    from vold.sections import TextTeacher
+    from vold.types import Completion, Prompt, Sampler, Task, Teacher
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One teacher: how it is written to, and its weights (`policy`) or its servers (`client`)."""
+
+    spec: TextTeacher
+    chat: Chat
+    policy: Policy | None
+    client: VllmClient | None
+
+    def sampler(self, rows: int) -> Sampler:
+        """A sampler of the teacher's own answers, `rows` side by side where it runs in this process."""
+        if self.policy is not None:
+            return InProcessSampler(self.policy, rows)
+        assert self.client is not None
+        return ServerSampler(self.client, end_id=self.chat.end_id)
+
+    def describe(self) -> str:
+        """What it is and where it runs."""
+        if self.policy is not None:
+            size = sum(p.numel() for p in self.policy.model.parameters())
+            return f"{type(self.policy.model).__name__}, {size:,} parameters"
+        assert self.client is not None
+        return f"{self.client.model} on {', '.join(self.client.urls)}"
+
+    def context(self) -> int:
+        """Tokens that prompt and response may have together; 0 where a server does not say."""
+        if self.policy is not None:
+            return int(self.policy.model.config.get_text_config().max_position_embeddings)
+        assert self.client is not None
+        return self.client.context()
+
+
+class Teachers:
+    """All teachers of a recipe, each by its route; "" is the one that takes every task no route is made for."""
+
+    def __init__(self, recipe: Recipe, student: Policy) -> None:
+        """Load them, or find their servers.
+
+        Raises:
+            ConfigError: the recipe names no teacher.
+            VocabularyMismatch: one reads the student's ids differently.
+            TeacherError: a server does not answer, or holds another model.
+        """
+        spec = recipe.teacher
+        if spec is None:
+            raise ConfigError(
+                "this verb needs a teacher", where="teacher", fix="add `teacher: {path: ...}` to the recipe"
+            )
+        self.route_by = spec.route_by
+        self._routes: dict[tuple[int, ...], str] = {}
+        self.voices = {
+            route: _voice(recipe, s, student, where=f"teacher.routes.{route}" if route else "teacher")
+            for route, s in {"": spec, **spec.routes}.items()
+        }
+
+    def route(self, task: Task) -> str:
+        """The name of the teacher that a task is for."""
+        tag = task.tags.get(self.route_by, "")
+        return tag if tag in self.voices else ""
+
+    def voice(self, task: Task) -> Voice:
+        """The teacher that a task is for."""
+        return self.voices[self.route(task)]
+
+    def ask(self, task: Task) -> tuple[int, ...] | None:
+        """What the task's teacher is asked, in its own chat template; None where the task has no text view.
+
+        Raises:
+            DataError: the same question is already put to another teacher.
+        """
+        if not task.teacher_messages:
+            return None
+        route = self.route(task)
+        ids = self.voices[route].chat.prompt(task.teacher_messages).ids
+        before = self._routes.setdefault(ids, route)
+        if before != route:
+            raise DataError(
+                "two tasks put the same question to different teachers",
+                where=f"task {task.id}",
+                got=f"{self.route_by} {before!r} and {route!r}",
+                fix=f"give tasks with one prompt one value of the tag {self.route_by!r}",
+            )
+        return ids
+
+    def route_of(self, ask: tuple[int, ...]) -> str:
+        """The name of the teacher that a question of `ask` is for."""
+        return self._routes.get(ask, "")
+
+    def answer(self, tasks: Sequence[Task], params: SamplingParams) -> list[Completion]:
+        """One answer of each task's own teacher, in task order.
+
+        Raises:
+            SamplerError: a teacher failed.
+        """
+        found: dict[int, Completion] = {}
+        for route, voice in self.voices.items():
+            mine = [i for i, t in enumerate(tasks) if self.route(t) == route]
+            if mine:
+                prompts = [voice.chat.prompt(tasks[i].teacher_messages or ()) for i in mine]
+                made = voice.sampler(len(mine)).generate(prompts, params)
+                found.update(zip(mine, (c for (c,) in made), strict=True))
+        return [found[i] for i in range(len(tasks))]
+
+    def probe(self, ids: Sequence[int]) -> dict[str, float]:
+        """Mean log-prob (nats) of the probe made of these ids, by route.
+
+        Raises:
+            TeacherError: a teacher is dead, or without weights.
+        """
+        request, means = probe_of(ids), {}
+        for route, voice in self.voices.items():
+            scores = _engine(voice, request, temperature=1.0, token_budget=8192).score([request])[0]
+            check_alive(scores, where=voice.describe())
+            means[route] = sum(scores.logp) / len(scores.logp)
+        return means
+
+    def scorer(
+        self, sampling: Sampling, token_budget: int, asks: Sequence[tuple[int, ...] | None], directory: Path
+    ) -> Teacher:
+        """Something that scores requests of every teacher; a request's prompt says which one it is for.
+
+        Args:
+            sampling: that of the responses; teacher and student are compared at its temperature.
+            token_budget: padded tokens per forward pass in this process.
+            asks: the questions there will be. The first also tells whether a teacher is alive and still the same.
+            directory: keeps what teachers on servers have answered to it, across restarts of the run.
+
+        Raises:
+            ConfigError: a question and its response do not fit into the context of a server.
+            TeacherError: a teacher is dead, without weights, or not the one this run or cache began with.
+        """
+        probe = probe_of(next(a for a in asks if a is not None))
+        made: dict[str, Teacher] = {}
+        for route, voice in self.voices.items():
+            mine = [len(a) for a in asks if a is not None and self.route_of(a) == route]
+            if voice.client is not None:
+                _check_room(voice, max(mine, default=0), sampling.max_new_tokens)
+            made[route] = _scorer(voice, sampling.temperature, token_budget, probe, directory)
+        return made[""] if len(made) == 1 else RoutedTeacher(made, self.route_of)
+
+
+def _check_room(voice: Voice, prompt: int, response: int) -> None:
+    # vLLM scores a prompt only with room for one more token.
+    needed, context = prompt + response + 1, voice.context()
+    if context and needed > context:
+        raise ConfigError(
+            "prompt and response do not fit into the context of the teacher's server",
+            where="max_new_tokens",
+            got=f"{prompt} + {response} tokens and one to spare, --max-model-len {context}",
+            fix=f"start it with --max-model-len {needed} or more, or lower max_new_tokens",
+        )
+
+
+def _voice(recipe: Recipe, spec: TextTeacher, student: Policy, *, where: str) -> Voice:
+    if spec.server is None:
+        policy = load_model(recipe, spec.path, spec.dtype)
+        check_teacher(student.chat, policy.chat, where=f"{where}.path: {spec.path}")
+        return Voice(spec, policy.chat, policy, None)
+    chat = Chat.load(resolve(spec.path))
+    check_teacher(student.chat, chat, where=f"{where}.path: {spec.path}")
+    return Voice(spec, chat, None, VllmClient.from_config(spec.server, role="teacher", error=TeacherError))
+
+
+def _engine(
+    voice: Voice, probe: ScoreRequest, *, temperature: float, token_budget: int
+) -> InProcessTeacher | ServerTeacher:
+    if voice.policy is not None:
+        return InProcessTeacher(voice.policy, temperature=temperature, token_budget=token_budget)
+    assert voice.client is not None
+    return ServerTeacher(voice.client, probe)
+
+
+def _scorer(voice: Voice, temperature: float, token_budget: int, probe: ScoreRequest, directory: Path) -> Teacher:
+    spec, teacher = voice.spec, _engine(voice, probe, temperature=temperature, token_budget=token_budget)
+    where = voice.describe()
+    served = f"server {voice.client.model}" if voice.client is not None else spec.dtype
+    identity = f"{spec.path} | {served} | temperature {temperature}"
+    card = f"teacher-{hashlib.sha256(f'{identity} {probe.response_ids}'.encode()).hexdigest()[:12]}.json"
+    keepers = [directory] if isinstance(teacher, ServerTeacher) else []
+    keepers += [spec.cache] if spec.cache is not None else []
+    if keepers:
+        scores = teacher.known if isinstance(teacher, ServerTeacher) else teacher.score([probe])[0]
+        check_alive(scores, where=where)
+        for keeper in keepers:
+            remember(keeper / card, probe, scores, where=where)
+    return CachedTeacher(teacher, spec.cache, identity) if spec.cache is not None else teacher
+
+
+def open_sampler(config: Distill, policy: Policy, directory: Path) -> tuple[Sampler, Callable[[int], None]]:
+    """The student's sampler, and a function to call with the step whose weights the policy now has.
+
+    Raises:
+        SamplerError: a server does not answer, or holds another model.
+        ConfigError: prompts and responses can not fit into its context.
+    """
+    if config.engine is None:
+        return InProcessSampler(policy, config.prompts_per_step * config.rollouts), lambda step: None
+    client = VllmClient.from_config(config.engine, role="rollout", error=SamplerError)
+    context = client.context()
+    if context and config.sampling.max_new_tokens >= context:
+        raise ConfigError(
+            "responses do not fit into the context of the rollout server",
+            where="distill.sampling.max_new_tokens",
+            got=f"{config.sampling.max_new_tokens} tokens, --max-model-len {context}",
+        )
+    weights = ServerWeights(client, policy, config.engine.weights_dir or directory / "weights")
+    sampler = ServerSampler(client, end_id=policy.chat.end_id, banned=policy.banned.tolist(), weights=weights)
+    return sampler, weights.changed
+
+
+def check_rollouts(config: Distill, policy: Policy, prompt: Prompt, directory: Path) -> str:
+    """Send the student's weights to the rollout servers, sample a few tokens, and compare their log-probs.
+
+    Returns a line on how far sampler and trainer are apart.
+
+    Raises:
+        SamplerError: a server failed.
+        TrainingError: they are further apart than `config.mismatch.limit`, whatever its action.
+    """
+    sampler, _ = open_sampler(config, policy, directory)
+    params = SamplingParams(min(16, config.sampling.max_new_tokens), config.sampling.temperature, seed=0)
+    (completions,) = sampler.generate([prompt], params, n=4)
+    found = Mismatch()
+    with torch.inference_mode():
+        for c in completions:
+            batch = collate([prompt], [c.ids], [c.action_mask], policy.chat.pad_id)
+            logp, _, _ = policy.logprobs(batch, temperature=params.temperature)
+            found.add(logp, torch.tensor(c.logps))
+    found.over(config.mismatch.limit, "stop", step=0)
+    return f"KL(sampler || trainer) {found.kl:.1e} nats per token over {found.tokens} tokens"

@@ -1,0 +1,68 @@
+"""How far the engine that sampled a response is from the model that learns from it.
+
+Two programs never compute quite the same log-probs. Where they differ much, rollouts come from another policy than the
+one that is trained, and the objective's ratios correct for an engine, not for learning.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from vold.errors import TrainingError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Mismatch:
+    """Sums over the tokens of one step, x = log pi_trainer - log pi_sampler on sampled tokens, before the update."""
+
+    def __init__(self) -> None:
+        self.tokens, self.largest, self._absolute, self._k1, self._k3 = 0, 0.0, 0.0, 0.0, 0.0
+
+    def add(self, trainer: torch.Tensor, sampler: torch.Tensor) -> None:
+        """Count some tokens; both [tokens] log-probs (nats) at the sampling temperature."""
+        if not len(trainer):
+            return
+        x = (trainer.detach().double() - sampler.double()).cpu()
+        self.tokens += len(x)
+        self.largest = max(self.largest, float(x.abs().max()))
+        self._absolute += float(x.abs().sum())
+        self._k1 -= float(x.sum())
+        self._k3 += float((x.exp() - 1 - x).sum())
+
+    @property
+    def kl(self) -> float:
+        """KL(sampler || trainer), nats per token, by the estimator k3: mean of exp(x) - 1 - x (Schulman 2020)."""
+        return self._k3 / max(self.tokens, 1)
+
+    def row(self) -> dict[str, float]:
+        """`mismatch`: largest |x|; `mismatch_mean`: mean |x|; `mismatch_k1`, `mismatch_kl`: KL by -x and by k3."""
+        n = max(self.tokens, 1)
+        return {
+            "mismatch": self.largest,
+            "mismatch_mean": self._absolute / n,
+            "mismatch_k1": self._k1 / n,
+            "mismatch_kl": self.kl,
+        }
+
+    def over(self, limit: float, action: Literal["warn", "stop"], *, step: int) -> str:
+        """A warning where `kl` is above `limit` and the run goes on; "" where all is well.
+
+        Raises:
+            TrainingError: `kl` is above `limit` and `action` is "stop".
+        """
+        if self.kl <= limit:
+            return ""
+        got = (
+            f"KL(sampler || trainer) {self.kl:.2g} nats per token at step {step}, the limit is {limit:.2g}; "
+            f"mean |log ratio| {self._absolute / self.tokens:.2g}, largest {self.largest:.2g}"
+        )
+        if action == "warn":
+            return got
+        raise TrainingError(
+            "rollouts come from another policy than the one that is trained",
+            where="distill.mismatch",
+            got=got,
+            fix="give the server --logprobs-mode processed_logprobs and the student's precision, or raise the limit",
+        )

@@ -1,0 +1,80 @@
+"""Sections of a recipe that say which models there are and where they run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """Base of every recipe section: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Model(Section):
+    """A model directory, a hub id, or `demo:NAME` for a model that ships with the project."""
+
+    path: str
+    """`demo:student`, a local directory, or a hub id such as `Qwen/Qwen3-8B`."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the weights in memory."""
+
+
+class Endpoint(Section):
+    """A server that speaks the OpenAI chat protocol, such as `vllm serve`."""
+
+    urls: tuple[str, ...] = Field(min_length=1)
+    """Base addresses that end in `/v1`; requests are spread over them."""
+    model: str
+    """The name the server gives the model."""
+    key_env: str | None = None
+    """Environment variable that holds the key; the key itself is never stored."""
+    concurrency: int = Field(32, gt=0)
+    """Requests under way at a time."""
+
+
+class Server(Endpoint):
+    """vLLM servers that all hold the same model."""
+
+    patience: float = Field(1800.0, ge=0)
+    """Seconds a run waits for servers that do not answer. Then it saves its state and stops."""
+    sleep: bool = False
+    """Servers give up their GPU's memory while it is not their turn; they need `--enable-sleep-mode`."""
+
+
+class RolloutServer(Server):
+    """vLLM servers that sample for the student. Its weights are sent to them after every update."""
+
+    weights_dir: Path | None = None
+    """Directory that run and servers see, for weights on their way; the run's own if absent. `/dev/shm/vold` on one
+    machine keeps them in memory."""
+
+
+class MismatchGate(Section):
+    """What to do where the engine that samples and the model that learns give other log-probs to the same tokens."""
+
+    limit: float = Field(0.01, gt=0)
+    """Highest KL(sampler || trainer) in nats per token, measured before each update."""
+    action: Literal["warn", "stop"] = "warn"
+    """`stop` saves the state and stops before the update."""
+
+
+class TextTeacher(Model):
+    """A text-only model. `path` is always needed: its tokenizer and chat template write the teacher's prompts."""
+
+    server: Server | None = None
+    """Score and answer on these servers; loaded from `path` into the run's own process if absent."""
+    cache: Path | None = None
+    """Directory that keeps every score; a request met before is not asked again."""
+
+
+class Teacher(TextTeacher):
+    """The model that is learnt from, or several."""
+
+    route_by: str = "domain"
+    """The tag of a task that names its teacher."""
+    routes: dict[str, TextTeacher] = Field(default_factory=dict)
+    """Teachers by that tag's value; a task with another value, or none, goes to the teacher above."""
