@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vold.batching import collate, micro_batches
+from vold.batching import collate
 from vold.engines import Teachers
 from vold.errors import ConfigError
 from vold.graders import get_grader
@@ -150,9 +150,8 @@ def _values(
 ) -> dict[str, torch.Tensor]:
     """Log-prob, entropy and most likely token at every response token, rows in the given order."""
     pieces: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
-    lengths = [len(p.ids) + len(r) for p, r in zip(prompts, responses, strict=True)]
     with torch.inference_mode():
-        for group in micro_batches(lengths, TOKEN_BUDGET):
+        for group in policy.micro_batches(prompts, [len(r) for r in responses], TOKEN_BUDGET):
             part = [responses[i] for i in group]
             batch = collate([prompts[i] for i in group], part, [(1,) * len(r) for r in part], policy.chat.pad_id)
             values = [v.cpu() for v in policy.logprobs(batch, temperature=temperature)]

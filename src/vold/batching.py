@@ -28,6 +28,8 @@ class Sequences:
         select: [rows, length] bool, true where the NEXT token is a selected response token.
         targets: [tokens] int64, those next tokens in row order.
         row: [tokens] int64, the row each selected token belongs to.
+        prompt_lengths: tokens of each row's prompt.
+        source: for each row the first row with the same prompt; a prompt with images is nobody else's.
         vision: the processor's image tensors, opaque to everything but the policy.
     """
 
@@ -36,6 +38,8 @@ class Sequences:
     select: torch.Tensor
     targets: torch.Tensor
     row: torch.Tensor
+    prompt_lengths: tuple[int, ...]
+    source: tuple[int, ...]
     vision: Mapping[str, torch.Tensor]
 
     def to(self, device: torch.device) -> Sequences:
@@ -46,6 +50,8 @@ class Sequences:
             self.select.to(device),
             self.targets.to(device),
             self.row.to(device),
+            self.prompt_lengths,
+            self.source,
             {name: tensor.to(device) for name, tensor in self.vision.items()},
         )
 
@@ -87,8 +93,15 @@ def collate(
         select=select,
         targets=input_ids[shifted],
         row=select.nonzero()[:, 0],
+        prompt_lengths=tuple(len(p.ids) for p in prompts),
+        source=_sources(prompts),
         vision=stack_vision(prompts),
     )
+
+
+def _sources(prompts: Sequence[Prompt]) -> tuple[int, ...]:
+    first: dict[tuple[int, ...], int] = {}
+    return tuple(i if p.vision else first.setdefault(p.ids, i) for i, p in enumerate(prompts))
 
 
 def micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
@@ -107,4 +120,38 @@ def micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
             groups[-1].append(i)
         else:
             groups.append([i])
+    return groups
+
+
+def packed_micro_batches(
+    prompts: Sequence[Prompt], response_lengths: Sequence[int], token_budget: int
+) -> list[list[int]]:
+    """Cut rows into groups whose tokens stay within a budget, a prompt that rows of a group share counted once.
+
+    Groups are filled one by one, from rows that are kept side by side with those of the same prompt, longest first:
+    what no longer fits waits for the next group. A row longer than the budget gets a group of its own. Returns
+    ascending indices; every row appears exactly once.
+
+    Example:
+        >>> a, b = Prompt((1, 2)), Prompt((3, 4))
+        >>> packed_micro_batches([a, a, b], [3, 2, 4], 8)
+        [[0, 1], [2]]
+    """
+    source = _sources(prompts)
+    waiting = sorted(range(len(prompts)), key=lambda i: (source[i], -response_lengths[i]))
+    groups: list[list[int]] = []
+    while waiting:
+        group: list[int] = []
+        left: list[int] = []
+        tokens, paid = 0, set[int]()
+        for i in waiting:
+            size = response_lengths[i] + (0 if source[i] in paid else len(prompts[i].ids))
+            if group and tokens + size > token_budget:
+                left.append(i)
+                continue
+            group.append(i)
+            tokens += size
+            paid.add(source[i])
+        groups.append(sorted(group))
+        waiting = left
     return groups

@@ -155,7 +155,7 @@ class Sft(Section):
     optimizer: Optimizer
     """Update rule."""
     token_budget: int = Field(8192, gt=0)
-    """Padded tokens per micro-batch; changes memory and speed, not the gradient."""
+    """Tokens per micro-batch; changes memory and speed, not the gradient."""
     checkpoint_every: int = Field(100, gt=0)
     """Steps between checkpoints; a killed run loses at most this many."""
 
@@ -184,7 +184,7 @@ class Distill(Section):
     optimizer: Optimizer
     """Update rule."""
     token_budget: int = Field(8192, gt=0)
-    """Padded tokens per micro-batch; changes memory and speed, not the gradient."""
+    """Tokens per micro-batch; changes memory and speed, not the gradient."""
     checkpoint_every: int = Field(20, gt=0)
     """Steps between checkpoints; a killed run loses at most this many."""
     keep_rollouts_every: int = Field(10, gt=0)

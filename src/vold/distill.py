@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vold.batching import collate, micro_batches
+from vold.batching import collate
 from vold.checkpoint import StateKeeper, restore_state, save_state
 from vold.divergences import candidates_of, divergence_stream, refuse_without_logits
 from vold.engines import Teachers, open_sampler
@@ -197,9 +197,9 @@ def update(
         for i, r in enumerate(rollouts)
         if any(r.advantage or ()) or any(r.live_weight or ()) or any(r.teacher_weight or ())
     ]
-    lengths = [len(rollouts[i].prompt_ids) + len(rollouts[i].completion.ids) for i in active]
+    lengths = [len(rollouts[i].completion.ids) for i in active]
     loss_value, mismatch, sums = 0.0, Mismatch(), Counter[str]()
-    for group in micro_batches(lengths, config.token_budget):
+    for group in policy.micro_batches([prompts[rollouts[i].group] for i in active], lengths, config.token_budget):
         part = [active[j] for j in group]
         batch = collate(
             [prompts[rollouts[i].group] for i in part],

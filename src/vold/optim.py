@@ -21,7 +21,7 @@ def build_optimizer(policy: Policy, config: Optimizer) -> torch.optim.AdamW:
         {"params": [p for _, p in named if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)  # one pass over memory, not ten
 
 
 def learning_rate(config: Optimizer, step: int, steps: int) -> float:

@@ -13,9 +13,11 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.utils import logging as hf_logging
 
+from vold.batching import micro_batches, packed_micro_batches
 from vold.errors import CheckpointError, ConfigError
 from vold.families import Part, family_of, parameters_of
 from vold.head import token_logprobs
+from vold.packing import enable_packing, pack
 from vold.processing import Chat
 from vold.vocabulary import banned_ids
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from vold.batching import Sequences
+    from vold.types import Prompt
 
 hf_logging.disable_progress_bar()  # a bar for every save would tear our own apart
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -49,6 +52,7 @@ class Policy:
                 got=f"{len(chat.tokenizer)} tokens, {rows} rows",
                 fix="use the tokenizer that belongs to the model, or resize its embeddings and save both",
             )
+        self.packs = enable_packing(model)
         self.banned = torch.tensor(banned_ids(model.config, chat.tokenizer), dtype=torch.int64, device=model.device)
 
     @classmethod
@@ -152,16 +156,42 @@ class Policy:
         )
 
     def states(self, batch: Sequences) -> torch.Tensor:
-        """The last hidden states [tokens, width] that predict the selected tokens of a batch on the model's device."""
+        """The last hidden states [tokens, width] that predict the selected tokens of a batch on the model's device.
+
+        Without padding, and with a prompt that rows share passed once, where the model's family allows it
+        (`vold.packing`); as a padded batch where it does not.
+        """
+        positions = self.positions(batch.input_ids, batch.attention_mask, batch.vision)
+        if not self.packs:
+            output = self.hidden(
+                batch.input_ids,
+                attention_mask=batch.attention_mask,
+                position_ids=positions,
+                use_cache=False,
+                **batch.vision,
+            )
+            states: torch.Tensor = output.last_hidden_state[batch.select]
+            return states
+        packed = pack(batch)
         output = self.hidden(
-            batch.input_ids,
-            attention_mask=batch.attention_mask,
-            position_ids=self.positions(batch.input_ids, batch.attention_mask, batch.vision),
+            batch.input_ids.flatten()[packed.index][None],
+            attention_mask=None,
+            position_ids=positions.flatten(-2)[..., None, packed.index],
             use_cache=False,
+            packed=packed,
             **batch.vision,
         )
-        states: torch.Tensor = output.last_hidden_state[batch.select]
+        states = output.last_hidden_state[0].index_select(0, packed.states)
         return states
+
+    def micro_batches(
+        self, prompts: Sequence[Prompt], response_lengths: Sequence[int], token_budget: int
+    ) -> list[list[int]]:
+        """Cut rows into groups of at most `token_budget` tokens as this model counts them: packed, or padded."""
+        if self.packs:
+            return packed_micro_batches(prompts, response_lengths, token_budget)
+        lengths = [len(p.ids) + n for p, n in zip(prompts, response_lengths, strict=True)]
+        return micro_batches(lengths, token_budget)
 
     def save(self, path: Path) -> None:
         """Write weights (safetensors), config, tokenizer and processor; `from_pretrained` reads them back."""

@@ -6,7 +6,7 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from vold.batching import collate, micro_batches
+from vold.batching import collate
 from vold.checkpoint import restore_state, save_state
 from vold.errors import ConfigError, DataError
 from vold.losses import nll
@@ -117,8 +117,7 @@ def accumulate(policy: Policy, traces: Sequence[Trace], token_budget: int, *, st
     prompts = [policy.chat.prompt(t.task.messages) for t in traces]
     total = sum(len(t.response_ids) for t in traces)
     value = 0.0
-    lengths = [len(p.ids) + len(t.response_ids) for p, t in zip(prompts, traces, strict=True)]
-    for group in micro_batches(lengths, token_budget):
+    for group in policy.micro_batches(prompts, [len(t.response_ids) for t in traces], token_budget):
         responses = [traces[i].response_ids for i in group]
         masks = [(1,) * len(r) for r in responses]
         batch = collate([prompts[i] for i in group], responses, masks, policy.chat.pad_id)

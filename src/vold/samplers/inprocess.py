@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,7 +25,7 @@ COMPACT_BELOW = 0.75
 
 
 class InProcessSampler:
-    """Samples from a `Policy` in this process.
+    """Samples from a `Policy` in this process. The prompt of a group passes through the model once.
 
     Every token of every row has its own random number, drawn up front from the seed: what a row becomes depends on
     the seed and its place in the call, not on when other rows finish.
@@ -59,9 +60,12 @@ class InProcessSampler:
     def _batch(self, prompts: list[Prompt], uniforms: torch.Tensor, params: SamplingParams) -> list[Completion]:
         policy = self.policy
         device, end_id = policy.model.device, policy.chat.end_id
-        ids, mask = _left_pad(prompts, policy.chat.pad_id)
+        firsts = [i for i, p in enumerate(prompts) if not i or p is not prompts[i - 1]]
+        repeats = torch.tensor([b - a for a, b in itertools.pairwise([*firsts, len(prompts)])], device=device)
+        asked = [prompts[i] for i in firsts]  # a prompt that rows share is read once, and its cache copied
+        ids, mask = _left_pad(asked, policy.chat.pad_id)
         ids, mask = ids.to(device), mask.to(device)
-        vision = {k: v.to(device) for k, v in stack_vision(prompts).items()}
+        vision = {k: v.to(device) for k, v in stack_vision(asked).items()}
         positions = policy.positions(ids, mask, vision)
         cache = DynamicCache()
         alive = torch.arange(len(prompts), device=device)
@@ -76,8 +80,13 @@ class InProcessSampler:
             output = policy.hidden(
                 ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, **vision
             )
+            last = output.last_hidden_state[:, -1]
+            if step == 0 and len(asked) < len(prompts):
+                owner = torch.arange(len(asked), device=device).repeat_interleave(repeats)
+                cache.batch_select_indices(owner)
+                last, mask, positions = last[owner], mask[owner], positions[..., owner, :]
             vision = {}
-            logits = head_logits(output.last_hidden_state[:, -1], head, policy.banned, params.temperature)
+            logits = head_logits(last, head, policy.banned, params.temperature)
             logp = logits.log_softmax(-1)
             greedy = params.temperature == 0
             token = logits.argmax(-1) if greedy else _inverse_cdf(logp, uniforms[alive, step])

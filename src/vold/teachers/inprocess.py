@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vold.batching import collate, micro_batches
+from vold.batching import collate
 from vold.distributions import ABSENT, Distributions, candidate_logprobs, top_of
 from vold.errors import TeacherError
 from vold.head import token_logprobs
@@ -25,7 +25,7 @@ class InProcessTeacher:
     Args:
         policy: the teacher model.
         temperature: the rollout temperature; teacher and student are compared at the same one.
-        token_budget: padded tokens per forward pass.
+        token_budget: tokens per forward pass.
     """
 
     def __init__(self, policy: Policy, *, temperature: float, token_budget: int) -> None:
@@ -47,9 +47,10 @@ class InProcessTeacher:
             ConfigError: a top k beyond the vocabulary.
         """
         scores: list[TokenScores] = [TokenScores(())] * len(requests)
-        lengths = [len(r.prompt_ids) + len(r.response_ids) for r in requests]
+        prompts = [Prompt(r.prompt_ids) for r in requests]
+        lengths = [len(r.response_ids) for r in requests]
         with torch.inference_mode():
-            for group in micro_batches(lengths, self.token_budget):
+            for group in self.policy.micro_batches(prompts, lengths, self.token_budget):
                 part = [requests[i] for i in group]
                 batch = self._batch(part).to(self.policy.model.device)
                 states = self.policy.states(batch)
