@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("vold.losses", "vold.margin", "vold.prefix", "vold.functions", "vold.stats", "vold.head", "vold.progress",
      "vold.http", "vold.mismatch"),
     ("vold.parts", "vold.families"),
-    ("vold.slots", "vold.distributions"),
+    ("vold.slots", "vold.distributions", "vold.lora"),
     ("vold.advantages", "vold.vocabulary", "vold.processing", "vold.graders.*",
      "vold.demo", "vold.demo.world", "vold.demo.tokens",
      "vold.smollm2", "vold.smollm2.packages"),

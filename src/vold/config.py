@@ -19,6 +19,7 @@ from vold.sections import Endpoint as Endpoint
 from vold.sections import MismatchGate, RolloutServer, Teacher
 from vold.sections import Model as Model
 from vold.sections import Section as Section
+from vold.sections import Student as Student
 
 
 class Run(Section):
@@ -32,13 +33,6 @@ class Run(Section):
     """CPU threads of PyTorch. Results repeat bit for bit only at the same number."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models live; `auto` takes a GPU if there is one."""
-
-
-class Student(Model):
-    """The model that learns."""
-
-    freeze: tuple[Literal["vision", "projector"], ...] = ("vision", "projector")
-    """Parts that no stage changes. The paper freezes the vision tower; what it does with the projector is not known."""
 
 
 class DigitTasksSpec(Section):

@@ -60,8 +60,7 @@ def distill(recipe: Recipe) -> Path:
     final = directory / "final"
     if final.is_dir():
         return final
-    policy = load_student(recipe, resolve(config.init) if config.init else sft_result(recipe))
-    policy.model.train()
+    policy = load_student(recipe, resolve(config.init) if config.init else sft_result(recipe), train=True)
     tasks = open_tasks(config.tasks)
     teacher: Teacher | None = None
     mixture: Mixture | None = None

@@ -36,10 +36,21 @@ def resolve(path: str) -> str:
     return str(resources.files("vold.demo") / "assets" / name)
 
 
-def load_student(recipe: Recipe, path: str | None = None) -> Policy:
-    """The recipe's student, or another model in its place, with the recipe's frozen parts."""
+def load_student(recipe: Recipe, path: str | None = None, *, train: bool = False) -> Policy:
+    """The recipe's student, or another model in its place, with the recipe's frozen parts.
+
+    `train` makes it ready for the loops: in training mode, with adapters and activation checkpointing as the recipe
+    says.
+    """
     spec: Student = recipe.student
-    return load_model(recipe, path or spec.path, spec.dtype, spec.freeze)
+    policy = load_model(recipe, path or spec.path, spec.dtype, spec.freeze)
+    if train:
+        if spec.lora is not None:
+            policy.add_lora(rank=spec.lora.rank, alpha=spec.lora.alpha, seed=seed_of(recipe.run.seed, "lora"))
+        if spec.activation_checkpointing:
+            policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+        policy.model.train()
+    return policy
 
 
 def check_teacher(student: Chat, teacher: Chat, *, where: str) -> None:

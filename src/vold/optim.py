@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.optim.adamw import adamw
 
 from vold.errors import TrainingError
 
@@ -14,14 +15,61 @@ if TYPE_CHECKING:
     from vold.policy import Policy
 
 
+class MasterAdamW(torch.optim.AdamW):
+    """AdamW for weights below float32: it updates a float32 copy of them and rounds that.
+
+    An update is often smaller than the distance of two neighbouring bfloat16 numbers, and would be lost otherwise.
+    Gradients are summed in float32 too. The copy is part of the state (`master`), beside the moments.
+    """
+
+    def __init__(self, groups: Any, *, lr: float, betas: tuple[float, float], fused: bool = True) -> None:
+        super().__init__(groups, lr=lr, betas=betas, fused=fused)
+        for p in (p for group in self.param_groups for p in group["params"]):
+            p.grad_dtype = torch.float32
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One update of every parameter that has a gradient."""
+        assert closure is None
+        for group in self.param_groups:
+            for p in (p for p in group["params"] if p.grad is not None):
+                state = self.state[p]
+                if not state:
+                    zeros = torch.zeros_like(p, dtype=torch.float32)
+                    state |= {"step": torch.zeros(()), "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
+                    state |= {"master": p.float()} if p.dtype != torch.float32 else {}
+                master = state.get("master", p)
+                adamw(
+                    [master],
+                    [p.grad],
+                    [state["exp_avg"]],
+                    [state["exp_avg_sq"]],
+                    [],
+                    [state["step"]],
+                    fused=group["fused"],
+                    amsgrad=False,
+                    beta1=group["betas"][0],
+                    beta2=group["betas"][1],
+                    lr=group["lr"],
+                    weight_decay=group["weight_decay"],
+                    eps=group["eps"],
+                    maximize=False,
+                )
+                p.copy_(master)
+
+
 def build_optimizer(policy: Policy, config: Optimizer) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; vectors (norms, biases) are not decayed."""
+    """AdamW over the trainable parameters; vectors (norms, biases) are not decayed.
+
+    Its state is float32: weights in a lower precision get a float32 copy (`MasterAdamW`).
+    """
     named = policy.trainable()
     groups = [
         {"params": [p for _, p in named if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)  # one pass over memory, not ten
+    kind = torch.optim.AdamW if all(p.dtype == torch.float32 for _, p in named) else MasterAdamW
+    return kind(groups, lr=config.lr, betas=config.betas, fused=True)  # one pass over memory, not ten
 
 
 def learning_rate(config: Optimizer, step: int, steps: int) -> float:

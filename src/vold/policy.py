@@ -17,6 +17,7 @@ from vold.batching import micro_batches, packed_micro_batches
 from vold.errors import CheckpointError, ConfigError
 from vold.families import Part, family_of, parameters_of
 from vold.head import token_logprobs
+from vold.lora import add_adapters, merged_state, save_adapters
 from vold.packing import enable_packing, pack
 from vold.processing import Chat
 from vold.vocabulary import banned_ids
@@ -44,6 +45,7 @@ class Policy:
 
     def __init__(self, model: Any, chat: Chat) -> None:
         self.model, self.chat, self.family = model, chat, family_of(model.config)
+        self.adapters: Any = None
         rows = int(model.config.get_text_config().vocab_size)
         if len(chat.tokenizer) > rows:
             raise CheckpointError(
@@ -109,6 +111,19 @@ class Policy:
                 )
             for _, parameter in parameters_of(self.model.base_model, self.family, part):
                 parameter.requires_grad_(False)
+
+    def add_lora(self, *, rank: int, alpha: int, seed: int) -> None:
+        """Train adapters in place of the language model's weights; see `vold.lora.add_adapters`.
+
+        The vision tower and the projector stay as they are: frozen, or trained in full.
+        """
+        beside = [
+            p for part in ("vision", "projector") for _, p in parameters_of(self.model.base_model, self.family, part)
+        ]
+        trained = [p for p in beside if p.requires_grad]
+        self.adapters = add_adapters(self.model, self.family, rank=rank, alpha=alpha, seed=seed)
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
     def trainable(self) -> list[tuple[str, torch.nn.Parameter]]:
         """Names and parameters that training changes, in a fixed order."""
@@ -194,6 +209,13 @@ class Policy:
         return micro_batches(lengths, token_budget)
 
     def save(self, path: Path) -> None:
-        """Write weights (safetensors), config, tokenizer and processor; `from_pretrained` reads them back."""
-        self.model.save_pretrained(path)
+        """Write weights (safetensors), config, tokenizer and processor; `from_pretrained` reads them back.
+
+        Adapters are added into the weights, and also written alone (`vold.lora.ADAPTER`).
+        """
+        if self.adapters is None:
+            self.model.save_pretrained(path)
+        else:
+            self.model.save_pretrained(path, state_dict=merged_state(self.model))
+            save_adapters(self.adapters, path)
         self.chat.save(path)

@@ -83,9 +83,10 @@ def new_directory(path: Path) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     yield temporary
-    hashes = {f.name: _sha256(f) for f in sorted(temporary.iterdir()) if f.is_file()}
+    files = sorted(f for f in temporary.rglob("*") if f.is_file())
+    hashes = {f.relative_to(temporary).as_posix(): _sha256(f) for f in files}
     (temporary / MANIFEST).write_text(json.dumps(hashes, indent=2) + "\n")
-    for f in temporary.iterdir():
+    for f in (*files, temporary / MANIFEST):
         with f.open("rb") as handle:
             os.fsync(handle.fileno())
     if path.exists():

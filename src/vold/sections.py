@@ -23,6 +23,28 @@ class Model(Section):
     """Precision of the weights in memory."""
 
 
+class Lora(Section):
+    """Adapters on every linear layer of the language model, trained in place of its weights."""
+
+    rank: int = Field(16, gt=0)
+    """Width of an adapter."""
+    alpha: int = Field(32, gt=0)
+    """An adapter's output is multiplied by alpha / rank."""
+
+
+class Student(Model):
+    """The model that learns."""
+
+    freeze: tuple[Literal["vision", "projector"], ...] = ("vision", "projector")
+    """Parts that no stage changes. The paper freezes the vision tower; what it does with the projector is not known."""
+    lora: Lora | None = None
+    """Train adapters; absent: the language model's weights themselves, as the paper does. Each stage saves a model with
+    its adapters added in, and the adapters beside it."""
+    activation_checkpointing: bool = False
+    """Keep a layer's input alone and compute the rest again in the backward pass: far less memory, about a third more
+    time."""
+
+
 class Endpoint(Section):
     """A server that speaks the OpenAI chat protocol, such as `vllm serve`."""
 

@@ -42,9 +42,8 @@ def sft(recipe: Recipe) -> Path:
     if final.is_dir():
         return final
     traces = read_traces(recipe)
-    policy = load_student(recipe)
+    policy = load_student(recipe, train=True)
     refuse_banned(traces, policy)
-    policy.model.train()
     optimizer = build_optimizer(policy, config.optimizer)
     start = restore_state(directory, policy, optimizer)
     log = directory / "metrics.jsonl"
