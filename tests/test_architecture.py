@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("vold.advantages", "vold.vocabulary", "vold.processing", "vold.graders.*",
      "vold.demo", "vold.demo.world", "vold.demo.tokens",
      "vold.smollm2", "vold.smollm2.packages"),
+    ("vold.environments", "vold.environments.jail", "vold.environments.interpreter"),
     ("vold.objective.*", "vold.batching", "vold.tables", "vold.recipe_text", "vold.sections",
      "vold.smollm2.scenes", "vold.smollm2.join"),
     ("vold.config", "vold.packing", "vold.methods", "vold.vllm_client"),
@@ -152,9 +153,19 @@ def dangers(tree: ast.AST) -> list[str]:
     return found
 
 
+RUNS_PROGRAMS = "vold.environments.jail"
+"""A script, never imported, whose process is shut in by the kernel before it compiles what a model wrote."""
+
+
 @modules
 def test_nothing_from_outside_can_run_as_code(module: str) -> None:
-    assert dangers(ast.parse(FILES[module].read_text())) == []
+    found = dangers(ast.parse(FILES[module].read_text()))
+    assert (found != []) == (module == RUNS_PROGRAMS)
+
+
+@modules
+def test_nothing_imports_the_script_that_runs_programs(module: str) -> None:
+    assert RUNS_PROGRAMS not in imports(ast.parse(FILES[module].read_text()), module, is_package=False)
 
 
 @pytest.mark.parametrize(
