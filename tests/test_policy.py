@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLForConditionalGeneration,
+)
 
 import tiny
 from vold.batching import Sequences, collate
@@ -14,6 +24,8 @@ from vold.demo.world import DigitTasks
 from vold.errors import CheckpointError, ConfigError, DataError, VocabularyMismatch
 from vold.head import token_logprobs
 from vold.policy import Policy
+from vold.prefix import segment_spans
+from vold.processing import Chat
 from vold.types import Message, Prompt
 from vold.vocabulary import banned_ids, check_shared_ids
 
@@ -219,3 +231,25 @@ def test_running_text_gets_no_special_tokens() -> None:
     assert chat.text((*chat.tokens("3 + 5 = 8"), chat.end_id)) == "3 + 5 = 8"
     assert Prompt(chat.tokens("3")).ids == chat.tokens("3")
     assert chat.prompt([Message("user", "3")]).ids[1] == chat.tokens("3")[0]
+
+
+def test_pieces_join_to_the_text_word_by_word_and_byte_by_byte() -> None:
+    chat = tiny.student().chat
+    ids = chat.tokens("<think> 1 + 2 = 3 ; </think>")
+    assert "".join(chat.pieces(ids)) == chat.tokenizer.decode(list(ids))
+    assert chat.pieces(ids)[6] == " ;"
+    bpe = Tokenizer(BPE(unk_token=None))
+    bpe.pre_tokenizer, bpe.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    alphabet = ByteLevel.alphabet()
+    bpe.train_from_iterator(
+        ["It is so. Yes"], BpeTrainer(vocab_size=270, initial_alphabet=alphabet, show_progress=False)
+    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="s", pad_token="s", chat_template="x")
+    text = "It is so. Ja, caf\u00e9! Yes"
+    encoded = fast(text, add_special_tokens=False)["input_ids"]
+    pieces = Chat(fast).pieces(encoded)
+    assert len(pieces) == len(encoded)
+    assert (
+        "".join(pieces).replace("\ufffd", "") == text
+    )  # half a character shows up as a placeholder before the whole one
+    assert segment_spans(pieces)[0].stop == len(fast("It is so.", add_special_tokens=False)["input_ids"])

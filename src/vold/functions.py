@@ -23,7 +23,10 @@ NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 class RolloutMask(Protocol):
-    """M of every rollout of a step, called before the teacher has read any: a rollout with 0 is not shown to it."""
+    """M of every rollout of a step. A rollout with 0 is not shown to the teacher.
+
+    It is called before the teacher has read any and again afterwards, and must give the same answer.
+    """
 
     def __call__(self, rollouts: Sequence[Rollout], /) -> Sequence[float]:
         """One finite number, 0 or more, for each rollout, in order. Groups are whole."""
@@ -31,7 +34,10 @@ class RolloutMask(Protocol):
 
 
 class TokenWeight(Protocol):
-    """W of every token of a step, called when the teacher has read what it was asked to (`rollout.teacher`)."""
+    """W of every token of a step, called when the teacher has read what it was asked to (`rollout.teacher`).
+
+    A run that is killed goes on to the same weights only if the function depends on the rollouts alone.
+    """
 
     def __call__(self, rollouts: Sequence[Rollout], /) -> Sequence[Sequence[float]]:
         """For each rollout, in order, one finite number, 0 or more, for each token of its response."""

@@ -75,6 +75,8 @@ class Objective(Slot):
     @classmethod
     def _expand(cls, data: Any) -> Any:
         method = data.get("method", "vold") if isinstance(data, dict) else None
+        if isinstance(data, dict) and method is None and data.get("reading") is not None:
+            raise ConfigError("a reading is one of a method", got=str(data["reading"]), fix="name the method as well")
         if not isinstance(method, str) or method not in PRESETS:
             return data
         preset, reading = PRESETS[method], data.get("reading")

@@ -127,7 +127,7 @@ PRESETS: dict[str, Preset] = {
             }
         }
         | _surrogate(0.2, 0.28, "sequence_mean"),
-        missing="the balancing is the one its paper describes: the released script does not reach it",
+        missing="balancing is as the paper says: the released script does not reach it; one teacher",
         readings={
             "paper": Reading(
                 "The shifted mean return is given to all tokens; the gap is lowest correct minus highest incorrect.",
@@ -169,7 +169,7 @@ PRESETS: dict[str, Preset] = {
         missing="the weight of the outcome and the band are ours; one teacher, not one a domain",
     ),
     "gkd": Preset(
-        "arXiv 2306.13649, as TRL computes it",
+        "arXiv 2306.13649, Eq. 1 and algorithm 1, with the ends of β as in TRL",
         "A full-vocabulary divergence on a mixture of the student's rollouts and the teacher's traces.",
         {
             "teacher_loss": {
