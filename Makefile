@@ -6,6 +6,8 @@ ARGS ?=
 TORCH := torch==2.13.0
 VENV := .venv
 STAMP := $(VENV)/.vold-installed
+ENGINES := .venv-engines
+ENGINES_STAMP := $(ENGINES)/.vold-installed
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
 # One thread for each process: two threads that wait for each other are slower than one, and results repeat bit for bit.
@@ -14,11 +16,12 @@ export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test study world smollm2 lint format docs wheel
+.PHONY: help setup demo test test-engines study world smollm2 lint format docs wheel
 
 help:
 	@echo "make demo     the whole method on the demo world, on a CPU, nothing to download"
 	@echo "make test     style, types and the test suite"
+	@echo "make test-engines  teachers and rollouts on a real vLLM server, on a CPU; sets up .venv-engines (3 GB)"
 	@echo "make study    arms x seeds on the demo world, with a verdict on each claim"
 	@echo "make world    train the demo world's three models again, from nothing"
 	@echo "make smollm2  the method on real pretrained models and pictures that packages ship: a smoke run of 20 minutes"
@@ -52,7 +55,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo test study smollm2: export HF_HUB_OFFLINE := 1
+demo test test-engines study smollm2: export HF_HUB_OFFLINE := 1
 
 demo: $(STAMP)
 	$(VENV)/bin/vold demo $(ARGS)
@@ -66,6 +69,18 @@ test: lint
 	  $(VENV)/bin/python tests/browser.py || { echo "no browser starts here: tests of pages are left out"; export VOLD_BROWSER=none; }; \
 	fi; \
 	$(VENV)/bin/python -m pytest -n 2
+
+# vLLM pins packages of its own, so it gets an environment of its own; the tests start it from there as a server.
+# The list is complete and installed as it is: what vLLM asks for besides (torchvision, torchaudio, torchcodec) it needs
+# for pictures and sound only, and their usual builds want CUDA.
+$(ENGINES_STAMP): $(STAMP) requirements-engines.txt
+	[ -x $(ENGINES)/bin/python ] || $(VENV)/bin/python -m venv $(ENGINES)
+	$(ENGINES)/bin/python -m pip --disable-pip-version-check install $(PIP_TORCH_ARGS) $(TORCH)
+	$(ENGINES)/bin/python -m pip --disable-pip-version-check install --no-deps -r requirements-engines.txt
+	@touch $@
+
+test-engines: $(ENGINES_STAMP)
+	VOLD_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/bin/python $(VENV)/bin/python -m pytest -v -m engines --durations=5 tests
 
 study: $(STAMP)
 	$(VENV)/bin/vold study studies/miniature/study.yaml $(ARGS)
