@@ -80,6 +80,17 @@ def test_rollouts_on_a_server_follow_the_student(tmp_path: Path) -> None:
     assert not list((tmp_path / "run" / "distill" / "weights").glob("*"))
 
 
+def test_adapters_reach_a_rollout_server_as_part_of_the_weights(tmp_path: Path) -> None:
+    raw = raw_recipe(tmp_path, optimizer={"lr": 1e-2, "warmup_steps": 1})
+    raw["student"]["lora"] = {"rank": 4, "alpha": 64}
+    with VllmServer(text_model(4)) as server:
+        raw["distill"]["engine"] = on(server)
+        distill(recipe_from(raw, where="test"))
+    rows = metrics(tmp_path)
+    assert len(rows) == 3
+    assert all(r["mismatch"] < 1e-4 for r in rows)
+
+
 def test_a_rollout_server_that_restarts_gets_the_weights_again(tmp_path: Path) -> None:
     """It comes back with its first weights between two requests; what it sampled with those is thrown away."""
     raw = raw_recipe(tmp_path)
@@ -393,7 +404,9 @@ def test_check_asks_the_servers(tmp_path: Path) -> None:
     with VllmServer(text_model(1)) as teacher, VllmServer(text_model(4)) as rollouts:
         raw["teacher"]["server"] = on(teacher)
         raw["distill"]["engine"] = on(rollouts)
+        there = sorted(tmp_path.iterdir())
         lines = check(recipe_from(raw, where="test"))
+        assert sorted(tmp_path.iterdir()) == there
         assert any(teacher.url in line for line in lines)
         assert any(line.startswith("rollout servers: KL(sampler || trainer)") for line in lines)
         rollouts.policy = text_model(4)

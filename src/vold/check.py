@@ -87,7 +87,7 @@ def check(recipe: Recipe) -> list[str]:
     if recipe.distill is not None:
         d = recipe.distill
         if d.engine is not None:
-            say("rollout servers", check_rollouts(d, student, prompts[0], recipe.run.dir / "distill"))
+            say("rollout servers", check_rollouts(d, student, prompts[0], recipe.run.dir))
         say("step", f"{d.prompts_per_step} prompts x {d.rollouts} rollouts, {d.steps} steps, {d.objective.method}")
         say("asked of the teacher", d.objective.needs.words)
     for stage in ("sft", "distill"):

@@ -6,7 +6,9 @@ The stages ask for a `Teacher` and a `Sampler` and never learn which kind they g
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,7 +30,6 @@ from vold.vllm_client import VllmClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from vold.config import Distill, Recipe, Sampling
     from vold.policy import Policy
@@ -249,15 +250,17 @@ def open_sampler(config: Distill, policy: Policy, directory: Path) -> tuple[Samp
 def check_rollouts(config: Distill, policy: Policy, prompt: Prompt, directory: Path) -> str:
     """Send the student's weights to the rollout servers, sample a few tokens, and compare their log-probs.
 
-    Returns a line on how far sampler and trainer are apart.
+    Returns a line on how far sampler and trainer are apart. Nothing is left in `directory`, the run's own.
 
     Raises:
         SamplerError: a server failed.
         TrainingError: they are further apart than `config.mismatch.limit`, whatever its action.
     """
-    sampler, _ = open_sampler(config, policy, directory)
     params = SamplingParams(min(16, config.sampling.max_new_tokens), config.sampling.temperature, seed=0)
-    (completions,) = sampler.generate([prompt], params, n=4)
+    there = next(p for p in (directory, *directory.resolve().parents) if p.is_dir())
+    with tempfile.TemporaryDirectory(dir=there) as passing:
+        sampler, _ = open_sampler(config, policy, Path(passing))
+        (completions,) = sampler.generate([prompt], params, n=4)
     found = Mismatch()
     with torch.inference_mode():
         for c in completions:
