@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
      "vold.demo", "vold.demo.world", "vold.demo.tokens",
      "vold.smollm2", "vold.smollm2.packages"),
     ("vold.environments", "vold.environments.jail", "vold.environments.interpreter"),
+    ("vold.environments.tools",),
     ("vold.objective.*", "vold.batching", "vold.tables", "vold.recipe_text", "vold.sections",
      "vold.smollm2.scenes", "vold.smollm2.join"),
     ("vold.config", "vold.packing", "vold.methods", "vold.vllm_client"),

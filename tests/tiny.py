@@ -140,6 +140,7 @@ def write_traces(home: Path, made: Recipe) -> None:
                 "task_id": tasks[i].id,
                 "response": text,
                 "response_ids": ids,
+                "action_mask": [1] * len(ids),
                 "finish": "stop",
                 "score": 1.0,
                 "extracted": str(p.answer),

@@ -16,7 +16,7 @@ from vold.errors import ConfigError
 from vold.objective import Objective
 from vold.recipe_text import is_method, override, readable
 from vold.sections import Endpoint as Endpoint
-from vold.sections import MismatchGate, RolloutServer, Teacher
+from vold.sections import MismatchGate, RolloutServer, Teacher, ToolEnvironment
 from vold.sections import Model as Model
 from vold.sections import Section as Section
 from vold.sections import Student as Student
@@ -255,6 +255,8 @@ class Recipe(Section):
     """The model that learns."""
     teacher: Teacher | None = None
     """The text-only model it learns from."""
+    environment: ToolEnvironment | None = None
+    """A tool for all rollouts: the teacher's traces, the student's rollouts and the evaluation."""
     traces: Traces | None = None
     """Stage 1, data."""
     sft: Sft | None = None
@@ -275,6 +277,8 @@ class Recipe(Section):
             raise ValueError(f"{' and '.join(users)} need a teacher: add `teacher: {{path: ...}}`")
         if self.distill is not None and self.distill.objective.mix is not None and self.traces is None:
             raise ValueError("distill.objective.mix needs the teacher's traces: add a `traces` section")
+        if self.environment is not None and self.eval is not None and self.eval.endpoint is not None:
+            raise ValueError("tools are not offered to a model behind `eval.endpoint`: drop that, or `environment`")
         if self.distill is not None and self.distill.sampling.temperature == 0:
             raise ValueError("distill.sampling.temperature must be above 0: greedy rollouts of a group are all equal")
         return self

@@ -17,7 +17,7 @@ import torch
 from vold.batching import collate
 from vold.checkpoint import StateKeeper, restore_state, save_state
 from vold.divergences import candidates_of, divergence_stream, refuse_without_logits
-from vold.engines import Teachers, open_sampler
+from vold.engines import Teachers, open_sampler, turns_of
 from vold.errors import AlignmentError, ConfigError, DataError
 from vold.graders import get_grader, outcome
 from vold.head import token_logprobs
@@ -28,6 +28,7 @@ from vold.objective import Streams, averages, credit, needs_teacher, token_count
 from vold.optim import apply_update, build_optimizer, check_finite, learning_rate
 from vold.progress import Bar, console
 from vold.rundir import append_jsonl, keep_rows, new_directory, open_stage, read_jsonl, write_text
+from vold.samplers.turns import last_turn
 from vold.sft import epoch_indices
 from vold.tasks import open_tasks
 from vold.types import Prompt, Rollout, SamplingParams, ScoreRequest, Task
@@ -74,7 +75,8 @@ def distill(recipe: Recipe) -> Path:
         refuse_without_logits(config.objective, teacher)
         mixture = Mixture(recipe, policy, teachers.ask) if config.objective.mix is not None else None
     prompts = [policy.chat.prompt(t.messages) for t in tasks]
-    sampler, weights_are_of = open_sampler(config, policy, directory)
+    one_turn, weights_are_of = open_sampler(config, policy, directory)
+    sampler = turns_of(recipe)(one_turn, policy.chat)
     optimizer = build_optimizer(policy, config.optimizer)
     start = restore_state(directory, policy, optimizer)
     log = directory / "metrics.jsonl"
@@ -135,7 +137,8 @@ def sample(
     ):
         grader = get_grader(task.grader)
         for completion in completions:
-            grade = grader(policy.chat.text(completion.ids), task.reference, finish=completion.finish)
+            answer = policy.chat.text(last_turn(completion.ids, completion.action_mask))
+            grade = grader(answer, task.reference, finish=completion.finish)
             rollouts.append(Rollout(task.id, group, prompt.ids, completion, grade))
     return rollouts
 

@@ -85,6 +85,7 @@ class Teachers:
             raise ConfigError(
                 "this verb needs a teacher", where="teacher", fix="add `teacher: {path: ...}` to the recipe"
             )
+        self._in_turns = turns_of(recipe)
         self.route_by = spec.route_by
         self._routes: dict[tuple[int, ...], str] = {}
         self.voices = {
@@ -136,7 +137,7 @@ class Teachers:
             mine = [i for i, t in enumerate(tasks) if self.route(t) == route]
             if mine:
                 prompts = [voice.chat.prompt(tasks[i].teacher_messages or ()) for i in mine]
-                made = voice.sampler(len(mine)).generate(prompts, params)
+                made = self._in_turns(voice.sampler(len(mine)), voice.chat).generate(prompts, params)
                 found.update(zip(mine, (c for (c,) in made), strict=True))
         return [found[i] for i in range(len(tasks))]
 
@@ -223,6 +224,23 @@ def _scorer(voice: Voice, temperature: float, token_budget: int, probe: ScoreReq
         for keeper in keepers:
             remember(keeper / card, probe, scores, where=where)
     return CachedTeacher(teacher, spec.cache, identity) if spec.cache is not None else teacher
+
+
+def turns_of(recipe: Recipe) -> Callable[[Sampler, Chat], Sampler]:
+    """What makes a sampler of single turns, and its chat, into one of whole rollouts: itself where there is no tool.
+
+    Raises:
+        ConfigError: this machine cannot shut a program in.
+    """
+    spec = recipe.environment
+    if spec is None:
+        return lambda sampler, chat: sampler
+    from vold.environments.interpreter import Limits
+    from vold.environments.tools import PythonTool
+    from vold.samplers.turns import TurnSampler
+
+    tool = PythonTool(spec.calls, Limits(seconds=spec.seconds, memory_mb=spec.memory_mb, output=spec.output))
+    return lambda sampler, chat: TurnSampler(sampler, chat, tool, spec.max_turns)
 
 
 def open_sampler(config: Distill, policy: Policy, directory: Path) -> tuple[Sampler, Callable[[int], None]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vold.config import Recipe
+from vold.engines import turns_of
 from vold.errors import ConfigError
 from vold.evals.answering import answer_by_endpoint, answer_in_process, is_complete, mark
 from vold.evals.compare import compare_answers
@@ -42,8 +43,12 @@ def evaluate(recipe: Recipe) -> dict[str, Any]:
     config = recipe.eval
     if config is None:
         raise ConfigError("this recipe has no `eval` section", where="eval")
-    sets = open_sets(config, recipe.run.dir / "eval")  # first: a mistake in them must not claim the directory
+    tool = "none" if recipe.environment is None else recipe.environment.words()
+    sets = open_sets(
+        config, recipe.run.dir / "eval", tool=tool
+    )  # first: a mistake in them must not claim the directory
     directory = open_stage(recipe, "eval")
+    in_turns = turns_of(recipe)
     models = stage_models(recipe) if config.endpoint is None else {config.endpoint.model: "endpoint"}
     for name, path in models.items():
         target = directory / name
@@ -69,6 +74,7 @@ def evaluate(recipe: Recipe) -> dict[str, Any]:
                     config,
                     file,
                     label=label,
+                    in_turns=in_turns,
                     seed_of=lambda start: seed_of(recipe.run.seed, "eval", start),
                     images=_images(found),
                 )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from vold.graders import get_grader
 from vold.models import seed_of
+from vold.samplers.turns import last_turn
 from vold.sft import pick, refuse_banned
 from vold.traces import read_traces
 from vold.types import Completion, Prompt, Rollout, Task
@@ -66,8 +67,9 @@ class Mixture:
 
     def _rollout(self, trace: Trace, prompt: Prompt, group: int) -> Rollout:
         ids = trace.response_ids
-        completion = Completion(ids, (0.0,) * len(ids), (1,) * len(ids), "stop")
-        grade = get_grader(trace.task.grader)(self.policy.chat.text(ids), trace.task.reference)
+        completion = Completion(ids, (0.0,) * len(ids), trace.action_mask, "stop")
+        answer = self.policy.chat.text(last_turn(ids, trace.action_mask))
+        grade = get_grader(trace.task.grader)(answer, trace.task.reference)
         return Rollout(trace.task.id, group, prompt.ids, completion, grade, source="teacher")
 
 

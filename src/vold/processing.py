@@ -147,6 +147,32 @@ class Chat:
             vision = {k: v[0].unsqueeze(1) for k, v in vision.items()}
         return Prompt(tuple(encoded["input_ids"][0].tolist()), vision)
 
+    def after_turn(self, observation: str) -> tuple[int, ...]:
+        """Ids that follow a turn of the model, after its end token: a tool's answer, and the start of the next turn.
+
+        Special tokens in the answer are broken up, lest a program's output ends the turn or shows a picture.
+
+        Raises:
+            DataError: the chat template has no place for a tool's answer.
+        """
+        turn, said = "a turn of the model", "what the tool says"
+        turns = [("user", "a question"), ("assistant", turn), ("tool", said)]
+        text = self.tokenizer.apply_chat_template(
+            [{"role": r, "content": c} for r, c in turns], tokenize=False, add_generation_prompt=True
+        )
+        _, _, rest = str(text).partition(turn)
+        before, found, after = rest.lstrip().removeprefix(self.tokenizer.eos_token).partition(said)
+        if not found:
+            raise DataError(
+                "this chat template has no place for a tool's answer",
+                got=self.tokenizer.name_or_path,
+                fix="add the role `tool` to chat_template.jinja, or use a model that knows tools",
+            )
+        for token in self.tokenizer.added_tokens_decoder.values():
+            if len(token.content) > 1:
+                observation = observation.replace(token.content, f"{token.content[0]} {token.content[1:]}")
+        return (*self.tokens(before), *self.tokens(observation), *self.tokens(after))
+
     def tokens(self, text: str) -> tuple[int, ...]:
         """Ids of running text, no template and no special tokens added."""
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])

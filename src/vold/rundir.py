@@ -177,6 +177,8 @@ def _fingerprint(recipe: Recipe, stage: str) -> dict[str, Any]:
         parts["teacher"] = raw["teacher"]
     if stage == "sft":
         parts["traces"] = raw["traces"]
+    if raw["environment"] is not None and stage != "align":
+        parts["environment"] = raw["environment"]
     parts[stage] = dict(raw[stage])
     for harmless in ("checkpoint_every", "models", "self_check"):
         parts[stage].pop(harmless, None)

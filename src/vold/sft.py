@@ -114,11 +114,11 @@ def accumulate(policy: Policy, traces: Sequence[Trace], token_budget: int, *, st
     The mean is over all tokens of the step, however they are cut into micro-batches.
     """
     prompts = [policy.chat.prompt(t.task.messages) for t in traces]
-    total = sum(len(t.response_ids) for t in traces)
+    total = sum(sum(t.action_mask) for t in traces)
     value = 0.0
     for group in policy.micro_batches(prompts, [len(t.response_ids) for t in traces], token_budget):
         responses = [traces[i].response_ids for i in group]
-        masks = [(1,) * len(r) for r in responses]
+        masks = [traces[i].action_mask for i in group]
         batch = collate([prompts[i] for i in group], responses, masks, policy.chat.pad_id)
         logp, _, _ = policy.logprobs(batch)
         loss = nll(logp).sum() / total

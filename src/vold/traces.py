@@ -16,6 +16,7 @@ from vold.graders import get_grader
 from vold.models import load_student, seed_of
 from vold.progress import Bar
 from vold.rundir import append_jsonl, keep_rows, open_stage, read_jsonl, write_json
+from vold.samplers.turns import last_turn
 from vold.tasks import open_tasks
 from vold.types import SamplingParams, Task
 
@@ -30,10 +31,12 @@ FILE = "traces.jsonl"
 
 @dataclass(frozen=True)
 class Trace:
-    """A teacher's answer that passed the filters: prompt messages of the task, response ids with the end token."""
+    """A teacher's answer that passed the filters: the task, response ids with the end token, and which of them are the
+    teacher's own (1) and which a tool's (0)."""
 
     task: Task
     response_ids: tuple[int, ...]
+    action_mask: tuple[int, ...]
 
 
 def make_traces(recipe: Recipe, *, student: Policy | None = None) -> Path:
@@ -67,13 +70,15 @@ def make_traces(recipe: Recipe, *, student: Policy | None = None) -> Path:
             )
             new: list[dict[str, Any]] = []
             for task, completion in zip(part, teachers.answer(part, params), strict=True):
-                text = teachers.voice(task).chat.text(completion.ids)
-                grade = get_grader(task.grader)(text, task.reference, finish=completion.finish)
+                chat = teachers.voice(task).chat
+                text, answer = chat.text(completion.ids), chat.text(last_turn(completion.ids, completion.action_mask))
+                grade = get_grader(task.grader)(answer, task.reference, finish=completion.finish)
                 new.append(
                     {
                         "task_id": task.id,
                         "response": text,
                         "response_ids": list(completion.ids),
+                        "action_mask": list(completion.action_mask),
                         "finish": completion.finish,
                         "score": grade.score,
                         "extracted": grade.extracted,
@@ -118,7 +123,7 @@ def read_traces(recipe: Recipe) -> list[Trace]:
             fix="run `vold traces` with this recipe; it goes on where it stopped",
         )
     kept = [
-        Trace(t, tuple(r["response_ids"]))
+        Trace(t, tuple(r["response_ids"]), tuple(r["action_mask"]))
         for t, r in zip(tasks, rows, strict=True)
         if _passes(r, config.max_tokens, config.keep)
     ]

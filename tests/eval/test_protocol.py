@@ -36,6 +36,7 @@ OTHER: dict[str, Any] = {
     "content_hash": "ef" * 32,
     "thinking": "kept",
     "golds": "all kept",
+    "tool": "python",
 }
 WORDS = {
     "name": "protocol: vlmevalkit and rule",

@@ -13,6 +13,7 @@ from vold.graders import outcome
 from vold.progress import Bar
 from vold.rundir import append_jsonl, keep_rows, read_jsonl
 from vold.samplers.inprocess import InProcessSampler
+from vold.samplers.turns import last_turn
 from vold.types import Grade, SamplingParams
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from vold.evals.endpoint import EndpointSampler
     from vold.evals.questions import Question, QuestionSet
     from vold.policy import Policy
-    from vold.types import Finish, Prompt
+    from vold.processing import Chat
+    from vold.types import Finish, Prompt, Sampler
 
 
 def is_complete(file: Path, questions: QuestionSet, samples: int) -> bool:
@@ -60,6 +62,7 @@ def answer_in_process(
     file: Path,
     *,
     label: str,
+    in_turns: Callable[[Sampler, Chat], Sampler],
     seed_of: Callable[[int], int],
     images: Callable[[Question], list[str]],
 ) -> None:
@@ -71,7 +74,7 @@ def answer_in_process(
     rows, n, size = read_jsonl(file), config.samples, config.batch_size
     done = len(rows) // (size * n) * size
     keep_rows(file, rows[: done * n])
-    sampler = InProcessSampler(policy, size)
+    sampler = in_turns(InProcessSampler(policy, size), policy.chat)
     context = int(policy.model.config.get_text_config().max_position_embeddings)
     with Bar(label, len(found.questions), done) as bar, _pixels(policy, found.pixels):
         for start in range(done, len(found.questions), size):
@@ -89,8 +92,17 @@ def answer_in_process(
                 for sample in range(n):
                     if i in answers:
                         completion = answers[i][sample]
-                        text = policy.chat.text(completion.ids)
-                        new.append(_row(question, sample, text, completion.finish, len(completion.ids), images))
+                        row = _row(
+                            question,
+                            sample,
+                            policy.chat.text(completion.ids),
+                            completion.finish,
+                            len(completion.ids),
+                            images,
+                        )
+                        if not all(completion.action_mask):
+                            row["answer"] = policy.chat.text(last_turn(completion.ids, completion.action_mask))
+                        new.append(row)
                     else:
                         new.append(_unasked(question, sample, prompts[i], context, images))
             append_jsonl(file, [_ready(found, part[k // n], row) for k, row in enumerate(new)])
@@ -158,7 +170,8 @@ def _ready(found: QuestionSet, question: Question, row: dict[str, Any]) -> dict[
 def _marked(question: Question, row: dict[str, Any]) -> dict[str, Any]:
     finish: Finish = row["finish"]
     error = row.get("error")
-    grade = question.grade(row["response"], finish) if error is None else Grade(0.0, None, error)
+    # After a tool's answers only the last turn is marked: what a program prints is not the model's word.
+    grade = question.grade(row.get("answer", row["response"]), finish) if error is None else Grade(0.0, None, error)
     return {
         "id": row["id"],
         "sample": row["sample"],

@@ -27,6 +27,7 @@ _WORDS = {
     "revision": "data revision",
     "content_hash": "questions, pictures or golds",
     "thinking": "treatment of thinking blocks",
+    "tool": "tool and its limits",
     "golds": "rule for golds that do not grade themselves",
 }
 
@@ -58,6 +59,7 @@ class Protocol:
     content_hash: str
     thinking: str = "the answer is read after the last closed thinking block"
     golds: str = GOLDS_RULE
+    tool: str = "none"
 
     def __post_init__(self) -> None:
         if self.pixels is not None:  # as JSON has it, or a stored protocol would differ from the same one afresh
@@ -68,6 +70,8 @@ def protocol_hash(protocol: Protocol) -> str:
     """The first 16 hex digits of a SHA-256 over every field but the revision: the content hash stands for the data."""
     fields = asdict(protocol)
     fields.pop("revision")
+    if fields["tool"] == "none":  # as in results from before there were tools
+        del fields["tool"]
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -58,15 +58,16 @@ class QuestionSet:
     """The benchmark's items as read; none for a task set."""
 
 
-def open_sets(config: Eval, directory: Path) -> list[QuestionSet]:
+def open_sets(config: Eval, directory: Path, *, tool: str = "none") -> list[QuestionSet]:
     """Open every task set and benchmark of a recipe's `eval` section; replies of a judge are kept below `directory`.
+    `tool` says what the model may call, and within which limits.
 
     Raises:
         DataError, ConfigError: data that cannot be read, an unknown benchmark, or a set of fewer than two problems.
     """
     judge = None if config.judge is None else Judge.from_config(config.judge, directory / "judge")
-    sets = [_task_set(name, open_tasks(spec), config) for name, spec in config.tasks.items()]
-    sets += [_benchmark(name, spec, config, judge) for name, spec in config.benchmarks.items()]
+    sets = [_task_set(name, open_tasks(spec), config, tool) for name, spec in config.tasks.items()]
+    sets += [_benchmark(name, spec, config, judge, tool) for name, spec in config.benchmarks.items()]
     for found in sets:
         if len({q.cluster for q in found.questions}) < 2:
             raise DataError(
@@ -78,7 +79,7 @@ def open_sets(config: Eval, directory: Path) -> list[QuestionSet]:
     return sets
 
 
-def _task_set(name: str, tasks: list[Task], config: Eval) -> QuestionSet:
+def _task_set(name: str, tasks: list[Task], config: Eval, tool: str) -> QuestionSet:
     digest = hashlib.sha256()
     questions = []
     for task in tasks:
@@ -97,6 +98,7 @@ def _task_set(name: str, tasks: list[Task], config: Eval) -> QuestionSet:
         judge=None,
         revision=None,
         content_hash=digest.hexdigest(),
+        tool=tool,
     )
     plain, digested = asdict(protocol), protocol_hash(protocol)
     about: dict[str, Any] = {
@@ -124,7 +126,7 @@ def _task_bytes(task: Task) -> bytes:
     return json.dumps(pieces).encode()
 
 
-def _benchmark(name: str, spec: Benchmark, config: Eval, judge: Judge | None) -> QuestionSet:
+def _benchmark(name: str, spec: Benchmark, config: Eval, judge: Judge | None, tool: str) -> QuestionSet:
     benchmark = get_benchmark(spec.name or name)
     loaded = load(
         benchmark.name,
@@ -148,6 +150,7 @@ def _benchmark(name: str, spec: Benchmark, config: Eval, judge: Judge | None) ->
         judge=judge.identity if judge is not None and spec.protocol == "vlmevalkit" else None,
         revision=loaded.revision,
         content_hash=loaded.content_hash,
+        tool=tool,
     )
     plain, digest = asdict(protocol), protocol_hash(protocol)
     about = {
