@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
+
+from transformers import AutoConfig
 
 from vold.engines import Teachers, check_rollouts
 from vold.errors import ConfigError
 from vold.evals.benchmarks import load
 from vold.evals.golds import handle_golds
-from vold.models import load_student
+from vold.memory import in_words, plan
+from vold.models import load_student, resolve
 from vold.progress import console
 from vold.rundir import latest_checkpoint
 from vold.tasks import open_tasks
@@ -16,12 +20,13 @@ from vold.types import Prompt
 
 if TYPE_CHECKING:
     from vold.config import Recipe
+    from vold.memory import Phase
     from vold.policy import Policy
 
 
 def check(recipe: Recipe) -> list[str]:
-    """Load models and data, compare vocabularies, grade every reference, fit prompts into context lengths, and score
-    one prompt with the teacher. Nothing is written. Returns one line a check.
+    """Plan memory, load models and data, compare vocabularies, grade every reference, fit prompts into context lengths,
+    and score one prompt with the teacher. Nothing is written. Returns one line a check.
 
     Raises:
         VoldError: the first thing that would stop the run.
@@ -35,6 +40,8 @@ def check(recipe: Recipe) -> list[str]:
     if recipe.distill is not None:
         for name in recipe.distill.objective.try_functions():
             say("function", f"{name} gives weights to two made-up rollouts")
+    for phase in _memory(recipe):
+        say(f"memory of {phase.name}", in_words(phase))
     student = load_student(recipe)
     trainable = sum(p.numel() for _, p in student.trainable())
     everything = sum(p.numel() for p in student.model.parameters())
@@ -95,6 +102,17 @@ def check(recipe: Recipe) -> list[str]:
         if found is not None:
             say(f"{stage} continues", f"from {found.name}")
     return lines
+
+
+def _memory(recipe: Recipe) -> list[Phase]:
+    """The memory plan; nothing where a config cannot be read, which loading the model reports better."""
+    teacher = recipe.teacher if recipe.teacher is not None and recipe.teacher.server is None else None
+    try:
+        ours = AutoConfig.from_pretrained(resolve(recipe.student.path))
+        theirs = AutoConfig.from_pretrained(resolve(teacher.path)) if teacher is not None else None
+    except (OSError, ValueError, KeyError):
+        return []
+    return plan(recipe, ours, theirs, devices=int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def _context(policy: Policy) -> int:
