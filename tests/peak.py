@@ -14,7 +14,7 @@ class PeakMemory(TorchDispatchMode):
     """Sums the storages that are alive: those it is told of, and those that operations make while it is active."""
 
     def __init__(self, alive: list[torch.Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._known: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         for tensor in alive:

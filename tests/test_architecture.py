@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("vold.objective.*", "vold.batching", "vold.tables", "vold.recipe_text", "vold.sections",
      "vold.smollm2.scenes", "vold.smollm2.join"),
     ("vold.config", "vold.packing", "vold.methods", "vold.vllm_client"),
-    ("vold.policy",),
+    ("vold.policy", "vold.memory"),
     ("vold.rundir", "vold.optim", "vold.divergences", "vold.tasks.*", "vold.verdicts"),
     ("vold.teachers.*", "vold.samplers.*"),
     ("vold.models", "vold.checkpoint", "vold.report.*", "vold.evals.*", "vold.demo.build"),

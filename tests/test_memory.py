@@ -150,7 +150,7 @@ def test_the_planned_peak_of_an_update_is_the_measured_one(
     config = grown(name)
     policy = Policy(type(STUDENTS[name]().model)(config).to(DTYPES[dtype]), STUDENTS[name]().chat)
     frozen = ("vision", "projector") if policy.is_vlm else ()
-    spec = Student(path="s", dtype=dtype, freeze=frozen, lora=lora, activation_checkpointing=checkpointing)  # type: ignore[arg-type]
+    spec = Student(path="s", dtype=dtype, freeze=frozen, lora=lora, activation_checkpointing=checkpointing)
     policy.freeze(frozen)  # type: ignore[arg-type]
     if lora is not None:
         policy.add_lora(rank=lora.rank, alpha=lora.alpha, seed=0)
