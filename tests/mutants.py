@@ -254,6 +254,8 @@ MUTANTS = [
            "the sum is not divided by the budget"),
     Mutant("traces-in-the-surrogate", "objective/loss.py", "count(objective.surrogate, sampled)",
            "count(objective.surrogate, everyone)", "traces dilute the policy gradient"),
+    Mutant("means-over-tools", "objective/credit.py", "zip(values, r.completion.action_mask, strict=True) if action]",
+           "zip(values, r.completion.action_mask, strict=True)]", "tool output counts in the logged means"),
     # distributions
     Mutant("wider-table", "distributions.py", "size = min(d.logits", "size = max(d.logits",
            "ids of one table alone are read"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vold.errors import AlignmentError
-from vold.objective import Objective, credit, needs_teacher
+from vold.objective import Objective, credit, needs_teacher, value_means
 from vold.types import Completion, Grade, Rollout, TokenScores
 
 NAN = math.nan
@@ -243,6 +243,15 @@ def test_only_the_mask_decides_who_is_asked() -> None:
     rows = [rollout(s, None, length=1) for s in (1.0, 1.0, 0.0)]
     assert needs_teacher(make("uni_opd"), rows) == [True] * 3
     assert needs_teacher(make("uni_opd", teacher_advantage={"mask": "failed"}), rows) == [False, False, True]
+
+
+def test_kept_values_have_means_over_rollouts_or_over_the_models_own_tokens() -> None:
+    rows = [
+        rollout(0, [1.0] * 3, mask=[1, 0, 1], rollout_values={"cut": 2.0}, token_values={"w": (1.0, 9.0, NAN)}),
+        rollout(0, [1.0], rollout_values={"cut": 4.0, "odd": math.inf}, token_values={"w": (0.5,)}),
+    ]
+    assert value_means(rows) == {"mean_cut": 3.0, "mean_w": 0.75}
+    assert value_means([rollout(0, [1.0])]) == {}
 
 
 def test_crediting_changes_nothing_else() -> None:

@@ -28,6 +28,18 @@ TESTS = ("test_losses.py", "test_advantages.py", "test_margin.py", "test_prefix.
          "test_credit.py", "test_presets.py", "test_distributions.py")  # fmt: skip
 MODULES = ("__init__", "errors", "types", "losses", "advantages", "functions", "margin", "parts", "prefix", "slots",
            "distributions", "head")  # fmt: skip
+FIRST = {
+    "losses.py": "test_losses.py",
+    "advantages.py": "test_advantages.py",
+    "margin.py": "test_margin.py",
+    "prefix.py": "test_prefix.py",
+    "slots.py": "test_objective.py",
+    "distributions.py": "test_distributions.py",
+    "objective/credit.py": "test_credit.py",
+    "objective/loss.py": "test_presets.py",
+    "objective/presets.py": "test_objective.py",
+}
+"""The tests that are likely to notice a mutant of a file go first: a run ends at its first failure."""
 FAILED = 1
 """pytest's exit status for failed tests. Others (a mutant that does not even import) do not count as noticed."""
 
@@ -46,7 +58,8 @@ for name in json.loads(sys.argv[1]):
         sys.path.insert(0, os.path.abspath("src"))
         import vold.objective
         assert vold.objective.__file__ == os.path.abspath("src/vold/objective/__init__.py")
-        code = pytest.main(["-xq", "-c", os.devnull, "--rootdir=.", "--assert=plain", "-pno:cacheprovider", "tests"])
+        options = ["-xq", "-c", os.devnull, "--rootdir=.", "--assert=plain", "-pno:cacheprovider"]
+        code = pytest.main(options + json.load(open("order.json")))
         sys.stdout.flush()
         os._exit(int(code))
     status[name] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -64,6 +77,9 @@ def prepare(directory: Path, mutant: Mutant | None) -> None:
     (directory / "tests").mkdir()
     for name in TESTS:
         shutil.copy(Path(__file__).with_name(name), directory / "tests")
+    order = [FIRST[mutant.file]] if mutant is not None else []
+    order += [name for name in TESTS if name not in order]
+    (directory / "order.json").write_text(json.dumps([f"tests/{name}" for name in order]))
     if mutant is not None:
         file = package / mutant.file
         file.write_text(file.read_text().replace(mutant.old, mutant.new))
@@ -81,7 +97,7 @@ def runs(request: pytest.FixtureRequest) -> Iterator[dict[str, tuple[int, str]]]
         for copy, mutant in copies.items():
             prepare(root / copy, mutant)
         command = [sys.executable, "-c", RUNNER, json.dumps([str(root / c) for c in copies])]
-        done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=1200)
         assert done.returncode == 0, done.stderr
         status = json.loads(done.stdout)
         yield {c: (status[str(root / c)], (root / c / "log").read_text()) for c in copies}

@@ -134,6 +134,8 @@ def test_candidates_are_asked_for_as_far_as_any_slot_wants_them() -> None:
     [
         ({"method": "vold", "reading": "paper"}, "no such reading"),
         ({"method": None, "reading": "paper", "nll": {}}, "one of a method"),
+        ({"method": "prefix_teach", "teacher_advantage": {"prefix": {"boundary": "["}}}, "no regular expression"),
+        ({"method": "prefix_teach", "teacher_advantage": {"prefix": {"boundary": "x*"}}}, "matches nothing at all"),
         ({"method": "vold", "teacher_loss": {"mask": "faild"}}, "no such mask"),
         ({"method": "vold", "teacher_loss": {"weight": "half"}}, "names a function"),
         ({"method": "vold", "teacher_loss": {"top_k": {"k": 4}}}, "no use for candidates"),

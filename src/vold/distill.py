@@ -24,7 +24,7 @@ from vold.head import token_logprobs
 from vold.mismatch import Mismatch
 from vold.mixing import Mixture, adopt, own_prompts
 from vold.models import load_student, resolve, seed_of, sft_result
-from vold.objective import Streams, averages, credit, needs_teacher, token_counts, total
+from vold.objective import Streams, averages, credit, needs_teacher, token_counts, total, value_means
 from vold.optim import apply_update, build_optimizer, check_finite, learning_rate
 from vold.progress import Bar, console
 from vold.rundir import append_jsonl, keep_rows, new_directory, open_stage, read_jsonl, write_text
@@ -281,6 +281,7 @@ def describe(rollouts: Sequence[Rollout]) -> dict[str, Any]:
         "mean_tokens": sum(tokens) / len(tokens),
         "rollout_tokens": sum(tokens),
         "teacher_tokens": sum(len(r.teacher.logp) for r in rollouts if r.teacher is not None),
+        **value_means(rollouts),
     }
 
 

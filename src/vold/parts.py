@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -88,6 +89,16 @@ class Prefix(Slot):
     """Regular expression of what ends a segment."""
     least_segments: int = Field(2, ge=2)
     """Fewest segments before and after a cut; a response with fewer than twice as many stays whole."""
+
+    @field_validator("boundary")
+    @classmethod
+    def _is_a_pattern(cls, value: str) -> str:
+        try:
+            if re.compile(value).match(""):
+                raise ConfigError("a boundary that matches nothing at all ends every segment", got=repr(value))
+        except re.error as error:
+            raise ConfigError("this boundary is no regular expression", got=repr(value), fix=str(error)) from error
+        return value
 
 
 class Future(Slot):

@@ -11,7 +11,7 @@ VOLD's (1 - r) stands inside the expectation over rollouts (Eq. 6). So a denomin
 step, also those whose weight is 0: as the student passes more often, the teacher term fades.
 """
 
-from vold.objective.credit import credit, needs_teacher
+from vold.objective.credit import credit, needs_teacher, value_means
 from vold.objective.loss import Denominators, Streams, averages, token_counts, total
 from vold.objective.model import Needs, Objective
 from vold.objective.presets import PRESETS, Method, Preset, Reading
@@ -30,4 +30,5 @@ __all__ = [
     "needs_teacher",
     "token_counts",
     "total",
+    "value_means",
 ]

@@ -281,6 +281,20 @@ def mix_scale(objective: Objective, rollouts: Sequence[Rollout]) -> dict[str, fl
     return {name: share[name] * sum(counts.values()) / max(1, count) for name, count in counts.items()}
 
 
+def value_means(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """`mean_NAME` of every value that `credit` has kept: over rollouts, or over the model's own tokens; values that are
+    not finite are left out."""
+    found: dict[str, list[float]] = {}
+    for r in rollouts:
+        for name, value in r.rollout_values.items():
+            found.setdefault(name, []).append(value)
+        for name, values in r.token_values.items():
+            own = [v for v, action in zip(values, r.completion.action_mask, strict=True) if action]
+            found.setdefault(name, []).extend(own)
+    finite = {name: [v for v in values if math.isfinite(v)] for name, values in found.items()}
+    return {f"mean_{name}": math.fsum(values) / len(values) for name, values in finite.items() if values}
+
+
 def _aligned(rollout: Rollout, scores: TokenScores) -> None:
     if len(scores.logp) != len(rollout.completion.ids):
         raise AlignmentError(

@@ -127,7 +127,7 @@ PRESETS: dict[str, Preset] = {
             }
         }
         | _surrogate(0.2, 0.28, "sequence_mean"),
-        missing="balancing is as the paper says: the released script does not reach it; one teacher",
+        missing="balancing is as the paper says: the released script does not reach it",
         readings={
             "paper": Reading(
                 "The shifted mean return is given to all tokens; the gap is lowest correct minus highest incorrect.",
@@ -166,7 +166,7 @@ PRESETS: dict[str, Preset] = {
         | {"teacher_advantage": {"coefficient": 1.0, "mask": "none", "against": "current"}}
         | _surrogate(None, None, "sequence_mean", band={"low": 0.5, "high": 2.0}),
         fidelity="in the style of",
-        missing="the weight of the outcome and the band are ours; one teacher, not one a domain",
+        missing="the weight of the outcome and the band are ours",
     ),
     "gkd": Preset(
         "arXiv 2306.13649, Eq. 1 and algorithm 1, with the ends of β as in TRL",
