@@ -43,7 +43,13 @@ def test_a_divergence_is_taken_over_the_ids_both_can_emit(chunk: int, monkeypatc
     found = torch.autograd.grad((got * torch.arange(7.0)).sum(), weights)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
-    assert all(w.grad is None for w in teacher.head.parameters())
+
+
+def test_no_gradient_reaches_the_teacher_whatever_the_divergence() -> None:
+    student, teacher = pair()
+    got = divergence(student, teacher, lambda mine, theirs: (mine * theirs).sum(-1)).sum()
+    unused = torch.autograd.grad(got, tuple(teacher.head.parameters()), allow_unused=True)
+    assert unused == (None,)
 
 
 def test_the_whole_batch_never_has_its_logits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
