@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import tiny
 from engine_backends import saved, text_model
@@ -396,6 +397,21 @@ def test_a_teacher_on_a_server_writes_the_traces_too(tmp_path: Path) -> None:
             rows.append([r["response_ids"] for r in read_jsonl(make_traces(recipe_from(raw, where="test")))])
     assert rows[0] == rows[1]
     assert len(rows[0]) == 12
+
+
+def test_traces_from_a_server_hold_no_row_without_a_token(tmp_path: Path) -> None:
+    teacher = text_model(1, padded_rows=3)
+    with torch.no_grad():
+        teacher.model.get_output_embeddings().weight[teacher.banned] *= 20
+    raw = raw_recipe(tmp_path)
+    raw["teacher"]["path"] = str(saved(teacher, tmp_path / "padded-teacher"))
+    raw["traces"]["sampling"] = {"max_new_tokens": 20, "temperature": 1.0}
+    with VllmServer(teacher) as server:
+        raw["teacher"]["server"] = on(server)
+        rows = read_jsonl(make_traces(recipe_from(raw, where="test")))
+    written = {i for r in rows for i in r["response_ids"]}
+    assert len(written) > 20
+    assert not written & set(teacher.banned.tolist())
 
 
 def test_check_asks_the_servers(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from transformers import AutoConfig
 
 from vold.batching import collate
 from vold.errors import ConfigError, DataError, SamplerError, TeacherError
@@ -27,6 +28,7 @@ from vold.teachers.routed import RoutedTeacher
 from vold.teachers.server import ServerTeacher
 from vold.types import SamplingParams, ScoreRequest
 from vold.vllm_client import VllmClient
+from vold.vocabulary import banned_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,7 +53,9 @@ class Voice:
         if self.policy is not None:
             return InProcessSampler(self.policy, rows)
         assert self.client is not None
-        return ServerSampler(self.client, end_id=self.chat.end_id)
+        config = AutoConfig.from_pretrained(resolve(self.spec.path))
+        banned = banned_ids(config, self.chat.tokenizer)
+        return ServerSampler(self.client, end_id=self.chat.end_id, banned=banned)
 
     def describe(self) -> str:
         """What it is and where it runs."""

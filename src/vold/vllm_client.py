@@ -13,7 +13,8 @@ import queue
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from vold.sections import Server
+
+
+Reply = TypeVar("Reply")
 
 
 class VllmClient:
@@ -114,37 +118,10 @@ class VllmClient:
             VoldError: of the class `error`. A request was refused for good, or no server answered within `patience`.
         """
         bases = self._roots() if root else self.urls
-        jobs = [(next(self._turn), {"model": self.model, **body}) for body in bodies]
-        todo = iter(range(len(jobs)))
-        results: queue.SimpleQueue[tuple[int, dict[str, Any] | BaseException]] = queue.SimpleQueue()
-        stop, lock = threading.Event(), threading.Lock()
-
-        def work() -> None:
-            while not stop.is_set():
-                with lock:
-                    place = next(todo, None)
-                if place is None:
-                    return
-                try:
-                    turn, body = jobs[place]
-                    results.put((place, self._send("POST", bases, path, turn, body, stop)))
-                except BaseException as error:
-                    stop.set()
-                    results.put((place, error))
-
-        # Daemons: an interrupted run must not wait for answers that nobody will read.
-        for _ in range(min(self.concurrency, len(jobs))):
-            threading.Thread(target=work, daemon=True).start()
-        replies: dict[int, dict[str, Any]] = {}
-        try:
-            while len(replies) < len(jobs):
-                place, result = results.get()
-                if isinstance(result, BaseException):
-                    raise result
-                replies[place] = result
-        finally:
-            stop.set()
-        return [replies[i] for i in range(len(jobs))]
+        calls = [
+            partial(self._send, "POST", bases, path, next(self._turn), {"model": self.model, **body}) for body in bodies
+        ]
+        return self._together(calls, self.concurrency)
 
     def each(
         self,
@@ -167,14 +144,48 @@ class VllmClient:
         Raises:
             VoldError: as `post`.
         """
-        out: list[dict[str, Any] | None] = []
-        for base in self._roots() if root else self.urls:
+        bases = self._roots() if root else self.urls
+
+        def ask(base: str, stop: threading.Event) -> dict[str, Any] | None:
             try:
-                out.append(self._send(method, [base], path, 0, body, threading.Event(), once=not must))
+                return self._send(method, [base], path, 0, body, stop, once=not must)
             except _NoAnswer:
                 self.report(f"{self.role} server {base} does not answer; going on with the others")
-                out.append(None)
-        return out
+                return None
+
+        return self._together([partial(ask, base) for base in bases], len(bases))
+
+    def _together(self, calls: Sequence[Callable[[threading.Event], Reply]], workers: int) -> list[Reply]:
+        """Results of the calls in their order, `workers` at a time. The first that fails stops the rest."""
+        todo = iter(range(len(calls)))
+        results: queue.SimpleQueue[tuple[int, Reply] | BaseException] = queue.SimpleQueue()
+        stop, lock = threading.Event(), threading.Lock()
+
+        def work() -> None:
+            while not stop.is_set():
+                with lock:
+                    place = next(todo, None)
+                if place is None:
+                    return
+                try:
+                    results.put((place, calls[place](stop)))
+                except BaseException as error:
+                    stop.set()
+                    results.put(error)
+
+        # Daemons: an interrupted run must not wait for answers that nobody will read.
+        for _ in range(min(workers, len(calls))):
+            threading.Thread(target=work, daemon=True).start()
+        found: dict[int, Reply] = {}
+        try:
+            while len(found) < len(calls):
+                result = results.get()
+                if isinstance(result, BaseException):
+                    raise result
+                found[result[0]] = result[1]
+        finally:
+            stop.set()
+        return [found[i] for i in range(len(calls))]
 
     @contextlib.contextmanager
     def awake(self) -> Iterator[None]:
