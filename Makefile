@@ -7,6 +7,7 @@ TORCH := torch==2.13.0
 VENV := .venv
 STAMP := $(VENV)/.vold-installed
 ENGINES := .venv-engines
+BENCH := .venv-bench
 ENGINES_STAMP := $(ENGINES)/.vold-installed
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
@@ -16,12 +17,13 @@ export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-engines study world smollm2 lint format docs wheel
+.PHONY: help setup demo test test-engines bench study world smollm2 lint format docs wheel
 
 help:
 	@echo "make demo     the whole method on the demo world, on a CPU, nothing to download"
 	@echo "make test     style, types and the test suite"
 	@echo "make test-engines  teachers and rollouts on a real vLLM server, on a CPU; sets up .venv-engines (3 GB)"
+	@echo "make bench    time and memory against peers, about 10 minutes; sets up .venv-bench (1.6 GB)"
 	@echo "make study    arms x seeds on the demo world, with a verdict on each claim"
 	@echo "make world    train the demo world's three models again, from nothing"
 	@echo "make smollm2  the method on real pretrained models and pictures that packages ship: a smoke run of 20 minutes"
@@ -55,7 +57,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo test test-engines study smollm2: export HF_HUB_OFFLINE := 1
+demo test test-engines bench study smollm2: export HF_HUB_OFFLINE := 1
 
 demo: $(STAMP)
 	$(VENV)/bin/vold demo $(ARGS)
@@ -81,6 +83,16 @@ $(ENGINES_STAMP): $(STAMP) requirements-engines.txt
 
 test-engines: $(ENGINES_STAMP)
 	VOLD_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/bin/python $(VENV)/bin/python -m pytest -v -m engines --durations=5 tests
+
+# Peers live in an environment of their own; pip finds PyTorch as in `setup`.
+$(BENCH)/.vold-installed: $(STAMP) benchmarks/constraints.txt
+	$(VENV)/bin/python -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip --disable-pip-version-check install $(PIP_TORCH_ARGS) $(TORCH)
+	$(BENCH)/bin/python -m pip --disable-pip-version-check install -c constraints.txt -c benchmarks/constraints.txt -e . trl
+	@touch $@
+
+bench: $(BENCH)/.vold-installed
+	$(BENCH)/bin/python benchmarks/run.py $(ARGS)
 
 study: $(STAMP)
 	$(VENV)/bin/vold study studies/miniature/study.yaml $(ARGS)

@@ -152,11 +152,27 @@ def _type(annotation: Any) -> str:
     return {"Path": "path", "str": "text", "int": "integer", "float": "number"}.get(name, name)
 
 
+def benchmarks_table() -> str:
+    """The rows of the last `make bench`."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "latest.json").read_text())
+    out = ["| measurement | ratio | ours | peer | unit | spread of the ratio |", "|---|---|---|---|---|---|"]
+    for r in found["rows"]:
+        if r["ratio"] is not None:
+            low, high = r["spread"]
+            out.append(
+                f"| {r['name']} | {r['ratio']:g} | {r['ours']:g} | {r['peer']:g} | {r['unit']} | {low:g} to {high:g} |"
+            )
+    sizes = "full" if found["settings"]["full"] else "small"
+    packages = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    return "\n".join([*out, "", f"{found['machine']['processor']}, one thread, float32, {sizes} sizes; {packages}."])
+
+
 WRITTEN = (
     ("docs/method.md", "presets", presets_table),
     ("docs/method.md", "knobs", knobs_table),
     ("docs/method.md", "readings", readings_table),
     ("docs/architecture.md", "layers", layers_picture),
+    ("docs/performance.md", "benchmarks", benchmarks_table),
     ("docs/reference.md", "recipe keys", keys_tables),
 )
 

@@ -12,7 +12,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from vold.errors import ConfigError
-from vold.head import CHUNK_TOKENS, head_logits
+from vold.head import CHUNK_TOKENS, head_logits, is_linear, read_logits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,12 +71,12 @@ def divergence(student: Distributions, teacher: Distributions, compare: Divergen
         size = min(d.logits(d.states[:1]).shape[-1] for d in (student, teacher))
     shared = (student.allowed(size) & teacher.allowed(size)).nonzero()[:, 0]
 
-    def chunk(mine: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+    def chunk(logits: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             reference = teacher.logits(theirs)[:, shared]
-        return compare(student.logits(mine)[:, shared], reference)
+        return compare(logits[:, shared], reference)
 
-    return _chunked(chunk, student.states, teacher.states)
+    return _chunked(chunk, student, teacher.states)
 
 
 def candidate_logprobs(model: Distributions, ids: torch.Tensor) -> torch.Tensor:
@@ -85,13 +85,12 @@ def candidate_logprobs(model: Distributions, ids: torch.Tensor) -> torch.Tensor:
     The log-probs are normalised over the whole vocabulary.
     """
 
-    def chunk(states: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        logits = model.logits(states)
+    def chunk(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         inside = (wanted >= 0) & (wanted < logits.shape[-1])
         found = logits.gather(-1, wanted.where(inside, 0)) - logits.logsumexp(-1, keepdim=True)
-        return found.masked_fill(~inside | found.isneginf(), ABSENT)
+        return found.masked_fill(~inside | (found < ABSENT), ABSENT)
 
-    return _chunked(chunk, model.states, ids)
+    return _chunked(chunk, model, ids)
 
 
 def candidate_divergence(student_logp: torch.Tensor, teacher_logp: torch.Tensor, compare: Divergence) -> torch.Tensor:
@@ -129,10 +128,17 @@ def top_of(model: Distributions, k: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _chunked(
-    work: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], first: torch.Tensor, second: torch.Tensor
+    work: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], model: Distributions, other: torch.Tensor
 ) -> torch.Tensor:
+    """`work(logits, other)` at every token."""
+    if is_linear(model.head) and len(other):
+        return read_logits(work, model.states, model.head, other, banned=model.banned, temperature=model.temperature)
+
+    def chunk(states: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+        return work(model.logits(states), part)
+
     parts = [
-        checkpoint(work, a, b, use_reentrant=False) if torch.is_grad_enabled() else work(a, b)
-        for a, b in zip(first.split(CHUNK_TOKENS), second.split(CHUNK_TOKENS), strict=True)
+        checkpoint(chunk, a, b, use_reentrant=False) if torch.is_grad_enabled() else chunk(a, b)
+        for a, b in zip(model.states.split(CHUNK_TOKENS), other.split(CHUNK_TOKENS), strict=True)
     ]
     return torch.cat(parts)

@@ -1,8 +1,8 @@
 """What training reads off a vocabulary: log-probs, entropy, likeliest tokens and divergences, chunk by chunk.
 
 No [tokens, vocabulary] tensor of a whole batch exists. The logits of one chunk of tokens are made, read and dropped;
-the backward pass makes them again and turns them, in place, into the gradient of the states and of the head. That
-gradient is summed over chunks in float32 at least.
+the backward pass makes them again (those of the last chunk it still has) and turns them, in place, into the gradient of
+the states and of the head. That gradient is summed over chunks in float32 at least.
 """
 
 from __future__ import annotations
@@ -219,8 +219,9 @@ class _TokenLogprobs(torch.autograd.Function):
             p = torch.softmax(z, -1, out=spare[: len(z)])
             normaliser = z.gather(-1, top) - p.gather(-1, top).log()
             logp[part] = (z.gather(-1, y) - normaliser)[:, 0]
-            entropy[part] = normaliser[:, 0] - p.mul_(z).sum(-1)
+            entropy[part] = normaliser[:, 0] - z.mul_(p).sum(-1)
             favourite[part] = top[:, 0]
+        ctx.kept = p  # the backward pass begins with the last chunk, and a small batch has no other
         if len(banned):
             logp.masked_fill_(torch.isin(targets, banned), float("-inf"))
         entropy, logp = entropy.float(), logp.float()
@@ -233,11 +234,15 @@ class _TokenLogprobs(torch.autograd.Function):
         projection = _Projection(hidden, weight, bias, banned, *ctx.settings)
         sums = projection.gradients(ctx.needs_input_grad[:3])
         upstream = grads[0].to(projection.dtype)
-        spare = torch.empty_like(projection.buffer)
-        for part in projection.slices():
-            z, g = projection.logits(part), upstream[part, None]
-            p = torch.softmax(z, -1, out=spare[: len(z)])
+        p, ctx.kept = ctx.kept, None
+        spare = None
+        for part in reversed(projection.slices()):
+            g = upstream[part, None]
+            if p is None:
+                spare = torch.empty_like(projection.buffer) if spare is None else spare
+                p = torch.softmax(projection.logits(part), -1, out=spare[: len(g)])
             sums.add(part, p.mul_(-g).scatter_add_(-1, targets[part, None], g))
+            p = None
         return *sums.cast(), None, None, None, None
 
 

@@ -1,0 +1,242 @@
+"""All measurements: `python benchmarks/run.py [--full] [NAME ...]` prints a table and writes results/latest.json.
+
+NAME is one of packing, teacher, growth, roofline, head, update, step and distillation. By default all but the last are
+measured on small sizes, with `--full` all of them on larger ones. Sides of a comparison take turns, and a figure is the
+median over turns. Ratios are of processor seconds, which other work on the machine disturbs least.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+VOCABULARY = {"smollm2": 49152, "qwen2_5_vl": 151936}
+Row = dict[str, Any]
+
+
+def row(name: str, ours: list[float], peer: list[float], unit: str, **more: Any) -> Row:
+    """One line of the table. The spread is that of the ratio over turns: smallest and largest."""
+    ratios = [a / b for a, b in zip(ours, peer, strict=True)]
+    return {
+        "name": name,
+        "ratio": round(statistics.median(ratios), 3),
+        "ours": round(statistics.median(ours), 4),
+        "peer": round(statistics.median(peer), 4),
+        "unit": unit,
+        "spread": [round(min(ratios), 3), round(max(ratios), 3)],
+        **more,
+    }
+
+
+def duel(settings: dict[str, Any], repetitions: int) -> dict[str, list[dict[str, float]]]:
+    """Both sides in processes of their own, in turn."""
+    workers = {
+        side: subprocess.Popen(
+            [sys.executable, str(HERE / "sides.py"), side, json.dumps(settings)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )
+        for side in ("vold", "trl")
+    }  # fmt: skip
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in workers}
+    for _ in range(repetitions):
+        for side, worker in workers.items():
+            assert worker.stdin is not None and worker.stdout is not None
+            worker.stdin.write("\n")
+            worker.stdin.flush()
+            found[side].append(json.loads(worker.stdout.readline()))
+    for worker in workers.values():
+        worker.communicate()
+    return found
+
+
+class Bench:
+    """The measurements by name. Each returns rows."""
+
+    def __init__(self, models: Path, *, full: bool, repetitions: int) -> None:
+        self.models, self.full, self.repetitions = models, full, repetitions
+
+    def settings(self, shape: str, what: str, **changes: Any) -> dict[str, Any]:
+        groups, longest = (8, 256) if self.full else (3, 64)
+        return {
+            "what": what, "shape": shape, "model": str(self.models / shape), "method": "grpo",
+            "groups": groups, "longest": longest, "silent": 0, "rows": 8 if self.full else groups * 4,
+            "budget": 8192, "vocabulary": VOCABULARY[shape], **changes,
+        }  # fmt: skip
+
+    def compare(self, name: str, shape: str, settings: dict[str, Any], *, same: bool) -> list[Row]:
+        found = duel(settings, self.repetitions)
+        ours, peer = found["vold"], found["trl"]
+        if same and abs(ours[0]["value"] / peer[0]["value"] - 1) > 1e-3:
+            raise SystemExit(f"{name}: the gradients differ: {ours[0]['value']} and {peer[0]['value']}")
+
+        def take(side: list[dict[str, float]], key: str) -> list[float]:
+            return [r[key] for r in side]
+
+        wall = {"wall": [statistics.median(take(s, "wall")) for s in (ours, peer)], "gradient_norm": ours[0]["value"]}
+        return [
+            row(f"{name}/time_vs_trl/{shape}", take(ours, "cpu"), take(peer, "cpu"), "cpu s", **wall),
+            row(f"{name}/memory_vs_trl/{shape}", take(ours, "mib"), take(peer, "mib"), "MiB"),
+        ]
+
+    def update(self) -> list[Row]:
+        """One optimizer step of GRPO on the same stored rollouts; the gradient norms are compared."""
+        return [r for s in VOCABULARY for r in self.compare("update", s, self.settings(s, "update"), same=True)]
+
+    def distillation(self) -> list[Row]:
+        """One optimizer step on reverse KL over the vocabulary, the teacher's forward pass included."""
+        rows = []
+        for shape in VOCABULARY:
+            rows += self.compare("distillation", shape, self.settings(shape, "update", method="gkd"), same=False)
+        return rows
+
+    def step(self) -> list[Row]:
+        """Rollouts, grades, teacher and update; the peer is GRPOTrainer and a forward pass of a teacher."""
+        rows = []
+        for shape in VOCABULARY if self.full else ("smollm2",):
+            settings = self.settings(shape, "step", method="vold", longest=128 if self.full else 32)
+            rows += self.compare("step", shape, settings, same=False)[:1]
+        return rows
+
+    def head(self) -> list[Row]:
+        """Log-prob with entropy, and reverse KL, at 151,936 ids."""
+        import torch
+        from single import MIB, NOTHING, head, head_error, measured
+
+        from vold.head import token_logprobs
+
+        tokens = 1024 if self.full else 512
+        rows = []
+        for what, sides in head(tokens, self.repetitions).items():
+            ours = [r["cpu"] for r in sides["vold"]]
+            for peer in [s for s in sides if s != "vold"]:
+                theirs = sides[peer]
+                rows.append(row(f"head/time_vs_{peer}/{what}", ours, [r["cpu"] for r in theirs], "cpu s"))
+                rows.append(
+                    row(
+                        f"head/memory_vs_{peer}/{what}/{tokens}_tokens",
+                        [r["mib"] for r in sides["vold"]], [r["mib"] for r in theirs], "MiB",
+                    )
+                )  # fmt: skip
+        many, width = (32768 if self.full else 8192), 32
+        hidden = torch.randn(many, width, requires_grad=True)
+        layer, targets = torch.nn.Linear(width, 151936, bias=False), torch.zeros(many, dtype=torch.int64)
+        own = (layer.weight.numel() + hidden.numel()) * 4 / MIB
+        big = measured(lambda: token_logprobs(hidden, layer, targets, banned=NOTHING)[0].sum().backward(), own)
+        dense = [r["mib"] * many / tokens for r in sides_of(rows, f"head/memory_vs_dense/logprob/{tokens}_tokens")]
+        rows.append(
+            row("head/memory_vs_dense", [big["mib"]] * len(dense), dense, "MiB",
+                note=f"ours measured at {many} tokens; dense at {tokens} tokens, times {many // tokens}")
+        )  # fmt: skip
+        rows.append({"name": "head/error_vs_float64", "ratio": None, "unit": "nats", **head_error()})
+        return rows
+
+    def roofline(self) -> list[Row]:
+        """Share of the best matrix product of this machine that a forward and backward pass reaches."""
+        from single import roofline
+
+        found = roofline(self.models / "smollm2", 4096 if self.full else 512, self.repetitions)
+        return [row("roofline/update_cpu", found["achieved"], found["peak"], "GFLOP/s")]
+
+    def packing(self) -> list[Row]:
+        """How full micro-batches are."""
+        from single import packing_efficiency
+
+        return [row("packing/efficiency", [packing_efficiency()], [1.0], "share")]
+
+    def teacher(self) -> list[Row]:
+        """Tokens the teacher scores over tokens the objective uses, and its speed."""
+        from single import teacher_share
+
+        scored, used, seconds = teacher_share(self.models / "smollm2")
+        return [
+            row("teacher/tokens_scored_over_used", [float(scored)], [float(used)], "tokens"),
+            {"name": "teacher/tokens_per_cpu_second", "ratio": None, "ours": round(scored / seconds, 1), "unit": "/s"},
+        ]
+
+    def growth(self) -> list[Row]:
+        """Processor seconds a token from few to many packed tokens."""
+        from single import growth
+
+        few, many = (8192, 65536) if self.full else (1024, 8192)
+        ratios = growth(self.models / "growth", few, many, 3)
+        name = "growth/tokens_8k_to_64k" if self.full else "growth/tokens_1k_to_8k"
+        return [row(name, ratios, [1.0] * len(ratios), "s/token")]
+
+
+def sides_of(rows: list[Row], name: str) -> list[dict[str, float]]:
+    """The peer's median of a row, as a measurement."""
+    return [{"mib": r["peer"]} for r in rows if r["name"] == name]
+
+
+def worst(rows: list[Row]) -> list[Row]:
+    """A plain name for what was measured on several shapes: the worse of them."""
+    best: dict[str, Row] = {}
+    for r in rows:
+        plain, _, shape = r["name"].rpartition("/")
+        if shape in VOCABULARY and (plain not in best or r["ratio"] > best[plain]["ratio"]):
+            best[plain] = {**r, "name": plain, "shape": shape}
+    return list(best.values())
+
+
+def main() -> None:
+    names = ["packing", "teacher", "growth", "roofline", "head", "update", "step", "distillation"]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", nargs="*", choices=[*names, []])
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "latest.json")
+    arguments = parser.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    import torch
+    from shapes import build
+
+    torch.set_num_threads(1)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as home:
+        models = Path(home)
+        for shape in (*VOCABULARY, "growth"):
+            build(shape, models / shape)
+        bench = Bench(models, full=arguments.full, repetitions=arguments.repetitions)
+        for name in arguments.name or (names if arguments.full else names[:-1]):
+            began = time.monotonic()
+            found = getattr(bench, name)()
+            rows += found
+            for r in found:
+                print(
+                    f"{r['name']:<48} {r['ratio']!s:>7}  {r.get('ours')!s:>12} {r.get('peer')!s:>12}  {r['unit']}",
+                    flush=True,
+                )
+            print(f"-- {name}: {time.monotonic() - began:.0f} s", flush=True)
+    result: dict[str, Any] = {
+        "machine": {"processor": cpu_name(), "threads": 1, "load": os.getloadavg(), "system": platform.system()},
+        "versions": {p: version(p) for p in ("torch", "transformers", "trl", "accelerate", "vold")},
+        "settings": {"full": arguments.full, "repetitions": arguments.repetitions, "dtype": "float32"},
+        "rows": worst(rows) + rows,
+    }
+    if arguments.name and arguments.out.exists():  # what was not measured this time stays
+        names = {r["name"] for r in result["rows"]}
+        result["rows"] += [r for r in json.loads(arguments.out.read_text())["rows"] if r["name"] not in names]
+    arguments.out.parent.mkdir(exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+if __name__ == "__main__":
+    main()

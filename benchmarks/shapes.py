@@ -1,0 +1,130 @@
+"""Models of a published shape with random weights, and stored rollouts of uneven length."""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
+
+from vold.advantages import group_relative
+from vold.types import Completion, Grade, Prompt, Rollout
+
+SHAPES = ("smollm2", "qwen2_5_vl")
+GROUP = 4
+CHAT = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+
+
+def build(shape: str, directory: Path) -> None:
+    """Save a model and a word-level tokenizer with one word an id, so that text and ids are the same thing."""
+    torch.manual_seed(0)
+    if shape == "smollm2":  # SmolLM2-135M
+        size = 49152
+        model: Any = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=size,
+                hidden_size=576,
+                intermediate_size=1536,
+                num_hidden_layers=30,
+                num_attention_heads=9,
+                num_key_value_heads=3,
+                max_position_embeddings=8192,
+                rope_parameters={"rope_type": "default", "rope_theta": 100000.0},
+                tie_word_embeddings=True,
+                bos_token_id=None,
+                eos_token_id=1,
+                pad_token_id=0,
+            )
+        )
+    elif shape == "growth":  # small, so that 65,536 tokens fit
+        size = 1024
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=size,
+                hidden_size=256,
+                intermediate_size=512,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                max_position_embeddings=8192,
+                bos_token_id=None,
+                eos_token_id=1,
+                pad_token_id=0,
+            )
+        )
+    else:  # two layers of a Qwen2.5-VL a quarter as wide as the 3B, with the published number of rows in the head
+        size = 151936
+        model = Qwen2_5_VLForConditionalGeneration(
+            Qwen2_5_VLConfig(
+                text_config={
+                    "vocab_size": size,
+                    "hidden_size": 512,
+                    "intermediate_size": 2752,
+                    "num_hidden_layers": 2,
+                    "num_attention_heads": 4,
+                    "num_key_value_heads": 2,
+                    "max_position_embeddings": 8192,
+                    "tie_word_embeddings": True,
+                    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+                    "bos_token_id": None,
+                    "eos_token_id": 1,
+                    "pad_token_id": 0,
+                },
+                vision_config={
+                    "depth": 1,
+                    "hidden_size": 64,
+                    "num_heads": 2,
+                    "intermediate_size": 64,
+                    "out_hidden_size": 512,
+                    "fullatt_block_indexes": [0],
+                },
+                image_token_id=2,
+                video_token_id=3,
+                vision_start_token_id=4,
+                vision_end_token_id=5,
+                tie_word_embeddings=True,
+            )
+        )
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(size)}, unk_token="w6"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="w0", eos_token="w1", unk_token="w6")
+    tokenizer.chat_template = CHAT
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+
+
+def stored_rollouts(
+    groups: int, longest: int, *, size: int, silent: int = 0, seed: int = 0
+) -> tuple[list[Prompt], list[Rollout]]:
+    """Rollouts in groups of four with log-normal lengths, one of them of the greatest length a group.
+
+    The first `silent` groups have equal scores, so GRPO learns nothing from them. In the others one of four passes.
+    """
+    chance = random.Random(seed)
+    prompts, rollouts = [], []
+    for g in range(groups):
+        ids = tuple(chance.randrange(100, size) for _ in range(chance.randint(longest // 4, longest // 2)))
+        prompts.append(Prompt(ids))
+        scores = [0.0 if g < silent else float(k == 0) for k in range(GROUP)]
+        advantages = group_relative(scores, [g] * GROUP, "std", 1e-4)
+        for k in range(GROUP):
+            drawn = math.exp(chance.gauss(math.log(longest / 3), 0.6))
+            length = longest if k == g % GROUP and g == 0 else max(4, min(longest, int(drawn)))
+            response = tuple(chance.randrange(100, size) for _ in range(length))
+            completion = Completion(response, (0.0,) * length, (1,) * length, "stop")
+            rollouts.append(
+                Rollout(
+                    f"task-{g}", g, ids, completion, Grade(scores[k], None, ""), advantage=(advantages[k],) * length
+                )
+            )
+    return prompts, rollouts

@@ -1,0 +1,213 @@
+"""Comparisons inside one process: the head, packing, the teacher's share, growth and the share of peak."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from sides import MIB, measured
+from torch.nn.functional import linear, log_softmax
+
+from vold.batching import collate, packed_micro_batches
+from vold.head import is_linear, read_logits, token_logprobs
+from vold.policy import Policy
+from vold.types import Prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NOTHING = torch.tensor([], dtype=torch.int64)
+
+
+def alternate(sides: dict[str, Callable[[], Any]], repetitions: int, owned: float) -> dict[str, list[dict[str, float]]]:
+    """Run the sides in turn, after one turn that is not counted."""
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+    for turn in range(repetitions + 1):
+        for name, work in sides.items():
+            gc.collect()
+            result = measured(work, owned)
+            if turn:
+                found[name].append(result)
+    return found
+
+
+def head(tokens: int, repetitions: int, *, width: int = 256, vocabulary: int = 151936) -> dict[str, Any]:
+    """Log-prob and its gradient, and reverse KL over the vocabulary, against dense PyTorch and TRL's fused function."""
+    from trl.kernels.chunked_logprob import ChunkedLogProbFunction
+
+    torch.manual_seed(0)
+    hidden = torch.randn(tokens, width, requires_grad=True)
+    layer = torch.nn.Linear(width, vocabulary, bias=False)
+    torch.nn.init.normal_(layer.weight, std=0.05)
+    theirs, targets = torch.randn(tokens, width), torch.randint(0, vocabulary, (tokens,))
+    weights = torch.randn(tokens)
+    assert is_linear(layer)
+    own = (layer.weight.numel() + hidden.numel()) * 4 / MIB  # gradients, which both sides make
+
+    def back(values: torch.Tensor) -> None:
+        (values * weights).sum().backward()
+        hidden.grad = layer.weight.grad = None
+
+    def kl(z: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            reference = log_softmax(linear(other, layer.weight), -1)
+        mine = log_softmax(z, -1)
+        return (mine.exp() * (mine - reference)).sum(-1)
+
+    def entropy(logp: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return -(logp.exp() * logp).sum(-1)
+
+    def dense() -> None:
+        logp = log_softmax(layer(hidden), -1)
+        entropy(logp)
+        back(logp.gather(-1, targets[:, None])[:, 0])
+
+    def trl() -> None:
+        back(
+            ChunkedLogProbFunction.apply(
+                hidden, layer.weight, None, targets, 1.0, 32768, None, 1.0, ("log_probs", "entropy")
+            )[0]
+        )
+
+    return {
+        "logprob": alternate(
+            {
+                "vold": lambda: back(token_logprobs(hidden, layer, targets, banned=NOTHING)[0]),
+                "dense": dense,
+                "trl": trl,
+            },
+            repetitions,
+            own,
+        ),
+        "reverse_kl": alternate(
+            {
+                "vold": lambda: back(read_logits(kl, hidden, layer, theirs, banned=NOTHING)),
+                "dense": lambda: back(kl(layer(hidden), theirs)),
+            },
+            repetitions,
+            own,
+        ),
+    }
+
+
+def head_error(*, tokens: int = 64, width: int = 256, vocabulary: int = 151936) -> dict[str, float]:
+    """Largest error of log-prob (nats) and of the states' gradient (of its largest entry) against float64."""
+    torch.manual_seed(0)
+    hidden, targets = torch.randn(tokens, width), torch.randint(0, vocabulary, (tokens,))
+    weight = torch.randn(vocabulary, width) * 0.05
+    exact_hidden = hidden.double().requires_grad_()
+    exact = log_softmax(exact_hidden @ weight.double().t(), -1).gather(-1, targets[:, None])[:, 0]
+    exact.sum().backward()
+    out = {}
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        states = hidden.to(dtype).requires_grad_()
+        layer = torch.nn.Linear(width, vocabulary, bias=False, dtype=dtype)
+        layer.weight.data.copy_(weight)
+        logp, _, _ = token_logprobs(states, layer, targets, banned=NOTHING)
+        logp.sum().backward()
+        out[f"logp {name}"] = float((logp.double() - exact).abs().max())
+        gap = (states.grad.double() - exact_hidden.grad).abs().max() / exact_hidden.grad.abs().max()
+        out[f"gradient {name}"] = float(gap)
+    return out
+
+
+def packing_efficiency() -> float:
+    """Tokens over the room in the micro-batches, for 512 rollouts of 50 to 2,000 tokens under a budget of 16,384."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = (torch.rand(512, generator=generator).pow(2) * 1950 + 50).long().tolist()
+    prompts = [Prompt((i // 8,) * 120) for i in range(512)]
+    groups = packed_micro_batches(prompts, lengths, 16384)
+    tokens = sum(sum(lengths[i] for i in g) + 120 * len({prompts[i].ids for i in g}) for g in groups)
+    return tokens / (16384 * len(groups))
+
+
+def teacher_share(model: Path) -> tuple[int, int, float]:
+    """Tokens scored, tokens whose score the objective uses, processor seconds; a quarter of the rollouts passed."""
+    from shapes import stored_rollouts
+
+    from vold.config import Distill
+    from vold.distill import consult
+    from vold.objective import credit
+    from vold.teachers.inprocess import InProcessTeacher
+
+    config = Distill.model_validate(
+        {
+            "tasks": {"kind": "jsonl", "path": "unused"},
+            "objective": {"method": "vold"},
+            "sampling": {"max_new_tokens": 96},
+            "optimizer": {"lr": 1e-6},
+        }
+    )
+    prompts, rollouts = stored_rollouts(4, 96, size=49152)
+    policy = Policy.load(str(model))
+    teacher = InProcessTeacher(policy, temperature=1.0, token_budget=8192)
+    began = time.process_time()
+    rollouts = consult(rollouts, teacher, [p.ids for p in prompts], config.objective)
+    seconds = time.process_time() - began
+    scored = sum(len(r.teacher.logp) for r in rollouts if r.teacher is not None)
+    rollouts = credit(config.objective, rollouts, 0, seed=1, max_new_tokens=96, pieces=policy.chat.pieces)
+    used = sum(sum(w != 0 for w in r.teacher_weight or ()) for r in rollouts)
+    return scored, used, seconds
+
+
+def growth(model: Path, few: int, many: int, repetitions: int) -> list[float]:
+    """Seconds a token at `many` packed tokens over those at `few`: forward and backward of 128-token rows."""
+    policy = Policy.load(str(model))
+    prompt = [Prompt((7,) * 16 + (8 + i,)) for i in range(many // 128)]
+
+    def work(tokens: int) -> float:
+        rows = tokens // 128
+        batch = collate(prompt[:rows], [(9,) * 111] * rows, [(1,) * 111] * rows, 0)
+        began = time.process_time()
+        policy.logprobs(batch)[0].sum().backward()
+        policy.model.zero_grad(set_to_none=True)
+        return (time.process_time() - began) / tokens
+
+    work(few)
+    pairs = [(work(few), work(many)) for _ in range(repetitions)]
+    return [b / a for a, b in pairs]
+
+
+def roofline(model: Path, tokens: int, repetitions: int) -> dict[str, list[float]]:
+    """Useful matrix-product FLOPs of an update's forward and backward pass a second, over the best product measured.
+
+    Six a weight and token (two forward, four backward), attention's own products included; what is computed again in
+    the head's backward pass does not count.
+    """
+    policy = Policy.load(str(model))
+    config = policy.model.config.get_text_config()
+    rows = tokens // 128
+    batch = collate([Prompt((7, 8 + i)) for i in range(rows)], [(9,) * 126] * rows, [(1,) * 126] * rows, 0)
+    body = sum(p.numel() for n, p in policy.model.model.named_parameters() if p.ndim == 2 and "layers" in n)
+    head_weights = config.vocab_size * config.hidden_size
+    attention = 6 * 2 * 128 * config.hidden_size * config.num_hidden_layers / 2  # causal: half of the square
+    flops = rows * 128 * (6 * body + attention) + rows * 126 * 6 * head_weights
+    shapes = [(1024, 576, 1536), (1024, 1536, 576), (1024, 576, 4096), (1024, 1024, 1024), (2048, 2048, 2048)]
+    found: dict[str, list[float]] = {"share": [], "peak": [], "achieved": []}
+    for turn in range(repetitions + 1):
+        peak = 0.0
+        for m, k, n in shapes:
+            a, b = torch.randn(m, k), torch.randn(k, n)
+            for _ in range(4):
+                began = time.process_time()
+                a @ b
+                peak = max(peak, 2 * m * k * n / (time.process_time() - began))
+        began = time.process_time()
+        policy.logprobs(batch)[0].sum().backward()
+        spent = time.process_time() - began
+        policy.model.zero_grad(set_to_none=True)
+        if turn:
+            found["share"].append(flops / spent / peak)
+            found["peak"].append(peak / 1e9)
+            found["achieved"].append(flops / spent / 1e9)
+    return found
+
+
+def median(results: list[dict[str, float]], key: str) -> float:
+    """Of one field over repetitions."""
+    return statistics.median(r[key] for r in results)
