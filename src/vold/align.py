@@ -13,7 +13,7 @@ import torch
 
 from vold.batching import collate
 from vold.engines import Teachers
-from vold.errors import ConfigError
+from vold.errors import ConfigError, DataError
 from vold.graders import get_grader
 from vold.models import load_student, resolve, seed_of, stage_models
 from vold.progress import Bar
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 TOKEN_BUDGET = 8192
 NAMES = ("logp", "entropy", "favourite")
+UNKNOWN = -1
+"""Stands for the favourite token of a teacher that has other tokens than the student."""
 READY_KL, READY_TOP1 = 1.0, 0.8
 LOST_KL, LOST_TOP1 = 3.0, 0.5
 """Thresholds of the verdict, in nats per token and shares of tokens. They are rules of thumb set on the demo world:
@@ -46,6 +48,9 @@ def align(recipe: Recipe) -> dict[str, Any]:
     * `teacher_mass`: mean probability the teacher gives to the student's tokens.
     * `student_entropy`, `teacher_entropy`: mean entropy in nats at the student's tokens; a server does not tell its
       own.
+    * `aligned_share`: share of the student's tokens that the teacher could score; below 1 only where it cuts text
+      otherwise (`teacher.tokenizer: align`). `kl` and `teacher_mass` are means over these; there is neither a top-1
+      agreement nor a teacher's entropy then.
 
     Raises:
         ConfigError, DataError, VocabularyMismatch, CheckpointError, TeacherError: see `vold.errors`.
@@ -77,16 +82,21 @@ def align(recipe: Recipe) -> dict[str, Any]:
         ours = _values(student, [prompts[i] for i in repeat], responses, config.sampling.temperature)
         theirs = _opinions(teachers, [asks[i] for i in repeat], responses, config.sampling, directory)
         bar.advance()
-    failed = torch.cat([torch.full((len(r),), not ok) for r, ok in zip(responses, passed, strict=True)])
+    known = ~theirs["logp"].isnan()
+    if not bool(known.any()):
+        raise DataError("none of the student's tokens aligns with a token of the teacher's", where="align")
+    failed = torch.cat([torch.full((len(r),), not ok) for r, ok in zip(responses, passed, strict=True)]) & known
     gap = ours["logp"] - theirs["logp"]
+    same = ours["favourite"] == theirs["favourite"]
     figures: dict[str, Any] = {
         "student": path,
         "teacher": recipe.teacher.path if recipe.teacher else "",
         "tokens": len(gap),
-        "kl": _mean(gap),
+        "aligned_share": _mean(known),
+        "kl": _mean(gap[known]),
         "kl_failed": _mean(gap[failed]) if bool(failed.any()) else None,
-        "top1_agreement": _mean(ours["favourite"] == theirs["favourite"]),
-        "teacher_mass": _mean(theirs["logp"].exp()),
+        "top1_agreement": None if bool((theirs["favourite"] == UNKNOWN).any()) else _mean(same),
+        "teacher_mass": _mean(theirs["logp"][known].exp()),
         "student_entropy": _mean(ours["entropy"]),
         "teacher_entropy": None if bool(theirs["entropy"].isnan().any()) else _mean(theirs["entropy"]),
         "pass_rate": sum(passed) / len(passed),
@@ -97,14 +107,18 @@ def align(recipe: Recipe) -> dict[str, Any]:
     return figures
 
 
-def verdict(kl: float, top1: float) -> tuple[str, str]:
-    """A heading and a sentence for a KL (nats per token) and a top-1 agreement (share of tokens).
+def verdict(kl: float, top1: float | None) -> tuple[str, str]:
+    """A heading and a sentence for a KL (nats per token) and a top-1 agreement (share of tokens; None if unknown).
 
     Example:
         >>> verdict(0.1, 0.95)[0], verdict(9.0, 0.1)[0]
         ('ready', 'not aligned')
     """
-    figures = f"KL {kl:.2f} nats per token, the same favourite token at {top1:.0%} of the student's tokens"
+    figures = f"KL {kl:.2f} nats per token"
+    if top1 is None:
+        top1 = 1.0  # the KL alone decides
+    else:
+        figures += f", the same favourite token at {top1:.0%} of the student's tokens"
     if kl <= READY_KL and top1 >= READY_TOP1:
         return "ready", f"Student and teacher write alike ({figures}): distillation has something to correct."
     if kl >= LOST_KL or top1 <= LOST_TOP1:
@@ -126,21 +140,24 @@ def _opinions(
     sampling: Sampling,
     directory: Path,
 ) -> dict[str, torch.Tensor]:
-    """As `_values`, from each question's own teacher; the entropy is NaN where that is a server."""
+    """As `_values`, from each question's own teacher; the entropy is NaN where that is a server. From one with another
+    tokenizer, log-probs are NaN on tokens that do not align, and favourites are `UNKNOWN`."""
     rows: dict[int, tuple[torch.Tensor, ...]] = {}
-    requests = [ScoreRequest(a, r, top_k=1) for a, r in zip(asks, responses, strict=True)]
     for route, voice in teachers.voices.items():
         mine = [i for i, a in enumerate(asks) if teachers.route_of(a) == route]
-        if voice.policy is not None and mine:
+        aligned = voice.aligner is not None
+        if voice.policy is not None and mine and not aligned:
             prompts = [Prompt(asks[i]) for i in mine]
             values = _values(voice.policy, prompts, [responses[i] for i in mine], sampling.temperature)
             pieces = zip(*(v.split([len(responses[i]) for i in mine]) for v in values.values()), strict=True)
             rows.update(zip(mine, pieces, strict=True))
         elif mine:
             scorer = teachers.scorer(sampling, TOKEN_BUDGET, asks, directory)
-            for i, scores in zip(mine, scorer.score([requests[i] for i in mine]), strict=True):
+            requests = [ScoreRequest(asks[i], responses[i], top_k=0 if aligned else 1) for i in mine]
+            for i, scores in zip(mine, scorer.score(requests), strict=True):
                 logp = torch.tensor(scores.logp)
-                favourite = torch.tensor([ids[0] for ids in scores.top_ids or ()])
+                tops = scores.top_ids or ((UNKNOWN,),) * len(logp)
+                favourite = torch.tensor([ids[0] for ids in tops])
                 rows[i] = (logp, torch.full_like(logp, float("nan")), favourite)
     return {name: torch.cat([rows[i][k] for i in range(len(asks))]) for k, name in enumerate(NAMES)}
 

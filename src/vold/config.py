@@ -16,7 +16,7 @@ from vold.errors import ConfigError
 from vold.objective import Objective
 from vold.recipe_text import is_method, override, readable
 from vold.sections import Endpoint as Endpoint
-from vold.sections import MismatchGate, RolloutServer, Teacher, ToolEnvironment
+from vold.sections import MismatchGate, RolloutServer, Teacher, TextTeacher, ToolEnvironment
 from vold.sections import Model as Model
 from vold.sections import Section as Section
 from vold.sections import Student as Student
@@ -284,9 +284,24 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _aligned_teachers_score_single_tokens(self) -> Recipe:
+        if any(t.tokenizer == "align" for t in self._teachers()):
+            if self.environment is not None:
+                raise ValueError("teacher.tokenizer=align: `environment` needs a teacher of the same ids and template")
+            needs = self.distill.objective.needs if self.distill is not None else None
+            if needs is not None and (needs.logits or needs.top_k):
+                raise ValueError(
+                    f"teacher.tokenizer=align can not give {needs.words}: another tokenizer has other tokens to choose "
+                    "from. Use k2, k3, a teacher advantage, or top_k with support: student"
+                )
+        return self
+
+    def _teachers(self) -> list[TextTeacher]:
+        return [self.teacher, *self.teacher.routes.values()] if self.teacher is not None else []
+
+    @model_validator(mode="after")
     def _servers_score_at_temperature_one(self) -> Recipe:
-        teachers = [self.teacher, *self.teacher.routes.values()] if self.teacher is not None else []
-        if any(t.server is not None for t in teachers):
+        if any(t.server is not None for t in self._teachers()):
             for name, stage in (("align", self.align), ("distill", self.distill)):
                 if stage is not None and stage.sampling.temperature != 1:
                     raise ValueError(

@@ -31,6 +31,7 @@ from vold.rundir import append_jsonl, keep_rows, new_directory, open_stage, read
 from vold.samplers.turns import last_turn
 from vold.sft import epoch_indices
 from vold.tasks import open_tasks
+from vold.teachers.aligned import aligned_share
 from vold.types import Prompt, Rollout, SamplingParams, ScoreRequest, Task
 
 if TYPE_CHECKING:
@@ -281,6 +282,7 @@ def describe(rollouts: Sequence[Rollout]) -> dict[str, Any]:
         "mean_tokens": sum(tokens) / len(tokens),
         "rollout_tokens": sum(tokens),
         "teacher_tokens": sum(len(r.teacher.logp) for r in rollouts if r.teacher is not None),
+        **({"aligned_share": aligned_share(heard)} if (heard := [r.teacher for r in rollouts if r.teacher]) else {}),
         **value_means(rollouts),
     }
 
@@ -304,8 +306,8 @@ def store(file: Path, rollouts: Sequence[Rollout], tasks: Sequence[Task], policy
                     "score": r.grade.score,
                     "extracted": r.grade.extracted,
                     "note": r.grade.note,
-                    "logp": list(c.logps),
-                    "teacher_logp": None if r.teacher is None else [max(v, -1e9) for v in r.teacher.logp],
+                    "logp": [_finite(v) for v in c.logps],
+                    "teacher_logp": None if r.teacher is None else [_logp(v) for v in r.teacher.logp],
                     "advantage": list(r.advantage or ()),
                     "source": r.source,
                     "token_values": {k: [_finite(v) for v in values] for k, values in r.token_values.items()},
@@ -318,3 +320,8 @@ def store(file: Path, rollouts: Sequence[Rollout], tasks: Sequence[Task], policy
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _logp(value: float) -> float | None:
+    """A log-prob as JSON can hold it: minus infinity as a very small one, None where there is none."""
+    return None if math.isnan(value) else max(value, -1e9)

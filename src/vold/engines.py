@@ -21,6 +21,7 @@ from vold.models import check_teacher, load_model, resolve
 from vold.processing import Chat
 from vold.samplers.inprocess import InProcessSampler
 from vold.samplers.server import ServerSampler, ServerWeights
+from vold.teachers.aligned import AlignedTeacher, Aligner
 from vold.teachers.cached import CachedTeacher
 from vold.teachers.health import check_alive, probe_of, remember
 from vold.teachers.inprocess import InProcessTeacher
@@ -41,12 +42,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Voice:
-    """One teacher: how it is written to, and its weights (`policy`) or its servers (`client`)."""
+    """One teacher: how it is written to, its weights (`policy`) or its servers (`client`), and what turns the student's
+    responses into its own ids where these differ (`aligner`)."""
 
     spec: TextTeacher
     chat: Chat
     policy: Policy | None
     client: VllmClient | None
+    aligner: Aligner | None
 
     def sampler(self, rows: int) -> Sampler:
         """A sampler of the teacher's own answers, `rows` side by side where it runs in this process."""
@@ -93,7 +96,7 @@ class Teachers:
         self.route_by = spec.route_by
         self._routes: dict[tuple[int, ...], str] = {}
         self.voices = {
-            route: _voice(recipe, s, student, where=f"teacher.routes.{route}" if route else "teacher")
+            route: _voice(recipe, s, student, where=f"teacher.routes.{route}.path" if route else "teacher.path")
             for route, s in {"": spec, **spec.routes}.items()
         }
 
@@ -146,13 +149,14 @@ class Teachers:
         return [found[i] for i in range(len(tasks))]
 
     def probe(self, ids: Sequence[int]) -> dict[str, float]:
-        """Mean log-prob (nats) of the probe made of these ids, by route.
+        """Mean log-prob (nats) of the probe made of these ids of the student, by route.
 
         Raises:
             TeacherError: a teacher is dead, or without weights.
         """
-        request, means = probe_of(ids), {}
+        means = {}
         for route, voice in self.voices.items():
+            request = probe_of(ids if voice.aligner is None else voice.aligner.align(ids).ids)
             scores = _engine(voice, request, temperature=1.0, token_budget=8192).score([request])[0]
             check_alive(scores, where=voice.describe())
             means[route] = sum(scores.logp) / len(scores.logp)
@@ -166,21 +170,22 @@ class Teachers:
         Args:
             sampling: that of the responses; teacher and student are compared at its temperature.
             token_budget: padded tokens per forward pass in this process.
-            asks: the questions there will be. The first also tells whether a teacher is alive and still the same.
+            asks: the questions there will be. The first of each teacher also tells whether it is alive and the same.
             directory: keeps what teachers on servers have answered to it, across restarts of the run.
 
         Raises:
             ConfigError: a question and its response do not fit into the context of a server.
             TeacherError: a teacher is dead, without weights, or not the one this run or cache began with.
         """
-        probe = probe_of(next(a for a in asks if a is not None))
         made: dict[str, Teacher] = {}
         for route, voice in self.voices.items():
-            mine = [len(a) for a in asks if a is not None and self.route_of(a) == route]
+            mine = [a for a in asks if a is not None and self.route_of(a) == route]
+            if not mine:
+                continue
             if voice.client is not None:
-                _check_room(voice, max(mine, default=0), sampling.max_new_tokens)
-            made[route] = _scorer(voice, sampling.temperature, token_budget, probe, directory)
-        return made[""] if len(made) == 1 else RoutedTeacher(made, self.route_of)
+                _check_room(voice, max(map(len, mine)), sampling.max_new_tokens)
+            made[route] = _scorer(voice, sampling.temperature, token_budget, probe_of(mine[0]), directory)
+        return next(iter(made.values())) if len(made) == 1 else RoutedTeacher(made, self.route_of)
 
 
 def _check_room(voice: Voice, prompt: int, response: int) -> None:
@@ -196,13 +201,17 @@ def _check_room(voice: Voice, prompt: int, response: int) -> None:
 
 
 def _voice(recipe: Recipe, spec: TextTeacher, student: Policy, *, where: str) -> Voice:
-    if spec.server is None:
-        policy = load_model(recipe, spec.path, spec.dtype)
-        check_teacher(student.chat, policy.chat, where=f"{where}.path: {spec.path}")
-        return Voice(spec, policy.chat, policy, None)
-    chat = Chat.load(resolve(spec.path))
-    check_teacher(student.chat, chat, where=f"{where}.path: {spec.path}")
-    return Voice(spec, chat, None, VllmClient.from_config(spec.server, role="teacher", error=TeacherError))
+    policy = load_model(recipe, spec.path, spec.dtype) if spec.server is None else None
+    chat = policy.chat if policy is not None else Chat.load(resolve(spec.path))
+    aligner = None
+    if spec.tokenizer == "align":
+        aligner = Aligner(student.chat.tokenizer, chat.tokenizer, where=f"{where}: {spec.path}")
+    else:
+        check_teacher(student.chat, chat, where=f"{where}: {spec.path}")
+    client = None
+    if spec.server is not None:
+        client = VllmClient.from_config(spec.server, role="teacher", error=TeacherError)
+    return Voice(spec, chat, policy, client, aligner)
 
 
 def _engine(
@@ -227,7 +236,8 @@ def _scorer(voice: Voice, temperature: float, token_budget: int, probe: ScoreReq
         check_alive(scores, where=where)
         for keeper in keepers:
             remember(keeper / card, probe, scores, where=where)
-    return CachedTeacher(teacher, spec.cache, identity) if spec.cache is not None else teacher
+    scorer = CachedTeacher(teacher, spec.cache, identity) if spec.cache is not None else teacher
+    return AlignedTeacher(scorer, voice.aligner) if voice.aligner is not None else scorer
 
 
 def turns_of(recipe: Recipe) -> Callable[[Sampler, Chat], Sampler]:

@@ -113,6 +113,9 @@ class TextTeacher(Model):
     """Score and answer on these servers; loaded from `path` into the run's own process if absent."""
     cache: Path | None = None
     """Directory that keeps every score; a request met before is not asked again."""
+    tokenizer: Literal["shared", "align"] = "shared"
+    """`shared`: token ids must mean the same in both models. `align`: the teacher may cut text otherwise. It scores
+    those tokens of the student whose bytes are one or several whole tokens of its own, and no others."""
 
 
 class Teacher(TextTeacher):

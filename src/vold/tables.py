@@ -97,18 +97,19 @@ def print_alignment(figures: dict[str, Any]) -> None:
     table = Table(title=f"{figures['student']} against {figures['teacher']}", title_justify="left")
     table.add_column("figure")
     table.add_column("value", justify="right")
-    failed, entropy = figures["kl_failed"], figures["teacher_entropy"]
+    failed, entropy, top1 = figures["kl_failed"], figures["teacher_entropy"], figures["top1_agreement"]
     for name, value in (
         ("KL(student || teacher), nats per token", f"{figures['kl']:.3f}"),
         ("the same on failed rollouts", "-" if failed is None else f"{failed:.3f}"),
-        ("top-1 agreement", f"{figures['top1_agreement']:.1%}"),
+        ("top-1 agreement", "-" if top1 is None else f"{top1:.1%}"),
         ("teacher's mass on the student's tokens", f"{figures['teacher_mass']:.1%}"),
         (
             "entropy of the student / the teacher, nats",
             f"{figures['student_entropy']:.3f} / {'-' if entropy is None else f'{entropy:.3f}'}",
         ),
         ("rollouts that pass", f"{figures['pass_rate']:.1%}"),
-        ("tokens compared", f"{figures['tokens']:,}"),
+        ("tokens", f"{figures['tokens']:,}"),
+        ("of these, aligned with the teacher's", f"{figures['aligned_share']:.1%}"),
     ):
         table.add_row(name, value)
     console.print(table)

@@ -70,15 +70,19 @@ def make_traces(recipe: Recipe, *, student: Policy | None = None) -> Path:
             )
             new: list[dict[str, Any]] = []
             for task, completion in zip(part, teachers.answer(part, params), strict=True):
-                chat = teachers.voice(task).chat
-                text, answer = chat.text(completion.ids), chat.text(last_turn(completion.ids, completion.action_mask))
+                voice = teachers.voice(task)
+                chat, ids, mask = voice.chat, completion.ids, completion.action_mask
+                text, answer = chat.text(ids), chat.text(last_turn(ids, mask))
+                if voice.aligner is not None:
+                    ids = student.chat.tokens(text) + (student.chat.end_id,) * (completion.finish == "stop")
+                    mask = (1,) * len(ids)
                 grade = get_grader(task.grader)(answer, task.reference, finish=completion.finish)
                 new.append(
                     {
                         "task_id": task.id,
                         "response": text,
-                        "response_ids": list(completion.ids),
-                        "action_mask": list(completion.action_mask),
+                        "response_ids": list(ids),
+                        "action_mask": list(mask),
                         "finish": completion.finish,
                         "score": grade.score,
                         "extracted": grade.extracted,

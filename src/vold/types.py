@@ -114,7 +114,8 @@ class TokenScores:
     """A teacher's answer: `logp` (nats) of each response token, same length as the response.
 
     `candidate_logp` [response, k] answers `candidate_ids`; `top_ids` and `top_logp` [response, top_k], likeliest
-    first, answer `top_k`. None where it was not asked for.
+    first, answer `top_k`. None where it was not asked for. `aligned` is False on tokens that a teacher with another
+    tokenizer has no score for (NaN there): they take no part in anything. None: every token has one.
 
     Example:
         >>> TokenScores(logp=(-0.3, -0.01)).logp[0]
@@ -125,6 +126,7 @@ class TokenScores:
     candidate_logp: tuple[tuple[float, ...], ...] | None = None
     top_ids: tuple[tuple[int, ...], ...] | None = None
     top_logp: tuple[tuple[float, ...], ...] | None = None
+    aligned: tuple[bool, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,8 @@ class _Work:
     def __init__(self, rollout: Rollout) -> None:
         self.rollout = rollout
         self.actions = [t for t, a in enumerate(rollout.completion.action_mask) if a]
+        aligned = rollout.teacher.aligned if rollout.teacher is not None else None
+        self.heard = self.actions if aligned is None else [t for t in self.actions if aligned[t]]
         length = len(rollout.completion.ids)
         self.advantage, self.live, self.loss = ([0.0] * length for _ in range(3))
         self.token_values: dict[str, tuple[float, ...]] = {}
@@ -182,7 +184,7 @@ def _teacher_advantage(
         if slot.prefix is not None:
             prefix = _prefix(slot.prefix, w, scores, pieces)
             weights = [a * b for a, b in zip(weights, prefix, strict=True)]
-        for t in w.actions:
+        for t in w.heard:
             if slot.against == "current":
                 w.live[t] = factor * weights[t] if math.isfinite(scores.logp[t]) else 0.0
             else:
@@ -204,7 +206,7 @@ def _margin(slot: Margin, work: Sequence[_Work], rewards: list[list[float]]) -> 
     """Shift and mask of every rollout. Statistics include rollouts that balancing dropped, as in the released code."""
     returns = []
     for w, reward in zip(work, rewards, strict=True):
-        returns.append(math.fsum(reward[t] for t in w.actions) / max(1, len(w.actions)))
+        returns.append(math.fsum(reward[t] for t in w.heard) / max(1, len(w.heard)))
         w.rollout_values["return"] = returns[-1]
     scores, groups = [w.rollout.grade.score for w in work], [w.rollout.group for w in work]
     shifts, stays = [0.0] * len(work), [1.0] * len(work)

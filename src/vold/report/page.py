@@ -193,7 +193,8 @@ def alignments(run_dir: Path) -> list[Row]:
                 ("student's entropy, nats", decimal(f.get("student_entropy"))),
                 ("teacher's entropy, nats", decimal(f.get("teacher_entropy"))),
                 ("rollouts that pass, %", decimal(f.get("pass_rate"), 1, 100)),
-                ("tokens compared", decimal(f.get("tokens"), 0)),
+                ("tokens", decimal(f.get("tokens"), 0)),
+                ("of these, aligned with the teacher's, %", decimal(f.get("aligned_share"), 1, 100)),
             ],
         }
         for when, f in found
