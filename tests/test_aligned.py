@@ -21,7 +21,6 @@ from vold.align import align, verdict
 from vold.config import recipe_from
 from vold.distill import distill
 from vold.errors import ConfigError, VocabularyMismatch
-from vold.objective import Objective, credit
 from vold.policy import Policy
 from vold.processing import Chat
 from vold.rundir import read_jsonl
@@ -29,9 +28,8 @@ from vold.teachers.aligned import AlignedTeacher, Aligner, aligned_share
 from vold.teachers.inprocess import InProcessTeacher
 from vold.teachers.spelling import BYTE_LETTERS, Spelling, shared_spans
 from vold.traces import make_traces
-from vold.types import Completion, Grade, Rollout, ScoreRequest, TokenScores
+from vold.types import Message, ScoreRequest, TokenScores
 
-NAN = math.nan
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<think>"]
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>{% endfor %}"
@@ -280,30 +278,7 @@ def test_a_teacher_whose_ids_are_shuffled_gives_the_scores_of_the_one_that_share
 
 
 def tiny_message() -> Any:
-    from vold.types import Message
-
     return Message("user", "digits 3 5 . sum ?")
-
-
-# -- in the objective -------------------------------------------------------------------------------------------------
-
-
-def test_a_token_that_is_not_aligned_takes_no_part() -> None:
-    """Passed: gaps 0.6 and nothing, return 0.6, not 0.3. Failed: 0.2. Uni-OPD shifts the group by a margin; neither
-    reward nor shift reaches the token without a score."""
-    o = Objective.model_validate({"method": "uni_opd", "teacher_advantage": {"balance": None}})
-
-    def rollout(score: float, gaps: list[float]) -> Rollout:
-        n = len(gaps)
-        scores = TokenScores(tuple(g - 1 for g in gaps), aligned=tuple(not math.isnan(g) for g in gaps))
-        completion = Completion(tuple(range(n)), (-1.0,) * n, (1,) * n, "stop")
-        return Rollout("t", 0, (9,), completion, Grade(score, None, ""), scores)
-
-    got = credit(o, [rollout(1, [0.6, NAN]), rollout(0, [0.2])], 0)
-    alone = credit(o, [rollout(1, [0.6]), rollout(0, [0.2])], 0)
-    assert got[0].rollout_values["return"] == pytest.approx(0.6)
-    assert got[0].advantage is not None and alone[0].advantage is not None
-    assert got[0].advantage == (alone[0].advantage[0], 0.0)
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------

@@ -141,6 +141,13 @@ def test_a_token_the_teacher_failed_on_has_no_reward() -> None:
     assert advantages(make("opd"), [rollout(1, [0.6, NAN])]) == [approx(0.6, 0.0)]
 
 
+def test_a_token_that_is_not_aligned_is_out_of_the_mean_and_gets_no_shift() -> None:
+    """Returns 0.6, not 0.3, and 0.6 again: no margin is missing on the one, and its second token has nothing at all."""
+    got = credit(uni(), [rollout(1, [0.6, NAN], scores={"aligned": (True, False)}), rollout(0, [0.6])], 0)
+    assert got[0].rollout_values["return"] == pytest.approx(0.6)
+    assert got[0].advantage is not None and got[0].advantage[0] > 0.6 and got[0].advantage[1] == 0.0
+
+
 def test_the_teacher_loss_leaves_failed_tokens_out() -> None:
     (got,) = credit(make("vold"), [rollout(0, [0.6, NAN, 0.0], mask=[1, 1, 0])], 0)
     assert got.teacher_weight == (1.0, 0.0, 0.0)
