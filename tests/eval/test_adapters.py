@@ -13,10 +13,10 @@ import layouts
 import pytest
 from PIL import Image
 
+from vold.data.cells import clean_gold, markers
+from vold.data.images import MAX_PIXELS
 from vold.errors import ConfigError, DataError
 from vold.evals.benchmarks import BENCHMARKS, load
-from vold.evals.benchmarks.common import clean_gold, markers
-from vold.evals.images import MAX_PIXELS
 from vold.evals.types import Item
 
 

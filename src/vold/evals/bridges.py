@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vold.data.read import read_rows
 from vold.errors import DataError
-from vold.evals.read import read_rows
 from vold.evals.scoring import score
 from vold.graders import outcome
 from vold.graders.choice import LETTERS

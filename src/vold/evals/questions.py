@@ -19,7 +19,7 @@ from vold.graders import get_grader
 from vold.tasks import open_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from vold.config import Benchmark, Eval
@@ -79,7 +79,7 @@ def open_sets(config: Eval, directory: Path, *, tool: str = "none") -> list[Ques
     return sets
 
 
-def _task_set(name: str, tasks: list[Task], config: Eval, tool: str) -> QuestionSet:
+def _task_set(name: str, tasks: Sequence[Task], config: Eval, tool: str) -> QuestionSet:
     digest = hashlib.sha256()
     questions = []
     for task in tasks:

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vold.data.read import hub_folder, read_rows
 from vold.errors import ConfigError, DataError
 from vold.evals.benchmarks import visual, written
 from vold.evals.benchmarks.common import MissingColumn
-from vold.evals.read import hub_folder, read_rows
 from vold.evals.types import BadRow, Item
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vold.evals.read import Row
+    from vold.data.read import Row
 
 
 @dataclass(frozen=True)

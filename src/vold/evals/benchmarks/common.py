@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import ast
-import json
-import re
 import string
 from typing import TYPE_CHECKING, Any
 
+from vold.data.images import image_values, to_image
 from vold.errors import DataError
-from vold.evals.images import image_values, to_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from PIL.Image import Image
 
-    from vold.evals.read import Row
+    from vold.data.read import Row
 
 LETTERS = string.ascii_uppercase[:12]
-_MARKER = re.compile(r"<\s*image\s*_?\s*(\d{1,2})\s*>", re.IGNORECASE)
 
 
 class MissingColumn(DataError):
@@ -53,36 +49,6 @@ def tags(row: Row, **columns: str) -> dict[str, str]:
     """Columns to group results by, where the row has them."""
     found = {tag: row.values.get(column) for tag, column in columns.items()}
     return {tag: str(value) for tag, value in found.items() if value not in (None, "")}
-
-
-def markers(text: str) -> str:
-    """Every spelling of an image marker as `<image 1>`.
-
-    Example:
-        >>> markers("see <image1> and < IMAGE_2 >")
-        'see <image 1> and <image 2>'
-    """
-    return _MARKER.sub(lambda m: f"<image {int(m[1])}>", text)
-
-
-def listed(value: Any) -> list[str]:
-    """A list that may be written as text, in Python's or JSON's way; [] for nothing.
-
-    Raises:
-        DataError: text that is no list.
-    """
-    if value is None or value == "":
-        return []
-    if isinstance(value, str):
-        for read in (ast.literal_eval, json.loads):
-            try:
-                parsed = read(value)
-            except (ValueError, SyntaxError, MemoryError, RecursionError):
-                continue
-            if isinstance(parsed, (list, tuple)):
-                return [str(v) for v in parsed]
-        raise DataError("the options are not a list", got=value[:100])
-    return [str(v) for v in value]
 
 
 def pictures(row: Row, *names: str) -> tuple[Image, ...]:
@@ -119,30 +85,3 @@ def letter_answer(row: Row, options: Sequence[str], *names: str) -> str:
     if len(answer) != 1 or answer not in (LETTERS[: len(options)] if options else LETTERS):
         raise DataError("the gold answer is no option", got=f"{answer!r} of {len(options)} options")
     return answer
-
-
-def clean_gold(text: str) -> str:
-    r"""A gold answer without the dirt that data sets carry: lost backslashes, dollar signs, a box, blanks, `{degrees}`.
-
-    Example:
-        >>> clean_gold("\x0crac{36}{13}"), clean_gold("$\\boxed{11 }$"), clean_gold("69{degrees}")
-        ('\\frac{36}{13}', '11', '69')
-    """
-    # "\frac" and "\text" written without escaping become a form feed or a tab and the rest of the word.
-    text = text.replace("\x0crac", r"\frac").replace("\text{", r"\text{").replace("\times", r"\times")
-    text = text.strip()
-    for _ in range(3):
-        if len(text) > 1 and text[0] == text[-1] == "$":
-            text = text.strip("$").strip()
-        boxed = re.fullmatch(r"\\boxed\{(.*)\}", text, re.DOTALL)
-        text = boxed[1].strip() if boxed and _balanced(boxed[1]) else text
-    return re.sub(r"\s*(?:\{degrees\}|\\?\^\{?\\circ\}?|°)$", "", text).strip()
-
-
-def _balanced(text: str) -> bool:
-    depth = 0
-    for char in text:
-        depth += (char == "{") - (char == "}")
-        if depth < 0:
-            return False
-    return depth == 0

@@ -8,14 +8,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from vold.data.cells import clean_gold, listed, markers
 from vold.errors import DataError
 from vold.evals.benchmarks.common import (
     LETTERS,
     cell,
-    clean_gold,
     letter_answer,
-    listed,
-    markers,
     numbered_pictures,
     pictures,
     tags,
@@ -26,7 +24,7 @@ from vold.evals.types import Item
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vold.evals.read import Row
+    from vold.data.read import Row
 
 
 def _options(row: Row, name: str) -> tuple[str, ...]:

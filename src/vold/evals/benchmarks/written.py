@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from vold.data.cells import clean_gold
 from vold.errors import DataError
-from vold.evals.benchmarks.common import clean_gold, tags, text_cell
+from vold.evals.benchmarks.common import tags, text_cell
 from vold.evals.types import Item
 
 if TYPE_CHECKING:
-    from vold.evals.read import Row
+    from vold.data.read import Row
 
 
 def math500(name: str, row: Row) -> Item:

@@ -1,17 +1,20 @@
-"""Rows of a benchmark from wherever they lie: parquet, TSV, JSON, JSONL, a folder, a zip, or the hub.
+"""Rows of a data set from wherever they lie: parquet, TSV, JSON, JSONL, a folder, a zip, or the hub.
 
-Rows are plain dictionaries. Nothing is unpacked to disk, unpickled or run.
+Rows are plain dictionaries, read one after the other: parquet by batches, JSON lines by
+lines, a JSON array by elements. Nothing is unpacked to disk, unpickled or run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from vold.errors import DataError
 
@@ -21,8 +24,11 @@ if TYPE_CHECKING:
 FORMATS = (".parquet", ".tsv", ".jsonl", ".json")
 AnyPath = TypeVar("AnyPath", Path, PurePosixPath)
 
+_BLANKS = re.compile(r"[ \t\r\n]*")
 MAX_MEMBER = 2_000_000_000
 """Bytes of one member of a zip, unpacked."""
+CHUNK = 1 << 20
+"""Characters of a JSON array read at a time."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +70,13 @@ def _file_rows(file: Path, open_path: Callable[[str], bytes]) -> Iterator[Row]:
         yield from _numbered(str(file), _parquet(str(file), file), open_path)
         return
     try:
-        text = file.read_text(encoding="utf-8")
+        with file.open(encoding="utf-8", newline="" if file.suffix == ".tsv" else None) as text:
+            yield from _text_rows(str(file), file.suffix, text, open_path)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError("cannot read this data file", where=str(file), got=str(error)) from None
-    yield from _text_rows(str(file), file.suffix, text, open_path)
 
 
-def _text_rows(where: str, suffix: str, text: str, open_path: Callable[[str], bytes]) -> Iterator[Row]:
+def _text_rows(where: str, suffix: str, text: IO[str], open_path: Callable[[str], bytes]) -> Iterator[Row]:
     readers = {".tsv": _tsv, ".jsonl": _jsonl, ".json": _json}
     if suffix not in readers:
         raise DataError("unknown data format", where=where, fix=f"known: {', '.join(FORMATS)}, .zip")
@@ -94,10 +100,10 @@ def _parquet(where: str, source: Any) -> Iterator[dict[str, Any]]:
         raise DataError("this parquet file is corrupt or cut short", where=where, got=str(error)[:200]) from None
 
 
-def _tsv(where: str, text: str) -> Iterator[dict[str, Any]]:
+def _tsv(where: str, text: IO[str]) -> Iterator[dict[str, Any]]:
     """A VLMEvalKit table. An `image` cell that holds another row's index stands for that row's picture."""
     csv.field_size_limit(1 << 30)  # a cell holds whole pictures as base64
-    rows = list(csv.DictReader(io.StringIO(text), delimiter="\t"))
+    rows = list(csv.DictReader(text, delimiter="\t"))
     by_index = {r.get("index"): r for r in rows}
     for row in rows:
         if None in row or any(v is None for v in row.values()):
@@ -108,21 +114,60 @@ def _tsv(where: str, text: str) -> Iterator[dict[str, Any]]:
         yield {k: (v if v != "" else None) for k, v in row.items()}
 
 
-def _jsonl(where: str, text: str) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(text.splitlines(), 1):
+def _jsonl(where: str, text: IO[str]) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(text, 1):
         if line.strip():
             yield _object(f"{where}: line {number}", _parsed(f"{where}: line {number}", line))
 
 
-def _json(where: str, text: str) -> Iterator[dict[str, Any]]:
-    """An array of objects, or an object of objects: then the key becomes the column `_key`."""
-    value = _parsed(where, text)
-    if isinstance(value, dict):
-        value = [{"_key": k, **_object(f"{where}: {k}", v)} for k, v in value.items()]
-    if not isinstance(value, list):
+def _json(where: str, text: IO[str]) -> Iterator[dict[str, Any]]:
+    """An array of objects, or an object of objects: then the key becomes the column `_key`.
+
+    An element that is itself an array, as in Open-Reasoner-Zero's files, becomes the column `_items`.
+    """
+    start = text.read(CHUNK)
+    if start.lstrip().startswith("["):
+        for number, element in enumerate(_elements(where, start.lstrip()[1:], text), 1):
+            yield _object(f"{where}: row {number}", {"_items": element} if isinstance(element, list) else element)
+        return
+    value = _parsed(where, start + text.read())
+    if not isinstance(value, dict):
         raise DataError("a JSON data file is an array or an object of rows", where=where, got=type(value).__name__)
-    for number, row in enumerate(value, 1):
-        yield _object(f"{where}: row {number}", row)
+    for key, row in value.items():
+        yield {"_key": key, **_object(f"{where}: {key}", row)}
+
+
+def _elements(where: str, buffer: str, text: IO[str]) -> Iterator[Any]:
+    """The elements of a JSON array of which `buffer` is the beginning, after its bracket; never the whole in memory."""
+    decoder, at, wanted, first = json.JSONDecoder(), 0, CHUNK, True
+    while True:
+        try:
+            at = _blank(buffer, at)
+            if buffer[at : at + 1] == "]":
+                if buffer[at + 1 :].strip() or text.read().strip():
+                    raise DataError("this is not valid JSON", where=where, got="text after the end of the array")
+                return
+            if not first and buffer[at : at + 1] not in ("", ","):
+                raise DataError("this is not valid JSON", where=where, got=f"no comma before {buffer[at : at + 40]!r}")
+            value, end = decoder.raw_decode(buffer, at if first else _blank(buffer, at + 1))
+            if end == len(buffer):
+                raise ValueError("the array does not end")  # or a number may go on in the next piece
+        except DataError:
+            raise
+        except (ValueError, RecursionError) as error:
+            more = "" if isinstance(error, RecursionError) else text.read(wanted)
+            if not more:
+                raise DataError("this is not valid JSON", where=where, got=str(error)[:200]) from None
+            buffer, at, wanted = buffer[at:] + more, 0, wanted * 2
+            continue
+        yield value
+        at, wanted, first = end, CHUNK, False
+
+
+def _blank(text: str, at: int) -> int:
+    """The first place from `at` on that is no blank."""
+    found = _BLANKS.match(text, at)
+    return found.end() if found else at
 
 
 def _parsed(where: str, text: str) -> Any:
@@ -152,7 +197,7 @@ def _zip_rows(source: Path, split: str | None) -> Iterator[Row]:
                 if name.suffix == ".parquet":
                     yield from _numbered(where, _parquet(where, io.BytesIO(raw)), opener)
                 else:
-                    yield from _text_rows(where, name.suffix, raw.decode("utf-8"), opener)
+                    yield from _text_rows(where, name.suffix, io.StringIO(raw.decode("utf-8")), opener)
     except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError, RuntimeError) as error:
         raise DataError("this zip is corrupt, encrypted or not text", where=str(source), got=str(error)[:200]) from None
 
@@ -174,18 +219,34 @@ def _member(archive: zipfile.ZipFile, members: dict[str, Any], name: str) -> byt
 
 
 def _opener(base: Path) -> Callable[[str], bytes]:
+    """Reads pictures below `base`; those that are not there, out of the zips in `base`, as ViRL39K is published."""
     root = base.resolve()
+    archives: dict[Path, tuple[zipfile.ZipFile, dict[str, Any]]] = {}
 
     def open_path(name: str) -> bytes:
         file = (root / name).resolve()
         if not file.is_relative_to(root):
             raise DataError("a picture's path leads out of the data's folder", got=name)
         try:
+            if not file.exists():
+                for archive, members in _archives(root, archives):
+                    if name in members:
+                        return _member(archive, members, name)
             return file.read_bytes()
-        except OSError as error:
-            raise DataError("cannot open this picture", got=f"{name}: {error.strerror}") from None
+        except (OSError, zipfile.BadZipFile) as error:
+            raise DataError("cannot open this picture", got=f"{name}: {error}") from None
 
     return open_path
+
+
+def _archives(
+    root: Path, opened: dict[Path, tuple[zipfile.ZipFile, dict[str, Any]]]
+) -> Iterator[tuple[zipfile.ZipFile, dict[str, Any]]]:
+    for path in sorted(root.glob("*.zip")):
+        if path not in opened:
+            archive = zipfile.ZipFile(path)
+            opened[path] = archive, {i.filename: i for i in archive.infolist()}
+        yield opened[path]
 
 
 def _of_split(files: list[AnyPath], split: str | None) -> list[AnyPath]:
@@ -199,11 +260,24 @@ def hub_folder(repo: str, *, config: str | None, split: str, revision: str | Non
     Raises:
         DataError: the hub cannot be reached, or has no such data.
     """
+    folders = [f"{config}/" if config else "", "data/", f"{config}/data/" if config else ""]
+    return hub_files(repo, sorted({f"{folder}{split}-*.parquet" for folder in folders}), revision=revision)
+
+
+def hub_files(repo: str, patterns: list[str], *, revision: str | None) -> tuple[Path, str]:
+    """Download the files of a data set that match a pattern; returns their folder and the commit they are of.
+
+    Raises:
+        DataError: the hub cannot be reached, or has no such data.
+    """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    folders = [f"{config}/" if config else "", "data/", f"{config}/data/" if config else ""]
-    patterns = sorted({f"{folder}{split}-*.parquet" for folder in folders})
+    with contextlib.suppress(LocalEntryNotFoundError):  # one commit, fetched before: no need to ask again
+        if revision and re.fullmatch("[0-9a-f]{40}", revision):
+            known = Path(snapshot_download(repo, repo_type="dataset", revision=revision, local_files_only=True))
+            if all(any(known.glob(p)) for p in patterns):
+                return known, revision
     try:
         commit = HfApi().dataset_info(repo, revision=revision).sha or ""
         local = snapshot_download(repo, repo_type="dataset", revision=commit or revision, allow_patterns=patterns)

@@ -1,4 +1,4 @@
-"""Pictures as benchmarks store them: a struct of bytes and path, bytes, base64, a data URI, a path, a list of these."""
+"""Pictures as data sets store them: a struct of bytes and path, bytes, base64, a data URI, a path, a list of these."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def to_image(value: Any, open_path: Callable[[str], bytes]) -> Image:
 
     if isinstance(value, pil.Image):
         return value.convert("RGB")
-    raw = _bytes(value, open_path)
+    raw = image_bytes(value, open_path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", pil.DecompressionBombWarning)
@@ -58,7 +58,12 @@ def image_values(value: Any) -> list[Any]:
     return [value]
 
 
-def _bytes(value: Any, open_path: Callable[[str], bytes]) -> bytes:
+def image_bytes(value: Any, open_path: Callable[[str], bytes]) -> bytes:
+    """The encoded picture of a cell, as it was stored.
+
+    Raises:
+        DataError: there is none, or it cannot be read.
+    """
     if isinstance(value, (bytes, bytearray)):
         return bytes(value)
     if isinstance(value, dict):
