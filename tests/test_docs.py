@@ -23,7 +23,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from test_architecture import FILES, LAYERS
-from vold import config, sections
+from vold import config, sections, task_sections
 from vold.cli import VERBS
 from vold.config import Recipe, load_recipe
 from vold.methods import knobs
@@ -86,6 +86,10 @@ def keys_tables() -> str:
     shared: list[tuple[str, type[BaseModel]]] = [
         ("tasks, kind: digits", config.DigitTasksSpec),
         ("tasks, kind: jsonl", config.JsonlTasksSpec),
+        ("tasks, a published set", config.DatasetTasksSpec),
+        ("tasks.decontaminate", task_sections.Decontaminate),
+        ("tasks.decontaminate.against.NAME", task_sections.EvaluationSet),
+        ("tasks, kind: mixture", config.MixtureTasksSpec),
         ("sampling", config.Sampling),
         ("optimizer", config.Optimizer),
         ("teacher.server", sections.Server),

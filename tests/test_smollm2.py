@@ -110,7 +110,7 @@ def test_pictures_are_found_by_what_the_answers_say(package_of_pictures: Path) -
 def test_both_forms_ask_the_same_and_splits_share_no_picture() -> None:
     def tasks(split: str, form: str) -> list[Task]:
         spec = {"kind": "scenes", "split": split, "form": form, "size": 60, "seed": 3}
-        return open_tasks(SceneTasksSpec.model_validate(spec))
+        return list(open_tasks(SceneTasksSpec.model_validate(spec)))
 
     text, image = tasks("test", "text"), tasks("test", "image")
     for t, i in zip(text, image, strict=True):

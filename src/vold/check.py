@@ -74,16 +74,16 @@ def check(recipe: Recipe) -> list[str]:
             left_out = f"{len(loaded.bad)} rows that cannot be used, {len(bad)} golds that do not grade themselves"
             say(f"eval.benchmarks.{name}", f"{len(kept)} items; left out: {left_out}")
     for name, spec, sampling in plan:
-        tasks = open_tasks(spec)
+        tasks = open_tasks(spec, references=name != "traces.tasks")
         prompts: list[Prompt] = [student.chat.prompt(t.messages) for t in tasks[:64]]
         longest = max(len(p.ids) for p in prompts)
         images = sum(len(m.images) for t in tasks[:64] for m in t.messages)
-        room = longest + sampling.max_new_tokens
+        room = longest + (wanted_tokens := sampling.max_new_tokens if sampling is not None else 0)
         if room > context:
             raise ConfigError(
                 "prompt and response do not fit into the context",
                 where=f"{name} and its max_new_tokens",
-                got=f"{longest} + {sampling.max_new_tokens} tokens, context {context}",
+                got=f"{longest} + {wanted_tokens} tokens, context {context}",
                 fix=f"set max_new_tokens to {context - longest} or less",
             )
         view = f", {images} images in the first {len(prompts)}" if images else ""

@@ -7,7 +7,7 @@ errors with a suggestion. The resolved recipe is written to the run directory an
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -20,6 +20,13 @@ from vold.sections import MismatchGate, RolloutServer, Teacher, TextTeacher, Too
 from vold.sections import Model as Model
 from vold.sections import Section as Section
 from vold.sections import Student as Student
+from vold.task_sections import DatasetTasksSpec as DatasetTasksSpec
+from vold.task_sections import DigitTasksSpec as DigitTasksSpec
+from vold.task_sections import GymTasksSpec as GymTasksSpec
+from vold.task_sections import JsonlTasksSpec as JsonlTasksSpec
+from vold.task_sections import MixtureTasksSpec as MixtureTasksSpec
+from vold.task_sections import SceneTasksSpec as SceneTasksSpec
+from vold.task_sections import TasksSpec as TasksSpec
 
 
 class Run(Section):
@@ -33,67 +40,6 @@ class Run(Section):
     """CPU threads of PyTorch. Results repeat bit for bit only at the same number."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models live; `auto` takes a GPU if there is one."""
-
-
-class DigitTasksSpec(Section):
-    """Problems of the demo world."""
-
-    kind: Literal["digits"]
-    """Selects this source."""
-    split: Literal["train", "select", "test"]
-    """Splits share no row of digits; image forms of `select` and `test` share no handwriting."""
-    form: Literal["text", "image"] = "text"
-    """Digits written out, or shown as handwriting."""
-    size: int = Field(gt=0)
-    """How many problems."""
-    seed: int = 0
-    """Which problems."""
-
-
-class JsonlTasksSpec(Section):
-    """Problems from a file with one JSON object a line: `prompt`, `reference`, and optionally `images` and others."""
-
-    kind: Literal["jsonl"]
-    """Selects this source."""
-    path: Path
-    """The file. Image paths inside it are relative to its directory."""
-    grader: Literal["exact", "choice", "math"] = "math"
-    """How answers are marked where a row does not say."""
-    limit: int | None = Field(None, gt=0)
-    """Read only so many rows; all of them if absent."""
-
-
-class SceneTasksSpec(Section):
-    """Problems over pictures of coloured shapes, from the package easy-vqa (`vold.smollm2.scenes`)."""
-
-    kind: Literal["scenes"]
-    """Selects this source."""
-    split: Literal["train", "select", "test"]
-    """Splits share no problem and no picture."""
-    form: Literal["text", "image"] = "text"
-    """Pictures described, or shown."""
-    size: int = Field(gt=0)
-    """How many problems."""
-    seed: int = 0
-    """Which problems."""
-
-
-class GymTasksSpec(Section):
-    """Problems that the package reasoning-gym generates."""
-
-    kind: Literal["gym"]
-    """Selects this source."""
-    name: str
-    """The generator, such as `chain_sum`."""
-    size: int = Field(gt=0)
-    """How many problems."""
-    seed: int = 0
-    """Which problems."""
-    config: dict[str, int | float | str | bool] = Field(default_factory=dict)
-    """The generator's own settings."""
-
-
-TasksSpec = Annotated[DigitTasksSpec | JsonlTasksSpec | SceneTasksSpec | GymTasksSpec, Field(discriminator="kind")]
 
 
 class Sampling(Section):
@@ -129,14 +75,22 @@ class Traces(Section):
 
     tasks: TasksSpec
     """Prompts to answer; their references are used only by `keep: correct` and the statistics."""
-    sampling: Sampling
-    """Sampling of the teacher."""
+    answers: Literal["teacher", "data"] = "teacher"
+    """`data` takes the solutions that come with the tasks, such as Mixture-of-Thoughts' own; no teacher is asked."""
+    sampling: Sampling | None = None
+    """Sampling of the teacher; needed unless `answers` is `data`."""
     max_tokens: int = Field(8192, gt=0)
     """Traces longer than this are not kept (the paper: 8192)."""
     keep: Literal["all", "correct"] = "all"
     """The paper filters by length only; `correct` also drops traces whose answer is wrong."""
     batch_size: int = Field(128, gt=0)
     """Prompts answered side by side; also how many answers a kill can cost."""
+
+    @model_validator(mode="after")
+    def _a_teacher_is_sampled(self) -> Traces:
+        if self.answers == "teacher" and self.sampling is None:
+            raise ValueError("a teacher needs `sampling`: add `sampling: {max_new_tokens: ...}`")
+        return self
 
 
 class Sft(Section):
@@ -270,7 +224,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _teacher_where_needed(self) -> Recipe:
-        users = [n for n in ("traces", "align") if getattr(self, n) is not None]
+        users = ["traces"] if self.traces is not None and self.traces.answers == "teacher" else []
+        users += ["align"] if self.align is not None else []
         if self.distill is not None and self.distill.objective.uses_teacher:
             users.append("distill")
         if users and self.teacher is None:

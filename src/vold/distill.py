@@ -27,7 +27,7 @@ from vold.models import load_student, resolve, seed_of, sft_result
 from vold.objective import Streams, averages, credit, needs_teacher, token_counts, total, value_means
 from vold.optim import apply_update, build_optimizer, check_finite, learning_rate
 from vold.progress import Bar, console
-from vold.rundir import append_jsonl, keep_rows, new_directory, open_stage, read_jsonl, write_text
+from vold.rundir import append_jsonl, keep_rows, new_directory, open_stage, read_jsonl, record_data, write_text
 from vold.samplers.turns import last_turn
 from vold.sft import epoch_indices
 from vold.tasks import open_tasks
@@ -64,6 +64,7 @@ def distill(recipe: Recipe) -> Path:
         return final
     policy = load_student(recipe, resolve(config.init) if config.init else sft_result(recipe), train=True)
     tasks = open_tasks(config.tasks)
+    record_data(directory, "distill.tasks", tasks.cards)
     teacher: Teacher | None = None
     mixture: Mixture | None = None
     teacher_prompts: list[tuple[int, ...] | None] = [None] * len(tasks)

@@ -20,7 +20,7 @@ from vold.config import dump_recipe
 from vold.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from vold.config import Recipe
 
@@ -158,6 +158,33 @@ def open_stage(recipe: Recipe, stage: str) -> Path:
     write_text(recipe.run.dir / "recipe.yaml", dump_recipe(recipe))
     write_json(recipe.run.dir / "versions.json", versions())
     return directory
+
+
+def record_data(directory: Path, key: str, cards: Mapping[str, dict[str, Any]]) -> None:
+    """Write down which data a stage reads, in `data.json`: source, revision, content hash, rows left out.
+
+    Args:
+        directory: the stage's.
+        key: where in the recipe the data is named.
+        cards: what `vold.tasks.Tasks` says of each published set.
+
+    Raises:
+        ConfigError: the stage began with other data.
+    """
+    if not cards:
+        return
+    file = directory / "data.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    for name, card in cards.items():
+        before = known.get(key, {}).get(name)
+        if before is not None and before["content_hash"] != card["content_hash"]:
+            raise ConfigError(
+                "the data of this stage has changed since it began",
+                where=f"{key}: {name}",
+                got=f"revision {before['revision']} before, {card['revision']} now, with other rows",
+                fix="give the old revision or files, or delete the stage's directory to start it afresh",
+            )
+    write_json(file, known | {key: dict(cards)})
 
 
 def _set_of(key: str) -> tuple[str, ...] | None:

@@ -1,4 +1,4 @@
-"""Stage 1, data: the teacher answers text prompts.
+"""Stage 1, data: the teacher answers text prompts, or a data set's own solutions are taken instead.
 
 Answers are stored as they are made, batch by batch, every one of them with its verdict; the filters are applied when
 the cold start reads them. A killed run goes on after the last whole batch and gives the same traces.
@@ -10,21 +10,28 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vold.engines import Teachers
+from vold.engines import Teachers, Voice
 from vold.errors import ConfigError, DataError
 from vold.graders import get_grader
 from vold.models import load_student, seed_of
 from vold.progress import Bar
-from vold.rundir import append_jsonl, keep_rows, open_stage, read_jsonl, write_json
+from vold.rundir import append_jsonl, keep_rows, open_stage, read_jsonl, record_data, write_json
 from vold.samplers.turns import last_turn
 from vold.tasks import open_tasks
-from vold.types import SamplingParams, Task
+from vold.types import Completion, Finish, Grade, SamplingParams, Task
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from vold.config import Recipe
     from vold.policy import Policy
+    from vold.processing import Chat
+
+    Answered = tuple[Chat, tuple[int, ...], tuple[int, ...], Finish]
+    """Whose ids they are, ids with the end token, which of them the model chose, and why it ended."""
+    Answer = Callable[[Sequence[Task], int], list[Answered]]
+    """Answers some tasks, given the place of the first."""
 
 FILE = "traces.jsonl"
 
@@ -42,6 +49,8 @@ class Trace:
 def make_traces(recipe: Recipe, *, student: Policy | None = None) -> Path:
     """Answer every task of `traces.tasks` with the teacher and store the answers. Returns the file.
 
+    With `traces.answers: data` the answers are the solutions that come with the tasks, in the student's tokens.
+
     Raises:
         ConfigError, DataError, VocabularyMismatch, CheckpointError: see `vold.errors`.
     """
@@ -50,12 +59,10 @@ def make_traces(recipe: Recipe, *, student: Policy | None = None) -> Path:
         raise ConfigError("this recipe has no `traces` section", where="traces")
     directory = open_stage(recipe, "traces")
     file = directory / FILE
-    tasks = open_tasks(config.tasks)
-    for task in tasks:
-        if task.teacher_messages is None:
-            raise DataError("this task has no text view for the teacher", where=f"task {task.id}")
+    tasks = open_tasks(config.tasks, references=False)
+    record_data(directory, "traces.tasks", tasks.cards)
     student = student or load_student(recipe)
-    teachers = Teachers(recipe, student)
+    answer = _own(student) if config.answers == "data" else _taught(recipe, student, tasks)
     rows = read_jsonl(file)
     done = len(rows) // config.batch_size * config.batch_size if len(rows) < len(tasks) else len(tasks)
     keep_rows(file, rows[:done])
@@ -63,33 +70,7 @@ def make_traces(recipe: Recipe, *, student: Policy | None = None) -> Path:
     with Bar("traces", len(tasks), done) as bar:
         for start in range(done, len(tasks), config.batch_size):
             part = tasks[start : start + config.batch_size]
-            params = SamplingParams(
-                max_new_tokens=config.sampling.max_new_tokens,
-                temperature=config.sampling.temperature,
-                seed=seed_of(recipe.run.seed, "traces", start),
-            )
-            new: list[dict[str, Any]] = []
-            for task, completion in zip(part, teachers.answer(part, params), strict=True):
-                voice = teachers.voice(task)
-                chat, ids, mask = voice.chat, completion.ids, completion.action_mask
-                text, answer = chat.text(ids), chat.text(last_turn(ids, mask))
-                if voice.aligner is not None:
-                    ids = student.chat.tokens(text) + (student.chat.end_id,) * (completion.finish == "stop")
-                    mask = (1,) * len(ids)
-                grade = get_grader(task.grader)(answer, task.reference, finish=completion.finish)
-                new.append(
-                    {
-                        "task_id": task.id,
-                        "response": text,
-                        "response_ids": list(ids),
-                        "action_mask": list(mask),
-                        "finish": completion.finish,
-                        "score": grade.score,
-                        "extracted": grade.extracted,
-                        "note": grade.note,
-                    }
-                )
-            append_jsonl(file, new)
+            append_jsonl(file, [_row(t, answered) for t, answered in zip(part, answer(part, start), strict=True)])
             bar.advance(len(part))
     rows = read_jsonl(file)
     kept = [r for r in rows if _passes(r, config.max_tokens, config.keep)]
@@ -107,6 +88,68 @@ def make_traces(recipe: Recipe, *, student: Policy | None = None) -> Path:
     return file
 
 
+def _taught(recipe: Recipe, student: Policy, tasks: Sequence[Task]) -> Answer:
+    """Answers of each task's own teacher."""
+    config = recipe.traces
+    assert config is not None
+    assert config.sampling is not None
+    sampling = config.sampling
+    for task in tasks:
+        if task.teacher_messages is None:
+            raise DataError("this task has no text view for the teacher", where=f"task {task.id}")
+    teachers = Teachers(recipe, student)
+
+    def answer(part: Sequence[Task], start: int) -> list[Answered]:
+        seed = seed_of(recipe.run.seed, "traces", start)
+        params = SamplingParams(sampling.max_new_tokens, sampling.temperature, seed)
+        completions = teachers.answer(part, params)
+        return [in_the_students_ids(teachers.voice(t), c) for t, c in zip(part, completions, strict=True)]
+
+    def in_the_students_ids(voice: Voice, c: Completion) -> Answered:
+        if voice.aligner is None:
+            return voice.chat, c.ids, c.action_mask, c.finish
+        ids = student.chat.tokens(voice.chat.text(c.ids)) + (student.chat.end_id,) * (c.finish == "stop")
+        return student.chat, ids, (1,) * len(ids), c.finish
+
+    return answer
+
+
+def _own(student: Policy) -> Answer:
+    """Solutions that come with the tasks."""
+
+    def answer(part: Sequence[Task], start: int) -> list[Answered]:
+        for task in part:
+            if task.response is None:
+                raise DataError(
+                    "this task comes without a solution",
+                    where=f"task {task.id}",
+                    fix="set traces.answers=teacher, or give its row a `response`",
+                )
+        chat = student.chat
+        found = [(*chat.tokens(task.response or ""), chat.end_id) for task in part]
+        return [(chat, ids, (1,) * len(ids), "stop") for ids in found]
+
+    return answer
+
+
+def _row(task: Task, answered: Answered) -> dict[str, Any]:
+    chat, ids, mask, finish = answered
+    if task.reference:
+        grade = get_grader(task.grader)(chat.text(last_turn(ids, mask)), task.reference, finish=finish)
+    else:
+        grade = Grade(0.0, None, "no reference")
+    return {
+        "task_id": task.id,
+        "response": chat.text(ids),
+        "response_ids": list(ids),
+        "action_mask": list(mask),
+        "finish": finish,
+        "score": grade.score,
+        "extracted": grade.extracted,
+        "note": grade.note,
+    }
+
+
 def read_traces(recipe: Recipe) -> list[Trace]:
     """The stored answers that pass the recipe's filters, with their tasks.
 
@@ -117,7 +160,7 @@ def read_traces(recipe: Recipe) -> list[Trace]:
     if config is None:
         raise ConfigError("this recipe has no `traces` section", where="traces")
     file = recipe.run.dir / "traces" / FILE
-    tasks = open_tasks(config.tasks)
+    tasks = open_tasks(config.tasks, references=False)
     rows = read_jsonl(file)
     if len(rows) != len(tasks) or any(r["task_id"] != t.id for r, t in zip(rows, tasks, strict=True)):
         raise DataError(

@@ -41,7 +41,8 @@ class Task:
 
     `teacher_messages` is what a text-only teacher is asked; None means the problem has no text view, so only the
     outcome reward can be learnt from it. `tags` are strings to group results by; of training, only
-    `teacher.routes` reads them.
+    `teacher.routes` reads them. `reference` is "" where no answer is known; only `vold traces` takes such tasks.
+    `response` is a solution that comes with the data, to learn from instead of a teacher's.
 
     Example:
         >>> t = Task(id="sum-1", messages=(Message("user", "digits 3 5 . sum ?"),), reference="8", grader="exact")
@@ -55,6 +56,7 @@ class Task:
     grader: str
     teacher_messages: tuple[Message, ...] | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    response: str | None = None
 
 
 @dataclass(frozen=True)

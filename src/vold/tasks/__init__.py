@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 from vold.demo.world import DigitTasks
 from vold.errors import DataError, UngradableReference
@@ -10,38 +11,91 @@ from vold.graders import check_reference
 from vold.smollm2.scenes import SceneTasks
 from vold.tasks.gym import GymTasks
 from vold.tasks.jsonl import JsonlTasks
+from vold.tasks.mixture import Mixture
+from vold.tasks.prepared import prepare
 
 if TYPE_CHECKING:
-    from vold.config import DigitTasksSpec, GymTasksSpec, JsonlTasksSpec, SceneTasksSpec
+    from vold.task_sections import MixtureTasksSpec, SingleSpec
     from vold.types import Task, TaskSource
 
 
-def open_tasks(spec: DigitTasksSpec | JsonlTasksSpec | SceneTasksSpec | GymTasksSpec) -> list[Task]:
-    """All tasks of a source, every reference checked against its own grader.
+class Tasks(Sequence["Task"]):
+    """Tasks of a source, each made when it is asked for.
+
+    `cards` says of every published set among them what it was made of: source, revision, content hash, rows left out.
+    """
+
+    def __init__(self, source: TaskSource, cards: dict[str, dict[str, Any]]) -> None:
+        self.source, self.cards = source, cards
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Task]: ...
+
+    def __getitem__(self, index: int | slice) -> Task | list[Task]:
+        if isinstance(index, slice):
+            return [self.source[i] for i in range(len(self))[index]]
+        return self.source[range(len(self))[index]]
+
+
+def open_tasks(spec: SingleSpec | MixtureTasksSpec, *, references: bool = True) -> Tasks:
+    """The tasks of a source, every reference checked against its own grader.
+
+    Args:
+        spec: a `tasks` section of a recipe.
+        references: whether every task must have a reference answer.
 
     Raises:
         ConfigError: a package that the source needs is missing.
-        DataError: the source is empty, or a row cannot be used.
+        DataError: the source is empty, a row cannot be used, or there are no references.
         UngradableReference: a reference that its grader marks as wrong.
     """
-    source: TaskSource
-    if spec.kind == "digits":
-        source, name = DigitTasks(spec.split, spec.form, spec.size, spec.seed), f"digits/{spec.split}"
-    elif spec.kind == "scenes":
-        source, name = SceneTasks(spec.split, spec.form, spec.size, spec.seed), f"scenes/{spec.split}"
-    elif spec.kind == "gym":
-        source, name = GymTasks(spec.name, spec.size, spec.seed, spec.config), f"gym/{spec.name}"
-    else:
-        source, name = JsonlTasks(spec.path, grader=spec.grader, limit=spec.limit), str(spec.path)
-    tasks = [source[i] for i in range(len(source))]
-    if not tasks:
+    if spec.kind == "mixture":
+        parts = {name: open_tasks(one, references=references) for name, one in spec.sources.items()}
+        cards = {name: card for name, part in parts.items() for card in part.cards.values()}
+        return Tasks(Mixture({n: p.source for n, p in parts.items()}, spec.weights, spec.size, spec.seed), cards)
+    source, name, cards = _open(spec, references)
+    if not len(source):
         raise DataError("there is not a single task here", where=name, fix="add rows, or check the path")
-    for grader, reference in dict.fromkeys((t.grader, t.reference) for t in tasks):
-        try:
-            check_reference(grader, reference)
-        except UngradableReference as error:
-            task = next(t for t in tasks if (t.grader, t.reference) == (grader, reference))
-            raise UngradableReference(
-                error.what, where=f"{name}: task {task.id}", got=error.got or repr(reference), fix=error.fix
-            ) from None
+    tasks = Tasks(source, cards)
+    if not cards:
+        _check(tasks, name)
+    elif references and not tasks[0].reference:
+        raise DataError(
+            "this training set has no reference answers",
+            where=name,
+            fix="it can serve `traces.tasks`; take another for what is marked",
+        )
     return tasks
+
+
+def _open(spec: SingleSpec, references: bool) -> tuple[TaskSource, str, dict[str, dict[str, Any]]]:
+    if spec.kind == "digits":
+        return DigitTasks(spec.split, spec.form, spec.size, spec.seed), f"digits/{spec.split}", {}
+    if spec.kind == "scenes":
+        return SceneTasks(spec.split, spec.form, spec.size, spec.seed), f"scenes/{spec.split}", {}
+    if spec.kind == "gym":
+        return GymTasks(spec.name, spec.size, spec.seed, spec.config), f"gym/{spec.name}", {}
+    if spec.kind == "jsonl":
+        return JsonlTasks(spec.path, grader=spec.grader, limit=spec.limit, references=references), str(spec.path), {}
+    store = prepare(spec)
+    return JsonlTasks(store.rows, grader="math", references=False), spec.kind, {spec.kind: store.card}
+
+
+def _check(tasks: Tasks, name: str) -> None:
+    seen: set[tuple[str, str]] = set()
+    for task in tasks:
+        if not task.reference or (task.grader, task.reference) in seen:
+            continue
+        seen.add((task.grader, task.reference))
+        try:
+            check_reference(task.grader, task.reference)
+        except UngradableReference as error:
+            raise UngradableReference(
+                error.what, where=f"{name}: task {task.id}", got=error.got or repr(task.reference), fix=error.fix
+            ) from None

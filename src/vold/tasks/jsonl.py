@@ -1,7 +1,8 @@
-"""Tasks from a file with one JSON object a line."""
+"""Tasks from a file with one JSON object a line. Rows are read when they are asked for."""
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image, UnidentifiedImageError
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Row(BaseModel):
-    """One line: `prompt`, `reference`, and optionally `id`, `grader`, `images`, `teacher_prompt`, `tags`."""
+    """One line: `prompt`, `reference`, and, if wanted, the other keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -25,32 +26,46 @@ class Row(BaseModel):
     grader: Literal["exact", "choice", "math"] | None = None
     images: tuple[str, ...] = ()
     teacher_prompt: str | None = None
+    response: str | None = None
     tags: dict[str, str] = {}
 
 
 class JsonlTasks:
-    """Reads every row at once; images are opened when a task is asked for.
+    """Checks every row once and remembers only where it stands; a row and its images are read when asked for.
 
     Args:
         path: the file. Image paths in it are relative to its directory.
         grader: for rows that name none.
-        limit: read only the first so many rows.
+        limit: only the first so many rows.
+        references: whether every row must have an answer.
 
     Raises:
         DataError: no such file, or a row that is not usable, naming the line.
     """
 
-    def __init__(self, path: Path, *, grader: str, limit: int | None = None) -> None:
-        self.path, self.grader = path, grader
+    def __init__(self, path: Path, *, grader: str, limit: int | None = None, references: bool = True) -> None:
+        self.path, self.grader, self.references = path, grader, references
+        self._starts, self._numbers = array("Q"), array("Q")
+        at = 0
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            with path.open("rb") as lines:
+                for number, line in enumerate(lines, 1):
+                    if limit is not None and len(self._starts) >= limit:
+                        break
+                    if line.strip():
+                        self._row(number, line)
+                        self._starts.append(at)
+                        self._numbers.append(number)
+                    at += len(line)
+        except OSError as error:
             raise DataError("cannot read this data file", where=str(path), got=str(error)) from error
-        numbered = [(n, line) for n, line in enumerate(lines, 1) if line.strip()][:limit]
-        self.rows = [(n, self._row(n, line)) for n, line in numbered]
 
-    def _row(self, number: int, line: str) -> Row:
+    def _row(self, number: int, raw: bytes) -> Row:
         where = f"{self.path}: line {number}"
+        try:
+            line = raw.decode("utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise DataError("cannot read this data file", where=where, got=str(error)) from None
         try:
             row = Row.model_validate_json(line)
         except ValidationError as error:
@@ -62,15 +77,18 @@ class JsonlTasks:
                 got=line if len(line) < 120 else line[:117] + "...",
                 fix="a row needs at least `prompt` and `reference`",
             ) from None
-        if not str(row.reference).strip():
+        if self.references and not str(row.reference).strip():
             raise DataError("this row has an empty reference", where=where, fix="give the answer or drop the row")
         return row
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self._starts)
 
     def __getitem__(self, index: int) -> Task:
-        number, row = self.rows[index]
+        number = self._numbers[index]
+        with self.path.open("rb") as file:
+            file.seek(self._starts[index])
+            row = self._row(number, file.readline())
         images = tuple(self._image(number, name) for name in row.images)
         teacher = row.teacher_prompt if row.teacher_prompt is not None else None if images else row.prompt
         return Task(
@@ -80,6 +98,7 @@ class JsonlTasks:
             grader=row.grader or self.grader,
             teacher_messages=None if teacher is None else (Message("user", teacher),),
             tags=dict[str, Any](row.tags),
+            response=row.response,
         )
 
     def _image(self, number: int, name: str) -> Image.Image:
