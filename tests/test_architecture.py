@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
      "vold.http", "vold.mismatch"),
     ("vold.parts", "vold.families"),
     ("vold.slots", "vold.distributions", "vold.lora"),
-    ("vold.advantages", "vold.vocabulary", "vold.processing", "vold.graders.*", "vold.data.*",
+    ("vold.advantages", "vold.vocabulary", "vold.pairing", "vold.processing", "vold.graders.*", "vold.data.*",
      "vold.demo", "vold.demo.world", "vold.demo.tokens",
      "vold.smollm2", "vold.smollm2.packages"),
     ("vold.environments", "vold.environments.jail", "vold.environments.interpreter"),

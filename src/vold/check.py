@@ -13,6 +13,8 @@ from vold.evals.benchmarks import load
 from vold.evals.golds import handle_golds
 from vold.memory import in_words, plan
 from vold.models import load_student, resolve
+from vold.pairing import compare
+from vold.pairing import in_words as side_by_side
 from vold.progress import console
 from vold.rundir import latest_checkpoint
 from vold.tasks import open_tasks
@@ -20,6 +22,7 @@ from vold.types import Prompt
 
 if TYPE_CHECKING:
     from vold.config import Recipe
+    from vold.engines import Voice
     from vold.memory import Phase
     from vold.policy import Policy
 
@@ -52,10 +55,11 @@ def check(recipe: Recipe) -> list[str]:
     context = _context(student)
     if recipe.teacher is not None:
         teachers = Teachers(recipe, student)
-        shared = len(student.chat.tokenizer)
         for route, voice in teachers.voices.items():
             name = f"teacher for {route}" if route else "teacher"
-            say(name, f"{voice.describe()}, {shared:,} shared token ids")
+            say(name, voice.describe())
+            for what, how in _pair(student, voice):
+                say(what, how)
             context = min(context, voice.context() or context)
     sections = {"traces": recipe.traces, "align": recipe.align, "distill": recipe.distill}
     plan = [(f"{name}.tasks", s.tasks, s.sampling) for name, s in sections.items() if s is not None]
@@ -113,6 +117,13 @@ def _memory(recipe: Recipe) -> list[Phase]:
     except (OSError, ValueError, KeyError):
         return []
     return plan(recipe, ours, theirs, devices=int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def _pair(student: Policy, voice: Voice) -> list[tuple[str, str]]:
+    """Two models' tokenizers, embeddings and templates side by side."""
+    ours, theirs = student.chat.tokenizer, voice.chat.tokenizer
+    config = AutoConfig.from_pretrained(resolve(voice.spec.path))
+    return side_by_side(compare(ours, theirs, student.model.config, config), len(ours), len(theirs))
 
 
 def _context(policy: Policy) -> int:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from transformers import AutoTokenizer
 
 from vold.errors import CheckpointError, ConfigError, VocabularyMismatch
+from vold.pairing import add_teacher_tokens
 from vold.policy import Policy
 from vold.rundir import verify_directory
 from vold.vocabulary import check_shared_ids
@@ -44,6 +46,10 @@ def load_student(recipe: Recipe, path: str | None = None, *, train: bool = False
     """
     spec: Student = recipe.student
     policy = load_model(recipe, path or spec.path, spec.dtype, spec.freeze)
+    if spec.teacher_tokens == "add" and recipe.teacher is not None:
+        teacher = AutoTokenizer.from_pretrained(resolve(recipe.teacher.path))
+        add_teacher_tokens(policy.chat.tokenizer, teacher, rows=policy.rows)
+        policy.ban_placeholders()
     if train:
         if spec.lora is not None:
             policy.add_lora(rank=spec.lora.rank, alpha=spec.lora.alpha, seed=seed_of(recipe.run.seed, "lora"))

@@ -46,16 +46,8 @@ class Policy:
     def __init__(self, model: Any, chat: Chat) -> None:
         self.model, self.chat, self.family = model, chat, family_of(model.config)
         self.adapters: Any = None
-        rows = int(model.config.get_text_config().vocab_size)
-        if len(chat.tokenizer) > rows:
-            raise CheckpointError(
-                "the tokenizer has more tokens than the model has embedding rows",
-                where=str(model.config.name_or_path),
-                got=f"{len(chat.tokenizer)} tokens, {rows} rows",
-                fix="use the tokenizer that belongs to the model, or resize its embeddings and save both",
-            )
         self.packs = enable_packing(model)
-        self.banned = torch.tensor(banned_ids(model.config, chat.tokenizer), dtype=torch.int64, device=model.device)
+        self.ban_placeholders()
 
     @classmethod
     def load(cls, path: str, *, dtype: str = "float32", device: str = "cpu", freeze: Sequence[Part] = ()) -> Policy:
@@ -94,6 +86,28 @@ class Policy:
         policy = cls(model.to(device), chat)
         policy.freeze(freeze)
         return policy
+
+    @property
+    def rows(self) -> int:
+        """How many ids the embedding has rows for."""
+        return int(self.model.config.get_text_config().vocab_size)
+
+    def ban_placeholders(self) -> None:
+        """Set `banned`, the ids no response may hold, from the model's config and its tokenizer as they are now.
+
+        Raises:
+            CheckpointError: the tokenizer has more tokens than the model has rows.
+        """
+        tokenizer = self.chat.tokenizer
+        if len(tokenizer) > self.rows:
+            raise CheckpointError(
+                "the tokenizer has more tokens than the model has embedding rows",
+                where=str(self.model.config.name_or_path),
+                got=f"{len(tokenizer)} tokens, {self.rows} rows",
+                fix="use the tokenizer that belongs to the model, or resize its embeddings and save both",
+            )
+        never = banned_ids(self.model.config, tokenizer)
+        self.banned = torch.tensor(never, dtype=torch.int64, device=self.model.device)
 
     def freeze(self, parts: Sequence[Part]) -> None:
         """Take parts out of training: `vision` is the tower without its projector, `projector` what follows it.

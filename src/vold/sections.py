@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -40,9 +40,19 @@ class Student(Model):
     lora: Lora | None = None
     """Train adapters; absent: the language model's weights themselves, as the paper does. Each stage saves a model with
     its adapters added in, and the adapters beside it."""
+    teacher_tokens: Literal["refuse", "add"] = "refuse"
+    """Tokens that only the teacher has, such as Qwen3's `<think>` beside Qwen2.5-VL. `refuse`: traces that hold one
+    stop the cold start. `add`: the student's tokenizer gets them under the teacher's ids; its embedding must have rows
+    for them, which the cold start trains."""
     activation_checkpointing: bool = False
     """Keep a layer's input alone and compute the rest again in the backward pass: far less memory, about a third more
     time."""
+
+    @model_validator(mode="after")
+    def _new_tokens_have_trained_rows(self) -> Student:
+        if self.lora is not None and self.teacher_tokens == "add":
+            raise ValueError("teacher_tokens=add trains rows of the embedding, which lora leaves as they are: drop one")
+        return self
 
 
 class ToolEnvironment(Section):

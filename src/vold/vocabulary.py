@@ -47,6 +47,6 @@ def check_shared_ids(
             f"the teacher gives other ids to {len(different)} of the student's {len(ours)} tokens",
             where=where,
             got=first,
-            fix="choose a teacher of the student's tokenizer family",
+            fix="choose a teacher of the student's tokenizer family, or set teacher.tokenizer=align",
         )
     return len(ours)

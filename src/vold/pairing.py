@@ -1,0 +1,131 @@
+"""Student and teacher side by side: ids, embedding rows, tokens that only one of them has, chat templates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vold.errors import VocabularyMismatch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TURNS = (
+    {"role": "user", "content": "What is 2 + 3?"},
+    {"role": "assistant", "content": "5"},
+    {"role": "user", "content": "And 4 + 5?"},
+)
+"""A conversation that both chat templates are given."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """What differs between a student and a teacher.
+
+    Attributes:
+        shared: tokens that both have under one id.
+        different: the student's tokens that the teacher does not have, or has under another id, with both ids.
+        extra: the teacher's tokens that the student does not have, with the teacher's id and in how many of its own
+            tokens the student writes them, by id.
+        rows: embedding rows of student and teacher.
+        same_template: whether both write a conversation with the same ids.
+    """
+
+    shared: int
+    different: tuple[tuple[str, int, int | None], ...]
+    extra: tuple[tuple[str, int, int], ...]
+    rows: tuple[int, int]
+    same_template: bool
+
+
+def compare(
+    student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, student_config: Any, teacher_config: Any
+) -> Pairing:
+    """Compare two tokenizers and the configs of their models; nothing is loaded."""
+    ours, theirs = student.get_vocab(), teacher.get_vocab()
+    different = sorted((i, t) for t, i in ours.items() if theirs.get(t) != i)
+    extra = sorted((i, t) for t, i in theirs.items() if t not in ours)
+    return Pairing(
+        shared=len(ours) - len(different),
+        different=tuple((t, i, theirs.get(t)) for i, t in different),
+        extra=tuple((t, i, len(student(t, add_special_tokens=False)["input_ids"])) for i, t in extra),
+        rows=(_rows(student_config), _rows(teacher_config)),
+        same_template=_written(student) == _written(teacher),
+    )
+
+
+def in_words(found: Pairing, ours: int, theirs: int) -> list[tuple[str, str]]:
+    """The comparison as lines of a report, each a heading and what was found.
+
+    Args:
+        found: the comparison.
+        ours: tokens of the student's tokenizer.
+        theirs: tokens of the teacher's.
+    """
+    student, teacher = found.rows
+    lines = [
+        ("same ids", f"{found.shared:,} of the student's {ours:,} tokens; the teacher has {theirs:,}"),
+        (
+            "embedding rows",
+            f"student {student:,} ({student - ours:,} without a token), "
+            f"teacher {teacher:,} ({teacher - theirs:,} without a token)",
+        ),
+    ]
+    if found.different:
+        named = ", ".join(
+            f"{t!r} is {i} here and {'absent' if j is None else j} there" for t, i, j in found.different[:2]
+        )
+        lines.append(("other ids", f"{len(found.different):,} tokens: {named}"))
+    if found.extra:
+        named = ", ".join(f"{t!r} is id {i} there and {n} tokens here" for t, i, n in found.extra[-2:])
+        lines.append(("only the teacher has", f"{len(found.extra):,} tokens: {named}"))
+    template = "the same ids" if found.same_template else "other ids: each model sees the prompt through its own"
+    lines.append(("chat templates write a conversation with", template))
+    return lines
+
+
+def add_teacher_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, *, rows: int) -> list[str]:
+    """Give the student's tokenizer the tokens that only the teacher's has, under the teacher's ids.
+
+    The student's embedding rows of these ids stay as they are: untrained, for the cold start to train.
+
+    Args:
+        student: changed in place.
+        teacher: where the tokens come from.
+        rows: embedding rows of the student.
+
+    Returns:
+        The tokens added, by id.
+
+    Raises:
+        VocabularyMismatch: the ids do not follow those of the student, or the student has no rows for them.
+    """
+    ours = student.get_vocab()
+    new = sorted((i, t) for t, i in teacher.get_vocab().items() if t not in ours)
+    first = len(student)
+    if new and [i for i, _ in new] != list(range(first, first + len(new))):
+        raise VocabularyMismatch(
+            "the teacher's further tokens do not follow the student's, so they cannot be added under the same ids",
+            where="student.teacher_tokens: add",
+            got=f"{new[0][1]!r} is id {new[0][0]} there, the student's next id is {first}",
+            fix="set student.teacher_tokens=refuse, or choose a teacher of the student's tokenizer family",
+        )
+    if new and new[-1][0] >= rows:
+        raise VocabularyMismatch(
+            "the student has no embedding rows for the teacher's further tokens",
+            where="student.teacher_tokens: add",
+            got=f"{new[-1][1]!r} is id {new[-1][0]} there, the student has {rows} rows",
+            fix="resize the student's embeddings and save it, or set student.teacher_tokens=refuse",
+        )
+    described = teacher.added_tokens_decoder
+    student.add_tokens([described.get(i, t) for i, t in new])
+    return [t for _, t in new]
+
+
+def _rows(config: Any) -> int:
+    return int(config.get_text_config().vocab_size)
+
+
+def _written(tokenizer: PreTrainedTokenizerBase) -> Any:
+    text = tokenizer.apply_chat_template([dict(t) for t in TURNS], tokenize=False, add_generation_prompt=True)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]

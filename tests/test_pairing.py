@@ -1,0 +1,154 @@
+"""Student and teacher compared, with the published Qwen3 tokenizer where it could be fetched."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer, Qwen3Config
+
+import published
+import tiny
+from vold.check import check
+from vold.demo.tokens import build_tokenizer
+from vold.errors import ConfigError, DataError, VocabularyMismatch
+from vold.models import load_student
+from vold.pairing import add_teacher_tokens, compare, in_words
+from vold.policy import Policy
+from vold.rundir import read_jsonl
+from vold.sft import sft
+from vold.vocabulary import check_shared_ids
+
+
+@pytest.fixture(scope="module")
+def qwen3() -> Any:
+    return published.tokenizer("qwen3")
+
+
+@pytest.fixture
+def like_qwen2_5_vl(qwen3: Any, tmp_path: Path) -> Any:
+    """Qwen2.5-VL's tokenizer: the same, without the four tokens that Qwen3 added at its end."""
+    qwen3.save_pretrained(tmp_path / "student")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        file = tmp_path / "student" / name
+        raw = json.loads(file.read_text())
+        if "added_tokens" in raw:
+            raw["added_tokens"] = [t for t in raw["added_tokens"] if t["id"] < 151665]
+        if "added_tokens_decoder" in raw:
+            raw["added_tokens_decoder"] = {i: t for i, t in raw["added_tokens_decoder"].items() if int(i) < 151665}
+        file.write_text(json.dumps(raw))
+    return AutoTokenizer.from_pretrained(str(tmp_path / "student"))
+
+
+def config(rows: int) -> Qwen3Config:
+    return Qwen3Config(vocab_size=rows)
+
+
+def test_the_papers_pair_differs_in_four_tokens_and_in_nothing_else(like_qwen2_5_vl: Any, qwen3: Any) -> None:
+    found = compare(like_qwen2_5_vl, qwen3, config(151936), config(151936))
+    assert found.shared == 151665
+    assert found.different == ()
+    assert [(t, i) for t, i, _ in found.extra] == [
+        ("<tool_response>", 151665),
+        ("</tool_response>", 151666),
+        ("<think>", 151667),
+        ("</think>", 151668),
+    ]
+    assert all(pieces > 1 for _, _, pieces in found.extra)
+    assert found.same_template
+    said = dict(in_words(found, 151665, 151669))
+    assert said["embedding rows"] == "student 151,936 (271 without a token), teacher 151,936 (267 without a token)"
+    assert "'<think>' is id 151667 there and 3 tokens here" in said["only the teacher has"]
+
+
+def test_the_7b_students_padding_is_told_apart_from_tokens(like_qwen2_5_vl: Any, qwen3: Any) -> None:
+    found = compare(like_qwen2_5_vl, qwen3, config(152064), config(151936))
+    assert "student 152,064 (399 without a token)" in dict(in_words(found, 151665, 151669))["embedding rows"]
+
+
+def test_adding_the_teachers_tokens_gives_one_id_where_there_were_pieces(like_qwen2_5_vl: Any, qwen3: Any) -> None:
+    text = "<think>\n2 + 3 = 5\n</think>\n\n\\boxed{5}"
+    assert like_qwen2_5_vl(text)["input_ids"] != qwen3(text)["input_ids"]
+    added = add_teacher_tokens(like_qwen2_5_vl, qwen3, rows=151936)
+    assert added == ["<tool_response>", "</tool_response>", "<think>", "</think>"]
+    assert like_qwen2_5_vl(text)["input_ids"] == qwen3(text)["input_ids"]
+    assert like_qwen2_5_vl.decode(qwen3(text)["input_ids"]) == text
+    assert check_shared_ids(like_qwen2_5_vl, qwen3) == 151669
+    assert add_teacher_tokens(like_qwen2_5_vl, qwen3, rows=151936) == []
+
+
+def test_tokens_without_rows_or_out_of_order_are_not_added() -> None:
+    student, teacher = build_tokenizer(), build_tokenizer()
+    teacher.add_tokens(["<a>", "<b>"])
+    with pytest.raises(VocabularyMismatch, match="no embedding rows") as caught:
+        add_teacher_tokens(student, teacher, rows=len(student) + 1)
+    assert "'<b>'" in str(caught.value)
+    student.add_tokens(["<b>"])
+    with pytest.raises(VocabularyMismatch, match="do not follow") as caught:
+        add_teacher_tokens(student, teacher, rows=200)
+    assert "'<a>'" in str(caught.value)
+
+
+def home_with_a_teacher_that_knows_more(home: Path) -> Any:
+    """A recipe whose teacher writes `<plan>`, a token that the student's tokenizer does not name."""
+    made = tiny.recipe(home)
+    policy = tiny.teacher()
+    policy.chat.tokenizer.add_tokens(["<plan>"])
+    policy.model.resize_token_embeddings(len(policy.chat.tokenizer), mean_resizing=False)
+    policy.save(home / "teacher")
+    tiny.write_traces(home, made)
+    file = home / "run" / "traces" / "traces.jsonl"
+    rows = read_jsonl(file)
+    rows[0]["response_ids"].insert(0, len(policy.chat.tokenizer) - 1)
+    rows[0]["action_mask"].insert(0, 1)
+    file.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return made
+
+
+def test_traces_with_a_token_of_the_teacher_alone_stop_the_cold_start_or_are_learnt(tmp_path: Path) -> None:
+    made = home_with_a_teacher_that_knows_more(tmp_path)
+    with pytest.raises(DataError, match="never emit") as caught:
+        sft(made)
+    assert "student.teacher_tokens=add" in str(caught.value)
+    shutil.rmtree(tmp_path / "run" / "sft")
+    adding = tiny.recipe(tmp_path, student={"teacher_tokens": "add"})
+    before = tiny.student()
+    new = len(before.chat.tokenizer)
+    assert new in before.banned.tolist()
+    assert new not in load_student(adding).banned.tolist()
+    tuned = Policy.load(str(sft(adding)))
+    assert tuned.chat.tokenizer.convert_tokens_to_ids("<plan>") == new
+    assert new not in tuned.banned.tolist()
+    rows = [p.model.get_input_embeddings().weight for p in (before, tuned)]
+    assert not bool((rows[0][new] == rows[1][new]).all())
+
+
+def test_check_lays_the_pair_side_by_side(tmp_path: Path) -> None:
+    home_with_a_teacher_that_knows_more(tmp_path)
+    said = "\n".join(check(tiny.recipe(tmp_path)))
+    names = len(build_tokenizer())
+    assert f"same ids: {names} of the student's {names} tokens; the teacher has {names + 1}" in said
+    assert f"embedding rows: student {names + 3} (3 without a token), teacher {names + 1} (0 without a token)" in said
+    assert "other ids:" not in said
+    assert f"only the teacher has: 1 tokens: '<plan>' is id {names} there and 1 tokens here" in said
+    assert "chat templates write a conversation with: the same ids" in said
+
+
+def test_adapters_and_new_rows_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="lora"):
+        tiny.recipe(tmp_path, student={"teacher_tokens": "add", "lora": {"rank": 2}})
+
+
+def test_a_pair_with_other_ids_is_named_and_the_way_to_pair_it(qwen3: Any) -> None:
+    other = published.tokenizer("deepseek")
+    with pytest.raises(VocabularyMismatch, match="other ids") as caught:
+        check_shared_ids(qwen3, other)
+    assert "tokenizer=align" in str(caught.value)
+    other.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    found = compare(qwen3, other, config(151936), config(128896))
+    assert dict(in_words(found, 151669, 128000))["other ids"].startswith(f"{len(found.different):,} tokens: ")
+    assert found.shared + len(found.different) == 151669
+    assert not found.same_template
