@@ -402,3 +402,17 @@ def test_published_tokenizers_spell_any_text(direction: str) -> None:
         for i, span in zip(ids, found.spans, strict=True):
             if span is not None:
                 assert spelled(theirs, found.ids[span[0] : span[1]]) == spelled(ours, [i])
+
+
+def test_what_only_the_teacher_has_a_token_for_is_read_as_that_token() -> None:
+    """A student of Qwen2.5 writes `<think>` in pieces. Qwen3 reads its token, and the pieces are not scored."""
+    qwen3 = published.tokenizer("qwen3")
+    raw = json.loads(qwen3.backend_tokenizer.to_str())
+    raw["added_tokens"] = [t for t in raw["added_tokens"] if t["id"] < 151665]
+    student = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(raw)), eos_token="<|im_end|>")
+    ids = student("<think>\nok</think>", add_special_tokens=False)["input_ids"]
+    pieces = student.convert_ids_to_tokens(ids)
+    assert pieces == ["<th", "ink", ">Ċ", "ok", "</", "think", ">"]
+    found = aligner(student, qwen3).align(ids)
+    assert qwen3.convert_ids_to_tokens(list(found.ids)) == ["<think>", "Ċ", "ok", "</think>"]
+    assert found.spans == (None, None, None, (2, 3), None, None, None)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoTokenizer, Qwen3Config
 
 import published
@@ -20,10 +21,11 @@ from vold.pairing import add_teacher_tokens, compare, in_words
 from vold.policy import Policy
 from vold.rundir import read_jsonl
 from vold.sft import sft
+from vold.tasks import open_tasks
 from vold.vocabulary import check_shared_ids
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def qwen3() -> Any:
     return published.tokenizer("qwen3")
 
@@ -97,7 +99,7 @@ def home_with_a_teacher_that_knows_more(home: Path) -> Any:
     made = tiny.recipe(home)
     policy = tiny.teacher()
     policy.chat.tokenizer.add_tokens(["<plan>"])
-    policy.model.resize_token_embeddings(len(policy.chat.tokenizer), mean_resizing=False)
+    policy.model.resize_token_embeddings(len(policy.chat.tokenizer))
     policy.save(home / "teacher")
     tiny.write_traces(home, made)
     file = home / "run" / "traces" / "traces.jsonl"
@@ -132,9 +134,20 @@ def test_check_lays_the_pair_side_by_side(tmp_path: Path) -> None:
     names = len(build_tokenizer())
     assert f"same ids: {names} of the student's {names} tokens; the teacher has {names + 1}" in said
     assert f"embedding rows: student {names + 3} (3 without a token), teacher {names + 1} (0 without a token)" in said
-    assert "other ids:" not in said
     assert f"only the teacher has: 1 tokens: '<plan>' is id {names} there and 1 tokens here" in said
     assert "chat templates write a conversation with: the same ids" in said
+    # Both score the first prompt's tokens after its first one; worked out by a plain forward pass.
+    spec = tiny.recipe(tmp_path).distill
+    assert spec is not None
+    (task, *_) = open_tasks(spec.tasks)
+    means = []
+    for policy in (tiny.student(), Policy.load(str(tmp_path / "teacher"))):
+        ids = torch.tensor([policy.chat.prompt(task.messages).ids])
+        logits = policy.model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float()
+        logits[..., policy.banned] = -torch.inf
+        logp = logits.log_softmax(-1)[0, :-1].gather(-1, ids[0, 1:, None])
+        means.append(f"{logp.mean():.2f}")
+    assert f"one prompt scored by all: student {means[0]}, teacher {means[1]} nats per token" in said
 
 
 def test_adapters_and_new_rows_exclude_each_other(tmp_path: Path) -> None:

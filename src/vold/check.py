@@ -13,11 +13,13 @@ from vold.evals.benchmarks import load
 from vold.evals.golds import handle_golds
 from vold.memory import in_words, plan
 from vold.models import load_student, resolve
-from vold.pairing import compare
+from vold.pairing import TURNS, compare
 from vold.pairing import in_words as side_by_side
 from vold.progress import console
 from vold.rundir import latest_checkpoint
 from vold.tasks import open_tasks
+from vold.teachers.health import probe_of
+from vold.teachers.inprocess import InProcessTeacher
 from vold.types import Prompt
 
 if TYPE_CHECKING:
@@ -77,9 +79,11 @@ def check(recipe: Recipe) -> list[str]:
             kept, bad = handle_golds(loaded.items)
             left_out = f"{len(loaded.bad)} rows that cannot be used, {len(bad)} golds that do not grade themselves"
             say(f"eval.benchmarks.{name}", f"{len(kept)} items; left out: {left_out}")
+    texts: list[Prompt] = []
     for name, spec, sampling in plan:
         tasks = open_tasks(spec, references=name != "traces.tasks")
         prompts: list[Prompt] = [student.chat.prompt(t.messages) for t in tasks[:64]]
+        texts += [p for p in prompts if not p.vision][:1]
         longest = max(len(p.ids) for p in prompts)
         images = sum(len(m.images) for t in tasks[:64] for m in t.messages)
         room = longest + (wanted_tokens := sampling.max_new_tokens if sampling is not None else 0)
@@ -92,9 +96,13 @@ def check(recipe: Recipe) -> list[str]:
             )
         view = f", {images} images in the first {len(prompts)}" if images else ""
         say(name, f"{len(tasks)} tasks, every reference grades itself 1.0, prompts up to {longest} tokens{view}")
-    if recipe.teacher is not None and plan:
-        for route, mean in teachers.probe(prompts[0].ids).items():
-            say(f"teacher {route} scores".replace("  ", " "), f"{mean:.2f} nats per token of a prompt, on average")
+    if recipe.teacher is not None and texts:
+        request = probe_of(texts[0].ids)
+        (own,) = InProcessTeacher(student, temperature=1.0, token_budget=len(texts[0].ids) + 1).score([request])
+        scored = {"student": sum(own.logp) / len(own.logp)}
+        scored |= {f"teacher {route}".strip(): mean for route, mean in teachers.probe(texts[0].ids).items()}
+        means = ", ".join(f"{name} {mean:.2f}" for name, mean in scored.items())
+        say("one prompt scored by all", f"{means} nats per token")
     if recipe.distill is not None:
         d = recipe.distill
         if d.engine is not None:
@@ -122,6 +130,13 @@ def _memory(recipe: Recipe) -> list[Phase]:
 def _pair(student: Policy, voice: Voice) -> list[tuple[str, str]]:
     """Two models' tokenizers, embeddings and templates side by side."""
     ours, theirs = student.chat.tokenizer, voice.chat.tokenizer
+    if voice.aligner is not None:
+        ids = ours(" ".join(t["content"] for t in TURNS), add_special_tokens=False)["input_ids"]
+        spans = voice.aligner.align(ids).spans
+        got = sum(s is not None for s in spans)
+        return [
+            ("another tokenizer", f"{got} of {len(spans)} tokens of a short text are whole tokens of the teacher's")
+        ]
     config = AutoConfig.from_pretrained(resolve(voice.spec.path))
     return side_by_side(compare(ours, theirs, student.model.config, config), len(ours), len(theirs))
 

@@ -43,7 +43,8 @@ class Student(Model):
     teacher_tokens: Literal["refuse", "add"] = "refuse"
     """Tokens that only the teacher has, such as Qwen3's `<think>` beside Qwen2.5-VL. `refuse`: traces that hold one
     stop the cold start. `add`: the student's tokenizer gets them under the teacher's ids; its embedding must have rows
-    for them, which the cold start trains."""
+    for them, which the cold start trains. The other way out is `teacher.tokenizer: align`: the student writes them in
+    its own pieces, and these take no part in what the teacher says."""
     activation_checkpointing: bool = False
     """Keep a layer's input alone and compute the rest again in the backward pass: far less memory, about a third more
     time."""
@@ -51,7 +52,10 @@ class Student(Model):
     @model_validator(mode="after")
     def _new_tokens_have_trained_rows(self) -> Student:
         if self.lora is not None and self.teacher_tokens == "add":
-            raise ValueError("teacher_tokens=add trains rows of the embedding, which lora leaves as they are: drop one")
+            raise ValueError(
+                "teacher_tokens=add trains rows of the embedding, which lora leaves as they are: drop "
+                "one, or use teacher.tokenizer=align"
+            )
         return self
 
 

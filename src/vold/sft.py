@@ -80,7 +80,8 @@ def refuse_banned(traces: Sequence[Trace], policy: Policy) -> None:
             "the teacher's traces hold tokens that this student can never emit",
             where=f"{sum(map(bool, found))} of {len(traces)} traces",
             got=f"ids {ids[:5]}",
-            fix="set student.teacher_tokens=add (the student's embedding needs rows for them), or choose another pair",
+            fix="set student.teacher_tokens=add, which needs embedding rows for them, or teacher.tokenizer=align, "
+            "which writes them in the student's own pieces, and make the traces again",
         )
 
 

@@ -42,6 +42,9 @@ class Aligner:
 
     The end of a response is the end token of each. Any other special token is the teacher's special token of the same
     name; where it has none, the teacher reads its name as plain text, and the student's token is left without a score.
+    Where the student writes in pieces what is one token of the teacher's, `<think>` say, the teacher reads that token,
+    and the pieces are left without a score. Tokens that never show in text (`special` in the tokenizer's file) are not
+    made of pieces.
 
     Args:
         student: the student's tokenizer.
@@ -59,6 +62,8 @@ class Aligner:
         named = {text: i for i, text in self.theirs.special.items()}
         self.special = {i: named.get(text) for i, text in self.ours.special.items()}
         self.special[int(student.eos_token_id)] = int(teacher.eos_token_id)
+        visible = {i for i, t in teacher.added_tokens_decoder.items() if not t.special}
+        self.names = {t.encode(): i for t, i in named.items() if i in visible and t not in self.ours.special.values()}
         self._single: dict[int, int | None] = {}
 
     def align(self, ids: Sequence[int]) -> Aligned:
@@ -76,7 +81,7 @@ class Aligner:
             pieces = [
                 self.ours.special[i].encode() if special is not None else self.ours.bytes_of(i) or b"" for i in run
             ]
-            found = self.theirs.cut(b"".join(pieces))
+            found = self.theirs.cut(b"".join(pieces), self.names if special is None else None)
             if found is None:
                 break
             shared = shared_spans(pieces, [b for _, b in found]) if special is None else [None] * len(run)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from vold.errors import VocabularyMismatch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from transformers import PreTrainedTokenizerBase
 
@@ -68,12 +69,20 @@ class Spelling:
             return bytes([int(token[3:5], 16)])
         return str(token).replace("\u2581", " ").encode()
 
-    def cut(self, raw: bytes) -> list[tuple[int, bytes]] | None:
+    def cut(self, raw: bytes, names: Mapping[bytes, int] | None = None) -> list[tuple[int, bytes]] | None:
         """The tokens of some bytes, and what each stands for; None where they would not add up to these bytes.
 
-        Bytes that are no text, as a model may well write, are spelled one by one.
+        Bytes that are no text, as a model may well write, are spelled one by one. Each of `names` is taken for the
+        token of its id, wherever it stands.
         """
         out: list[tuple[int, bytes]] = []
+        if names:
+            for piece in re.split(b"(" + b"|".join(map(re.escape, names)) + b")", raw):
+                found = [(names[piece], piece)] if piece in names else self.cut(piece)
+                if found is None:
+                    return None
+                out += found
+            return out
         while raw:
             try:
                 text, stray, rest = raw.decode(), b"", b""
