@@ -14,6 +14,8 @@ from transformers import AutoTokenizer, Qwen3Config
 import published
 import tiny
 from vold.check import check
+from vold.cli import main
+from vold.config import dump_recipe
 from vold.demo.tokens import build_tokenizer
 from vold.errors import ConfigError, DataError, VocabularyMismatch
 from vold.models import load_student
@@ -148,6 +150,22 @@ def test_check_lays_the_pair_side_by_side(tmp_path: Path) -> None:
         logp = logits.log_softmax(-1)[0, :-1].gather(-1, ids[0, 1:, None])
         means.append(f"{logp.mean():.2f}")
     assert f"one prompt scored by all: student {means[0]}, teacher {means[1]} nats per token" in said
+
+
+def test_check_exits_2_and_names_the_tokens_of_a_teacher_with_other_ids(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(tiny.recipe(tmp_path)))
+    file = tmp_path / "teacher" / "tokenizer.json"
+    raw = json.loads(file.read_text())
+    ids = raw["model"]["vocab"]
+    yes, no = ids["yes"], ids["no"]
+    ids["yes"], ids["no"] = no, yes
+    file.write_text(json.dumps(raw))
+    assert main(["check", str(tmp_path / "recipe.yaml")]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"'yes' is {yes} here and {no} there, 'no' is {no} here and {yes} there" in said
+    assert "teacher.tokenizer=align" in said
 
 
 def test_adapters_and_new_rows_exclude_each_other(tmp_path: Path) -> None:

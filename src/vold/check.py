@@ -63,6 +63,7 @@ def check(recipe: Recipe) -> list[str]:
             for what, how in _pair(student, voice):
                 say(what, how)
             context = min(context, voice.context() or context)
+    say("context", f"{context:,} tokens for prompt and response, the least of all models")
     sections = {"traces": recipe.traces, "align": recipe.align, "distill": recipe.distill}
     plan = [(f"{name}.tasks", s.tasks, s.sampling) for name, s in sections.items() if s is not None]
     if recipe.eval is not None:
@@ -95,7 +96,8 @@ def check(recipe: Recipe) -> list[str]:
                 fix=f"set max_new_tokens to {context - longest} or less",
             )
         view = f", {images} images in the first {len(prompts)}" if images else ""
-        say(name, f"{len(tasks)} tasks, every reference grades itself 1.0, prompts up to {longest} tokens{view}")
+        graded = "" if name == "traces.tasks" else "every reference grades itself 1.0, "
+        say(name, f"{len(tasks)} tasks, {graded}prompts up to {longest} tokens{view}")
     if recipe.teacher is not None and texts:
         request = probe_of(texts[0].ids)
         (own,) = InProcessTeacher(student, temperature=1.0, token_budget=len(texts[0].ids) + 1).score([request])

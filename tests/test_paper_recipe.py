@@ -1,0 +1,93 @@
+"""The recipes of the paper's experiment: its numbers, the memory plan of its models, and a check with stand-ins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import tiny
+from test_memory import QWEN2_5_VL_3B, QWEN3_8B
+from training_sets import mixture_of_thoughts, orz57k
+from vold.cli import main
+from vold.config import load_recipe
+from vold.evals.benchmarks import BENCHMARKS
+from vold.memory import plan
+
+if TYPE_CHECKING:
+    from vold.config import Recipe
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+PAPER = RECIPES / "qwen2_5_vl-3b.yaml"
+
+
+@pytest.fixture
+def paper() -> Recipe:
+    return load_recipe(PAPER)
+
+
+def test_stage_one_has_the_papers_numbers(paper: Recipe) -> None:
+    assert (paper.student.path, paper.student.lora) == ("Qwen/Qwen2.5-VL-3B-Instruct", None)
+    assert "vision" in paper.student.freeze
+    assert paper.traces is not None and paper.sft is not None and paper.teacher is not None
+    assert paper.teacher.path == "Qwen/Qwen3-8B"
+    assert (paper.traces.max_tokens, paper.traces.keep, paper.traces.answers) == (8192, "all", "teacher")
+    assert (paper.sft.steps, paper.sft.batch_size) == (4000, 256)
+    o = paper.sft.optimizer
+    assert (o.lr, o.weight_decay, o.warmup_steps, o.schedule) == (5e-5, 1e-2, 150, "cosine")
+
+
+def test_stage_two_has_the_papers_numbers(paper: Recipe) -> None:
+    d = paper.distill
+    assert d is not None
+    assert (d.steps, d.rollouts, d.sampling.max_new_tokens) == (60, 5, 8192)
+    assert abs(d.prompts_per_step * d.rollouts - 256) < d.rollouts
+    assert (d.optimizer.lr, d.optimizer.warmup_steps) == (6e-6, 5)
+    objective = d.objective
+    assert objective.surrogate is not None and objective.teacher_loss is not None and objective.outcome is not None
+    assert (objective.surrogate.clip_low, objective.surrogate.clip_high) == (0.2, 0.3)
+    teacher = objective.teacher_loss
+    assert (teacher.estimator, teacher.mask, teacher.coefficient) == ("k2", "failed", 0.1)
+    assert objective.teacher_advantage is None and objective.nll is None
+
+
+def test_the_benchmarks_are_those_of_the_papers_first_table(paper: Recipe) -> None:
+    assert paper.eval is not None
+    table = "mmmu_pro_vision mmstar mathvision mathvista mathverse dynamath wemath logicvista"
+    assert sorted(paper.eval.benchmarks) == sorted(table.split())
+    assert set(paper.eval.benchmarks) <= set(BENCHMARKS)
+
+
+def test_full_fine_tuning_fits_one_80_gb_gpu_and_a_teacher_beside_it_adds_its_weights(paper: Recipe) -> None:
+    phases = {p.name: p.total for p in plan(paper, QWEN2_5_VL_3B, None)}
+    assert sorted(phases) == ["sft", "update"]
+    assert all(50e9 < total < 70e9 for total in phases.values())
+    beside = load_recipe(PAPER, ["teacher.server=null"])
+    (update,) = [p for p in plan(beside, QWEN2_5_VL_3B, QWEN3_8B) if p.name == "update"]
+    assert update.total - phases["update"] == 2 * 8_190_735_360
+
+
+def stand_ins(home: Path) -> list[str]:
+    """Overrides that put tiny models and small files into the paper's recipe, and no server."""
+    tiny.recipe(home)
+    (home / "mixture").mkdir()
+    traces, problems = mixture_of_thoughts(home / "mixture").parent.parent, orz57k(home)
+    out = [f"student.path={home / 'student'}", f"teacher.path={home / 'teacher'}", f"run.dir={home / 'run'}"]
+    out += ["teacher.server=null", "distill.engine=null", "eval=null", f"traces.tasks.path={traces}"]
+    for section in ("align", "distill"):
+        out.append(f"{section}.tasks.path={problems}")
+    return out + [f"{section}.sampling.max_new_tokens=8" for section in ("traces", "align", "distill")]
+
+
+def test_check_reports_pair_and_memory_with_stand_ins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert main(["check", str(PAPER), *stand_ins(tmp_path)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for phase in ("sft", "rollouts", "teacher scoring", "update"):
+        assert f"memory of {phase}" in said
+    for line in ("same ids", "embedding rows", "chat templates", "one prompt scored by all", "52 prompts x 5"):
+        assert line in said
+    assert not (tmp_path / "run").exists()
