@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("vold.rundir", "vold.optim", "vold.divergences", "vold.tasks.*", "vold.verdicts"),
     ("vold.teachers.*", "vold.samplers.*"),
     ("vold.models", "vold.checkpoint", "vold.report.*", "vold.evals.*", "vold.demo.build"),
-    ("vold.smollm2.build",),
+    ("vold.smollm2.build", "vold.demo.planted"),
     ("vold.engines",),
     ("vold.traces", "vold.align", "vold.evaluate", "vold.check", "vold.show", "vold.self_check"),
     ("vold.sft",),

@@ -64,6 +64,99 @@ def test_seeds_are_paired_by_number_not_by_place() -> None:
     assert judge(claim("gain"), {"a": a, "b": b}, [1, 2, 3])["verdict"] == "holds"
 
 
+def at_least(value: float) -> Claim:
+    return Claim.model_validate({"claim": "x", "better": "a", "measure": "image", "rule": "at least", "value": value})
+
+
+# 0.50, 0.60, 0.70: mean 0.6, sample deviation 0.1, interval 0.6 +- 0.248414 = [0.3516, 0.8484].
+@pytest.mark.parametrize(("value", "verdict"), [(0.35, "holds"), (0.36, "undecided"), (0.85, "does not hold")])
+def test_a_claim_about_one_arm_compares_its_interval_with_a_value(value: float, verdict: str) -> None:
+    out = judge(at_least(value), {"a": arm([0.5, 0.6, 0.7])}, [1, 2, 3])
+    assert out["verdict"] == verdict
+    assert out["figures"]["mean"] == pytest.approx(0.6)
+    assert out["figures"]["low"] == pytest.approx(0.351586, abs=1e-6)
+    assert out["figures"]["high"] == pytest.approx(0.848414, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rule": "at least"},
+        {"rule": "at least", "value": 0.5, "worse": "b"},
+        {"rule": "gain"},
+        {"rule": "gain", "worse": "b", "value": 1},
+    ],
+)
+def test_a_claim_has_what_its_rule_compares(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="at least"):
+        Claim.model_validate({"claim": "x", "better": "a", "measure": "image"} | change)
+
+
+def test_a_claim_can_be_about_one_kind_of_problem() -> None:
+    arms = {
+        name: {"seeds": [{"seed": i, "text": {"accuracy": 0.5, "by_kind": {"sum": v, "span": 1 - v}}} for i in (1, 2)]}
+        for name, v in (("a", 0.75), ("b", 0.5))
+    }
+    by_kind = claim("gain").model_copy(update={"measure": "text/sum"})
+    assert judge(by_kind, arms, [1, 2])["figures"]["difference"] == 0.25
+
+
+def test_columns_values_and_counts_are_shown() -> None:
+    rows = [{"seed": s, "distance": {"accuracy": 0.5, "counts": c}, "length": {"value": v}} for s, c, v in COUNTED]
+    results = {"columns": {"distance": "found, %", "length": "tokens"}, "claims": {}}
+    shown = table({**results, "arms": {"base": {"rate": None, "seeds": [{}]}, "a": {"rate": 0.1, "seeds": rows}}})
+    assert "| arm | learning rate | found, % | tokens |\n|---|---|---|---|\n| base | - | - | - |" in shown
+    assert "| a | 0.1 | 50.0 [50.0, 50.0] | 12.0 [-0.7, 24.7] |" in shown
+    # 1 + 2 of -1, 6 of 0, 1 of 10, 2 of "whole": 12 in all; numbers in their order, words last
+    assert "| distance of a | -1 | 0 | 10 | whole |\n|---|---|---|---|---|\n" in shown
+    assert "| share of 12, % | 25.0 | 50.0 | 8.3 | 16.7 |" in shown
+
+
+# Tokens 11 and 13: mean 12, deviation sqrt(2), t(0.975, 1) = 12.706205, so +- 12.706.
+COUNTED = ((1, {"-1": 1, "0": 6}, 11.0), (2, {"-1": 2, "10": 1, "whole": 2}, 13.0))
+
+
+def save_small_model(directory: Path) -> None:
+    tiny.student().save(directory)
+
+
+def steps_taken(stage: Path) -> dict[str, float]:
+    return {"value": float(len((stage / "metrics.jsonl").read_text().splitlines()))}
+
+
+def no_figure(stage: Path) -> None:
+    assert stage.is_dir()
+
+
+@pytest.mark.slow
+def test_a_study_makes_its_own_models_and_reads_its_own_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / "studies" / "own"
+    home.mkdir(parents=True)
+    raw = study_dict(tmp_path)
+    raw["models"] = {"small": "test_study:save_small_model"}
+    raw["measures"] = {"steps": "test_study:steps_taken", "none": "test_study:no_figure"}
+    raw["columns"] = {"image": "image, %", "steps": "steps"}
+    raw["arms"] = {"a": {"stage": "distill", "rates": [1e-3], "set": {"student.path": "{models}/small"}}}
+    raw["claims"] = {}
+    file = home / "study.yaml"
+    file.write_text(yaml.safe_dump(raw))
+    results = run_study(str(file), [])
+    assert [s["steps"] for s in results["arms"]["a"]["seeds"]] == [{"value": 2.0}] * 2
+    assert all("none" not in s for s in results["arms"]["a"]["seeds"])
+    assert "| 2.0 [2.0, 2.0] |" in table(results)
+    units = sorted((tmp_path / "runs").rglob("unit.json"))
+    stamps = {u: u.stat().st_mtime_ns for u in units}
+    run_study(str(file), [])
+    assert {u: u.stat().st_mtime_ns for u in units} == stamps
+    raw["measures"] = {"steps": "test_study:steps_taken"}
+    file.write_text(yaml.safe_dump(raw))
+    run_study(str(file), [])
+    assert all(u.stat().st_mtime_ns != stamps[u] for u in units), "figures of other measures were reused"
+
+
 def study_dict(home: Path) -> dict[str, object]:
     recipe = tiny.recipe_dict(home)
     (home / "recipe.yaml").write_text(yaml.safe_dump(recipe))
@@ -109,6 +202,7 @@ def study_dict(home: Path) -> dict[str, object]:
             {"arms": {"a": {"stage": "sft", "rates": [1.0]}, "b": {"stage": "sft", "rates": [1.0, 2.0]}}},
             "equally many",
         ),
+        ({"measures": {"reward": "my_module:function"}}, "share the name 'reward'"),
     ],
 )
 def test_an_inconsistent_study_is_refused(change: dict[str, object], message: str, tmp_path: Path) -> None:
@@ -187,10 +281,10 @@ def test_every_study_in_the_tree_is_valid(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("studies/*/results.json")), ids=lambda p: p.parent.name)
-def test_the_readme_shows_the_results_that_are_stored(file: Path) -> None:
+def test_a_page_shows_the_results_that_are_stored(file: Path) -> None:
     results = json.loads(file.read_text())
     study = load_study(file.parent / "study.yaml")
-    assert table(results) in (ROOT / "README.md").read_text()
+    assert any(table(results) in page.read_text() for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
     # The seeds that were run: a protocol is committed before its runs, so the file may name seeds to come.
     seeds = [one["seed"] for one in results["arms"][next(iter(study.claims.values())).better]["seeds"]]
     assert len(seeds) >= 5

@@ -26,12 +26,13 @@ from vold.config import Recipe, Section, TasksSpec, load_recipe
 from vold.distill import distill
 from vold.errors import ConfigError
 from vold.evaluate import evaluate
+from vold.functions import load_function
 from vold.models import resolve
 from vold.progress import Bar, console
-from vold.rundir import read_jsonl, write_json, write_text
+from vold.rundir import MANIFEST, new_directory, read_jsonl, write_json, write_text
 from vold.sft import sft
 from vold.traces import make_traces
-from vold.verdicts import Claim, judge, write_tables
+from vold.verdicts import COLUMNS, Claim, judge, write_tables
 
 WORK = Path("runs/studies")
 """Where units leave their runs; results go beside the study file."""
@@ -69,6 +70,14 @@ class Study(Section):
     """Selection tasks."""
     test_tasks: dict[str, TasksSpec]
     """Test tasks."""
+    models: dict[str, str] = Field(default_factory=dict)
+    """Models made for this study: by name the `my_module:function` that saves one in the directory it is given. In a
+    value of `set`, `{models}` becomes the directory that holds them."""
+    measures: dict[str, str] = Field(default_factory=dict)
+    """Figures read off the directory of a trained arm's stage: by name a `my_module:function` that returns a dictionary
+    with `accuracy` for a share or `value` for any other number, and optionally `counts`, or None where it has none."""
+    columns: dict[str, str] = Field(default_factory=lambda: dict(COLUMNS))
+    """Measures shown in the table, with their headings."""
     arms: dict[str, Arm]
     """Arms by name, parents before children."""
     claims: dict[str, Claim]
@@ -92,8 +101,10 @@ class Study(Section):
             raise ValueError("every arm is swept over equally many rates")
         for key, claim in self.claims.items():
             for arm_name in (claim.better, claim.worse):
-                if arm_name not in seen:
+                if arm_name is not None and arm_name not in seen:
                     raise ValueError(f"claim {key!r} names no arm: {arm_name!r}")
+        if taken := {*self.measures} & {*self.test_tasks, "reward"}:
+            raise ValueError(f"a measure and a task set share the name {min(taken)!r}")
         return self
 
 
@@ -148,6 +159,7 @@ def run_study(target: str, overrides: list[str]) -> dict[str, Any]:
     spent = json.loads(clock.read_text())["seconds"] if clock.exists() else 0.0
     chosen: dict[str, float | None] = {}
     sweeps: dict[str, dict[str, list[float]]] = {}
+    _build_models(study, work)
     context = multiprocessing.get_context("spawn")
     with context.Pool(study.workers, initializer=_quiet) as pool:
 
@@ -191,6 +203,7 @@ def run_study(target: str, overrides: list[str]) -> dict[str, Any]:
     results: dict[str, Any] = {
         "arms": arms,
         "claims": {key: judge(claim, arms, list(study.seeds)) for key, claim in study.claims.items()},
+        **({"columns": study.columns} if study.columns != COLUMNS else {}),
         "commit": _commit(path.parent),
         "wall_seconds": round(spent + time.monotonic() - began, 1),
     }
@@ -239,7 +252,23 @@ def _settings(path: Path, study: Study, unit: Unit, chosen: dict[str, float | No
         parent = _settings(path, study, above, chosen, work)
     recipe = path.parent / study.recipe
     text = recipe.read_text()
-    return {"recipe": str(recipe), "text": text, "keys": keys, "stage": arm.stage, "arm": unit.arm, "parent": parent}
+    more: dict[str, Any] = {"measures": study.measures} if study.measures else {}
+    if study.models:
+        made = {name: json.loads((work / "models" / name / MANIFEST).read_text()) for name in study.models}
+        more |= {"models": str(work / "models"), "made": made}
+    where = {"recipe": str(recipe), "text": text, "arm": unit.arm, "stage": arm.stage}
+    return {**where, "keys": keys, "parent": parent, **more}
+
+
+def _build_models(study: Study, work: Path) -> None:
+    """Make the study's own models that are not there yet."""
+    for name, function in study.models.items():
+        home = work / "models" / name
+        if not home.is_dir():
+            console.print(f"making the model {name}")
+            torch.set_num_threads(1)
+            with new_directory(home) as directory:
+                load_function(function)(directory)
 
 
 def _stamp(settings: dict[str, Any]) -> str:
@@ -264,7 +293,10 @@ def _run_unit(job: tuple[dict[str, Any], Unit, str]) -> str:
 
     def recipe(**more: Any) -> Recipe:
         keys = {**settings["keys"], **{k.replace("__", "."): v for k, v in more.items()}}
-        items = [f"{k}={json.dumps(v)}".replace("{seed}", str(unit.seed)) for k, v in keys.items()]
+        places = {"{seed}": str(unit.seed), "{models}": settings.get("models", "{models}")}
+        items = [f"{k}={json.dumps(v)}" for k, v in keys.items()]
+        for name, value in places.items():
+            items = [item.replace(name, value) for item in items]
         return load_recipe(settings["recipe"], items)
 
     first = recipe()
@@ -285,6 +317,9 @@ def _run_unit(job: tuple[dict[str, Any], Unit, str]) -> str:
         rewards = [r["reward"] for r in read_jsonl(home / "distill" / "metrics.jsonl")]
         last = rewards[-max(1, len(rewards) // 10) :]
         figures["reward"] = {"accuracy": sum(last) / len(last), "n": len(last)}
+    if stage is not None:
+        found = {name: load_function(function)(home / stage) for name, function in settings.get("measures", {}).items()}
+        figures |= {name: measured for name, measured in found.items() if measured is not None}
     figures["seconds"] = round(time.monotonic() - began, 1)
     write_json(home / "unit.json", figures)
     return unit.name
