@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 PAPER = RECIPES / "qwen2_5_vl-3b.yaml"
+ONE_GPU = RECIPES / "qwen2_5_vl-3b-lora.yaml"
 
 
 @pytest.fixture
@@ -68,6 +69,17 @@ def test_full_fine_tuning_fits_one_80_gb_gpu_and_a_teacher_beside_it_adds_its_we
     assert update.total - phases["update"] == 2 * 8_190_735_360
 
 
+def test_adapters_leave_room_for_a_server_on_the_same_gpu() -> None:
+    """The recipe starts each server with 0.7 of the GPU; the other sleeps."""
+    recipe = load_recipe(ONE_GPU)
+    assert recipe.teacher is not None and recipe.teacher.server is not None and recipe.distill is not None
+    assert recipe.teacher.server.sleep and recipe.distill.engine is not None and recipe.distill.engine.sleep
+    phases = {p.name: p.total for p in plan(recipe, QWEN2_5_VL_3B, None)}
+    assert sorted(phases) == ["sft", "update"]
+    assert max(phases.values()) < 0.3 * 80e9
+    assert recipe.distill.objective == load_recipe(PAPER).distill.objective  # type: ignore[union-attr]
+
+
 def stand_ins(home: Path) -> list[str]:
     """Overrides that put tiny models and small files into the paper's recipe, and no server."""
     tiny.recipe(home)
@@ -77,17 +89,20 @@ def stand_ins(home: Path) -> list[str]:
     out += ["teacher.server=null", "distill.engine=null", "eval=null", f"traces.tasks.path={traces}"]
     for section in ("align", "distill"):
         out.append(f"{section}.tasks.path={problems}")
+    out.append("teacher.tokenizer=shared")  # the tiny tokenizer is no byte-level BPE
     return out + [f"{section}.sampling.max_new_tokens=8" for section in ("traces", "align", "distill")]
 
 
+@pytest.mark.parametrize("file", [PAPER, ONE_GPU], ids=lambda file: file.stem)
 def test_check_reports_pair_and_memory_with_stand_ins(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert main(["check", str(PAPER), *stand_ins(tmp_path)]) == 0
+    assert main(["check", str(file), *stand_ins(tmp_path)]) == 0
     said = " ".join(capsys.readouterr().out.split())
     for phase in ("sft", "rollouts", "teacher scoring", "update"):
         assert f"memory of {phase}" in said
     for line in ("same ids", "embedding rows", "chat templates", "one prompt scored by all", "52 prompts x 5"):
         assert line in said
+    assert ("adapters of rank 64 trained" in said) == (file == ONE_GPU)
     assert not (tmp_path / "run").exists()

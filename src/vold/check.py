@@ -48,9 +48,10 @@ def check(recipe: Recipe) -> list[str]:
     for phase in _memory(recipe):
         say(f"memory of {phase.name}", in_words(phase))
     student = load_student(recipe)
-    trainable = sum(p.numel() for _, p in student.trainable())
+    lora = recipe.student.lora
+    changed = f"{sum(p.numel() for _, p in student.trainable()):,}" if lora is None else f"adapters of rank {lora.rank}"
     everything = sum(p.numel() for p in student.model.parameters())
-    say("student", f"{type(student.model).__name__}, {everything:,} parameters, {trainable:,} trained")
+    say("student", f"{type(student.model).__name__}, {everything:,} parameters, {changed} trained")
     frozen = ", ".join(recipe.student.freeze) or "nothing"
     say("frozen", frozen)
     say("never sampled", f"{len(student.banned)} ids (vision placeholders and rows without a token)")
