@@ -7,6 +7,7 @@ the summary says so. Nothing but a tokenizer's two JSON files is taken, and only
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 import tarfile
@@ -82,6 +83,21 @@ def tokenizer(name: str) -> PreTrainedTokenizerBase:
     if not (HOME / name / "tokenizer.json").is_file():
         pytest.skip(f"the tokenizer {name} is not in build/tokenizers: `python tests/published.py` fetches it")
     found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(HOME / name)
+    return found
+
+
+def like_qwen2_5_vl(qwen3: PreTrainedTokenizerBase, scratch: Path) -> PreTrainedTokenizerBase:
+    """Qwen2.5-VL's tokenizer: Qwen3's without the four tokens that it adds at its end."""
+    qwen3.save_pretrained(scratch / "qwen2_5_vl")
+    for name in FILES:
+        file = scratch / "qwen2_5_vl" / name
+        raw = json.loads(file.read_text())
+        if "added_tokens" in raw:
+            raw["added_tokens"] = [t for t in raw["added_tokens"] if t["id"] < 151665]
+        if "added_tokens_decoder" in raw:
+            raw["added_tokens_decoder"] = {i: t for i, t in raw["added_tokens_decoder"].items() if int(i) < 151665}
+        file.write_text(json.dumps(raw))
+    found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(scratch / "qwen2_5_vl")
     return found
 
 

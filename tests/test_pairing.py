@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoTokenizer, Qwen3Config
+from transformers import Qwen3Config
 
 import published
 import tiny
@@ -34,17 +34,7 @@ def qwen3() -> Any:
 
 @pytest.fixture
 def like_qwen2_5_vl(qwen3: Any, tmp_path: Path) -> Any:
-    """Qwen2.5-VL's tokenizer: the same, without the four tokens that Qwen3 added at its end."""
-    qwen3.save_pretrained(tmp_path / "student")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        file = tmp_path / "student" / name
-        raw = json.loads(file.read_text())
-        if "added_tokens" in raw:
-            raw["added_tokens"] = [t for t in raw["added_tokens"] if t["id"] < 151665]
-        if "added_tokens_decoder" in raw:
-            raw["added_tokens_decoder"] = {i: t for i, t in raw["added_tokens_decoder"].items() if int(i) < 151665}
-        file.write_text(json.dumps(raw))
-    return AutoTokenizer.from_pretrained(str(tmp_path / "student"))
+    return published.like_qwen2_5_vl(qwen3, tmp_path)
 
 
 def config(rows: int) -> Qwen3Config:
@@ -63,14 +53,16 @@ def test_the_papers_pair_differs_in_four_tokens_and_in_nothing_else(like_qwen2_5
     ]
     assert all(pieces > 1 for _, _, pieces in found.extra)
     assert found.same_template
-    said = dict(in_words(found, 151665, 151669))
+    said = dict(in_words(found, 151665, 151669, added=False))
     assert said["embedding rows"] == "student 151,936 (271 without a token), teacher 151,936 (267 without a token)"
     assert "'<think>' is id 151667 there and 3 tokens here" in said["only the teacher has"]
 
 
 def test_the_7b_students_padding_is_told_apart_from_tokens(like_qwen2_5_vl: Any, qwen3: Any) -> None:
     found = compare(like_qwen2_5_vl, qwen3, config(152064), config(151936))
-    assert "student 152,064 (399 without a token)" in dict(in_words(found, 151665, 151669))["embedding rows"]
+    assert (
+        "student 152,064 (399 without a token)" in dict(in_words(found, 151665, 151669, added=False))["embedding rows"]
+    )
 
 
 def test_adding_the_teachers_tokens_gives_one_id_where_there_were_pieces(like_qwen2_5_vl: Any, qwen3: Any) -> None:
@@ -136,7 +128,10 @@ def test_check_lays_the_pair_side_by_side(tmp_path: Path) -> None:
     names = len(build_tokenizer())
     assert f"same ids: {names} of the student's {names} tokens; the teacher has {names + 1}" in said
     assert f"embedding rows: student {names + 3} (3 without a token), teacher {names + 1} (0 without a token)" in said
-    assert f"only the teacher has: 1 tokens: '<plan>' is id {names} there and 1 tokens here" in said
+    extra = f"only the teacher has: 1 tokens: '<plan>' is id {names} there and 1 tokens here"
+    assert f"{extra}; a trace with one stops the cold start unless student.teacher_tokens=add" in said
+    adding = "\n".join(check(tiny.recipe(tmp_path, student={"teacher_tokens": "add"})))
+    assert f"{extra}; added to the student under these ids" in adding
     assert "chat templates write a conversation with: the same ids" in said
     # Both score the first prompt's tokens after its first one; worked out by a plain forward pass.
     spec = tiny.recipe(tmp_path).distill
@@ -180,6 +175,8 @@ def test_a_pair_with_other_ids_is_named_and_the_way_to_pair_it(qwen3: Any) -> No
     assert "tokenizer=align" in str(caught.value)
     other.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
     found = compare(qwen3, other, config(151936), config(128896))
-    assert dict(in_words(found, 151669, 128000))["other ids"].startswith(f"{len(found.different):,} tokens: ")
+    assert dict(in_words(found, 151669, 128000, added=False))["other ids"].startswith(
+        f"{len(found.different):,} tokens: "
+    )
     assert found.shared + len(found.different) == 151669
     assert not found.same_template

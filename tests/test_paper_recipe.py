@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import published
 import tiny
 from test_memory import QWEN2_5_VL_3B, QWEN3_8B
 from training_sets import mixture_of_thoughts, orz57k
 from vold.cli import main
 from vold.config import load_recipe
+from vold.distill import distill
 from vold.evals.benchmarks import BENCHMARKS
 from vold.memory import plan
+from vold.policy import Policy
+from vold.rundir import read_jsonl
+from vold.sft import sft
+from vold.traces import make_traces
 
 if TYPE_CHECKING:
     from vold.config import Recipe
@@ -106,3 +112,30 @@ def test_check_reports_pair_and_memory_with_stand_ins(
         assert line in said
     assert ("adapters of rank 64 trained" in said) == (file == ONE_GPU)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("file", [PAPER, ONE_GPU], ids=lambda file: file.stem)
+def test_training_with_the_published_tokenizers_and_their_padded_rows(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`<think>` is one new token of the student's, or its own three pieces. The solutions are those of the data."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    qwen3 = published.tokenizer("qwen3")
+    student = tiny.student(tokenizer=published.like_qwen2_5_vl(qwen3, tmp_path), rows=152064)
+    student.save(tmp_path / "student")
+    tiny.teacher(tokenizer=qwen3, rows=151936).save(tmp_path / "teacher")
+    small = ["sft.steps=2", "sft.batch_size=2", "distill.steps=1", "distill.prompts_per_step=2", "distill.rollouts=2"]
+    small += ["traces.answers=data", "teacher.tokenizer=" + ("shared" if file == PAPER else "align")]
+    recipe = load_recipe(file, [*stand_ins(tmp_path), *small])
+    make_traces(recipe)
+    written = [r["response_ids"] for r in read_jsonl(tmp_path / "run" / "traces" / "traces.jsonl")]
+    whole = file == PAPER
+    assert all((ids[0] == 151667) == whole for ids in written)
+    final = Policy.load(str(sft(recipe)))
+    assert (final.rows, len(final.chat.tokenizer)) == (152064, 151669 if whole else 151665)
+    assert (151667 in final.banned.tolist()) != whole
+    distill(recipe)
+    (row,) = read_jsonl(tmp_path / "run" / "distill" / "metrics.jsonl")
+    assert row["teacher_tokens"] > 0
+    (kept,) = (tmp_path / "run" / "distill" / "rollouts").iterdir()
+    assert not {i for r in read_jsonl(kept) for i in r["ids"]} & set(final.banned.tolist())

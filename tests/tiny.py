@@ -15,13 +15,14 @@ from vold.policy import Policy
 from vold.processing import Chat
 
 
-def student(seed: int = 0) -> Policy:
+def student(seed: int = 0, tokenizer: Any = None, rows: int | None = None) -> Policy:
+    """Of the demo world's tokenizer unless another is given, with three padded rows, as published checkpoints have."""
     torch.manual_seed(seed)
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer() if tokenizer is None else tokenizer
     ids = tokenizer.get_vocab()
     config = Qwen2_5_VLConfig(
         text_config={
-            "vocab_size": len(ids) + 3,  # three padded rows, as in the published checkpoints
+            "vocab_size": rows or len(ids) + 3,
             "hidden_size": 16,
             "intermediate_size": 32,
             "num_hidden_layers": 2,
@@ -31,8 +32,8 @@ def student(seed: int = 0) -> Policy:
             "tie_word_embeddings": True,
             "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]},
             "bos_token_id": None,
-            "eos_token_id": ids["<|im_end|>"],
-            "pad_token_id": ids["<pad>"],
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
         },
         vision_config={
             "depth": 2,
@@ -57,11 +58,12 @@ def student(seed: int = 0) -> Policy:
     return Policy(Qwen2_5_VLForConditionalGeneration(config), Chat(tokenizer, images))
 
 
-def teacher(seed: int = 1) -> Policy:
+def teacher(seed: int = 1, tokenizer: Any = None, rows: int | None = None) -> Policy:
+    """Of the demo world's tokenizer, without padded rows, unless others are given."""
     torch.manual_seed(seed)
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer() if tokenizer is None else tokenizer
     config = Qwen3Config(
-        vocab_size=len(tokenizer),
+        vocab_size=rows or len(tokenizer),
         hidden_size=16,
         intermediate_size=32,
         num_hidden_layers=1,

@@ -15,6 +15,7 @@ from vold.memory import in_words, plan
 from vold.models import load_student, resolve
 from vold.pairing import TURNS, compare
 from vold.pairing import in_words as side_by_side
+from vold.processing import Chat
 from vold.progress import console
 from vold.rundir import latest_checkpoint
 from vold.tasks import open_tasks
@@ -61,7 +62,7 @@ def check(recipe: Recipe) -> list[str]:
         for route, voice in teachers.voices.items():
             name = f"teacher for {route}" if route else "teacher"
             say(name, voice.describe())
-            for what, how in _pair(student, voice):
+            for what, how in _pair(recipe, student, voice):
                 say(what, how)
             context = min(context, voice.context() or context)
     say("context", f"{context:,} tokens for prompt and response, the least of all models")
@@ -130,9 +131,9 @@ def _memory(recipe: Recipe) -> list[Phase]:
     return plan(recipe, ours, theirs, devices=int(os.environ.get("WORLD_SIZE", "1")))
 
 
-def _pair(student: Policy, voice: Voice) -> list[tuple[str, str]]:
-    """Two models' tokenizers, embeddings and templates side by side."""
-    ours, theirs = student.chat.tokenizer, voice.chat.tokenizer
+def _pair(recipe: Recipe, student: Policy, voice: Voice) -> list[tuple[str, str]]:
+    """Two models' tokenizers, embeddings and templates side by side, before any token is added to the student."""
+    ours, theirs = Chat.load(resolve(recipe.student.path)).tokenizer, voice.chat.tokenizer
     if voice.aligner is not None:
         ids = ours(" ".join(t["content"] for t in TURNS), add_special_tokens=False)["input_ids"]
         spans = voice.aligner.align(ids).spans
@@ -141,7 +142,9 @@ def _pair(student: Policy, voice: Voice) -> list[tuple[str, str]]:
             ("another tokenizer", f"{got} of {len(spans)} tokens of a short text are whole tokens of the teacher's")
         ]
     config = AutoConfig.from_pretrained(resolve(voice.spec.path))
-    return side_by_side(compare(ours, theirs, student.model.config, config), len(ours), len(theirs))
+    found = compare(ours, theirs, student.model.config, config)
+    added = recipe.student.teacher_tokens == "add" and voice.spec is recipe.teacher
+    return side_by_side(found, len(ours), len(theirs), added=added)
 
 
 def _context(policy: Policy) -> int:

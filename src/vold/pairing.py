@@ -54,13 +54,14 @@ def compare(
     )
 
 
-def in_words(found: Pairing, ours: int, theirs: int) -> list[tuple[str, str]]:
+def in_words(found: Pairing, ours: int, theirs: int, *, added: bool) -> list[tuple[str, str]]:
     """The comparison as lines of a report, each a heading and what was found.
 
     Args:
         found: the comparison.
         ours: tokens of the student's tokenizer.
         theirs: tokens of the teacher's.
+        added: whether the student is given the teacher's further tokens.
     """
     student, teacher = found.rows
     lines = [
@@ -78,7 +79,9 @@ def in_words(found: Pairing, ours: int, theirs: int) -> list[tuple[str, str]]:
         lines.append(("other ids", f"{len(found.different):,} tokens: {named}"))
     if found.extra:
         named = ", ".join(f"{t!r} is id {i} there and {n} tokens here" for t, i, n in found.extra[-2:])
-        lines.append(("only the teacher has", f"{len(found.extra):,} tokens: {named}"))
+        stopped = "a trace with one stops the cold start unless student.teacher_tokens=add or teacher.tokenizer=align"
+        fate = "added to the student under these ids" if added else stopped
+        lines.append(("only the teacher has", f"{len(found.extra):,} tokens: {named}; {fate}"))
     template = "the same ids" if found.same_template else "other ids: each model sees the prompt through its own"
     lines.append(("chat templates write a conversation with", template))
     return lines
