@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,6 +85,63 @@ def test_adapters_leave_room_for_a_server_on_the_same_gpu() -> None:
     assert sorted(phases) == ["sft", "update"]
     assert max(phases.values()) < 0.3 * 80e9
     assert recipe.distill.objective == load_recipe(PAPER).distill.objective  # type: ignore[union-attr]
+
+
+PUBLISHED = {
+    "student": {
+        "model_type": "qwen2_5_vl",
+        "hidden_size": 2048,
+        "intermediate_size": 11008,
+        "max_position_embeddings": 128000,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 36,
+        "num_key_value_heads": 2,
+        "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+        "rope_theta": 1000000.0,
+        "tie_word_embeddings": True,
+        "vocab_size": 151936,
+        "vision_config": {
+            "depth": 32,
+            "hidden_size": 1280,
+            "intermediate_size": 3420,
+            "num_heads": 16,
+            "out_hidden_size": 2048,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "window_size": 112,
+            "fullatt_block_indexes": [7, 15, 23, 31],
+        },
+    },
+    "teacher": {
+        "model_type": "qwen3",
+        "head_dim": 128,
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "max_position_embeddings": 40960,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 36,
+        "num_key_value_heads": 8,
+        "rope_theta": 1000000,
+        "tie_word_embeddings": False,
+        "vocab_size": 151936,
+    },
+}
+"""config.json of the two models as published, with the language model's keys on the top level."""
+
+
+def test_the_memory_plan_needs_two_config_files_and_no_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, config in PUBLISHED.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    paths = [f"{name}.path={tmp_path / name}" for name in PUBLISHED]
+    assert main(["check", str(PAPER), *paths, "teacher.server=null"]) == 2
+    out, err = (" ".join(text.split()) for text in capsys.readouterr())
+    # GiB of 2 x 3,754,622,976 bytes, 4 and 12 x 3,085,938,688 (the language model), 2 x 8,190,735,360.
+    assert "(weights 6.99, gradients 11.50, optimizer 34.49, teacher 15.26, activations" in out
+    assert "cannot be loaded" in err and str(tmp_path / "student") in err
 
 
 def stand_ins(home: Path) -> list[str]:

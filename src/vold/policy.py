@@ -73,7 +73,9 @@ class Policy:
                 "this model cannot be loaded",
                 where=path,
                 got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-                fix="the directory may be cut short or corrupt: save or download it again",
+                fix="the directory may be cut short or corrupt: save or download it again"
+                if Path(path).is_dir()
+                else "download it, and put the directory's path into the recipe",
             ) from error
         missing = sorted(info["missing_keys"])
         if missing:
