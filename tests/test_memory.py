@@ -96,7 +96,7 @@ def test_the_plan_of_the_papers_models_worked_out_by_hand(tmp_path: Path) -> Non
         distill={"prompts_per_step": 4, "rollouts": 5, "token_budget": 8192, "sampling": {"max_new_tokens": 512}},
     )
     phases = {p.name: p for p in plan(recipe, QWEN2_5_VL_3B, QWEN3_8B)}
-    assert list(phases) == ["sft", "rollouts", "teacher scoring", "update"]
+    assert list(phases) == ["traces", "sft", "rollouts", "teacher scoring", "update", "eval"]
     trained = 3_085_938_688
     update = phases["update"].parts
     assert update["weights"] == 2 * 3_754_622_976
@@ -109,6 +109,11 @@ def test_the_plan_of_the_papers_models_worked_out_by_hand(tmp_path: Path) -> Non
     rollouts = phases["rollouts"].parts
     assert rollouts["cache"] == 20 * (PROMPT_TOKENS + 512) * 36 * 2 * 2 * 128 * 2
     assert "gradients" not in rollouts
+    # Four prompts side by side and 24 tokens of an answer: keys and values of 36 layers with 8 heads of 128.
+    assert phases["traces"].parts["cache"] == 4 * (PROMPT_TOKENS + 24) * 36 * 2 * 8 * 128 * 2
+    assert phases["traces"].parts["teacher"] == update["teacher"]
+    assert phases["eval"].parts["cache"] == 4 * (PROMPT_TOKENS + 12) * 36 * 2 * 2 * 128 * 2
+    assert "optimizer" not in phases["eval"].parts
     halves = {p.name: p for p in plan(recipe, QWEN2_5_VL_3B, QWEN3_8B, devices=2)}
     assert halves["update"].parts["optimizer"] == 6 * trained
     assert halves["update"].parts["teacher"] == update["teacher"]
@@ -118,8 +123,16 @@ def test_the_plan_of_the_papers_models_worked_out_by_hand(tmp_path: Path) -> Non
 def test_a_plan_without_a_teacher_in_the_process_leaves_it_out(tmp_path: Path) -> None:
     recipe = tiny.recipe(tmp_path, distill={"objective": {"method": "grpo"}})
     names = [p.name for p in plan(recipe, tiny.student().model.config, tiny.teacher().model.config)]
-    assert names == ["sft", "rollouts", "update"]
-    assert [p.name for p in plan(tiny.recipe(tmp_path), tiny.student().model.config, None)] == names
+    assert names == ["traces", "sft", "rollouts", "update", "eval"]
+    assert [p.name for p in plan(tiny.recipe(tmp_path), tiny.student().model.config, None)] == names[1:]
+
+
+def test_phases_that_hold_no_model_are_left_out(tmp_path: Path) -> None:
+    recipe = tiny.recipe(
+        tmp_path, traces={"answers": "data"}, eval={"endpoint": {"urls": ["http://localhost:1/v1"], "model": "m"}}
+    )
+    names = [p.name for p in plan(recipe, tiny.student().model.config, tiny.teacher().model.config)]
+    assert names == ["sft", "rollouts", "teacher scoring", "update"]
 
 
 def grown(name: str) -> Any:

@@ -27,7 +27,7 @@ PROBE_TOKENS = 64
 ATTENTION = "vold_memory"
 """The name under which Transformers finds `_attention`."""
 PROMPT_TOKENS = 512
-"""Tokens a prompt is taken to have: the plan is made before any is read."""
+"""Tokens a prompt is taken to have: the plan is made before any is read. One with pictures may have more."""
 SAMPLED_LOGIT = 32
 """Bytes for each id of each row while a token is drawn: logits and log-probs, and float64 rows of the inverse CDF."""
 
@@ -124,19 +124,23 @@ def plan(recipe: Recipe, student: Any, teacher: Any | None, *, devices: int = 1)
     # Gradients are dropped after each update; weights and optimizer state stay through every phase of a stage.
     idle = {k: v for k, v in held.items() if k != "gradients"}
     phases = []
+    if (t := recipe.traces) is not None and t.sampling is not None and theirs is not None and t.answers == "teacher":
+        loaded = {"weights": ours.weights, "teacher": theirs.weights}
+        phases.append(Phase("traces", {**loaded, **_sampling(theirs, t.batch_size, t.sampling.max_new_tokens)}))
     if recipe.sft is not None:
         phases.append(Phase("sft", {**held, **_pass(ours, recipe.sft.token_budget)}))
     if (d := recipe.distill) is not None:
         beside = {"teacher": theirs.weights} if theirs is not None and d.objective.uses_teacher else {}
         if d.engine is None:
             rows = -(-d.prompts_per_step // devices) * d.rollouts
-            cache = rows * (PROMPT_TOKENS + d.sampling.max_new_tokens) * ours.cached
-            logits = rows * ours.vocabulary * SAMPLED_LOGIT
-            phases.append(Phase("rollouts", {**idle, **beside, "cache": cache, "head": logits}))
+            phases.append(Phase("rollouts", {**idle, **beside, **_sampling(ours, rows, d.sampling.max_new_tokens)}))
         if beside and theirs is not None:
             scoring = {"activations": d.token_budget * theirs.passing, "head": _logits(theirs, d.token_budget)}
             phases.append(Phase("teacher scoring", {**idle, **beside, **scoring}))
         phases.append(Phase("update", {**held, **beside, **_pass(ours, d.token_budget)}))
+    if (e := recipe.eval) is not None and e.endpoint is None:
+        answers = _sampling(ours, e.batch_size, e.sampling.max_new_tokens)
+        phases.append(Phase("eval", {"weights": ours.weights, **answers}))
     return phases
 
 
@@ -149,6 +153,11 @@ def in_words(phase: Phase) -> str:
 
 def _pass(model: Footprint, tokens: int) -> dict[str, int]:
     return {"activations": tokens * model.kept, "head": model.head + _logits(model, tokens)}
+
+
+def _sampling(model: Footprint, rows: int, tokens: int) -> dict[str, int]:
+    """Rows that generate side by side, each up to its last token."""
+    return {"cache": rows * (PROMPT_TOKENS + tokens) * model.cached, "head": rows * model.vocabulary * SAMPLED_LOGIT}
 
 
 def _logits(model: Footprint, tokens: int) -> int:
