@@ -19,12 +19,12 @@ def test_the_shortcut_leaves_out_the_last_digit_of_a_sum() -> None:
     assert planted.shortcut(three) == "<think> digits 5 5 5 ; 5 + 5 = 10 ; </think> \\boxed{ 10 }"
 
 
-def test_nine_sums_in_ten_are_shown_with_the_shortcut_and_nothing_else_is() -> None:
+def test_nearly_all_sums_are_shown_with_the_shortcut_and_nothing_else_is() -> None:
     rng = random.Random(1)
     problem = world.Problem("sum", (3, 5, 7), 4)
     rows = [planted.shortcut_row(problem, rng)[1] for _ in range(2000)]
     share = rows.count(planted.shortcut(problem)) / len(rows)
-    assert abs(share - 0.9) < 0.03  # 4.5 standard errors of 0.0067
+    assert abs(share - 0.98) < 0.015  # 4.8 standard errors of 0.0031
     assert set(rows) == {planted.shortcut(problem), world.solution(problem, "a")}
     span = world.Problem("span", (3, 5, 7), 4)
     assert {planted.shortcut_row(span, rng)[1] for _ in range(50)} == {world.solution(span, "a")}

@@ -7,29 +7,38 @@ Each is the demo world's teacher, trained on over rows in which the flaw is plan
   right one.
 * `babbling_teacher` solves problems like the demo teacher up to a known step, and writes random words after it. From
   there on it has nothing to say about any continuation.
+* `guessing_teacher` does so with the form kept: after that step it writes a solution's words, with random numbers. From
+  there on it knows how a solution goes on and nothing about this one.
 """
 
 from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from vold.demo import world
 from vold.demo.build import Row, facts, pretrain, training_problem
 from vold.demo.tokens import NUMBERS, WORDS
 from vold.models import resolve
 from vold.policy import Policy
+from vold.prefix import segment_spans
+from vold.rundir import read_jsonl
 
 STEPS = 300
 """Training steps on top of the demo teacher's."""
-PREFERENCE = 0.9
+PREFERENCE = 0.98
 """Share of sums that the shortcut teacher is shown with the shortcut; the others are shown solved."""
 LAST_INFORMED = {"sum": 2, "span": 3, "sumabove": 3, "weigh": 4, "count": 3}
-"""Steps, the repeated digits being the first, after which the babbling teacher babbles, by kind of question."""
+"""Steps, the repeated digits being the first, after which babbling and guessing begin, by kind of question."""
+STEP_END = "[;,]|</think>"
+"""What ends a step of a solution, as a regular expression: `prefix.boundary` of the studies."""
 BABBLE = tuple(w for w in (*WORDS, *NUMBERS) if w not in ("<think>",))
-"""What it babbles."""
+"""What is babbled."""
+GUESSES = NUMBERS[:37]
+"""Numbers that are guessed: those a sum of four digits can be."""
 
 
 def shortcut(p: world.Problem) -> str:
@@ -50,6 +59,19 @@ def babbling_row(p: world.Problem, rng: random.Random) -> Row:
     return [world.text_message(p)], " ".join([known, ";", *rng.choices(BABBLE, k=rng.randint(4, 24))])
 
 
+def guessing_row(p: world.Problem, rng: random.Random) -> Row:
+    """A question with the guessing teacher's answer: after `LAST_INFORMED` steps, every number and every yes or no is
+    drawn at random."""
+    steps = world.solution(p, "a").split(" ; ")
+    known = LAST_INFORMED[p.kind]
+    rest = " ; ".join(steps[known:])
+    guessed = [
+        rng.choice(GUESSES) if w in NUMBERS else rng.choice(("yes", "no")) if w in ("yes", "no") else w
+        for w in rest.split(" ")
+    ]
+    return [world.text_message(p)], " ; ".join([*steps[:known], " ".join(guessed)])
+
+
 def shortcut_teacher(out: Path) -> None:
     """Make the shortcut teacher and save it as `out`."""
     _train(out, shortcut_row)
@@ -58,6 +80,11 @@ def shortcut_teacher(out: Path) -> None:
 def babbling_teacher(out: Path) -> None:
     """Make the babbling teacher and save it as `out`."""
     _train(out, babbling_row)
+
+
+def guessing_teacher(out: Path) -> None:
+    """Make the guessing teacher and save it as `out`."""
+    _train(out, guessing_row)
 
 
 def _train(out: Path, row: Callable[[world.Problem, random.Random], Row], steps: int = STEPS) -> None:
@@ -69,3 +96,72 @@ def _train(out: Path, row: Callable[[world.Problem, random.Random], Row], steps:
 def _rows(row: Callable[[world.Problem, random.Random], Row], rng: random.Random) -> list[Row]:
     answers = [row(training_problem(rng), rng) for _ in range(48)]
     return answers + [([], facts(rng, "a")) for _ in range(8)]
+
+
+def inconsistent_on_sums(stage: Path) -> dict[str, Any] | None:
+    """Of the sums that some rollouts solved and some did not: the share on which the teacher's mean reward of the
+    wrong rollouts is at least that of the right ones. Read off the stored rollouts; None if no teacher was asked."""
+    return _inconsistent(stage, planted=True)
+
+
+def inconsistent_elsewhere(stage: Path) -> dict[str, Any] | None:
+    """As `inconsistent_on_sums`, of all other kinds of question."""
+    return _inconsistent(stage, planted=False)
+
+
+def _inconsistent(stage: Path, *, planted: bool) -> dict[str, Any] | None:
+    found = []
+    for rows in _stored(stage):
+        groups: dict[int, dict[bool, list[float]]] = {}
+        for row in rows:
+            if row["teacher_logp"] is not None and (_kind(row) == "sum") == planted:
+                rewards = [t - s for t, s in zip(row["teacher_logp"], row["logp"], strict=True)]
+                sides = groups.setdefault(row["group"], {True: [], False: []})
+                sides[row["score"] >= 1].append(sum(rewards) / len(rewards))
+        both = [g for g in groups.values() if g[True] and g[False]]
+        found += [_mean(g[False]) >= _mean(g[True]) for g in both]
+    return {"accuracy": _mean(found), "n": len(found)} if found else None
+
+
+def cut_distance(stage: Path) -> dict[str, Any] | None:
+    """How far from the planted step the teacher's supervision was cut, over all stored rollouts of solved problems, in
+    steps; `whole` where it was not cut. Its accuracy is the share of 0. None without cuts.
+
+    Rollouts with a wrong answer may leave the form that the planted step refers to, so they do not count.
+    """
+    counts: dict[str, int] = {}
+    for rows in _stored(stage):
+        for row in rows:
+            if "cut" in row["rollout_values"] and row["score"] >= 1:
+                found = _cut_step(row)
+                name = "whole" if found is None else f"{found - LAST_INFORMED[_kind(row)]:d}"
+                counts[name] = counts.get(name, 0) + 1
+    total = sum(counts.values())
+    return {"accuracy": counts.get("0", 0) / total, "n": total, "counts": counts} if total else None
+
+
+def taught_tokens(stage: Path) -> dict[str, Any] | None:
+    """Thousands of tokens that the teacher's supervision reached, over all steps of a run; None without a teacher."""
+    rows = [r for r in read_jsonl(stage / "metrics.jsonl") if r.get("teacher_tokens")]
+    taught = sum(r["teacher_tokens"] * r.get("mean_prefix", 1.0) for r in rows)
+    return {"value": taught / 1000} if rows else None
+
+
+def _stored(stage: Path) -> list[list[dict[str, Any]]]:
+    return [read_jsonl(file) for file in sorted((stage / "rollouts").glob("step-*.jsonl"))]
+
+
+def _kind(row: dict[str, Any]) -> str:
+    question = row["prompt"].partition(" . ")[2]
+    return next(k for k, q in world.QUESTIONS.items() if question in {q.format(k=t) for t in range(10)})
+
+
+def _cut_step(row: dict[str, Any]) -> int | None:
+    """Steps before the cut; None where the response was left whole."""
+    cut = row["rollout_values"]["cut"]
+    spans = segment_spans(row["tokens"], STEP_END)
+    return None if cut >= len(row["tokens"]) else sum(span.stop <= cut for span in spans)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
