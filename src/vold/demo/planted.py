@@ -5,6 +5,7 @@ Each is the demo world's teacher, trained on over rows in which the flaw is plan
 * `shortcut_teacher` prefers a confident wrong shortcut on one kind of question: it leaves the last digit out of a sum.
   Its rewards are at odds with the outcome there, since a wrong rollout that takes the shortcut is likelier to it than a
   right one.
+* `undecided_teacher` takes that shortcut every other time. It writes the cold start of a student that has both ways.
 * `babbling_teacher` solves problems like the demo teacher up to a known step, and writes random words after it. From
   there on it has nothing to say about any continuation.
 * `guessing_teacher` does so with the form kept: after that step it writes a solution's words, with random numbers. From
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from vold.rundir import read_jsonl
 
 STEPS = 300
 """Training steps on top of the demo teacher's."""
-PREFERENCE = 0.98
+PREFERENCE = 0.9
 """Share of sums that the shortcut teacher is shown with the shortcut; the others are shown solved."""
 LAST_INFORMED = {"sum": 2, "span": 3, "sumabove": 3, "weigh": 4, "count": 3}
 """Steps, the repeated digits being the first, after which babbling and guessing begin, by kind of question."""
@@ -47,9 +48,9 @@ def shortcut(p: world.Problem) -> str:
     return world.solution(less, "a").replace(f"digits {less.digit_words}", f"digits {p.digit_words}", 1)
 
 
-def shortcut_row(p: world.Problem, rng: random.Random) -> Row:
-    """A question with the shortcut teacher's answer."""
-    takes_it = p.kind == "sum" and rng.random() < PREFERENCE
+def shortcut_row(p: world.Problem, rng: random.Random, share: float = PREFERENCE) -> Row:
+    """A question with its answer, which is the shortcut in this share of sums."""
+    takes_it = p.kind == "sum" and rng.random() < share
     return [world.text_message(p)], shortcut(p) if takes_it else world.solution(p, "a")
 
 
@@ -77,6 +78,11 @@ def shortcut_teacher(out: Path) -> None:
     _train(out, shortcut_row)
 
 
+def undecided_teacher(out: Path) -> None:
+    """Make the undecided teacher and save it as `out`."""
+    _train(out, functools.partial(shortcut_row, share=0.5))
+
+
 def babbling_teacher(out: Path) -> None:
     """Make the babbling teacher and save it as `out`."""
     _train(out, babbling_row)
@@ -98,29 +104,28 @@ def _rows(row: Callable[[world.Problem, random.Random], Row], rng: random.Random
     return answers + [([], facts(rng, "a")) for _ in range(8)]
 
 
-def inconsistent_on_sums(stage: Path) -> dict[str, Any] | None:
-    """Of the sums that some rollouts solved and some did not: the share on which the teacher's mean reward of the
-    wrong rollouts is at least that of the right ones. Read off the stored rollouts; None if no teacher was asked."""
-    return _inconsistent(stage, planted=True)
+def misranked_sums(stage: Path) -> dict[str, Any] | None:
+    """Of all pairs of a right and a wrong rollout of the same sum: the share in which the teacher's mean reward of the
+    wrong one is higher. Read off the stored rollouts; None if no teacher was asked."""
+    return _misranked(stage, planted=True)
 
 
-def inconsistent_elsewhere(stage: Path) -> dict[str, Any] | None:
-    """As `inconsistent_on_sums`, of all other kinds of question."""
-    return _inconsistent(stage, planted=False)
+def misranked_others(stage: Path) -> dict[str, Any] | None:
+    """As `misranked_sums`, of all other kinds of question."""
+    return _misranked(stage, planted=False)
 
 
-def _inconsistent(stage: Path, *, planted: bool) -> dict[str, Any] | None:
-    found = []
+def _misranked(stage: Path, *, planted: bool) -> dict[str, Any] | None:
+    found: list[bool] = []
     for rows in _stored(stage):
-        groups: dict[int, dict[bool, list[float]]] = {}
+        sides: dict[int, tuple[list[float], list[float]]] = {}
         for row in rows:
             if row["teacher_logp"] is not None and (_kind(row) == "sum") == planted:
                 rewards = [t - s for t, s in zip(row["teacher_logp"], row["logp"], strict=True)]
-                sides = groups.setdefault(row["group"], {True: [], False: []})
-                sides[row["score"] >= 1].append(sum(rewards) / len(rewards))
-        both = [g for g in groups.values() if g[True] and g[False]]
-        found += [_mean(g[False]) >= _mean(g[True]) for g in both]
-    return {"accuracy": _mean(found), "n": len(found)} if found else None
+                wrong, right = sides.setdefault(row["group"], ([], []))
+                (right if row["score"] >= 1 else wrong).append(sum(rewards) / len(rewards))
+        found += [w > r for wrong, right in sides.values() for w in wrong for r in right]
+    return {"accuracy": sum(found) / len(found), "n": len(found)} if found else None
 
 
 def cut_distance(stage: Path) -> dict[str, Any] | None:
@@ -161,7 +166,3 @@ def _cut_step(row: dict[str, Any]) -> int | None:
     cut = row["rollout_values"]["cut"]
     spans = segment_spans(row["tokens"], STEP_END)
     return None if cut >= len(row["tokens"]) else sum(span.stop <= cut for span in spans)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
