@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("vold.models", "vold.checkpoint", "vold.report.*", "vold.evals.*", "vold.demo.build"),
     ("vold.smollm2.build", "vold.demo.planted"),
     ("vold.engines",),
-    ("vold.traces", "vold.align", "vold.evaluate", "vold.check", "vold.show", "vold.self_check"),
+    ("vold.traces", "vold.align", "vold.balance", "vold.evaluate", "vold.check", "vold.show", "vold.self_check"),
     ("vold.sft",),
     ("vold.mixing",),
     ("vold.distill",),

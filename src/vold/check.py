@@ -66,7 +66,7 @@ def check(recipe: Recipe) -> list[str]:
                 say(what, how)
             context = min(context, voice.context() or context)
     say("context", f"{context:,} tokens for prompt and response, the least of all models")
-    sections = {"traces": recipe.traces, "align": recipe.align, "distill": recipe.distill}
+    sections = {"traces": recipe.traces, "align": recipe.align, "balance": recipe.balance, "distill": recipe.distill}
     plan = [(f"{name}.tasks", s.tasks, s.sampling) for name, s in sections.items() if s is not None]
     if recipe.eval is not None:
         plan += [(f"eval.tasks.{n}", spec, recipe.eval.sampling) for n, spec in recipe.eval.tasks.items()]

@@ -21,6 +21,7 @@ Move reasoning from a text-only teacher LLM into a vision-language student.
   vold traces RECIPE     the teacher answers text prompts
   vold sft RECIPE        cold start: fine-tune the student on those traces
   vold align RECIPE      do student and teacher overlap enough for stage 2?
+  vold balance RECIPE    repeat or drop problems by how often the student solves them
   vold distill RECIPE    stage 2: GRPO with the teacher term on text prompts
   vold eval RECIPE       accuracy of every stage on every task set, with paired comparisons
   vold compare A B       two evaluations item by item; refused where they asked or marked differently
@@ -124,6 +125,16 @@ def _align(target: str, overrides: list[str]) -> None:
     print_alignment(align(recipe))
 
 
+def _balance(target: str, overrides: list[str]) -> None:
+    recipe = _recipe(target, overrides)
+    from vold.balance import balance
+    from vold.tables import print_balance
+
+    file, summary = balance(recipe)
+    print_balance(summary)
+    _wrote(file)
+
+
 def _distill(target: str, overrides: list[str]) -> None:
     recipe = _recipe(target, overrides)
     from vold.distill import distill
@@ -198,6 +209,7 @@ VERBS: dict[str, Callable[[str, list[str]], None]] = {
     "traces": _traces,
     "sft": _sft,
     "align": _align,
+    "balance": _balance,
     "distill": _distill,
     "eval": _eval,
     "compare": _compare,

@@ -18,6 +18,7 @@ from vold.recipe_text import is_method, override, readable
 from vold.sections import Endpoint as Endpoint
 from vold.sections import MismatchGate, RolloutServer, Teacher, TextTeacher, ToolEnvironment
 from vold.sections import Model as Model
+from vold.sections import Sampling as Sampling
 from vold.sections import Section as Section
 from vold.sections import Student as Student
 from vold.task_sections import DatasetTasksSpec as DatasetTasksSpec
@@ -25,6 +26,7 @@ from vold.task_sections import DigitTasksSpec as DigitTasksSpec
 from vold.task_sections import GymTasksSpec as GymTasksSpec
 from vold.task_sections import JsonlTasksSpec as JsonlTasksSpec
 from vold.task_sections import MixtureTasksSpec as MixtureTasksSpec
+from vold.task_sections import PromptBalance as PromptBalance
 from vold.task_sections import SceneTasksSpec as SceneTasksSpec
 from vold.task_sections import TasksSpec as TasksSpec
 
@@ -40,15 +42,6 @@ class Run(Section):
     """CPU threads of PyTorch. Results repeat bit for bit only at the same number."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models live; `auto` takes a GPU if there is one."""
-
-
-class Sampling(Section):
-    """How responses are sampled."""
-
-    max_new_tokens: int = Field(gt=0)
-    """Token budget of a response; one that reaches it counts as truncated."""
-    temperature: float = Field(1.0, ge=0)
-    """0 is greedy. Student and teacher log-probs are taken at the rollout temperature."""
 
 
 class Optimizer(Section):
@@ -138,6 +131,11 @@ class Distill(Section):
     keep_rollouts_every: int = Field(10, gt=0)
     """Rollouts of every n-th step are stored with all token values."""
 
+    @property
+    def rows(self) -> int:
+        """Responses that are sampled side by side."""
+        return self.prompts_per_step * self.rollouts
+
 
 class Align(Section):
     """`vold align`: do student and teacher overlap enough for distillation to work?"""
@@ -217,6 +215,8 @@ class Recipe(Section):
     """Stage 1, cold start."""
     align: Align | None = None
     """Check before stage 2."""
+    balance: PromptBalance | None = None
+    """Problems for stage 2 by how often the student solves them."""
     distill: Distill | None = None
     """Stage 2."""
     eval: Eval | None = None

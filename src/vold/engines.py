@@ -34,7 +34,7 @@ from vold.vocabulary import banned_ids
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from vold.config import Distill, Recipe, Sampling
+    from vold.config import Distill, PromptBalance, Recipe, Sampling
     from vold.policy import Policy
     from vold.sections import TextTeacher
     from vold.types import Completion, Prompt, Sampler, Task, Teacher
@@ -257,7 +257,9 @@ def turns_of(recipe: Recipe) -> Callable[[Sampler, Chat], Sampler]:
     return lambda sampler, chat: TurnSampler(sampler, chat, tool, spec.max_turns)
 
 
-def open_sampler(config: Distill, policy: Policy, directory: Path) -> tuple[Sampler, Callable[[int], None]]:
+def open_sampler(
+    config: Distill | PromptBalance, policy: Policy, directory: Path
+) -> tuple[Sampler, Callable[[int], None]]:
     """The student's sampler, and a function to call with the step whose weights the policy now has.
 
     Raises:
@@ -265,13 +267,13 @@ def open_sampler(config: Distill, policy: Policy, directory: Path) -> tuple[Samp
         ConfigError: prompts and responses can not fit into its context.
     """
     if config.engine is None:
-        return InProcessSampler(policy, config.prompts_per_step * config.rollouts), lambda step: None
+        return InProcessSampler(policy, config.rows), lambda step: None
     client = VllmClient.from_config(config.engine, role="rollout", error=SamplerError)
     context = client.context()
     if context and config.sampling.max_new_tokens >= context:
         raise ConfigError(
             "responses do not fit into the context of the rollout server",
-            where="distill.sampling.max_new_tokens",
+            where="sampling.max_new_tokens",
             got=f"{config.sampling.max_new_tokens} tokens, --max-model-len {context}",
         )
     weights = ServerWeights(client, policy, config.engine.weights_dir or directory / "weights")

@@ -105,8 +105,8 @@ def stage_models(recipe: Recipe) -> dict[str, str]:
     return found
 
 
-def sft_result(recipe: Recipe) -> str:
-    """The model the cold start of this run ended with.
+def sft_result(recipe: Recipe, stage: str = "distill") -> str:
+    """The model the cold start of this run ended with, for a stage that starts from it.
 
     Raises:
         CheckpointError: the cold start has not been run.
@@ -116,7 +116,7 @@ def sft_result(recipe: Recipe) -> str:
         raise CheckpointError(
             "this run has no cold start yet",
             where=str(final),
-            fix="run `vold sft` with this recipe first, or set distill.init to a model",
+            fix=f"run `vold sft` with this recipe first, or set {stage}.init to a model",
         )
     return str(final)
 

@@ -207,7 +207,8 @@ def _fingerprint(recipe: Recipe, stage: str) -> dict[str, Any]:
     if raw["environment"] is not None and stage != "align":
         parts["environment"] = raw["environment"]
     parts[stage] = dict(raw[stage])
-    for harmless in ("checkpoint_every", "models", "self_check"):
+    copies = ("all_correct", "all_incorrect", "some_correct", "max_copies")  # the labels of `vold balance` stay
+    for harmless in ("checkpoint_every", "models", "self_check", *copies):
         parts[stage].pop(harmless, None)
     flat: dict[str, Any] = {}
     _flatten(parts, "", flat)

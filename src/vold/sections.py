@@ -14,6 +14,15 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+class Sampling(Section):
+    """How responses are sampled."""
+
+    max_new_tokens: int = Field(gt=0)
+    """Token budget of a response; one that reaches it counts as truncated."""
+    temperature: float = Field(1.0, ge=0)
+    """0 is greedy. Student and teacher log-probs are taken at the rollout temperature."""
+
+
 class Model(Section):
     """A model directory, a hub id, or `demo:NAME` for a model that ships with the project."""
 

@@ -92,6 +92,28 @@ def _p(value: float) -> str:
     return f"{value:.2g}"
 
 
+def print_balance(summary: dict[str, Any]) -> None:
+    """Rows by the number of rollouts that solved them, before and after `vold balance`."""
+    before, after = summary["before"], summary["after"]
+    table = Table(title="rows by rollouts that solved them", title_justify="left")
+    table.add_column("solved", justify="right", no_wrap=True)
+    for name in ("before", "after"):
+        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("")
+    for solved in range(len(before)):
+        cells = [cell for part in (before, after) for cell in (f"{part[solved]:,}", _bar(part[solved], max(part)))]
+        table.add_row(f"{solved} of {summary['rollouts']}", *cells)
+    table.add_section()
+    table.add_row("all", f"{sum(before):,}", "", f"{sum(after):,}", "")
+    console.print(table)
+    said = f"{summary['left_out']:,} of {summary['problems']:,} problems left out"
+    console.print(f"{said}; {summary['truncated']:.1%} of the rollouts were cut at max_new_tokens")
+
+
+def _bar(value: int, most: int) -> str:
+    return "█" * round(20 * value / most)
+
+
 def print_alignment(figures: dict[str, Any]) -> None:
     """The figures of `vold align` and its verdict."""
     table = Table(title=f"{figures['student']} against {figures['teacher']}", title_justify="left")

@@ -1,4 +1,4 @@
-"""Sections of a recipe that name sets of problems: made here, from a file, published, or several at once."""
+"""Sections of a recipe that name sets of problems: made here, from a file, published, several at once, or balanced."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from vold.sections import Section
+from vold.sections import RolloutServer, Sampling, Section
 
 DatasetKind = Literal[
     "mixture_of_thoughts", "orz57k", "deepmath", "openthoughts", "openthoughts3", "geometry3k", "mmk12", "virl39k"
@@ -162,3 +162,41 @@ class MixtureTasksSpec(Section):
 
 
 TasksSpec = Annotated[SingleSpec | MixtureTasksSpec, Field(discriminator="kind")]
+
+
+class PromptBalance(Section):
+    """`vold balance`: problems repeated or left out by how many of the student's rollouts solve them."""
+
+    tasks: TasksSpec
+    """Problems with references."""
+    init: str | None = None
+    """Model whose rollouts say how hard a problem is; the run's own SFT result if absent."""
+    rollouts: int = Field(8, ge=2)
+    """Rollouts a problem (Uni-OPD: 8)."""
+    sampling: Sampling
+    """Sampling of the student."""
+    engine: RolloutServer | None = None
+    """Sample on these servers; in the run's own process if absent."""
+    batch_size: int = Field(32, gt=0)
+    """Problems answered side by side; also how many a kill can cost."""
+    all_correct: float = Field(1.0, ge=0)
+    """Copies of a problem that every rollout solves; of 0.5, half of them are left out."""
+    all_incorrect: float = Field(1.0, ge=0)
+    """Copies of a problem that no rollout solves. Uni-OPD keeps both kinds."""
+    some_correct: Literal["flat"] | float = "flat"
+    """Copies of all other problems. `flat`: as many as make every pass rate as frequent as the most frequent one."""
+    max_copies: int = Field(4, ge=1)
+    """Most copies of one problem under `flat`."""
+
+    @property
+    def rows(self) -> int:
+        """Responses that are sampled side by side."""
+        return self.batch_size * self.rollouts
+
+    @model_validator(mode="after")
+    def _can_differ(self) -> PromptBalance:
+        if self.sampling.temperature == 0:
+            raise ValueError("`sampling.temperature` must be above 0: greedy rollouts of a problem are all equal")
+        if self.some_correct != "flat" and self.some_correct < 0:
+            raise ValueError("`some_correct` must be `flat` or a number from 0 on")
+        return self
