@@ -18,6 +18,7 @@ from vold.cli import main
 from vold.config import dump_recipe
 from vold.demo.tokens import build_tokenizer
 from vold.errors import ConfigError, DataError, VocabularyMismatch
+from vold.evaluate import evaluate
 from vold.models import load_student
 from vold.pairing import add_teacher_tokens, compare, in_words
 from vold.policy import Policy
@@ -93,7 +94,7 @@ def home_with_a_teacher_that_knows_more(home: Path) -> Any:
     made = tiny.recipe(home)
     policy = tiny.teacher()
     policy.chat.tokenizer.add_tokens(["<plan>"])
-    policy.model.resize_token_embeddings(len(policy.chat.tokenizer))
+    policy.model.resize_token_embeddings(len(policy.chat.tokenizer), mean_resizing=False)
     policy.save(home / "teacher")
     tiny.write_traces(home, made)
     file = home / "run" / "traces" / "traces.jsonl"
@@ -120,6 +121,24 @@ def test_traces_with_a_token_of_the_teacher_alone_stop_the_cold_start_or_are_lea
     assert new not in tuned.banned.tolist()
     rows = [p.model.get_input_embeddings().weight for p in (before, tuned)]
     assert not bool((rows[0][new] == rows[1][new]).all())
+
+
+def test_evaluation_takes_models_as_they_are(tmp_path: Path) -> None:
+    """The untrained student repeats the prompt's last token, and would rather say `<plan>` if it had that token."""
+    home_with_a_teacher_that_knows_more(tmp_path)
+    student = tiny.student()
+    new = len(student.chat.tokenizer)
+    embeddings = student.model.get_input_embeddings().weight
+    with torch.no_grad():
+        embeddings[new] = 2 * embeddings[student.chat.tokenizer.convert_tokens_to_ids("<|assistant|>")]
+    student.save(tmp_path / "student")
+    adding = tiny.recipe(
+        tmp_path, student={"teacher_tokens": "add"}, eval={"models": {"base": str(tmp_path / "student")}}
+    )
+    evaluate(adding)
+    answers = [r for f in (tmp_path / "run" / "eval").rglob("text.jsonl") for r in read_jsonl(f)]
+    assert len(answers) == 10
+    assert not any("<plan>" in r["response"] for r in answers)
 
 
 def test_check_lays_the_pair_side_by_side(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from vold.evals.page import write_page
 from vold.evals.page_samples import choose, key_of, outcome_of
 from vold.evals.published import matching
 from vold.evals.questions import Question, QuestionSet, open_sets, thumbnail
-from vold.models import load_student, resolve, seed_of, stage_models
+from vold.models import load_model, resolve, seed_of, stage_models
 from vold.rundir import append_jsonl, open_stage, read_jsonl, versions, write_json
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def evaluate(recipe: Recipe) -> dict[str, Any]:
                     endpoint, found, config, file, label=label, seed=recipe.run.seed, images=_images(found)
                 )
             else:
-                policy = policy or load_student(recipe, path)
+                policy = policy or load_model(recipe, path, recipe.student.dtype)
                 answer_in_process(
                     policy,
                     found,
