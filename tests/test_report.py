@@ -14,7 +14,6 @@ from typing import Any, cast
 import pytest
 from PIL import Image
 
-from vold.distill import describe, store
 from vold.errors import DataError
 from vold.evals.metrics import summarise
 from vold.evals.questions import thumbnail
@@ -24,6 +23,7 @@ from vold.report.page import STAGES, context
 from vold.report.reading import DASH, MINUS
 from vold.report.samples import CHARACTERS, PROBLEMS, ROLLOUTS, TOKENS, clean, gaps_of, mean_gap, picture, show_rollout
 from vold.report.values import coloured, in_words, rollout_values
+from vold.rollouts import describe, store
 from vold.rundir import append_jsonl, read_jsonl, write_json, write_text
 from vold.types import Completion, Grade, Message, Rollout, Task, TokenScores
 

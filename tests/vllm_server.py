@@ -18,6 +18,9 @@ from vold.policy import Policy
 from vold.samplers.inprocess import InProcessSampler
 from vold.types import Completion, Prompt, SamplingParams
 
+LOADING = threading.Lock()
+"""`from_pretrained` replaces methods of Transformers while it works: two threads in it at once leave them replaced."""
+
 Hook = Callable[[str, dict[str, Any]], tuple[int, Any] | None]
 
 
@@ -117,7 +120,8 @@ class VllmServer:
             self.version = body["new_version"]
             return 200, {"success": True}
         if route == "/collective_rpc" and body["method"] == "reload_weights":
-            self.policy = Policy.load(body["kwargs"]["weights_path"])
+            with LOADING:
+                self.policy = Policy.load(body["kwargs"]["weights_path"])
             return 200, {"results": [None]}
         if route == "/reset_prefix_cache":
             return 200, {"success": True}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING
 
 from vold import __version__
-from vold.errors import VoldError
+from vold.errors import ConfigError, VoldError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +63,11 @@ def main(argv: list[str] | None = None) -> int:
         target, overrides = args.target or "", args.overrides
     if args.expand and (args.verb != "methods" or args.target is None):
         _parser().error("--expand goes with `vold methods METHOD`")
+    others = int(os.environ.get("WORLD_SIZE", "1")) - 1
+    name = f"vold {args.verb}" + (f" [process {os.environ.get('RANK')}]" if others else "")
     try:
+        if others and args.verb not in ("sft", "distill"):
+            raise ConfigError(f"`vold {args.verb}` runs in one process", fix="start it without torchrun")
         if args.expand:
             _expand(target, overrides)
         else:
@@ -70,17 +75,15 @@ def main(argv: list[str] | None = None) -> int:
     except VoldError as error:
         if args.traceback:
             raise
-        print(f"vold {args.verb}: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\nvold {args.verb}: stopped; the same command goes on from here", file=sys.stderr)
+        print(f"\n{name}: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     return 0
 
 
 def _recipe(target: str, overrides: list[str]) -> Recipe:
-    import os
-
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import torch
 

@@ -5,9 +5,8 @@ tasks -> rollouts -> grades -> teacher scores -> advantages -> micro-batches -> 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
-import math
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -19,19 +18,20 @@ from vold.checkpoint import StateKeeper, restore_state, save_state
 from vold.divergences import candidates_of, divergence_stream, refuse_without_logits
 from vold.engines import Teachers, open_sampler, turns_of
 from vold.errors import AlignmentError, ConfigError, DataError
-from vold.graders import get_grader, outcome
+from vold.graders import get_grader
 from vold.head import token_logprobs
 from vold.mismatch import Mismatch
 from vold.mixing import Mixture, adopt, own_prompts
 from vold.models import load_student, resolve, seed_of, sft_result
-from vold.objective import Streams, averages, credit, needs_teacher, token_counts, total, value_means
+from vold.objective import Streams, averages, credit, needs_teacher, token_counts, total
 from vold.optim import apply_update, build_optimizer, check_finite, learning_rate
+from vold.parallel import ALONE, Processes, processes
 from vold.progress import Bar, console
-from vold.rundir import append_jsonl, keep_rows, new_directory, open_stage, read_jsonl, record_data, write_text
+from vold.rollouts import describe, store
+from vold.rundir import append_jsonl, keep_rows, open_stage, read_jsonl, record_data
 from vold.samplers.turns import last_turn
 from vold.sft import epoch_indices
 from vold.tasks import open_tasks
-from vold.teachers.aligned import aligned_share
 from vold.types import Prompt, Rollout, SamplingParams, ScoreRequest, Task
 
 if TYPE_CHECKING:
@@ -58,13 +58,16 @@ def distill(recipe: Recipe) -> Path:
     if config is None:
         raise ConfigError("this recipe has no `distill` section", where="distill")
     config.objective.try_functions()
-    directory = open_stage(recipe, "distill")
+    group = processes()
+    with group.first_goes_first():
+        directory = open_stage(recipe, "distill")
     final = directory / "final"
     if final.is_dir():
         return final
     policy = load_student(recipe, resolve(config.init) if config.init else sft_result(recipe), train=True)
     tasks = open_tasks(config.tasks)
-    record_data(directory, "distill.tasks", tasks.cards)
+    if group.first:
+        record_data(directory, "distill.tasks", tasks.cards)
     teacher: Teacher | None = None
     mixture: Mixture | None = None
     teacher_prompts: list[tuple[int, ...] | None] = [None] * len(tasks)
@@ -73,17 +76,20 @@ def distill(recipe: Recipe) -> Path:
         teacher_prompts = [teachers.ask(t) for t in tasks]
         if not any(teacher_prompts):
             raise DataError("no task has a text view, so the teacher can say nothing", where="distill.tasks")
-        teacher = teachers.scorer(config.sampling, config.token_budget, teacher_prompts, directory)
+        with group.first_goes_first():
+            teacher = teachers.scorer(config.sampling, config.token_budget, teacher_prompts, directory)
         refuse_without_logits(config.objective, teacher)
         mixture = Mixture(recipe, policy, teachers.ask) if config.objective.mix is not None else None
     prompts = [policy.chat.prompt(t.messages) for t in tasks]
-    one_turn, weights_are_of = open_sampler(config, policy, directory)
+    one_turn, weights_are_of = open_sampler(config, policy, directory, group)
     sampler = turns_of(recipe)(one_turn, policy.chat)
+    group.shard(policy)
     optimizer = build_optimizer(policy, config.optimizer)
     start = restore_state(directory, policy, optimizer)
     log = directory / "metrics.jsonl"
-    keep_rows(log, [r for r in read_jsonl(log) if r["step"] < start])
-    with Bar("distill", config.steps, start) as bar, StateKeeper(directory, policy, optimizer) as keeper:
+    if group.first:
+        keep_rows(log, [r for r in read_jsonl(log) if r["step"] < start])
+    with Bar("distill", config.steps, start) as bar, StateKeeper(directory, policy, optimizer, group) as keeper:
         for step in range(start, config.steps):
             chosen = epoch_indices(len(tasks), own_prompts(config), seed_of(recipe.run.seed, "prompts"), step)
             asked = [tasks[i] for i in chosen]
@@ -93,13 +99,16 @@ def distill(recipe: Recipe) -> Path:
             keeper.step = step
             weights_are_of(step)
             seed = seed_of(recipe.run.seed, "rollouts", step)
-            rollouts = sample(policy, sampler, asked, shown, config, seed)
+            with group.gathered(policy) if config.engine is None else contextlib.nullcontext():
+                rollouts = sample(policy, sampler, asked, shown, config, seed, group.share(len(chosen)))
             if mixture is not None:
                 mixed = mixture.step(config, step, len(chosen))
-                rollouts, asked, shown, asks = rollouts + mixed[0], asked + mixed[1], shown + mixed[2], asks + mixed[3]
+                asked, shown, asks = asked + mixed[1], shown + mixed[2], asks + mixed[3]
+                rollouts += mixed[0][group.rank :: group.world]
             sampled = time.monotonic()
             if teacher is not None:
                 rollouts = adopt(consult(rollouts, teacher, asks, config.objective))
+            rollouts = sorted((r for part in group.gather(rollouts) for r in part), key=lambda r: r.group)
             rollouts = credit(
                 config.objective,
                 rollouts,
@@ -109,34 +118,43 @@ def distill(recipe: Recipe) -> Path:
                 pieces=policy.chat.pieces,
             )
             consulted = time.monotonic()
-            row = update(policy, optimizer, rollouts, shown, config, step, teacher, asks)
+            row = update(policy, optimizer, rollouts, shown, config, step, teacher, asks, group)
             row |= describe(rollouts)
             row |= {
                 "seconds_sample": sampled - began,
                 "seconds_teacher": consulted - sampled,
                 "seconds_update": time.monotonic() - consulted,
             }
-            append_jsonl(log, [row])
-            if step % config.keep_rollouts_every == 0 or step + 1 == config.steps:
+            if group.first:
+                append_jsonl(log, [row])
+            if group.first and (step % config.keep_rollouts_every == 0 or step + 1 == config.steps):
                 store(directory / "rollouts" / f"step-{step:06d}.jsonl", rollouts, asked, policy)
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-                save_state(directory, step + 1, policy, optimizer)
+                save_state(directory, step + 1, policy, optimizer, group)
             bar.advance(note=f"reward {row['reward']:.2f}")
-    with new_directory(final) as d:
+    with group.new_directory(final) as d:
         policy.save(d)
     return final
 
 
 def sample(
-    policy: Policy, sampler: Sampler, tasks: Sequence[Task], prompts: Sequence[Prompt], config: Distill, seed: int
+    policy: Policy,
+    sampler: Sampler,
+    tasks: Sequence[Task],
+    prompts: Sequence[Prompt],
+    config: Distill,
+    seed: int,
+    groups: range | None = None,
 ) -> list[Rollout]:
-    """`config.rollouts` graded responses to each prompt, groups side by side."""
+    """`config.rollouts` graded responses to each prompt of `groups` (places in `prompts`; all), groups side by side."""
+    groups = range(len(prompts)) if groups is None else groups
     candidates = config.objective.needs.candidates
-    params = SamplingParams(config.sampling.max_new_tokens, config.sampling.temperature, seed, candidates)
+    first_row = groups.start * config.rollouts
+    params = SamplingParams(config.sampling.max_new_tokens, config.sampling.temperature, seed, candidates, first_row)
     rollouts = []
-    for group, (task, prompt, completions) in enumerate(
-        zip(tasks, prompts, sampler.generate(prompts, params, config.rollouts), strict=True)
-    ):
+    made = sampler.generate([prompts[g] for g in groups], params, config.rollouts) if groups else []
+    for group, completions in zip(groups, made, strict=True):
+        task, prompt = tasks[group], prompts[group]
         grader = get_grader(task.grader)
         for completion in completions:
             answer = policy.chat.text(last_turn(completion.ids, completion.action_mask))
@@ -180,6 +198,7 @@ def update(
     step: int,
     teacher: Teacher | None,
     asks: Sequence[tuple[int, ...] | None],
+    group: Processes = ALONE,
 ) -> dict[str, Any]:
     """One optimizer step on credited rollouts. Returns its metrics.
 
@@ -187,7 +206,8 @@ def update(
     (None in `asks`) do not dilute the teacher term. The teacher is asked again only for whole distributions.
 
     Rollouts that carry no signal (advantage zero everywhere, no teacher weight) take no part in the forward pass;
-    the denominators count them all the same, so the gradient is that of the whole step.
+    the denominators count them all the same, so the gradient is that of the whole step. Every process has all rollouts
+    and runs its share of the micro-batches.
     """
     objective, temperature = config.objective, config.sampling.temperature
     denominators = token_counts(
@@ -203,8 +223,9 @@ def update(
     ]
     lengths = [len(rollouts[i].completion.ids) for i in active]
     loss_value, mismatch, sums = 0.0, Mismatch(), Counter[str]()
-    for group in policy.micro_batches([prompts[rollouts[i].group] for i in active], lengths, config.token_budget):
-        part = [active[j] for j in group]
+    cuts = policy.micro_batches([prompts[rollouts[i].group] for i in active], lengths, config.token_budget)
+    for number, counts in group.rounds([sum(lengths[j] for j in cut) for cut in cuts]):
+        part = [active[j] for j in cuts[number]]
         batch = collate(
             [prompts[rollouts[i].group] for i in part],
             [rollouts[i].completion.ids for i in part],
@@ -222,12 +243,19 @@ def update(
         streams = flatten(rollouts, part, logp, divergence)
         loss, metrics = total(objective, streams, denominators, step)
         check_finite(loss, step=step)
-        loss.backward()
+        group.backward(policy, loss, counts=counts)
+        if not counts:
+            continue
         loss_value += loss.item()
         sums.update({k: float(v) for k, v in metrics.items()})
         sums.update({"entropy_sum": float(entropy.sum()), "trained_tokens": len(logp)})
         own = torch.tensor([r.source == "student" for r in rollouts])[streams.sequence_index.cpu()].to(logp.device)
         mismatch.add(logp[own], streams.behaviour_logp[own])
+    found = group.gather((loss_value, sums, mismatch))
+    loss_value, sums, mismatch = sum(v for v, _, _ in found), Counter[str](), Mismatch()
+    for _, theirs, apart in found:
+        sums.update(theirs)
+        mismatch.merge(apart)
     row: dict[str, Any] = {"step": step, "loss": loss_value, "grad_norm": 0.0}
     row["lr"] = learning_rate(config.optimizer, step, config.steps)
     if warning := mismatch.over(config.mismatch.limit, config.mismatch.action, step=step):
@@ -265,64 +293,3 @@ def flatten(
         live_weight=torch.tensor(live, device=device) if any(live) else None,
         divergence=divergence,
     )
-
-
-def describe(rollouts: Sequence[Rollout]) -> dict[str, Any]:
-    """What a step's rollouts looked like: reward, outcomes, lengths, and how much the teacher was asked."""
-    rollouts = [r for r in rollouts if r.source == "student"] or rollouts
-    scores: dict[int, list[float]] = {}
-    for r in rollouts:
-        scores.setdefault(r.group, []).append(r.grade.score)
-    counts = Counter(outcome(r.grade, r.completion.finish) for r in rollouts)
-    tokens = [len(r.completion.ids) for r in rollouts]
-    return {
-        "reward": sum(r.grade.score for r in rollouts) / len(rollouts),
-        **{f"share_{name}": counts[name] / len(rollouts) for name in ("wrong", "unparsed", "truncated", "timed_out")},
-        "groups_all_pass": sum(all(s == 1 for s in g) for g in scores.values()) / len(scores),
-        "groups_all_fail": sum(all(s == 0 for s in g) for g in scores.values()) / len(scores),
-        "mean_tokens": sum(tokens) / len(tokens),
-        "rollout_tokens": sum(tokens),
-        "teacher_tokens": sum(len(r.teacher.logp) for r in rollouts if r.teacher is not None),
-        **({"aligned_share": aligned_share(heard)} if (heard := [r.teacher for r in rollouts if r.teacher]) else {}),
-        **value_means(rollouts),
-    }
-
-
-def store(file: Path, rollouts: Sequence[Rollout], tasks: Sequence[Task], policy: Policy) -> None:
-    """Write every rollout of a step with all its token values, for `vold show` and the report. `tasks` are by group."""
-    lines = []
-    for r in rollouts:
-        task = tasks[r.group]
-        c = r.completion
-        lines.append(
-            json.dumps(
-                {
-                    "task_id": r.task_id,
-                    "group": r.group,
-                    "prompt": task.messages[-1].text,
-                    "reference": task.reference,
-                    "tokens": [policy.chat.tokenizer.decode([i]) for i in c.ids],
-                    "ids": list(c.ids),
-                    "finish": c.finish,
-                    "score": r.grade.score,
-                    "extracted": r.grade.extracted,
-                    "note": r.grade.note,
-                    "logp": [_finite(v) for v in c.logps],
-                    "teacher_logp": None if r.teacher is None else [_logp(v) for v in r.teacher.logp],
-                    "advantage": list(r.advantage or ()),
-                    "source": r.source,
-                    "token_values": {k: [_finite(v) for v in values] for k, values in r.token_values.items()},
-                    "rollout_values": {k: _finite(v) for k, v in r.rollout_values.items()},
-                }
-            )
-        )
-    write_text(file, "\n".join(lines) + "\n")
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _logp(value: float) -> float | None:
-    """A log-prob as JSON can hold it: minus infinity as a very small one, None where there is none."""
-    return None if math.isnan(value) else max(value, -1e9)

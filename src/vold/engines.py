@@ -18,6 +18,7 @@ from vold.batching import collate
 from vold.errors import ConfigError, DataError, SamplerError, TeacherError
 from vold.mismatch import Mismatch
 from vold.models import check_teacher, load_model, resolve
+from vold.parallel import ALONE, Processes
 from vold.processing import Chat
 from vold.samplers.inprocess import InProcessSampler
 from vold.samplers.server import ServerSampler, ServerWeights
@@ -258,7 +259,7 @@ def turns_of(recipe: Recipe) -> Callable[[Sampler, Chat], Sampler]:
 
 
 def open_sampler(
-    config: Distill | PromptBalance, policy: Policy, directory: Path
+    config: Distill | PromptBalance, policy: Policy, directory: Path, group: Processes = ALONE
 ) -> tuple[Sampler, Callable[[int], None]]:
     """The student's sampler, and a function to call with the step whose weights the policy now has.
 
@@ -276,7 +277,7 @@ def open_sampler(
             where="sampling.max_new_tokens",
             got=f"{config.sampling.max_new_tokens} tokens, --max-model-len {context}",
         )
-    weights = ServerWeights(client, policy, config.engine.weights_dir or directory / "weights")
+    weights = ServerWeights(client, policy, config.engine.weights_dir or directory / "weights", group)
     sampler = ServerSampler(client, end_id=policy.chat.end_id, banned=policy.banned.tolist(), weights=weights)
     return sampler, weights.changed
 

@@ -31,6 +31,14 @@ class Mismatch:
         self._k1 -= float(x.sum())
         self._k3 += float((x.exp() - 1 - x).sum())
 
+    def merge(self, other: Mismatch) -> None:
+        """Count another process's tokens too."""
+        self.tokens += other.tokens
+        self.largest = max(self.largest, other.largest)
+        self._absolute += other._absolute
+        self._k1 += other._k1
+        self._k3 += other._k3
+
     @property
     def kl(self) -> float:
         """KL(sampler || trainer), nats per token, by the estimator k3: mean of exp(x) - 1 - x (Schulman 2020)."""

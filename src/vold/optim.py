@@ -9,6 +9,7 @@ import torch
 from torch.optim.adamw import adamw
 
 from vold.errors import TrainingError
+from vold.parallel import whole
 
 if TYPE_CHECKING:
     from vold.config import Optimizer
@@ -95,7 +96,7 @@ def apply_update(policy: Policy, optimizer: torch.optim.Optimizer, *, lr: float,
         TrainingError: the gradient is not finite. The weights are left as they were.
     """
     parameters = [p for _, p in policy.trainable()]
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm))
+    norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)))
     if not math.isfinite(norm):
         optimizer.zero_grad(set_to_none=True)
         raise TrainingError(

@@ -23,7 +23,7 @@ from vold.processing import Chat
 from vold.vocabulary import banned_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from vold.batching import Sequences
     from vold.types import Prompt
@@ -46,6 +46,10 @@ class Policy:
     def __init__(self, model: Any, chat: Chat) -> None:
         self.model, self.chat, self.family = model, chat, family_of(model.config)
         self.adapters: Any = None
+        self.trunk: Callable[..., torch.Tensor] | None = None
+        """Runs the base model where processes share it (`vold.parallel`)."""
+        self.whole_state: Callable[[], dict[str, torch.Tensor]] | None = None
+        """Collects the weights where processes share them; empty but on the first."""
         self.packs = enable_packing(model)
         self.ban_placeholders()
 
@@ -193,26 +197,29 @@ class Policy:
         (`vold.packing`); as a padded batch where it does not.
         """
         positions = self.positions(batch.input_ids, batch.attention_mask, batch.vision)
+        run = self.trunk or self._last_states
         if not self.packs:
-            output = self.hidden(
-                batch.input_ids,
+            states = run(
+                input_ids=batch.input_ids,
                 attention_mask=batch.attention_mask,
                 position_ids=positions,
                 use_cache=False,
                 **batch.vision,
             )
-            states: torch.Tensor = output.last_hidden_state[batch.select]
-            return states
+            return states[batch.select]
         packed = pack(batch)
-        output = self.hidden(
-            batch.input_ids.flatten()[packed.index][None],
+        states = run(
+            input_ids=batch.input_ids.flatten()[packed.index][None],
             attention_mask=None,
             position_ids=positions.flatten(-2)[..., None, packed.index],
             use_cache=False,
             packed=packed,
             **batch.vision,
         )
-        states = output.last_hidden_state[0].index_select(0, packed.states)
+        return states[0].index_select(0, packed.states)
+
+    def _last_states(self, **inputs: Any) -> torch.Tensor:
+        states: torch.Tensor = self.model.base_model(**inputs).last_hidden_state
         return states
 
     def micro_batches(
@@ -227,9 +234,14 @@ class Policy:
     def save(self, path: Path) -> None:
         """Write weights (safetensors), config, tokenizer and processor; `from_pretrained` reads them back.
 
-        Adapters are added into the weights, and also written alone (`vold.lora.ADAPTER`).
+        Adapters are added into the weights, and also written alone (`vold.lora.ADAPTER`). Where processes share the
+        model all of them must call this, and the first one writes.
         """
-        if self.adapters is None:
+        if self.whole_state is not None:
+            if not (state := self.whole_state()):
+                return
+            self.model.save_pretrained(path, state_dict=state)
+        elif self.adapters is None:
             self.model.save_pretrained(path)
         else:
             self.model.save_pretrained(path, state_dict=merged_state(self.model))

@@ -73,13 +73,18 @@ def keep_rows(path: Path, rows: list[dict[str, Any]]) -> None:
         write_text(path, text)
 
 
+def temporary_of(path: Path) -> Path:
+    """Where `new_directory` lets `path` be written."""
+    return path.with_name(f".{path.name}.tmp")
+
+
 @contextlib.contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
     """Yield a temporary directory that becomes `path`, with a manifest of hashes, when the block ends well.
 
     An existing `path` is replaced.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_of(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     yield temporary

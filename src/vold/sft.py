@@ -12,8 +12,9 @@ from vold.errors import ConfigError, DataError
 from vold.losses import nll
 from vold.models import load_student, seed_of
 from vold.optim import apply_update, build_optimizer, check_finite, learning_rate
+from vold.parallel import ALONE, Processes, processes
 from vold.progress import Bar
-from vold.rundir import append_jsonl, keep_rows, new_directory, open_stage, read_jsonl
+from vold.rundir import append_jsonl, keep_rows, open_stage, read_jsonl
 from vold.traces import read_traces
 
 if TYPE_CHECKING:
@@ -37,31 +38,36 @@ def sft(recipe: Recipe) -> Path:
     config = recipe.sft
     if config is None:
         raise ConfigError("this recipe has no `sft` section", where="sft")
-    directory = open_stage(recipe, "sft")
+    group = processes()
+    with group.first_goes_first():
+        directory = open_stage(recipe, "sft")
     final = directory / "final"
     if final.is_dir():
         return final
     traces = read_traces(recipe)
     policy = load_student(recipe, train=True)
     refuse_banned(traces, policy)
+    group.shard(policy)
     optimizer = build_optimizer(policy, config.optimizer)
     start = restore_state(directory, policy, optimizer)
     log = directory / "metrics.jsonl"
-    keep_rows(log, [r for r in read_jsonl(log) if r["step"] < start])
+    if group.first:
+        keep_rows(log, [r for r in read_jsonl(log) if r["step"] < start])
     with Bar("sft", config.steps, start) as bar:
         for step in range(start, config.steps):
             began = time.monotonic()
             part = pick(traces, config.batch_size, seed=recipe.run.seed, step=step)
-            loss, tokens = accumulate(policy, part, config.token_budget, step=step)
+            loss, tokens = accumulate(policy, part, config.token_budget, step=step, group=group)
             lr = learning_rate(config.optimizer, step, config.steps)
             norm = apply_update(policy, optimizer, lr=lr, max_grad_norm=config.optimizer.max_grad_norm)
             seconds = time.monotonic() - began
             row = {"step": step, "loss": loss, "grad_norm": norm, "lr": lr, "tokens": tokens, "seconds": seconds}
-            append_jsonl(log, [row])
+            if group.first:
+                append_jsonl(log, [row])
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-                save_state(directory, step + 1, policy, optimizer)
+                save_state(directory, step + 1, policy, optimizer, group)
             bar.advance(note=f"loss {loss:.3f}")
-    with new_directory(final) as d:
+    with group.new_directory(final) as d:
         policy.save(d)
     return final
 
@@ -109,21 +115,25 @@ def epoch_indices(count: int, size: int, seed: int, step: int) -> list[int]:
     return out
 
 
-def accumulate(policy: Policy, traces: Sequence[Trace], token_budget: int, *, step: int) -> tuple[float, int]:
+def accumulate(
+    policy: Policy, traces: Sequence[Trace], token_budget: int, *, step: int, group: Processes = ALONE
+) -> tuple[float, int]:
     """Back-propagate the mean negative log-likelihood per token; returns its value (nats) and the token count.
 
-    The mean is over all tokens of the step, however they are cut into micro-batches.
+    The mean is over all tokens of the step, however they are cut into micro-batches and divided over processes.
     """
     prompts = [policy.chat.prompt(t.task.messages) for t in traces]
     total = sum(sum(t.action_mask) for t in traces)
     value = 0.0
-    for group in policy.micro_batches(prompts, [len(t.response_ids) for t in traces], token_budget):
-        responses = [traces[i].response_ids for i in group]
-        masks = [traces[i].action_mask for i in group]
-        batch = collate([prompts[i] for i in group], responses, masks, policy.chat.pad_id)
+    cuts = policy.micro_batches(prompts, [len(t.response_ids) for t in traces], token_budget)
+    for number, counts in group.rounds([sum(len(traces[i].response_ids) for i in cut) for cut in cuts]):
+        cut = cuts[number]
+        responses = [traces[i].response_ids for i in cut]
+        masks = [traces[i].action_mask for i in cut]
+        batch = collate([prompts[i] for i in cut], responses, masks, policy.chat.pad_id)
         logp, _, _ = policy.logprobs(batch)
         loss = nll(logp).sum() / total
         check_finite(loss, step=step)
-        loss.backward()
-        value += loss.item()
-    return value, total
+        group.backward(policy, loss, counts=counts)
+        value += loss.item() * counts
+    return sum(group.gather(value)), total

@@ -167,7 +167,8 @@ class Rollout:
 @dataclass(frozen=True)
 class SamplingParams:
     """How to sample. `temperature` 0 is greedy; `seed` makes every row reproducible on its own. `candidates` above 0
-    asks for as many likeliest ids at every position.
+    asks for as many likeliest ids at every position. `first_row` is the place of the call's first row among
+    those of all processes: a row's random numbers depend on the seed and its place.
 
     Example:
         >>> SamplingParams(max_new_tokens=8).temperature
@@ -178,6 +179,7 @@ class SamplingParams:
     temperature: float = 1.0
     seed: int = 0
     candidates: int = 0
+    first_row: int = 0
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,9 @@ class InProcessSampler:
         """
         rows = [p for p in prompts for _ in range(n)]
         generator = torch.Generator().manual_seed(params.seed)
-        uniforms = torch.rand((len(rows), params.max_new_tokens), generator=generator, dtype=torch.float64)
+        places = params.first_row + len(rows)
+        uniforms = torch.rand((places, params.max_new_tokens), generator=generator, dtype=torch.float64)
+        uniforms = uniforms[params.first_row :]
         was_training = self.policy.model.training
         self.policy.model.eval()
         done: list[Completion] = []

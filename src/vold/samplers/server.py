@@ -7,6 +7,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from vold.errors import SamplerError
+from vold.parallel import ALONE, Processes
 from vold.types import Completion
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class ServerSampler:
             "n": n,
             "max_tokens": params.max_new_tokens,
             "temperature": params.temperature,
-            "seed": (params.seed + place * n) % 2**62,  # vLLM adds 0 .. n - 1
+            "seed": (params.seed + params.first_row + place * n) % 2**62,  # vLLM adds 0 .. n - 1
             "logprobs": params.candidates,
             "return_tokens_as_token_ids": True,
             "return_token_ids": True,
@@ -144,17 +145,25 @@ class ServerWeights:
         client: the servers.
         policy: the model that learns.
         directory: where weights are put for the servers to read; removed again afterwards.
+        group: the processes that train the policy. Of several, all call `changed`, and the first sends at once.
     """
 
-    def __init__(self, client: VllmClient, policy: Policy, directory: Path) -> None:
-        self.client, self.policy, self.directory = client, policy, directory
+    def __init__(self, client: VllmClient, policy: Policy, directory: Path, group: Processes = ALONE) -> None:
+        self.client, self.policy, self.directory, self.group = client, policy, directory, group
         # Servers outlive runs: versions of an earlier one must not pass for those of this one.
-        self._run = secrets.token_hex(4)
+        self._run = group.gather(secrets.token_hex(4))[0]
         self.version = f"{self._run}/0"
 
     def changed(self, step: int) -> None:
-        """Say that the policy's weights are now those of `step`."""
+        """Say that the policy's weights are now those of `step`.
+
+        Raises:
+            SamplerError: as `bring`, where several processes train.
+        """
         self.version = f"{self._run}/{step}"
+        if self.group.world > 1:
+            self._send()
+            self.group.wait()
 
     def bring(self) -> None:
         """Make every server hold the policy's weights.
@@ -164,18 +173,30 @@ class ServerWeights:
         """
         if self.in_place():
             return
+        if self.group.world > 1:
+            raise SamplerError(
+                "a server has lost the student's weights in the middle of a step",
+                fix="start the run again: it goes on from its last checkpoint and sends them",
+            )
+        self._send()
+
+    def _send(self) -> None:
         here = self.directory.resolve() / self.version.replace("/", "-")
-        shutil.rmtree(here, ignore_errors=True)
-        here.mkdir(parents=True)
+        if self.group.first:
+            shutil.rmtree(here, ignore_errors=True)
+            here.mkdir(parents=True)
         try:
             self.policy.save(here)
+            if not self.group.first:
+                return
             body = {"method": "reload_weights", "kwargs": {"weights_path": str(here)}}
             self.client.each("POST", "/collective_rpc", body, root=True)
             # Keys and values of earlier weights.
             self.client.each("POST", "/reset_prefix_cache", root=True)
             self.client.each("POST", "/update_weight_version", {"new_version": self.version}, root=True)
         finally:
-            shutil.rmtree(here, ignore_errors=True)
+            if self.group.first:
+                shutil.rmtree(here, ignore_errors=True)
 
     def in_place(self) -> bool:
         """Whether every server says that it holds the present version."""
