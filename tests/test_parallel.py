@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -146,22 +148,30 @@ def test_another_number_of_processes_goes_on(order: str, tmp_path: Path) -> None
 
 
 def kill_at_checkpoint(command: list[str], run: Path) -> None:
-    """Freeze and kill a run as soon as its first state is whole."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    """Kill a run and all it has started as soon as its first state is whole."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while not list(run.glob("step-*")):
             assert process.poll() is None, "the run ended before it was killed"
             time.sleep(0.001)
     finally:
-        subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=False)
-        process.send_signal(signal.SIGKILL)
+        for pid in family_of(process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.wait()
 
 
+def family_of(pid: int) -> list[int]:
+    """A process and those it has started, and they, parents first."""
+    file = Path(f"/proc/{pid}/task/{pid}/children")
+    children = [int(word) for word in file.read_text().split()] if file.exists() else []
+    return [pid, *(i for child in children for i in family_of(child))]
+
+
 def test_an_error_of_one_process_ends_all_with_its_message(tmp_path: Path) -> None:
-    file = recipe_file(tmp_path, "run")
-    rows = (tmp_path / "run" / "traces" / "traces.jsonl").read_text().splitlines()
-    (tmp_path / "run" / "traces" / "traces.jsonl").write_text("\n".join(rows[:-1]) + "\n")
+    file = recipe_file(tmp_path, "own")
+    rows = (tmp_path / "own" / "traces" / "traces.jsonl").read_text().splitlines()
+    (tmp_path / "own" / "traces" / "traces.jsonl").write_text("\n".join(rows[:-1]) + "\n")
     done = two("sft", file)
     assert done.returncode != 0
     assert "the teacher's traces are not all there" in done.stderr
@@ -169,7 +179,7 @@ def test_an_error_of_one_process_ends_all_with_its_message(tmp_path: Path) -> No
 
 
 def test_adapters_and_other_verbs_are_for_one_process(tmp_path: Path) -> None:
-    file = recipe_file(tmp_path, "run", student={"lora": {"rank": 2}})
+    file = recipe_file(tmp_path, "own", student={"lora": {"rank": 2}})
     assert "adapters are trained in one process" in two("sft", file).stderr
     assert "`vold check` runs in one process" in two("check", file).stderr
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
@@ -94,11 +95,11 @@ def restore_state(directory: Path, policy: Policy, optimizer: torch.optim.Optimi
             weights = load_file(path / "weights.safetensors")
             moments = load_file(path / "optimizer.safetensors")
         step = int(json.loads((path / "state.json").read_text())["step"])
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, CheckpointException) as error:
         raise CheckpointError(
             "this checkpoint cannot be read",
             where=str(path),
-            got=str(error),
+            got=str(error).strip().splitlines()[-1],
             fix=f"delete {path} and start the stage again",
         ) from error
     expected = {name: tuple(p.shape) for name, p in named}
