@@ -6,8 +6,8 @@ lines, a JSON array by elements. Nothing is unpacked to disk, unpickled or run.
 
 from __future__ import annotations
 
-import contextlib
 import csv
+import fnmatch
 import io
 import json
 import re
@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from vold.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 FORMATS = (".parquet", ".tsv", ".jsonl", ".json")
 AnyPath = TypeVar("AnyPath", Path, PurePosixPath)
@@ -40,10 +40,11 @@ class Row:
     open_path: Callable[[str], bytes]
 
 
-def read_rows(path: str | Path, *, split: str | None = None) -> Iterator[Row]:
+def read_rows(path: str | Path, *, split: str | None = None, patterns: Sequence[str] = ()) -> Iterator[Row]:
     """Yield the rows of a file, of every data file in a folder, or of every data file in a zip, in the order of names.
 
-    In a folder or zip with files of several splits, only those whose name holds `split` are read.
+    In a folder, the files that match a pattern are read: it may hold other configs and splits too. Where none does, or
+    in a zip, those whose name holds `split`; without such a name, all.
 
     Raises:
         DataError: nothing there, a format that is not known, or a file that is cut short.
@@ -56,9 +57,10 @@ def read_rows(path: str | Path, *, split: str | None = None) -> Iterator[Row]:
     if source.suffix == ".zip":
         yield from _zip_rows(source, split)
         return
-    files = (
-        _of_split(sorted(f for f in source.rglob("*") if f.suffix in FORMATS), split) if source.is_dir() else [source]
-    )
+    files = [source]
+    if source.is_dir():
+        found = [f for f in sorted(source.rglob("*")) if f.suffix in FORMATS]
+        files = [f for f in found if _matches(source, f, patterns)] or _of_split(found, split)
     if not files:
         raise DataError("no data file here", where=str(source), fix=f"known formats: {', '.join(FORMATS)}, .zip")
     for file in files:
@@ -249,43 +251,10 @@ def _archives(
         yield opened[path]
 
 
+def _matches(root: Path, file: Path, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(file.relative_to(root).as_posix(), p) for p in patterns)
+
+
 def _of_split(files: list[AnyPath], split: str | None) -> list[AnyPath]:
     named = [f for f in files if split and split in f.name]
     return named or files
-
-
-def hub_folder(repo: str, *, config: str | None, split: str, revision: str | None) -> tuple[Path, str]:
-    """Download the parquet shards of one config and split; returns their folder and the commit they are of.
-
-    Raises:
-        DataError: the hub cannot be reached, or has no such data.
-    """
-    folders = [f"{config}/" if config else "", "data/", f"{config}/data/" if config else ""]
-    return hub_files(repo, sorted({f"{folder}{split}-*.parquet" for folder in folders}), revision=revision)
-
-
-def hub_files(repo: str, patterns: list[str], *, revision: str | None) -> tuple[Path, str]:
-    """Download the files of a data set that match a pattern; returns their folder and the commit they are of.
-
-    Raises:
-        DataError: the hub cannot be reached, or has no such data.
-    """
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    with contextlib.suppress(LocalEntryNotFoundError):  # one commit, fetched before: no need to ask again
-        if revision and re.fullmatch("[0-9a-f]{40}", revision):
-            known = Path(snapshot_download(repo, repo_type="dataset", revision=revision, local_files_only=True))
-            if all(any(known.glob(p)) for p in patterns):
-                return known, revision
-    try:
-        commit = HfApi().dataset_info(repo, revision=revision).sha or ""
-        local = snapshot_download(repo, repo_type="dataset", revision=commit or revision, allow_patterns=patterns)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise DataError(
-            "the hub cannot be reached, or has no such data",
-            where=f"hub dataset {repo}",
-            got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            fix="download it elsewhere and give its `path`, or set HF_TOKEN for a gated set",
-        ) from None
-    return Path(local), commit

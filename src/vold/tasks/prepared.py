@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from vold.data.hub import hub_files
 from vold.data.images import to_image
-from vold.data.read import hub_files, read_rows
+from vold.data.read import read_rows
 from vold.errors import DataError, UngradableReference
 from vold.evals.benchmarks.common import MissingColumn
 from vold.graders import check_reference
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from vold.task_sections import DatasetTasksSpec
     from vold.tasks.layouts import Example
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same files would give other rows: stores made before are then made again."""
 _PLAIN = re.compile(r"-?\d{1,15}(?:\.\d{1,9})?|[A-L]")
 
@@ -123,7 +124,7 @@ class _Maker:
             (self.directory / "rows.jsonl").open("w", encoding="utf-8") as rows,
             (self.directory / "dropped.jsonl").open("w", encoding="utf-8") as dropped,
         ):
-            for row in read_rows(source, split="train"):
+            for row in read_rows(source, split="train", patterns=LAYOUTS[self.spec.kind].files(self.spec.config)):
                 if self.spec.limit is not None and kept >= self.spec.limit:
                     break
                 read += 1

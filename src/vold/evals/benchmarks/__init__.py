@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vold.data.read import hub_folder, read_rows
+from vold.data.hub import hub_files, shard_patterns
+from vold.data.read import read_rows
 from vold.errors import ConfigError, DataError
 from vold.evals.benchmarks import visual, written
 from vold.evals.benchmarks.common import MissingColumn
@@ -123,14 +124,15 @@ def load(
             fix=f"one of {', '.join(benchmark.size)}",
         )  # fmt: skip
     source, commit = path or f"hub:{benchmark.repo}", None
+    patterns = shard_patterns(benchmark.config, split)
     if path is None:
-        folder, commit = hub_folder(benchmark.repo, config=benchmark.config, split=split, revision=revision)
+        folder, commit = hub_files(benchmark.repo, patterns, revision=revision)
     else:
         folder = path
     items: list[Item] = []
     bad: list[BadRow] = []
     seen: set[str] = set()
-    for row in read_rows(folder, split=split):
+    for row in read_rows(folder, split=split, patterns=patterns):
         if limit is not None and len(items) + len(bad) >= limit:
             break
         if not benchmark.keep(row):
