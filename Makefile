@@ -83,7 +83,7 @@ $(ENGINES_STAMP): $(STAMP) requirements-engines.txt
 	@touch $@
 
 test-engines: $(ENGINES_STAMP)
-	VOLD_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/bin/python $(VENV)/bin/python -m pytest -v -m engines --durations=5 tests
+	VOLD_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/bin/python $(VENV)/bin/python -m pytest -v -m "engines or processes" --durations=5 tests
 
 # Peers live in an environment of their own; pip finds PyTorch as in `setup`.
 $(BENCH)/.vold-installed: $(STAMP) benchmarks/constraints.txt

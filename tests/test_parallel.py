@@ -26,6 +26,7 @@ from vold.parallel import Processes
 from vold.rundir import read_jsonl
 from vold.sft import sft
 
+pytestmark = pytest.mark.processes
 WITHIN = {"loss": 1e-6, "grad_norm": 1e-6, "weights": 2e-6}
 """Largest differences allowed: float32 sums in another order, and six updates on top of each other."""
 
