@@ -140,7 +140,7 @@ def test_problems_that_changed_under_their_labels_are_refused(tmp_path: Path) ->
     recipe = run(tmp_path, tasks={"kind": "jsonl", "path": str(data)})
     balance(recipe)
     data.write_text("".join(json.dumps(r) + "\n" for r in reversed(rows)))
-    with pytest.raises(ConfigError, match="changed since their labels"):
+    with pytest.raises(ConfigError, match=r"balance\.tasks: jsonl"):
         balance(recipe)
 
 

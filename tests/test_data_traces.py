@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from layouts import parquet
+from pydantic import TypeAdapter
 
 import tiny
 import training_sets
 from vold.errors import ConfigError, DataError
 from vold.rundir import read_jsonl, record_data
 from vold.sft import sft
+from vold.task_sections import TasksSpec
+from vold.tasks import open_tasks
 from vold.traces import make_traces, read_traces
 
 if TYPE_CHECKING:
@@ -100,3 +103,20 @@ def test_data_that_changed_under_a_stage_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"revision r2 before, r3 now"):
         record_data(tmp_path, "traces.tasks", {"deepmath": {"content_hash": "b", "revision": "r3"}})
     assert json.loads((tmp_path / "data.json").read_text())["traces.tasks"]["deepmath"]["content_hash"] == "a"
+
+
+def test_a_file_of_rows_is_known_by_the_rows_that_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+
+    def written(*answers: str, end: str = "\n") -> dict[str, Any]:
+        rows = [json.dumps({"prompt": "digits 3 5 . sum ?", "reference": a, "grader": "exact"}) for a in answers]
+        file.write_text(end.join(rows) + end)
+        spec = TypeAdapter(TasksSpec).validate_python({"kind": "jsonl", "path": str(file), "limit": 2})
+        return open_tasks(spec).cards
+
+    first = written("8", "9")
+    record_data(tmp_path, "distill.tasks", first)
+    record_data(tmp_path, "distill.tasks", written("8", "9", "10", end="\n\n"))
+    assert first["jsonl"]["rows_kept"] == 2
+    with pytest.raises(ConfigError, match="other rows"):
+        record_data(tmp_path, "distill.tasks", written("9", "8"))

@@ -171,7 +171,7 @@ def record_data(directory: Path, key: str, cards: Mapping[str, dict[str, Any]]) 
     Args:
         directory: the stage's.
         key: where in the recipe the data is named.
-        cards: what `vold.tasks.Tasks` says of each published set.
+        cards: what `vold.tasks.Tasks` says of each file and published set.
 
     Raises:
         ConfigError: the stage began with other data.
@@ -183,10 +183,13 @@ def record_data(directory: Path, key: str, cards: Mapping[str, dict[str, Any]]) 
     for name, card in cards.items():
         before = known.get(key, {}).get(name)
         if before is not None and before["content_hash"] != card["content_hash"]:
+            known_by = (
+                f"revision {before['revision']} before, {card['revision']} now, with " if card["revision"] else ""
+            )
             raise ConfigError(
                 "the data of this stage has changed since it began",
                 where=f"{key}: {name}",
-                got=f"revision {before['revision']} before, {card['revision']} now, with other rows",
+                got=f"{known_by}other rows",
                 fix="give the old revision or files, or delete the stage's directory to start it afresh",
             )
     write_json(file, known | {key: dict(cards)})

@@ -11,6 +11,7 @@ from vold.graders import check_reference
 from vold.smollm2.scenes import SceneTasks
 from vold.tasks.gym import GymTasks
 from vold.tasks.jsonl import JsonlTasks
+from vold.tasks.layouts import LAYOUTS
 from vold.tasks.mixture import Mixture
 from vold.tasks.prepared import prepare
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 class Tasks(Sequence["Task"]):
     """Tasks of a source, each made when it is asked for.
 
-    `cards` says of every published set among them what it was made of: source, revision, content hash, rows left out.
+    `cards` says of every file and published set among them what it holds: source, revision, content hash, and of a
+    published one the rows left out.
     """
 
     def __init__(self, source: TaskSource, cards: dict[str, dict[str, Any]]) -> None:
@@ -63,7 +65,7 @@ def open_tasks(spec: SingleSpec | MixtureTasksSpec, *, references: bool = True) 
     if not len(source):
         raise DataError("there is not a single task here", where=name, fix="add rows, or check the path")
     tasks = Tasks(source, cards)
-    if not cards:
+    if spec.kind not in LAYOUTS:
         _check(tasks, name)
     elif references and not tasks[0].reference:
         raise DataError(
@@ -82,7 +84,9 @@ def _open(spec: SingleSpec, references: bool) -> tuple[TaskSource, str, dict[str
     if spec.kind == "gym":
         return GymTasks(spec.name, spec.size, spec.seed, spec.config), f"gym/{spec.name}", {}
     if spec.kind == "jsonl":
-        return JsonlTasks(spec.path, grader=spec.grader, limit=spec.limit, references=references), str(spec.path), {}
+        rows = JsonlTasks(spec.path, grader=spec.grader, limit=spec.limit, references=references)
+        card = {"kind": "jsonl", "source": str(spec.path), "revision": None, "content_hash": rows.content_hash}
+        return rows, str(spec.path), {"jsonl": card | {"rows_kept": len(rows)}}
     store = prepare(spec)
     return JsonlTasks(store.rows, grader="math", references=False), spec.kind, {spec.kind: store.card}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +34,8 @@ class Row(BaseModel):
 class JsonlTasks:
     """Checks every row once and remembers only where it stands; a row and its images are read when asked for.
 
+    `content_hash` is over the rows; images count by their names alone.
+
     Args:
         path: the file. Image paths in it are relative to its directory.
         grader: for rows that name none.
@@ -47,6 +50,7 @@ class JsonlTasks:
         self.path, self.grader, self.references = path, grader, references
         self._starts, self._numbers = array("Q"), array("Q")
         at = 0
+        digest = hashlib.sha256()
         try:
             with path.open("rb") as lines:
                 for number, line in enumerate(lines, 1):
@@ -56,9 +60,11 @@ class JsonlTasks:
                         self._row(number, line)
                         self._starts.append(at)
                         self._numbers.append(number)
+                        digest.update(line.strip() + b"\n")
                     at += len(line)
         except OSError as error:
             raise DataError("cannot read this data file", where=str(path), got=str(error)) from error
+        self.content_hash = digest.hexdigest()
 
     def _row(self, number: int, raw: bytes) -> Row:
         where = f"{self.path}: line {number}"
