@@ -1,0 +1,45 @@
+"""The arithmetic of docs/scaling.md, against figures worked out by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from test_benchmarks import load
+
+scaling = load("scaling")
+
+
+def test_a_step_worked_out_by_hand() -> None:
+    """Ten weights, two more frozen; 4 rollouts of 2 + 6 tokens in four micro-batches of 8, two on each of two GPUs."""
+    sizes = scaling.Sizes(
+        student=10, frozen=2, teacher=20, rollouts=4, prompt=2, response=6, asked=0.5, budget=8, recompute=0,
+        flops=100, share_flops=0.5, memory=40, share_memory=0.5, node=8, network=4, share_link=0.5,
+    )  # fmt: skip
+    one, two, apart = (scaling.step(sizes, *layout) for layout in ((1, 1), (2, 1), (2, 2)))
+    assert (one["micro-batches"], two["micro-batches"]) == (4, 2)
+    assert one["update, products"] == 6 * 10 * 32 / 50
+    assert two["update, products"] == one["update, products"] / 2
+    assert one["update, exchange"] == 0
+    assert two["update, exchange"] == (8 * 10 + 2 * 2) / 2 * 2 / 4
+    assert apart["update, exchange"] == 2 * two["update, exchange"]
+    assert one["teacher"] == 2 * 20 * 16 / 50
+    assert one["rollouts"] == 6 * 20 / 20
+    assert two["rollouts"] == one["rollouts"] + 12 / 4
+
+
+def test_the_page_holds_what_the_command_prints() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "scaling.md").read_text()
+    assert scaling.table(scaling.Sizes()) in page
+
+
+def test_the_pages_bottlenecks_are_those_of_the_table() -> None:
+    one, node, nodes = (scaling.step(scaling.Sizes(), *layout) for layout in ((1, 1), (8, 1), (16, 2)))
+    phases = ("rollouts", "teacher", "update, products", "update, exchange")
+    assert max(phases, key=one.__getitem__) == "update, products"
+    assert max(phases, key=node.__getitem__) == "rollouts"
+    assert nodes["update, exchange"] > nodes["update, products"]
+    larger = scaling.step(scaling.Sizes(budget=32768), 16, 2)
+    assert larger["update, exchange"] < larger["update, products"] * 0.4
+    assert node["GB for rollouts"] == pytest.approx(2 * 3.76 * 7 / 8)
