@@ -85,7 +85,7 @@ class Ours:
         from vold.distill import update
 
         teacher = None if self.s["method"] == "grpo" else self.teacher
-        asks = [p.ids if teacher else None for p in self.prompts]
+        asks = [p if teacher else None for p in self.prompts]
         row = update(self.policy, self.optimizer, self.rollouts, self.prompts, self.config, 0, teacher, asks)
         return float(row["grad_norm"])
 
@@ -103,7 +103,7 @@ class Ours:
             for k, c in enumerate(group):
                 score = float(k == 0)
                 rollouts.append(Rollout(f"task-{g}", g, self.prompts[g].ids, c, Grade(score, None, "")))
-        asks = [p.ids for p in self.prompts]
+        asks = list(self.prompts)
         rollouts = consult(rollouts, self.teacher, asks, self.config.objective)
         rollouts = credit(
             self.config.objective, rollouts, 0, seed=1, max_new_tokens=self.s["longest"], pieces=self.policy.chat.pieces

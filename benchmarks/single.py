@@ -147,7 +147,7 @@ def teacher_share(model: Path) -> tuple[int, int, float]:
     policy = Policy.load(str(model))
     teacher = InProcessTeacher(policy, temperature=1.0, token_budget=8192)
     began = time.process_time()
-    rollouts = consult(rollouts, teacher, [p.ids for p in prompts], config.objective)
+    rollouts = consult(rollouts, teacher, list(prompts), config.objective)
     seconds = time.process_time() - began
     scored = sum(len(r.teacher.logp) for r in rollouts if r.teacher is not None)
     rollouts = credit(config.objective, rollouts, 0, seed=1, max_new_tokens=96, pieces=policy.chat.pieces)

@@ -52,7 +52,7 @@ def rollouts_of(policy: Policy, config: Distill, scores: Sequence[float]) -> tup
 
 
 def finished(rollouts: list[Rollout], prompts: list[Prompt], objective: Objective) -> list[Rollout]:
-    done = consult(rollouts, Recording(), [p.ids for p in prompts], objective)
+    done = consult(rollouts, Recording(), list(prompts), objective)
     return credit(objective, done, 0)
 
 
@@ -75,7 +75,7 @@ def test_the_teacher_reads_only_the_rollouts_the_objective_uses(
     config = config_of(tmp_path, objective=objective)
     rollouts, prompts = rollouts_of(tiny.student(), config, MIXED)
     teacher = Recording()
-    done = consult(rollouts, teacher, [p.ids for p in prompts], config.objective)
+    done = consult(rollouts, teacher, list(prompts), config.objective)
     expected = [ScoreRequest(prompts[i // 3].ids, rollouts[i].completion.ids) for i in asked]
     assert teacher.asked == expected
     assert [i for i, r in enumerate(done) if r.teacher is not None] == asked
@@ -89,7 +89,7 @@ def test_scores_of_another_length_are_refused(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     rollouts, prompts = rollouts_of(tiny.student(), config, MIXED)
     with pytest.raises(AlignmentError, match="do not line up"):
-        consult(rollouts, Short(), [p.ids for p in prompts], config.objective)
+        consult(rollouts, Short(), list(prompts), config.objective)
 
 
 def dense_vold(policy: Policy, teacher: Policy, rollouts: list[Rollout], beta: float) -> torch.Tensor:
@@ -133,7 +133,7 @@ def test_an_update_follows_the_gradient_of_the_loss_written_out_in_full(token_bu
         lambda *_: seen.update({n: p.grad.clone() for n, p in policy.trainable() if p.grad is not None})
     )
     config = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"max_grad_norm": 1e9})})
-    row = update(policy, optimizer, done, prompts, config, 0, None, [p.ids for p in prompts])
+    row = update(policy, optimizer, done, prompts, config, 0, None, list(prompts))
     assert row["loss"] == pytest.approx(loss.item(), rel=1e-4)
     assert {n for n in seen if seen[n].abs().sum() > 0} == {n for n in expected if expected[n].abs().sum() > 0}
     for name, gradient in expected.items():
@@ -146,9 +146,7 @@ def test_a_step_in_which_all_pass_leaves_the_weights_alone(tmp_path: Path) -> No
     rollouts, prompts = rollouts_of(policy, config, (1.0,) * 6)
     done = finished(rollouts, prompts, config.objective)
     before = [p.clone() for _, p in policy.trainable()]
-    row = update(
-        policy, build_optimizer(policy, config.optimizer), done, prompts, config, 0, None, [p.ids for p in prompts]
-    )
+    row = update(policy, build_optimizer(policy, config.optimizer), done, prompts, config, 0, None, list(prompts))
     assert row["trained_tokens"] == 0
     assert all(torch.equal(b, p) for b, (_, p) in zip(before, policy.trainable(), strict=True))
 
@@ -162,9 +160,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights(tmp_path: Path) -> N
     done[1] = dataclasses.replace(done[1], teacher=worst)
     before = [p.clone() for _, p in policy.trainable()]
     with pytest.raises(TrainingError, match="not finite"):
-        update(
-            policy, build_optimizer(policy, config.optimizer), done, prompts, config, 7, None, [p.ids for p in prompts]
-        )
+        update(policy, build_optimizer(policy, config.optimizer), done, prompts, config, 7, None, list(prompts))
     assert all(torch.equal(b, p) for b, (_, p) in zip(before, policy.trainable(), strict=True))
 
 
@@ -213,14 +209,14 @@ def test_tasks_without_a_text_view_do_not_dilute_the_teacher(tmp_path: Path) -> 
     config = config_of(tmp_path)
     policy = tiny.student()
     rollouts, prompts = rollouts_of(policy, config, (0.0,) * 6)
-    both = consult(rollouts, Recording(), [prompts[0].ids, None], config.objective)
+    both = consult(rollouts, Recording(), [prompts[0], None], config.objective)
     assert [r.teacher is not None for r in both] == [True] * 3 + [False] * 3
     only = both[:3]
     losses = []
     for part in (both, only):
         fresh = tiny.student()
         done = credit(config.objective, part, 0)
-        asks = [prompts[0].ids, None]
+        asks = [prompts[0], None]
         losses.append(
             update(fresh, build_optimizer(fresh, config.optimizer), done, prompts, config, 0, None, asks)["loss"]
         )

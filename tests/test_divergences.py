@@ -123,7 +123,7 @@ def test_an_update_over_distributions_follows_the_gradient_written_out_in_full(
     policy.model.eval()
     tasks = open_tasks(config.tasks)[:2]
     prompts = [policy.chat.prompt(t.messages) for t in tasks]
-    asks = [p.ids for p in prompts]
+    asks = list(prompts)
     teacher = InProcessTeacher(model, temperature=1.0, token_budget=64)
     sampled = sample(policy, InProcessSampler(policy), tasks, prompts, config, seed=3)
     graded = [
@@ -191,6 +191,6 @@ def test_a_teacher_that_ignores_candidates_is_noticed(tmp_path: Path) -> None:
     tasks = open_tasks(config.tasks)[:1]
     prompts = [policy.chat.prompt(t.messages) for t in tasks]
     sampled = sample(policy, InProcessSampler(policy), tasks, prompts, config, seed=3)
-    done = credit(config.objective, consult(sampled, Server(), [prompts[0].ids], config.objective), 0)
+    done = credit(config.objective, consult(sampled, Server(), [prompts[0]], config.objective), 0)
     with pytest.raises(AlignmentError, match="has not scored the candidates"):
-        update(policy, build_optimizer(policy, config.optimizer), done, prompts, config, 0, Server(), [prompts[0].ids])
+        update(policy, build_optimizer(policy, config.optimizer), done, prompts, config, 0, Server(), [prompts[0]])

@@ -14,7 +14,7 @@ from vold.distill import distill
 from vold.errors import ConfigError, DataError
 from vold.mixing import Mixture, adopt, own_prompts
 from vold.rundir import read_jsonl
-from vold.types import Completion, Grade, Rollout, Task, TokenScores
+from vold.types import Completion, Grade, Prompt, Rollout, Task, TokenScores
 
 
 def gkd(home: Path, share: float = 0.5, **changes: Any) -> Recipe:
@@ -32,8 +32,8 @@ def test_so_many_prompts_are_the_students(share: float, prompts: int, own: int, 
     assert own_prompts(config) == own
 
 
-def ask(task: Task) -> tuple[int, ...] | None:
-    return tiny.teacher().chat.prompt(task.teacher_messages or ()).ids
+def ask(task: Task) -> Prompt | None:
+    return tiny.teacher().chat.prompt(task.teacher_messages or ())
 
 
 def test_a_steps_traces_are_distinct_graded_and_numbered(tmp_path: Path) -> None:

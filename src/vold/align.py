@@ -63,9 +63,9 @@ def align(recipe: Recipe) -> dict[str, Any]:
     path = models.get("sft", recipe.student.path)
     student = load_student(recipe, resolve(path))
     teachers = Teachers(recipe, student)
-    tasks = [t for t in open_tasks(config.tasks) if t.teacher_messages]
+    asked = [(t, ask) for t in open_tasks(config.tasks) if (ask := teachers.ask(t)) is not None]
+    tasks, asks = [t for t, _ in asked], [ask for _, ask in asked]
     prompts = [student.chat.prompt(t.messages) for t in tasks]
-    asks = [ask for t in tasks if (ask := teachers.ask(t)) is not None]
     params = SamplingParams(
         config.sampling.max_new_tokens, config.sampling.temperature, seed_of(recipe.run.seed, "align")
     )
@@ -135,7 +135,7 @@ def _mean(values: torch.Tensor) -> float:
 
 def _opinions(
     teachers: Teachers,
-    asks: Sequence[tuple[int, ...]],
+    asks: Sequence[Prompt],
     responses: Sequence[tuple[int, ...]],
     sampling: Sampling,
     directory: Path,
@@ -144,16 +144,17 @@ def _opinions(
     tokenizer, log-probs are NaN on tokens that do not align, and favourites are `UNKNOWN`."""
     rows: dict[int, tuple[torch.Tensor, ...]] = {}
     for route, voice in teachers.voices.items():
-        mine = [i for i, a in enumerate(asks) if teachers.route_of(a) == route]
+        mine = [i for i, a in enumerate(asks) if teachers.route_of(a.ids) == route]
         aligned = voice.aligner is not None
         if voice.policy is not None and mine and not aligned:
-            prompts = [Prompt(asks[i]) for i in mine]
+            prompts = [asks[i] for i in mine]
             values = _values(voice.policy, prompts, [responses[i] for i in mine], sampling.temperature)
             pieces = zip(*(v.split([len(responses[i]) for i in mine]) for v in values.values()), strict=True)
             rows.update(zip(mine, pieces, strict=True))
         elif mine:
             scorer = teachers.scorer(sampling, TOKEN_BUDGET, asks, directory)
-            requests = [ScoreRequest(asks[i], responses[i], top_k=0 if aligned else 1) for i in mine]
+            top_k = 0 if aligned else 1
+            requests = [ScoreRequest(asks[i].ids, responses[i], None, top_k, asks[i].vision) for i in mine]
             for i, scores in zip(mine, scorer.score(requests), strict=True):
                 logp = torch.tensor(scores.logp)
                 tops = scores.top_ids or ((UNKNOWN,),) * len(logp)

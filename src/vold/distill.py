@@ -70,7 +70,7 @@ def distill(recipe: Recipe) -> Path:
         record_data(directory, "distill.tasks", tasks.cards)
     teacher: Teacher | None = None
     mixture: Mixture | None = None
-    teacher_prompts: list[tuple[int, ...] | None] = [None] * len(tasks)
+    teacher_prompts: list[Prompt | None] = [None] * len(tasks)
     if config.objective.uses_teacher:
         teachers = Teachers(recipe, policy)
         teacher_prompts = [teachers.ask(t) for t in tasks]
@@ -164,7 +164,7 @@ def sample(
 
 
 def consult(
-    rollouts: list[Rollout], teacher: Teacher, prompts: Sequence[tuple[int, ...] | None], objective: Objective
+    rollouts: list[Rollout], teacher: Teacher, prompts: Sequence[Prompt | None], objective: Objective
 ) -> list[Rollout]:
     """Ask the teacher about just those rollouts whose scores the objective will use.
 
@@ -174,8 +174,9 @@ def consult(
     wanted, needs = needs_teacher(objective, rollouts), objective.needs
     asked = [(i, p) for i, r in enumerate(rollouts) if wanted[i] and (p := prompts[r.group]) is not None]
     requests = [
-        ScoreRequest(p, rollouts[i].completion.ids, candidates_of(rollouts[i], needs.candidates), needs.top_k)
+        ScoreRequest(p.ids, r.ids, candidates_of(rollouts[i], needs.candidates), needs.top_k, p.vision)
         for i, p in asked
+        for r in (rollouts[i].completion,)
     ]
     out = list(rollouts)
     for (i, _), request, scores in zip(asked, requests, teacher.score(requests), strict=True):
@@ -197,7 +198,7 @@ def update(
     config: Distill,
     step: int,
     teacher: Teacher | None,
-    asks: Sequence[tuple[int, ...] | None],
+    asks: Sequence[Prompt | None],
     group: Processes = ALONE,
 ) -> dict[str, Any]:
     """One optimizer step on credited rollouts. Returns its metrics.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vold.objective import Objective
     from vold.policy import Policy
     from vold.slots import TeacherLoss
-    from vold.types import Rollout, Teacher
+    from vold.types import Prompt, Rollout, Teacher
 
 
 @runtime_checkable
@@ -75,7 +75,7 @@ def divergence_stream(
     policy: Policy,
     states: torch.Tensor,
     rollouts: Sequence[Rollout],
-    asks: Sequence[tuple[int, ...] | None],
+    asks: Sequence[Prompt | None],
     teacher: Teacher | None,
     temperature: float,
 ) -> torch.Tensor | None:
@@ -117,12 +117,11 @@ def _compare(slot: TeacherLoss) -> Divergence:
     return full_reverse_kl if slot.estimator == "reverse_kl" else full_forward_kl
 
 
-def _teacher_at(
-    rollouts: Sequence[Rollout], asks: Sequence[tuple[int, ...] | None], teacher: Teacher | None
-) -> Distributions:
+def _teacher_at(rollouts: Sequence[Rollout], asks: Sequence[Prompt | None], teacher: Teacher | None) -> Distributions:
     """The teacher's distributions at the tokens with a weight, in the order of the student's."""
     heard = [(r, ask) for r, ask in zip(rollouts, asks, strict=True) if ask is not None and any(r.teacher_weight or ())]
-    whole = cast("LogitTeacher", teacher).distributions([ScoreRequest(ask, r.completion.ids) for r, ask in heard])
+    requests = [ScoreRequest(ask.ids, r.completion.ids, vision=ask.vision) for r, ask in heard]
+    whole = cast("LogitTeacher", teacher).distributions(requests)
     weights = [w != 0 for r, _ in heard for w in r.teacher_weight or ()]
     return whole.at(torch.tensor(weights, device=whole.states.device))
 

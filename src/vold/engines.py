@@ -110,16 +110,28 @@ class Teachers:
         """The teacher that a task is for."""
         return self.voices[self.route(task)]
 
-    def ask(self, task: Task) -> tuple[int, ...] | None:
-        """What the task's teacher is asked, in its own chat template; None where the task has no text view.
+    def ask(self, task: Task) -> Prompt | None:
+        """What the task's teacher is asked, in its own chat template. A teacher that sees is shown what the student is;
+        any other gets the task's text view, and None stands for a task without one.
 
         Raises:
             DataError: the same question is already put to another teacher.
+            ConfigError: a teacher on a server is to see pictures.
         """
-        if not task.teacher_messages:
-            return None
         route = self.route(task)
-        ids = self.voices[route].chat.prompt(task.teacher_messages).ids
+        voice = self.voices[route]
+        messages = task.messages if voice.chat.processor is not None else task.teacher_messages
+        if not messages:
+            return None
+        prompt = voice.chat.prompt(messages)
+        if prompt.vision and voice.policy is None:
+            raise ConfigError(
+                "a teacher on a server scores text only",
+                where=f"teacher {route}".strip(),
+                got=f"task {task.id} with pictures",
+                fix="load it into this process: drop its `server`",
+            )
+        ids = prompt.ids
         before = self._routes.setdefault(ids, route)
         if before != route:
             raise DataError(
@@ -128,7 +140,7 @@ class Teachers:
                 got=f"{self.route_by} {before!r} and {route!r}",
                 fix=f"give tasks with one prompt one value of the tag {self.route_by!r}",
             )
-        return ids
+        return prompt
 
     def route_of(self, ask: tuple[int, ...]) -> str:
         """The name of the teacher that a question of `ask` is for."""
@@ -144,7 +156,7 @@ class Teachers:
         for route, voice in self.voices.items():
             mine = [i for i, t in enumerate(tasks) if self.route(t) == route]
             if mine:
-                prompts = [voice.chat.prompt(tasks[i].teacher_messages or ()) for i in mine]
+                prompts = [prompt for i in mine if (prompt := self.ask(tasks[i])) is not None]
                 made = self._in_turns(voice.sampler(len(mine)), voice.chat).generate(prompts, params)
                 found.update(zip(mine, (c for (c,) in made), strict=True))
         return [found[i] for i in range(len(tasks))]
@@ -163,9 +175,7 @@ class Teachers:
             means[route] = sum(scores.logp) / len(scores.logp)
         return means
 
-    def scorer(
-        self, sampling: Sampling, token_budget: int, asks: Sequence[tuple[int, ...] | None], directory: Path
-    ) -> Teacher:
+    def scorer(self, sampling: Sampling, token_budget: int, asks: Sequence[Prompt | None], directory: Path) -> Teacher:
         """Something that scores requests of every teacher; a request's prompt says which one it is for.
 
         Args:
@@ -180,7 +190,7 @@ class Teachers:
         """
         made: dict[str, Teacher] = {}
         for route, voice in self.voices.items():
-            mine = [a for a in asks if a is not None and self.route_of(a) == route]
+            mine = [a.ids for a in asks if a is not None and self.route_of(a.ids) == route]
             if not mine:
                 continue
             if voice.client is not None:

@@ -46,14 +46,14 @@ class Mixture:
         DataError: there are no finished traces, or they hold tokens the student can never emit.
     """
 
-    def __init__(self, recipe: Recipe, policy: Policy, ask: Callable[[Task], tuple[int, ...] | None]) -> None:
+    def __init__(self, recipe: Recipe, policy: Policy, ask: Callable[[Task], Prompt | None]) -> None:
         self.traces = read_traces(recipe)
         refuse_banned(self.traces, policy)
         self.seed, self.policy, self.ask = recipe.run.seed, policy, ask
 
     def step(
         self, config: Distill, step: int, first_group: int
-    ) -> tuple[list[Rollout], list[Task], list[Prompt], list[tuple[int, ...] | None]]:
+    ) -> tuple[list[Rollout], list[Task], list[Prompt], list[Prompt | None]]:
         """The traces of one step: rollouts, and task, student's prompt and teacher's prompt of each, as groups of one
         numbered from `first_group`.
 

@@ -95,10 +95,11 @@ class Grade:
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """What a teacher is asked: log-probs of `response_ids` after `prompt_ids`. There is no image field, on purpose.
+    """What a teacher is asked: log-probs of `response_ids` after `prompt_ids`.
 
     `candidate_ids`, where given, are k further ids for every response position whose log-probs are wanted too (the
     student's top k, say). `top_k` above 0 asks for the teacher's own k likeliest ids at every position.
+    `vision` holds the pictures of the prompt for a teacher that sees (`Prompt.vision`); a text-only one never gets any.
 
     Example:
         >>> ScoreRequest(prompt_ids=(1, 2), response_ids=(5, 2)).response_ids
@@ -109,6 +110,7 @@ class ScoreRequest:
     response_ids: tuple[int, ...]
     candidate_ids: tuple[tuple[int, ...], ...] | None = None
     top_k: int = 0
+    vision: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)

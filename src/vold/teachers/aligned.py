@@ -130,7 +130,8 @@ class AlignedTeacher:
             )
         aligned = [self.aligner.align(r.response_ids) for r in requests]
         asked = [
-            ScoreRequest(r.prompt_ids, a.ids, self._candidates(r, a)) for r, a in zip(requests, aligned, strict=True)
+            ScoreRequest(r.prompt_ids, a.ids, self._candidates(r, a), vision=r.vision)
+            for r, a in zip(requests, aligned, strict=True)
         ]
         return [self._back(r, a, s) for r, a, s in zip(requests, aligned, self.teacher.score(asked), strict=True)]
 

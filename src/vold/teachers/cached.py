@@ -50,13 +50,16 @@ class CachedTeacher:
         return [scores for scores in found if scores is not None]
 
     def _file(self, request: ScoreRequest) -> Path:
-        asked = [
+        asked: list[Any] = [
             self.identity,
             request.prompt_ids,
             request.response_ids,
             request.candidate_ids,
             request.top_k,
         ]
+        if request.vision:
+            pictures = save({k: v.numpy() for k, v in request.vision.items()})
+            asked.append(hashlib.sha256(pictures).hexdigest())
         name = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
         return self.directory / name[:2] / f"{name}.safetensors"
 

@@ -1,4 +1,4 @@
-"""A text-only teacher in the training process."""
+"""A teacher in the training process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class InProcessTeacher:
-    """Scores response tokens with a causal LM that is never changed.
+    """Scores response tokens with a model that is never changed.
 
     Args:
         policy: the teacher model.
@@ -47,7 +47,7 @@ class InProcessTeacher:
             ConfigError: a top k beyond the vocabulary.
         """
         scores: list[TokenScores] = [TokenScores(())] * len(requests)
-        prompts = [Prompt(r.prompt_ids) for r in requests]
+        prompts = [Prompt(r.prompt_ids, r.vision) for r in requests]
         lengths = [len(r.response_ids) for r in requests]
         with torch.inference_mode():
             for group in self.policy.micro_batches(prompts, lengths, self.token_budget):
@@ -81,7 +81,7 @@ class InProcessTeacher:
 
     def _batch(self, requests: Sequence[ScoreRequest]) -> Sequences:
         return collate(
-            [Prompt(r.prompt_ids) for r in requests],
+            [Prompt(r.prompt_ids, r.vision) for r in requests],
             [r.response_ids for r in requests],
             [(1,) * len(r.response_ids) for r in requests],
             self.policy.chat.pad_id,
