@@ -90,6 +90,15 @@ def test_the_same_question_about_two_pictures_is_two_requests(tmp_path: Path) ->
     assert cache.hits == 2
 
 
+def test_a_text_only_teacher_is_never_handed_a_picture(tmp_path: Path) -> None:
+    raw = tiny.recipe_dict(tmp_path)
+    teachers = Teachers(recipe_from(raw, where="test"), tiny.student())
+    pictures = open_tasks(recipe(tmp_path).eval.tasks["image"])  # type: ignore[union-attr]
+    for task in pictures:
+        ask = teachers.ask(task)
+        assert task.messages[0].images and ask is not None and not ask.vision
+
+
 def test_a_teacher_on_a_server_is_not_shown_pictures(tmp_path: Path) -> None:
     with VllmServer(tiny.student(seed=7)) as server:
         made = recipe(tmp_path, server={"urls": [f"{server.url}"], "model": "tiny", "patience": 0})
