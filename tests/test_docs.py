@@ -85,6 +85,7 @@ def keys_tables() -> str:
     stages = [(name, _models(info.annotation)[0]) for name, info in Recipe.model_fields.items()]
     shared: list[tuple[str, type[BaseModel]]] = [
         ("tasks, kind: digits", config.DigitTasksSpec),
+        ("tasks, kind: calls", task_sections.CallTasksSpec),
         ("tasks, kind: jsonl", config.JsonlTasksSpec),
         ("tasks, a published set", config.DatasetTasksSpec),
         ("tasks.decontaminate", task_sections.Decontaminate),

@@ -20,12 +20,18 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 SHORT = (
     "traces.tasks.size=24", "sft.steps=2", "sft.batch_size=8", "distill.tasks.size=20", "distill.prompts_per_step=2",
     "distill.steps=3", "distill.checkpoint_every=1", "distill.keep_rollouts_every=1",
-    "eval.tasks.image.size=4", "eval.tasks.text.size=4",
 )  # fmt: skip
+SETS = {"sod-mini": ("calls",)}
+"""Task sets of evaluation, where they are not the demo's."""
 
 
-def short(name: str, run: Path) -> Recipe:
-    return load_recipe(RECIPES / f"{name}.yaml", [*SHORT, f"run.dir={run}"])
+def sets(name: str) -> tuple[str, ...]:
+    return SETS.get(name, ("image", "text"))
+
+
+def short(name: str, run: Path, *more: str) -> Recipe:
+    small = [f"eval.tasks.{one}.size=4" for one in sets(name)]
+    return load_recipe(RECIPES / f"{name}.yaml", [*SHORT, *small, f"run.dir={run}", *more])
 
 
 @pytest.mark.slow
@@ -36,6 +42,7 @@ def short(name: str, run: Path) -> Recipe:
         ("prefix_teach-mini", {"candidate_margin", "prefix"}, {"teacher_mask", "cut", "cut_gain", "segments"}),
         ("gkd-mini", set(), {"loss_mask"}),
         ("mopd-mini", set(), {"teacher_mask"}),
+        ("sod-mini", {"step_weight"}, {"teacher_mask", "reward"}),
     ],
 )
 def test_a_small_recipe_runs_to_its_end_and_goes_on_when_killed(
@@ -45,9 +52,7 @@ def test_a_small_recipe_runs_to_its_end_and_goes_on_when_killed(
     check(recipe)
     make_traces(recipe)
     sft(recipe)
-    broken = load_recipe(
-        RECIPES / f"{name}.yaml", [*SHORT, f"run.dir={tmp_path / 'broken'}", f"distill.init={tmp_path}/run/sft/final"]
-    )
+    broken = short(name, tmp_path / "broken", f"distill.init={tmp_path}/run/sft/final")
     whole = broken.model_copy(update={"run": broken.run.model_copy(update={"dir": tmp_path / "whole"})})
     for made in (whole, broken):
         make_traces(made)
@@ -59,5 +64,5 @@ def test_a_small_recipe_runs_to_its_end_and_goes_on_when_killed(
     assert {k for r in rows for k in r["token_values"]} == token_values
     assert {k for r in rows for k in r["rollout_values"]} == rollout_values
     distill(recipe)
-    assert evaluate(recipe)["stages"]["vold"].keys() == {"image", "text"}
+    assert evaluate(recipe)["stages"]["vold"].keys() == set(sets(name))
     assert show(tmp_path / "run").is_file()

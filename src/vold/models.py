@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vold.families import Part
     from vold.processing import Chat
 
-DEMO = ("student", "teacher", "teacher-b")
+DEMO = ("student", "teacher", "teacher-b", "caller", "caller-teacher")
 
 
 def resolve(path: str) -> str:

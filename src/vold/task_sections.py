@@ -29,6 +29,19 @@ class DigitTasksSpec(Section):
     """Which problems."""
 
 
+class CallTasksSpec(Section):
+    """Problems of the demo world for tools; the recipe needs an `environment` with fenced calls."""
+
+    kind: Literal["calls"]
+    """Selects this source."""
+    split: Literal["train", "select", "test"]
+    """Splits share no problem."""
+    size: int = Field(gt=0)
+    """How many problems."""
+    seed: int = 0
+    """Which problems."""
+
+
 class JsonlTasksSpec(Section):
     """Problems from a file with one JSON object a line: `prompt`, `reference`, and optionally `images` and others."""
 
@@ -130,7 +143,7 @@ class DatasetTasksSpec(Section):
         return self
 
 
-SingleSpec = DigitTasksSpec | JsonlTasksSpec | SceneTasksSpec | GymTasksSpec | DatasetTasksSpec
+SingleSpec = DigitTasksSpec | CallTasksSpec | JsonlTasksSpec | SceneTasksSpec | GymTasksSpec | DatasetTasksSpec
 """One set of problems."""
 
 

@@ -24,6 +24,7 @@ import torch
 from PIL import Image
 from rich.progress import track
 from transformers import (
+    PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
@@ -41,8 +42,9 @@ from vold.types import Message
 STEPS = {"student": 2600, "teacher": 2000, "teacher-b": 1500}
 """Training steps of each model."""
 
-Row = tuple[list[Message], str]
-"""A prompt and its response; an empty prompt is running text."""
+Row = tuple[list[Message], str | tuple[str, ...]]
+"""A prompt and its response; an empty prompt is running text. A response of several turns has a tool's answers between
+the model's turns."""
 
 
 def new_student(seed: int) -> Policy:
@@ -89,18 +91,20 @@ def new_student(seed: int) -> Policy:
     return Policy(Qwen2_5_VLForConditionalGeneration(config), Chat(tokenizer, images))
 
 
-def new_teacher(seed: int) -> Policy:
-    """An untrained text-only teacher with the student's tokenizer."""
+def new_teacher(
+    seed: int, tokenizer: PreTrainedTokenizerFast | None = None, width: int = 128, layers: int = 4
+) -> Policy:
+    """An untrained text-only model; if not told otherwise a teacher with the student's tokenizer."""
     torch.manual_seed(seed)
-    tokenizer = build_tokenizer()
+    tokenizer = tokenizer or build_tokenizer()
     config = Qwen3Config(
         vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=32,
+        head_dim=width // 4,
         max_position_embeddings=256,
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -241,9 +245,25 @@ def _batches(chat: Chat, rows: list[Row]) -> list[Sequences]:
     out = []
     for part in groups.values():
         prompts = [chat.prompt(m) if m else chat.prompt([Message("user", "facts")]) for m, _ in part]
-        answers = [(*chat.tokens(text), chat.end_id) for _, text in part]
-        out.append(collate(prompts, answers, [(1,) * len(a) for a in answers], chat.pad_id))
+        answers, masks = zip(*(_spelled(chat, response) for _, response in part), strict=True)
+        out.append(collate(prompts, answers, masks, chat.pad_id))
     return out
+
+
+@functools.lru_cache(maxsize=1024)
+def _observed(chat: Chat, text: str) -> tuple[int, ...]:
+    return chat.after_turn(text)
+
+
+def _spelled(chat: Chat, response: str | tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Ids of a response, and which of them are the model's own."""
+    ids: list[int] = []
+    mask: list[int] = []
+    for i, text in enumerate((response,) if isinstance(response, str) else response):
+        part = _observed(chat, text) if i % 2 else (*chat.tokens(text), chat.end_id)
+        ids += part
+        mask += [1 - i % 2] * len(part)
+    return tuple(ids), tuple(mask)
 
 
 def main(argv: list[str] | None = None) -> None:

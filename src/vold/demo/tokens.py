@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transformers import PreTrainedTokenizerFast
 
 SPECIAL = ("<pad>", "<unk>", "<|im_end|>", "<|user|>", "<|assistant|>", "<|vision_start|>", "<|vision_end|>")
@@ -59,15 +61,14 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer of about 100 tokens that splits on blanks."""
+def build_tokenizer(words: Sequence[str] = (*WORDS, *NUMBERS)) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer that splits on blanks: the special tokens, then `words`, about 100 in all."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import WhitespaceSplit
     from transformers import PreTrainedTokenizerFast
 
-    words = [*SPECIAL, IMAGE, VIDEO, *WORDS, *NUMBERS]
-    core = Tokenizer(WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    core = Tokenizer(WordLevel({w: i for i, w in enumerate([*SPECIAL, IMAGE, VIDEO, *words])}, unk_token="<unk>"))
     core.pre_tokenizer = WhitespaceSplit()
     return PreTrainedTokenizerFast(
         tokenizer_object=core,

@@ -12,12 +12,10 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from vold.environments.interpreter import PythonInterpreter
+from vold.environments.interpreter import Limits, PythonInterpreter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from vold.environments.interpreter import Limits
 
 CallForm = Literal["hermes", "fenced"]
 """How a model writes a tool call."""
@@ -27,6 +25,9 @@ TOOLS = ("python", "code_interpreter")
 
 SIDE_BY_SIDE = 4
 """Programs that run at a time."""
+
+KEPT = 4096
+"""Programs whose output a process remembers."""
 
 _HERMES = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 _FENCED = re.compile(r"```(?:python|py)?\s*?(?:\n| )(.*?)```", re.DOTALL)
@@ -66,8 +67,14 @@ def _hermes_call(text: str) -> tuple[str | None, str]:
     return (program, "") if isinstance(program, str) else (None, "the argument `code` is missing")
 
 
+_outputs: dict[tuple[Limits, str], str] = {}
+
+
 class PythonTool:
     """Runs the programs of each turn and answers with what they print.
+
+    Every program is taken to print the same each time: one that has run in this process is not run again, except after
+    a timeout. Rollouts of a group write the same programs again and again.
 
     Args:
         form: how calls are written.
@@ -84,14 +91,22 @@ class PythonTool:
     def observe(self, turns: Sequence[str]) -> list[str | None]:
         """The output of each turn's programs, or what is wrong with its call; None for a turn without a call."""
         calls = [find_calls(turn, self.form) for turn in turns]
-        # Rollouts of a group write the same program again and again; a program's result depends on nothing else.
-        programs = list(dict.fromkeys(p for found in calls for p, _ in found if p is not None))
-        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-            printed = dict(zip(programs, pool.map(self._run, programs), strict=True))
+        printed = self._printed(list(dict.fromkeys(p for found in calls for p, _ in found if p is not None)))
         return [
             "\n".join(f"ToolError: {wrong}" if p is None else printed[p] for p, wrong in found) if found else None
             for found in calls
         ]
 
-    def _run(self, program: str) -> str:
-        return self.interpreter.run(program).output.strip() or "(no output)"
+    def _printed(self, programs: list[str]) -> dict[str, str]:
+        limits = self.interpreter.limits
+        printed = {p: _outputs[limits, p] for p in programs if (limits, p) in _outputs}
+        new = [p for p in programs if p not in printed]
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+            results = list(pool.map(self.interpreter.run, new))
+        for program, result in zip(new, results, strict=True):
+            printed[program] = result.output.strip() or "(no output)"
+            if result.seconds < limits.seconds:
+                _outputs[limits, program] = printed[program]
+        while len(_outputs) > KEPT:
+            del _outputs[next(iter(_outputs))]
+        return printed

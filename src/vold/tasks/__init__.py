@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, overload
 
+from vold.demo.calls import CallTasks
 from vold.demo.world import DigitTasks
 from vold.errors import DataError, UngradableReference
 from vold.graders import check_reference
@@ -79,6 +80,8 @@ def open_tasks(spec: SingleSpec | MixtureTasksSpec, *, references: bool = True) 
 def _open(spec: SingleSpec, references: bool) -> tuple[TaskSource, str, dict[str, dict[str, Any]]]:
     if spec.kind == "digits":
         return DigitTasks(spec.split, spec.form, spec.size, spec.seed), f"digits/{spec.split}", {}
+    if spec.kind == "calls":
+        return CallTasks(spec.split, spec.size, spec.seed), f"calls/{spec.split}", {}
     if spec.kind == "scenes":
         return SceneTasks(spec.split, spec.form, spec.size, spec.seed), f"scenes/{spec.split}", {}
     if spec.kind == "gym":
