@@ -7,6 +7,7 @@ ends the process and all that belongs to it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import selectors
@@ -27,6 +28,9 @@ LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc
 
 PROBE = "open('note', 'w').write('x')\nimport socket\nsocket.socket()"
 """A program that must fail, and may write."""
+
+PROBE_SECONDS = 10.0
+"""Seconds it has at least."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,10 @@ class PythonInterpreter:
         standard, packages = sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")
         self._path = [standard, sysconfig.get_config_var("DESTSHARED"), packages]
         self._readable = [*self._path, *LIBRARIES]
+        # A busy machine must not pass for one that cannot shut programs in.
+        self.limits = dataclasses.replace(self.limits, seconds=max(self.limits.seconds, PROBE_SECONDS))
         self._check()
+        self.limits = limits or Limits()
 
     def _check(self) -> None:
         """Run a program that is only safe where the walls stand."""
