@@ -16,7 +16,7 @@ import itertools
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,9 +42,12 @@ from vold.types import Message
 STEPS = {"student": 2600, "teacher": 2000, "teacher-b": 1500}
 """Training steps of each model."""
 
-Row = tuple[list[Message], str | tuple[str, ...]]
-"""A prompt and its response; an empty prompt is running text. A response of several turns has a tool's answers between
-the model's turns."""
+Row = tuple[list[Message], str]
+"""A prompt and its response; an empty prompt is running text."""
+TurnsRow = tuple[list[Message], tuple[str, ...]]
+"""A prompt and a response of several turns: the model's, with a tool's answers between them."""
+Rows = Callable[[random.Random], Sequence[Row | TurnsRow]]
+"""Makes the rows of a step."""
 
 
 def new_student(seed: int) -> Policy:
@@ -212,7 +215,7 @@ def teacher_rows(style: world.Style) -> Callable[[random.Random], list[Row]]:
     return rows
 
 
-def pretrain(policy: Policy, rows: Callable[[random.Random], list[Row]], *, steps: int, lr: float, seed: int) -> None:
+def pretrain(policy: Policy, rows: Rows, *, steps: int, lr: float, seed: int) -> None:
     """Plain next-token training with AdamW and a cosine schedule."""
     rng = random.Random(f"pretrain/{seed}")
     parameters = [p for _, p in policy.trainable()]
@@ -237,9 +240,9 @@ def pretrain(policy: Policy, rows: Callable[[random.Random], list[Row]], *, step
             losses.clear()
 
 
-def _batches(chat: Chat, rows: list[Row]) -> list[Sequences]:
+def _batches(chat: Chat, rows: Sequence[Row | TurnsRow]) -> list[Sequences]:
     """Rows with pictures, rows of text and running text as one batch each."""
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[Row | TurnsRow]] = {}
     for row in rows:
         groups.setdefault("facts" if not row[0] else "image" if row[0][0].images else "text", []).append(row)
     out = []

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from vold.demo import calls
-from vold.demo.build import Row, new_teacher, pretrain
+from vold.demo.build import Rows, TurnsRow, new_teacher, pretrain
 from vold.demo.tokens import build_tokenizer
 from vold.policy import Policy
 from vold.types import Message
@@ -35,9 +34,9 @@ def new_model(name: str, seed: int) -> Policy:
     return new_teacher(seed, build_tokenizer(calls.VOCABULARY), width=WIDTH[name], layers=3)
 
 
-def student_rows(rng: random.Random) -> list[Row]:
+def student_rows(rng: random.Random) -> list[TurnsRow]:
     """One batch of single calls that succeed."""
-    rows: list[Row] = []
+    rows: list[TurnsRow] = []
     for _ in range(BATCH):
         name = rng.choice([f for f in calls.FUNCTIONS if f not in calls.IMPORTED])
         largest = rng.choice((calls.LARGEST, calls.LARGEST_RESULT))
@@ -47,9 +46,9 @@ def student_rows(rng: random.Random) -> list[Row]:
     return rows
 
 
-def teacher_rows(rng: random.Random) -> list[Row]:
+def teacher_rows(rng: random.Random) -> list[TurnsRow]:
     """One batch of solved problems of the training split."""
-    rows: list[Row] = []
+    rows: list[TurnsRow] = []
     while len(rows) < BATCH:
         p = calls.sample_problem(rng)
         if calls.split_of(p) == "train":
@@ -65,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help=f"fewer steps, to try it out (default: {STEPS})")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    plan: dict[str, Callable[[random.Random], list[Row]]] = {"caller": student_rows, "caller-teacher": teacher_rows}
+    plan: dict[str, Rows] = {"caller": student_rows, "caller-teacher": teacher_rows}
     for seed, (name, rows) in enumerate(plan.items(), 1):
         if args.only not in (None, name):
             continue
