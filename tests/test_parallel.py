@@ -22,6 +22,8 @@ import tiny
 from vold.checkpoint import SHARDS
 from vold.config import recipe_from
 from vold.distill import distill
+from vold.engines import refuse_sleep
+from vold.errors import ConfigError
 from vold.parallel import Processes
 from vold.rundir import read_jsonl
 from vold.sft import sft
@@ -203,3 +205,17 @@ def test_micro_batches_are_balanced_and_every_process_runs_equally_many() -> Non
     assert Processes().rounds([3, 9]) == [(0, True), (1, True)]
     assert Processes(1, 2).rounds([]) == []
     assert Processes(1, 2).rounds([5]) == [(0, False)]
+
+
+@pytest.mark.parametrize(("part", "where"), [("teacher", "teacher.server"), ("engine", "distill.engine")])
+def test_servers_do_not_sleep_under_several_processes(part: str, where: str, tmp_path: Path) -> None:
+    raw = tiny.recipe_dict(tmp_path)
+    server = {"urls": ["http://127.0.0.1:1/v1"], "model": "m", "sleep": True}
+    if part == "teacher":
+        raw["teacher"]["server"] = server
+    else:
+        raw["distill"]["engine"] = server
+    recipe = recipe_from(raw, where="test")
+    refuse_sleep(recipe, Processes(0, 1))
+    with pytest.raises(ConfigError, match=where):
+        refuse_sleep(recipe, Processes(1, 2))

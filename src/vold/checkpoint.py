@@ -113,7 +113,7 @@ def restore_state(directory: Path, policy: Policy, optimizer: torch.optim.Optimi
         exact = mine.pop("master", weights[name])
         with torch.no_grad():
             p.copy_(_placed(exact, p))
-        optimizer.state[p] = {k: _placed(v, p) if k != "step" else v for k, v in mine.items()}
+        optimizer.state[p] = {k: _placed(v, p) if k != "step" else v.to(p.device) for k, v in mine.items()}
         if p.dtype != torch.float32:
             optimizer.state[p]["master"] = exact.float().to(p.device)
     return step

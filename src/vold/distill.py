@@ -16,7 +16,7 @@ import torch
 from vold.batching import collate
 from vold.checkpoint import StateKeeper, restore_state, save_state
 from vold.divergences import candidates_of, divergence_stream, refuse_without_logits
-from vold.engines import Teachers, open_sampler, turns_of
+from vold.engines import Teachers, open_sampler, refuse_sleep, turns_of
 from vold.errors import AlignmentError, ConfigError, DataError
 from vold.graders import get_grader
 from vold.head import token_logprobs
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from vold.config import Distill, Recipe
     from vold.objective import Objective
     from vold.policy import Policy
-    from vold.types import Sampler, Teacher
+    from vold.types import Sampler, Teacher, TokenScores
 
 
 def distill(recipe: Recipe) -> Path:
@@ -59,6 +59,7 @@ def distill(recipe: Recipe) -> Path:
         raise ConfigError("this recipe has no `distill` section", where="distill")
     config.objective.try_functions()
     group = processes()
+    refuse_sleep(recipe, group)
     with group.first_goes_first():
         directory = open_stage(recipe, "distill")
     final = directory / "final"
@@ -106,9 +107,9 @@ def distill(recipe: Recipe) -> Path:
                 asked, shown, asks = asked + mixed[1], shown + mixed[2], asks + mixed[3]
                 rollouts += mixed[0][group.rank :: group.world]
             sampled = time.monotonic()
-            if teacher is not None:
-                rollouts = adopt(consult(rollouts, teacher, asks, config.objective))
             rollouts = sorted((r for part in group.gather(rollouts) for r in part), key=lambda r: r.group)
+            if teacher is not None:
+                rollouts = adopt(consult(rollouts, teacher, asks, config.objective, group))
             rollouts = credit(
                 config.objective,
                 rollouts,
@@ -164,21 +165,28 @@ def sample(
 
 
 def consult(
-    rollouts: list[Rollout], teacher: Teacher, prompts: Sequence[Prompt | None], objective: Objective
+    rollouts: list[Rollout],
+    teacher: Teacher,
+    prompts: Sequence[Prompt | None],
+    objective: Objective,
+    group: Processes = ALONE,
 ) -> list[Rollout]:
     """Ask the teacher about just those rollouts whose scores the objective will use.
+
+    Which these are may depend on all rollouts of the step. Every process has them and asks about its share.
 
     Raises:
         AlignmentError: the teacher returned another number of scores than there are tokens.
     """
     wanted, needs = needs_teacher(objective, rollouts), objective.needs
     asked = [(i, p) for i, r in enumerate(rollouts) if wanted[i] and (p := prompts[r.group]) is not None]
+    asked = asked[group.rank :: group.world]
     requests = [
         ScoreRequest(p.ids, r.ids, candidates_of(rollouts[i], needs.candidates), needs.top_k, p.vision)
         for i, p in asked
         for r in (rollouts[i].completion,)
     ]
-    out = list(rollouts)
+    heard: dict[int, TokenScores] = {}
     for (i, _), request, scores in zip(asked, requests, teacher.score(requests), strict=True):
         if len(scores.logp) != len(request.response_ids):
             raise AlignmentError(
@@ -186,7 +194,11 @@ def consult(
                 where=f"task {rollouts[i].task_id}",
                 got=f"{len(scores.logp)} scores for {len(request.response_ids)} tokens",
             )
-        out[i] = dataclasses.replace(rollouts[i], teacher=scores)
+        heard[i] = scores
+    out = list(rollouts)
+    for part in group.gather(heard):
+        for i, scores in part.items():
+            out[i] = dataclasses.replace(rollouts[i], teacher=scores)
     return out
 
 

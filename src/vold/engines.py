@@ -268,6 +268,25 @@ def turns_of(recipe: Recipe) -> Callable[[Sampler, Chat], Sampler]:
     return lambda sampler, chat: TurnSampler(sampler, chat, tool, spec.max_turns)
 
 
+def refuse_sleep(recipe: Recipe, group: Processes) -> None:
+    """Refuse servers that one process would put to sleep while another still asks them.
+
+    Raises:
+        ConfigError: several processes train, and a server is to sleep.
+    """
+    teachers = [recipe.teacher, *recipe.teacher.routes.values()] if recipe.teacher is not None else []
+    servers = {"teacher.server.sleep": [t.server for t in teachers]}
+    servers["distill.engine.sleep"] = [recipe.distill.engine] if recipe.distill is not None else []
+    for where, found in servers.items():
+        if group.world > 1 and any(s is not None and s.sleep for s in found):
+            raise ConfigError(
+                "servers can not sleep between the turns of several processes",
+                where=where,
+                got=f"{group.world} processes",
+                fix="give them GPUs of their own and drop `sleep`, or train in one process",
+            )
+
+
 def open_sampler(
     config: Distill | PromptBalance, policy: Policy, directory: Path, group: Processes = ALONE
 ) -> tuple[Sampler, Callable[[int], None]]:

@@ -37,7 +37,7 @@ class MasterAdamW(torch.optim.AdamW):
                 state = self.state[p]
                 if not state:
                     zeros = torch.zeros_like(p, dtype=torch.float32)
-                    state |= {"step": torch.zeros(()), "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
+                    state |= {"step": torch.zeros((), device=p.device), "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
                     state |= {"master": p.float()} if p.dtype != torch.float32 else {}
                 master = state.get("master", p)
                 adamw(

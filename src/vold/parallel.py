@@ -11,6 +11,7 @@ are whole on each of them (`Processes.gathered`), so that rollouts of different 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import functools
 import os
 import types
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from vold.policy import Policy
 
 T = TypeVar("T")
+PATIENCE = datetime.timedelta(days=1)
+"""How long a process waits for another: a server may keep one busy for long. `torchrun` sees those that have died."""
 PARTS: tuple[Part, ...] = ("vision", "projector")
 
 
@@ -219,14 +222,14 @@ def processes() -> Processes:
                 fix="start one process a GPU",
             )
         torch.cuda.set_device(place)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     return Processes(dist.get_rank(), world)
 
 
 @functools.cache
 def _words() -> Any:
     """Processes talk about Python objects through the CPU, whatever carries their tensors."""
-    return dist.new_group(backend="gloo")
+    return dist.new_group(backend="gloo", timeout=PATIENCE)
 
 
 def _trunk(self: Any, **inputs: Any) -> torch.Tensor:
