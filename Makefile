@@ -70,7 +70,7 @@ test: lint
 	  $(PIP) install -c constraints.txt '.[browser]' || true; \
 	  $(VENV)/bin/python tests/browser.py || { echo "no browser starts here: tests of pages are left out"; export VOLD_BROWSER=none; }; \
 	fi; \
-	@$(VENV)/bin/python tests/published.py
+	$(VENV)/bin/python tests/published.py; \
 	$(VENV)/bin/python -m pytest -n 2
 
 # vLLM pins packages of its own, so it gets an environment of its own; the tests start it from there as a server.
