@@ -1,8 +1,8 @@
 """All measurements: `python benchmarks/run.py [--full] [NAME ...]` prints a table and writes results/latest.json.
 
-NAME is one of packing, teacher, growth, roofline, head, update, step and distillation. By default all but the last are
-measured on small sizes, with `--full` all of them on larger ones. Sides of a comparison take turns, and a figure is the
-median over turns. Ratios are of processor seconds, which other work on the machine disturbs least.
+NAME is one of packing, teacher, growth, rollouts, roofline, head, update, step and distillation. By default all but the
+last are measured on small sizes, with `--full` all of them on larger ones. Sides of a comparison take turns, and a
+figure is the median over turns. Ratios are of processor seconds, which other work on the machine disturbs least.
 """
 
 from __future__ import annotations
@@ -165,13 +165,30 @@ class Bench:
         ]
 
     def growth(self) -> list[Row]:
-        """Processor seconds a token from few to many packed tokens."""
+        """Processor seconds a token, from few to many of something."""
         from single import growth
 
-        few, many = (8192, 65536) if self.full else (1024, 8192)
-        ratios = growth(self.models / "growth", few, many, 3)
-        name = "growth/tokens_8k_to_64k" if self.full else "growth/tokens_1k_to_8k"
-        return [row(name, ratios, [1.0] * len(ratios), "s/token")]
+        base = {"tokens": 8192, "rows": 4, "response": 120}
+        more = {
+            "tokens_8k_to_64k": {"tokens": 65536},
+            "group_4_to_32": {"rows": 32},
+            "response_120_to_960": {"response": 960},
+        }
+        rows = []
+        for name, change in more.items():
+            ratios = growth(self.models / "growth", base, base | change, self.repetitions)
+            rows.append(row(f"growth/{name}", ratios, [1.0] * len(ratios), "s/token"))
+        return rows
+
+    def rollouts(self) -> list[Row]:
+        """Sampling against `generate`: responses that end by chance, and responses of equal length."""
+        from single import rollouts
+
+        rows = []
+        for name, shape, many, new in (("time", "endings", 64, 256), ("time_at_equal_length", "smollm2", 16, 32)):
+            found = rollouts(self.models / shape, many, new, self.repetitions)
+            rows.append(row(f"rollouts/{name}_vs_generate", found["vold"], found["generate"], "cpu s/token"))
+        return rows
 
 
 def sides_of(rows: list[Row], name: str) -> list[dict[str, float]]:
@@ -190,7 +207,7 @@ def worst(rows: list[Row]) -> list[Row]:
 
 
 def main() -> None:
-    names = ["packing", "teacher", "growth", "roofline", "head", "update", "step", "distillation"]
+    names = ["packing", "teacher", "growth", "rollouts", "roofline", "head", "update", "step", "distillation"]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", nargs="*", choices=[*names, []])
     parser.add_argument("--full", action="store_true")
@@ -199,13 +216,13 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     import torch
-    from shapes import build
+    from shapes import SMALL, build
 
     torch.set_num_threads(1)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as home:
         models = Path(home)
-        for shape in (*VOCABULARY, "growth"):
+        for shape in (*VOCABULARY, *SMALL):
             build(shape, models / shape)
         bench = Bench(models, full=arguments.full, repetitions=arguments.repetitions)
         for name in arguments.name or (names if arguments.full else names[:-1]):

@@ -20,8 +20,9 @@ from transformers import (
 from vold.advantages import group_relative
 from vold.types import Completion, Grade, Prompt, Rollout
 
-SHAPES = ("smollm2", "qwen2_5_vl")
 GROUP = 4
+SMALL = {"growth": (1024, 256, 1), "endings": (64, 576, 8)}
+"""Ids, width and layers of two Llamas: one small enough for 65,536 tokens, one whose responses end by chance."""
 CHAT = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
 
 
@@ -46,16 +47,16 @@ def build(shape: str, directory: Path) -> None:
                 pad_token_id=0,
             )
         )
-    elif shape == "growth":  # small, so that 65,536 tokens fit
-        size = 1024
+    elif shape in SMALL:
+        size, width, layers = SMALL[shape]
         model = LlamaForCausalLM(
             LlamaConfig(
                 vocab_size=size,
-                hidden_size=256,
-                intermediate_size=512,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                num_key_value_heads=2,
+                hidden_size=width,
+                intermediate_size=2 * width,
+                num_hidden_layers=layers,
+                num_attention_heads=width // 64,
+                num_key_value_heads=width // 64,
                 max_position_embeddings=8192,
                 bos_token_id=None,
                 eos_token_id=1,

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import gc
+import random
 import statistics
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from shapes import GROUP
 from sides import MIB, measured
 from torch.nn.functional import linear, log_softmax
+from transformers import AutoModelForCausalLM
 
 from vold.batching import collate, packed_micro_batches
 from vold.head import is_linear, read_logits, token_logprobs
 from vold.policy import Policy
-from vold.types import Prompt
+from vold.samplers.inprocess import InProcessSampler
+from vold.types import Prompt, SamplingParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 NOTHING = torch.tensor([], dtype=torch.int64)
+PROMPT = 32
+"""Tokens of a prompt where its length does not matter."""
 
 
 def alternate(sides: dict[str, Callable[[], Any]], repetitions: int, owned: float) -> dict[str, list[dict[str, float]]]:
@@ -155,22 +161,61 @@ def teacher_share(model: Path) -> tuple[int, int, float]:
     return scored, used, seconds
 
 
-def growth(model: Path, few: int, many: int, repetitions: int) -> list[float]:
-    """Seconds a token at `many` packed tokens over those at `few`: forward and backward of 128-token rows."""
-    policy = Policy.load(str(model))
-    prompt = [Prompt((7,) * 16 + (8 + i,)) for i in range(many // 128)]
+def growth(model: Path, few: dict[str, int], many: dict[str, int], repetitions: int) -> list[float]:
+    """Seconds a token with the sizes `many` over those with `few`, forward and backward.
 
-    def work(tokens: int) -> float:
-        rows = tokens // 128
-        batch = collate(prompt[:rows], [(9,) * 111] * rows, [(1,) * 111] * rows, 0)
+    Sizes are `tokens` that are packed in all, `rows` that share a prompt, and the length of a `response`.
+    """
+    policy = Policy.load(str(model))
+
+    def work(sizes: dict[str, int]) -> float:
+        rows, response = sizes["rows"], sizes["response"]
+        groups = max(1, sizes["tokens"] // (PROMPT + rows * response))
+        prompts = [Prompt((7,) * (PROMPT - 1) + (8 + g,)) for g in range(groups) for _ in range(rows)]
+        batch = collate(prompts, [(9,) * response] * len(prompts), [(1,) * response] * len(prompts), 0)
         began = time.process_time()
         policy.logprobs(batch)[0].sum().backward()
         policy.model.zero_grad(set_to_none=True)
-        return (time.process_time() - began) / tokens
+        return (time.process_time() - began) / (groups * (PROMPT + rows * response))
 
     work(few)
     pairs = [(work(few), work(many)) for _ in range(repetitions)]
     return [b / a for a, b in pairs]
+
+
+def rollouts(model: Path, rows: int, new: int, repetitions: int) -> dict[str, list[float]]:
+    """Processor seconds a token of sampling: ours, with log-probs, and Transformers' `generate`, without.
+
+    Groups of four responses of at most `new` tokens. Each side is told to stop at the end token.
+    """
+    policy = Policy.load(str(model))
+    plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    chance = random.Random(0)
+    size = plain.config.vocab_size
+    prompts = [Prompt(tuple(chance.randrange(8, size) for _ in range(PROMPT))) for _ in range(rows // GROUP)]
+    ids = torch.tensor([p.ids for p in prompts])
+
+    def ours(seed: int) -> int:
+        made = InProcessSampler(policy, rows).generate(prompts, SamplingParams(new, 1.0, seed), GROUP)
+        return sum(len(c.ids) for group in made for c in group)
+
+    def peer(seed: int) -> int:
+        torch.manual_seed(seed)
+        made = plain.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, do_sample=True, top_k=0, top_p=1.0,
+            temperature=1.0, num_return_sequences=GROUP, eos_token_id=1, pad_token_id=0,
+        )[:, PROMPT:]  # fmt: skip
+        ended = (made == 1).cumsum(-1)
+        return int(((ended == 0) | ((ended == 1) & (made == 1))).sum())
+
+    found: dict[str, list[float]] = {"vold": [], "generate": []}
+    for turn in range(repetitions + 1):
+        for name, side in (("vold", ours), ("generate", peer)):
+            began = time.process_time()
+            tokens = side(turn)
+            if turn:
+                found[name].append((time.process_time() - began) / tokens)
+    return found
 
 
 def roofline(model: Path, tokens: int, repetitions: int) -> dict[str, list[float]]:
