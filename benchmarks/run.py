@@ -1,8 +1,9 @@
 """All measurements: `python benchmarks/run.py [--full] [NAME ...]` prints a table and writes results/latest.json.
 
-NAME is one of packing, teacher, growth, rollouts, roofline, head, update, step and distillation. By default all but the
-last are measured on small sizes, with `--full` all of them on larger ones. Sides of a comparison take turns, and a
-figure is the median over turns. Ratios are of processor seconds, which other work on the machine disturbs least.
+NAME is one of packing, teacher, growth, rollouts, roofline, head, update, step, processes, distillation and engines. By
+default all but the last two are measured on small sizes, with `--full` all but the last on larger ones; `engines` needs
+vLLM. Sides of a comparison take turns, and a figure is the median over turns. Ratios are of processor seconds, which
+other work on the machine disturbs least; those of `processes` and `engines` are of wall time.
 """
 
 from __future__ import annotations
@@ -39,14 +40,19 @@ def row(name: str, ours: list[float], peer: list[float], unit: str, **more: Any)
     }
 
 
-def duel(settings: dict[str, Any], repetitions: int) -> dict[str, list[dict[str, float]]]:
-    """Both sides in processes of their own, in turn."""
+def duel(
+    settings: dict[str, Any], repetitions: int, sides: dict[str, tuple[str, ...]] | None = None
+) -> dict[str, list[dict[str, float]]]:
+    """Both sides in processes of their own, in turn. `sides`: options of torchrun where that is to start one."""
     workers = {
-        side: subprocess.Popen(
-            [sys.executable, str(HERE / "sides.py"), side, json.dumps(settings)],
+        name: subprocess.Popen(
+            [
+                sys.executable, *(("-m", "torch.distributed.run", *options) if options else ()),
+                str(HERE / "sides.py"), "trl" if name == "trl" else "vold", json.dumps(settings),
+            ],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )
-        for side in ("vold", "trl")
+        for name, options in (sides or {"vold": (), "trl": ()}).items()
     }  # fmt: skip
     found: dict[str, list[dict[str, float]]] = {side: [] for side in workers}
     for _ in range(repetitions):
@@ -107,6 +113,14 @@ class Bench:
             settings = self.settings(shape, "step", method="vold", longest=128 if self.full else 32)
             rows += self.compare("step", shape, settings, same=False)[:1]
         return rows
+
+    def processes(self) -> list[Row]:
+        """The same update on two processes with a thread each, against one."""
+        settings = self.settings("smollm2", "update", budget=512)
+        two = ("--standalone", "--nproc-per-node", "2")
+        found = duel(settings, self.repetitions, {"1": (), "2": two})
+        wall = {n: [r["wall"] for r in side] for n, side in found.items()}
+        return [row("processes/time_2_over_1", wall["2"], wall["1"], "s")]
 
     def head(self) -> list[Row]:
         """Log-prob with entropy, and reverse KL, at 151,936 ids."""
@@ -190,6 +204,13 @@ class Bench:
             rows.append(row(f"rollouts/{name}_vs_generate", found["vold"], found["generate"], "cpu s/token"))
         return rows
 
+    def engines(self) -> list[Row]:
+        """Sampling and scoring against a vLLM server."""
+        from engines import engines
+
+        found = engines(self.models / "smollm2", self.repetitions)
+        return [row(f"{what}/time_vs_vllm", sides["vold"], sides["vllm"], "s/token") for what, sides in found.items()]
+
 
 def sides_of(rows: list[Row], name: str) -> list[dict[str, float]]:
     """The peer's median of a row, as a measurement."""
@@ -207,7 +228,8 @@ def worst(rows: list[Row]) -> list[Row]:
 
 
 def main() -> None:
-    names = ["packing", "teacher", "growth", "rollouts", "roofline", "head", "update", "step", "distillation"]
+    quick = ["packing", "teacher", "growth", "rollouts", "roofline", "head", "update", "step", "processes"]
+    names = [*quick, "distillation", "engines"]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", nargs="*", choices=[*names, []])
     parser.add_argument("--full", action="store_true")
@@ -225,7 +247,7 @@ def main() -> None:
         for shape in (*VOCABULARY, *SMALL):
             build(shape, models / shape)
         bench = Bench(models, full=arguments.full, repetitions=arguments.repetitions)
-        for name in arguments.name or (names if arguments.full else names[:-1]):
+        for name in arguments.name or ([*quick, "distillation"] if arguments.full else quick):
             began = time.monotonic()
             found = getattr(bench, name)()
             rows += found

@@ -1,4 +1,5 @@
 """One side of a comparison in a process of its own: `python sides.py SIDE SETTINGS`, then one JSON line a request.
+Under torchrun our side is as many processes as it starts.
 
 Each side loads the same weights and gets the same rollouts. A request runs one update, or one whole step, and answers
 wall and processor seconds, and by how much the peak of resident memory exceeds what the model owns (weights,
@@ -18,6 +19,8 @@ from typing import Any
 
 import torch
 from shapes import GROUP, stored_rollouts
+
+from vold.parallel import ALONE
 
 MIB = 2**20
 
@@ -46,6 +49,7 @@ class Ours:
     def __init__(self, s: dict[str, Any]) -> None:
         from vold.config import Distill
         from vold.optim import build_optimizer
+        from vold.parallel import processes
         from vold.policy import Policy
 
         self.s, self.policy = s, Policy.load(s["model"])
@@ -60,9 +64,11 @@ class Ours:
                 "rollouts": GROUP,
             }
         )
-        self.optimizer = build_optimizer(self.policy, self.config.optimizer)
         self.prompts, rollouts = stored_rollouts(s["groups"], s["longest"], size=s["vocabulary"], silent=s["silent"])
         self.rollouts = self._with_behaviour(rollouts)
+        self.group = processes()
+        self.group.shard(self.policy)
+        self.optimizer = build_optimizer(self.policy, self.config.optimizer)
         self.gradients = sum(p.numel() * p.element_size() for _, p in self.policy.trainable()) / MIB
         if s["method"] != "grpo" or s["what"] == "step":
             from vold.teachers.inprocess import InProcessTeacher
@@ -86,7 +92,9 @@ class Ours:
 
         teacher = None if self.s["method"] == "grpo" else self.teacher
         asks = [p if teacher else None for p in self.prompts]
-        row = update(self.policy, self.optimizer, self.rollouts, self.prompts, self.config, 0, teacher, asks)
+        row = update(
+            self.policy, self.optimizer, self.rollouts, self.prompts, self.config, 0, teacher, asks, self.group
+        )
         return float(row["grad_norm"])
 
     def step(self) -> float:
@@ -120,7 +128,7 @@ class Trl:
         from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
         from trl import DistillationConfig, DistillationTrainer, GRPOConfig, GRPOTrainer
 
-        self.s = s
+        self.s, self.group = s, ALONE
         kind = AutoModelForImageTextToText if s["shape"] == "qwen2_5_vl" else AutoModelForCausalLM
         tokenizer = AutoTokenizer.from_pretrained(s["model"], padding_side="left")
         rows = s["groups"] * GROUP
@@ -229,8 +237,15 @@ def main() -> None:
     side = {"vold": Ours, "trl": Trl}[sys.argv[1]](settings)
     work = getattr(side, settings["what"])
     work()
-    for _ in sys.stdin:
-        print(json.dumps(measured(work, side.gradients)), file=answers, flush=True)
+    while asked(side):
+        result = measured(work, side.gradients)
+        if side.group.first:
+            print(json.dumps(result), file=answers, flush=True)
+
+
+def asked(side: Any) -> bool:
+    """Whether another request has come; of several processes the first one hears it."""
+    return any(side.group.gather(side.group.first and bool(sys.stdin.readline())))
 
 
 if __name__ == "__main__":
