@@ -240,7 +240,10 @@ def main() -> None:
     import torch
     from shapes import SMALL, build
 
+    from vold.heap import keep_freed_memory
+
     torch.set_num_threads(1)
+    keep_freed_memory()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as home:
         models = Path(home)

@@ -9,6 +9,7 @@ import torch
 from torch.optim.adamw import adamw
 
 from vold.errors import TrainingError
+from vold.heap import keep_freed_memory
 from vold.parallel import whole
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def build_optimizer(policy: Policy, config: Optimizer) -> torch.optim.AdamW:
 
     Its state is float32: weights in a lower precision get a float32 copy (`MasterAdamW`).
     """
+    if policy.model.device.type == "cpu":
+        keep_freed_memory()
     named = policy.trainable()
     groups = [
         {"params": [p for _, p in named if p.ndim >= 2], "weight_decay": config.weight_decay},
