@@ -199,7 +199,7 @@ class Bench:
         from single import rollouts
 
         rows = []
-        for name, shape, many, new in (("time", "endings", 64, 256), ("time_at_equal_length", "smollm2", 16, 32)):
+        for name, shape, many, new in (("time", "endings", 32, 256), ("time_at_equal_length", "smollm2", 16, 32)):
             found = rollouts(self.models / shape, many, new, self.repetitions)
             rows.append(row(f"rollouts/{name}_vs_generate", found["vold"], found["generate"], "cpu s/token"))
         return rows

@@ -21,7 +21,7 @@ from vold.advantages import group_relative
 from vold.types import Completion, Grade, Prompt, Rollout
 
 GROUP = 4
-SMALL = {"growth": (1024, 256, 1), "endings": (64, 576, 8)}
+SMALL = {"growth": (1024, 256, 1), "endings": (64, 256, 4)}
 """Ids, width and layers of two Llamas: one small enough for 65,536 tokens, one whose responses end by chance."""
 CHAT = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
 

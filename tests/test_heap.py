@@ -13,24 +13,22 @@ from vold.heap import keep_freed_memory
 if sys.argv[1] == "keep" and not keep_freed_memory():
     print("not here")
     sys.exit()
-torch.ones(2**25)  # 128 MiB
+torch.set_num_threads(1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(4):
-    torch.ones(2**24)  # 64 MiB, which fit into it
+for _ in range(32):
+    torch.ones(2**24)  # 64 MiB
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="about glibc")
-def test_a_large_block_is_used_again() -> None:
-    """Four tensors of 64 MiB take at least 4 * 32 huge pages, or 4 * 16384 small ones, from the system; or none."""
+def test_large_blocks_are_used_again() -> None:
+    """Left alone, all 32 tensors take new pages; kept, only the first few do, until a hole fits with its alignment."""
 
-    def pages(mode: str) -> str:
+    def pages(mode: str) -> int:
         done = subprocess.run([sys.executable, "-c", PROGRAM, mode], check=True, capture_output=True, text=True)
-        return done.stdout.strip()
+        if done.stdout.strip() == "not here":
+            pytest.skip("another C library")
+        return int(done.stdout)
 
-    kept = pages("keep")
-    if kept == "not here":
-        pytest.skip("another C library")
-    assert int(kept) < 32
-    assert int(pages("leave")) >= 128
+    assert pages("keep") < pages("leave") / 2
