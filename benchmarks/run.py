@@ -1,9 +1,9 @@
 """All measurements: `python benchmarks/run.py [--full] [NAME ...]` prints a table and writes results/latest.json.
 
 NAME is one of packing, teacher, growth, rollouts, roofline, head, update, step, processes, distillation and engines. By
-default all but the last two are measured on small sizes, with `--full` all but the last on larger ones; `engines` needs
-vLLM. Sides of a comparison take turns, and a figure is the median over turns. Ratios are of processor seconds, which
-other work on the machine disturbs least; those of `processes` and `engines` are of wall time.
+default all but the last three are measured on small sizes, with `--full` all but the last on larger ones; `engines`
+needs vLLM. Sides of a comparison take turns, and a figure is the median over turns, of wall time: leave the machine
+alone meanwhile.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def duel(
                 str(HERE / "sides.py"), "trl" if name == "trl" else "vold", json.dumps(settings),
             ],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env=os.environ | ({"OMP_NUM_THREADS": "1"} if sides else {}),
         )
         for name, options in (sides or {"vold": (), "trl": ()}).items()
     }  # fmt: skip
@@ -74,6 +75,7 @@ class Bench:
 
     def settings(self, shape: str, what: str, **changes: Any) -> dict[str, Any]:
         groups, longest = (8, 256) if self.full else (3, 64)
+        groups = changes.get("groups", groups)
         return {
             "what": what, "shape": shape, "model": str(self.models / shape), "method": "grpo",
             "groups": groups, "longest": longest, "silent": 0, "rows": 8 if self.full else groups * 4,
@@ -89,9 +91,9 @@ class Bench:
         def take(side: list[dict[str, float]], key: str) -> list[float]:
             return [r[key] for r in side]
 
-        wall = {"wall": [statistics.median(take(s, "wall")) for s in (ours, peer)], "gradient_norm": ours[0]["value"]}
+        norm = {"gradient_norm": ours[0]["value"]}
         return [
-            row(f"{name}/time_vs_trl/{shape}", take(ours, "cpu"), take(peer, "cpu"), "cpu s", **wall),
+            row(f"{name}/time_vs_trl/{shape}", take(ours, "seconds"), take(peer, "seconds"), "s", **norm),
             row(f"{name}/memory_vs_trl/{shape}", take(ours, "mib"), take(peer, "mib"), "MiB"),
         ]
 
@@ -110,7 +112,9 @@ class Bench:
         """Rollouts, grades, teacher and update; the peer is GRPOTrainer and a forward pass of a teacher."""
         rows = []
         for shape in VOCABULARY if self.full else ("smollm2",):
-            settings = self.settings(shape, "step", method="vold", longest=128 if self.full else 32)
+            settings = self.settings(
+                shape, "step", method="vold", longest=256 if self.full else 32, groups=8 if self.full else 6
+            )
             rows += self.compare("step", shape, settings, same=False)[:1]
         return rows
 
@@ -119,23 +123,23 @@ class Bench:
         settings = self.settings("smollm2", "update", budget=512)
         two = ("--standalone", "--nproc-per-node", "2")
         found = duel(settings, self.repetitions, {"1": (), "2": two})
-        wall = {n: [r["wall"] for r in side] for n, side in found.items()}
-        return [row("processes/time_2_over_1", wall["2"], wall["1"], "s")]
+        spent = {n: [r["seconds"] for r in side] for n, side in found.items()}
+        return [row("processes/time_2_over_1", spent["2"], spent["1"], "s")]
 
     def head(self) -> list[Row]:
-        """Log-prob with entropy, and reverse KL, at 151,936 ids."""
+        """Log-prob with entropy, and with `full` reverse KL, at 151,936 ids."""
         import torch
         from single import MIB, NOTHING, head, head_error, measured
 
         from vold.head import token_logprobs
 
-        tokens = 1024 if self.full else 512
+        tokens = 1024 if self.full else 384
         rows = []
-        for what, sides in head(tokens, self.repetitions).items():
-            ours = [r["cpu"] for r in sides["vold"]]
+        for what, sides in head(tokens, self.repetitions, full=self.full).items():
+            ours = [r["seconds"] for r in sides["vold"]]
             for peer in [s for s in sides if s != "vold"]:
                 theirs = sides[peer]
-                rows.append(row(f"head/time_vs_{peer}/{what}", ours, [r["cpu"] for r in theirs], "cpu s"))
+                rows.append(row(f"head/time_vs_{peer}/{what}", ours, [r["seconds"] for r in theirs], "s"))
                 rows.append(
                     row(
                         f"head/memory_vs_{peer}/{what}/{tokens}_tokens",
@@ -175,7 +179,7 @@ class Bench:
         scored, used, seconds = teacher_share(self.models / "smollm2")
         return [
             row("teacher/tokens_scored_over_used", [float(scored)], [float(used)], "tokens"),
-            {"name": "teacher/tokens_per_cpu_second", "ratio": None, "ours": round(scored / seconds, 1), "unit": "/s"},
+            {"name": "teacher/tokens_per_second", "ratio": None, "ours": round(scored / seconds, 1), "unit": "/s"},
         ]
 
     def growth(self) -> list[Row]:
@@ -189,19 +193,19 @@ class Bench:
             "response_120_to_960": {"response": 960},
         }
         rows = []
-        for name, change in more.items():
+        for name, change in more.items() if self.full else [*more.items()][:1]:
             ratios = growth(self.models / "growth", base, base | change, self.repetitions)
             rows.append(row(f"growth/{name}", ratios, [1.0] * len(ratios), "s/token"))
         return rows
 
     def rollouts(self) -> list[Row]:
-        """Sampling against `generate`: responses that end by chance, and responses of equal length."""
+        """Sampling against `generate`: responses that end by chance, of a small model and of `smollm2`."""
         from single import rollouts
 
         rows = []
-        for name, shape, many, new in (("time", "endings", 32, 256), ("time_at_equal_length", "smollm2", 16, 32)):
+        for name, shape, many, new in (("time", "endings", 48, 128), ("time_smollm2", "smollm2", 16, 32)):
             found = rollouts(self.models / shape, many, new, self.repetitions)
-            rows.append(row(f"rollouts/{name}_vs_generate", found["vold"], found["generate"], "cpu s/token"))
+            rows.append(row(f"rollouts/{name}_vs_generate", found["vold"], found["generate"], "s/token"))
         return rows
 
     def engines(self) -> list[Row]:
@@ -218,39 +222,45 @@ def sides_of(rows: list[Row], name: str) -> list[dict[str, float]]:
 
 
 def worst(rows: list[Row]) -> list[Row]:
-    """A plain name for what was measured on several shapes: the worse of them."""
+    """A plain name for what was measured on several shapes, or as several readings: the worse of them."""
     best: dict[str, Row] = {}
     for r in rows:
         plain, _, shape = r["name"].rpartition("/")
-        if shape in VOCABULARY and (plain not in best or r["ratio"] > best[plain]["ratio"]):
+        if shape in (*VOCABULARY, "logprob", "reverse_kl") and (plain not in best or r["ratio"] > best[plain]["ratio"]):
             best[plain] = {**r, "name": plain, "shape": shape}
     return list(best.values())
 
 
 def main() -> None:
-    quick = ["packing", "teacher", "growth", "rollouts", "roofline", "head", "update", "step", "processes"]
-    names = [*quick, "distillation", "engines"]
+    quick = ["packing", "teacher", "growth", "rollouts", "roofline", "head", "update", "step"]
+    names = [*quick, "processes", "distillation", "engines"]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", nargs="*", choices=[*names, []])
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "latest.json")
     arguments = parser.parse_args()
-    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    os.environ |= {
+        "OMP_NUM_THREADS": str(arguments.threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     import torch
     from shapes import SMALL, build
 
     from vold.heap import keep_freed_memory
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as home:
         models = Path(home)
         for shape in (*VOCABULARY, *SMALL):
-            build(shape, models / shape)
+            build(shape, models / shape, response=128 if arguments.full else 16)
         bench = Bench(models, full=arguments.full, repetitions=arguments.repetitions)
-        for name in arguments.name or ([*quick, "distillation"] if arguments.full else quick):
+        for name in arguments.name or ([*quick, "processes", "distillation"] if arguments.full else quick):
             began = time.monotonic()
             found = getattr(bench, name)()
             rows += found
@@ -261,7 +271,12 @@ def main() -> None:
                 )
             print(f"-- {name}: {time.monotonic() - began:.0f} s", flush=True)
     result: dict[str, Any] = {
-        "machine": {"processor": cpu_name(), "threads": 1, "load": os.getloadavg(), "system": platform.system()},
+        "machine": {
+            "processor": cpu_name(),
+            "threads": arguments.threads,
+            "load": os.getloadavg(),
+            "system": platform.system(),
+        },
         "versions": {p: version(p) for p in ("torch", "transformers", "trl", "accelerate", "vold")},
         "settings": {"full": arguments.full, "repetitions": arguments.repetitions, "dtype": "float32"},
         "rows": worst(rows) + rows,

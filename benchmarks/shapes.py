@@ -26,8 +26,11 @@ SMALL = {"growth": (1024, 256, 1), "endings": (64, 256, 4)}
 CHAT = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
 
 
-def build(shape: str, directory: Path) -> None:
-    """Save a model and a word-level tokenizer with one word an id, so that text and ids are the same thing."""
+def build(shape: str, directory: Path, *, response: int = 16) -> None:
+    """Save a model and a word-level tokenizer with one word an id, so that text and ids are the same thing.
+
+    Weights are random, but for the end token: it has a chance of about one in `response` at every place.
+    """
     torch.manual_seed(0)
     if shape == "smollm2":  # SmolLM2-135M
         size = 49152
@@ -96,12 +99,33 @@ def build(shape: str, directory: Path) -> None:
                 tie_word_embeddings=True,
             )
         )
+    if shape not in SMALL:
+        _let_end(model, response)
     words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(size)}, unk_token="w6"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="w0", eos_token="w1", unk_token="w6")
     tokenizer.chat_template = CHAT
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
+
+
+@torch.no_grad()
+def _let_end(model: Any, response: int) -> None:
+    """Give the end token (id 1) a logit that makes its probability about 1 / `response`, whatever came before.
+
+    One number of every state is made nearly constant, through the embeddings, and the end token's row of the tied head
+    reads it.
+    """
+    rows = model.get_input_embeddings().weight
+    rows[:, 0] = 1.0
+    ids = torch.randint(100, len(rows), (4, 32))
+    states = model.eval().base_model(input_ids=ids).last_hidden_state.flatten(0, 1)
+    logits = states @ rows.t()
+    wanted = logits[:, 100:].logsumexp(-1) - math.log(response - 1)
+    rows[1, 0] += (wanted - logits[:, 1]).mean() / states[:, 0].mean()
+    chance = (states @ rows.t()).softmax(-1)[:, 1].mean().item()
+    if not 0.5 < chance * response < 2:
+        raise RuntimeError(f"the end token has a probability of {chance}, not 1 / {response}")
 
 
 def stored_rollouts(

@@ -41,8 +41,8 @@ def alternate(sides: dict[str, Callable[[], Any]], repetitions: int, owned: floa
     return found
 
 
-def head(tokens: int, repetitions: int, *, width: int = 256, vocabulary: int = 151936) -> dict[str, Any]:
-    """Log-prob and its gradient, and reverse KL over the vocabulary, against dense PyTorch and TRL's fused function."""
+def head(tokens: int, repetitions: int, *, full: bool, width: int = 256, vocabulary: int = 151936) -> dict[str, Any]:
+    """Log-prob with entropy and gradient against dense PyTorch and TRL's fused function; reverse KL where `full`."""
     from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
     torch.manual_seed(0)
@@ -80,7 +80,7 @@ def head(tokens: int, repetitions: int, *, width: int = 256, vocabulary: int = 1
             )[0]
         )
 
-    return {
+    found = {
         "logprob": alternate(
             {
                 "vold": lambda: back(token_logprobs(hidden, layer, targets, banned=NOTHING)[0]),
@@ -89,16 +89,18 @@ def head(tokens: int, repetitions: int, *, width: int = 256, vocabulary: int = 1
             },
             repetitions,
             own,
-        ),
-        "reverse_kl": alternate(
+        )
+    }
+    if full:
+        found["reverse_kl"] = alternate(
             {
                 "vold": lambda: back(read_logits(kl, hidden, layer, theirs, banned=NOTHING)),
                 "dense": lambda: back(kl(layer(hidden), theirs)),
             },
             repetitions,
             own,
-        ),
-    }
+        )
+    return found
 
 
 def head_error(*, tokens: int = 64, width: int = 256, vocabulary: int = 151936) -> dict[str, float]:
@@ -109,14 +111,14 @@ def head_error(*, tokens: int = 64, width: int = 256, vocabulary: int = 151936) 
     exact_hidden = hidden.double().requires_grad_()
     exact = log_softmax(exact_hidden @ weight.double().t(), -1).gather(-1, targets[:, None])[:, 0]
     exact.sum().backward()
-    out = {}
+    exact, out = exact.detach(), {}
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        states = hidden.to(dtype).requires_grad_()
+        states = hidden.clone().to(dtype).requires_grad_()
         layer = torch.nn.Linear(width, vocabulary, bias=False, dtype=dtype)
         layer.weight.data.copy_(weight)
         logp, _, _ = token_logprobs(states, layer, targets, banned=NOTHING)
         logp.sum().backward()
-        out[f"logp {name}"] = float((logp.double() - exact).abs().max())
+        out[f"logp {name}"] = float((logp.detach().double() - exact).abs().max())
         gap = (states.grad.double() - exact_hidden.grad).abs().max() / exact_hidden.grad.abs().max()
         out[f"gradient {name}"] = float(gap)
     return out
@@ -133,7 +135,7 @@ def packing_efficiency() -> float:
 
 
 def teacher_share(model: Path) -> tuple[int, int, float]:
-    """Tokens scored, tokens whose score the objective uses, processor seconds; a quarter of the rollouts passed."""
+    """Tokens scored, tokens whose score the objective uses, seconds; a quarter of the rollouts passed."""
     from shapes import stored_rollouts
 
     from vold.config import Distill
@@ -152,9 +154,9 @@ def teacher_share(model: Path) -> tuple[int, int, float]:
     prompts, rollouts = stored_rollouts(4, 96, size=49152)
     policy = Policy.load(str(model))
     teacher = InProcessTeacher(policy, temperature=1.0, token_budget=8192)
-    began = time.process_time()
+    began = time.perf_counter()
     rollouts = consult(rollouts, teacher, list(prompts), config.objective)
-    seconds = time.process_time() - began
+    seconds = time.perf_counter() - began
     scored = sum(len(r.teacher.logp) for r in rollouts if r.teacher is not None)
     rollouts = credit(config.objective, rollouts, 0, seed=1, max_new_tokens=96, pieces=policy.chat.pieces)
     used = sum(sum(w != 0 for w in r.teacher_weight or ()) for r in rollouts)
@@ -173,10 +175,10 @@ def growth(model: Path, few: dict[str, int], many: dict[str, int], repetitions: 
         groups = max(1, sizes["tokens"] // (PROMPT + rows * response))
         prompts = [Prompt((7,) * (PROMPT - 1) + (8 + g,)) for g in range(groups) for _ in range(rows)]
         batch = collate(prompts, [(9,) * response] * len(prompts), [(1,) * response] * len(prompts), 0)
-        began = time.process_time()
+        began = time.perf_counter()
         policy.logprobs(batch)[0].sum().backward()
         policy.model.zero_grad(set_to_none=True)
-        return (time.process_time() - began) / (groups * (PROMPT + rows * response))
+        return (time.perf_counter() - began) / (groups * (PROMPT + rows * response))
 
     work(few)
     pairs = [(work(few), work(many)) for _ in range(repetitions)]
@@ -184,7 +186,7 @@ def growth(model: Path, few: dict[str, int], many: dict[str, int], repetitions: 
 
 
 def rollouts(model: Path, rows: int, new: int, repetitions: int) -> dict[str, list[float]]:
-    """Processor seconds a token of sampling: ours, with log-probs, and Transformers' `generate`, without.
+    """Seconds a token of sampling: ours, with log-probs, and Transformers' `generate`, without.
 
     Groups of four responses of at most `new` tokens. Each side is told to stop at the end token.
     """
@@ -211,10 +213,10 @@ def rollouts(model: Path, rows: int, new: int, repetitions: int) -> dict[str, li
     found: dict[str, list[float]] = {"vold": [], "generate": []}
     for turn in range(repetitions + 1):
         for name, side in (("vold", ours), ("generate", peer)):
-            began = time.process_time()
+            began = time.perf_counter()
             tokens = side(turn)
             if turn:
-                found[name].append((time.process_time() - began) / tokens)
+                found[name].append((time.perf_counter() - began) / tokens)
     return found
 
 
@@ -239,12 +241,12 @@ def roofline(model: Path, tokens: int, repetitions: int) -> dict[str, list[float
         for m, k, n in shapes:
             a, b = torch.randn(m, k), torch.randn(k, n)
             for _ in range(4):
-                began = time.process_time()
+                began = time.perf_counter()
                 a @ b
-                peak = max(peak, 2 * m * k * n / (time.process_time() - began))
-        began = time.process_time()
+                peak = max(peak, 2 * m * k * n / (time.perf_counter() - began))
+        began = time.perf_counter()
         policy.logprobs(batch)[0].sum().backward()
-        spent = time.process_time() - began
+        spent = time.perf_counter() - began
         policy.model.zero_grad(set_to_none=True)
         if turn:
             found["share"].append(flops / spent / peak)

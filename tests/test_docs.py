@@ -169,7 +169,13 @@ def benchmarks_table() -> str:
             )
     sizes = "full" if found["settings"]["full"] else "small"
     packages = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
-    return "\n".join([*out, "", f"{found['machine']['processor']}, one thread, float32, {sizes} sizes; {packages}."])
+    return "\n".join(
+        [
+            *out,
+            "",
+            f"{found['machine']['processor']}, {found['machine']['threads']} threads, float32, {sizes} sizes; {packages}.",
+        ]
+    )
 
 
 WRITTEN = (

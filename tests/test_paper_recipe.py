@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 RECIPES = Path(__file__).parent.parent / "recipes"
 PAPER = RECIPES / "qwen2_5_vl-3b.yaml"
 ONE_GPU = RECIPES / "qwen2_5_vl-3b-lora.yaml"
+EIGHT_GPUS = RECIPES / "qwen2_5_vl-3b-8gpu.yaml"
 
 
 @pytest.fixture
@@ -75,6 +76,18 @@ def test_full_fine_tuning_fits_one_80_gb_gpu_and_a_teacher_beside_it_adds_its_we
     beside = load_recipe(PAPER, ["teacher.server=null"])
     (update,) = [p for p in plan(beside, QWEN2_5_VL_3B, QWEN3_8B) if p.name == "update"]
     assert update.total - phases["update"] == 2 * 8_190_735_360
+
+
+def test_the_recipe_for_eight_gpus_differs_only_in_where_things_run(paper: Recipe) -> None:
+    def elsewhere(recipe: Recipe) -> dict[str, Any]:
+        return recipe.model_dump(exclude={"run": {"dir"}, "distill": {"engine": {"urls"}}})
+
+    eight = load_recipe(EIGHT_GPUS)
+    assert elsewhere(eight) == elsewhere(paper)
+    assert eight.teacher is not None and eight.teacher.server is not None
+    assert eight.distill is not None and eight.distill.engine is not None
+    urls = [*eight.teacher.server.urls, *eight.distill.engine.urls]
+    assert urls == [f"http://localhost:{port}/v1" for port in range(8001, 8005)]
 
 
 def test_adapters_leave_room_for_a_server_on_the_same_gpu() -> None:
@@ -158,7 +171,7 @@ def stand_ins(home: Path) -> list[str]:
     return out + [f"{section}.sampling.max_new_tokens=8" for section in ("traces", "align", "distill")]
 
 
-@pytest.mark.parametrize("file", [PAPER, ONE_GPU], ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [PAPER, ONE_GPU, EIGHT_GPUS], ids=lambda file: file.stem)
 def test_check_reports_pair_and_memory_with_stand_ins(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
