@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("vold.evals.benchmarks.*",),
     ("vold.rundir", "vold.divergences", "vold.tasks.*", "vold.verdicts"),
     ("vold.parallel",),
-    ("vold.optim",),
+    ("vold.optim", "vold.offload"),
     ("vold.teachers.*", "vold.samplers.*"),
     ("vold.models", "vold.checkpoint", "vold.report.*", "vold.evals.*", "vold.demo.build"),
     ("vold.smollm2.build", "vold.demo.planted", "vold.demo.calls_build", "vold.demo.drift"),

@@ -167,13 +167,14 @@ def benchmarks_table() -> str:
             out.append(
                 f"| {r['name']} | {r['ratio']:g} | {r['ours']:g} | {r['peer']:g} | {r['unit']} | {low:g} to {high:g} |"
             )
+    machine = found["machine"]
     sizes = "full" if found["settings"]["full"] else "small"
     packages = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     return "\n".join(
         [
             *out,
             "",
-            f"{found['machine']['processor']}, {found['machine']['threads']} threads, float32, {sizes} sizes; {packages}.",
+            f"{machine['processor']}, {machine['threads']} threads, float32, {sizes} sizes; {packages}.",
         ]
     )
 

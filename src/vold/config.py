@@ -42,6 +42,8 @@ class Run(Section):
     """CPU threads of PyTorch. Results repeat bit for bit only at the same number."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models live; `auto` takes a GPU if there is one."""
+    offload: bool = False
+    """In stage 2, keep the teacher and the optimizer's state in the host's memory while they have nothing to do."""
 
 
 class Optimizer(Section):

@@ -24,6 +24,7 @@ from vold.mismatch import Mismatch
 from vold.mixing import Mixture, adopt, own_prompts
 from vold.models import load_student, resolve, seed_of, sft_result
 from vold.objective import Streams, averages, credit, needs_teacher, token_counts, total
+from vold.offload import TimeShare, refuse_offload
 from vold.optim import apply_update, build_optimizer, check_finite, learning_rate
 from vold.parallel import ALONE, Processes, processes
 from vold.progress import Bar, console
@@ -60,6 +61,7 @@ def distill(recipe: Recipe) -> Path:
     config.objective.try_functions()
     group = processes()
     refuse_sleep(recipe, group)
+    refuse_offload(recipe, group)
     with group.first_goes_first():
         directory = open_stage(recipe, "distill")
     final = directory / "final"
@@ -70,10 +72,12 @@ def distill(recipe: Recipe) -> Path:
     if group.first:
         record_data(directory, "distill.tasks", tasks.cards)
     teacher: Teacher | None = None
+    loaded: list[torch.nn.Module] = []
     mixture: Mixture | None = None
     teacher_prompts: list[Prompt | None] = [None] * len(tasks)
     if config.objective.uses_teacher:
         teachers = Teachers(recipe, policy)
+        loaded = teachers.models
         teacher_prompts = [teachers.ask(t) for t in tasks]
         if not any(teacher_prompts):
             raise DataError("no task has a text view, so the teacher can say nothing", where="distill.tasks")
@@ -87,6 +91,7 @@ def distill(recipe: Recipe) -> Path:
     group.shard(policy)
     optimizer = build_optimizer(policy, config.optimizer)
     start = restore_state(directory, policy, optimizer)
+    share = TimeShare(recipe.run.offload, optimizer, loaded, policy.model.device, late=config.objective.needs.logits)
     log = directory / "metrics.jsonl"
     if group.first:
         keep_rows(log, [r for r in read_jsonl(log) if r["step"] < start])
@@ -98,6 +103,7 @@ def distill(recipe: Recipe) -> Path:
             asks = [teacher_prompts[i] for i in chosen]
             began = time.monotonic()
             keeper.step = step
+            share.rollouts()
             weights_are_of(step)
             seed = seed_of(recipe.run.seed, "rollouts", step)
             with group.gathered(policy) if config.engine is None else contextlib.nullcontext():
@@ -109,6 +115,7 @@ def distill(recipe: Recipe) -> Path:
             sampled = time.monotonic()
             rollouts = sorted((r for part in group.gather(rollouts) for r in part), key=lambda r: r.group)
             if teacher is not None:
+                share.scoring()
                 rollouts = adopt(consult(rollouts, teacher, asks, config.objective, group))
             rollouts = credit(
                 config.objective,
@@ -118,6 +125,7 @@ def distill(recipe: Recipe) -> Path:
                 max_new_tokens=config.sampling.max_new_tokens,
                 pieces=policy.chat.pieces,
             )
+            share.update()
             consulted = time.monotonic()
             row = update(policy, optimizer, rollouts, shown, config, step, teacher, asks, group)
             row |= describe(rollouts)

@@ -101,6 +101,11 @@ class Teachers:
             for route, s in {"": spec, **spec.routes}.items()
         }
 
+    @property
+    def models(self) -> list[torch.nn.Module]:
+        """Those in this process."""
+        return [v.policy.model for v in self.voices.values() if v.policy is not None]
+
     def route(self, task: Task) -> str:
         """The name of the teacher that a task is for."""
         tag = task.tags.get(self.route_by, "")

@@ -131,13 +131,18 @@ def plan(recipe: Recipe, student: Any, teacher: Any | None, *, devices: int = 1)
         phases.append(Phase("sft", {**held, **_pass(ours, recipe.sft.token_budget)}))
     if (d := recipe.distill) is not None:
         beside = {"teacher": theirs.weights} if theirs is not None and d.objective.uses_teacher else {}
+        away = recipe.run.offload
+        if away:  # see `vold.offload`
+            idle.pop("optimizer")
         if d.engine is None:
             rows = -(-d.prompts_per_step // devices) * d.rollouts
-            phases.append(Phase("rollouts", {**idle, **beside, **_sampling(ours, rows, d.sampling.max_new_tokens)}))
+            there = {} if away else beside
+            phases.append(Phase("rollouts", {**idle, **there, **_sampling(ours, rows, d.sampling.max_new_tokens)}))
         if beside and theirs is not None:
             scoring = {"activations": d.token_budget * theirs.passing, "head": _logits(theirs, d.token_budget)}
             phases.append(Phase("teacher scoring", {**idle, **beside, **scoring}))
-        phases.append(Phase("update", {**held, **beside, **_pass(ours, d.token_budget)}))
+        there = {} if away and not d.objective.needs.logits else beside
+        phases.append(Phase("update", {**held, **there, **_pass(ours, d.token_budget)}))
     if (e := recipe.eval) is not None and e.endpoint is None:
         answers = _sampling(ours, e.batch_size, e.sampling.max_new_tokens)
         phases.append(Phase("eval", {"weights": ours.weights, **answers}))
