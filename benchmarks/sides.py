@@ -100,7 +100,8 @@ class Ours:
 
     def step(self) -> float:
         """Rollouts, grades by length, the teacher on those that failed, update."""
-        from vold.distill import consult, update
+        from vold.consulting import consult
+        from vold.distill import update
         from vold.objective import credit
         from vold.samplers.inprocess import InProcessSampler
         from vold.types import Grade, Rollout, SamplingParams

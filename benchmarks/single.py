@@ -139,7 +139,7 @@ def teacher_share(model: Path) -> tuple[int, int, float]:
     from shapes import stored_rollouts
 
     from vold.config import Distill
-    from vold.distill import consult
+    from vold.consulting import consult
     from vold.objective import credit
     from vold.teachers.inprocess import InProcessTeacher
 

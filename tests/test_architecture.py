@@ -40,7 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("vold.teachers.*", "vold.samplers.*"),
     ("vold.models", "vold.checkpoint", "vold.report.*", "vold.evals.*", "vold.demo.build"),
     ("vold.smollm2.build", "vold.demo.planted", "vold.demo.calls_build", "vold.demo.drift"),
-    ("vold.engines", "vold.rollouts"),
+    ("vold.engines", "vold.rollouts", "vold.consulting"),
     ("vold.traces", "vold.align", "vold.balance", "vold.evaluate", "vold.check", "vold.show", "vold.self_check"),
     ("vold.sft",),
     ("vold.mixing",),

@@ -11,7 +11,8 @@ import torch
 
 import tiny
 from vold.config import Distill
-from vold.distill import consult, distill, sample, update
+from vold.consulting import consult
+from vold.distill import distill, sample, update
 from vold.errors import AlignmentError, DataError, TrainingError
 from vold.objective import Objective, credit
 from vold.optim import build_optimizer

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import tiny
-from vold.distill import consult, sample, update
+from vold.consulting import consult
+from vold.distill import sample, update
 from vold.divergences import candidates_of, refuse_without_logits
 from vold.errors import AlignmentError, ConfigError
 from vold.losses import full_reverse_kl, jensen_shannon

@@ -6,7 +6,6 @@ tasks -> rollouts -> grades -> teacher scores -> advantages -> micro-batches -> 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -15,15 +14,16 @@ import torch
 
 from vold.batching import collate
 from vold.checkpoint import StateKeeper, restore_state, save_state
-from vold.divergences import candidates_of, divergence_stream, refuse_without_logits
+from vold.consulting import EarlyTeacher, consult, decides_by_group
+from vold.divergences import divergence_stream, refuse_without_logits
 from vold.engines import Teachers, open_sampler, refuse_sleep, turns_of
-from vold.errors import AlignmentError, ConfigError, DataError
+from vold.errors import ConfigError, DataError
 from vold.graders import get_grader
 from vold.head import token_logprobs
 from vold.mismatch import Mismatch
 from vold.mixing import Mixture, adopt, own_prompts
 from vold.models import load_student, resolve, seed_of, sft_result
-from vold.objective import Streams, averages, credit, needs_teacher, token_counts, total
+from vold.objective import Streams, averages, credit, token_counts, total
 from vold.offload import TimeShare, refuse_offload
 from vold.optim import apply_update, build_optimizer, check_finite, learning_rate
 from vold.parallel import ALONE, Processes, processes
@@ -33,16 +33,15 @@ from vold.rundir import append_jsonl, keep_rows, open_stage, read_jsonl, record_
 from vold.samplers.turns import last_turn
 from vold.sft import epoch_indices
 from vold.tasks import open_tasks
-from vold.types import Prompt, Rollout, SamplingParams, ScoreRequest, Task
+from vold.types import Prompt, Rollout, SamplingParams, StreamingSampler, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from vold.config import Distill, Recipe
-    from vold.objective import Objective
     from vold.policy import Policy
-    from vold.types import Sampler, Teacher, TokenScores
+    from vold.types import Completion, Sampler, Teacher
 
 
 def distill(recipe: Recipe) -> Path:
@@ -73,11 +72,13 @@ def distill(recipe: Recipe) -> Path:
         record_data(directory, "distill.tasks", tasks.cards)
     teacher: Teacher | None = None
     loaded: list[torch.nn.Module] = []
+    at_once = False
     mixture: Mixture | None = None
     teacher_prompts: list[Prompt | None] = [None] * len(tasks)
     if config.objective.uses_teacher:
         teachers = Teachers(recipe, policy)
         loaded = teachers.models
+        at_once = teachers.elsewhere and group.world == 1 and decides_by_group(config.objective)
         teacher_prompts = [teachers.ask(t) for t in tasks]
         if not any(teacher_prompts):
             raise DataError("no task has a text view, so the teacher can say nothing", where="distill.tasks")
@@ -106,8 +107,9 @@ def distill(recipe: Recipe) -> Path:
             share.rollouts()
             weights_are_of(step)
             seed = seed_of(recipe.run.seed, "rollouts", step)
-            with group.gathered(policy) if config.engine is None else contextlib.nullcontext():
-                rollouts = sample(policy, sampler, asked, shown, config, seed, group.share(len(chosen)))
+            gathered = group.gathered(policy) if config.engine is None else contextlib.nullcontext()
+            with EarlyTeacher(teacher if at_once else None, asks, config.objective) as early, gathered:
+                rollouts = sample(policy, sampler, asked, shown, config, seed, group.share(len(chosen)), early.group)
             if mixture is not None:
                 mixed = mixture.step(config, step, len(chosen))
                 asked, shown, asks = asked + mixed[1], shown + mixed[2], asks + mixed[3]
@@ -116,7 +118,7 @@ def distill(recipe: Recipe) -> Path:
             rollouts = sorted((r for part in group.gather(rollouts) for r in part), key=lambda r: r.group)
             if teacher is not None:
                 share.scoring()
-                rollouts = adopt(consult(rollouts, teacher, asks, config.objective, group))
+                rollouts = adopt(consult(rollouts, teacher, asks, config.objective, group, early.finish()))
             rollouts = credit(
                 config.objective,
                 rollouts,
@@ -154,60 +156,38 @@ def sample(
     config: Distill,
     seed: int,
     groups: range | None = None,
+    whole: Callable[[list[Rollout]], None] | None = None,
 ) -> list[Rollout]:
-    """`config.rollouts` graded responses to each prompt of `groups` (places in `prompts`; all), groups side by side."""
+    """`config.rollouts` graded responses to each prompt of `groups` (places in `prompts`; all), groups side by side.
+
+    `whole` hears of each group as soon as the sampler has made it and it is graded.
+    """
     groups = range(len(prompts)) if groups is None else groups
     candidates = config.objective.needs.candidates
     first_row = groups.start * config.rollouts
     params = SamplingParams(config.sampling.max_new_tokens, config.sampling.temperature, seed, candidates, first_row)
-    rollouts = []
-    made = sampler.generate([prompts[g] for g in groups], params, config.rollouts) if groups else []
-    for group, completions in zip(groups, made, strict=True):
+    graded: dict[int, list[Rollout]] = {}
+
+    def mark(place: int, completions: list[Completion]) -> None:
+        group = groups[place]
         task, prompt = tasks[group], prompts[group]
         grader = get_grader(task.grader)
+        graded[place] = []
         for completion in completions:
             answer = policy.chat.text(last_turn(completion.ids, completion.action_mask))
             grade = grader(answer, task.reference, finish=completion.finish)
-            rollouts.append(Rollout(task.id, group, prompt.ids, completion, grade))
-    return rollouts
+            graded[place].append(Rollout(task.id, group, prompt.ids, completion, grade))
+        if whole is not None:
+            whole(graded[place])
 
-
-def consult(
-    rollouts: list[Rollout],
-    teacher: Teacher,
-    prompts: Sequence[Prompt | None],
-    objective: Objective,
-    group: Processes = ALONE,
-) -> list[Rollout]:
-    """Ask the teacher about just those rollouts whose scores the objective will use.
-
-    Which these are may depend on all rollouts of the step. Every process has them and asks about its share.
-
-    Raises:
-        AlignmentError: the teacher returned another number of scores than there are tokens.
-    """
-    wanted, needs = needs_teacher(objective, rollouts), objective.needs
-    asked = [(i, p) for i, r in enumerate(rollouts) if wanted[i] and (p := prompts[r.group]) is not None]
-    asked = asked[group.rank :: group.world]
-    requests = [
-        ScoreRequest(p.ids, r.ids, candidates_of(rollouts[i], needs.candidates), needs.top_k, p.vision)
-        for i, p in asked
-        for r in (rollouts[i].completion,)
-    ]
-    heard: dict[int, TokenScores] = {}
-    for (i, _), request, scores in zip(asked, requests, teacher.score(requests), strict=True):
-        if len(scores.logp) != len(request.response_ids):
-            raise AlignmentError(
-                "the teacher's scores do not line up with the response",
-                where=f"task {rollouts[i].task_id}",
-                got=f"{len(scores.logp)} scores for {len(request.response_ids)} tokens",
-            )
-        heard[i] = scores
-    out = list(rollouts)
-    for part in group.gather(heard):
-        for i, scores in part.items():
-            out[i] = dataclasses.replace(rollouts[i], teacher=scores)
-    return out
+    if groups:
+        asked = [prompts[g] for g in groups]
+        if isinstance(sampler, StreamingSampler):
+            sampler.stream(asked, params, config.rollouts, mark)
+        else:
+            for place, completions in enumerate(sampler.generate(asked, params, config.rollouts)):
+                mark(place, completions)
+    return [r for place in range(len(groups)) for r in graded[place]]
 
 
 def update(

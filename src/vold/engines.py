@@ -106,6 +106,11 @@ class Teachers:
         """Those in this process."""
         return [v.policy.model for v in self.voices.values() if v.policy is not None]
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether all of them are on servers that stay awake, so that asking takes nothing from this process."""
+        return all(v.client is not None and not v.client.sleep for v in self.voices.values())
+
     def route(self, task: Task) -> str:
         """The name of the teacher that a task is for."""
         tag = task.tags.get(self.route_by, "")

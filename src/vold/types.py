@@ -7,10 +7,10 @@ Token-level fields are plain tuples: rollouts are data that get stored, shown an
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from PIL.Image import Image
 
@@ -218,6 +218,18 @@ class Sampler(Protocol):
 
     def generate(self, prompts: Sequence[Prompt], params: SamplingParams, n: int = 1) -> list[list[Completion]]:
         """`n` completions of each prompt."""
+        ...
+
+
+@runtime_checkable
+class StreamingSampler(Sampler, Protocol):
+    """A sampler that hands over each prompt's responses when they are whole, before others are."""
+
+    def stream(
+        self, prompts: Sequence[Prompt], params: SamplingParams, n: int, whole: Callable[[int, list[Completion]], None]
+    ) -> list[list[Completion]]:
+        """As `generate`. `whole` is called with the place of a prompt and its completions, in any order, in the
+        caller's thread; again for all prompts where they had to be sampled anew."""
         ...
 
 

@@ -106,13 +106,21 @@ class VllmClient:
             sleep=config.sleep,
         )
 
-    def post(self, path: str, bodies: Sequence[dict[str, Any]], *, root: bool = False) -> list[dict[str, Any]]:
+    def post(
+        self,
+        path: str,
+        bodies: Sequence[dict[str, Any]],
+        *,
+        root: bool = False,
+        heard: Callable[[int, dict[str, Any]], None] | None = None,
+    ) -> list[dict[str, Any]]:
         """POST each body to some server, several at a time; replies in request order.
 
         Args:
             path: below `/v1`, or below the servers' root where `root` is set.
             bodies: JSON to send; the model's name is added.
             root: see `path`.
+            heard: called in this thread with the place of a body and its reply, in the order of the replies.
 
         Raises:
             VoldError: of the class `error`. A request was refused for good, or no server answered within `patience`.
@@ -121,7 +129,7 @@ class VllmClient:
         calls = [
             partial(self._send, "POST", bases, path, next(self._turn), {"model": self.model, **body}) for body in bodies
         ]
-        return self._together(calls, self.concurrency)
+        return self._together(calls, self.concurrency, heard)
 
     def each(
         self,
@@ -155,7 +163,12 @@ class VllmClient:
 
         return self._together([partial(ask, base) for base in bases], len(bases))
 
-    def _together(self, calls: Sequence[Callable[[threading.Event], Reply]], workers: int) -> list[Reply]:
+    def _together(
+        self,
+        calls: Sequence[Callable[[threading.Event], Reply]],
+        workers: int,
+        heard: Callable[[int, Reply], None] | None = None,
+    ) -> list[Reply]:
         """Results of the calls in their order, `workers` at a time. The first that fails stops the rest."""
         todo = iter(range(len(calls)))
         results: queue.SimpleQueue[tuple[int, Reply] | BaseException] = queue.SimpleQueue()
@@ -183,6 +196,8 @@ class VllmClient:
                 if isinstance(result, BaseException):
                     raise result
                 found[result[0]] = result[1]
+                if heard is not None:
+                    heard(*result)
         finally:
             stop.set()
         return [found[i] for i in range(len(calls))]

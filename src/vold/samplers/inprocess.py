@@ -15,7 +15,7 @@ from vold.processing import stack_vision
 from vold.types import Completion, Prompt, SamplingParams
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from vold.policy import Policy
     from vold.types import Finish
@@ -44,6 +44,12 @@ class InProcessSampler:
         Raises:
             SamplerError: the model produced a distribution that is not finite.
         """
+        return self.stream(prompts, params, n, lambda place, completions: None)
+
+    def stream(
+        self, prompts: Sequence[Prompt], params: SamplingParams, n: int, whole: Callable[[int, list[Completion]], None]
+    ) -> list[list[Completion]]:
+        """As `generate`, and `whole` hears of the prompts whose last row was in a batch after each batch."""
         rows = [p for p in prompts for _ in range(n)]
         generator = torch.Generator().manual_seed(params.seed)
         places = params.first_row + len(rows)
@@ -52,12 +58,16 @@ class InProcessSampler:
         was_training = self.policy.model.training
         self.policy.model.eval()
         done: list[Completion] = []
-        with torch.inference_mode():
-            for start in range(0, len(rows), self.batch_size):
-                part = slice(start, start + self.batch_size)
+        made: list[list[Completion]] = []
+        for start in range(0, len(rows), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            with torch.inference_mode():
                 done += self._batch(rows[part], uniforms[part], params)
+            for place in range(len(made), len(done) // n):
+                made.append(done[place * n : (place + 1) * n])
+                whole(place, made[place])
         self.policy.model.train(was_training)
-        return [done[i * n : (i + 1) * n] for i in range(len(prompts))]
+        return made
 
     def _batch(self, prompts: list[Prompt], uniforms: torch.Tensor, params: SamplingParams) -> list[Completion]:
         policy = self.policy

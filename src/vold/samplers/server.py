@@ -11,7 +11,7 @@ from vold.parallel import ALONE, Processes
 from vold.types import Completion
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from vold.policy import Policy
@@ -45,21 +45,37 @@ class ServerSampler:
         """`n` completions of each prompt. Row i of the call is drawn with the seed `params.seed + i`.
 
         Raises:
+            SamplerError: as `stream`.
+        """
+        return self.stream(prompts, params, n, lambda place, completions: None)
+
+    def stream(
+        self, prompts: Sequence[Prompt], params: SamplingParams, n: int, whole: Callable[[int, list[Completion]], None]
+    ) -> list[list[Completion]]:
+        """As `generate`, and `whole` hears of each prompt's completions when its reply is there.
+
+        Raises:
             SamplerError: a prompt has an image, no server answers within its patience, one refuses a request, or a
                 reply is not whole.
         """
         if any(p.vision for p in prompts):
             raise SamplerError("rollout servers take text prompts only", fix="leave out distill.engine for image tasks")
         bodies = [self._body(p, params, n, i) for i, p in enumerate(prompts)]
+        made: dict[int, list[Completion]] = {}
+
+        def heard(place: int, reply: dict[str, Any]) -> None:
+            made[place] = self._read(prompts[place], reply, params, n)
+            whole(place, made[place])
+
         with self.client.awake():
             while True:
                 if self.weights is not None:
                     self.weights.bring()
-                replies = self.client.post("/completions", bodies)
+                self.client.post("/completions", bodies, heard=heard)
                 # A server that was restarted meanwhile has answered with weights of its own.
                 if self.weights is None or self.weights.in_place():
                     break
-        return [self._read(p, r, params, n) for p, r in zip(prompts, replies, strict=True)]
+        return [made[i] for i in range(len(prompts))]
 
     def _body(self, prompt: Prompt, params: SamplingParams, n: int, place: int) -> dict[str, Any]:
         return {
