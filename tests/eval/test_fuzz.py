@@ -94,14 +94,15 @@ def test_growing_memory_is_a_fault() -> None:
     hoard: list[mmap.mmap] = []
 
     def leaks(text: str, finish: Finish, number: int) -> Grade:
-        if number >= 10 and len(hoard) < 100:
-            page = mmap.mmap(-1, 4 * 2**20)  # never from what the heap has left over of earlier tests
+        if (
+            len(hoard) < 40
+        ):  # enough of them come after the first tenth of the time, on a slow machine and on a fast one
+            page = mmap.mmap(-1, 2**24)  # never from what the heap has left over of earlier tests
             page.write(b"x" * len(page))
             hoard.append(page)
         return good(slow(text, finish, number).note, finish, number)
 
     report = fuzz.fuzz([Target("leaks", leaks)], 3.0, 1)
-    assert len(hoard) == 100
     assert report.growth is not None and report.growth > 64
     assert [f["target"] for f in report.failures] == ["memory"]
 
