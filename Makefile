@@ -26,7 +26,7 @@ help:
 	@echo "make bench    time and memory against peers, about 10 minutes; sets up .venv-bench (1.6 GB)"
 	@echo "make study    arms x seeds on the demo world, with a verdict on each claim"
 	@echo "make world    train the demo world's three models again, from nothing"
-	@echo "make smollm2  the method on real pretrained models and pictures that packages ship: a smoke run of 20 minutes"
+	@echo "make smollm2  the method on real pretrained models and pictures that packages ship: a smoke run of about ten minutes"
 	@echo "make lint     style and types only            make format rewrite to the style"
 	@echo "make docs     the documentation, in build/site   make wheel  a wheel, in dist/"
 	@echo "make setup    only the environment, in $(VENV)"
@@ -80,6 +80,7 @@ $(ENGINES_STAMP): $(STAMP) requirements-engines.txt
 	[ -x $(ENGINES)/bin/python ] || $(VENV)/bin/python -m venv $(ENGINES)
 	$(ENGINES)/bin/python -m pip --disable-pip-version-check install $(PIP_TORCH_ARGS) $(TORCH)
 	$(ENGINES)/bin/python -m pip --disable-pip-version-check install --no-deps -r requirements-engines.txt
+	$(PIP) install --no-deps --upgrade --target build/triton triton==3.7.1
 	@touch $@
 
 test-engines: $(ENGINES_STAMP)

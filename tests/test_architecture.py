@@ -19,8 +19,8 @@ import pytest
 # fmt: off
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("vold", "vold.errors", "vold.types"),
-    ("vold.losses", "vold.margin", "vold.prefix", "vold.functions", "vold.stats", "vold.head", "vold.progress",
-     "vold.http", "vold.mismatch", "vold.heap"),
+    ("vold.losses", "vold.margin", "vold.prefix", "vold.functions", "vold.stats", "vold.head", "vold.head_kernels",
+     "vold.progress", "vold.http", "vold.mismatch", "vold.heap"),
     ("vold.parts", "vold.families"),
     ("vold.slots", "vold.distributions", "vold.lora"),
     ("vold.advantages", "vold.vocabulary", "vold.pairing", "vold.processing", "vold.graders.*", "vold.data.*",

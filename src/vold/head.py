@@ -7,6 +7,8 @@ the states and of the head. That gradient is summed over chunks in float32 at le
 
 from __future__ import annotations
 
+import importlib
+import os
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch
@@ -122,6 +124,20 @@ def is_linear(head: nn.Module) -> TypeGuard[nn.Linear]:
     return type(head) is nn.Linear and type(head.weight) is nn.Parameter and not head._forward_hooks
 
 
+def _kernels(logits: torch.Tensor) -> Any:
+    """`vold.head_kernels` where it can read these logits, None elsewhere.
+
+    Triton's interpreter takes tensors on a CPU too, which is how the kernels are tested without a GPU.
+    """
+    here = logits.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+    if not here or logits.dtype != torch.float32:
+        return None
+    try:
+        return importlib.import_module("vold.head_kernels")
+    except ImportError:
+        return None
+
+
 class _Projection:
     """Logits of one chunk in a buffer that is used again, and the two products that undo them."""
 
@@ -210,10 +226,16 @@ class _TokenLogprobs(torch.autograd.Function):
         ctx.save_for_backward(hidden, weight, bias, targets, banned)
         ctx.settings = temperature, chunk_tokens
         projection = _Projection(hidden, weight, bias, banned, temperature, chunk_tokens)
-        logp, entropy = hidden.new_empty((2, len(hidden)), dtype=projection.dtype)
+        logp, entropy, norms = hidden.new_empty((3, len(hidden)), dtype=projection.dtype)
         favourite = torch.empty_like(targets)
-        spare = torch.empty_like(projection.buffer)
+        ctx.kernels = kernels = _kernels(projection.buffer)
+        spare = torch.empty_like(projection.buffer) if kernels is None else None
         for part in projection.slices():
+            if kernels is not None:
+                p = projection.logits(part)
+                logp[part], entropy[part], favourite[part], norms[part] = kernels.read(p, targets[part])
+                continue
+            assert spare is not None
             z, y = projection.logits(part), targets[part, None]
             top = z.argmax(-1, keepdim=True)
             p = torch.softmax(z, -1, out=spare[: len(z)])
@@ -221,7 +243,9 @@ class _TokenLogprobs(torch.autograd.Function):
             logp[part] = (z.gather(-1, y) - normaliser)[:, 0]
             entropy[part] = normaliser[:, 0] - z.mul_(p).sum(-1)
             favourite[part] = top[:, 0]
-        ctx.kept = p  # the backward pass begins with the last chunk, and a small batch has no other
+        # The backward pass begins with the last chunk, and a small batch has no other: its probabilities are kept, or
+        # its logits where a kernel makes probabilities of them on the way.
+        ctx.kept, ctx.norms = p, norms
         if len(banned):
             logp.masked_fill_(torch.isin(targets, banned), float("-inf"))
         entropy, logp = entropy.float(), logp.float()
@@ -237,6 +261,11 @@ class _TokenLogprobs(torch.autograd.Function):
         p, ctx.kept = ctx.kept, None
         spare = None
         for part in reversed(projection.slices()):
+            if ctx.kernels is not None:
+                z = projection.logits(part) if p is None else p
+                sums.add(part, ctx.kernels.turn_into_gradient(z, targets[part], ctx.norms[part], upstream[part]))
+                p = None
+                continue
             g = upstream[part, None]
             if p is None:
                 spare = torch.empty_like(projection.buffer) if spare is None else spare
