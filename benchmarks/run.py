@@ -184,6 +184,7 @@ class Bench:
 
     def growth(self) -> list[Row]:
         """Processor seconds a token, from few to many of something."""
+        from shapes import SMALL
         from single import growth
 
         base = {"tokens": 8192, "rows": 4, "response": 120}
@@ -192,10 +193,17 @@ class Bench:
             "group_4_to_32": {"rows": 32},
             "response_120_to_960": {"response": 960},
         }
+        small, wide = self.models / "growth", self.models / "growth_152k"
         rows = []
         for name, change in more.items() if self.full else [*more.items()][:1]:
-            ratios = growth(self.models / "growth", base, base | change, self.repetitions)
+            ratios = growth((small, small), base, base | change, self.repetitions)
             rows.append(row(f"growth/{name}", ratios, [1.0] * len(ratios), "s/token"))
+        if self.full:
+            base["tokens"] = 2048
+            ratios = growth((small, wide), base, base, self.repetitions)
+            work = [4 * 256**2 + 3 * 256 * 512 + SMALL[m.name][0] * 256 for m in (small, wide)]  # weights that multiply
+            per_product = [r * work[0] / work[1] for r in ratios]
+            rows.append(row("growth/vocabulary_1k_to_152k", per_product, [1.0] * len(ratios), "s/product"))
         return rows
 
     def rollouts(self) -> list[Row]:
@@ -226,7 +234,9 @@ def worst(rows: list[Row]) -> list[Row]:
     best: dict[str, Row] = {}
     for r in rows:
         plain, _, shape = r["name"].rpartition("/")
-        if shape in (*VOCABULARY, "logprob", "reverse_kl") and (plain not in best or r["ratio"] > best[plain]["ratio"]):
+        if shape in (*VOCABULARY, "logprob", "reverse_kl", "top_k") and (
+            plain not in best or r["ratio"] > best[plain]["ratio"]
+        ):
             best[plain] = {**r, "name": plain, "shape": shape}
     return list(best.values())
 
@@ -257,7 +267,8 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as home:
         models = Path(home)
-        for shape in (*VOCABULARY, *SMALL):
+        needed = [s for s in (*VOCABULARY, *SMALL) if arguments.full or s != "growth_152k"]
+        for shape in needed:
             build(shape, models / shape, response=128 if arguments.full else 16)
         bench = Bench(models, full=arguments.full, repetitions=arguments.repetitions)
         for name in arguments.name or ([*quick, "processes", "distillation"] if arguments.full else quick):

@@ -21,8 +21,8 @@ from vold.advantages import group_relative
 from vold.types import Completion, Grade, Prompt, Rollout
 
 GROUP = 4
-SMALL = {"growth": (1024, 256, 1), "endings": (64, 256, 4)}
-"""Ids, width and layers of two Llamas: one small enough for 65,536 tokens, one whose responses end by chance."""
+SMALL = {"growth": (1024, 256, 1), "growth_152k": (151936, 256, 1), "endings": (64, 256, 4)}
+"""Ids, width and layers of Llamas: small enough for 65,536 tokens, with few ids or many; and one that ends answers."""
 CHAT = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
 
 

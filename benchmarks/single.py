@@ -42,7 +42,8 @@ def alternate(sides: dict[str, Callable[[], Any]], repetitions: int, owned: floa
 
 
 def head(tokens: int, repetitions: int, *, full: bool, width: int = 256, vocabulary: int = 151936) -> dict[str, Any]:
-    """Log-prob with entropy and gradient against dense PyTorch and TRL's fused function; reverse KL where `full`."""
+    """Log-prob with entropy and gradient against dense PyTorch and TRL's fused function; with `full` also reverse KL
+    and the log-probs of the 64 likeliest ids."""
     from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
     torch.manual_seed(0)
@@ -63,6 +64,9 @@ def head(tokens: int, repetitions: int, *, full: bool, width: int = 256, vocabul
             reference = log_softmax(linear(other, layer.weight), -1)
         mine = log_softmax(z, -1)
         return (mine.exp() * (mine - reference)).sum(-1)
+
+    def top(z: torch.Tensor) -> torch.Tensor:
+        return log_softmax(z, -1).topk(64).values.sum(-1)
 
     def entropy(logp: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
@@ -96,6 +100,14 @@ def head(tokens: int, repetitions: int, *, full: bool, width: int = 256, vocabul
             {
                 "vold": lambda: back(read_logits(kl, hidden, layer, theirs, banned=NOTHING)),
                 "dense": lambda: back(kl(layer(hidden), theirs)),
+            },
+            repetitions,
+            own,
+        )
+        found["top_k"] = alternate(
+            {
+                "vold": lambda: back(read_logits(top, hidden, layer, banned=NOTHING)),
+                "dense": lambda: back(top(layer(hidden))),
             },
             repetitions,
             own,
@@ -163,14 +175,14 @@ def teacher_share(model: Path) -> tuple[int, int, float]:
     return scored, used, seconds
 
 
-def growth(model: Path, few: dict[str, int], many: dict[str, int], repetitions: int) -> list[float]:
-    """Seconds a token with the sizes `many` over those with `few`, forward and backward.
+def growth(models: tuple[Path, Path], few: dict[str, int], many: dict[str, int], repetitions: int) -> list[float]:
+    """Seconds a token with the second model and the sizes `many` over the first and `few`, forward and backward.
 
     Sizes are `tokens` that are packed in all, `rows` that share a prompt, and the length of a `response`.
     """
-    policy = Policy.load(str(model))
+    policies = [Policy.load(str(m)) for m in models]
 
-    def work(sizes: dict[str, int]) -> float:
+    def work(policy: Policy, sizes: dict[str, int]) -> float:
         rows, response = sizes["rows"], sizes["response"]
         groups = max(1, sizes["tokens"] // (PROMPT + rows * response))
         prompts = [Prompt((7,) * (PROMPT - 1) + (8 + g,)) for g in range(groups) for _ in range(rows)]
@@ -180,8 +192,8 @@ def growth(model: Path, few: dict[str, int], many: dict[str, int], repetitions: 
         policy.model.zero_grad(set_to_none=True)
         return (time.perf_counter() - began) / (groups * (PROMPT + rows * response))
 
-    work(few)
-    pairs = [(work(few), work(many)) for _ in range(repetitions)]
+    work(policies[0], few)
+    pairs = [(work(policies[0], few), work(policies[1], many)) for _ in range(repetitions)]
     return [b / a for a, b in pairs]
 
 
