@@ -75,6 +75,15 @@ class Ours:
             from vold.teachers.inprocess import InProcessTeacher
 
             self.teacher = InProcessTeacher(Policy.load(s["model"]), temperature=1.0, token_budget=s["budget"])
+        if s["method"] != "grpo" and s["what"] == "update":
+            from vold.consulting import consult
+            from vold.objective import credit
+
+            objective = self.config.objective
+            self.rollouts = credit(
+                objective, consult(self.rollouts, self.teacher, [*self.prompts], objective), 0,
+                seed=1, max_new_tokens=s["longest"], pieces=self.policy.chat.pieces,
+            )  # fmt: skip
 
     def _with_behaviour(self, rollouts: list[Any]) -> list[Any]:
         from vold.batching import collate
