@@ -102,10 +102,11 @@ class Bench:
         return [r for s in VOCABULARY for r in self.compare("update", s, self.settings(s, "update"), same=True)]
 
     def distillation(self) -> list[Row]:
-        """One optimizer step on reverse KL over the vocabulary, the teacher's forward pass included."""
+        """One optimizer step on reverse KL over the vocabulary, the teacher's forward pass included; the gradient norms
+        are compared."""
         rows = []
         for shape in VOCABULARY:
-            rows += self.compare("distillation", shape, self.settings(shape, "update", method="gkd"), same=False)
+            rows += self.compare("distillation", shape, self.settings(shape, "update", method="gkd"), same=True)
         return rows
 
     def step(self) -> list[Row]:
@@ -127,11 +128,9 @@ class Bench:
         return [row("processes/time_2_over_1", spent["2"], spent["1"], "s")]
 
     def head(self) -> list[Row]:
-        """Log-prob with entropy, and with `full` reverse KL, at 151,936 ids."""
-        import torch
-        from single import MIB, NOTHING, head, head_error, measured
-
-        from vold.head import token_logprobs
+        """Log-prob with entropy, reverse KL, and with `full` candidates and likeliest ids, at 151,936 ids; memory also
+        for many tokens."""
+        from single import head, head_error, head_memory
 
         tokens = 1024 if self.full else 384
         rows = []
@@ -146,16 +145,13 @@ class Bench:
                         [r["mib"] for r in sides["vold"]], [r["mib"] for r in theirs], "MiB",
                     )
                 )  # fmt: skip
-        many, width = (32768 if self.full else 8192), 32
-        hidden = torch.randn(many, width, requires_grad=True)
-        layer, targets = torch.nn.Linear(width, 151936, bias=False), torch.zeros(many, dtype=torch.int64)
-        own = (layer.weight.numel() + hidden.numel()) * 4 / MIB
-        big = measured(lambda: token_logprobs(hidden, layer, targets, banned=NOTHING)[0].sum().backward(), own)
-        dense = [r["mib"] * many / tokens for r in sides_of(rows, f"head/memory_vs_dense/logprob/{tokens}_tokens")]
-        rows.append(
-            row("head/memory_vs_dense", [big["mib"]] * len(dense), dense, "MiB",
-                note=f"ours measured at {many} tokens; dense at {tokens} tokens, times {many // tokens}")
-        )  # fmt: skip
+        many = 32768 if self.full else 8192
+        for what, mib in head_memory(many).items():
+            dense = [sides_of(rows, f"head/memory_vs_dense/{what}/{tokens}_tokens") * many / tokens] * self.repetitions
+            rows.append(
+                row(f"head/memory_vs_dense/{what}", [mib] * self.repetitions, dense, "MiB",
+                    note=f"ours measured at {many} tokens; dense at {tokens} tokens, times {many // tokens}")
+            )  # fmt: skip
         rows.append({"name": "head/error_vs_float64", "ratio": None, "unit": "nats", **head_error()})
         return rows
 
@@ -224,9 +220,9 @@ class Bench:
         return [row(f"{what}/time_vs_vllm", sides["vold"], sides["vllm"], "s/token") for what, sides in found.items()]
 
 
-def sides_of(rows: list[Row], name: str) -> list[dict[str, float]]:
-    """The peer's median of a row, as a measurement."""
-    return [{"mib": r["peer"]} for r in rows if r["name"] == name]
+def sides_of(rows: list[Row], name: str) -> float:
+    """The peer's median of a row."""
+    return next(float(r["peer"]) for r in rows if r["name"] == name)
 
 
 def worst(rows: list[Row]) -> list[Row]:
@@ -234,7 +230,7 @@ def worst(rows: list[Row]) -> list[Row]:
     best: dict[str, Row] = {}
     for r in rows:
         plain, _, shape = r["name"].rpartition("/")
-        if shape in (*VOCABULARY, "logprob", "reverse_kl", "top_k") and (
+        if shape in (*VOCABULARY, "logprob", "reverse_kl", "candidates", "top_k") and (
             plain not in best or r["ratio"] > best[plain]["ratio"]
         ):
             best[plain] = {**r, "name": plain, "shape": shape}
@@ -270,6 +266,8 @@ def main() -> None:
         needed = [s for s in (*VOCABULARY, *SMALL) if arguments.full or s != "growth_152k"]
         for shape in needed:
             build(shape, models / shape, response=128 if arguments.full else 16)
+        for shape in VOCABULARY:
+            build(shape, models / f"{shape}-teacher", response=None, seed=1)
         bench = Bench(models, full=arguments.full, repetitions=arguments.repetitions)
         for name in arguments.name or ([*quick, "processes", "distillation"] if arguments.full else quick):
             began = time.monotonic()

@@ -26,12 +26,13 @@ SMALL = {"growth": (1024, 256, 1), "growth_152k": (151936, 256, 1), "endings": (
 CHAT = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
 
 
-def build(shape: str, directory: Path, *, response: int = 16) -> None:
+def build(shape: str, directory: Path, *, response: int | None = 16, seed: int = 0) -> None:
     """Save a model and a word-level tokenizer with one word an id, so that text and ids are the same thing.
 
-    Weights are random, but for the end token: it has a chance of about one in `response` at every place.
+    Weights are random, but for the end token: it has a chance of about one in `response` at every place, if that is
+    given.
     """
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     if shape == "smollm2":  # SmolLM2-135M
         size = 49152
         model: Any = LlamaForCausalLM(
@@ -99,7 +100,7 @@ def build(shape: str, directory: Path, *, response: int = 16) -> None:
                 tie_word_embeddings=True,
             )
         )
-    if shape not in SMALL:
+    if shape not in SMALL and response is not None:
         _let_end(model, response)
     words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(size)}, unk_token="w6"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

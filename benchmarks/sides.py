@@ -24,6 +24,8 @@ from vold.heap import keep_freed_memory
 from vold.parallel import ALONE
 
 MIB = 2**20
+OBJECTIVE: dict[str, Any] = {"gkd": {"teacher_loss": {"estimator": "reverse_kl"}, "mix": None}}
+"""What the peer computes, where a preset does otherwise: reverse KL, and rollouts of the student alone."""
 
 
 def resident(field: str) -> float:
@@ -58,7 +60,7 @@ class Ours:
         self.config = Distill.model_validate(
             {
                 "tasks": {"kind": "jsonl", "path": "unused"},
-                "objective": {"method": s["method"]},
+                "objective": {"method": s["method"], **OBJECTIVE.get(s["method"], {})},
                 "sampling": {"max_new_tokens": s["longest"]},
                 "optimizer": {"lr": 1e-12, "schedule": "constant", "warmup_steps": 0},
                 "token_budget": s["budget"],
@@ -74,7 +76,9 @@ class Ours:
         if s["method"] != "grpo" or s["what"] == "step":
             from vold.teachers.inprocess import InProcessTeacher
 
-            self.teacher = InProcessTeacher(Policy.load(s["model"]), temperature=1.0, token_budget=s["budget"])
+            self.teacher = InProcessTeacher(
+                Policy.load(s["model"] + "-teacher"), temperature=1.0, token_budget=s["budget"]
+            )
         if s["method"] != "grpo" and s["what"] == "update":
             from vold.consulting import consult
             from vold.objective import credit
@@ -179,13 +183,13 @@ class Trl:
         else:
             self.trainer = DistillationTrainer(
                 model=model,
-                teacher_model=kind.from_pretrained(s["model"], dtype=torch.float32),
+                teacher_model=kind.from_pretrained(s["model"] + "-teacher", dtype=torch.float32),
                 args=DistillationConfig(beta=1.0, **common),
                 train_dataset=data,
                 processing_class=tokenizer,
             )
         if s["what"] == "step":
-            self.teacher = kind.from_pretrained(s["model"], dtype=torch.float32).eval()
+            self.teacher = kind.from_pretrained(s["model"] + "-teacher", dtype=torch.float32).eval()
         self.texts = texts
         self.trainer.create_optimizer_and_scheduler(1000)
         self.trainer.current_gradient_accumulation_steps = rows // s["rows"]
@@ -215,7 +219,8 @@ class Trl:
         trainer._prepare_inputs = lambda inputs: inputs
         for start in range(0, count, rows):
             part = {k: v[start : start + rows] if v.ndim else v for k, v in whole.items() if torch.is_tensor(v)}
-            trainer.training_step(self.model, part, None)
+            # DistillationTrainer divides by the tokens of the whole step where it is told their number
+            trainer.training_step(self.model, part, None if self.s["method"] == "grpo" else whole["num_items_in_batch"])
         trainer._prepare_inputs = prepared.__get__(trainer)
         norm = trainer.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
         trainer.optimizer.step()

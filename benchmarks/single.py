@@ -12,17 +12,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from shapes import GROUP
 from sides import MIB, measured
-from torch.nn.functional import linear, log_softmax
+from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM
 
 from vold.batching import collate, packed_micro_batches
-from vold.head import is_linear, read_logits, token_logprobs
+from vold.distributions import Against, Distributions
+from vold.full_divergence import FullDivergence
+from vold.head import read_head, token_logprobs
 from vold.policy import Policy
 from vold.samplers.inprocess import InProcessSampler
 from vold.types import Prompt, SamplingParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from vold.head_pass import Reading
 
 NOTHING = torch.tensor([], dtype=torch.int64)
 PROMPT = 32
@@ -42,76 +46,110 @@ def alternate(sides: dict[str, Callable[[], Any]], repetitions: int, owned: floa
 
 
 def head(tokens: int, repetitions: int, *, full: bool, width: int = 256, vocabulary: int = 151936) -> dict[str, Any]:
-    """Log-prob with entropy and gradient against dense PyTorch and TRL's fused function; with `full` also reverse KL
-    and the log-probs of the 64 likeliest ids."""
+    """What is read off 151,936 ids, and its gradient, against dense PyTorch and TRL's fused functions.
+
+    Log-prob with entropy, and reverse KL to a teacher; with `full` also the log-probs of 64 given ids, and, without a
+    gradient, the 64 likeliest ids. Losses are weighted sums.
+    """
+    from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
     from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
     torch.manual_seed(0)
     hidden = torch.randn(tokens, width, requires_grad=True)
-    layer = torch.nn.Linear(width, vocabulary, bias=False)
-    torch.nn.init.normal_(layer.weight, std=0.05)
+    layer, other = (torch.nn.Linear(width, vocabulary, bias=False) for _ in range(2))
+    for head in (layer, other.requires_grad_(False)):
+        torch.nn.init.normal_(head.weight, std=0.05)
     theirs, targets = torch.randn(tokens, width), torch.randint(0, vocabulary, (tokens,))
+    some = torch.randint(0, vocabulary, (tokens, 64))
     weights = torch.randn(tokens)
-    assert is_linear(layer)
+    teacher = Distributions(theirs, other, NOTHING, 1.0)
+    against = Against(teacher, torch.ones(tokens, dtype=torch.bool), FullDivergence("reverse_kl"))
     own = (layer.weight.numel() + hidden.numel()) * 4 / MIB  # gradients, which both sides make
 
-    def back(values: torch.Tensor) -> None:
-        (values * weights).sum().backward()
+    def back(values: torch.Tensor, weighed_by: torch.Tensor = weights) -> None:
+        (values * weighed_by).sum().backward()
         hidden.grad = layer.weight.grad = None
 
-    def kl(z: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            reference = log_softmax(linear(other, layer.weight), -1)
-        mine = log_softmax(z, -1)
-        return (mine.exp() * (mine - reference)).sum(-1)
-
-    def top(z: torch.Tensor) -> torch.Tensor:
-        return log_softmax(z, -1).topk(64).values.sum(-1)
-
-    def entropy(logp: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            return -(logp.exp() * logp).sum(-1)
+    def ours(what: str, per_token: torch.Tensor, **asked: Any) -> None:
+        reading = read_head(
+            hidden, layer, targets, banned=NOTHING,
+            loss_of=lambda part, found: (getattr(found, what) * per_token[part]).sum(), **asked,
+        )  # fmt: skip
+        back(getattr(reading, what), per_token)
 
     def dense() -> None:
         logp = log_softmax(layer(hidden), -1)
-        entropy(logp)
+        with torch.no_grad():
+            -(logp.exp() * logp).sum(-1)
         back(logp.gather(-1, targets[:, None])[:, 0])
 
-    def trl() -> None:
-        back(
-            ChunkedLogProbFunction.apply(
-                hidden, layer.weight, None, targets, 1.0, 32768, None, 1.0, ("log_probs", "entropy")
-            )[0]
-        )
+    def fused() -> None:
+        asked = ("log_probs", "entropy")
+        back(ChunkedLogProbFunction.apply(hidden, layer.weight, None, targets, 1.0, 32768, None, 1.0, asked)[0])
 
-    found = {
-        "logprob": alternate(
-            {
-                "vold": lambda: back(token_logprobs(hidden, layer, targets, banned=NOTHING)[0]),
-                "dense": dense,
-                "trl": trl,
-            },
-            repetitions,
-            own,
-        )
+    def dense_kl() -> None:
+        mine, reference = log_softmax(layer(hidden), -1), log_softmax(other(theirs), -1)
+        back((mine.exp() * (mine - reference)).sum(-1))
+
+    def fused_kl() -> None:
+        back(ChunkedDivergenceFunction.apply(hidden, layer.weight, None, theirs, other.weight, None, 1.0)[0])
+
+    @torch.no_grad()
+    def top() -> None:
+        read_head(hidden, layer, targets, banned=NOTHING, top_k=64)
+
+    @torch.no_grad()
+    def dense_top() -> None:
+        logp = log_softmax(layer(hidden), -1)
+        logp.gather(-1, targets[:, None])
+        -(logp.exp() * logp).sum(-1)
+        logp.topk(64)
+
+    sides: dict[str, dict[str, Callable[[], None]]] = {
+        "logprob": {"vold": lambda: ours("logp", weights), "dense": dense, "trl": fused},
+        "reverse_kl": {
+            "vold": lambda: ours("divergence", weights, against=against),
+            "dense": dense_kl,
+            "trl": fused_kl,
+        },
     }
     if full:
-        found["reverse_kl"] = alternate(
-            {
-                "vold": lambda: back(read_logits(kl, hidden, layer, theirs, banned=NOTHING)),
-                "dense": lambda: back(kl(layer(hidden), theirs)),
-            },
-            repetitions,
-            own,
-        )
-        found["top_k"] = alternate(
-            {
-                "vold": lambda: back(read_logits(top, hidden, layer, banned=NOTHING)),
-                "dense": lambda: back(top(layer(hidden))),
-            },
-            repetitions,
-            own,
-        )
+        each = weights[:, None]
+        sides["candidates"] = {
+            "vold": lambda: ours("candidates", each, candidates=some),
+            "dense": lambda: back(log_softmax(layer(hidden), -1).gather(-1, some), each),
+        }
+        sides["top_k"] = {"vold": top, "dense": dense_top}
+    # what needs no gradient makes none
+    return {n: alternate(s, repetitions, 0.0 if n == "top_k" else own) for n, s in sides.items()}
+
+
+def head_memory(tokens: int, *, width: int = 32, vocabulary: int = 151936) -> dict[str, float]:
+    """MiB beside the gradients that log-prob with entropy, and reverse KL, take with so many tokens."""
+    hidden, theirs = torch.randn(tokens, width, requires_grad=True), torch.randn(tokens, width)
+    layer = torch.nn.Linear(width, vocabulary, bias=False)
+    targets = torch.zeros(tokens, dtype=torch.int64)
+    teacher = Distributions(theirs, layer, NOTHING, 1.0)
+    against = Against(teacher, torch.ones(tokens, dtype=torch.bool), FullDivergence("reverse_kl"))
+    own = (layer.weight.numel() + hidden.numel()) * 4 / MIB
+
+    def kl(_: slice, reading: Reading) -> torch.Tensor:
+        assert reading.divergence is not None
+        return reading.divergence.sum()
+
+    asked: dict[str, dict[str, Any]] = {
+        "logprob": {"loss_of": summed},
+        "reverse_kl": {"loss_of": kl, "against": against},
+    }
+    found = {}
+    for what, more in asked.items():
+
+        def work(more: dict[str, Any] = more) -> None:
+            reading = read_head(hidden, layer, targets, banned=NOTHING, **more)
+            more["loss_of"](slice(None), reading).backward()
+            hidden.grad = layer.weight.grad = None
+
+        found[what] = measured(work, own)["mib"]
     return found
 
 
@@ -134,6 +172,11 @@ def head_error(*, tokens: int = 64, width: int = 256, vocabulary: int = 151936) 
         gap = (states.grad.double() - exact_hidden.grad).abs().max() / exact_hidden.grad.abs().max()
         out[f"gradient {name}"] = float(gap)
     return out
+
+
+def summed(_: slice, reading: Reading) -> torch.Tensor:
+    """The loss of a chunk where the loss is the sum of log-probs."""
+    return reading.logp.sum()
 
 
 def packing_efficiency() -> float:
@@ -188,7 +231,7 @@ def growth(models: tuple[Path, Path], few: dict[str, int], many: dict[str, int],
         prompts = [Prompt((7,) * (PROMPT - 1) + (8 + g,)) for g in range(groups) for _ in range(rows)]
         batch = collate(prompts, [(9,) * response] * len(prompts), [(1,) * response] * len(prompts), 0)
         began = time.perf_counter()
-        policy.logprobs(batch)[0].sum().backward()
+        policy.logprobs(batch, loss_of=summed)[0].sum().backward()
         policy.model.zero_grad(set_to_none=True)
         return (time.perf_counter() - began) / (groups * (PROMPT + rows * response))
 
@@ -235,8 +278,7 @@ def rollouts(model: Path, rows: int, new: int, repetitions: int) -> dict[str, li
 def roofline(model: Path, tokens: int, repetitions: int) -> dict[str, list[float]]:
     """Useful matrix-product FLOPs of an update's forward and backward pass a second, over the best product measured.
 
-    Six a weight and token (two forward, four backward), attention's own products included; what is computed again in
-    the head's backward pass does not count.
+    Six a weight and token (two forward, four backward), attention's own products included.
     """
     policy = Policy.load(str(model))
     config = policy.model.config.get_text_config()
@@ -257,7 +299,7 @@ def roofline(model: Path, tokens: int, repetitions: int) -> dict[str, list[float
                 a @ b
                 peak = max(peak, 2 * m * k * n / (time.perf_counter() - began))
         began = time.perf_counter()
-        policy.logprobs(batch)[0].sum().backward()
+        policy.logprobs(batch, loss_of=summed)[0].sum().backward()
         spent = time.perf_counter() - began
         policy.model.zero_grad(set_to_none=True)
         if turn:

@@ -19,11 +19,13 @@ import pytest
 # fmt: off
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("vold", "vold.errors", "vold.types"),
-    ("vold.losses", "vold.margin", "vold.prefix", "vold.functions", "vold.stats", "vold.head", "vold.head_kernels",
-     "vold.progress", "vold.http", "vold.mismatch", "vold.heap"),
-    ("vold.parts", "vold.families"),
+    ("vold.losses", "vold.margin", "vold.prefix", "vold.functions", "vold.stats", "vold.projection",
+     "vold.head_kernels", "vold.progress", "vold.http", "vold.mismatch", "vold.heap"),
+    ("vold.parts", "vold.families", "vold.full_divergence"),
     ("vold.slots", "vold.distributions", "vold.lora"),
-    ("vold.advantages", "vold.vocabulary", "vold.pairing", "vold.processing", "vold.graders.*", "vold.data.*",
+    ("vold.head_pass",),
+    ("vold.head", "vold.advantages", "vold.vocabulary", "vold.pairing", "vold.processing", "vold.graders.*",
+     "vold.data.*",
      "vold.demo", "vold.demo.world", "vold.demo.tokens",
      "vold.smollm2", "vold.smollm2.packages"),
     ("vold.environments", "vold.environments.jail", "vold.environments.interpreter", "vold.demo.calls"),

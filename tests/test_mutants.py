@@ -25,9 +25,9 @@ pytestmark = [
 
 SOURCE = Path(__file__).parents[1] / "src" / "vold"
 TESTS = ("test_losses.py", "test_advantages.py", "test_margin.py", "test_prefix.py", "test_objective.py",
-         "test_credit.py", "test_presets.py", "test_distributions.py")  # fmt: skip
+         "test_credit.py", "test_presets.py", "test_distributions.py", "test_head.py")  # fmt: skip
 MODULES = ("__init__", "errors", "types", "losses", "advantages", "functions", "margin", "parts", "prefix", "slots",
-           "distributions", "head")  # fmt: skip
+           "projection", "full_divergence", "distributions", "head_pass", "head")  # fmt: skip
 FIRST = {
     "losses.py": "test_losses.py",
     "advantages.py": "test_advantages.py",
@@ -35,6 +35,9 @@ FIRST = {
     "prefix.py": "test_prefix.py",
     "slots.py": "test_objective.py",
     "distributions.py": "test_distributions.py",
+    "full_divergence.py": "test_distributions.py",
+    "head_pass.py": "test_head.py",
+    "head.py": "test_head.py",
     "objective/credit.py": "test_credit.py",
     "objective/loss.py": "test_presets.py",
     "objective/presets.py": "test_objective.py",

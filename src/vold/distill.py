@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,11 +16,10 @@ import torch
 from vold.batching import collate
 from vold.checkpoint import StateKeeper, restore_state, save_state
 from vold.consulting import EarlyTeacher, consult, decides_by_group
-from vold.divergences import divergence_stream, refuse_without_logits
+from vold.divergences import Comparison, compared, refuse_without_logits
 from vold.engines import Teachers, open_sampler, refuse_sleep, turns_of
 from vold.errors import ConfigError, DataError
 from vold.graders import get_grader
-from vold.head import token_logprobs
 from vold.mismatch import Mismatch
 from vold.mixing import Mixture, adopt, own_prompts
 from vold.models import load_student, resolve, seed_of, sft_result
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vold.config import Distill, Recipe
+    from vold.head_pass import Reading
+    from vold.objective import Denominators, Objective
     from vold.policy import Policy
     from vold.types import Completion, Sampler, Teacher
 
@@ -233,15 +235,17 @@ def update(
             [rollouts[i].completion.action_mask for i in part],
             policy.chat.pad_id,
         )
-        batch = batch.to(policy.model.device)
-        states = policy.states(batch)
-        head = policy.model.get_output_embeddings()
-        logp, entropy, _ = token_logprobs(states, head, batch.targets, banned=policy.banned, temperature=temperature)
         here = [rollouts[i] for i in part]
-        divergence = divergence_stream(
-            objective, policy, states, here, [asks[r.group] for r in here], teacher, temperature
+        comparison = compared(objective, here, [asks[r.group] for r in here], teacher, policy.model.device)
+        micro = _MicroBatch(objective, flatten(rollouts, part, policy.model.device), comparison, denominators, step)
+        reading = policy.read(
+            batch,
+            temperature=temperature,
+            candidates=None if comparison is None else comparison.candidates,
+            against=None if comparison is None else comparison.against,
+            loss_of=micro.loss_of if objective.by_token else None,
         )
-        streams = flatten(rollouts, part, logp, divergence)
+        streams, logp = micro.streams_of(reading), reading.logp
         loss, metrics = total(objective, streams, denominators, step)
         check_finite(loss, step=step)
         group.backward(policy, loss, counts=counts)
@@ -249,7 +253,7 @@ def update(
             continue
         loss_value += loss.item()
         sums.update({k: float(v) for k, v in metrics.items()})
-        sums.update({"entropy_sum": float(entropy.sum()), "trained_tokens": len(logp)})
+        sums.update({"entropy_sum": float(reading.entropy.sum()), "trained_tokens": len(logp)})
         own = torch.tensor([r.source == "student" for r in rollouts])[streams.sequence_index.cpu()].to(logp.device)
         mismatch.add(logp[own], streams.behaviour_logp[own])
     found = group.gather((loss_value, sums, mismatch))
@@ -267,10 +271,27 @@ def update(
     return row | averages(sums) | {"trained_tokens": int(sums["trained_tokens"])}
 
 
-def flatten(
-    rollouts: Sequence[Rollout], part: Sequence[int], logp: torch.Tensor, divergence: torch.Tensor | None = None
-) -> Streams:
-    """Per-token values of some rollouts, action tokens only, in the order of `logp`."""
+@dataclass(frozen=True, eq=False)
+class _MicroBatch:
+    """What turns a reading of the head into a loss; `streams` wait for their log-probs."""
+
+    objective: Objective
+    streams: Streams
+    comparison: Comparison | None
+    denominators: Denominators
+    step: int
+
+    def streams_of(self, reading: Reading, tokens: slice = slice(None)) -> Streams:
+        divergence = None if self.comparison is None else self.comparison.stream(reading, tokens)
+        return self.streams.at(tokens, reading.logp, divergence)
+
+    def loss_of(self, tokens: slice, reading: Reading) -> torch.Tensor:
+        return total(self.objective, self.streams_of(reading, tokens), self.denominators, self.step)[0]
+
+
+def flatten(rollouts: Sequence[Rollout], part: Sequence[int], device: torch.device) -> Streams:
+    """Per-token values of some rollouts, action tokens only, rollout after rollout. The log-probs at the time of
+    sampling stand for those of the student until `Streams.at` brings them."""
     behaviour, advantage, live, teacher, weight, index, length = [], [], [], [], [], [], []
     for i in part:
         r = rollouts[i]
@@ -282,15 +303,14 @@ def flatten(
         weight += [r.teacher_weight[t] if r.teacher_weight else 0.0 for t in actions]
         index += [i] * len(actions)
         length += [len(actions)] * len(actions)
-    device = logp.device
+    sampled = torch.tensor(behaviour, device=device)
     return Streams(
-        logp=logp,
-        behaviour_logp=torch.tensor(behaviour, device=device),
+        logp=sampled,
+        behaviour_logp=sampled,
         advantage=torch.tensor(advantage, device=device),
         teacher_logp=torch.tensor(teacher, device=device),
         teacher_weight=torch.tensor(weight, device=device),
         sequence_index=torch.tensor(index, device=device),
         sequence_length=torch.tensor(length, device=device),
         live_weight=torch.tensor(live, device=device) if any(live) else None,
-        divergence=divergence,
     )

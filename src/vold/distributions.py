@@ -1,23 +1,21 @@
-"""Whole next-token distributions at selected tokens, or candidates of them, one chunk of tokens at a time.
-
-As in `vold.head`, no [tokens, vocabulary] tensor of a whole batch is kept: a chunk's logits are dropped after use and
-computed again in the backward pass.
-"""
+"""Whole next-token distributions at selected tokens, or candidates of them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch.utils.checkpoint import checkpoint
 
 from vold.errors import ConfigError
-from vold.head import CHUNK_TOKENS, head_logits, is_linear, read_logits
+from vold.projection import NEVER, head_logits, is_linear
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import nn
+
+    from vold.full_divergence import FullDivergence
 
     Divergence = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -39,58 +37,45 @@ class Distributions:
     def __init__(self, states: torch.Tensor, head: nn.Module, banned: torch.Tensor, temperature: float) -> None:
         self.states, self.head, self.banned, self.temperature = states, head, banned, temperature
 
-    def logits(self, states: torch.Tensor) -> torch.Tensor:
-        """[chunk, vocabulary] float32; minus infinity on banned ids."""
-        return head_logits(states, self.head, self.banned, self.temperature)
+    @property
+    def ids(self) -> int:
+        """How many ids the head has logits for."""
+        return self.head.weight.shape[0] if is_linear(self.head) else self.logits(slice(0, 1)).shape[-1]
+
+    @torch.no_grad()
+    def logits(self, part: slice) -> torch.Tensor:
+        """[part, ids] in float32, without gradient; minus infinity on banned ids."""
+        return head_logits(self.states[part], self.head, self.banned, self.temperature)
 
     def at(self, tokens: torch.Tensor) -> Distributions:
         """Those of the tokens that a bool mask selects."""
         return Distributions(self.states[tokens], self.head, self.banned, self.temperature)
 
-    def allowed(self, size: int) -> torch.Tensor:
-        """[size] bool, true for ids below `size` that have a probability."""
-        out = torch.ones(size, dtype=torch.bool, device=self.states.device)
-        out[self.banned[self.banned < size]] = False
+
+@dataclass(frozen=True, eq=False)
+class Against:
+    """A teacher that a student is compared with at some tokens of a batch.
+
+    The divergence is taken over the ids that both can emit, and both are normalised over those. Ids beyond the
+    narrower of two embedding tables take no part.
+
+    Attributes:
+        teacher: its distributions at the tokens that `used` selects, in their order; no gradient reaches them.
+        used: [tokens] bool, at least one of them true.
+        divergence: what is computed; 0 at the other tokens.
+    """
+
+    teacher: Distributions
+    used: torch.Tensor
+    divergence: FullDivergence
+
+    def shared(self, ids: int, banned: torch.Tensor) -> torch.Tensor:
+        """[size] bool, true for an id that a student with so many ids and these bans can emit, and the teacher too."""
+        size = min(ids, self.teacher.ids)
+        out = torch.ones(size, dtype=torch.bool, device=banned.device)
+        for never in (banned, self.teacher.banned.to(banned.device)):
+            out[never[never < size]] = False
         return out
-
-
-def divergence(student: Distributions, teacher: Distributions, compare: Divergence) -> torch.Tensor:
-    """`compare(student_logits, teacher_logits)` at every token, over the ids that both models can emit.
-
-    Both distributions are normalised over those ids. Ids beyond the narrower of two embedding tables take no part.
-
-    Args:
-        student: with gradient through its states and head.
-        teacher: the same tokens; detached.
-        compare: one of the full divergences of `vold.losses`.
-
-    Returns:
-        [tokens] float32 nats.
-    """
-    with torch.no_grad():
-        size = min(d.logits(d.states[:1]).shape[-1] for d in (student, teacher))
-    shared = (student.allowed(size) & teacher.allowed(size)).nonzero()[:, 0]
-
-    def chunk(logits: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            reference = teacher.logits(theirs)[:, shared]
-        return compare(logits[:, shared], reference)
-
-    return _chunked(chunk, student, teacher.states)
-
-
-def candidate_logprobs(model: Distributions, ids: torch.Tensor) -> torch.Tensor:
-    """[tokens, k] float32 log-probs (nats) of `ids` [tokens, k]; `ABSENT` for an id the model can not emit.
-
-    The log-probs are normalised over the whole vocabulary.
-    """
-
-    def chunk(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        inside = (wanted >= 0) & (wanted < logits.shape[-1])
-        found = logits.gather(-1, wanted.where(inside, 0)) - logits.logsumexp(-1, keepdim=True)
-        return found.masked_fill(~inside | (found < ABSENT), ABSENT)
-
-    return _chunked(chunk, model, ids)
 
 
 def candidate_divergence(student_logp: torch.Tensor, teacher_logp: torch.Tensor, compare: Divergence) -> torch.Tensor:
@@ -115,30 +100,6 @@ def top_logprobs(logp: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor
         ConfigError: there are fewer than k ids with a probability.
     """
     values, ids = logp.topk(min(k, logp.shape[-1]))
-    if ids.shape[-1] < k or bool(values.isneginf().any()):
+    if ids.shape[-1] < k or bool((values <= NEVER / 2).any()):
         raise ConfigError("more candidates are asked for than the model has tokens", got=str(k), fix="lower top_k")
     return ids, values
-
-
-def top_of(model: Distributions, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """`top_logprobs` of a model at its tokens."""
-    parts = [top_logprobs(model.logits(s).log_softmax(-1), k) for s in model.states.split(CHUNK_TOKENS)]
-    ids, values = zip(*parts, strict=True)
-    return torch.cat(ids), torch.cat(values)
-
-
-def _chunked(
-    work: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], model: Distributions, other: torch.Tensor
-) -> torch.Tensor:
-    """`work(logits, other)` at every token."""
-    if is_linear(model.head) and len(other):
-        return read_logits(work, model.states, model.head, other, banned=model.banned, temperature=model.temperature)
-
-    def chunk(states: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
-        return work(model.logits(states), part)
-
-    parts = [
-        checkpoint(chunk, a, b, use_reentrant=False) if torch.is_grad_enabled() else chunk(a, b)
-        for a, b in zip(model.states.split(CHUNK_TOKENS), other.split(CHUNK_TOKENS), strict=True)
-    ]
-    return torch.cat(parts)

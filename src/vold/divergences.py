@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
 
 import torch
 
-from vold.distributions import Distributions, candidate_divergence, candidate_logprobs, divergence
+from vold.distributions import ABSENT, Against, Distributions, candidate_divergence
 from vold.errors import AlignmentError, ConfigError
-from vold.losses import full_forward_kl, full_reverse_kl, jensen_shannon, stopped_reverse_kl
+from vold.full_divergence import FullDivergence
+from vold.losses import stopped_reverse_kl
 from vold.types import ScoreRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vold.distributions import Divergence
+    from vold.head_pass import Reading
     from vold.objective import Objective
-    from vold.policy import Policy
     from vold.slots import TeacherLoss
     from vold.types import Prompt, Rollout, Teacher
 
@@ -70,51 +70,79 @@ def candidates_of(rollout: Rollout, k: int) -> tuple[tuple[int, ...], ...] | Non
     return tuple(row[:k] if action else (0,) * k for row, action in zip(rows, completion.action_mask, strict=True))
 
 
-def divergence_stream(
-    objective: Objective,
-    policy: Policy,
-    states: torch.Tensor,
-    rollouts: Sequence[Rollout],
-    asks: Sequence[Prompt | None],
-    teacher: Teacher | None,
-    temperature: float,
-) -> torch.Tensor | None:
-    """D of every token for `vold.objective.Streams`; None for an objective that compares sampled tokens only.
+class Comparison:
+    """What a loss over the vocabulary or over candidates needs for one micro-batch: what the head must be asked, and
+    how its answer becomes D of every token.
 
     Args:
-        objective: its `teacher_loss` says which divergence.
-        policy: the student.
-        states: [tokens, width] its states at the action tokens of the rollouts, with gradient.
+        slot: says which divergence.
         rollouts: of this micro-batch, credited.
         asks: [rollouts] the teacher's prompts.
         teacher: asked for distributions where the loss is over the whole vocabulary.
-        temperature: of the rollouts.
+        device: where the student is.
 
-    Returns:
-        [tokens] float32 nats, 0 without gradient where the teacher has no weight.
+    Attributes:
+        candidates: [tokens, k] ids whose log-probs the head is asked for; None where the loss has none.
+        against: the teacher that the head compares whole distributions with; None where the loss has candidates, or
+            where no token has a weight.
     """
+
+    def __init__(
+        self,
+        slot: TeacherLoss,
+        rollouts: Sequence[Rollout],
+        asks: Sequence[Prompt | None],
+        teacher: Teacher | None,
+        device: torch.device,
+    ) -> None:
+        weights = [
+            w for r in rollouts for w, a in zip(r.teacher_weight or (), r.completion.action_mask, strict=True) if a
+        ]
+        used = torch.tensor(weights, device=device) != 0
+        self.candidates: torch.Tensor | None = None
+        self.against: Against | None = None
+        plain = FullDivergence(_kind(slot), slot.teacher_share)
+        self._compare: Divergence = plain
+        if not bool(used.any()):
+            return
+        if slot.top_k is None:
+            self.against = Against(_teacher_at(rollouts, asks, teacher), used, plain)
+            return
+        ids, theirs = _candidates(slot, rollouts)
+        self.candidates = torch.zeros((len(used), slot.top_k.k), dtype=torch.int64, device=device)
+        self.candidates[used] = ids.to(device)
+        self._theirs = torch.full(self.candidates.shape, ABSENT, device=device)
+        self._theirs[used] = theirs.to(device)
+        if slot.top_k.form == "stop_gradient":
+            self._compare = stopped_reverse_kl
+
+    def stream(self, reading: Reading, part: slice = slice(None)) -> torch.Tensor:
+        """D of the tokens of `part` [part] in float32 nats, for `vold.objective.Streams`, from what the head has read
+        there; 0 where the teacher has no weight."""
+        if reading.divergence is not None:
+            return reading.divergence
+        if reading.candidates is None:
+            return torch.zeros_like(reading.logp) + reading.logp[:0].sum()  # 0, and can be back-propagated
+        return candidate_divergence(reading.candidates, self._theirs[part], self._compare)
+
+
+def compared(
+    objective: Objective,
+    rollouts: Sequence[Rollout],
+    asks: Sequence[Prompt | None],
+    teacher: Teacher | None,
+    device: torch.device,
+) -> Comparison | None:
+    """As `Comparison`; None for an objective that compares sampled tokens only."""
     slot = objective.teacher_loss
     if slot is None or not slot.over_vocabulary:
         return None
-    weights = [w for r in rollouts for w, a in zip(r.teacher_weight or (), r.completion.action_mask, strict=True) if a]
-    used = torch.tensor(weights, device=states.device) != 0
-    if not bool(used.any()):
-        return states.sum(-1).float() * 0.0
-    student = Distributions(states, policy.model.get_output_embeddings(), policy.banned, temperature).at(used)
-    if slot.top_k is None:
-        values = divergence(student, _teacher_at(rollouts, asks, teacher), _compare(slot))
-    else:
-        ids, theirs = _candidates(slot, rollouts)
-        mine = candidate_logprobs(student, ids.to(states.device))
-        compare = stopped_reverse_kl if slot.top_k.form == "stop_gradient" else _compare(slot)
-        values = candidate_divergence(mine, theirs.to(states.device), compare)
-    return torch.zeros(len(states), device=states.device).masked_scatter(used, values)
+    return Comparison(slot, rollouts, asks, teacher, device)
 
 
-def _compare(slot: TeacherLoss) -> Divergence:
-    if slot.estimator == "jsd":
-        return partial(jensen_shannon, beta=slot.teacher_share)
-    return full_reverse_kl if slot.estimator == "reverse_kl" else full_forward_kl
+def _kind(slot: TeacherLoss) -> Literal["reverse_kl", "forward_kl", "jsd"]:
+    assert slot.estimator != "k2" and slot.estimator != "k3"
+    return slot.estimator
 
 
 def _teacher_at(rollouts: Sequence[Rollout], asks: Sequence[Prompt | None], teacher: Teacher | None) -> Distributions:

@@ -13,8 +13,8 @@ import torch
 from transformers import AttentionInterface, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from vold.families import family_of, part_of
-from vold.head import CHUNK_ELEMENTS
 from vold.lora import add_adapters
+from vold.projection import CHUNK_ELEMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -142,7 +142,10 @@ def plan(recipe: Recipe, student: Any, teacher: Any | None, *, devices: int = 1)
             scoring = {"activations": d.token_budget * theirs.passing, "head": _logits(theirs, d.token_budget)}
             phases.append(Phase("teacher scoring", {**idle, **beside, **scoring}))
         there = {} if away and not d.objective.needs.logits else beside
-        phases.append(Phase("update", {**held, **there, **_pass(ours, d.token_budget)}))
+        buffers = (
+            4 if d.objective.needs.logits else 2
+        )  # the teacher's logits too, and at most one of their probabilities
+        phases.append(Phase("update", {**held, **there, **_pass(ours, d.token_budget, buffers)}))
     if (e := recipe.eval) is not None and e.endpoint is None:
         answers = _sampling(ours, e.batch_size, e.sampling.max_new_tokens)
         phases.append(Phase("eval", {"weights": ours.weights, **answers}))
@@ -156,8 +159,8 @@ def in_words(phase: Phase) -> str:
     return f"{phase.total / 2**30:.2f} GiB" + (f" ({parts})" if parts else "")
 
 
-def _pass(model: Footprint, tokens: int) -> dict[str, int]:
-    return {"activations": tokens * model.kept, "head": model.head + _logits(model, tokens)}
+def _pass(model: Footprint, tokens: int, buffers: int = 2) -> dict[str, int]:
+    return {"activations": tokens * model.kept, "head": model.head + _logits(model, tokens, buffers)}
 
 
 def _sampling(model: Footprint, rows: int, tokens: int) -> dict[str, int]:
@@ -165,9 +168,9 @@ def _sampling(model: Footprint, rows: int, tokens: int) -> dict[str, int]:
     return {"cache": rows * (PROMPT_TOKENS + tokens) * model.cached, "head": rows * model.vocabulary * SAMPLED_LOGIT}
 
 
-def _logits(model: Footprint, tokens: int) -> int:
-    """Two float32 buffers of one chunk's logits, see `vold.head`."""
-    return 2 * 4 * min(CHUNK_ELEMENTS, tokens * model.vocabulary)
+def _logits(model: Footprint, tokens: int, buffers: int = 2) -> int:
+    """Float32 buffers of one chunk's logits, see `vold.head_pass`."""
+    return buffers * 4 * min(CHUNK_ELEMENTS, tokens * model.vocabulary)
 
 
 def _shape(config: Any, dtype: torch.dtype, layers: int, student: Student | None) -> Any:

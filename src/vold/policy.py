@@ -16,7 +16,7 @@ from transformers.utils import logging as hf_logging
 from vold.batching import micro_batches, packed_micro_batches
 from vold.errors import CheckpointError, ConfigError
 from vold.families import Part, family_of, parameters_of
-from vold.head import token_logprobs
+from vold.head import read_head
 from vold.lora import add_adapters, merged_state, save_adapters
 from vold.packing import enable_packing, pack
 from vold.processing import Chat
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from vold.batching import Sequences
+    from vold.distributions import Against
+    from vold.head_pass import LossOf, Reading
     from vold.types import Prompt
 
 hf_logging.disable_progress_bar()  # a bar for every save would tear our own apart
@@ -175,20 +177,28 @@ class Policy:
         return self.model.base_model(input_ids=input_ids, **inputs)
 
     def logprobs(
-        self, batch: Sequences, *, temperature: float = 1.0
+        self, batch: Sequences, *, temperature: float = 1.0, loss_of: LossOf | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Log-prob, entropy and most likely token at every selected token of a batch, each [tokens].
+        """Log-prob, entropy and most likely token at every selected token of a batch, each [tokens]; see `read`."""
+        reading = self.read(batch, temperature=temperature, loss_of=loss_of)
+        return reading.logp, reading.entropy, reading.favourite
 
-        See `vold.head.token_logprobs` for units and gradients.
-        """
+    def read(
+        self,
+        batch: Sequences,
+        *,
+        temperature: float = 1.0,
+        candidates: torch.Tensor | None = None,
+        top_k: int = 0,
+        against: Against | None = None,
+        loss_of: LossOf | None = None,
+    ) -> Reading:
+        """What `vold.head.read_head` finds at the selected tokens of a batch; it says what each argument is."""
         batch = batch.to(self.model.device)
-        return token_logprobs(
-            self.states(batch),
-            self.model.get_output_embeddings(),
-            batch.targets,
-            banned=self.banned,
-            temperature=temperature,
-        )
+        return read_head(
+            self.states(batch), self.model.get_output_embeddings(), batch.targets, banned=self.banned,
+            temperature=temperature, candidates=candidates, top_k=top_k, against=against, loss_of=loss_of,
+        )  # fmt: skip
 
     def states(self, batch: Sequences) -> torch.Tensor:
         """The last hidden states [tokens, width] that predict the selected tokens of a batch on the model's device.

@@ -131,7 +131,7 @@ def accumulate(
         responses = [traces[i].response_ids for i in cut]
         masks = [traces[i].action_mask for i in cut]
         batch = collate([prompts[i] for i in cut], responses, masks, policy.chat.pad_id)
-        logp, _, _ = policy.logprobs(batch)
+        logp, _, _ = policy.logprobs(batch, loss_of=lambda _, reading: nll(reading.logp).sum() / total)
         loss = nll(logp).sum() / total
         check_finite(loss, step=step)
         group.backward(policy, loss, counts=counts)

@@ -112,6 +112,11 @@ class Streams:
         if any(shape != [self.logp.numel()] for shape in shapes.values()):
             raise ValueError(f"streams must be one-dimensional and equally long, got {shapes}")
 
+    def at(self, tokens: slice, logp: Tensor, divergence: Tensor | None) -> Streams:
+        """The streams of some tokens, with log-probs and divergence that were read there."""
+        cut = {name: value[tokens] for name, value in vars(self).items() if value is not None}
+        return Streams(**{**cut, "logp": logp, **({} if divergence is None else {"divergence": divergence})})
+
 
 def total(
     objective: Objective, streams: Streams, denominators: Denominators, step: int

@@ -124,6 +124,11 @@ class Objective(Slot):
         return self.teacher_advantage is not None or self.teacher_loss is not None
 
     @property
+    def by_token(self) -> bool:
+        """Whether the loss of a token depends on the log-probs of no other token."""
+        return self.surrogate is None or self.surrogate.ratio == "token"
+
+    @property
     def needs(self) -> Needs:
         """What the teacher must supply."""
         advantage, loss = self.teacher_advantage, self.teacher_loss

@@ -10,8 +10,8 @@ from transformers import DynamicCache
 
 from vold.distributions import top_logprobs
 from vold.errors import SamplerError
-from vold.head import head_logits
 from vold.processing import stack_vision
+from vold.projection import head_logits
 from vold.types import Completion, Prompt, SamplingParams
 
 if TYPE_CHECKING:

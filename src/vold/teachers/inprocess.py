@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vold.batching import collate
-from vold.distributions import ABSENT, Distributions, candidate_logprobs, top_of
+from vold.distributions import ABSENT, Distributions
 from vold.errors import TeacherError
-from vold.head import token_logprobs
 from vold.types import Prompt, ScoreRequest, TokenScores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vold.batching import Sequences
+    from vold.head_pass import Reading
     from vold.policy import Policy
 
 
@@ -37,7 +37,8 @@ class InProcessTeacher:
         """Whole next-token distributions at every response token, request after request, without gradient."""
         batch = self._batch(requests).to(self.policy.model.device)
         with torch.no_grad():
-            return self._read(self.policy.states(batch))
+            states = self.policy.states(batch)
+        return Distributions(states, self.policy.model.get_output_embeddings(), self.policy.banned, self.temperature)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[TokenScores]:
         """Log-prob (nats) of each response token, in request order; of candidates and of its own top k where asked.
@@ -52,32 +53,23 @@ class InProcessTeacher:
         with torch.inference_mode():
             for group in self.policy.micro_batches(prompts, lengths, self.token_budget):
                 part = [requests[i] for i in group]
-                batch = self._batch(part).to(self.policy.model.device)
-                states = self.policy.states(batch)
-                head = self.policy.model.get_output_embeddings()
-                logp, _, _ = token_logprobs(
-                    states, head, batch.targets, banned=self.policy.banned, temperature=self.temperature
+                candidates = _candidates(part)
+                read = self.policy.read(
+                    self._batch(part),
+                    temperature=self.temperature,
+                    candidates=None if candidates is None else candidates.to(self.policy.model.device),
+                    top_k=max(r.top_k for r in part),
                 )
-                if bool(logp.isnan().any()):
+                if bool(read.logp.isnan().any()):
                     raise TeacherError(
                         "the teacher returned log-probs that are not numbers", where="in-process teacher"
                     )
-                lengths_here = [len(r.response_ids) for r in part]
-                for i, piece, own in zip(group, logp.split(lengths_here), states.split(lengths_here), strict=True):
-                    scores[i] = self._answer(requests[i], piece, own)
+                start = 0
+                for i, request in zip(group, part, strict=True):
+                    stop = start + len(request.response_ids)
+                    scores[i] = _answer(request, read, slice(start, stop))
+                    start = stop
         return scores
-
-    def _answer(self, request: ScoreRequest, logp: torch.Tensor, states: torch.Tensor) -> TokenScores:
-        read = self._read(states)
-        candidates = top_ids = top_logp = None
-        if request.candidate_ids is not None and len(states):
-            ids = torch.tensor(request.candidate_ids, device=states.device)
-            values = candidate_logprobs(read, ids)
-            candidates = _rows(values.masked_fill(values == ABSENT, float("-inf")))
-        if request.top_k and len(states):
-            ids, values = top_of(read, request.top_k)
-            top_ids, top_logp = _rows(ids), _rows(values)
-        return TokenScores(tuple(logp.tolist()), candidates, top_ids, top_logp)
 
     def _batch(self, requests: Sequence[ScoreRequest]) -> Sequences:
         return collate(
@@ -87,8 +79,24 @@ class InProcessTeacher:
             self.policy.chat.pad_id,
         )
 
-    def _read(self, states: torch.Tensor) -> Distributions:
-        return Distributions(states, self.policy.model.get_output_embeddings(), self.policy.banned, self.temperature)
+
+def _candidates(requests: Sequence[ScoreRequest]) -> torch.Tensor | None:
+    """[tokens, most] ids of all requests; those of a request with fewer candidates, or none, are filled up with 0."""
+    most = max((len(row) for r in requests for row in r.candidate_ids or ()), default=0)
+    if most == 0:
+        return None
+    rows = [row for r in requests for row in r.candidate_ids or ((),) * len(r.response_ids)]
+    return torch.tensor([(*row, *(0,) * (most - len(row))) for row in rows])
+
+
+def _answer(request: ScoreRequest, read: Reading, part: slice) -> TokenScores:
+    candidates = top_ids = top_logp = None
+    if request.candidate_ids and read.candidates is not None:
+        values = read.candidates[part].masked_fill(read.candidates[part] == ABSENT, float("-inf"))
+        candidates = tuple(row[: len(ids)] for row, ids in zip(_rows(values), request.candidate_ids, strict=True))
+    if request.top_k and read.top_ids is not None and read.top_logp is not None and part.stop > part.start:
+        top_ids, top_logp = _rows(read.top_ids[part, : request.top_k]), _rows(read.top_logp[part, : request.top_k])
+    return TokenScores(tuple(read.logp[part].tolist()), candidates, top_ids, top_logp)
 
 
 def _rows(values: torch.Tensor) -> tuple[tuple[Any, ...], ...]:
