@@ -67,7 +67,7 @@ demo: $(STAMP)
 test: lint
 	@set -e; export VOLD_BROWSER="$${VOLD_BROWSER:-}"; \
 	if ! $(VENV)/bin/python tests/browser.py; then \
-	  $(PIP) install -c constraints.txt '.[browser]' || true; \
+	  $(PIP) install -c constraints.txt -e '.[browser]' || true; \
 	  $(VENV)/bin/python tests/browser.py || { echo "no browser starts here: tests of pages are left out"; export VOLD_BROWSER=none; }; \
 	fi; \
 	$(VENV)/bin/python tests/published.py; \
