@@ -12,6 +12,7 @@ from vold.distributions import top_logprobs
 from vold.errors import SamplerError
 from vold.processing import stack_vision
 from vold.projection import head_logits
+from vold.samplers.reordered import reordered_weights
 from vold.types import Completion, Prompt, SamplingParams
 
 if TYPE_CHECKING:
@@ -59,13 +60,14 @@ class InProcessSampler:
         self.policy.model.eval()
         done: list[Completion] = []
         made: list[list[Completion]] = []
-        for start in range(0, len(rows), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            with torch.inference_mode():
-                done += self._batch(rows[part], uniforms[part], params)
-            for place in range(len(made), len(done) // n):
-                made.append(done[place * n : (place + 1) * n])
-                whole(place, made[place])
+        with reordered_weights(self.policy):
+            for start in range(0, len(rows), self.batch_size):
+                part = slice(start, start + self.batch_size)
+                with torch.inference_mode():
+                    done += self._batch(rows[part], uniforms[part], params)
+                for place in range(len(made), len(done) // n):
+                    made.append(done[place * n : (place + 1) * n])
+                    whole(place, made[place])
         self.policy.model.train(was_training)
         return made
 
