@@ -13,7 +13,7 @@ from vold.errors import ConfigError
 from vold.full_divergence import FullDivergence
 from vold.head import read_head, token_logprobs
 from vold.head_pass import Reading
-from vold.projection import is_linear
+from vold.projection import Gradients, Projection, is_linear
 
 TOKENS, WIDTH, VOCABULARY = 23, 8, 31
 BANNED = torch.tensor([28, 30])
@@ -362,3 +362,35 @@ def test_a_frozen_head_costs_no_gradient_of_its_weight() -> None:
     logp.sum().backward()
     assert head.weight.grad is None
     assert hidden.grad is not None
+
+
+class Kinds(TorchDispatchMode):
+    """The types of the factors of every product, and of what it makes."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: list[tuple[torch.dtype, ...]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_):
+            factors = [a for a in args if isinstance(a, torch.Tensor)][-2:]
+            self.seen.append((*(f.dtype for f in factors), out.dtype))
+        return out
+
+
+def test_on_a_gpu_the_gradient_of_a_low_precision_weight_is_summed_in_float32_from_factors_as_they_are() -> None:
+    """PyTorch's `meta` device stands for the GPU: the operators check shapes and types, and make no numbers.
+
+    Two chunks: the first one's product is the sum, the second is added to it.
+    """
+    low, full = torch.bfloat16, torch.float32
+    hidden = torch.empty(6, WIDTH, dtype=low, device="meta")
+    weight = torch.empty(VOCABULARY, WIDTH, dtype=low, device="meta")
+    projection = Projection(hidden, weight, None, torch.empty(0, dtype=torch.int64, device="meta"), 1.0, 4)
+    sums = Gradients(projection, (True, True, False))
+    with Kinds() as kinds:
+        for part in projection.slices():
+            sums.add(part, torch.empty(part.stop - part.start, VOCABULARY, device="meta"))
+    assert kinds.seen == [(low, low, low), (low, low, full)] * 2
+    assert sums.weight is not None and sums.weight.dtype == full

@@ -103,8 +103,8 @@ def test_the_plan_of_the_papers_models_worked_out_by_hand(tmp_path: Path) -> Non
     assert update["teacher"] == 2 * 8_190_735_360
     assert update["gradients"] == 4 * trained
     assert update["optimizer"] == 12 * trained  # two moments and a float32 copy
-    # Logits of 2^25 ids twice, and the gradient of the tied embedding in float32 and once more in bfloat16.
-    assert update["head"] == 2 * 4 * 2**25 + 151936 * 2048 * 6
+    # A GPU's 2^28 logits twice, and the gradient of the tied embedding in float32 and once more in bfloat16.
+    assert update["head"] == 2 * 4 * 2**28 + 151936 * 2048 * 6
     assert "teacher" not in phases["sft"].parts
     rollouts = phases["rollouts"].parts
     assert rollouts["cache"] == 20 * (PROMPT_TOKENS + 512) * 36 * 2 * 2 * 128 * 2
@@ -118,6 +118,12 @@ def test_the_plan_of_the_papers_models_worked_out_by_hand(tmp_path: Path) -> Non
     assert halves["update"].parts["optimizer"] == 6 * trained
     assert halves["update"].parts["teacher"] == update["teacher"]
     assert halves["rollouts"].parts["cache"] == rollouts["cache"] // 2
+    # Exchanged once a step, an update holds the whole model and a float32 gradient of each weight beside its half.
+    once = recipe.model_copy(update={"run": recipe.run.model_copy(update={"exchange": "step"})})
+    made = {p.name: p for p in plan(once, QWEN2_5_VL_3B, QWEN3_8B, devices=2)}
+    assert made["update"].total - halves["update"].total == 2 * 3_754_622_976 + 4 * trained
+    assert made["rollouts"].parts == halves["rollouts"].parts
+    assert {p.name: p for p in plan(once, QWEN2_5_VL_3B, QWEN3_8B)} == phases
 
 
 def test_a_plan_without_a_teacher_in_the_process_leaves_it_out(tmp_path: Path) -> None:

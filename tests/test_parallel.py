@@ -82,6 +82,10 @@ def compare(first: Path, second: Path, stage: str) -> None:
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "vold": {"distill": {"objective": {"method": "vold", "teacher_loss": {"coefficient": 1.0}}}},
+    "once": {
+        "run": {"exchange": "step"},
+        "distill": {"objective": {"method": "vold", "teacher_loss": {"coefficient": 1.0}}},
+    },
     # Compares whole vocabularies, and mixes the teacher's traces in.
     "gkd": {"distill": {"objective": {"method": "gkd"}}},
     "bfloat16": {
@@ -108,7 +112,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.mark.parametrize("name", ["vold", "gkd"])
+@pytest.mark.parametrize("name", ["vold", "once", "gkd"])
 def test_two_processes_train_as_one_does(name: str, home: Path) -> None:
     runs = home / f"one-{name}", home / f"two-{name}"
     for stage in ("sft", "distill"):
@@ -117,6 +121,19 @@ def test_two_processes_train_as_one_does(name: str, home: Path) -> None:
     files = [run / "distill" / "rollouts" / "step-000005.jsonl" for run in runs]
     rows = [[json.loads(line) for line in f.read_text().splitlines()] for f in files]
     assert [r["ids"] for r in rows[0]] == [r["ids"] for r in rows[1]]
+
+
+def test_weights_and_gradients_are_exchanged_when_the_recipe_says(tmp_path: Path) -> None:
+    """Two layers and the rest make three parts. Each gathers its weights in the forward pass, layers again in the
+    backward pass, and adds its gradient up: (3 + 2) + 3 collectives in each of four micro-batches a process, or 3 + 3
+    in all."""
+    script = str(Path(__file__).with_name("exchanges.py"))
+    done = subprocess.run([*TORCHRUN, script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "micro_batch": {"gathered": 20, "added_up": 12},
+        "step": {"gathered": 3, "added_up": 3},
+    }
 
 
 def test_bfloat16_and_activation_checkpointing_on_two_processes(home: Path) -> None:
@@ -200,11 +217,21 @@ def test_shares_are_consecutive_even_and_complete(count: int, world: int) -> Non
 def test_micro_batches_are_balanced_and_every_process_runs_equally_many() -> None:
     """Costs 9, 4, 3, 3 over two: 9 alone against 4 + 3 + 3. The first repeats the cheapest twice, for nothing."""
     rounds = [Processes(rank, 2).rounds([3, 9, 4, 3]) for rank in (0, 1)]
-    assert rounds[0] == [(1, True), (3, False), (3, False)]
-    assert rounds[1] == [(0, True), (2, True), (3, True)]
-    assert Processes().rounds([3, 9]) == [(0, True), (1, True)]
+    assert rounds[0] == [(1, True, False), (3, False, False), (3, False, True)]
+    assert rounds[1] == [(0, True, False), (2, True, False), (3, True, True)]
+    assert Processes().rounds([3, 9]) == [(0, True, False), (1, True, True)]
     assert Processes(1, 2).rounds([]) == []
-    assert Processes(1, 2).rounds([5]) == [(0, False)]
+    assert Processes(1, 2).rounds([5]) == [(0, False, True)]
+
+
+def test_a_process_repeats_nothing_where_weights_are_exchanged_once_a_step() -> None:
+    """It must be there for the one exchange all the same."""
+    first, second = Processes(0, 2), Processes(1, 2)
+    first.exchange = second.exchange = "step"
+    assert first.rounds([3, 9, 4, 3]) == [(1, True, True)]
+    assert second.rounds([3, 9, 4, 3]) == [(0, True, False), (2, True, False), (3, True, True)]
+    assert second.rounds([5]) == [(0, False, True)]
+    assert second.rounds([]) == []
 
 
 @pytest.mark.parametrize(("part", "where"), [("teacher", "teacher.server"), ("engine", "distill.engine")])

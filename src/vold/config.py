@@ -44,6 +44,10 @@ class Run(Section):
     """Where models live; `auto` takes a GPU if there is one."""
     offload: bool = False
     """In stage 2, keep the teacher and the optimizer's state in the host's memory while they have nothing to do."""
+    exchange: Literal["micro_batch", "step"] = "micro_batch"
+    """With several processes: when they exchange a student's weights and gradients. `micro_batch`: layer by layer in
+    each, so that a process never holds more than its part and a layer or two. `step`: once an update, however many
+    micro-batches it has; each process then holds all weights and all float32 gradients while it lasts."""
 
 
 class Optimizer(Section):

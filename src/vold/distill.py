@@ -91,7 +91,7 @@ def distill(recipe: Recipe) -> Path:
     prompts = [policy.chat.prompt(t.messages) for t in tasks]
     one_turn, weights_are_of = open_sampler(config, policy, directory, group)
     sampler = turns_of(recipe)(one_turn, policy.chat)
-    group.shard(policy)
+    group.shard(policy, recipe.run.exchange)
     optimizer = build_optimizer(policy, config.optimizer)
     start = restore_state(directory, policy, optimizer)
     share = TimeShare(recipe.run.offload, optimizer, loaded, policy.model.device, late=config.objective.needs.logits)
@@ -227,8 +227,8 @@ def update(
     lengths = [len(rollouts[i].completion.ids) for i in active]
     loss_value, mismatch, sums = 0.0, Mismatch(), Counter[str]()
     cuts = policy.micro_batches([prompts[rollouts[i].group] for i in active], lengths, config.token_budget)
-    for number, counts in group.rounds([sum(lengths[j] for j in cut) for cut in cuts]):
-        part = [active[j] for j in cuts[number]]
+    for turn in group.rounds([sum(lengths[j] for j in cut) for cut in cuts]):
+        part = [active[j] for j in cuts[turn.number]]
         batch = collate(
             [prompts[rollouts[i].group] for i in part],
             [rollouts[i].completion.ids for i in part],
@@ -248,8 +248,8 @@ def update(
         streams, logp = micro.streams_of(reading), reading.logp
         loss, metrics = total(objective, streams, denominators, step)
         check_finite(loss, step=step)
-        group.backward(policy, loss, counts=counts)
-        if not counts:
+        group.backward(policy, loss, turn)
+        if not turn.counts:
             continue
         loss_value += loss.item()
         sums.update({k: float(v) for k, v in metrics.items()})

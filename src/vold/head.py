@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vold.distributions import ABSENT, top_logprobs
 from vold.head_pass import HeadPass, Query, Reading, places_of
-from vold.projection import CHUNK_ELEMENTS, Gradients, head_logits, is_linear
+from vold.projection import Gradients, chunk_elements, head_logits, is_linear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -55,7 +55,7 @@ def read_head(
         targets: [tokens] int64.
         banned: ids that can never be sampled (vision placeholders, padded rows).
         temperature: divides the logits; the same on student and teacher.
-        chunk_tokens: how many tokens' logits exist at once; by default as many as fit `CHUNK_ELEMENTS`.
+        chunk_tokens: how many tokens' logits exist at once; by default as many as fit `vold.projection.CHUNK_ELEMENTS`.
         candidates: [tokens, k] int64, ids whose log-probs are wanted too.
         top_k: how many of the likeliest ids are wanted.
         against: a teacher, for a divergence over the vocabulary.
@@ -79,7 +79,8 @@ def read_head(
     if not torch.is_grad_enabled():
         loss_of = None
     if chunk_tokens is None:
-        chunk_tokens = max(1, CHUNK_ELEMENTS // head.weight.shape[0]) if is_linear(head) else CHUNK_TOKENS
+        room = chunk_elements(hidden.device.type)
+        chunk_tokens = max(1, room // head.weight.shape[0]) if is_linear(head) else CHUNK_TOKENS
     # a temperature of 0 is greedy: the distribution is reported at 1
     query = Query(targets, banned, temperature or 1.0, chunk_tokens, candidates, top_k, against, loss_of)
     if not is_linear(head):

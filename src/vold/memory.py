@@ -14,7 +14,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM, AutoModelForI
 
 from vold.families import family_of, part_of
 from vold.lora import add_adapters
-from vold.projection import CHUNK_ELEMENTS
+from vold.projection import chunk_elements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,7 +105,8 @@ def plan(recipe: Recipe, student: Any, teacher: Any | None, *, devices: int = 1)
     """The phases of a recipe on each of `devices` devices.
 
     The student's weights, gradients and optimizer state are divided over devices, as are rollouts; a micro-batch and
-    a teacher are not. A teacher or sampler on servers of its own takes nothing here.
+    a teacher are not, nor are weights and gradients during an update with `run.exchange: step`. A teacher or sampler on
+    servers of its own takes nothing here. A head is read in the chunks of a GPU unless `run.device` says `cpu`.
 
     Args:
         recipe: says how the models are used.
@@ -113,7 +114,7 @@ def plan(recipe: Recipe, student: Any, teacher: Any | None, *, devices: int = 1)
         teacher: the teacher's; None where there is none in this process.
         devices: how many share the student.
     """
-    spec = recipe.student
+    spec, chunk = recipe.student, chunk_elements(recipe.run.device)
     ours = footprint(student, spec.dtype, spec)
     theirs = footprint(teacher, recipe.teacher.dtype) if recipe.teacher is not None and teacher is not None else None
     held = {
@@ -121,6 +122,9 @@ def plan(recipe: Recipe, student: Any, teacher: Any | None, *, devices: int = 1)
         "gradients": 4 * ours.trained // devices,
         "optimizer": (8 * ours.trained + 4 * ours.trained_low) // devices,
     }
+    training = dict(held)
+    if devices > 1 and recipe.run.exchange == "step":
+        training["whole weights and gradients"] = ours.weights + 4 * ours.trained
     # Gradients are dropped after each update; weights and optimizer state stay through every phase of a stage.
     idle = {k: v for k, v in held.items() if k != "gradients"}
     phases = []
@@ -128,7 +132,7 @@ def plan(recipe: Recipe, student: Any, teacher: Any | None, *, devices: int = 1)
         loaded = {"weights": ours.weights, "teacher": theirs.weights}
         phases.append(Phase("traces", {**loaded, **_sampling(theirs, t.batch_size, t.sampling.max_new_tokens)}))
     if recipe.sft is not None:
-        phases.append(Phase("sft", {**held, **_pass(ours, recipe.sft.token_budget)}))
+        phases.append(Phase("sft", {**training, **_pass(ours, recipe.sft.token_budget, chunk)}))
     if (d := recipe.distill) is not None:
         beside = {"teacher": theirs.weights} if theirs is not None and d.objective.uses_teacher else {}
         away = recipe.run.offload
@@ -139,13 +143,13 @@ def plan(recipe: Recipe, student: Any, teacher: Any | None, *, devices: int = 1)
             there = {} if away else beside
             phases.append(Phase("rollouts", {**idle, **there, **_sampling(ours, rows, d.sampling.max_new_tokens)}))
         if beside and theirs is not None:
-            scoring = {"activations": d.token_budget * theirs.passing, "head": _logits(theirs, d.token_budget)}
+            scoring = {"activations": d.token_budget * theirs.passing, "head": _logits(theirs, d.token_budget, chunk)}
             phases.append(Phase("teacher scoring", {**idle, **beside, **scoring}))
         there = {} if away and not d.objective.needs.logits else beside
         buffers = (
             4 if d.objective.needs.logits else 2
         )  # the teacher's logits too, and at most one of their probabilities
-        phases.append(Phase("update", {**held, **there, **_pass(ours, d.token_budget, buffers)}))
+        phases.append(Phase("update", {**training, **there, **_pass(ours, d.token_budget, chunk, buffers)}))
     if (e := recipe.eval) is not None and e.endpoint is None:
         answers = _sampling(ours, e.batch_size, e.sampling.max_new_tokens)
         phases.append(Phase("eval", {"weights": ours.weights, **answers}))
@@ -159,8 +163,8 @@ def in_words(phase: Phase) -> str:
     return f"{phase.total / 2**30:.2f} GiB" + (f" ({parts})" if parts else "")
 
 
-def _pass(model: Footprint, tokens: int, buffers: int = 2) -> dict[str, int]:
-    return {"activations": tokens * model.kept, "head": model.head + _logits(model, tokens, buffers)}
+def _pass(model: Footprint, tokens: int, chunk: int, buffers: int = 2) -> dict[str, int]:
+    return {"activations": tokens * model.kept, "head": model.head + _logits(model, tokens, chunk, buffers)}
 
 
 def _sampling(model: Footprint, rows: int, tokens: int) -> dict[str, int]:
@@ -168,9 +172,9 @@ def _sampling(model: Footprint, rows: int, tokens: int) -> dict[str, int]:
     return {"cache": rows * (PROMPT_TOKENS + tokens) * model.cached, "head": rows * model.vocabulary * SAMPLED_LOGIT}
 
 
-def _logits(model: Footprint, tokens: int, buffers: int = 2) -> int:
-    """Float32 buffers of one chunk's logits, see `vold.head_pass`."""
-    return buffers * 4 * min(CHUNK_ELEMENTS, tokens * model.vocabulary)
+def _logits(model: Footprint, tokens: int, chunk: int, buffers: int = 2) -> int:
+    """Float32 buffers of a chunk of at most so many logits, see `vold.head_pass`."""
+    return buffers * 4 * min(chunk, tokens * model.vocabulary)
 
 
 def _shape(config: Any, dtype: torch.dtype, layers: int, student: Student | None) -> Any:

@@ -15,7 +15,7 @@ import datetime
 import functools
 import os
 import types
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -39,6 +39,22 @@ T = TypeVar("T")
 PATIENCE = datetime.timedelta(days=1)
 """How long a process waits for another: a server may keep one busy for long. `torchrun` sees those that have died."""
 PARTS: tuple[Part, ...] = ("vision", "projector")
+Exchange = Literal["micro_batch", "step"]
+"""When processes exchange weights and gradients; `vold.config.Run.exchange` says what each costs."""
+
+
+class Round(NamedTuple):
+    """A micro-batch that a process runs.
+
+    Attributes:
+        number: which one of the step's.
+        counts: whether its gradient counts; false where it only keeps step with other processes.
+        last: whether it is this process's last one of the step.
+    """
+
+    number: int
+    counts: bool
+    last: bool
 
 
 class Processes:
@@ -51,6 +67,8 @@ class Processes:
 
     def __init__(self, rank: int = 0, world: int = 1) -> None:
         self.rank, self.world = rank, world
+        self.exchange: Exchange = "micro_batch"
+        """Set by `shard`."""
 
     @property
     def first(self) -> bool:
@@ -88,21 +106,20 @@ class Processes:
         """
         return range(count * self.rank // self.world, count * (self.rank + 1) // self.world)
 
-    def rounds(self, costs: Sequence[int]) -> list[tuple[int, bool]]:
-        """This process's micro-batches, by index, and whether each counts.
+    def rounds(self, costs: Sequence[int]) -> list[Round]:
+        """This process's micro-batches.
 
-        The costliest is given out first, always to the process with the least to do. Weights are exchanged in every
-        micro-batch, so all processes run equally many: one that has fewer repeats the cheapest, which does not count.
+        The costliest is given out first, always to the process with the least to do. Where weights are exchanged in
+        every micro-batch all processes run equally many, and elsewhere each runs at least one: a process that has
+        fewer repeats the cheapest, which does not count.
 
         Args:
             costs: tokens of every micro-batch; the same on all processes.
 
         Example:
-            >>> Processes(0, 2).rounds([9, 4, 3]), Processes(1, 2).rounds([9, 4, 3])
-            ([(0, True), (2, False)], [(1, True), (2, True)])
+            >>> [[r.number for r in Processes(rank, 2).rounds([9, 4, 3])] for rank in (0, 1)]
+            [[0, 2], [1, 2]]
         """
-        if self.world == 1:
-            return [(i, True) for i in range(len(costs))]
         loads = [0] * self.world
         given: list[list[int]] = [[] for _ in range(self.world)]
         order = sorted(range(len(costs)), key=lambda i: (-costs[i], i))
@@ -111,13 +128,19 @@ class Processes:
             loads[least] += costs[i]
             given[least].append(i)
         mine = [(i, True) for i in sorted(given[self.rank])]
-        return mine + [(i, False) for i in order[-1:]] * (max(map(len, given)) - len(mine))
+        fewest = max(map(len, given)) if self.exchange == "micro_batch" else min(1, len(costs))
+        mine += [(i, False) for i in order[-1:]] * (fewest - len(mine))
+        return [Round(number, counts, place == len(mine)) for place, (number, counts) in enumerate(mine, 1)]
 
-    def shard(self, policy: Policy) -> None:
+    def shard(self, policy: Policy, exchange: Exchange = "micro_batch") -> None:
         """Divide a student over the processes: layer by layer, and the rest (embeddings, head, vision tower) as one.
 
         Weights below float32 are kept in float32, added up in float32, and cast for every pass, as in
         `vold.optim.MasterAdamW`.
+
+        Args:
+            policy: the student.
+            exchange: when weights are gathered and gradients added up in training.
 
         Raises:
             ConfigError: the student has adapters.
@@ -149,6 +172,14 @@ class Processes:
         with torch.no_grad():
             policy.states(collate([Prompt((pad,))], [(pad,)], [(1,)], pad).to(model.device))
         model.reshard()
+        self.exchange = exchange
+        self._reshard_after_forward(policy)
+
+    def _reshard_after_forward(self, policy: Policy) -> None:
+        """As training wants it: layers drop their weights where every micro-batch gathers them, the rest never."""
+        for part in _parts(policy):
+            drop = self.exchange == "micro_batch" and part is not policy.model
+            part.set_reshard_after_forward(drop, recurse=False)
 
     @contextlib.contextmanager
     def gathered(self, policy: Policy) -> Iterator[None]:
@@ -162,9 +193,9 @@ class Processes:
         finally:
             for part in parts:
                 part.reshard()
-                part.set_reshard_after_forward(part is not policy.model, recurse=False)
+            self._reshard_after_forward(policy)
 
-    def backward(self, policy: Policy, loss: torch.Tensor, *, counts: bool = True) -> None:
+    def backward(self, policy: Policy, loss: torch.Tensor, of: Round) -> None:
         """Back-propagate, so that gradients add up over processes and micro-batches.
 
         FSDP2 averages over processes, so the loss is multiplied by their number. It also expects a gradient for the
@@ -173,14 +204,17 @@ class Processes:
         Args:
             policy: whose weights they are.
             loss: of one micro-batch.
-            counts: false for a micro-batch that only keeps step with the others.
+            of: that micro-batch.
         """
         if self.world > 1:
-            loss = loss * (self.world if counts else 0.0)
+            loss = loss * (self.world if of.counts else 0.0)
             for part in PARTS if policy.is_vlm else ():
                 for _, p in parameters_of(policy.model.base_model, policy.family, part):
                     if p.requires_grad:
                         loss = loss + 0.0 * p.flatten()[0]
+            if self.exchange == "step":
+                policy.model.set_requires_gradient_sync(of.last)
+                policy.model.set_reshard_after_backward(of.last)
         loss.backward()
 
     @contextlib.contextmanager

@@ -47,7 +47,7 @@ def sft(recipe: Recipe) -> Path:
     traces = read_traces(recipe)
     policy = load_student(recipe, train=True)
     refuse_banned(traces, policy)
-    group.shard(policy)
+    group.shard(policy, recipe.run.exchange)
     optimizer = build_optimizer(policy, config.optimizer)
     start = restore_state(directory, policy, optimizer)
     log = directory / "metrics.jsonl"
@@ -126,14 +126,14 @@ def accumulate(
     total = sum(sum(t.action_mask) for t in traces)
     value = 0.0
     cuts = policy.micro_batches(prompts, [len(t.response_ids) for t in traces], token_budget)
-    for number, counts in group.rounds([sum(len(traces[i].response_ids) for i in cut) for cut in cuts]):
-        cut = cuts[number]
+    for turn in group.rounds([sum(len(traces[i].response_ids) for i in cut) for cut in cuts]):
+        cut = cuts[turn.number]
         responses = [traces[i].response_ids for i in cut]
         masks = [traces[i].action_mask for i in cut]
         batch = collate([prompts[i] for i in cut], responses, masks, policy.chat.pad_id)
         logp, _, _ = policy.logprobs(batch, loss_of=lambda _, reading: nll(reading.logp).sum() / total)
         loss = nll(logp).sum() / total
         check_finite(loss, step=step)
-        group.backward(policy, loss, counts=counts)
-        value += loss.item() * counts
+        group.backward(policy, loss, turn)
+        value += loss.item() * turn.counts
     return sum(group.gather(value)), total
