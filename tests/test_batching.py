@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vold.batching import collate, micro_batches
+from vold.batching import collate, evened, micro_batches
 from vold.types import Prompt
 
 
@@ -39,6 +39,36 @@ def test_micro_batches_cover_every_row_once_within_the_budget(lengths: list[int]
     for g in groups:
         padded = len(g) * max(lengths[i] for i in g)
         assert padded <= budget or len(g) == 1
+
+
+def test_micro_batches_are_even_where_several_processes_share_them() -> None:
+    """Twelve rows of ten tokens and a budget of 90: nine and three. Two processes get six each, three four, five three
+    or less; eight get one or two. One keeps the cut as it is."""
+
+    def sizes(processes: int) -> list[int]:
+        return sorted(len(g) for g in evened(lambda budget: micro_batches([10] * 12, budget), 90, processes))
+
+    assert sizes(1) == [3, 9]
+    assert sizes(2) == [6, 6]
+    assert sizes(3) == [4, 4, 4]
+    assert sizes(5) == [3, 3, 3, 3]
+    assert sizes(8) == [2] * 6
+    assert sizes(20) == [1] * 12
+
+
+@given(st.lists(st.integers(1, 40), max_size=40), st.integers(1, 120), st.integers(1, 5))
+def test_even_micro_batches_are_no_more_rounds_and_no_larger(lengths: list[int], budget: int, processes: int) -> None:
+    def rounds(groups: list[list[int]]) -> int:
+        return -(-len(groups) // processes)
+
+    def largest(groups: list[list[int]]) -> int:
+        return max((len(g) * max(lengths[i] for i in g) for g in groups), default=0)
+
+    plain = micro_batches(lengths, budget)
+    even = evened(lambda b: micro_batches(lengths, b), budget, processes)
+    assert sorted(i for g in even for i in g) == list(range(len(lengths)))
+    assert rounds(even) <= rounds(plain)
+    assert largest(even) <= largest(plain)
 
 
 def test_vision_tensors_are_joined_in_row_order() -> None:

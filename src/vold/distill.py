@@ -226,7 +226,8 @@ def update(
     ]
     lengths = [len(rollouts[i].completion.ids) for i in active]
     loss_value, mismatch, sums = 0.0, Mismatch(), Counter[str]()
-    cuts = policy.micro_batches([prompts[rollouts[i].group] for i in active], lengths, config.token_budget)
+    shown = [prompts[rollouts[i].group] for i in active]
+    cuts = policy.micro_batches(shown, lengths, config.token_budget, group.world)
     for turn in group.rounds([sum(lengths[j] for j in cut) for cut in cuts]):
         part = [active[j] for j in cuts[turn.number]]
         batch = collate(

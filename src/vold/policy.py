@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.utils import logging as hf_logging
 
-from vold.batching import micro_batches, packed_micro_batches
+from vold.batching import evened, micro_batches, packed_micro_batches
 from vold.errors import CheckpointError, ConfigError
 from vold.families import Part, family_of, parameters_of
 from vold.head import read_head
@@ -233,13 +233,20 @@ class Policy:
         return states
 
     def micro_batches(
-        self, prompts: Sequence[Prompt], response_lengths: Sequence[int], token_budget: int
+        self, prompts: Sequence[Prompt], response_lengths: Sequence[int], token_budget: int, processes: int = 1
     ) -> list[list[int]]:
-        """Cut rows into groups of at most `token_budget` tokens as this model counts them: packed, or padded."""
-        if self.packs:
-            return packed_micro_batches(prompts, response_lengths, token_budget)
+        """Cut rows into groups of at most `token_budget` tokens as this model counts them, packed or padded; of even
+        size where several processes share them (`vold.batching.evened`)."""
         lengths = [len(p.ids) + n for p, n in zip(prompts, response_lengths, strict=True)]
-        return micro_batches(lengths, token_budget)
+
+        def cut(budget: int) -> list[list[int]]:
+            return (
+                packed_micro_batches(prompts, response_lengths, budget)
+                if self.packs
+                else micro_batches(lengths, budget)
+            )
+
+        return evened(cut, token_budget, processes)
 
     def save(self, path: Path) -> None:
         """Write weights (safetensors), config, tokenizer and processor; `from_pretrained` reads them back.

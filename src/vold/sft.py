@@ -125,7 +125,7 @@ def accumulate(
     prompts = [policy.chat.prompt(t.task.messages) for t in traces]
     total = sum(sum(t.action_mask) for t in traces)
     value = 0.0
-    cuts = policy.micro_batches(prompts, [len(t.response_ids) for t in traces], token_budget)
+    cuts = policy.micro_batches(prompts, [len(t.response_ids) for t in traces], token_budget, group.world)
     for turn in group.rounds([sum(len(traces[i].response_ids) for i in cut) for cut in cuts]):
         cut = cuts[turn.number]
         responses = [traces[i].response_ids for i in cut]
