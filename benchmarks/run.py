@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,34 +27,46 @@ VOCABULARY = {"smollm2": 49152, "qwen2_5_vl": 151936}
 Row = dict[str, Any]
 
 
+def significant(value: float) -> float:
+    """Four digits."""
+    return float(f"{value:.4g}")
+
+
 def row(name: str, ours: list[float], peer: list[float], unit: str, **more: Any) -> Row:
     """One line of the table. The spread is that of the ratio over turns: smallest and largest."""
     ratios = [a / b for a, b in zip(ours, peer, strict=True)]
     return {
         "name": name,
         "ratio": round(statistics.median(ratios), 3),
-        "ours": round(statistics.median(ours), 4),
-        "peer": round(statistics.median(peer), 4),
+        "ours": significant(statistics.median(ours)),
+        "peer": significant(statistics.median(peer)),
         "unit": unit,
         "spread": [round(min(ratios), 3), round(max(ratios), 3)],
         **more,
     }
 
 
-def duel(
-    settings: dict[str, Any], repetitions: int, sides: dict[str, tuple[str, ...]] | None = None
-) -> dict[str, list[dict[str, float]]]:
-    """Both sides in processes of their own, in turn. `sides`: options of torchrun where that is to start one."""
+@dataclass(frozen=True)
+class Side:
+    """A process that works on request: `kind` is `vold` or `trl`, `torchrun` its options where it is several."""
+
+    kind: str
+    settings: dict[str, Any]
+    torchrun: tuple[str, ...] = ()
+
+
+def duel(sides: dict[str, Side], repetitions: int, threads: int | None = None) -> dict[str, list[dict[str, float]]]:
+    """All sides, in turn, in processes of their own that stay; each process has `threads`, or as many as this one."""
     workers = {
         name: subprocess.Popen(
             [
-                sys.executable, *(("-m", "torch.distributed.run", *options) if options else ()),
-                str(HERE / "sides.py"), "trl" if name == "trl" else "vold", json.dumps(settings),
+                sys.executable, *(("-m", "torch.distributed.run", *side.torchrun) if side.torchrun else ()),
+                str(HERE / "sides.py"), side.kind, json.dumps(side.settings),
             ],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env=os.environ | ({"OMP_NUM_THREADS": "1"} if sides else {}),
+            env=os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {}),
         )
-        for name, options in (sides or {"vold": (), "trl": ()}).items()
+        for name, side in sides.items()
     }  # fmt: skip
     found: dict[str, list[dict[str, float]]] = {side: [] for side in workers}
     for _ in range(repetitions):
@@ -61,10 +74,18 @@ def duel(
             assert worker.stdin is not None and worker.stdout is not None
             worker.stdin.write("\n")
             worker.stdin.flush()
-            found[side].append(json.loads(worker.stdout.readline()))
+            answer = worker.stdout.readline()
+            if not answer:
+                raise SystemExit(f"the side {side} of a comparison has failed: {sides[side].settings}")
+            found[side].append(json.loads(answer))
     for worker in workers.values():
         worker.communicate()
     return found
+
+
+def take(side: list[dict[str, float]], key: str) -> list[float]:
+    """One field over turns."""
+    return [r[key] for r in side]
 
 
 class Bench:
@@ -74,22 +95,19 @@ class Bench:
         self.models, self.full, self.repetitions = models, full, repetitions
 
     def settings(self, shape: str, what: str, **changes: Any) -> dict[str, Any]:
-        groups, longest = (8, 256) if self.full else (3, 64)
+        groups, longest = (8, 256) if self.full else (3, 48)
         groups = changes.get("groups", groups)
         return {
             "what": what, "shape": shape, "model": str(self.models / shape), "method": "grpo",
             "groups": groups, "longest": longest, "silent": 0, "rows": 8 if self.full else groups * 4,
-            "budget": 8192, "vocabulary": VOCABULARY[shape], **changes,
+            "budget": 8192, "exchange": "micro_batch", "vocabulary": VOCABULARY[shape], **changes,
         }  # fmt: skip
 
     def compare(self, name: str, shape: str, settings: dict[str, Any], *, same: bool) -> list[Row]:
-        found = duel(settings, self.repetitions)
+        found = duel({kind: Side(kind, settings) for kind in ("vold", "trl")}, self.repetitions)
         ours, peer = found["vold"], found["trl"]
         if same and abs(ours[0]["value"] / peer[0]["value"] - 1) > 1e-3:
             raise SystemExit(f"{name}: the gradients differ: {ours[0]['value']} and {peer[0]['value']}")
-
-        def take(side: list[dict[str, float]], key: str) -> list[float]:
-            return [r[key] for r in side]
 
         norm = {"gradient_norm": ours[0]["value"]}
         return [
@@ -112,27 +130,31 @@ class Bench:
     def step(self) -> list[Row]:
         """Rollouts, grades, teacher and update; the peer is GRPOTrainer and a forward pass of a teacher."""
         rows = []
-        for shape in VOCABULARY if self.full else ("smollm2",):
+        for shape in VOCABULARY:
             settings = self.settings(
-                shape, "step", method="vold", longest=256 if self.full else 32, groups=8 if self.full else 6
+                shape, "step", method="vold", longest=256 if self.full else 32, groups=8 if self.full else 4
             )
             rows += self.compare("step", shape, settings, same=False)[:1]
         return rows
 
     def processes(self) -> list[Row]:
-        """The same update on two processes with a thread each, against one."""
-        settings = self.settings("smollm2", "update", budget=512)
+        """The same update on two processes with a thread each, against one; weights are exchanged in each of its four
+        micro-batches, or once."""
+        more = {"budget": 512, "groups": 8, "longest": 96}
         two = ("--standalone", "--nproc-per-node", "2")
-        found = duel(settings, self.repetitions, {"1": (), "2": two})
-        spent = {n: [r["seconds"] for r in side] for n, side in found.items()}
-        return [row("processes/time_2_over_1", spent["2"], spent["1"], "s")]
+        sides = {"1": Side("vold", self.settings("smollm2", "update", **more))}
+        for exchange in ("micro_batch", "step"):
+            sides[exchange] = Side("vold", self.settings("smollm2", "update", exchange=exchange, **more), two)
+        found = duel(sides, self.repetitions, threads=1)
+        alone = take(found.pop("1"), "seconds")
+        return [row(f"processes/time_2_over_1/{e}", take(side, "seconds"), alone, "s") for e, side in found.items()]
 
     def head(self) -> list[Row]:
         """Log-prob with entropy, reverse KL, and with `full` candidates and likeliest ids, at 151,936 ids; memory also
         for many tokens."""
         from single import head, head_error, head_memory
 
-        tokens = 1024 if self.full else 384
+        tokens = 1024 if self.full else 320
         rows = []
         for what, sides in head(tokens, self.repetitions, full=self.full).items():
             ours = [r["seconds"] for r in sides["vold"]]
@@ -152,14 +174,16 @@ class Bench:
                 row(f"head/memory_vs_dense/{what}", [mib] * self.repetitions, dense, "MiB",
                     note=f"ours measured at {many} tokens; dense at {tokens} tokens, times {many // tokens}")
             )  # fmt: skip
-        rows.append({"name": "head/error_vs_float64", "ratio": None, "unit": "nats", **head_error()})
+        for name, error in head_error().items():
+            unit = "of the largest" if name.startswith("gradient") else "nats"
+            rows.append({"name": f"head/error/{name}", "ratio": None, "ours": significant(error), "unit": unit})
         return rows
 
     def roofline(self) -> list[Row]:
-        """Share of the best matrix product of this machine that a forward and backward pass reaches."""
+        """Share of the best matrix product of this machine that an update reaches."""
         from single import roofline
 
-        found = roofline(self.models / "smollm2", 4096 if self.full else 1024, self.repetitions)
+        found = roofline(self.models / "smollm2", 4096 if self.full else 768, self.repetitions)
         return [row("roofline/update_cpu", found["achieved"], found["peak"], "GFLOP/s")]
 
     def packing(self) -> list[Row]:
@@ -172,14 +196,15 @@ class Bench:
         """Tokens the teacher scores over tokens the objective uses, and its speed."""
         from single import teacher_share
 
-        scored, used, seconds = teacher_share(self.models / "smollm2")
+        scored, used, rollouts, seconds = teacher_share(self.models / "smollm2")
         return [
-            row("teacher/tokens_scored_over_used", [float(scored)], [float(used)], "tokens"),
+            row("teacher/tokens_scored_over_used", [scored], [used], "tokens"),
+            row("teacher/tokens_scored_over_sampled", [scored], [rollouts], "tokens"),
             {"name": "teacher/tokens_per_second", "ratio": None, "ours": round(scored / seconds, 1), "unit": "/s"},
         ]
 
     def growth(self) -> list[Row]:
-        """Processor seconds a token, from few to many of something."""
+        """Seconds and memory of a token, from few to many of something."""
         from shapes import SMALL
         from single import growth
 
@@ -192,14 +217,15 @@ class Bench:
         small, wide = self.models / "growth", self.models / "growth_152k"
         rows = []
         for name, change in more.items() if self.full else [*more.items()][:1]:
-            ratios = growth((small, small), base, base | change, self.repetitions)
-            rows.append(row(f"growth/{name}", ratios, [1.0] * len(ratios), "s/token"))
+            few, many = growth((small, small), base, base | change, self.repetitions)
+            rows.append(row(f"growth/{name}", take(many, "seconds"), take(few, "seconds"), "s/token"))
+            rows.append(row(f"growth/memory_{name}", take(many, "mib"), take(few, "mib"), "MiB/token"))
         if self.full:
-            base["tokens"] = 2048
-            ratios = growth((small, wide), base, base, self.repetitions)
+            few, many = growth((small, wide), base | {"tokens": 2048}, base | {"tokens": 2048}, self.repetitions)
             work = [4 * 256**2 + 3 * 256 * 512 + SMALL[m.name][0] * 256 for m in (small, wide)]  # weights that multiply
-            per_product = [r * work[0] / work[1] for r in ratios]
-            rows.append(row("growth/vocabulary_1k_to_152k", per_product, [1.0] * len(ratios), "s/product"))
+            seconds = [[r["seconds"] / w for r in side] for side, w in zip((few, many), work, strict=True)]
+            rows.append(row("growth/vocabulary_1k_to_152k", seconds[1], seconds[0], "s/product"))
+            rows.append(row("growth/memory_vocabulary_1k_to_152k", take(many, "mib"), take(few, "mib"), "MiB/token"))
         return rows
 
     def rollouts(self) -> list[Row]:
@@ -230,7 +256,7 @@ def worst(rows: list[Row]) -> list[Row]:
     best: dict[str, Row] = {}
     for r in rows:
         plain, _, shape = r["name"].rpartition("/")
-        if shape in (*VOCABULARY, "logprob", "reverse_kl", "candidates", "top_k") and (
+        if shape in (*VOCABULARY, "logprob", "reverse_kl", "candidates", "top_k", "micro_batch", "step") and (
             plain not in best or r["ratio"] > best[plain]["ratio"]
         ):
             best[plain] = {**r, "name": plain, "shape": shape}
@@ -261,6 +287,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     rows: list[Row] = []
+    print(f"{'measurement':<48} {'ratio':>7}  {'ours':>10} {'peer':>10}  unit")
     with tempfile.TemporaryDirectory() as home:
         models = Path(home)
         needed = [s for s in (*VOCABULARY, *SMALL) if arguments.full or s != "growth_152k"]
@@ -274,10 +301,8 @@ def main() -> None:
             found = getattr(bench, name)()
             rows += found
             for r in found:
-                print(
-                    f"{r['name']:<48} {r['ratio']!s:>7}  {r.get('ours')!s:>12} {r.get('peer')!s:>12}  {r['unit']}",
-                    flush=True,
-                )
+                ratio, ours, peer = ("-" if r.get(k) is None else r[k] for k in ("ratio", "ours", "peer"))
+                print(f"{r['name']:<48} {ratio!s:>7}  {ours!s:>10} {peer!s:>10}  {r['unit']}", flush=True)
             print(f"-- {name}: {time.monotonic() - began:.0f} s", flush=True)
     result: dict[str, Any] = {
         "machine": {

@@ -70,7 +70,7 @@ class Ours:
         self.prompts, rollouts = stored_rollouts(s["groups"], s["longest"], size=s["vocabulary"], silent=s["silent"])
         self.rollouts = self._with_behaviour(rollouts)
         self.group = processes()
-        self.group.shard(self.policy)
+        self.group.shard(self.policy, s["exchange"])
         self.optimizer = build_optimizer(self.policy, self.config.optimizer)
         self.gradients = sum(p.numel() * p.element_size() for _, p in self.policy.trainable()) / MIB
         if s["method"] != "grpo" or s["what"] == "step":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import random
-import statistics
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +15,11 @@ from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM
 
 from vold.batching import collate, packed_micro_batches
+from vold.config import Optimizer
 from vold.distributions import Against, Distributions
 from vold.full_divergence import FullDivergence
-from vold.head import read_head, token_logprobs
+from vold.head import read_head
+from vold.optim import apply_update, build_optimizer
 from vold.policy import Policy
 from vold.samplers.inprocess import InProcessSampler
 from vold.types import Prompt, SamplingParams
@@ -26,6 +27,7 @@ from vold.types import Prompt, SamplingParams
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vold.batching import Sequences
     from vold.head_pass import Reading
 
 NOTHING = torch.tensor([], dtype=torch.int64)
@@ -154,24 +156,41 @@ def head_memory(tokens: int, *, width: int = 32, vocabulary: int = 151936) -> di
 
 
 def head_error(*, tokens: int = 64, width: int = 256, vocabulary: int = 151936) -> dict[str, float]:
-    """Largest error of log-prob (nats) and of the states' gradient (of its largest entry) against float64."""
+    """Largest errors against float64, in nats: of log-prob, entropy, the 8 likeliest log-probs and reverse KL; and of
+    the gradients of states and weight for log-prob and for reverse KL, in shares of their largest entry."""
     torch.manual_seed(0)
-    hidden, targets = torch.randn(tokens, width), torch.randint(0, vocabulary, (tokens,))
-    weight = torch.randn(vocabulary, width) * 0.05
-    exact_hidden = hidden.double().requires_grad_()
-    exact = log_softmax(exact_hidden @ weight.double().t(), -1).gather(-1, targets[:, None])[:, 0]
-    exact.sum().backward()
-    exact, out = exact.detach(), {}
+    inputs = [torch.randn(tokens, width), torch.randn(vocabulary, width) * 0.05]
+    theirs = [torch.randn(tokens, width), torch.randn(vocabulary, width) * 0.05]
+    targets, out = torch.randint(0, vocabulary, (tokens,)), dict[str, float]()
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        states = hidden.clone().to(dtype).requires_grad_()
-        layer = torch.nn.Linear(width, vocabulary, bias=False, dtype=dtype)
-        layer.weight.data.copy_(weight)
-        logp, _, _ = token_logprobs(states, layer, targets, banned=NOTHING)
-        logp.sum().backward()
-        out[f"logp {name}"] = float((logp.detach().double() - exact).abs().max())
-        gap = (states.grad.double() - exact_hidden.grad).abs().max() / exact_hidden.grad.abs().max()
-        out[f"gradient {name}"] = float(gap)
+        # what is rounded on the way in is not the head's error
+        leaves = [t.to(dtype).double().requires_grad_() for t in inputs]
+        reference = [t.to(dtype).double() for t in theirs]
+        logp, other = (log_softmax(states @ weight.t(), -1) for states, weight in (leaves, reference))
+        exact = {
+            "logp": logp.gather(-1, targets[:, None])[:, 0],
+            "entropy": -(logp.exp() * logp).sum(-1),
+            "top_logp": logp.topk(8).values,
+            "divergence": (logp.exp() * (logp - other)).sum(-1),
+        }
+        mine, layer, head = inputs[0].to(dtype).requires_grad_(), *(_head(w, dtype) for w in (inputs[1], theirs[1]))
+        teacher = Distributions(theirs[0].to(dtype), head, NOTHING, 1.0)
+        against = Against(teacher, torch.ones(tokens, dtype=torch.bool), FullDivergence("reverse_kl"))
+        got = read_head(mine, layer, targets, banned=NOTHING, top_k=8, against=against)._asdict()
+        for what, value in exact.items():
+            out[f"{what} {name}"] = float((got[what].detach().double() - value.detach()).abs().max())
+        for what in ("logp", "divergence"):
+            right = torch.autograd.grad(exact[what].sum(), leaves, retain_graph=True)
+            found = torch.autograd.grad(got[what].sum(), (mine, layer.weight), retain_graph=True)
+            gaps = [(a.double() - b).abs().max() / b.abs().max() for a, b in zip(found, right, strict=True)]
+            out[f"gradient of {what} {name}"] = float(max(gaps))
     return out
+
+
+def _head(weight: torch.Tensor, dtype: torch.dtype) -> torch.nn.Linear:
+    layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=dtype)
+    layer.weight.data.copy_(weight)
+    return layer
 
 
 def summed(_: slice, reading: Reading) -> torch.Tensor:
@@ -189,8 +208,9 @@ def packing_efficiency() -> float:
     return tokens / (16384 * len(groups))
 
 
-def teacher_share(model: Path) -> tuple[int, int, float]:
-    """Tokens scored, tokens whose score the objective uses, seconds; a quarter of the rollouts passed."""
+def teacher_share(model: Path) -> tuple[float, float, float, float]:
+    """Tokens scored, tokens whose score the objective uses, tokens sampled, and seconds; a quarter of the rollouts
+    passed."""
     from shapes import stored_rollouts
 
     from vold.config import Distill
@@ -215,29 +235,37 @@ def teacher_share(model: Path) -> tuple[int, int, float]:
     scored = sum(len(r.teacher.logp) for r in rollouts if r.teacher is not None)
     rollouts = credit(config.objective, rollouts, 0, seed=1, max_new_tokens=96, pieces=policy.chat.pieces)
     used = sum(sum(w != 0 for w in r.teacher_weight or ()) for r in rollouts)
-    return scored, used, seconds
+    return float(scored), float(used), float(sum(len(r.completion.ids) for r in rollouts)), seconds
 
 
-def growth(models: tuple[Path, Path], few: dict[str, int], many: dict[str, int], repetitions: int) -> list[float]:
-    """Seconds a token with the second model and the sizes `many` over the first and `few`, forward and backward.
+def growth(
+    models: tuple[Path, Path], few: dict[str, int], many: dict[str, int], repetitions: int
+) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    """A forward and backward pass of the first model and the sizes `few`, and of the second and `many`, in turn:
+    seconds and MiB, each a token.
 
     Sizes are `tokens` that are packed in all, `rows` that share a prompt, and the length of a `response`.
     """
-    policies = [Policy.load(str(m)) for m in models]
-
-    def work(policy: Policy, sizes: dict[str, int]) -> float:
-        rows, response = sizes["rows"], sizes["response"]
+    sides = []
+    for model, sizes in zip(models, (few, many), strict=True):
+        policy, rows, response = Policy.load(str(model)), sizes["rows"], sizes["response"]
         groups = max(1, sizes["tokens"] // (PROMPT + rows * response))
         prompts = [Prompt((7,) * (PROMPT - 1) + (8 + g,)) for g in range(groups) for _ in range(rows)]
         batch = collate(prompts, [(9,) * response] * len(prompts), [(1,) * response] * len(prompts), 0)
-        began = time.perf_counter()
-        policy.logprobs(batch, loss_of=summed)[0].sum().backward()
-        policy.model.zero_grad(set_to_none=True)
-        return (time.perf_counter() - began) / (groups * (PROMPT + rows * response))
+        sides.append((policy, batch, groups * (PROMPT + rows * response)))
 
-    work(policies[0], few)
-    pairs = [(work(policies[0], few), work(policies[1], many)) for _ in range(repetitions)]
-    return [b / a for a, b in pairs]
+    def work(policy: Policy, batch: Sequences) -> None:
+        policy.logprobs(batch, loss_of=summed)[0].sum().backward()
+
+    found: tuple[list[dict[str, float]], list[dict[str, float]]] = ([], [])
+    for turn in range(repetitions + 1):
+        for (policy, batch, tokens), results in zip(sides, found, strict=True):
+            own = sum(p.numel() for _, p in policy.trainable()) * 4 / MIB
+            spent = measured(lambda: work(policy, batch), own)  # noqa: B023 - called at once
+            policy.model.zero_grad(set_to_none=True)
+            if turn:
+                results.append({k: spent[k] / tokens for k in ("seconds", "mib")})
+    return found
 
 
 def rollouts(model: Path, rows: int, new: int, repetitions: int) -> dict[str, list[float]]:
@@ -276,11 +304,13 @@ def rollouts(model: Path, rows: int, new: int, repetitions: int) -> dict[str, li
 
 
 def roofline(model: Path, tokens: int, repetitions: int) -> dict[str, list[float]]:
-    """Useful matrix-product FLOPs of an update's forward and backward pass a second, over the best product measured.
+    """Useful matrix-product FLOPs of an update a second, over the best product measured.
 
-    Six a weight and token (two forward, four backward), attention's own products included.
+    Six a weight and token (two forward, four backward), attention's own products included. The time is that of the
+    whole update: forward and backward pass, clipping and AdamW.
     """
     policy = Policy.load(str(model))
+    optimizer = build_optimizer(policy, Optimizer(lr=1e-12, schedule="constant", warmup_steps=0))
     config = policy.model.config.get_text_config()
     rows = tokens // 128
     batch = collate([Prompt((7, 8 + i)) for i in range(rows)], [(9,) * 126] * rows, [(1,) * 126] * rows, 0)
@@ -289,7 +319,7 @@ def roofline(model: Path, tokens: int, repetitions: int) -> dict[str, list[float
     attention = 6 * 2 * 128 * config.hidden_size * config.num_hidden_layers / 2  # causal: half of the square
     flops = rows * 128 * (6 * body + attention) + rows * 126 * 6 * head_weights
     shapes = [(1024, 576, 1536), (1024, 1536, 576), (1024, 576, 4096), (1024, 1024, 1024), (2048, 2048, 2048)]
-    found: dict[str, list[float]] = {"share": [], "peak": [], "achieved": []}
+    found: dict[str, list[float]] = {"peak": [], "achieved": []}
     for turn in range(repetitions + 1):
         peak = 0.0
         for m, k, n in shapes:
@@ -300,15 +330,9 @@ def roofline(model: Path, tokens: int, repetitions: int) -> dict[str, list[float
                 peak = max(peak, 2 * m * k * n / (time.perf_counter() - began))
         began = time.perf_counter()
         policy.logprobs(batch, loss_of=summed)[0].sum().backward()
+        apply_update(policy, optimizer, lr=1e-12, max_grad_norm=1.0)
         spent = time.perf_counter() - began
-        policy.model.zero_grad(set_to_none=True)
         if turn:
-            found["share"].append(flops / spent / peak)
             found["peak"].append(peak / 1e9)
             found["achieved"].append(flops / spent / 1e9)
     return found
-
-
-def median(results: list[dict[str, float]], key: str) -> float:
-    """Of one field over repetitions."""
-    return statistics.median(r[key] for r in results)

@@ -11,7 +11,7 @@ import torch
 from vold import head
 from vold.distributions import ABSENT, Against, Distributions, candidate_divergence
 from vold.errors import ConfigError
-from vold.full_divergence import FullDivergence
+from vold.full_divergence import FullDivergence, row_dot
 from vold.head import read_head
 from vold.head_pass import Reading
 from vold.losses import full_forward_kl, full_reverse_kl, stopped_reverse_kl
@@ -145,3 +145,11 @@ def test_candidates_that_only_one_model_can_emit_are_left_out() -> None:
     assert stopped.item() == pytest.approx(0.2 * math.log(0.5) + 0.3 * math.log(3), rel=1e-5)
     nothing = candidate_divergence(torch.tensor([[ABSENT, -1.0]]), torch.tensor([[-1.0, -math.inf]]), full_forward_kl)
     assert nothing.item() == 0.0
+
+
+def test_sums_over_a_whole_vocabulary_keep_seven_digits() -> None:
+    """The entropy of 151,936 ids, about 11.4 nats. One float32 sum that runs through them all is wrong by 2e-4."""
+    torch.manual_seed(0)
+    logp = torch.randn(4, 151936).log_softmax(-1)
+    exact = (logp.double().exp() * logp.double()).sum(-1)
+    torch.testing.assert_close(row_dot(logp.exp(), logp).double(), exact, rtol=0, atol=2e-5)
