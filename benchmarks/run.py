@@ -24,6 +24,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 VOCABULARY = {"smollm2": 49152, "qwen2_5_vl": 151936}
+QUICK = {"smollm2": 6, "qwen2_5_vl": 3}
+"""Groups of a whole step in the small form."""
 Row = dict[str, Any]
 
 
@@ -68,24 +70,31 @@ def duel(sides: dict[str, Side], repetitions: int, threads: int | None = None) -
         )
         for name, side in sides.items()
     }  # fmt: skip
+
+    def answer(side: str) -> dict[str, float]:
+        pipe = workers[side].stdout
+        if pipe is None or not (line := pipe.readline()):
+            raise SystemExit(f"the side {side} of a comparison has failed: {sides[side].settings}")
+        read: dict[str, float] = json.loads(line)
+        return read
+
     found: dict[str, list[dict[str, float]]] = {side: [] for side in workers}
+    for side in workers:
+        answer(side)  # ready: nobody is timed while another still loads
     for _ in range(repetitions):
         for side, worker in workers.items():
-            assert worker.stdin is not None and worker.stdout is not None
+            assert worker.stdin is not None
             worker.stdin.write("\n")
             worker.stdin.flush()
-            answer = worker.stdout.readline()
-            if not answer:
-                raise SystemExit(f"the side {side} of a comparison has failed: {sides[side].settings}")
-            found[side].append(json.loads(answer))
+            found[side].append(answer(side))
     for worker in workers.values():
         worker.communicate()
     return found
 
 
 def take(side: list[dict[str, float]], key: str) -> list[float]:
-    """One field over turns."""
-    return [r[key] for r in side]
+    """One field over the turns that have it."""
+    return [r[key] for r in side if key in r]
 
 
 class Bench:
@@ -95,7 +104,7 @@ class Bench:
         self.models, self.full, self.repetitions = models, full, repetitions
 
     def settings(self, shape: str, what: str, **changes: Any) -> dict[str, Any]:
-        groups, longest = (8, 256) if self.full else (3, 48)
+        groups, longest = (8, 256) if self.full else (3, 64)
         groups = changes.get("groups", groups)
         return {
             "what": what, "shape": shape, "model": str(self.models / shape), "method": "grpo",
@@ -132,7 +141,7 @@ class Bench:
         rows = []
         for shape in VOCABULARY:
             settings = self.settings(
-                shape, "step", method="vold", longest=256 if self.full else 32, groups=8 if self.full else 4
+                shape, "step", method="vold", longest=256 if self.full else 32, groups=8 if self.full else QUICK[shape]
             )
             rows += self.compare("step", shape, settings, same=False)[:1]
         return rows
@@ -167,7 +176,7 @@ class Bench:
                         [r["mib"] for r in sides["vold"]], [r["mib"] for r in theirs], "MiB",
                     )
                 )  # fmt: skip
-        many = 32768 if self.full else 8192
+        many = 32768 if self.full else 4096
         for what, mib in head_memory(many).items():
             dense = [sides_of(rows, f"head/memory_vs_dense/{what}/{tokens}_tokens") * many / tokens] * self.repetitions
             rows.append(
@@ -183,7 +192,7 @@ class Bench:
         """Share of the best matrix product of this machine that an update reaches."""
         from single import roofline
 
-        found = roofline(self.models / "smollm2", 4096 if self.full else 768, self.repetitions)
+        found = roofline(self.models / "smollm2", 4096 if self.full else 640, self.repetitions)
         return [row("roofline/update_cpu", found["achieved"], found["peak"], "GFLOP/s")]
 
     def packing(self) -> list[Row]:
@@ -223,17 +232,18 @@ class Bench:
         if self.full:
             few, many = growth((small, wide), base | {"tokens": 2048}, base | {"tokens": 2048}, self.repetitions)
             work = [4 * 256**2 + 3 * 256 * 512 + SMALL[m.name][0] * 256 for m in (small, wide)]  # weights that multiply
-            seconds = [[r["seconds"] / w for r in side] for side, w in zip((few, many), work, strict=True)]
+            seconds = [[t / w for t in take(side, "seconds")] for side, w in zip((few, many), work, strict=True)]
             rows.append(row("growth/vocabulary_1k_to_152k", seconds[1], seconds[0], "s/product"))
             rows.append(row("growth/memory_vocabulary_1k_to_152k", take(many, "mib"), take(few, "mib"), "MiB/token"))
         return rows
 
     def rollouts(self) -> list[Row]:
-        """Sampling against `generate`: responses that end by chance, of a small model and of `smollm2`."""
+        """Sampling against `generate`: responses that end by chance, of a small model, and with `full` of `smollm2`."""
         from single import rollouts
 
         rows = []
-        for name, shape, many, new in (("time", "endings", 48, 128), ("time_smollm2", "smollm2", 16, 16)):
+        sizes = {"time": ("endings", 48, 128), "time_smollm2": ("smollm2", 16, 16)}
+        for name, (shape, many, new) in sizes.items() if self.full else [*sizes.items()][:1]:
             found = rollouts(self.models / shape, many, new, self.repetitions)
             rows.append(row(f"rollouts/{name}_vs_generate", found["vold"], found["generate"], "s/token"))
         return rows

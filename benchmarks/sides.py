@@ -1,5 +1,5 @@
-"""One side of a comparison in a process of its own: `python sides.py SIDE SETTINGS`, then one JSON line a request.
-Under torchrun our side is as many processes as it starts.
+"""One side of a comparison in a process of its own: `python sides.py SIDE SETTINGS`. It prints a JSON line when it is
+ready and one a request. Under torchrun our side is as many processes as it starts.
 
 Each side loads the same weights and gets the same rollouts. A request runs one update, or one whole step, and answers
 seconds, and by how much the peak of resident memory exceeds what the model owns (weights,
@@ -101,14 +101,17 @@ class Ours:
                 out.append(dataclasses.replace(r, completion=dataclasses.replace(r.completion, logps=logps)))
         return out
 
-    def update(self) -> float:
+    def warm_up(self) -> None:
+        """An update on the first group: what is made at first use is made."""
+        self.update(self.rollouts[:GROUP])
+
+    def update(self, rollouts: list[Any] | None = None) -> float:
         from vold.distill import update
 
+        rollouts = self.rollouts if rollouts is None else rollouts
         teacher = None if self.s["method"] == "grpo" else self.teacher
         asks = [p if teacher else None for p in self.prompts]
-        row = update(
-            self.policy, self.optimizer, self.rollouts, self.prompts, self.config, 0, teacher, asks, self.group
-        )
+        row = update(self.policy, self.optimizer, rollouts, self.prompts, self.config, 0, teacher, asks, self.group)
         return float(row["grad_norm"])
 
     def step(self) -> float:
@@ -170,7 +173,8 @@ class Trl:
         for name, parameter in model.named_parameters():
             if "visual" in name:
                 parameter.requires_grad_(False)
-        if s["method"] == "grpo":
+        self.distills = s["method"] == "gkd"
+        if not self.distills:
             config = GRPOConfig(num_generations=GROUP, beta=0.0, epsilon=0.2, epsilon_high=0.3, **common)
             rewards = [0.0]
 
@@ -196,23 +200,27 @@ class Trl:
         self.model = self.trainer.model.train()
         self.gradients = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad) / MIB
 
-    def batch(self) -> dict[str, torch.Tensor]:
-        """The stored rollouts as the trainer lays them out after generating: prompts left, completions right."""
+    def batch(self, rollouts: list[Any]) -> dict[str, torch.Tensor]:
+        """Stored rollouts as the trainer lays them out after generating: prompts left, completions right."""
         from trl.trainer.utils import pad
 
-        prompts = [torch.tensor(r.prompt_ids) for r in self.rollouts]
-        completions = [torch.tensor(r.completion.ids) for r in self.rollouts]
+        prompts = [torch.tensor(r.prompt_ids) for r in rollouts]
+        completions = [torch.tensor(r.completion.ids) for r in rollouts]
         return {
             "prompt_ids": pad(prompts, padding_value=0, padding_side="left"),
             "prompt_mask": pad([torch.ones_like(p) for p in prompts], padding_value=0, padding_side="left"),
             "completion_ids": pad(completions, padding_value=0),
             "completion_mask": pad([torch.ones_like(c) for c in completions], padding_value=0),
-            "advantages": torch.tensor([r.advantage[0] for r in self.rollouts]),
+            "advantages": torch.tensor([r.advantage[0] for r in rollouts]),
             "num_items_in_batch": torch.tensor(sum(len(c) for c in completions)),
         }
 
+    def warm_up(self) -> None:
+        """As `Ours.warm_up`."""
+        self.update(self.batch(self.rollouts[:GROUP]))
+
     def update(self, whole: dict[str, torch.Tensor] | None = None) -> float:
-        whole = self.batch() if whole is None else whole
+        whole = self.batch(self.rollouts) if whole is None else whole
         rows = self.s["rows"]
         trainer, count = self.trainer, len(whole["prompt_ids"])
         prepared = type(trainer)._prepare_inputs
@@ -220,7 +228,7 @@ class Trl:
         for start in range(0, count, rows):
             part = {k: v[start : start + rows] if v.ndim else v for k, v in whole.items() if torch.is_tensor(v)}
             # DistillationTrainer divides by the tokens of the whole step where it is told their number
-            trainer.training_step(self.model, part, None if self.s["method"] == "grpo" else whole["num_items_in_batch"])
+            trainer.training_step(self.model, part, whole["num_items_in_batch"] if self.distills else None)
         trainer._prepare_inputs = prepared.__get__(trainer)
         norm = trainer.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
         trainer.optimizer.step()
@@ -253,11 +261,14 @@ def main() -> None:
     keep_freed_memory()  # both sides: it is the machine's setting, and makes the peer faster too
     side: Any = {"vold": Ours, "trl": Trl}[sys.argv[1]](settings)
     work = getattr(side, settings["what"])
-    work()
-    while asked(side):
-        result = measured(work, side.gradients)
+    side.warm_up()
+    result: dict[str, float] = {}  # the first line says that this side is ready
+    while True:
         if side.group.first:
             print(json.dumps(result), file=answers, flush=True)
+        if not asked(side):
+            break
+        result = measured(work, side.gradients)
 
 
 def asked(side: Any) -> bool:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 NOTHING = torch.tensor([], dtype=torch.int64)
 PROMPT = 32
 """Tokens of a prompt where its length does not matter."""
+MEMORY_TURNS = 2
+AT_LEAST = 16384
+"""Tokens of passes that are timed together: one of a few thousand is over too soon."""
 
 
 def alternate(sides: dict[str, Callable[[], Any]], repetitions: int, owned: float) -> dict[str, list[dict[str, float]]]:
@@ -50,8 +53,8 @@ def alternate(sides: dict[str, Callable[[], Any]], repetitions: int, owned: floa
 def head(tokens: int, repetitions: int, *, full: bool, width: int = 256, vocabulary: int = 151936) -> dict[str, Any]:
     """What is read off 151,936 ids, and its gradient, against dense PyTorch and TRL's fused functions.
 
-    Log-prob with entropy, and reverse KL to a teacher; with `full` also the log-probs of 64 given ids, and, without a
-    gradient, the 64 likeliest ids. Losses are weighted sums.
+    Log-prob with entropy, and reverse KL to a teacher; with `full` reverse KL against TRL too, the log-probs of 64
+    given ids, and, without a gradient, the 64 likeliest ids. Losses are weighted sums.
     """
     from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
     from trl.kernels.chunked_logprob import ChunkedLogProbFunction
@@ -112,10 +115,10 @@ def head(tokens: int, repetitions: int, *, full: bool, width: int = 256, vocabul
         "reverse_kl": {
             "vold": lambda: ours("divergence", weights, against=against),
             "dense": dense_kl,
-            "trl": fused_kl,
         },
     }
     if full:
+        sides["reverse_kl"]["trl"] = fused_kl
         each = weights[:, None]
         sides["candidates"] = {
             "vold": lambda: ours("candidates", each, candidates=some),
@@ -155,7 +158,7 @@ def head_memory(tokens: int, *, width: int = 32, vocabulary: int = 151936) -> di
     return found
 
 
-def head_error(*, tokens: int = 64, width: int = 256, vocabulary: int = 151936) -> dict[str, float]:
+def head_error(*, tokens: int = 32, width: int = 64, vocabulary: int = 151936) -> dict[str, float]:
     """Largest errors against float64, in nats: of log-prob, entropy, the 8 likeliest log-probs and reverse KL; and of
     the gradients of states and weight for log-prob and for reverse KL, in shares of their largest entry."""
     torch.manual_seed(0)
@@ -241,8 +244,8 @@ def teacher_share(model: Path) -> tuple[float, float, float, float]:
 def growth(
     models: tuple[Path, Path], few: dict[str, int], many: dict[str, int], repetitions: int
 ) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-    """A forward and backward pass of the first model and the sizes `few`, and of the second and `many`, in turn:
-    seconds and MiB, each a token.
+    """A forward and backward pass of the first model and the sizes `few`, and of the second and `many`: seconds a token
+    in each of the turns, and MiB a token beside weights and gradients in turns before; the first is not counted.
 
     Sizes are `tokens` that are packed in all, `rows` that share a prompt, and the length of a `response`.
     """
@@ -256,16 +259,22 @@ def growth(
 
     def work(policy: Policy, batch: Sequences) -> None:
         policy.logprobs(batch, loss_of=summed)[0].sum().backward()
+        policy.model.zero_grad(set_to_none=True)
 
     found: tuple[list[dict[str, float]], list[dict[str, float]]] = ([], [])
-    for turn in range(repetitions + 1):
+    for turn in range(repetitions + MEMORY_TURNS):
         for (policy, batch, tokens), results in zip(sides, found, strict=True):
-            own = sum(p.numel() for _, p in policy.trainable()) * 4 / MIB
-            spent = measured(lambda: work(policy, batch), own)  # noqa: B023 - called at once
-            policy.model.zero_grad(set_to_none=True)
-            if turn:
-                results.append({k: spent[k] / tokens for k in ("seconds", "mib")})
-    return found
+            if turn < MEMORY_TURNS:
+                own = sum(p.numel() for _, p in policy.trainable()) * 4 / MIB
+                results.append({"mib": measured(lambda: work(policy, batch), own)["mib"] / tokens})  # noqa: B023
+                continue
+            passes = max(1, AT_LEAST // tokens)
+            began = time.perf_counter()
+            for _ in range(passes):
+                work(policy, batch)
+            results.append({"seconds": (time.perf_counter() - began) / tokens / passes})
+    few_found, many_found = found
+    return few_found[1:], many_found[1:]
 
 
 def rollouts(model: Path, rows: int, new: int, repetitions: int) -> dict[str, list[float]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -43,3 +45,27 @@ def test_stored_rollouts_are_uneven_and_silent_where_asked(silent: int) -> None:
     assert max(lengths) == 64 and min(lengths) < 32
     assert [any(r.advantage) for r in rollouts] == [g >= silent for g in range(4) for _ in range(4)]
     assert shapes.stored_rollouts(4, 64, size=500, silent=silent)[1] == rollouts
+
+
+def test_the_script_for_gpus_runs_and_says_what_it_would_measure(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    sizes = ["--tokens", "64", "--length", "16", "--head-tokens", "32", "--repetitions", "2"]
+    command = [sys.executable, str(HOME / "gpu.py"), "--device", "cpu", "--shape", "tiny", *sizes, "--out", str(out)]
+    subprocess.run(command, check=True, capture_output=True)
+    rows = {r["name"]: r for r in json.loads(out.read_text())["rows"]}
+    assert {"head/time_vs_dense/gpu", "roofline/update_gpu/tiny"} <= rows.keys()
+    assert all(r["ours"] > 0 and r["peer"] > 0 for r in rows.values())
+
+
+def test_every_plain_name_that_is_promised_has_a_row_in_the_stored_results() -> None:
+    stored = json.loads((HOME / "results" / "latest.json").read_text())
+    rows = {r["name"]: r for r in stored["rows"]}
+    promised = (
+        "update/time_vs_trl", "update/memory_vs_trl", "step/time_vs_trl", "head/memory_vs_dense", "head/time_vs_dense",
+        "roofline/update_cpu", "packing/efficiency", "teacher/tokens_scored_over_used", "growth/tokens_8k_to_64k",
+    )  # fmt: skip
+    for name in promised:
+        assert {"name", "ratio", "ours", "peer", "unit", "spread"} <= rows[name].keys(), name
+    for name in ("update/time_vs_trl", "update/memory_vs_trl", "step/time_vs_trl"):
+        shapes = [rows[f"{name}/{shape}"]["ratio"] for shape in ("smollm2", "qwen2_5_vl")]
+        assert rows[name]["ratio"] == max(shapes), name
