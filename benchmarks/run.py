@@ -24,8 +24,9 @@ from typing import Any
 
 HERE = Path(__file__).parent
 VOCABULARY = {"smollm2": 49152, "qwen2_5_vl": 151936}
-QUICK = {"smollm2": 6, "qwen2_5_vl": 3}
-"""Groups of a whole step in the small form."""
+LONGEST = {"smollm2": 64, "qwen2_5_vl": 48}
+GROUPS = {"smollm2": 6, "qwen2_5_vl": 2}
+"""Of the small form: tokens of the longest response of an update, and groups of a whole step."""
 Row = dict[str, Any]
 
 
@@ -104,7 +105,7 @@ class Bench:
         self.models, self.full, self.repetitions = models, full, repetitions
 
     def settings(self, shape: str, what: str, **changes: Any) -> dict[str, Any]:
-        groups, longest = (8, 256) if self.full else (3, 64)
+        groups, longest = (8, 256) if self.full else (3, LONGEST[shape])
         groups = changes.get("groups", groups)
         return {
             "what": what, "shape": shape, "model": str(self.models / shape), "method": "grpo",
@@ -141,7 +142,7 @@ class Bench:
         rows = []
         for shape in VOCABULARY:
             settings = self.settings(
-                shape, "step", method="vold", longest=256 if self.full else 32, groups=8 if self.full else QUICK[shape]
+                shape, "step", method="vold", longest=256 if self.full else 28, groups=8 if self.full else GROUPS[shape]
             )
             rows += self.compare("step", shape, settings, same=False)[:1]
         return rows
@@ -163,7 +164,7 @@ class Bench:
         for many tokens."""
         from single import head, head_error, head_memory
 
-        tokens = 1024 if self.full else 320
+        tokens = 1024 if self.full else 256
         rows = []
         for what, sides in head(tokens, self.repetitions, full=self.full).items():
             ours = [r["seconds"] for r in sides["vold"]]
@@ -192,7 +193,7 @@ class Bench:
         """Share of the best matrix product of this machine that an update reaches."""
         from single import roofline
 
-        found = roofline(self.models / "smollm2", 4096 if self.full else 640, self.repetitions)
+        found = roofline(self.models / "smollm2", 4096 if self.full else 512, self.repetitions)
         return [row("roofline/update_cpu", found["achieved"], found["peak"], "GFLOP/s")]
 
     def packing(self) -> list[Row]:

@@ -26,6 +26,7 @@ class Sizes:
     asked: float = 0.5  # share of the rollouts that the teacher scores
     budget: int = 8192  # distill.token_budget
     recompute: int = 1  # 1 with student.activation_checkpointing
+    once: int = 0  # 1 with run.exchange=step
     flops: float = 989e12
     share_flops: float = 0.4
     memory: float = 3.35e12  # bytes a second
@@ -40,15 +41,17 @@ def step(s: Sizes, gpus: int, nodes: int) -> dict[str, float]:
 
     Rollouts: a decoding step reads the bfloat16 weights once for all rows of a GPU. Teacher: 2 FLOPs a weight and
     token. Update: 6, and 2 more where activations are computed again. A micro-batch gathers the bfloat16 weights twice
-    (forward and backward) and scatters float32 gradients once: 2 + 2 + 4 bytes a weight, and 2 for a frozen one. A GPU
-    has 1 / gpus of them already.
+    (forward and backward) and scatters float32 gradients once: 2 + 2 + 4 bytes a weight, and 2 for a frozen one. With
+    `run.exchange: step` all micro-batches of a step together gather once and scatter once. A GPU has 1 / gpus of them
+    already.
     """
     tokens = s.rollouts * (s.prompt + s.response)
     rate = s.flops * s.share_flops
     micro = math.ceil(math.ceil(tokens / s.budget) / gpus)
     away = (gpus - 1) / gpus
     link = (s.network if nodes > 1 else s.node) * s.share_link
-    update_bytes, sample_bytes = (8 * s.student + 2 * s.frozen) * away * micro, 2 * (s.student + s.frozen) * away
+    sample_bytes = 2 * (s.student + s.frozen) * away
+    update_bytes = sample_bytes + 4 * s.student * away if s.once else (8 * s.student + 2 * s.frozen) * away * micro
     return {
         "rollouts": s.response * 2 * s.student / (s.memory * s.share_memory) + sample_bytes / link,
         "teacher": 2 * s.teacher * tokens * s.asked / rate / gpus,

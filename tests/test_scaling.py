@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ def test_a_step_worked_out_by_hand() -> None:
     assert one["update, exchange"] == 0
     assert two["update, exchange"] == (8 * 10 + 2 * 2) / 2 * 2 / 4
     assert apart["update, exchange"] == 2 * two["update, exchange"]
+    # Once a step: two bytes of each of 12 weights, four of each of 10 gradients, half of them from elsewhere.
+    assert scaling.step(replace(sizes, once=1), 2, 1)["update, exchange"] == (2 * 12 + 4 * 10) / 2 / 4
     assert one["teacher"] == 2 * 20 * 16 / 50
     assert one["rollouts"] == 6 * 20 / 20
     assert two["rollouts"] == one["rollouts"] + 12 / 4
@@ -42,4 +45,7 @@ def test_the_pages_bottlenecks_are_those_of_the_table() -> None:
     assert nodes["update, exchange"] > nodes["update, products"]
     larger = scaling.step(scaling.Sizes(budget=32768), 16, 2)
     assert larger["update, exchange"] < larger["update, products"] * 0.4
+    once = scaling.step(scaling.Sizes(once=1), 16, 2)
+    assert once["update, exchange"] == pytest.approx(0.53, abs=0.005)
+    assert nodes["update, exchange"] == pytest.approx(7, abs=0.05)
     assert node["GB for rollouts"] == pytest.approx(2 * 3.76 * 7 / 8)
