@@ -24,9 +24,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 VOCABULARY = {"smollm2": 49152, "qwen2_5_vl": 151936}
-LONGEST = {"smollm2": 64, "qwen2_5_vl": 48}
-GROUPS = {"smollm2": 6, "qwen2_5_vl": 2}
-"""Of the small form: tokens of the longest response of an update, and groups of a whole step."""
+GROUPS = {"smollm2": 5, "qwen2_5_vl": 2}
+"""Of a whole step in the small form."""
 Row = dict[str, Any]
 
 
@@ -105,7 +104,7 @@ class Bench:
         self.models, self.full, self.repetitions = models, full, repetitions
 
     def settings(self, shape: str, what: str, **changes: Any) -> dict[str, Any]:
-        groups, longest = (8, 256) if self.full else (3, LONGEST[shape])
+        groups, longest = (8, 256) if self.full else (3, 64)
         groups = changes.get("groups", groups)
         return {
             "what": what, "shape": shape, "model": str(self.models / shape), "method": "grpo",
@@ -243,7 +242,7 @@ class Bench:
         from single import rollouts
 
         rows = []
-        sizes = {"time": ("endings", 48, 128), "time_smollm2": ("smollm2", 16, 16)}
+        sizes = {"time": ("endings", 32, 96), "time_smollm2": ("smollm2", 16, 16)}
         for name, (shape, many, new) in sizes.items() if self.full else [*sizes.items()][:1]:
             found = rollouts(self.models / shape, many, new, self.repetitions)
             rows.append(row(f"rollouts/{name}_vs_generate", found["vold"], found["generate"], "s/token"))
