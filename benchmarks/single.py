@@ -34,6 +34,7 @@ NOTHING = torch.tensor([], dtype=torch.int64)
 PROMPT = 32
 """Tokens of a prompt where its length does not matter."""
 MEMORY_TURNS = 2
+"""Turns of which memory is read, before those that are timed; the first is not counted."""
 AT_LEAST = 8192
 """Tokens of passes that are timed together: one of a few thousand is over too soon."""
 

@@ -9,8 +9,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import tiny
+from vold.config import Exchange
 from vold.demo.world import DigitTasks
-from vold.parallel import Exchange, processes
+from vold.parallel import processes
 from vold.sft import accumulate
 from vold.traces import Trace
 

@@ -30,6 +30,9 @@ from vold.task_sections import PromptBalance as PromptBalance
 from vold.task_sections import SceneTasksSpec as SceneTasksSpec
 from vold.task_sections import TasksSpec as TasksSpec
 
+Exchange = Literal["micro_batch", "step"]
+"""When processes exchange weights and gradients; `Run.exchange` says what each costs."""
+
 
 class Run(Section):
     """Where a run lives and what makes it repeatable."""
@@ -44,7 +47,7 @@ class Run(Section):
     """Where models live; `auto` takes a GPU if there is one."""
     offload: bool = False
     """In stage 2, keep the teacher and the optimizer's state in the host's memory while they have nothing to do."""
-    exchange: Literal["micro_batch", "step"] = "micro_batch"
+    exchange: Exchange = "micro_batch"
     """With several processes: when they exchange a student's weights and gradients. `micro_batch`: layer by layer in
     each, so that a process never holds more than its part and a layer or two. `step`: once an update, however many
     micro-batches it has; each process then holds all weights and all float32 gradients while it lasts."""

@@ -15,7 +15,7 @@ import datetime
 import functools
 import os
 import types
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -33,14 +33,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from vold.config import Exchange
     from vold.policy import Policy
 
 T = TypeVar("T")
 PATIENCE = datetime.timedelta(days=1)
 """How long a process waits for another: a server may keep one busy for long. `torchrun` sees those that have died."""
 PARTS: tuple[Part, ...] = ("vision", "projector")
-Exchange = Literal["micro_batch", "step"]
-"""When processes exchange weights and gradients; `vold.config.Run.exchange` says what each costs."""
 
 
 class Round(NamedTuple):
