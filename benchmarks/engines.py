@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from shapes import GROUP
 
-from vold.policy import Policy
-from vold.samplers.inprocess import InProcessSampler
-from vold.samplers.server import ServerSampler
-from vold.teachers.inprocess import InProcessTeacher
-from vold.teachers.server import ServerTeacher
+from vold.engines.samplers.inprocess import InProcessSampler
+from vold.engines.samplers.server import ServerSampler
+from vold.engines.teachers.inprocess import InProcessTeacher
+from vold.engines.teachers.server import ServerTeacher
+from vold.model.policy import Policy
 from vold.types import Prompt, SamplingParams, ScoreRequest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "helpers"))
 from engine_backends import VLLM_PYTHON, RealVllm, client
 
 if TYPE_CHECKING:

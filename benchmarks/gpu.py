@@ -21,17 +21,17 @@ from run import HERE, row
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from vold.batching import collate
-from vold.config import Optimizer
-from vold.head import read_head
-from vold.optim import apply_update, build_optimizer
-from vold.policy import Policy
+from vold.model.batching import collate
+from vold.model.lm_head.logprobs import read_head
+from vold.model.policy import Policy
+from vold.run.recipe import Optimizer
+from vold.training.optim import apply_update, build_optimizer
 from vold.types import Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vold.head_pass import Reading
+    from vold.model.lm_head.fused import Reading
 
 MIB = 2**20
 

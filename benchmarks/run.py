@@ -292,7 +292,7 @@ def main() -> None:
     import torch
     from shapes import SMALL, build
 
-    from vold.heap import keep_freed_memory
+    from vold.training.optim import keep_freed_memory
 
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()

@@ -17,7 +17,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
-from vold.advantages import group_relative
+from vold.objective.advantages import group_relative
 from vold.types import Completion, Grade, Prompt, Rollout
 
 GROUP = 4

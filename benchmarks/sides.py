@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from shapes import GROUP, stored_rollouts
 
-from vold.heap import keep_freed_memory
-from vold.parallel import ALONE
+from vold.model.parallel import ALONE
+from vold.training.optim import keep_freed_memory
 
 MIB = 2**20
 OBJECTIVE: dict[str, Any] = {"gkd": {"teacher_loss": {"estimator": "reverse_kl"}, "mix": None}}
@@ -50,10 +50,10 @@ class Ours:
     """vold: its own update, teacher and sampler."""
 
     def __init__(self, s: dict[str, Any]) -> None:
-        from vold.config import Distill
-        from vold.optim import build_optimizer
-        from vold.parallel import processes
-        from vold.policy import Policy
+        from vold.model.parallel import processes
+        from vold.model.policy import Policy
+        from vold.run.recipe import Distill
+        from vold.training.optim import build_optimizer
 
         self.s, self.policy = s, Policy.load(s["model"])
         self.policy.model.train()
@@ -74,13 +74,13 @@ class Ours:
         self.optimizer = build_optimizer(self.policy, self.config.optimizer)
         self.gradients = sum(p.numel() * p.element_size() for _, p in self.policy.trainable()) / MIB
         if s["method"] != "grpo" or s["what"] == "step":
-            from vold.teachers.inprocess import InProcessTeacher
+            from vold.engines.teachers.inprocess import InProcessTeacher
 
             self.teacher = InProcessTeacher(
                 Policy.load(s["model"] + "-teacher"), temperature=1.0, token_budget=s["budget"]
             )
         if s["method"] != "grpo" and s["what"] == "update":
-            from vold.consulting import consult
+            from vold.engines.teachers.ask import consult
             from vold.objective import credit
 
             objective = self.config.objective
@@ -90,7 +90,7 @@ class Ours:
             )  # fmt: skip
 
     def _with_behaviour(self, rollouts: list[Any]) -> list[Any]:
-        from vold.batching import collate
+        from vold.model.batching import collate
 
         out = []
         with torch.no_grad():
@@ -106,7 +106,7 @@ class Ours:
         self.update(self.rollouts[:GROUP])
 
     def update(self, rollouts: list[Any] | None = None) -> float:
-        from vold.distill import update
+        from vold.training.step import update
 
         rollouts = self.rollouts if rollouts is None else rollouts
         teacher = None if self.s["method"] == "grpo" else self.teacher
@@ -116,10 +116,10 @@ class Ours:
 
     def step(self) -> float:
         """Rollouts, grades by length, the teacher on those that failed, update."""
-        from vold.consulting import consult
-        from vold.distill import update
+        from vold.engines.samplers.inprocess import InProcessSampler
+        from vold.engines.teachers.ask import consult
         from vold.objective import credit
-        from vold.samplers.inprocess import InProcessSampler
+        from vold.training.step import update
         from vold.types import Grade, Rollout, SamplingParams
 
         sampler = InProcessSampler(self.policy, len(self.rollouts))

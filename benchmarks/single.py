@@ -14,21 +14,21 @@ from sides import MIB, measured
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM
 
-from vold.batching import collate, packed_micro_batches
-from vold.config import Optimizer
-from vold.distributions import Against, Distributions
-from vold.full_divergence import FullDivergence
-from vold.head import read_head
-from vold.optim import apply_update, build_optimizer
-from vold.policy import Policy
-from vold.samplers.inprocess import InProcessSampler
+from vold.engines.samplers.inprocess import InProcessSampler
+from vold.model.batching import collate, packed_micro_batches
+from vold.model.lm_head.fused_divergence import FullDivergence
+from vold.model.lm_head.logprobs import read_head
+from vold.model.lm_head.teacher_logits import Against, Distributions
+from vold.model.policy import Policy
+from vold.run.recipe import Optimizer
+from vold.training.optim import apply_update, build_optimizer
 from vold.types import Prompt, SamplingParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vold.batching import Sequences
-    from vold.head_pass import Reading
+    from vold.model.batching import Sequences
+    from vold.model.lm_head.fused import Reading
 
 NOTHING = torch.tensor([], dtype=torch.int64)
 PROMPT = 32
@@ -217,10 +217,10 @@ def teacher_share(model: Path) -> tuple[float, float, float, float]:
     passed."""
     from shapes import stored_rollouts
 
-    from vold.config import Distill
-    from vold.consulting import consult
+    from vold.engines.teachers.ask import consult
+    from vold.engines.teachers.inprocess import InProcessTeacher
     from vold.objective import credit
-    from vold.teachers.inprocess import InProcessTeacher
+    from vold.run.recipe import Distill
 
     config = Distill.model_validate(
         {

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 import tiny
 from vold.cli import main
 from vold.objective import PRESETS, Objective
-from vold.rundir import read_jsonl
+from vold.run.files import read_jsonl
 
 ROOT = Path(__file__).parent.parent
 DEMO = str(ROOT / "recipes" / "demo.yaml")
@@ -160,7 +160,7 @@ def test_weights_that_are_not_numbers_stop_training_with_the_step_named(
 def test_an_answer_that_hangs_the_grader_is_counted_and_the_evaluation_ends(
     recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vold.processing import Chat
+    from vold.model.chat import Chat
 
     rows = [{"prompt": f"digits {i} . sum ?", "reference": "1/3", "grader": "math"} for i in range(3)]
     hostile = iter(["\\boxed{9^{9^{9^{9}}}}", "\\boxed{\\frac{2}{6}}", "\\boxed{((10!)!)!}"])

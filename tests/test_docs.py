@@ -21,15 +21,17 @@ import pytest
 import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
-
 from test_architecture import FILES, LAYERS
-from vold import config, sections, task_sections
+
 from vold.cli import VERBS
-from vold.config import Recipe, load_recipe
-from vold.methods import knobs
+from vold.data.jsonl import Row
+from vold.evals.study.study import Study
 from vold.objective import PRESETS, Objective
-from vold.study import Study
-from vold.tasks.jsonl import Row
+from vold.report.methods import knobs
+from vold.run import model_sections as sections
+from vold.run import recipe as config
+from vold.run import task_sections
+from vold.run.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "recipes" / "demo.yaml"

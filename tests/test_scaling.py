@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-from test_benchmarks import load
+from test_benchmark_scripts import load
 
 scaling = load("scaling")
 

@@ -13,7 +13,7 @@ from vold.errors import ConfigError, VoldError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vold.config import Recipe
+    from vold.run.recipe import Recipe
 
 DESCRIPTION = """\
 Move reasoning from a text-only teacher LLM into a vision-language student.
@@ -87,7 +87,7 @@ def _recipe(target: str, overrides: list[str]) -> Recipe:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import torch
 
-    from vold.config import load_recipe
+    from vold.run.recipe import load_recipe
 
     recipe = load_recipe(target, overrides)
     torch.set_num_threads(recipe.run.threads)
@@ -95,21 +95,21 @@ def _recipe(target: str, overrides: list[str]) -> Recipe:
 
 
 def _check(target: str, overrides: list[str]) -> None:
-    from vold.check import check
+    from vold.evals.preflight import check
 
     check(_recipe(target, overrides))
 
 
 def _traces(target: str, overrides: list[str]) -> None:
     recipe = _recipe(target, overrides)
-    from vold.traces import make_traces
+    from vold.training.traces import make_traces
 
     _wrote(make_traces(recipe))
 
 
 def _sft(target: str, overrides: list[str]) -> None:
     recipe = _recipe(target, overrides)
-    from vold.sft import sft
+    from vold.training.sft import sft
 
     _wrote(sft(recipe))
 
@@ -117,21 +117,21 @@ def _sft(target: str, overrides: list[str]) -> None:
 def _align(target: str, overrides: list[str]) -> None:
     recipe = _recipe(target, overrides)
     if recipe.align is not None and recipe.align.self_check:
-        from vold.self_check import self_check
-        from vold.tables import print_self_check
+        from vold.evals.engine_check import self_check
+        from vold.report.tables import print_self_check
 
         print_self_check(self_check(recipe))
         return
-    from vold.align import align
-    from vold.tables import print_alignment
+    from vold.evals.overlap import align
+    from vold.report.tables import print_alignment
 
     print_alignment(align(recipe))
 
 
 def _balance(target: str, overrides: list[str]) -> None:
     recipe = _recipe(target, overrides)
-    from vold.balance import balance
-    from vold.tables import print_balance
+    from vold.report.tables import print_balance
+    from vold.training.balance import balance
 
     file, summary = balance(recipe)
     print_balance(summary)
@@ -140,15 +140,15 @@ def _balance(target: str, overrides: list[str]) -> None:
 
 def _distill(target: str, overrides: list[str]) -> None:
     recipe = _recipe(target, overrides)
-    from vold.distill import distill
+    from vold.training.distill import distill
 
     _wrote(distill(recipe))
 
 
 def _eval(target: str, overrides: list[str]) -> None:
     recipe = _recipe(target, overrides)
-    from vold.evaluate import evaluate
-    from vold.tables import print_results
+    from vold.evals.evaluate import evaluate
+    from vold.report.tables import print_results
 
     print_results(evaluate(recipe))
 
@@ -159,7 +159,7 @@ def _compare(target: str, overrides: list[str]) -> None:
 
     from vold.errors import ConfigError
     from vold.evals.compare import compare_runs
-    from vold.tables import print_comparison
+    from vold.report.tables import print_comparison
 
     others = [o for o in overrides if "=" not in o or Path(o).exists()]
     flags = [o for o in overrides if o not in others]
@@ -172,19 +172,19 @@ def _compare(target: str, overrides: list[str]) -> None:
 
 
 def _show(target: str, overrides: list[str]) -> None:
-    from vold.show import show
+    from vold.report.show import show
 
     show(target, overrides)
 
 
 def _methods(target: str, overrides: list[str]) -> None:
-    from vold.methods import methods
+    from vold.report.methods import methods
 
     methods(target or None, overrides)
 
 
 def _expand(target: str, overrides: list[str]) -> None:
-    from vold.methods import print_expansion
+    from vold.report.methods import print_expansion
 
     print_expansion(target, overrides)
 
@@ -196,13 +196,13 @@ def _demo(target: str, overrides: list[str]) -> None:
 
 
 def _study(target: str, overrides: list[str]) -> None:
-    from vold.study import run_study
+    from vold.evals.study.study import run_study
 
     run_study(target, overrides)
 
 
 def _wrote(path: object) -> None:
-    from vold.progress import console
+    from vold.run.console import console
 
     console.print(f"wrote {path}")
 

@@ -1,7 +1,7 @@
 """Every value that crosses a module border, frozen, with an example of each.
 
 Token-level fields are plain tuples: rollouts are data that get stored, shown and compared. They become tensors in
-`vold.batching` and nowhere earlier.
+`vold.model.batching` and nowhere earlier.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every line of tests/data/graders/*.jsonl, as one test."""
+"""Every line of tests/graders/cases/*.jsonl, as one test."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from vold.graders import extract_boxed, get_grader, outcome
-from vold.graders.mathematics import MathGrader
+from vold.graders.math import MathGrader
 
-DATA = Path(__file__).parents[1] / "data" / "graders"
+DATA = Path(__file__).parent / "cases"
 
 
 def load(name: str) -> list[Any]:

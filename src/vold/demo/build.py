@@ -32,11 +32,11 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from vold.batching import Sequences, collate
-from vold.demo import world
-from vold.demo.tokens import build_tokenizer
-from vold.policy import Policy
-from vold.processing import Chat
+from vold.data.worlds import digits as world
+from vold.data.worlds.call_tokens import build_tokenizer
+from vold.model.batching import Sequences, collate
+from vold.model.chat import Chat
+from vold.model.policy import Policy
 from vold.types import Message
 
 STEPS = {"student": 2600, "teacher": 2000, "teacher-b": 1500}

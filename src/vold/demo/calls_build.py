@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from vold.demo import calls
+from vold.data.worlds import calls
+from vold.data.worlds.call_tokens import build_tokenizer
 from vold.demo.build import Rows, TurnsRow, new_teacher, pretrain
-from vold.demo.tokens import build_tokenizer
-from vold.policy import Policy
+from vold.model.policy import Policy
 from vold.types import Message
 
 STEPS = {"caller": 800, "caller-teacher": 600}

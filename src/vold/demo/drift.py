@@ -11,9 +11,9 @@ import json
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from vold.advantages import action_runs
-from vold.demo import calls
-from vold.demo.tokens import IMAGE, SPECIAL, VIDEO
+from vold.data.worlds import calls
+from vold.data.worlds.call_tokens import IMAGE, SPECIAL, VIDEO
+from vold.objective.advantages import action_runs
 
 if TYPE_CHECKING:
     from pathlib import Path

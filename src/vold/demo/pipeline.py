@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vold.align import align
-from vold.check import check
-from vold.config import load_recipe
-from vold.distill import distill
-from vold.evaluate import evaluate
-from vold.progress import console
+from vold.evals.evaluate import evaluate
+from vold.evals.overlap import align
+from vold.evals.preflight import check
 from vold.report import write_report
-from vold.rundir import write_json
-from vold.sft import sft
-from vold.tables import print_alignment, print_results
-from vold.traces import make_traces
+from vold.report.tables import print_alignment, print_results
+from vold.run.console import console
+from vold.run.files import write_json
+from vold.run.recipe import load_recipe
+from vold.training.distill import distill
+from vold.training.sft import sft
+from vold.training.traces import make_traces
 
 if TYPE_CHECKING:
-    from vold.config import Recipe
+    from vold.run.recipe import Recipe
 
 RECIPE = Path(__file__).parent / "demo.yaml"
 

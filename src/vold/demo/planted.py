@@ -20,13 +20,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vold.demo import world
+from vold.data.worlds import digits as world
+from vold.data.worlds.call_tokens import NUMBERS, WORDS
 from vold.demo.build import Row, facts, pretrain, training_problem
-from vold.demo.tokens import NUMBERS, WORDS
-from vold.models import resolve
-from vold.policy import Policy
-from vold.prefix import segment_spans
-from vold.rundir import read_jsonl
+from vold.model.loading import resolve
+from vold.model.policy import Policy
+from vold.objective.prefix_teach import segment_spans
+from vold.run.files import read_jsonl
 
 STEPS = 300
 """Training steps on top of the demo teacher's."""

@@ -9,22 +9,22 @@ import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from vold.engines.samplers.inprocess import InProcessSampler
+from vold.engines.samplers.multi_turn import last_turn
 from vold.graders import outcome
-from vold.progress import Bar
-from vold.rundir import append_jsonl, keep_rows, read_jsonl
-from vold.samplers.inprocess import InProcessSampler
-from vold.samplers.turns import last_turn
+from vold.run.console import Bar
+from vold.run.files import append_jsonl, keep_rows, read_jsonl
 from vold.types import Grade, SamplingParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from vold.config import Eval
-    from vold.evals.endpoint import EndpointSampler
+    from vold.engines.chat_api import EndpointSampler
     from vold.evals.questions import Question, QuestionSet
-    from vold.policy import Policy
-    from vold.processing import Chat
+    from vold.model.chat import Chat
+    from vold.model.policy import Policy
+    from vold.run.recipe import Eval
     from vold.types import Finish, Prompt, Sampler
 
 

@@ -11,8 +11,8 @@ from vold.errors import ConfigError, DataError
 from vold.evals.derived import cluster_scores
 from vold.evals.metrics import by_item
 from vold.evals.protocol import differences
-from vold.rundir import read_jsonl
-from vold.stats import PairedDifference, mcnemar_exact, min_detectable_difference, paired_difference
+from vold.evals.stats import PairedDifference, mcnemar_exact, min_detectable_difference, paired_difference
+from vold.run.files import read_jsonl
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -16,16 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from vold.evals.scoring import score
-from vold.evals.types import Item
+from vold.data.benchmarks.item import Item
+from vold.evals.marking.rules import score
 from vold.graders import get_grader, grader_names, outcome
-from vold.graders.mathematics import TIME_LIMIT_SECONDS
-from vold.progress import Bar, console
+from vold.graders.math import TIME_LIMIT_SECONDS
+from vold.run.console import Bar, console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from vold.evals.types import Form
+    from vold.data.benchmarks.item import Form
     from vold.types import Finish, Grade
 
 PURE_LIMIT_SECONDS = 2.0

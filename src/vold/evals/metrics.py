@@ -10,9 +10,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from vold.evals.derived import derived
+from vold.evals.stats import clustered_stderr, pass_at_k, t_interval, wilson_interval
 from vold.graders.extract import squeeze
 from vold.graders.outcome import JUDGE_FAILED
-from vold.stats import clustered_stderr, pass_at_k, t_interval, wilson_interval
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from vold.policy import Policy
+    from vold.model.policy import Policy
 
 SPECIAL = ("<pad>", "<|im_end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|vision_start|>", "<|vision_end|>")
 IMAGE, VIDEO = "<|image_pad|>", "<|video_pad|>"
@@ -55,8 +55,8 @@ def build(seed: int = 0, steps: int = 300) -> Policy:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    from vold.policy import Policy
-    from vold.processing import Chat
+    from vold.model.chat import Chat
+    from vold.model.policy import Policy
 
     torch.manual_seed(seed)
     tokenizer = byte_tokenizer()

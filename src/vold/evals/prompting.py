@@ -22,7 +22,7 @@ from vold.graders.choice import LETTERS
 from vold.types import Message
 
 if TYPE_CHECKING:
-    from vold.evals.types import Item, ProtocolName
+    from vold.data.benchmarks.item import Item, ProtocolName
 
 ASSEMBLY_VERSION = "1"
 """Part of every prompt version. Change it with any change to how the pieces and pictures are put together."""

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vold.evals.golds import GOLDS_RULE
-from vold.evals.scoring import SCORING_VERSION
+from vold.evals.marking.golds import GOLDS_RULE
+from vold.evals.marking.rules import SCORING_VERSION
 
 __all__ = ["SCORING_VERSION", "Protocol", "differences", "protocol_hash"]
 

@@ -8,22 +8,22 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from vold.data.benchmarks.registry import get_benchmark, load
+from vold.data.sources import open_tasks
 from vold.errors import DataError
-from vold.evals.benchmarks import get_benchmark, load
-from vold.evals.golds import handle_golds
-from vold.evals.judge import Judge, score_vlmevalkit
+from vold.evals.marking.golds import handle_golds
+from vold.evals.marking.llm_judge import Judge, score_vlmevalkit
+from vold.evals.marking.rules import score
 from vold.evals.prompting import build_messages, image_limits, prompt_version
 from vold.evals.protocol import SCORING_VERSION, Protocol, protocol_hash
-from vold.evals.scoring import score
 from vold.graders import get_grader
-from vold.tasks import open_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from vold.config import Benchmark, Eval
-    from vold.evals.types import Item
+    from vold.data.benchmarks.item import Item
+    from vold.run.recipe import Benchmark, Eval
     from vold.types import Finish, Grade, Message, Task
 
 

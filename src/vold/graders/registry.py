@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vold.errors import ConfigError, UngradableReference
 from vold.graders.choice import ChoiceGrader
 from vold.graders.exact import ExactGrader
-from vold.graders.mathematics import MathGrader
+from vold.graders.math import MathGrader
 
 if TYPE_CHECKING:
     from collections.abc import Callable

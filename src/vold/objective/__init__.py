@@ -13,8 +13,8 @@ step, also those whose weight is 0: as the student passes more often, the teache
 
 from vold.objective.credit import credit, needs_teacher, value_means
 from vold.objective.loss import Denominators, Streams, averages, token_counts, total
-from vold.objective.model import Needs, Objective
 from vold.objective.presets import PRESETS, Method, Preset, Reading
+from vold.objective.spec import Needs, Objective
 
 __all__ = [
     "PRESETS",

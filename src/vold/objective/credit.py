@@ -6,7 +6,8 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, cast
 
-from vold.advantages import (
+from vold.errors import AlignmentError
+from vold.objective.advantages import (
     action_runs,
     future_sums,
     group_relative,
@@ -17,17 +18,16 @@ from vold.advantages import (
     teacher_log_ratio,
     tool_reward,
 )
-from vold.errors import AlignmentError
-from vold.functions import call_mask, call_weight, is_function
-from vold.margin import balance, margin_mask, margin_shift
-from vold.prefix import downward_change, segment_spans, top_k_margin
+from vold.objective.custom import call_mask, call_weight, is_function
+from vold.objective.prefix_teach import downward_change, segment_spans, top_k_margin
+from vold.objective.uni_opd import balance, margin_mask, margin_shift
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from vold.objective.model import Objective
-    from vold.parts import Margin, Prefix
-    from vold.slots import Mask, OutcomeAdvantage, TeacherAdvantage, TeacherLoss
+    from vold.objective.options import Margin, Prefix
+    from vold.objective.spec import Objective
+    from vold.objective.terms import Mask, OutcomeAdvantage, TeacherAdvantage, TeacherLoss
     from vold.types import Rollout, TokenScores
 
     Pieces = Callable[[Sequence[int]], list[str]]

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vold.losses import (
+from vold.objective.losses import (
     clipped_surrogate,
     importance_surrogate,
     inside_band,
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from vold.objective.model import Objective
-    from vold.slots import Aggregate, Nll, Surrogate, TeacherLoss
+    from vold.objective.spec import Objective
+    from vold.objective.terms import Aggregate, Nll, Surrogate, TeacherLoss
     from vold.types import Rollout
 
 

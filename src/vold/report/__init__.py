@@ -1,5 +1,5 @@
 """The report: one self-contained HTML page about a run."""
 
-from vold.report.page import write_report
+from vold.report.run_page import write_report
 
 __all__ = ["write_report"]

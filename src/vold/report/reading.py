@@ -6,7 +6,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from vold.rundir import read_jsonl
+from vold.run.files import read_jsonl
 
 if TYPE_CHECKING:
     from pathlib import Path

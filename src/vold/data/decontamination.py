@@ -1,0 +1,120 @@
+"""Does a training problem occur in an evaluation set? By its words, by runs of words, and by its pictures.
+
+Words are compared after Unicode compatibility folding, in lower case, without punctuation and LaTeX's signs. Chinese,
+Japanese and Korean characters count as a word each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vold.data.benchmarks.registry import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from PIL.Image import Image
+
+    from vold.run.task_sections import Decontaminate
+
+_MARKER = re.compile(r"<\s*image[\s_]*\d*\s*>", re.IGNORECASE)
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+
+
+def words(text: str) -> list[str]:
+    r"""The words of a problem in the form in which they are compared.
+
+    Example:
+        >>> words(r"<image 1> Find $\frac{1}{2}X$; 求解")
+        ['find', 'frac', '1', '2x', '求', '解']
+    """
+    return _WORD.findall(unicodedata.normalize("NFKC", _MARKER.sub(" ", text)).lower())
+
+
+def pixels(image: Image) -> bytes:
+    """A digest of what a picture shows, whatever file it lies in."""
+    shown = image.convert("RGB")
+    return hashlib.sha256(f"{shown.size}".encode() + shown.tobytes()).digest()[:16]
+
+
+@dataclass(frozen=True)
+class Match:
+    """Where a problem was met: the benchmark and item, and by what.
+
+    Example:
+        >>> Match("math500", "test/1", "same words").by
+        'same words'
+    """
+
+    benchmark: str
+    item: str
+    by: str
+
+
+class Contamination:
+    """An index over evaluation problems.
+
+    Args:
+        ngram: how many consecutive words in common make two problems the same.
+    """
+
+    def __init__(self, ngram: int) -> None:
+        self.ngram = ngram
+        self._whole: dict[bytes, tuple[str, str]] = {}
+        self._runs: dict[bytes, tuple[str, str]] = {}
+        self._pictures: dict[bytes, tuple[str, str]] = {}
+
+    @classmethod
+    def of(cls, config: Decontaminate) -> Contamination:
+        """The index of the evaluation sets of a recipe.
+
+        Raises:
+            ConfigError, DataError: a benchmark that is not known or cannot be read.
+        """
+        made = cls(config.ngram)
+        for key, spec in config.against.items():
+            loaded = load(spec.name or key, path=spec.path, split=spec.split, revision=spec.revision)
+            for item in loaded.items:
+                texts = [item.question, *filter(None, [item.for_judge])]
+                options = " ".join(item.options)
+                made.add(key, item.id, [*texts, *(f"{t} {options}" for t in texts if options)], item.images)
+        return made
+
+    def add(self, benchmark: str, item: str, texts: Iterable[str], images: Sequence[Image] = ()) -> None:
+        """Add a problem: its wordings and its pictures."""
+        for text in texts:
+            found = words(text)
+            if found:
+                self._whole.setdefault(_digest(found), (benchmark, item))
+            for run in self._cut(found):
+                self._runs.setdefault(run, (benchmark, item))
+        for image in images:
+            self._pictures.setdefault(pixels(image), (benchmark, item))
+
+    def find(self, text: str, pictures: Sequence[bytes] = ()) -> Match | None:
+        """The evaluation problem that this one is, or None; `pictures` are digests (`pixels`).
+
+        Short words alone ("Find x.") do not identify a problem with a picture: there it takes a run of words, or the
+        picture.
+        """
+        found = words(text)
+        if (hit := self._whole.get(_digest(found))) and (not pictures or len(found) >= self.ngram):
+            return Match(*hit, "same words")
+        for run in self._cut(found):
+            if hit := self._runs.get(run):
+                return Match(*hit, f"{self.ngram} words in a row")
+        for picture in pictures:
+            if hit := self._pictures.get(picture):
+                return Match(*hit, "same picture")
+        return None
+
+    def _cut(self, found: Sequence[str]) -> Iterable[bytes]:
+        return (_digest(found[i : i + self.ngram]) for i in range(len(found) - self.ngram + 1))
+
+
+def _digest(found: Sequence[str]) -> bytes:
+    return hashlib.blake2b("\0".join(found).encode(), digest_size=12).digest()

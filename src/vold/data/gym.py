@@ -1,0 +1,59 @@
+"""Tasks that the package reasoning-gym generates: endless text problems with checkable answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vold.data.worlds.scenes import INSTRUCTION
+from vold.errors import ConfigError, DataError
+from vold.types import Message, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class GymTasks:
+    """`size` problems of one of reasoning-gym's generators; the same seed gives the same problems.
+
+    Args:
+        name: the generator, such as `chain_sum`.
+        size: how many problems.
+        seed: which problems.
+        config: the generator's own settings.
+
+    Raises:
+        ConfigError: the package is not installed, or it refuses the name or the settings.
+    """
+
+    def __init__(self, name: str, size: int, seed: int, config: Mapping[str, Any]) -> None:
+        try:
+            import reasoning_gym
+        except ImportError as error:
+            raise ConfigError(
+                "the package reasoning-gym is not here",
+                where="tasks",
+                got=str(error),
+                fix="pip install 'vold[smollm2]'",
+            ) from error
+        try:
+            self.rows = reasoning_gym.create_dataset(name, size=size, seed=seed, **config)
+        except (ValueError, TypeError, AssertionError) as error:
+            raise ConfigError("reasoning-gym refuses this", where=f"tasks: {name}", got=str(error)) from error
+        self.name, self.size, self.seed = name, size, seed
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> Task:
+        row = self.rows[index]
+        if not isinstance(row["answer"], str):
+            raise DataError("this generator gives no answer in words", where=f"{self.name}: problem {index}")
+        asked = (Message("user", f"{row['question']} {INSTRUCTION}"),)
+        return Task(
+            id=f"{self.name}-{self.seed}-{index}",
+            messages=asked,
+            reference=row["answer"],
+            grader="math",
+            teacher_messages=asked,
+            tags={"kind": self.name},
+        )

@@ -1,0 +1,239 @@
+"""A published training set made ready once: read row by row, freed of what cannot be used, and kept as JSON lines.
+
+The store lies in the user's cache directory and is found again by what decides its content: the set's settings, the
+commit or the files, and `VERSION`. It holds `rows.jsonl` in the format of `kind: jsonl`, `images/` by content,
+`dropped.jsonl` with every row left out and why, and `card.json`. A store is whole or absent.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from vold.data.benchmarks.columns import MissingColumn
+from vold.data.decontamination import Contamination, pixels, words
+from vold.data.files.hub import hub_files
+from vold.data.files.images import to_image
+from vold.data.files.read import read_rows
+from vold.data.hf_layouts import BOXED, LAYOUTS
+from vold.errors import DataError, UngradableReference
+from vold.graders import check_reference
+from vold.run.console import console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vold.data.files.read import Row
+    from vold.data.hf_layouts import Example
+    from vold.run.task_sections import DatasetTasksSpec
+
+VERSION = 2
+"""Raise it when the same files would give other rows: stores made before are then made again."""
+_PLAIN = re.compile(r"-?\d{1,15}(?:\.\d{1,9})?|[A-L]")
+
+
+@dataclass(frozen=True)
+class Store:
+    """A prepared set: its directory, and `card`, which says what it was made of and what was left out."""
+
+    directory: Path
+    card: dict[str, Any]
+
+    @property
+    def rows(self) -> Path:
+        """The usable rows."""
+        return self.directory / "rows.jsonl"
+
+
+class _Drop(Exception):
+    """A row to leave out."""
+
+    def __init__(self, reason: str, why: str) -> None:
+        super().__init__(why)
+        self.reason, self.why = reason, why
+
+
+def cache_directory() -> Path:
+    """`vold/tasks` in `$XDG_CACHE_HOME`, or in `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "vold" / "tasks"
+
+
+def prepare(spec: DatasetTasksSpec) -> Store:
+    """The prepared set of a recipe; made now where it is not there yet.
+
+    Raises:
+        DataError: nothing there, another layout, or not a single usable row.
+        ConfigError: a benchmark to compare with that is not known.
+    """
+    layout = LAYOUTS[spec.kind]
+    source, revision, shown = spec.path, None, str(spec.path)
+    if source is None:
+        source, revision = hub_files(layout.repo, layout.files(spec.config), revision=spec.revision)
+        shown = f"hub:{layout.repo}"
+    identity = [VERSION, spec.model_dump(mode="json", exclude={"revision"}), revision or _files(source)]
+    if spec.decontaminate is not None:
+        identity.append([_files(s.path) for s in spec.decontaminate.against.values() if s.path is not None])
+    directory = cache_directory() / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]
+    if not (directory / "card.json").exists():
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=".making-"))
+        try:
+            card = _Maker(spec, temporary).make(source, {"kind": spec.kind, "source": shown, "revision": revision})
+            (temporary / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+            if not directory.exists():  # another process may have been faster
+                temporary.replace(directory)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return Store(directory, json.loads((directory / "card.json").read_text()))
+
+
+def _files(source: Path) -> list[list[Any]]:
+    """Names, sizes and times of a source's files; [] for what is not there, which reading it reports."""
+    files = sorted(f for f in source.rglob("*") if f.is_file()) if source.is_dir() else [source]
+    return [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.exists()]
+
+
+class _Maker:
+    """One pass over the rows of a set; nothing is kept in memory but digests of what was seen."""
+
+    def __init__(self, spec: DatasetTasksSpec, directory: Path) -> None:
+        self.spec, self.directory = spec, directory
+        self.seen: set[bytes] = set()
+        self.ids: set[bytes] = set()
+        self.known = Contamination.of(spec.decontaminate) if spec.decontaminate is not None else None
+        self.count: Callable[[str], int] | None = _counter(spec.tokenizer) if spec.tokenizer else None
+
+    def make(self, source: Path, card: dict[str, Any]) -> dict[str, Any]:
+        """Write the rows; returns the card."""
+        reasons: Counter[str] = Counter()
+        read = kept = 0
+        first, read_row = "", LAYOUTS[self.spec.kind].read
+        digest = hashlib.sha256()
+        (self.directory / "images").mkdir()
+        with (
+            (self.directory / "rows.jsonl").open("w", encoding="utf-8") as rows,
+            (self.directory / "dropped.jsonl").open("w", encoding="utf-8") as dropped,
+        ):
+            for row in read_rows(source, split="train", patterns=LAYOUTS[self.spec.kind].files(self.spec.config)):
+                if self.spec.limit is not None and kept >= self.spec.limit:
+                    break
+                read += 1
+                if read % 20_000 == 0:
+                    console.print(f"{self.spec.kind}: {kept:,} of {read:,} rows usable")
+                try:
+                    line = _line(self._row(row, read_row(row)))
+                except _Drop as drop:
+                    reason, why = drop.reason, drop.why
+                except UngradableReference as error:
+                    reason, why = "ungradable answer", f"{error.what}: {error.got}"
+                except DataError as error:
+                    if isinstance(error, MissingColumn) and not kept:
+                        raise
+                    reason, why = "unusable row", f"{error.what}{f': {error.got}' if error.got else ''}"
+                else:
+                    kept += 1
+                    rows.write(line)
+                    digest.update(line.encode())
+                    continue
+                first = first or f"{row.where}: {why}"
+                reasons[reason] += 1
+                _write(dropped, {"where": row.where, "reason": reason, "why": why})
+        if not kept:
+            raise DataError(
+                "not a single row of this training set can be used",
+                where=card["source"],
+                got=first or "no rows",
+                fix=f"is this {self.spec.kind}, and do the filters leave anything?",
+            )
+        counts = {"rows_read": read, "rows_kept": kept, "dropped": dict(sorted(reasons.items()))}
+        return card | counts | {"content_hash": digest.hexdigest()}
+
+    def _row(self, row: Row, example: Example) -> dict[str, Any]:
+        """The stored form of a problem.
+
+        Raises:
+            _Drop, DataError: it is to be left out.
+        """
+        spec = self.spec
+        if spec.min_difficulty is not None and _number(example.tags.get("difficulty")) < spec.min_difficulty:
+            raise _Drop("below min_difficulty", example.tags.get("difficulty", "none given"))
+        shown = [pixels(to_image(raw, row.open_path)) for raw in example.images]
+        same = hashlib.blake2b("\0".join(words(example.problem)).encode() + b"".join(shown), digest_size=12).digest()
+        if same in self.seen:
+            raise _Drop("duplicate", example.problem[:100])
+        self.seen.add(same)
+        match = self.known.find(example.problem, shown) if self.known is not None else None
+        if match is not None:
+            raise _Drop("contaminated", f"{match.benchmark} {match.item}: {match.by}")
+        default = BOXED if example.reference else ""
+        instruction = default if spec.instruction is None else spec.instruction
+        prompt = f"{example.problem}\n\n{instruction}" if instruction else example.problem
+        if self.count is not None and spec.max_prompt_tokens is not None:
+            length = self.count(prompt)
+            if length > spec.max_prompt_tokens:
+                raise _Drop("prompt too long", f"{length} tokens")
+        if example.reference and not _PLAIN.fullmatch(example.reference):
+            check_reference(example.grader, example.reference)
+        stored = {
+            "id": self._id(example, same),
+            "prompt": prompt,
+            "reference": example.reference,
+            "grader": example.grader,
+            "images": [_keep(self.directory, raw) for raw in example.images],
+            "tags": dict(example.tags),
+        }
+        return stored | ({"response": example.response} if example.response is not None else {})
+
+    def _id(self, example: Example, same: bytes) -> str:
+        """The set's own id; a digest of the problem where there is none, or another row has it already."""
+        own = hashlib.blake2b(example.id.encode(), digest_size=12).digest()
+        if not example.id or own in self.ids:
+            return f"{self.spec.kind}-{same.hex()[:16]}"
+        self.ids.add(own)
+        return example.id
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "")
+    except ValueError:
+        return -math.inf
+
+
+def _counter(tokenizer: str) -> Callable[[str], int]:
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(tokenizer)
+    except (OSError, ValueError) as error:
+        raise DataError("cannot load this tokenizer", where="tokenizer", got=f"{tokenizer}: {error}"[:300]) from None
+    return functools.partial(_length, loaded)
+
+
+def _length(tokenizer: Any, prompt: str) -> int:
+    return len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+
+
+def _keep(directory: Path, raw: bytes) -> str:
+    name = f"images/{hashlib.sha256(raw).hexdigest()[:32]}"
+    if not (directory / name).exists():
+        (directory / name).write_bytes(raw)
+    return name
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, sort_keys=True) + "\n"
+
+
+def _write(file: IO[str], row: dict[str, Any]) -> None:
+    file.write(_line(row))

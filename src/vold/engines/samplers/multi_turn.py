@@ -1,0 +1,114 @@
+"""Rollouts of several turns: the model writes, a tool answers, the model goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from vold.types import Completion, Prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vold.engines.tools.python import Environment
+    from vold.model.chat import Chat
+    from vold.types import Finish, Sampler, SamplingParams
+
+NEXT_TURN_SEED = 7_919
+"""How far apart the seeds of successive turns are."""
+
+
+@dataclass
+class _Row:
+    prompt: Prompt
+    ids: list[int] = field(default_factory=list)
+    logps: list[float] = field(default_factory=list)
+    mask: list[int] = field(default_factory=list)
+    candidates: list[tuple[int, ...]] = field(default_factory=list)
+    finish: Finish = "stop"
+
+    def add(self, completion: Completion, room: int) -> None:
+        """Append a turn, cut to the room that is left."""
+        self.ids += completion.ids[:room]
+        self.logps += completion.logps[:room]
+        self.mask += completion.action_mask[:room]
+        self.candidates += (completion.candidate_ids or ())[:room]
+        self.finish = completion.finish if len(completion.ids) <= room else "length"
+
+    def observe(self, ids: Sequence[int], candidates: int) -> None:
+        """Append what a tool said: no action, log-prob 0."""
+        self.ids += ids
+        self.logps += [0.0] * len(ids)
+        self.mask += [0] * len(ids)
+        self.candidates += [(0,) * candidates] * len(ids)
+
+
+class TurnSampler:
+    """A sampler that lets an environment answer, and the model go on, until it asks for nothing more.
+
+    A completion then holds all turns: the model's tokens with action mask 1, the environment's with 0 and log-prob 0.
+    `max_new_tokens` is the budget of both together. A rollout ends with a turn that asks for nothing, with its
+    `max_turns`-th turn, or, as "length", where the budget ends or leaves no room for what the tool said.
+
+    Args:
+        sampler: samples single turns.
+        chat: the chat template of the model that is sampled from.
+        environment: answers.
+        max_turns: turns of the model in one rollout.
+    """
+
+    def __init__(self, sampler: Sampler, chat: Chat, environment: Environment, max_turns: int) -> None:
+        self.sampler, self.chat, self.environment, self.max_turns = sampler, chat, environment, max_turns
+
+    def generate(self, prompts: Sequence[Prompt], params: SamplingParams, n: int = 1) -> list[list[Completion]]:
+        """`n` completions of each prompt. Raises as the sampler of single turns, and DataError as `Chat.after_turn`."""
+        rows = [_Row(p) for p in prompts for _ in range(n)]
+        first = [c for group in self.sampler.generate(prompts, params, n) for c in group]
+        for row, completion in zip(rows, first, strict=True):
+            row.add(completion, params.max_new_tokens)
+        spoke, turn = rows, 1
+        while turn < self.max_turns and (spoke := self._answered(spoke, params)):
+            left = [params.max_new_tokens - len(row.ids) for row in spoke]
+            again = dataclasses.replace(
+                params, max_new_tokens=max(left), seed=(params.seed + turn * NEXT_TURN_SEED) % 2**63
+            )
+            asked = [Prompt((*row.prompt.ids, *row.ids), row.prompt.vision) for row in spoke]
+            for row, room, (completion,) in zip(spoke, left, self.sampler.generate(asked, again), strict=True):
+                row.add(completion, room)
+            turn += 1
+        done = [self._completion(row, params) for row in rows]
+        return [done[i * n : (i + 1) * n] for i in range(len(prompts))]
+
+    def _answered(self, spoke: Sequence[_Row], params: SamplingParams) -> list[_Row]:
+        """Those of the rows that ended a turn with a call, with the answer appended and room to go on."""
+        whole = [row for row in spoke if row.finish == "stop"]
+        out = []
+        for row, said in zip(whole, self.environment.observe([self._turn(row) for row in whole]), strict=True):
+            if said is None:
+                continue
+            ids = self.chat.after_turn(said)
+            if len(row.ids) + len(ids) >= params.max_new_tokens:
+                row.finish = "length"
+                continue
+            row.observe(ids, params.candidates)
+            out.append(row)
+        return out
+
+    def _turn(self, row: _Row) -> str:
+        return self.chat.text(last_turn(row.ids, row.mask))
+
+    def _completion(self, row: _Row, params: SamplingParams) -> Completion:
+        candidates = tuple(row.candidates) if params.candidates else None
+        return Completion(tuple(row.ids), tuple(row.logps), tuple(row.mask), row.finish, candidates)
+
+
+def last_turn(ids: Sequence[int], action_mask: Sequence[int]) -> Sequence[int]:
+    """The model's ids after the last token that a tool put there: what an answer is read from.
+
+    Example:
+        >>> last_turn([5, 6, 7, 8], [1, 0, 1, 1])
+        [7, 8]
+    """
+    start = max((t + 1 for t, action in enumerate(action_mask) if not action), default=0)
+    return ids[start:]

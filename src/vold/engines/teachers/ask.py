@@ -1,0 +1,180 @@
+"""Asking the teacher about the rollouts whose scores count, while others still generate where that pays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vold.errors import AlignmentError
+from vold.types import ScoreRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vold.objective import Objective
+    from vold.types import Prompt, Rollout, Teacher
+
+import dataclasses
+import queue
+import threading
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from vold.model.parallel import ALONE, Processes
+from vold.objective import needs_teacher
+from vold.objective.custom import is_function
+from vold.types import Prompt, Rollout
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from vold.objective import Objective
+    from vold.types import Teacher, TokenScores
+
+Key = tuple[object, ...]
+"""What the teacher's scores depend on: its prompt, the response and the candidates."""
+
+
+def consult(
+    rollouts: list[Rollout],
+    teacher: Teacher,
+    prompts: Sequence[Prompt | None],
+    objective: Objective,
+    group: Processes = ALONE,
+    early: Mapping[Key, TokenScores] = MappingProxyType({}),
+) -> list[Rollout]:
+    """Ask the teacher about just those rollouts whose scores the objective will use.
+
+    Which these are may depend on all rollouts of the step. Every process has them and asks about its share. `early`
+    has what the teacher has said already (`EarlyTeacher`); there is one process then.
+
+    Raises:
+        AlignmentError: the teacher returned another number of scores than there are tokens.
+    """
+    wanted = _requests(rollouts, prompts, objective)
+    heard = {i: early[_key(r)] for i, r in wanted if _key(r) in early}
+    rest = [(i, r) for i, r in wanted if i not in heard][group.rank :: group.world]
+    for (i, request), scores in zip(rest, teacher.score([r for _, r in rest]), strict=True):
+        _line_up(request, scores, rollouts[i].task_id)
+        heard[i] = scores
+    out = list(rollouts)
+    for part in group.gather(heard):
+        for i, scores in part.items():
+            out[i] = dataclasses.replace(rollouts[i], teacher=scores)
+    return out
+
+
+def decides_by_group(objective: Objective) -> bool:
+    """Whether an objective's masks need nothing but a rollout's own group to say if the teacher is asked about it. All
+    but functions of the user's own do."""
+    slots = (objective.teacher_advantage, objective.teacher_loss)
+    return not any(slot is not None and is_function(slot.mask) for slot in slots)
+
+
+class EarlyTeacher:
+    """Sends a teacher that works elsewhere the rollouts of each group as soon as the group is whole.
+
+    One thread asks, about all that has come up to then; `finish` waits for it. What is asked is what `consult` would
+    ask later, so a step is the same with it and without. With no teacher it does nothing. Leaving the `with` block
+    ends the thread when what waits has been asked.
+    """
+
+    def __init__(self, teacher: Teacher | None, prompts: Sequence[Prompt | None], objective: Objective) -> None:
+        self.teacher, self.prompts, self.objective = teacher, prompts, objective
+        self._waiting: queue.SimpleQueue[list[Rollout] | None] = queue.SimpleQueue()
+        self._said: dict[Key, TokenScores] = {}
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> EarlyTeacher:
+        if self.teacher is not None:
+            # A daemon: where sampling fails nobody waits for answers.
+            self._thread = threading.Thread(target=self._work, args=(self.teacher,), daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._waiting.put(None)
+
+    def group(self, rollouts: list[Rollout]) -> None:
+        """Take the graded rollouts of a whole group."""
+        self._waiting.put(rollouts)
+
+    def finish(self) -> dict[Key, TokenScores]:
+        """All that the teacher has said, when it has answered; to be called after the block.
+
+        Raises:
+            TeacherError, AlignmentError: as the teacher does.
+        """
+        if self._thread is not None:
+            self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._said
+
+    def _work(self, teacher: Teacher) -> None:
+        last = False
+        while not last:
+            rollouts: list[Rollout] = []
+            found = self._waiting.get()
+            while found is not None:
+                rollouts += found
+                try:
+                    found = self._waiting.get_nowait()
+                except queue.Empty:
+                    break
+            last = found is None
+            try:
+                asked = _requests(rollouts, self.prompts, self.objective)
+                for (i, request), scores in zip(asked, teacher.score([r for _, r in asked]), strict=True):
+                    _line_up(request, scores, rollouts[i].task_id)
+                    self._said[_key(request)] = scores
+            except BaseException as error:
+                self._error = error
+                return
+
+
+def _requests(
+    rollouts: Sequence[Rollout], prompts: Sequence[Prompt | None], objective: Objective
+) -> list[tuple[int, ScoreRequest]]:
+    needs = objective.needs
+    return [
+        (i, ScoreRequest(p.ids, r.completion.ids, candidates_of(r, needs.candidates), needs.top_k, p.vision))
+        for i, (r, wanted) in enumerate(zip(rollouts, needs_teacher(objective, rollouts), strict=True))
+        if wanted and (p := prompts[r.group]) is not None
+    ]
+
+
+def _key(request: ScoreRequest) -> Key:
+    return request.prompt_ids, request.response_ids, request.candidate_ids
+
+
+def _line_up(request: ScoreRequest, scores: TokenScores, task: str) -> None:
+    if len(scores.logp) != len(request.response_ids):
+        raise AlignmentError(
+            "the teacher's scores do not line up with the response",
+            where=f"task {task}",
+            got=f"{len(scores.logp)} scores for {len(request.response_ids)} tokens",
+        )
+
+
+def candidates_of(rollout: Rollout, k: int) -> tuple[tuple[int, ...], ...] | None:
+    """The student's k likeliest ids at every token, as a teacher is asked about; zeros where a tool wrote. None if k
+    is 0.
+
+    Raises:
+        AlignmentError: the sampler gave none, or too few.
+    """
+    if k == 0:
+        return None
+    completion = rollout.completion
+    rows = completion.candidate_ids or ()
+    if len(rows) != len(completion.ids) or any(
+        len(row) < k for row, action in zip(rows, completion.action_mask, strict=True) if action
+    ):
+        raise AlignmentError(
+            "the sampler gave no candidates for these tokens",
+            where=f"task {rollout.task_id}",
+            got=f"{len(rows)} rows for {len(completion.ids)} tokens, {k} candidates wanted",
+            fix="use a sampler that reports its likeliest tokens, such as the one in this process",
+        )
+    return tuple(row[:k] if action else (0,) * k for row, action in zip(rows, completion.action_mask, strict=True))

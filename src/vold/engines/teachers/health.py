@@ -1,0 +1,82 @@
+"""Is this teacher alive, and is it still the same one? A few scores of a fixed text tell."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING
+
+from vold.errors import TeacherError
+from vold.run.files import read_jsonl, write_text
+from vold.types import ScoreRequest, TokenScores
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+PROBE_TOKENS = 64
+SAME_WITHIN_NATS = 0.1
+"""Mean distance of the scores of one model that is asked twice. Batching moves bfloat16 scores by about 0.01 nats;
+another checkpoint of the same family is several tenths away."""
+
+
+def probe_of(text_ids: Sequence[int]) -> ScoreRequest:
+    """The request that checks a teacher: the later tokens of a text of the run's own, after its first.
+
+    Raises:
+        TeacherError: the text has fewer than three tokens.
+    """
+    ids = tuple(text_ids[: PROBE_TOKENS + 1])
+    if len(ids) < 3:
+        raise TeacherError("this text is too short to check a teacher with", got=f"{len(ids)} tokens")
+    return ScoreRequest(ids[:1], ids[1:])
+
+
+def check_alive(scores: TokenScores, *, where: str) -> None:
+    """Look for scores that no working language model gives.
+
+    Raises:
+        TeacherError: log-probs that are not numbers, are above 0, or are the same for every token (weights of zero
+            make every token equally likely).
+    """
+    values = scores.logp
+    if any(math.isnan(v) or v > 1e-3 for v in values):
+        raise TeacherError("this teacher returns numbers that are no log-probs", where=where, got=str(values[:4]))
+    if max(values) - min(values) < 1e-6:
+        raise TeacherError(
+            "this teacher gives every token the same log-prob, as a model without weights does",
+            where=where,
+            got=f"{values[0]:.4f} nats for each of {len(values)} tokens, {math.exp(-values[0]):.0f} equal choices",
+            fix="load its weights: a server started with --load-format dummy, or asleep, has none",
+        )
+
+
+def check_same(scores: TokenScores, known: TokenScores, *, where: str) -> None:
+    """Compare the probe's scores with what the teacher of this run gave at first.
+
+    Raises:
+        TeacherError: they are further apart than one model asked twice.
+    """
+    pairs = zip(scores.logp, known.logp, strict=True)
+    apart = sum(0.0 if a == b else min(abs(a - b), 1e3) for a, b in pairs) / len(known.logp)
+    if apart > SAME_WITHIN_NATS:
+        raise TeacherError(
+            "this is not the teacher the run began with",
+            where=where,
+            got=f"scores of the same {len(known.logp)} tokens are {apart:.2f} nats apart on average",
+            fix="start the server with the model it had before, or use another run.dir",
+        )
+
+
+def remember(file: Path, probe: ScoreRequest, scores: TokenScores, *, where: str) -> None:
+    """Store the probe's scores at the first call; compare with the stored ones at every later.
+
+    Raises:
+        TeacherError: as `check_same`.
+    """
+    row = {"ids": [*probe.prompt_ids, *probe.response_ids], "logp": list(scores.logp)}
+    stored = read_jsonl(file)
+    if stored and stored[0]["ids"] == row["ids"]:
+        check_same(scores, TokenScores(tuple(stored[0]["logp"])), where=where)
+    else:
+        write_text(file, json.dumps(row) + "\n")

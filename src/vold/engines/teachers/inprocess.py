@@ -1,0 +1,103 @@
+"""A teacher in the training process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vold.errors import TeacherError
+from vold.model.batching import collate
+from vold.model.lm_head.teacher_logits import ABSENT, Distributions
+from vold.types import Prompt, ScoreRequest, TokenScores
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vold.model.batching import Sequences
+    from vold.model.lm_head.fused import Reading
+    from vold.model.policy import Policy
+
+
+class InProcessTeacher:
+    """Scores response tokens with a model that is never changed.
+
+    Args:
+        policy: the teacher model.
+        temperature: the rollout temperature; teacher and student are compared at the same one.
+        token_budget: tokens per forward pass.
+    """
+
+    def __init__(self, policy: Policy, *, temperature: float, token_budget: int) -> None:
+        self.policy, self.temperature, self.token_budget = policy, temperature, token_budget
+        policy.model.requires_grad_(False)
+        policy.model.eval()
+
+    def distributions(self, requests: Sequence[ScoreRequest]) -> Distributions:
+        """Whole next-token distributions at every response token, request after request, without gradient."""
+        batch = self._batch(requests).to(self.policy.model.device)
+        with torch.no_grad():
+            states = self.policy.states(batch)
+        return Distributions(states, self.policy.model.get_output_embeddings(), self.policy.banned, self.temperature)
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[TokenScores]:
+        """Log-prob (nats) of each response token, in request order; of candidates and of its own top k where asked.
+
+        Raises:
+            TeacherError: a log-prob is not a number (minus infinity is allowed: an id the teacher cannot emit).
+            ConfigError: a top k beyond the vocabulary.
+        """
+        scores: list[TokenScores] = [TokenScores(())] * len(requests)
+        prompts = [Prompt(r.prompt_ids, r.vision) for r in requests]
+        lengths = [len(r.response_ids) for r in requests]
+        with torch.inference_mode():
+            for group in self.policy.micro_batches(prompts, lengths, self.token_budget):
+                part = [requests[i] for i in group]
+                candidates = _candidates(part)
+                read = self.policy.read(
+                    self._batch(part),
+                    temperature=self.temperature,
+                    candidates=None if candidates is None else candidates.to(self.policy.model.device),
+                    top_k=max(r.top_k for r in part),
+                )
+                if bool(read.logp.isnan().any()):
+                    raise TeacherError(
+                        "the teacher returned log-probs that are not numbers", where="in-process teacher"
+                    )
+                start = 0
+                for i, request in zip(group, part, strict=True):
+                    stop = start + len(request.response_ids)
+                    scores[i] = _answer(request, read, slice(start, stop))
+                    start = stop
+        return scores
+
+    def _batch(self, requests: Sequence[ScoreRequest]) -> Sequences:
+        return collate(
+            [Prompt(r.prompt_ids, r.vision) for r in requests],
+            [r.response_ids for r in requests],
+            [(1,) * len(r.response_ids) for r in requests],
+            self.policy.chat.pad_id,
+        )
+
+
+def _candidates(requests: Sequence[ScoreRequest]) -> torch.Tensor | None:
+    """[tokens, most] ids of all requests; those of a request with fewer candidates, or none, are filled up with 0."""
+    most = max((len(row) for r in requests for row in r.candidate_ids or ()), default=0)
+    if most == 0:
+        return None
+    rows = [row for r in requests for row in r.candidate_ids or ((),) * len(r.response_ids)]
+    return torch.tensor([(*row, *(0,) * (most - len(row))) for row in rows])
+
+
+def _answer(request: ScoreRequest, read: Reading, part: slice) -> TokenScores:
+    candidates = top_ids = top_logp = None
+    if request.candidate_ids and read.candidates is not None:
+        values = read.candidates[part].masked_fill(read.candidates[part] == ABSENT, float("-inf"))
+        candidates = tuple(row[: len(ids)] for row, ids in zip(_rows(values), request.candidate_ids, strict=True))
+    if request.top_k and read.top_ids is not None and read.top_logp is not None and part.stop > part.start:
+        top_ids, top_logp = _rows(read.top_ids[part, : request.top_k]), _rows(read.top_logp[part, : request.top_k])
+    return TokenScores(tuple(read.logp[part].tolist()), candidates, top_ids, top_logp)
+
+
+def _rows(values: torch.Tensor) -> tuple[tuple[Any, ...], ...]:
+    return tuple(map(tuple, values.tolist()))

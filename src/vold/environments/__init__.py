@@ -1,1 +1,0 @@
-"""What a student can act in during a rollout: tools, and the turns they take."""

@@ -1,0 +1,93 @@
+"""The student as its own teacher. It must agree with itself: if not, the engines do not fit together."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vold.data.sources import open_tasks
+from vold.engines.build import Teachers, open_sampler
+from vold.engines.mismatch import Mismatch
+from vold.engines.samplers.inprocess import InProcessSampler
+from vold.engines.teachers.health import check_alive, probe_of
+from vold.engines.teachers.inprocess import InProcessTeacher
+from vold.engines.teachers.server import ServerTeacher
+from vold.errors import ConfigError, TeacherError
+from vold.model.loading import load_student, resolve, stage_models
+from vold.run.directory import open_stage
+from vold.run.files import write_json
+from vold.run.order import seed_of
+from vold.types import SamplingParams, ScoreRequest
+
+if TYPE_CHECKING:
+    from vold.run.recipe import Recipe
+    from vold.types import Sampler, Teacher
+
+LIMITS = {"float32": 1e-4, "bfloat16": 2e-2}
+"""Highest KL in nats per token by the precision of the coarser side. Two float32 programs differ by about 1e-6 in a
+log-prob, which is 1e-12 in KL; bfloat16 has 8 bits, and logits of 10 to 20 come in steps of 1/16."""
+
+
+def self_check(recipe: Recipe) -> dict[str, Any]:
+    """Sample from the student, score its responses with the teacher's engine holding the student's own weights, and
+    compare with the log-probs that were sampled with.
+
+    The engines are those of the recipe. Without `teacher.server` the student itself is put in the teacher's place;
+    with one, the server must hold the student's weights for this check. Returns and stores `tokens`, `kl` (the k3
+    estimate of KL(student || teacher), nats per token), `kl_k1`, `mean` and `largest` (of |log ratio|) and `limit`.
+
+    Raises:
+        TeacherError: `kl` is above `limit`, or the server fails.
+        ConfigError, DataError, CheckpointError, SamplerError: see `vold.errors`.
+    """
+    config = recipe.align
+    if config is None or recipe.teacher is None:
+        raise ConfigError("this recipe has no `align` section", where="align")
+    directory = open_stage(recipe, "align")
+    path = stage_models(recipe).get("sft", recipe.student.path)
+    student = load_student(recipe, resolve(path))
+    tasks = open_tasks(config.tasks)
+    prompts = [student.chat.prompt(t.messages) for t in tasks if not any(m.images for m in t.messages)]
+    temperature = config.sampling.temperature
+    params = SamplingParams(config.sampling.max_new_tokens, temperature, seed_of(recipe.run.seed, "self-check"))
+    sampler: Sampler = InProcessSampler(student)
+    if recipe.distill is not None:
+        sampler, _ = open_sampler(recipe.distill, student, directory)
+    completions = sampler.generate(prompts, params, config.rollouts)
+    requests = [ScoreRequest(p.ids, c.ids) for p, cs in zip(prompts, completions, strict=True) for c in cs]
+    probe = probe_of(prompts[0].ids)
+    client = Teachers(recipe, student).voices[""].client if recipe.teacher.server is not None else None
+    teacher: Teacher
+    if client is None:
+        teacher = InProcessTeacher(student, temperature=temperature, token_budget=8192)
+    else:
+        teacher = ServerTeacher(client, probe)
+    scores = teacher.score([probe, *requests])
+    check_alive(scores[0], where="teacher")
+    apart = Mismatch()
+    for sampled, found in zip(itertools.chain(*completions), scores[1:], strict=True):
+        apart.add(torch.tensor(found.logp), torch.tensor(sampled.logps))
+    limit = max(LIMITS[recipe.student.dtype], LIMITS[recipe.teacher.dtype])
+    row = apart.row()
+    figures: dict[str, Any] = {
+        "student": path,
+        "tokens": apart.tokens,
+        "kl": apart.kl,
+        "kl_k1": row["mismatch_k1"],
+        "mean": row["mismatch_mean"],
+        "largest": apart.largest,
+        "limit": limit,
+    }
+    write_json(directory / "self-check.json", figures)
+    if not apart.kl <= limit:
+        held = f"a server that holds {resolve(path)}" if client is not None else "one device and one precision"
+        raise TeacherError(
+            "the student does not agree with itself in the teacher's place",
+            where=", ".join(client.urls) if client is not None else "in-process teacher",
+            got=f"KL {apart.kl:.2g} nats per token over {apart.tokens} tokens, the limit is {limit:g}; "
+            f"largest |log ratio| {apart.largest:.2g}",
+            fix=f"this check needs {held}",
+        )
+    return figures

@@ -1,0 +1,181 @@
+"""Evaluation: accuracy of models on task sets and benchmarks, with standard errors and paired comparisons."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vold.engines.build import turns_of
+from vold.engines.chat_api import EndpointSampler
+from vold.errors import ConfigError
+from vold.evals.answering import answer_by_endpoint, answer_in_process, is_complete, mark
+from vold.evals.compare import compare_answers
+from vold.evals.derived import mmmu_pro_overall
+from vold.evals.metrics import summarise
+from vold.evals.published import matching
+from vold.evals.questions import Question, QuestionSet, open_sets, thumbnail
+from vold.model.loading import load_model, resolve, stage_models
+from vold.report.eval_page import write_page
+from vold.report.eval_samples import choose, key_of, outcome_of
+from vold.run.directory import open_stage, versions
+from vold.run.files import append_jsonl, read_jsonl, write_json
+from vold.run.order import seed_of
+from vold.run.recipe import Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from vold.model.policy import Policy
+
+PER_SET = 60
+"""Questions of each set that the page shows."""
+
+
+def evaluate(recipe: Recipe) -> dict[str, Any]:
+    """Evaluate every model of the run, or the endpoint's, on every set; returns and stores the results.
+
+    Every answer is stored. A killed evaluation goes on where it stopped; a model whose weights have changed, or a set
+    whose protocol has, is evaluated afresh. Writes `eval/results.json` and `eval/results.html`.
+
+    Raises:
+        ConfigError, DataError, CheckpointError, SamplerError: see `vold.errors`.
+    """
+    config = recipe.eval
+    if config is None:
+        raise ConfigError("this recipe has no `eval` section", where="eval")
+    tool = "none" if recipe.environment is None else recipe.environment.words()
+    sets = open_sets(
+        config, recipe.run.dir / "eval", tool=tool
+    )  # first: a mistake in them must not claim the directory
+    directory = open_stage(recipe, "eval")
+    in_turns = turns_of(recipe)
+    models = stage_models(recipe) if config.endpoint is None else {config.endpoint.model: "endpoint"}
+    for name, path in models.items():
+        target = directory / name
+        _start_afresh_if(target / "model.json", {"path": path, "weights": weights_hash(path)}, target.glob("*.jsonl"))
+        policy: Policy | None = None
+        for found in sets:
+            file = target / f"{found.name}.jsonl"
+            stamp = {"hash": found.hash, "protocol": dict(found.protocol)}
+            _start_afresh_if(target / f"{found.name}.protocol.json", stamp, [file])
+            label = f"eval {name} {found.name}"
+            if is_complete(file, found, config.samples):
+                pass
+            elif config.endpoint is not None:
+                endpoint = EndpointSampler.from_config(config.endpoint)
+                answer_by_endpoint(
+                    endpoint, found, config, file, label=label, seed=recipe.run.seed, images=_images(found)
+                )
+            else:
+                policy = policy or load_model(recipe, path, recipe.student.dtype)
+                answer_in_process(
+                    policy,
+                    found,
+                    config,
+                    file,
+                    label=label,
+                    in_turns=in_turns,
+                    seed_of=lambda start: seed_of(recipe.run.seed, "eval", start),
+                    images=_images(found),
+                )
+            mark(found, file, label=label, threads=config.judge.concurrency if config.judge is not None else 1)
+    return _results(recipe, directory, models, sets)
+
+
+def _start_afresh_if(stamp_file: Path, stamp: dict[str, Any], stale: Iterable[Path]) -> None:
+    """Remove stored answers that were made under another stamp."""
+    if read_jsonl(stamp_file) == [stamp]:
+        return
+    for old in stale:
+        old.unlink(missing_ok=True)
+    stamp_file.unlink(missing_ok=True)
+    append_jsonl(stamp_file, [stamp])
+
+
+def _images(found: QuestionSet) -> Callable[[Question], list[str]]:
+    """Pictures to store with an answer: those of a task set; a benchmark's are read again when the page is made."""
+    if found.items:
+        return lambda _question: []
+    return lambda question: [thumbnail(i) for m in question.messages for i in m.images]
+
+
+def _results(recipe: Recipe, directory: Path, models: dict[str, str], sets: list[QuestionSet]) -> dict[str, Any]:
+    """Summarise and compare what is stored, and write the JSON document and the page."""
+    rows = {m: {s.name: read_jsonl(directory / m / f"{s.name}.jsonl") for s in sets} for m in models}
+    stages = {m: {s.name: summarise(rows[m][s.name], benchmark=s.benchmark) for s in sets} for m in models}
+    names = list(models)
+    comparisons = []
+    for i, later in enumerate(names):
+        for earlier in names[:i]:
+            for found in sets:
+                c = compare_answers(
+                    found.name, rows[later][found.name], rows[earlier][found.name], benchmark=found.benchmark
+                )
+                comparisons.append(
+                    {
+                        "set": found.name,
+                        "model": later,
+                        "against": earlier,
+                        "difference": c.difference,
+                        "stderr": c.stderr,
+                        "low": c.low,
+                        "high": c.high,
+                        "p_value": c.p_value,
+                        "mcnemar_p": c.mcnemar_p,
+                        "min_detectable": c.detectable,
+                        "derived": {name: asdict(d) for name, d in c.derived.items()},
+                    }
+                )
+    results: dict[str, Any] = {
+        "run": {"name": recipe.run.dir.resolve().name, "models": models, "versions": versions()},
+        "sets": {s.name: {**s.about, "published": _published(s)} for s in sets},
+        "stages": stages,
+        "comparisons": comparisons,
+    }
+    overall = mmmu_pro_overall(stages, {s.name: s.benchmark for s in sets})
+    if overall:
+        results["mmmu_pro_overall"] = overall
+    write_json(directory / "results.json", results)
+    for found in sets:
+        _add_pictures(found, rows)
+    write_page(directory / "results.html", results, rows, per_set=PER_SET)
+    return results
+
+
+def _published(found: QuestionSet) -> list[dict[str, Any]]:
+    """Figures to show beside ours: the whole split under the same protocol, and derived scores with their name."""
+    if not found.items or found.about["limit"] is not None:
+        return []
+    split, protocol = str(found.protocol["split"]), str(found.protocol["name"])
+    out = []
+    for metric in ("accuracy", "score_strict", "worst_case"):
+        for figure in matching(found.benchmark, split, protocol, metric):
+            label = "" if metric == "accuracy" else f"{metric.replace('_', ' ')}; "
+            out.append({**asdict(figure), "note": label + figure.note})
+    return out
+
+
+def _add_pictures(found: QuestionSet, rows: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
+    """Give the answers that the page will show their pictures."""
+    if not found.items:
+        return
+    outcomes = {m: {key_of(r): outcome_of(r) for r in by_set[found.name]} for m, by_set in rows.items()}
+    shown = {key[0] for key in choose(outcomes, PER_SET, found.name)}
+    pictures = {i.id: [thumbnail(p) for p in i.images] for i in found.items if i.id in shown}
+    for by_set in rows.values():
+        for row in by_set[found.name]:
+            row["images"] = pictures.get(row["id"], [])
+
+
+def weights_hash(path: str) -> str:
+    """A hash of a local model's weight files; the name itself for a hub model or an endpoint."""
+    local = Path(resolve(path))
+    if not local.is_dir():
+        return path
+    digest = hashlib.sha256()
+    for file in sorted(local.glob("*.safetensors")):
+        with file.open("rb") as f:
+            digest.update(hashlib.file_digest(f, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,310 @@
+"""The `vlmevalkit` protocol's marking: a judge model extracts the answer, rules compare it with the gold.
+
+The judge gets VLMEvalKit's own words. What a plain rule can read is not sent to it: a box, an answer line, the JSON of
+DynaMath, or one option letter near the end. Where VLMEvalKit is random or wrong, this is not:
+
+- a reply that names no option is replaced there by a random letter; here the answer scores 0 as `JUDGE_FAILED`;
+- the option "15" is read there out of "The total is 150"; here an option's text counts as whole words only, and "A
+  triangle" and "I am unsure" name no option;
+- MathVista's lists are never right there, "14.0" is no integer and floats are not rounded; here they are compared as
+  under `rule`, and so are MATH-Vision's answers, which are evaluated as Python there. No text of a model ever is here;
+- DynaMath's text is right there when it is part of the gold, such as a single letter; here it must equal it;
+- an answer that is cut off is extracted there all the same; here it is truncated and scores 0.
+
+MMMU's open questions are put to the judge as VLMEvalKit does: is it A, the gold, or B, "Other Answers"? And for
+MathVerse, whose golds are prose, the judge also says whether extracted answer and gold agree, where the rule does not.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from vold.engines.chat_api import EndpointSampler
+from vold.errors import SamplerError
+from vold.evals.marking.rules import compare, find_answer, read_letters
+from vold.evals.prompting import build_messages, split_options
+from vold.graders.choice import LETTERS
+from vold.graders.extract import THINK_OPEN, after_thinking
+from vold.graders.outcome import DIFFERENT, EQUAL, JUDGE_FAILED, TRUNCATED, UNCLOSED, UNREADABLE
+from vold.run.files import append_jsonl, keep_rows, read_jsonl
+from vold.types import Grade, Message, SamplingParams
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vold.data.benchmarks.item import Item
+    from vold.run.recipe import Endpoint
+    from vold.types import Finish
+
+NO_ANSWER = f"{UNREADABLE}: the judge finds no answer"
+
+JUDGE_VERSION = "2"
+"""Part of the judge's identity. Change it with any change to what is sent to a judge and how its reply is read."""
+
+PARAMS = SamplingParams(max_new_tokens=128, temperature=0.0)
+"""VLMEvalKit's limit."""
+
+MAX_REPLY_CHARS = 2000
+
+_IN_PICTURE = "ABCDE"
+"""Options that stand in a picture or in the question's text: as many as any of these benchmarks has."""
+
+_JSON_ANSWER = re.compile(r'"short answer"\s*:\s*("(?:[^"\\]|\\.)*"|[-+]?[\d.]+)', re.DOTALL)
+_JUDGEMENT = re.compile(r"judg?e?ment\W*(?:is\W*)?([01])\b", re.IGNORECASE)
+_LABEL = re.compile(r"(?:(?:the\s+)?(?:extracted\s+|final\s+)?answer|your\s+output)\s*(?::|is\b)\s*", re.IGNORECASE)
+_HOLE = re.compile(r"\{(question|options|response|answer|extracted|instruction)\}")
+
+
+class _Failed(Exception):
+    """The judge's reply cannot be used; says why."""
+
+
+class Judge:
+    """A judge behind an endpoint. Its replies are kept in a file, so that marking again gives the same scores and
+    marking after a kill asks only for what is missing. Safe to call from several threads.
+
+    Args:
+        endpoint: the judge's server.
+        directory: where replies are kept; one file a judge.
+    """
+
+    def __init__(self, endpoint: EndpointSampler, directory: Path) -> None:
+        self.endpoint = endpoint
+        name = hashlib.sha256(endpoint.model.encode()).hexdigest()[:12]
+        self.file = directory / f"{name}.jsonl"
+        rows = read_jsonl(self.file)
+        keep_rows(self.file, rows)  # or a line cut short by a kill would swallow the next one
+        self.replies = {r["key"]: str(r["reply"]) for r in rows}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_config(cls, config: Endpoint, directory: Path) -> Judge:
+        """Build from a recipe's section; raises as `EndpointSampler.from_config`."""
+        return cls(EndpointSampler.from_config(config), directory)
+
+    @property
+    def identity(self) -> str:
+        """The judge's model and a digest of all it is asked with: part of the protocol hash."""
+        asked = [JUDGE_VERSION, PARAMS.max_new_tokens, PARAMS.temperature, _prompts()]
+        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+        return f"{self.endpoint.model} ({digest})"
+
+    def ask(self, prompt: str, system: str = "") -> str:
+        """The judge's reply, from the file if it was asked before.
+
+        Raises:
+            SamplerError: the judge cannot be reached, refuses every request, or does not get past its own thinking.
+        """
+        key = hashlib.sha256(json.dumps([self.endpoint.model, system, prompt]).encode()).hexdigest()
+        with self._lock:
+            if key in self.replies:
+                return self.replies[key]
+        turns = (Message("system", system),) if system else ()
+        try:
+            reply = self.endpoint.chat((*turns, Message("user", prompt)), PARAMS)
+        except SamplerError as error:
+            fix = f"mend it and repeat the command: the judge's replies so far are in {self.file}"
+            raise SamplerError(f"the judge: {error.what}", where=error.where, got=error.got, fix=fix) from error
+        if reply.error:
+            raise _Failed(f"it refused: {reply.error}")
+        if reply.finish == "length" and after_thinking(reply.text) is None:
+            raise SamplerError(
+                f"the judge: {PARAMS.max_new_tokens} tokens were not enough for its thinking",
+                where=", ".join(self.endpoint.urls),
+                got=f"{THINK_OPEN}..: {self.endpoint.model}",
+                fix="serve a judge that does not think, or with thinking switched off in its chat template",
+            )
+        with self._lock:
+            if key not in self.replies:
+                self.replies[key] = reply.text
+                append_jsonl(self.file, [{"key": key, "reply": reply.text}])
+            return self.replies[key]
+
+
+def score_vlmevalkit(item: Item, response: str, judge: Judge, *, finish: Finish = "stop") -> Grade:
+    """Mark a response: read it by rule where that is plain, else let the judge extract the answer, then compare.
+
+    An answer that neither a rule nor the judge can read scores 0, with a note that begins with `JUDGE_FAILED` where
+    the judge's reply was the trouble.
+
+    Raises:
+        SamplerError: the judge cannot be reached; see `Judge.ask`.
+    """
+    text = after_thinking(response)
+    if finish == "length" or text is None:
+        return Grade(0.0, None, TRUNCATED if finish == "length" else UNCLOSED)
+    if not text.strip():
+        return Grade(0.0, None, f"{UNREADABLE}: empty")
+    plain = read_plainly(item, response, text)
+    if plain is not None:
+        return plain
+    try:
+        return _by_judge(item, response, text, judge)
+    except _Failed as why:
+        return Grade(0.0, None, f"{JUDGE_FAILED}: {why}")
+
+
+def read_plainly(item: Item, response: str, text: str) -> Grade | None:
+    """Mark what needs no judge; None where one has to be asked. `text` is the response after its thinking."""
+    answer = find_answer(response).answer
+    if item.benchmark == "dynamath":
+        answer = _json_answer(text) or answer
+    if answer is not None:
+        grade = compare(item, answer)
+        final = item.form != "text" and not (_is_mathverse(item) and item.form == "math")
+        if grade.score == 1.0 or (final and not grade.note.startswith(UNREADABLE)):
+            return grade
+    if item.form != "choice":
+        return None
+    letter = infer_option(text, _options(item))
+    return None if letter is None else _verdict(letter == item.answer, letter)
+
+
+def infer_option(text: str, options: Mapping[str, str]) -> str | None:
+    """The option a short text names: one letter, once among the others and near the end, or one option's whole text.
+
+    `options` maps letters to texts; a text may be empty (it stands in the picture).
+
+    Example:
+        >>> infer_option("So it must be (B).", {"A": "12", "B": "15"}), infer_option("150", {"A": "12", "B": "15"})
+        ('B', None)
+    """
+    tokens = text.translate({ord(c): " " for c in ".()[]{}<>,:;!*#$\"'"}).split()
+    named = set(tokens) & set(options)
+    if len(named) == 1:
+        letter = next(iter(named))
+        place = tokens.index(letter)
+        if place > len(tokens) - 5 and not _is_word(tokens, place):
+            return letter
+    if len(text) > 2 * sum(map(len, options.values())):
+        return None
+    whole = [a for a, t in options.items() if t and re.search(rf"(?<!\w){re.escape(t)}(?!\w)", text, re.IGNORECASE)]
+    return whole[0] if len(whole) == 1 else None
+
+
+def judge_prompt(item: Item, text: str) -> str:
+    """What the judge is asked first about a response to this item."""
+    family = _family(item)
+    options = "There are several options: \n" + "".join(f"{a}. {t}\n" for a, t in _options(item).items() if t)
+    if family in ("mathvista", "mathvision"):
+        question = build_messages(item, "vlmevalkit")[0].text.replace("<image>", "")
+    elif item.benchmark == "mmmu_pro_vision":
+        question = "placeholder"  # VLMEvalKit's column
+    else:
+        question = split_options(item.question)[0] if item.benchmark == "mmstar" else item.question
+    if family == "dynamath":  # the JSON alone, without backslashes, as VLMEvalKit cuts it out
+        start, end = text.find("{"), text.rfind("}")
+        text = (text[start : end + 1] if 0 <= start < end else text).replace("\\", "")
+    instruction = _prompts()["dynamath_instruction"].get(item.form, "")
+    name = "mathverse_extract" if family == "mathverse" else family
+    return _fill(name, question=question, options=options, response=text, instruction=instruction)
+
+
+def _by_judge(item: Item, response: str, text: str, judge: Judge) -> Grade:
+    family = _family(item)
+    boxed = find_answer(response).answer
+    if family == "mathverse" and item.form == "math" and boxed is not None:
+        return _agree(item, boxed, judge)
+    system = _prompts()["dynamath_system"] if family == "dynamath" else ""
+    reply = _cleaned(judge.ask(judge_prompt(item, text), system), lines=family == "mathverse")
+    if not reply:
+        raise _Failed("an empty reply")
+    chooses = item.form in ("choice", "letters") or family in ("mcq", "wemath", "logicvista")
+    if reply.lower().strip(".") in (("null", "none", "n/a", "z", "zzzzz") if chooses else ("null", "none", "n/a")):
+        return Grade(0.0, None, NO_ANSWER)
+    if item.form == "choice" or family in ("mcq", "wemath"):
+        options = _options(item)
+        letters = read_letters(reply.splitlines()[0])
+        letter = infer_option(reply, options) if letters is None else "".join(sorted(letters))
+        if letter not in options:
+            raise _Failed(f"no option in {reply[:80]!r}")
+        return _verdict(letter == ("A" if item.form == "text" else item.answer), letter)
+    if item.form == "letters":
+        compact = re.sub(r"[\s,;]+", "", reply)
+        if not compact or not set(compact.upper()) <= set(LETTERS):
+            raise _Failed(f"no option letters in {reply[:80]!r}")
+        return compare(item, ", ".join(sorted(set(compact.upper()))))
+    grade = compare(item, reply)
+    if family == "mathverse" and grade.score < 1.0:
+        return _agree(item, reply, judge)
+    if grade.note.startswith(UNREADABLE):
+        raise _Failed(f"cannot read {reply[:80]!r}")
+    return grade
+
+
+def _agree(item: Item, extracted: str, judge: Judge) -> Grade:
+    """MathVerse's second step: the judge compares the extracted answer with the gold."""
+    question = item.for_judge or item.question
+    prompt = _fill("mathverse_score", question=question, answer=item.answer, extracted=extracted)
+    reply = _cleaned(judge.ask(prompt), lines=True)
+    verdicts = [reply] if reply in ("0", "1") else _JUDGEMENT.findall(reply)
+    if not verdicts:
+        raise _Failed(f"no judgement in {reply[:80]!r}")
+    return Grade(float(verdicts[-1]), extracted, f"{EQUAL if verdicts[-1] == '1' else DIFFERENT}: says the judge")
+
+
+def _family(item: Item) -> str:
+    if _is_mathverse(item):
+        return "mathverse"
+    own = ("wemath", "mathvista", "mathvision", "logicvista", "dynamath")
+    return item.benchmark if item.benchmark in own else "mcq"
+
+
+def _is_mathverse(item: Item) -> bool:
+    return item.benchmark.startswith("mathverse")
+
+
+def _options(item: Item) -> dict[str, str]:
+    """Option letters and texts; texts are empty where the options stand in the picture or in running text."""
+    if item.form == "text":  # VLMEvalKit's form of MMMU's open questions
+        return {"A": " or ".join(item.answer.split("\n")), "B": "Other Answers"}
+    texts = item.options or (split_options(item.question)[1] if item.benchmark == "mmstar" else ())
+    return dict(zip(LETTERS, texts, strict=False)) if texts else dict.fromkeys(_IN_PICTURE, "")
+
+
+def _is_word(tokens: list[str], i: int) -> bool:
+    """Whether "A" or "I" is an article or a pronoun here: a word in lower case follows."""
+    return tokens[i] in ("A", "I") and i + 1 < len(tokens) and tokens[i + 1][0].islower()
+
+
+def _json_answer(text: str) -> str | None:
+    found = _JSON_ANSWER.findall(text)
+    if not found:
+        return None
+    value = found[-1]
+    if value.startswith('"'):
+        value = value[1:-1].replace('\\"', '"')
+    return value.strip() or None
+
+
+def _cleaned(text: str, *, lines: bool) -> str:
+    """The judge's answer without its thinking, a label or quotes; only the last line, unless `lines`."""
+    text = (after_thinking(text) or "").strip()[:MAX_REPLY_CHARS]
+    if not lines and text:
+        text = text.splitlines()[-1].strip()
+    return _LABEL.sub("", text, count=1).strip("\"'` ") if _LABEL.match(text) else text.strip("\"'` ")
+
+
+def _fill(name: str, **parts: str) -> str:
+    """Fill a prompt in one pass: a response that holds "{question}" stays as it is."""
+    template: str = _prompts()[name]
+    return _HOLE.sub(lambda m: parts[m[1]], template)
+
+
+def _verdict(right: bool, found: str) -> Grade:
+    return Grade(float(right), found, EQUAL if right else DIFFERENT)
+
+
+@functools.cache
+def _prompts() -> dict[str, Any]:
+    text = (Path(__file__).parent.parent / "prompts" / "judge.yaml").read_text(encoding="utf-8")
+    content: dict[str, Any] = yaml.safe_load(text)
+    return content

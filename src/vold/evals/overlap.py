@@ -1,0 +1,180 @@
+"""Before stage 2: do student and teacher overlap enough for the teacher's opinion to mean anything?
+
+The student answers text prompts; the teacher reads the answers. A student that never writes what the teacher writes
+gets a teacher term that only pushes it away from everything it does, which is how distillation without a cold start,
+or after a cold start on another teacher's traces, fails.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vold.data.sources import open_tasks
+from vold.engines.build import Teachers
+from vold.engines.samplers.inprocess import InProcessSampler
+from vold.errors import ConfigError, DataError
+from vold.graders import get_grader
+from vold.model.batching import collate
+from vold.model.loading import load_student, resolve, stage_models
+from vold.run.console import Bar
+from vold.run.directory import open_stage
+from vold.run.files import write_json
+from vold.run.order import seed_of
+from vold.types import Prompt, SamplingParams, ScoreRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from vold.model.policy import Policy
+    from vold.run.recipe import Recipe, Sampling
+
+TOKEN_BUDGET = 8192
+NAMES = ("logp", "entropy", "favourite")
+UNKNOWN = -1
+"""Stands for the favourite token of a teacher that has other tokens than the student."""
+READY_KL, READY_TOP1 = 1.0, 0.8
+LOST_KL, LOST_TOP1 = 3.0, 0.5
+"""Thresholds of the verdict, in nats per token and shares of tokens. They are rules of thumb set on the demo world:
+`make demo` prints the figures before and after its cold start."""
+
+
+def align(recipe: Recipe) -> dict[str, Any]:
+    """Compare the student (its latest stage before distillation) with the teacher; returns and stores the figures.
+
+    * `kl`: mean over tokens of log pi_student - log pi_teacher on the student's own tokens, the single-sample
+      estimate of KL(student || teacher) in nats per token; `kl_failed` the same over failed rollouts.
+    * `top1_agreement`: share of the student's tokens at which the teacher's most likely token is the student's.
+    * `teacher_mass`: mean probability the teacher gives to the student's tokens.
+    * `student_entropy`, `teacher_entropy`: mean entropy in nats at the student's tokens; a server does not tell its
+      own.
+    * `aligned_share`: share of the student's tokens that the teacher could score; below 1 only where it cuts text
+      otherwise (`teacher.tokenizer: align`). `kl` and `teacher_mass` are means over these; there is neither a top-1
+      agreement nor a teacher's entropy then.
+
+    Raises:
+        ConfigError, DataError, VocabularyMismatch, CheckpointError, TeacherError: see `vold.errors`.
+    """
+    config = recipe.align
+    if config is None:
+        raise ConfigError("this recipe has no `align` section", where="align")
+    directory = open_stage(recipe, "align")
+    models = stage_models(recipe)
+    path = models.get("sft", recipe.student.path)
+    student = load_student(recipe, resolve(path))
+    teachers = Teachers(recipe, student)
+    asked = [(t, ask) for t in open_tasks(config.tasks) if (ask := teachers.ask(t)) is not None]
+    tasks, asks = [t for t, _ in asked], [ask for _, ask in asked]
+    prompts = [student.chat.prompt(t.messages) for t in tasks]
+    params = SamplingParams(
+        config.sampling.max_new_tokens, config.sampling.temperature, seed_of(recipe.run.seed, "align")
+    )
+    with Bar("align", 2) as bar:
+        completions = InProcessSampler(student).generate(prompts, params, config.rollouts)
+        bar.advance()
+        passed = [
+            get_grader(t.grader)(student.chat.text(c.ids), t.reference, finish=c.finish).score == 1.0
+            for t, cs in zip(tasks, completions, strict=True)
+            for c in cs
+        ]
+        responses = [c.ids for cs in completions for c in cs]
+        repeat = [i for i in range(len(tasks)) for _ in range(config.rollouts)]
+        ours = _values(student, [prompts[i] for i in repeat], responses, config.sampling.temperature)
+        theirs = _opinions(teachers, [asks[i] for i in repeat], responses, config.sampling, directory)
+        bar.advance()
+    known = ~theirs["logp"].isnan()
+    if not bool(known.any()):
+        raise DataError("none of the student's tokens aligns with a token of the teacher's", where="align")
+    failed = torch.cat([torch.full((len(r),), not ok) for r, ok in zip(responses, passed, strict=True)]) & known
+    gap = ours["logp"] - theirs["logp"]
+    same = ours["favourite"] == theirs["favourite"]
+    figures: dict[str, Any] = {
+        "student": path,
+        "teacher": recipe.teacher.path if recipe.teacher else "",
+        "tokens": len(gap),
+        "aligned_share": _mean(known),
+        "kl": _mean(gap[known]),
+        "kl_failed": _mean(gap[failed]) if bool(failed.any()) else None,
+        "top1_agreement": None if bool((theirs["favourite"] == UNKNOWN).any()) else _mean(same),
+        "teacher_mass": _mean(theirs["logp"][known].exp()),
+        "student_entropy": _mean(ours["entropy"]),
+        "teacher_entropy": None if bool(theirs["entropy"].isnan().any()) else _mean(theirs["entropy"]),
+        "pass_rate": sum(passed) / len(passed),
+    }
+    figures["verdict"], figures["words"] = verdict(figures["kl"], figures["top1_agreement"])
+    write_json(directory / f"{'after' if 'sft' in models else 'before'}-sft.json", figures)
+    write_json(directory / "align.json", figures)
+    return figures
+
+
+def verdict(kl: float, top1: float | None) -> tuple[str, str]:
+    """A heading and a sentence for a KL (nats per token) and a top-1 agreement (share of tokens; None if unknown).
+
+    Example:
+        >>> verdict(0.1, 0.95)[0], verdict(9.0, 0.1)[0]
+        ('ready', 'not aligned')
+    """
+    figures = f"KL {kl:.2f} nats per token"
+    if top1 is None:
+        top1 = 1.0  # the KL alone decides
+    else:
+        figures += f", the same favourite token at {top1:.0%} of the student's tokens"
+    if kl <= READY_KL and top1 >= READY_TOP1:
+        return "ready", f"Student and teacher write alike ({figures}): distillation has something to correct."
+    if kl >= LOST_KL or top1 <= LOST_TOP1:
+        return "not aligned", (
+            f"Student and teacher write differently ({figures}): the teacher term would push the student away from "
+            "all it does. Fine-tune on this teacher's own traces first (`vold traces`, `vold sft`)."
+        )
+    return "doubtful", f"Student and teacher overlap in part ({figures}): more cold-start steps are likely to pay."
+
+
+def _mean(values: torch.Tensor) -> float:
+    return float(values.double().clamp(min=-1e3, max=1e3).mean())
+
+
+def _opinions(
+    teachers: Teachers,
+    asks: Sequence[Prompt],
+    responses: Sequence[tuple[int, ...]],
+    sampling: Sampling,
+    directory: Path,
+) -> dict[str, torch.Tensor]:
+    """As `_values`, from each question's own teacher; the entropy is NaN where that is a server. From one with another
+    tokenizer, log-probs are NaN on tokens that do not align, and favourites are `UNKNOWN`."""
+    rows: dict[int, tuple[torch.Tensor, ...]] = {}
+    for route, voice in teachers.voices.items():
+        mine = [i for i, a in enumerate(asks) if teachers.route_of(a.ids) == route]
+        aligned = voice.aligner is not None
+        if voice.policy is not None and mine and not aligned:
+            prompts = [asks[i] for i in mine]
+            values = _values(voice.policy, prompts, [responses[i] for i in mine], sampling.temperature)
+            pieces = zip(*(v.split([len(responses[i]) for i in mine]) for v in values.values()), strict=True)
+            rows.update(zip(mine, pieces, strict=True))
+        elif mine:
+            scorer = teachers.scorer(sampling, TOKEN_BUDGET, asks, directory)
+            top_k = 0 if aligned else 1
+            requests = [ScoreRequest(asks[i].ids, responses[i], None, top_k, asks[i].vision) for i in mine]
+            for i, scores in zip(mine, scorer.score(requests), strict=True):
+                logp = torch.tensor(scores.logp)
+                tops = scores.top_ids or ((UNKNOWN,),) * len(logp)
+                favourite = torch.tensor([ids[0] for ids in tops])
+                rows[i] = (logp, torch.full_like(logp, float("nan")), favourite)
+    return {name: torch.cat([rows[i][k] for i in range(len(asks))]) for k, name in enumerate(NAMES)}
+
+
+def _values(
+    policy: Policy, prompts: Sequence[Prompt], responses: Sequence[tuple[int, ...]], temperature: float
+) -> dict[str, torch.Tensor]:
+    """Log-prob, entropy and most likely token at every response token, rows in the given order."""
+    pieces: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+    with torch.inference_mode():
+        for group in policy.micro_batches(prompts, [len(r) for r in responses], TOKEN_BUDGET):
+            part = [responses[i] for i in group]
+            batch = collate([prompts[i] for i in group], part, [(1,) * len(r) for r in part], policy.chat.pad_id)
+            values = [v.cpu() for v in policy.logprobs(batch, temperature=temperature)]
+            for i, *row in zip(group, *(v.split([len(r) for r in part]) for v in values), strict=True):
+                pieces[i] = (row[0], row[1], row[2])
+    return {name: torch.cat([pieces[i][k] for i in range(len(responses))]) for k, name in enumerate(NAMES)}

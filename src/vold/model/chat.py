@@ -1,0 +1,237 @@
+"""Text and images to token ids: one processor object for every student and teacher.
+
+Transformers' own Qwen2.5-VL processor insists on a video processor, and that one insists on torchvision.
+`ImageTextProcessor` is the same class without the video part, so it works where torchvision is absent; what it saves
+is an ordinary processor directory. SmolVLM's processor is replaced by Idefics3's for the same reason: both write a
+picture the same way.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoConfig, AutoTokenizer, Idefics3Processor, ProcessorMixin, Qwen2_5_VLProcessor
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+from vold.errors import DataError
+from vold.model.families import QWEN2_5_VL, TEXT_ONLY, family_of
+from vold.types import Message, Prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+    from vold.model.families import Family
+
+IMAGE_MARKER = "<image>"
+"""Where an image stands in a message's text."""
+PIECE_CONTEXT = 8
+"""Tokens before one that can change how it is written: blanks between words, bytes of one character."""
+IMAGE_PROCESSORS: dict[str, Any] = {
+    "Qwen2_5_VLProcessor": Qwen2VLImageProcessorPil,
+    "Qwen3VLProcessor": Qwen2VLImageProcessorPil,
+    "Idefics3Processor": Idefics3ImageProcessorPil,
+    "SmolVLMProcessor": SmolVLMImageProcessorPil,
+}
+"""What turns pictures into numbers, by processor. Always Pillow's, so that every installation sees the same numbers."""
+
+
+class ImageTextProcessor(Qwen2_5_VLProcessor):
+    """Qwen's processor for text and still images."""
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        """The parts this processor is made of."""
+        return ["image_processor", "tokenizer"]
+
+    def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None) -> None:
+        self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+        self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
+        self.image_ids, self.video_ids = [self.image_token_id], [self.video_token_id]
+        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+
+class Chat:
+    """Renders messages with a model's chat template and turns them into a `Prompt`.
+
+    Args:
+        tokenizer: the model's tokenizer, with a chat template.
+        image_processor: turns pictures into patches or tiles; None for a text-only model.
+        family: how the model wants its pictures.
+        tile_tokens: tokens of a tile, for a family that has tiles.
+
+    Example:
+        `Chat.load("path/to/model").prompt([Message("user", "digits 3 5 . sum ?")]).ids`
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        image_processor: Any = None,
+        family: Family = QWEN2_5_VL,
+        tile_tokens: int = 0,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.family = family if image_processor is not None else TEXT_ONLY
+        self.processor: Any = None
+        if self.family.pictures == "tiles":
+            # Its own copy of the template: it would otherwise have none.
+            self.processor = Idefics3Processor(
+                image_processor, tokenizer, image_seq_len=tile_tokens, chat_template=tokenizer.chat_template
+            )
+        elif image_processor is not None:
+            self.processor = ImageTextProcessor(image_processor, tokenizer)
+
+    @classmethod
+    def load(cls, path: str) -> Chat:
+        """Read the tokenizer, and the image processor if the directory holds one.
+
+        Raises:
+            ConfigError: the model belongs to no known family.
+            DataError: the tokenizer has no chat template.
+        """
+        config = AutoConfig.from_pretrained(path)
+        family = family_of(config)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        if not tokenizer.chat_template:
+            raise DataError(
+                "this tokenizer has no chat template",
+                where=path,
+                fix="save a chat_template.jinja beside tokenizer.json, or use an instruction-tuned model",
+            )
+        if not family.tower:
+            return cls(tokenizer)
+        try:
+            images = IMAGE_PROCESSORS[family.processor].from_pretrained(path)
+        except OSError:  # trained and asked on text alone, a model can do without
+            return cls(tokenizer)
+        return cls(tokenizer, images, family, tile_tokens(config) if family.pictures == "tiles" else 0)
+
+    def save(self, path: str | Path) -> None:
+        """Write the tokenizer, its chat template and the image processor so that `load` and Transformers read them."""
+        if self.processor is None:
+            self.tokenizer.save_pretrained(path)
+            return
+        self.processor.save_pretrained(path)
+        # An installation that has torchvision reads this directory with the stock class.
+        for file in Path(path).glob("*.json"):
+            content = json.loads(file.read_text())
+            if isinstance(content, dict) and content.get("processor_class") == type(self.processor).__name__:
+                content["processor_class"] = self.family.processor
+                file.write_text(json.dumps(content, indent=2) + "\n")
+
+    def prompt(self, messages: Sequence[Message]) -> Prompt:
+        """Token ids (with one placeholder per image patch group) and image tensors, ready for a response.
+
+        Raises:
+            DataError: images for a text-only model, or another number of `<image>` markers than images.
+        """
+        images = [image for m in messages for image in m.images]
+        if images and self.processor is None:
+            raise DataError("a text-only model was given an image", got=f"{len(images)} image(s)")
+        turns: list[Any] = [{"role": m.role, "content": _content(m)} for m in messages]
+        text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        if not images:
+            return Prompt(tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
+        assert self.processor is not None
+        encoded = self.processor(text=[text], images=images, return_tensors="pt", add_special_tokens=False)
+        vision = {k: v for k, v in encoded.items() if k.startswith(("pixel_", "image_"))}
+        if self.family.pictures == "tiles":  # one row a tile, so that rows of several prompts can be joined
+            vision = {k: v[0].unsqueeze(1) for k, v in vision.items()}
+        return Prompt(tuple(encoded["input_ids"][0].tolist()), vision)
+
+    def after_turn(self, observation: str) -> tuple[int, ...]:
+        """Ids that follow a turn of the model, after its end token: a tool's answer, and the start of the next turn.
+
+        Special tokens in the answer are broken up, lest a program's output ends the turn or shows a picture.
+
+        Raises:
+            DataError: the chat template has no place for a tool's answer.
+        """
+        turn, said = "a turn of the model", "what the tool says"
+        turns = [("user", "a question"), ("assistant", turn), ("tool", said)]
+        text = self.tokenizer.apply_chat_template(
+            [{"role": r, "content": c} for r, c in turns], tokenize=False, add_generation_prompt=True
+        )
+        _, _, rest = str(text).partition(turn)
+        before, found, after = rest.lstrip().removeprefix(self.tokenizer.eos_token).partition(said)
+        if not found:
+            raise DataError(
+                "this chat template has no place for a tool's answer",
+                got=self.tokenizer.name_or_path,
+                fix="add the role `tool` to chat_template.jinja, or use a model that knows tools",
+            )
+        for token in self.tokenizer.added_tokens_decoder.values():
+            if len(token.content) > 1:
+                observation = observation.replace(token.content, f"{token.content[0]} {token.content[1:]}")
+        return (*self.tokens(before), *self.tokens(observation), *self.tokens(after))
+
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """Ids of running text, no template and no special tokens added."""
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of response ids without the end token; other special tokens, such as `<think>`, stay."""
+        end = self.tokenizer.eos_token_id
+        return str(self.tokenizer.decode([i for i in ids if i != end]))
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The text that each id adds to those before it; joined they are the decoded response."""
+        out = []
+        for t in range(len(ids)):
+            before, now = (str(self.tokenizer.decode(list(ids[max(0, t - PIECE_CONTEXT) : end]))) for end in (t, t + 1))
+            same = next((i for i, (a, b) in enumerate(zip(before, now, strict=False)) if a != b), len(before))
+            out.append(now[same:])
+        return out
+
+    @property
+    def end_id(self) -> int:
+        """Id of the token that ends a response."""
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def pad_id(self) -> int:
+        """Id used to fill rows up; the end token where the tokenizer names none."""
+        pad = self.tokenizer.pad_token_id
+        return self.end_id if pad is None else int(pad)
+
+
+def _content(message: Message) -> str | list[dict[str, str]]:
+    """A turn as a chat template wants it: plain text, or text with its images where the markers are, else in front."""
+    if not message.images:
+        return message.text
+    pieces = message.text.split(IMAGE_MARKER)
+    if len(pieces) == 1:
+        pieces = [""] * len(message.images) + pieces
+    if len(pieces) != len(message.images) + 1:
+        raise DataError(
+            f"a message has {len(pieces) - 1} {IMAGE_MARKER} markers but {len(message.images)} images",
+            got=message.text[:100],
+            fix="write one marker an image, or none to show all images first",
+        )
+    parts: list[dict[str, str]] = []
+    for i, piece in enumerate(pieces):
+        parts += [{"type": "image"}] if i else []
+        parts += [{"type": "text", "text": piece}] if piece.strip() else []
+    return parts
+
+
+def tile_tokens(config: Any) -> int:
+    """Tokens that a tile of Idefics3 or SmolVLM becomes, from the model's config."""
+    side = config.vision_config.image_size // config.vision_config.patch_size
+    return int(side * side // config.scale_factor**2)
+
+
+def stack_vision(prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
+    """Concatenate the image tensors of several prompts in order; empty where none has an image."""
+    with_images = [p.vision for p in prompts if p.vision]
+    if not with_images:
+        return {}
+    return {key: torch.cat([v[key] for v in with_images]) for key in with_images[0]}

@@ -1,0 +1,216 @@
+"""One pass over the vocabulary, chunk by chunk: what `lm_head.logprobs` reads off the logits, and their gradient."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from vold.model.lm_head.chunked_logits import NEVER, Projection, is_linear
+from vold.model.lm_head.fused_divergence import row_dot
+from vold.model.lm_head.teacher_logits import ABSENT, top_logprobs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vold.model.lm_head.teacher_logits import Against
+
+    LossOf = Callable[[slice, "Reading"], torch.Tensor]
+
+
+class Reading(NamedTuple):
+    """What was read at every token; the last four where asked for.
+
+    Attributes:
+        logp: [tokens] float32 nats, of the target, with gradient; minus infinity for a banned one.
+        entropy: [tokens] float32 nats, without gradient.
+        favourite: [tokens] int64, the most likely id.
+        candidates: [tokens, k] float32 nats, with gradient; `ABSENT` for an id the model can not emit.
+        divergence: [tokens] float32 nats, with gradient; 0 where the teacher is not heard.
+        top_ids: [tokens, top_k] int64, likeliest first.
+        top_logp: [tokens, top_k] float32 nats, without gradient.
+    """
+
+    logp: torch.Tensor
+    entropy: torch.Tensor
+    favourite: torch.Tensor
+    candidates: torch.Tensor | None = None
+    divergence: torch.Tensor | None = None
+    top_ids: torch.Tensor | None = None
+    top_logp: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """The arguments of `read_head` but the states and the head."""
+
+    targets: torch.Tensor
+    banned: torch.Tensor
+    temperature: float
+    chunk_tokens: int
+    candidates: torch.Tensor | None
+    top_k: int
+    against: Against | None
+    loss_of: LossOf | None
+
+
+def places_of(query: Query) -> Callable[[slice], slice]:
+    """From a range of tokens to that of the teacher's states that belong to the used ones of them."""
+    used = [] if query.against is None else query.against.used.tolist()
+    before = [0, *itertools.accumulate(used)]
+    return lambda part: slice(before[part.start], before[part.stop])
+
+
+def _kernels(query: Query, logits: torch.Tensor) -> Any:
+    """`vold.model.lm_head.triton_kernels` where it can answer the query, None elsewhere.
+
+    Triton's interpreter takes tensors on a CPU too, which is how the kernels are tested without a GPU.
+    """
+    here = logits.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+    more = query.candidates is not None or query.against is not None or query.top_k
+    if not here or more or logits.dtype != torch.float32:
+        return None
+    try:
+        return importlib.import_module("vold.model.lm_head.triton_kernels")
+    except ImportError:
+        return None
+
+
+class HeadPass:
+    """One pass over the chunks of a batch: `read` makes a chunk's logits and reads them, `slope` turns what is left of
+    them into the loss's gradient by the logits. Both work in the same few buffers."""
+
+    def __init__(self, query: Query, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self.query = query
+        self.of = Projection(hidden, weight, bias, query.banned, query.temperature, query.chunk_tokens)
+        self.kernels = _kernels(query, self.of.buffer)
+        self.spare = None if self.kernels is not None else torch.empty_like(self.of.buffer)
+        if query.against is not None:
+            self.teacher = _Teacher(query.against, weight.shape[0], query.banned, self.of.size, places_of(query))
+
+    def read(self, part: slice) -> Reading:
+        """What the query asks for, at the tokens of a chunk."""
+        query, y = self.query, self.query.targets[part, None]
+        z = self.of.logits(part)
+        if self.kernels is not None:
+            logp, entropy, favourite, self.norm = self.kernels.read(z, y[:, 0])
+            self.z = z
+            return Reading(self._possible(logp, y), entropy, favourite)
+        assert self.spare is not None
+        top = z.argmax(-1, keepdim=True)
+        self.p = p = torch.softmax(z, -1, out=self.spare[: len(z)])
+        norm = z.gather(-1, top) - p.gather(-1, top).log()
+        logp = self._possible((z.gather(-1, y) - norm)[:, 0], y)
+        candidates = divergence = top_ids = top_logp = None
+        if query.candidates is not None:
+            ids = query.candidates[part]
+            inside = (ids >= 0) & (ids < z.shape[-1])
+            found = z.gather(-1, ids.where(inside, 0)) - norm
+            self.missing = ~inside | (found < ABSENT)
+            candidates = found.masked_fill_(self.missing, ABSENT)
+        if query.top_k:
+            top_ids, top_logp = top_logprobs(z, query.top_k)
+            top_logp = (top_logp - norm).float()
+        if query.against is None:
+            entropy = norm[:, 0] - z.mul_(p).sum(-1)
+        else:
+            student = z.sub_(norm)
+            entropy = -row_dot(p, student)
+            divergence = self.teacher.compare(part, student, p)
+        return Reading(
+            logp, entropy.float(), top[:, 0],
+            None if candidates is None else candidates.float(),
+            None if divergence is None else divergence.float(),
+            top_ids, top_logp,
+        )  # fmt: skip
+
+    def _possible(self, logp: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if len(self.query.banned):
+            logp.masked_fill_(torch.isin(targets[:, 0], self.query.banned), float("-inf"))
+        return logp.float()
+
+    def slope(
+        self,
+        part: slice,
+        logp: torch.Tensor | None,
+        candidates: torch.Tensor | None,
+        divergence: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The gradient by the logits of the chunk that was read last, from that by what was read; in their memory.
+
+        d log p_y / d z_j = [j = y] - p_j, for the target as for a candidate.
+        """
+        y, dtype = self.query.targets[part, None], self.of.dtype
+        if self.kernels is not None:
+            up = torch.zeros(len(y), device=y.device) if logp is None else logp
+            gradient: torch.Tensor = self.kernels.turn_into_gradient(self.z, y[:, 0], self.norm, up.contiguous())
+            return gradient
+        out: torch.Tensor | None = None
+        if logp is not None or candidates is not None:
+            total = torch.zeros(len(y), 1, dtype=dtype, device=y.device)
+            pulls = list[tuple[torch.Tensor, torch.Tensor]]()
+            if logp is not None:
+                pulls.append((y, logp[:, None].to(dtype)))
+            if candidates is not None:
+                assert self.query.candidates is not None
+                ids = self.query.candidates[part]
+                pulls.append((ids.masked_fill(self.missing, 0), candidates.to(dtype).masked_fill(self.missing, 0.0)))
+            for _, up in pulls:
+                total += up.sum(-1, keepdim=True)
+            out = self.p.mul_(-total)
+            for ids, up in pulls:
+                out.scatter_add_(-1, ids, up)
+        if divergence is not None and (steep := self.teacher.slope) is not None:
+            rows = self.teacher.rows
+            steep.mul_(divergence[rows, None].to(dtype))
+            if out is None and steep.shape == self.p.shape:
+                return steep
+            out = self.p.zero_() if out is None else out
+            out[:, : steep.shape[1]].index_add_(0, rows, steep)
+        return self.p.zero_() if out is None else out
+
+
+class _Teacher:
+    """The teacher's side of `HeadPass`: its logits in a buffer of their own, and what a comparison leaves behind."""
+
+    def __init__(
+        self, against: Against, ids: int, banned: torch.Tensor, chunk: int, places: Callable[[slice], slice]
+    ) -> None:
+        self.against, self.places = against, places
+        shared = against.shared(ids, banned)
+        self.size = len(shared)
+        self.closed = (~shared).nonzero()[:, 0]
+        self.alike = int(shared.sum()) == ids - len(banned.unique())
+        """Whether the student can emit the shared ids and no others, so that its log-probs are those wanted."""
+        teacher = against.teacher
+        self.of: Projection | None = None
+        if is_linear(teacher.head):
+            nothing = self.closed[:0]
+            head = teacher.head
+            self.of = Projection(
+                teacher.states.detach(), head.weight.detach(), head.bias, nothing, teacher.temperature or 1.0, chunk
+            )
+
+    def compare(self, part: slice, student: torch.Tensor, probs: torch.Tensor) -> torch.Tensor:
+        """The divergence at the tokens of a chunk [chunk]; `student` [chunk, ids] is overwritten, `probs` read."""
+        self.rows = self.against.used[part].nonzero()[:, 0]
+        self.slope: torch.Tensor | None = None
+        out = student.new_zeros(len(student))
+        if not len(self.rows):
+            return out
+        there = self.places(part)
+        theirs = self.against.teacher.logits(there) if self.of is None else self.of.logits(there)
+        theirs = theirs[:, : self.size].to(student.dtype).index_fill_(-1, self.closed, NEVER)
+        theirs = torch.log_softmax(theirs, -1, out=theirs)
+        student, probs = student[:, : self.size], probs[:, : self.size]
+        if len(self.rows) < len(student):
+            student, probs = student[self.rows], probs[self.rows]
+        if not self.alike:
+            student = student.index_fill(-1, self.closed, NEVER).log_softmax(-1)
+            probs = student.exp()
+        value, self.slope = self.against.divergence.in_place(student, theirs, probs)
+        return out.index_copy_(0, self.rows, value)

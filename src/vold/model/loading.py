@@ -1,0 +1,120 @@
+"""Where models of a recipe come from, and what a run has made so far."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import AutoTokenizer
+
+from vold.errors import CheckpointError, ConfigError, VocabularyMismatch
+from vold.model.policy import Policy
+from vold.model.tokenizers import add_teacher_tokens, check_shared_ids
+from vold.run.files import verify_directory
+from vold.run.order import seed_of
+
+if TYPE_CHECKING:
+    from vold.model.chat import Chat
+    from vold.model.families import Part
+    from vold.run.recipe import Recipe, Student
+
+DEMO = ("student", "teacher", "teacher-b", "caller", "caller-teacher")
+
+
+def resolve(path: str) -> str:
+    """A loadable path: `demo:NAME` becomes the directory that ships with the package.
+
+    Raises:
+        ConfigError: there is no demo model of that name.
+    """
+    if not path.startswith("demo:"):
+        return path
+    name = path.removeprefix("demo:")
+    if name not in DEMO:
+        raise ConfigError("there is no such demo model", got=path, fix=f"one of {', '.join('demo:' + n for n in DEMO)}")
+    return str(resources.files("vold.demo") / "assets" / name)
+
+
+def load_student(recipe: Recipe, path: str | None = None, *, train: bool = False) -> Policy:
+    """The recipe's student, or another model in its place, with the recipe's frozen parts.
+
+    `train` makes it ready for the loops: in training mode, with adapters and activation checkpointing as the recipe
+    says.
+    """
+    spec: Student = recipe.student
+    policy = load_model(recipe, path or spec.path, spec.dtype, spec.freeze)
+    if spec.teacher_tokens == "add" and recipe.teacher is not None:
+        teacher = AutoTokenizer.from_pretrained(resolve(recipe.teacher.path))
+        add_teacher_tokens(policy.chat.tokenizer, teacher, rows=policy.rows)
+        policy.ban_placeholders()
+    if train:
+        if spec.lora is not None:
+            policy.add_lora(rank=spec.lora.rank, alpha=spec.lora.alpha, seed=seed_of(recipe.run.seed, "lora"))
+        if spec.activation_checkpointing:
+            policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+        policy.model.train()
+    return policy
+
+
+def check_teacher(student: Chat, teacher: Chat, *, where: str) -> None:
+    """Compare token ids and end tokens of two models.
+
+    Raises:
+        VocabularyMismatch: the teacher reads ids differently.
+    """
+    check_shared_ids(student.tokenizer, teacher.tokenizer, where=where)
+    if student.end_id != teacher.end_id:
+        raise VocabularyMismatch(
+            "student and teacher end a response with different tokens, so the student would never learn to stop",
+            where=where,
+            got=f"{student.tokenizer.eos_token!r} and {teacher.tokenizer.eos_token!r}",
+            fix="set eos_token in one tokenizer_config.json to the other's",
+        )
+
+
+def load_model(recipe: Recipe, path: str, dtype: str, freeze: tuple[Part, ...] = ()) -> Policy:
+    """Any model, on the recipe's device.
+
+    Raises:
+        CheckpointError: the directory is missing or does not match its manifest.
+        ConfigError: there is no such device.
+    """
+    local = resolve(path)
+    if Path(local).is_dir():
+        verify_directory(Path(local))
+    device = recipe.run.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("there is no GPU that PyTorch can use", where="run.device", got=device, fix="run.device=cpu")
+    return Policy.load(local, dtype=dtype, device=device, freeze=freeze)
+
+
+def stage_models(recipe: Recipe) -> dict[str, str]:
+    """Models to evaluate by name: the recipe's own list, or every stage this run has finished."""
+    if recipe.eval is not None and recipe.eval.models:
+        return dict(recipe.eval.models)
+    found = {"base": recipe.student.path}
+    for name, stage in (("sft", "sft"), ("vold", "distill")):
+        final = recipe.run.dir / stage / "final"
+        if final.is_dir():
+            found[name] = str(final)
+    return found
+
+
+def sft_result(recipe: Recipe, stage: str = "distill") -> str:
+    """The model the cold start of this run ended with, for a stage that starts from it.
+
+    Raises:
+        CheckpointError: the cold start has not been run.
+    """
+    final = recipe.run.dir / "sft" / "final"
+    if not final.is_dir():
+        raise CheckpointError(
+            "this run has no cold start yet",
+            where=str(final),
+            fix=f"run `vold sft` with this recipe first, or set {stage}.init to a model",
+        )
+    return str(final)

@@ -1,0 +1,146 @@
+"""Many rows in one, without padding, and a prompt that rows share only once.
+
+A padded batch of R rows becomes one row: `[prompt A | response A1 | response A2 | prompt and response B | ...]`. All
+that a transformer does token by token runs on that row. Attention runs row by row, each over its own prompt and
+response, so a row sees nothing of the others; position ids are those of the padded batch. The states are the same up
+to rounding, the work and the memory are those of the tokens that exist.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from vold.model.batching import Sequences
+
+ATTENTION = "vold_packed"
+"""The name under which Transformers finds `packed_attention`."""
+FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3", "qwen2_5_vl_text", "qwen3_vl_text", "smollm3"})
+"""Text models (`config.model_type`) whose tokens meet in causal attention and nowhere else."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Where the tokens of a padded batch go in one packed row.
+
+    Attributes:
+        index: [packed] int64, flat places in the padded [rows, length] grid.
+        pieces: lengths of the prompts and responses that follow each other in the packed row.
+        rows: for each row the pieces it is made of, in order: a shared prompt and a response, or both as one.
+        states: [tokens] int64, the packed place of the state that predicts each selected token.
+    """
+
+    index: torch.Tensor
+    pieces: tuple[int, ...]
+    rows: tuple[tuple[int, ...], ...]
+    states: torch.Tensor
+
+
+def pack(batch: Sequences) -> Packed:
+    """Lay out a padded batch. Rows with equal `source` share one prompt; everything else keeps its row order."""
+    count, width = batch.input_ids.shape
+    lengths = batch.attention_mask.sum(-1).tolist()
+    prompts, source = batch.prompt_lengths, batch.source
+    sharers: dict[int, list[int]] = {}
+    for i in range(count):
+        sharers.setdefault(source[i], []).append(i)
+    spans: list[tuple[int, int]] = []  # flat start and length of each piece
+    rows: list[tuple[int, ...]] = [()] * count
+    for first, members in sharers.items():
+        if len(members) == 1:
+            rows[first] = (len(spans),)
+            spans.append((first * width, lengths[first]))
+            continue
+        prompt = len(spans)
+        spans.append((first * width, prompts[first]))
+        for i in members:
+            rows[i] = (prompt, len(spans)) if lengths[i] > prompts[i] else (prompt,)
+            if lengths[i] > prompts[i]:
+                spans.append((i * width + prompts[i], lengths[i] - prompts[i]))
+    index = torch.cat([torch.arange(start, start + length) for start, length in spans])
+    place = torch.full((count * width,), -1, dtype=torch.int64)
+    place[index] = torch.arange(len(index))
+    row, column = batch.select.nonzero().cpu().unbind(-1)
+    shared = column < torch.tensor(prompts)[row]
+    states = place[torch.where(shared, torch.tensor(source)[row], row) * width + column]
+    device = batch.input_ids.device
+    return Packed(index.to(device), tuple(length for _, length in spans), tuple(rows), states.to(device))
+
+
+def packed_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    packed: Packed | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Transformers' SDPA attention, row by row where the batch is packed.
+
+    A row that shares its prompt attends as a whole, prompt included: plain causal attention has the fastest kernels,
+    and a prompt's own attention is little work beside the layers it is spared.
+
+    Args:
+        module: the attention layer; one that is not causal (a vision tower's) never sees packed rows.
+        query: [1, heads, packed, width]; `key` and `value` likewise, perhaps with fewer heads.
+        key: see `query`.
+        value: see `query`.
+        attention_mask: None where `packed` is given.
+        packed: the layout; None for a padded batch.
+        kwargs: what Transformers hands to every attention function.
+
+    Returns:
+        [1, packed, heads, width], and no attention weights.
+    """
+    if packed is None or not getattr(module, "is_causal", True):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    window: int | None = kwargs.get("sliding_window")
+    parts = [t.split(packed.pieces, 2) for t in (query, key, value)]
+    out: list[torch.Tensor | None] = [None] * len(packed.pieces)
+    for pieces in packed.rows:
+        q, k, v = (torch.cat([part[i] for i in pieces], 2) if len(pieces) > 1 else part[pieces[0]] for part in parts)
+        length = q.shape[2]
+        near = _window_mask(length, window, q.device) if window is not None and length > window else None
+        attended = scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=near,
+            dropout_p=kwargs.get("dropout", 0.0),
+            scale=kwargs.get("scaling"),
+            is_causal=near is None,
+            enable_gqa=q.shape[1] != k.shape[1],
+        ).transpose(1, 2)
+        for i, piece in zip(pieces, attended.split([packed.pieces[i] for i in pieces], 1), strict=True):
+            out[i] = piece if out[i] is None else out[i]
+    return torch.cat([piece for piece in out if piece is not None], 1), None
+
+
+def _window_mask(length: int, window: int, device: torch.device) -> torch.Tensor:
+    """[length, length] bool: a token sees itself and the `window` - 1 tokens before it."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril().triu(1 - window)
+
+
+def _mask(**kwargs: Any) -> torch.Tensor | None:
+    """A padded batch needs a mask, and comes with one; a packed row needs none of [packed, packed]."""
+    return None if kwargs.get("attention_mask") is None else sdpa_mask(**kwargs)
+
+
+def enable_packing(model: Any) -> bool:
+    """Let a Transformers model run packed rows. Returns whether it is of a family that can."""
+    if model.config.get_text_config().model_type not in FAMILIES:
+        return False
+    AttentionInterface.register(ATTENTION, packed_attention)
+    AttentionMaskInterface.register(ATTENTION, _mask)
+    model.set_attn_implementation(ATTENTION)
+    return True

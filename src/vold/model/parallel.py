@@ -1,0 +1,296 @@
+"""One training run on several processes: FSDP2 for the student, and every process its own share of a step's work.
+
+All processes hold the same list of rollouts and cut it into the same micro-batches; each runs its share of them, and
+the sums over processes are those of one process. `torchrun` starts them; without it there is one process, and nothing
+here does anything.
+
+The student's weights, gradients and optimizer moments are divided over the processes. While it generates, its weights
+are whole on each of them (`Processes.gathered`), so that rollouts of different lengths need no word between processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import os
+import types
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+
+from vold.errors import ConfigError
+from vold.model.batching import collate
+from vold.model.families import Part, parameters_of
+from vold.run.files import new_directory, temporary_of
+from vold.types import Prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from vold.model.policy import Policy
+    from vold.run.recipe import Exchange
+
+T = TypeVar("T")
+PATIENCE = datetime.timedelta(days=1)
+"""How long a process waits for another: a server may keep one busy for long. `torchrun` sees those that have died."""
+PARTS: tuple[Part, ...] = ("vision", "projector")
+
+
+class Round(NamedTuple):
+    """A micro-batch that a process runs.
+
+    Attributes:
+        number: which one of the step's.
+        counts: whether its gradient counts; false where it only keeps step with other processes.
+        last: whether it is this process's last one of the step.
+    """
+
+    number: int
+    counts: bool
+    last: bool
+
+
+class Processes:
+    """The processes of a run and this one's place among them.
+
+    Attributes:
+        rank: 0-based number of this process.
+        world: how many there are.
+    """
+
+    def __init__(self, rank: int = 0, world: int = 1) -> None:
+        self.rank, self.world = rank, world
+        self.exchange: Exchange = "micro_batch"
+        """Set by `shard`."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes what there is one of: logs, checkpoints' small files, the final model."""
+        return self.rank == 0
+
+    @contextlib.contextmanager
+    def first_goes_first(self) -> Iterator[None]:
+        """The first process runs the block before all others do."""
+        if not self.first:
+            self.wait()
+        yield
+        if self.first:
+            self.wait()
+
+    def wait(self) -> None:
+        """Go on when every process is here."""
+        if self.world > 1:
+            dist.barrier(group=_words())
+
+    def gather(self, value: T) -> list[T]:
+        """The value of every process, in order of rank."""
+        if self.world == 1:
+            return [value]
+        out: list[Any] = [None] * self.world
+        dist.all_gather_object(out, value, group=_words())
+        return cast("list[T]", out)
+
+    def share(self, count: int) -> range:
+        """This process's part of `count` things: consecutive, and as many as any other has, give or take one.
+
+        Example:
+            >>> Processes(1, 2).share(5)
+            range(2, 5)
+        """
+        return range(count * self.rank // self.world, count * (self.rank + 1) // self.world)
+
+    def rounds(self, costs: Sequence[int]) -> list[Round]:
+        """This process's micro-batches.
+
+        The costliest is given out first, always to the process with the least to do. Where weights are exchanged in
+        every micro-batch all processes run equally many, and elsewhere each runs at least one: a process that has
+        fewer repeats the cheapest, which does not count.
+
+        Args:
+            costs: tokens of every micro-batch; the same on all processes.
+
+        Example:
+            >>> [[r.number for r in Processes(rank, 2).rounds([9, 4, 3])] for rank in (0, 1)]
+            [[0, 2], [1, 2]]
+        """
+        loads = [0] * self.world
+        given: list[list[int]] = [[] for _ in range(self.world)]
+        order = sorted(range(len(costs)), key=lambda i: (-costs[i], i))
+        for i in order:
+            least = loads.index(min(loads))
+            loads[least] += costs[i]
+            given[least].append(i)
+        mine = [(i, True) for i in sorted(given[self.rank])]
+        fewest = max(map(len, given)) if self.exchange == "micro_batch" else min(1, len(costs))
+        mine += [(i, False) for i in order[-1:]] * (fewest - len(mine))
+        return [Round(number, counts, place == len(mine)) for place, (number, counts) in enumerate(mine, 1)]
+
+    def shard(self, policy: Policy, exchange: Exchange = "micro_batch") -> None:
+        """Divide a student over the processes: layer by layer, and the rest (embeddings, head, vision tower) as one.
+
+        Weights below float32 are kept in float32, added up in float32, and cast for every pass, as in
+        `vold.training.optim.MasterAdamW`.
+
+        Args:
+            policy: the student.
+            exchange: when weights are gathered and gradients added up in training.
+
+        Raises:
+            ConfigError: the student has adapters.
+        """
+        if self.world == 1:
+            return
+        if policy.adapters is not None:
+            raise ConfigError(
+                "adapters are trained in one process", where="student.lora", fix="drop torchrun, or train the weights"
+            )
+        model = policy.model
+        dtype = next(p.dtype for _, p in policy.trainable())
+        precision = MixedPrecisionPolicy()
+        if dtype != torch.float32:
+            model.float()
+            precision = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+        mesh = init_device_mesh(model.device.type, (self.world,))
+        tower = policy.family.tower
+        for name, module in list(model.named_modules()):
+            if type(module).__name__ in (model._no_split_modules or ()) and not (tower and f".{tower}." in f".{name}."):
+                fully_shard(module, mesh=mesh, mp_policy=precision)
+        fully_shard(model, mesh=mesh, mp_policy=precision, reshard_after_forward=False)
+        model.trunk = types.MethodType(_trunk, model)
+        register_fsdp_forward_method(model, "trunk")
+        policy.trunk = model.trunk
+        policy.whole_state = functools.partial(whole_state, policy, dtype)
+        # FSDP2 finds its parts in the first pass through the whole, and sampling may come before any.
+        pad = policy.chat.pad_id
+        with torch.no_grad():
+            policy.states(collate([Prompt((pad,))], [(pad,)], [(1,)], pad).to(model.device))
+        model.reshard()
+        self.exchange = exchange
+        self._reshard_after_forward(policy)
+
+    def _reshard_after_forward(self, policy: Policy) -> None:
+        """As training wants it: layers drop their weights where every micro-batch gathers them, the rest never."""
+        for part in _parts(policy):
+            drop = self.exchange == "micro_batch" and part is not policy.model
+            part.set_reshard_after_forward(drop, recurse=False)
+
+    @contextlib.contextmanager
+    def gathered(self, policy: Policy) -> Iterator[None]:
+        """Inside, every process has all weights and runs the model on its own."""
+        parts = _parts(policy)
+        for part in parts:
+            part.unshard()
+            part.set_reshard_after_forward(False, recurse=False)
+        try:
+            yield
+        finally:
+            for part in parts:
+                part.reshard()
+            self._reshard_after_forward(policy)
+
+    def backward(self, policy: Policy, loss: torch.Tensor, of: Round) -> None:
+        """Back-propagate, so that gradients add up over processes and micro-batches.
+
+        FSDP2 averages over processes, so the loss is multiplied by their number. It also expects a gradient for the
+        same weights everywhere: a vision tower in training gets zeros where a micro-batch has no picture.
+
+        Args:
+            policy: whose weights they are.
+            loss: of one micro-batch.
+            of: that micro-batch.
+        """
+        if self.world > 1:
+            loss = loss * (self.world if of.counts else 0.0)
+            for part in PARTS if policy.is_vlm else ():
+                for _, p in parameters_of(policy.model.base_model, policy.family, part):
+                    if p.requires_grad:
+                        loss = loss + 0.0 * p.flatten()[0]
+            if self.exchange == "step":
+                policy.model.set_requires_gradient_sync(of.last)
+                policy.model.set_reshard_after_backward(of.last)
+        loss.backward()
+
+    @contextlib.contextmanager
+    def new_directory(self, path: Path) -> Iterator[Path]:
+        """`vold.run.files.new_directory` that all processes write into; what they yield is the same directory."""
+        if self.first:
+            with new_directory(path) as temporary:
+                self.wait()
+                yield temporary
+                self.wait()
+        else:
+            self.wait()
+            yield temporary_of(path)
+            self.wait()
+        self.wait()
+
+
+ALONE = Processes()
+"""One process."""
+
+
+@functools.cache
+def processes() -> Processes:
+    """Join the others that `torchrun` has started; one process where it has not.
+
+    Raises:
+        ConfigError: there are fewer GPUs than processes on this machine.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return Processes()
+    if torch.cuda.is_available():
+        place = int(os.environ.get("LOCAL_RANK", "0"))
+        if place >= torch.cuda.device_count():
+            raise ConfigError(
+                "there are more processes than GPUs",
+                where="torchrun --nproc-per-node",
+                got=f"process {place + 1} of a machine with {torch.cuda.device_count()}",
+                fix="start one process a GPU",
+            )
+        torch.cuda.set_device(place)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    return Processes(dist.get_rank(), world)
+
+
+@functools.cache
+def _words() -> Any:
+    """Processes talk about Python objects through the CPU, whatever carries their tensors."""
+    return dist.new_group(backend="gloo", timeout=PATIENCE)
+
+
+def _trunk(self: Any, **inputs: Any) -> torch.Tensor:
+    states: torch.Tensor = self.base_model(**inputs).last_hidden_state
+    return states
+
+
+def _parts(policy: Policy) -> list[FSDPModule]:
+    return [m for m in policy.model.modules() if isinstance(m, FSDPModule)]
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A divided tensor put together, on every process; any other as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def whole_state(policy: Policy, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """All weights of a divided student, on the CPU, in its own precision; every process must ask. Empty but on the
+    first."""
+    first = dist.get_rank() == 0
+    tied = {name: id(p) for name, p in policy.model.named_parameters(remove_duplicate=False)}
+    made: dict[object, torch.Tensor] = {}
+    found: dict[str, torch.Tensor] = {}
+    for name, value in policy.model.state_dict().items():
+        key = tied.get(name, name)
+        if key not in made:
+            full = whole(value)
+            kind = dtype if full.is_floating_point() else full.dtype
+            made[key] = full.to("cpu", kind) if first else value
+        found[name] = made[key]
+    return found if first else {}

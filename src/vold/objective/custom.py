@@ -1,0 +1,162 @@
+"""Masks and weights written by the user: `my_module:function` in a recipe, checked before a run starts.
+
+The module must be importable (installed, or on PYTHONPATH). Only a plain Python function is accepted, and it is tried
+on two made-up rollouts before any model is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import re
+from typing import TYPE_CHECKING, Any, Protocol
+
+from vold.errors import ConfigError, TrainingError
+from vold.types import Completion, Grade, Rollout, TokenScores
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+"""What a function's name in a recipe looks like."""
+
+
+class RolloutMask(Protocol):
+    """M of every rollout of a step. A rollout with 0 is not shown to the teacher.
+
+    It is called before the teacher has read any and again afterwards, and must give the same answer.
+    """
+
+    def __call__(self, rollouts: Sequence[Rollout], /) -> Sequence[float]:
+        """One finite number, 0 or more, for each rollout, in order. Groups are whole."""
+        ...
+
+
+class TokenWeight(Protocol):
+    """W of every token of a step, called when the teacher has read what it was asked to (`rollout.teacher`).
+
+    A run that is killed goes on to the same weights only if the function depends on the rollouts alone.
+    """
+
+    def __call__(self, rollouts: Sequence[Rollout], /) -> Sequence[Sequence[float]]:
+        """For each rollout, in order, one finite number, 0 or more, for each token of its response."""
+        ...
+
+
+def is_function(name: str) -> bool:
+    """Whether a mask or weight names a function.
+
+    Example:
+        >>> is_function("my_module:late_tokens"), is_function("failed")
+        (True, False)
+    """
+    return NAME.fullmatch(name) is not None
+
+
+def load_function(name: str) -> Any:
+    """Import `module:function`.
+
+    Raises:
+        ConfigError: no such module or function, or not a plain function of one argument.
+    """
+    module_name, _, attribute = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module_name), attribute, None)
+    except Exception as error:
+        raise ConfigError(
+            "the module of this function cannot be imported",
+            where=name,
+            got=f"{type(error).__name__}: {error}",
+            fix=f"run with PYTHONPATH naming the directory of {module_name.partition('.')[0]}.py",
+        ) from error
+    if not inspect.isfunction(function):
+        got = "nothing of that name" if function is None else type(function).__name__
+        raise ConfigError("this is not a Python function", where=name, got=got, fix="name a function defined with def")
+    try:
+        inspect.signature(function).bind([])
+    except TypeError as error:
+        raise ConfigError(
+            "a mask or weight is a function of one argument, the rollouts of a step",
+            where=name,
+            got=f"{attribute}{inspect.signature(function)}",
+            fix="def my_weight(rollouts): ...",
+        ) from error
+    return function
+
+
+def call_mask(name: str, rollouts: Sequence[Rollout]) -> list[float]:
+    """M of every rollout from the user's function.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+        TrainingError: it raised, or returned something else than `RolloutMask` says.
+    """
+    values = _called(name, rollouts)
+    return [_number(v, name, f"rollout {i}") for i, v in enumerate(_listed(values, len(rollouts), name, "rollouts"))]
+
+
+def call_weight(name: str, rollouts: Sequence[Rollout]) -> list[list[float]]:
+    """W of every token from the user's function.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+        TrainingError: it raised, or returned something else than `TokenWeight` says.
+    """
+    out = []
+    rows = _listed(_called(name, rollouts), len(rollouts), name, "rollouts")
+    for i, (rollout, row) in enumerate(zip(rollouts, rows, strict=True)):
+        place = f"rollout {i}"
+        row = _listed(row, len(rollout.completion.ids), name, f"tokens of {place}")
+        out.append([_number(v, name, f"token {t} of {place}") for t, v in enumerate(row)])
+    return out
+
+
+def try_function(name: str, *, per_token: bool) -> None:
+    """Load a function and call it on a made-up group of two: a right answer, and a wrong one after a tool call.
+
+    Raises:
+        ConfigError: it cannot be loaded, fails, or returns what a run could not use.
+    """
+    steps = Completion((5, 6, 7, 2), (-0.1, -0.2, 0.0, -0.3), (1, 1, 0, 1), "stop", ((5, 6),) * 4)
+    scores = TokenScores((-0.2, -0.1, -0.5, -1.0), candidate_logp=((-0.2, -1.0),) * 4) if per_token else None
+    rollouts = [
+        Rollout("trial", 0, (1, 2), Completion((5, 2), (-0.1, -0.2), (1, 1), "stop"), Grade(1.0, "8", "equal")),
+        Rollout("trial", 0, (1, 2), steps, Grade(0.0, "7", "wrong"), scores),
+    ]
+    load_function(name)
+    try:
+        call_weight(name, rollouts) if per_token else call_mask(name, rollouts)
+    except TrainingError as error:
+        raise ConfigError(
+            "this function fails on a made-up group of two rollouts",
+            where=name,
+            got=f"{error.what}: {error.got}",
+            fix=f"see vold.objective.custom.{'TokenWeight' if per_token else 'RolloutMask'}",
+        ) from error
+
+
+def _called(name: str, rollouts: Sequence[Rollout]) -> object:
+    function = load_function(name)
+    try:
+        return function(rollouts)
+    except Exception as error:
+        raise TrainingError(
+            "a function of the recipe failed", where=name, got=f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _listed(values: object, length: int, name: str, what: str) -> list[object]:
+    found = list(values) if isinstance(values, list | tuple) else None
+    if found is None or len(found) != length:
+        got = type(values).__name__ if found is None else f"{len(found)} numbers"
+        raise TrainingError(
+            "a function of the recipe returned another shape", where=name, got=f"{got} for {length} {what}"
+        )
+    return found
+
+
+def _number(value: object, name: str, what: str) -> float:
+    if isinstance(value, bool | int | float) and math.isfinite(value) and value >= 0:
+        return float(value)
+    raise TrainingError("a weight must be a finite number, 0 or more", where=name, got=f"{value!r} for {what}")

@@ -1,0 +1,159 @@
+"""The objective of a recipe: a preset, a reading of it, and any of its parts overridden."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import model_validator
+
+from vold.errors import ConfigError
+from vold.objective.custom import is_function, try_function
+from vold.objective.options import Mix, Slot
+from vold.objective.presets import PRESETS, Method, merged
+from vold.objective.terms import Nll, OutcomeAdvantage, Surrogate, TeacherAdvantage, TeacherLoss
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an objective asks of its teacher beside the log-prob of each sampled token.
+
+    `candidates`: log-probs at as many of the student's likeliest ids. `top_k`: as many of the teacher's own likeliest
+    ids with their log-probs. `logits`: whole distributions.
+
+    Example:
+        >>> Needs(logp=True, candidates=8).words
+        "the sampled token's log-prob, log-probs at the student's 8 likeliest tokens"
+    """
+
+    logp: bool = False
+    candidates: int = 0
+    top_k: int = 0
+    logits: bool = False
+
+    @property
+    def words(self) -> str:
+        """The same in words."""
+        said = [
+            (self.logp, "the sampled token's log-prob"),
+            (self.candidates, f"log-probs at the student's {self.candidates} likeliest tokens"),
+            (self.top_k, f"its own {self.top_k} likeliest tokens"),
+            (self.logits, "full logits"),
+        ]
+        return ", ".join(text for on, text in said if on) or "nothing"
+
+
+class Objective(Slot):
+    """A preset by `method`, and any part of it overridden beside it; null empties a slot.
+
+    Example:
+        >>> o = Objective.model_validate({"method": "vold", "teacher_loss": {"coefficient": 0.5}})
+        >>> o.teacher_loss.coefficient, o.teacher_loss.mask
+        (0.5, 'failed')
+        >>> Objective.model_validate({"method": "vold", "teacher_loss": None}).uses_teacher
+        False
+    """
+
+    method: Method | None = "vold"
+    """The preset to start from (`vold methods` lists them); null starts from empty slots."""
+    reading: str | None = None
+    """Another reading of the method, where there is one (`vold methods METHOD` lists them)."""
+    outcome: OutcomeAdvantage | None = None
+    """Advantage from the verifier."""
+    teacher_advantage: TeacherAdvantage | None = None
+    """Advantage from the teacher."""
+    surrogate: Surrogate | None = None
+    """The loss that uses the advantages."""
+    teacher_loss: TeacherLoss | None = None
+    """The loss that compares student and teacher directly."""
+    nll: Nll | None = None
+    """The likelihood loss."""
+    mix: Mix | None = None
+    """The teacher's traces among the student's rollouts."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, data: Any) -> Any:
+        method = data.get("method", "vold") if isinstance(data, dict) else None
+        if isinstance(data, dict) and method is None and data.get("reading") is not None:
+            raise ConfigError("a reading is one of a method", got=str(data["reading"]), fix="name the method as well")
+        if not isinstance(method, str) or method not in PRESETS:
+            return data
+        preset, reading = PRESETS[method], data.get("reading")
+        if reading is None:
+            return merged(preset.parts, data)
+        if not isinstance(reading, str) or reading not in preset.readings:
+            known = ", ".join(preset.readings) or "it has one reading only"
+            raise ConfigError(f"{method} has no such reading", got=str(reading), fix=f"readings: {known}")
+        return merged(merged(preset.parts, preset.readings[reading].parts), data)
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Objective:
+        advantages = [n for n in ("outcome", "teacher_advantage") if getattr(self, n) is not None]
+        if advantages and self.surrogate is None:
+            raise ConfigError(f"nothing uses the advantage of {' and '.join(advantages)}", fix="add a `surrogate`")
+        if self.surrogate is not None and not advantages:
+            raise ConfigError(
+                "the surrogate has no advantage to work with",
+                fix="add `outcome` or `teacher_advantage`, or set `surrogate: null` as well",
+            )
+        if self.surrogate is None and self.teacher_loss is None and self.nll is None:
+            raise ConfigError("this objective has no loss", fix=f"start from a method: {', '.join(PRESETS)}")
+        if self.mix is not None:
+            self._mixable()
+        return self
+
+    def _mixable(self) -> None:
+        loss = self.teacher_loss
+        if loss is None or loss.mask != "none":
+            raise ConfigError(
+                "the teacher's traces are learnt from through a teacher loss on every rollout",
+                got="mix without one" if loss is None else f"teacher_loss.mask {loss.mask}",
+                fix="add `teacher_loss: {mask: none}`, or set `mix: null`",
+            )
+        if loss.top_k is not None and loss.top_k.support == "student":
+            raise ConfigError(
+                "the student's candidates are noted as it samples, and the teacher's traces were not sampled by it",
+                got="top_k.support student with mix",
+                fix="set top_k.support: teacher, or mix: null",
+            )
+
+    @property
+    def uses_teacher(self) -> bool:
+        """Whether any part needs the teacher's log-probs."""
+        return self.teacher_advantage is not None or self.teacher_loss is not None
+
+    @property
+    def by_token(self) -> bool:
+        """Whether the loss of a token depends on the log-probs of no other token."""
+        return self.surrogate is None or self.surrogate.ratio == "token"
+
+    @property
+    def needs(self) -> Needs:
+        """What the teacher must supply."""
+        advantage, loss = self.teacher_advantage, self.teacher_loss
+        candidates = advantage.prefix.top_k if advantage is not None and advantage.prefix is not None else 0
+        own, logits = 0, False
+        if loss is not None and loss.over_vocabulary:
+            logits = loss.top_k is None
+            if loss.top_k is not None and loss.top_k.support == "student":
+                candidates = max(candidates, loss.top_k.k)
+            elif loss.top_k is not None:
+                own = loss.top_k.k
+        return Needs(self.uses_teacher, candidates, own, logits)
+
+    def try_functions(self) -> list[str]:
+        """Load and try the user's own masks and weights. Returns their names.
+
+        Raises:
+            ConfigError: one cannot be used.
+        """
+        tried = []
+        for slot in (self.teacher_advantage, self.teacher_loss):
+            if slot is not None and is_function(slot.mask):
+                try_function(slot.mask, per_token=False)
+                tried.append(slot.mask)
+            if slot is not None and slot.weight is not None:
+                try_function(slot.weight, per_token=True)
+                tried.append(slot.weight)
+        return tried

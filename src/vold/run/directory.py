@@ -1,0 +1,138 @@
+"""Files of a run: whole or absent, whatever moment the process dies at.
+
+A file or directory is written under a temporary name, flushed to disk and renamed. Lists that grow (metrics, traces,
+samples) are JSON lines; a last line cut short by a kill is dropped when they are read.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vold import __version__
+from vold.errors import ConfigError
+from vold.run.files import write_json, write_text
+from vold.run.recipe import dump_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vold.run.recipe import Recipe
+
+
+PLACES = frozenset({"server", "cache", "engine", "mismatch"})
+"""Recipe keys that say where something runs and how it is watched, not what it is: they may change between restarts."""
+
+
+def open_stage(recipe: Recipe, stage: str) -> Path:
+    """The directory of one stage of a run, with the recipe and versions beside it.
+
+    Started again with other settings of the same stage, a run is refused: its two halves would not belong together.
+    An evaluation may gain or lose whole task sets and benchmarks.
+
+    Raises:
+        ConfigError: the directory holds this stage of a different recipe.
+    """
+    directory = recipe.run.dir / stage
+    directory.mkdir(parents=True, exist_ok=True)
+    mine = json.dumps(_fingerprint(recipe, stage), indent=2, sort_keys=True) + "\n"
+    stamp = directory / "settings.json"
+    if stamp.exists() and stamp.read_text() != mine:
+        old, new = json.loads(stamp.read_text()), json.loads(mine)
+        both = _sets(old) & _sets(new)
+        changed = sorted(
+            k for k in {*old, *new} if old.get(k) != new.get(k) and (_set_of(k) is None or _set_of(k) in both)
+        )
+        if changed:
+            raise ConfigError(
+                f"this run directory already holds `{stage}` with other settings",
+                where=str(directory),
+                got=", ".join(f"{k}: {old.get(k)} before, {new.get(k)} now" for k in changed[:3]),
+                fix="use another run.dir, or delete that directory to start it afresh",
+            )
+    write_text(stamp, mine)
+    write_text(recipe.run.dir / "recipe.yaml", dump_recipe(recipe))
+    write_json(recipe.run.dir / "versions.json", versions())
+    return directory
+
+
+def record_data(directory: Path, key: str, cards: Mapping[str, dict[str, Any]]) -> None:
+    """Write down which data a stage reads, in `data.json`: source, revision, content hash, rows left out.
+
+    Args:
+        directory: the stage's.
+        key: where in the recipe the data is named.
+        cards: what `vold.data.sources.Tasks` says of each file and published set.
+
+    Raises:
+        ConfigError: the stage began with other data.
+    """
+    if not cards:
+        return
+    file = directory / "data.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    for name, card in cards.items():
+        before = known.get(key, {}).get(name)
+        if before is not None and before["content_hash"] != card["content_hash"]:
+            known_by = (
+                f"revision {before['revision']} before, {card['revision']} now, with " if card["revision"] else ""
+            )
+            raise ConfigError(
+                "the data of this stage has changed since it began",
+                where=f"{key}: {name}",
+                got=f"{known_by}other rows",
+                fix="give the old revision or files, or delete the stage's directory to start it afresh",
+            )
+    write_json(file, known | {key: dict(cards)})
+
+
+def _set_of(key: str) -> tuple[str, ...] | None:
+    """The task set or benchmark of `vold eval` that a flat key belongs to."""
+    parts = tuple(key.split("."))
+    return parts[:3] if parts[:2] in (("eval", "tasks"), ("eval", "benchmarks")) else None
+
+
+def _sets(flat: dict[str, Any]) -> set[tuple[str, ...]]:
+    return {found for key in flat if (found := _set_of(key)) is not None}
+
+
+def _fingerprint(recipe: Recipe, stage: str) -> dict[str, Any]:
+    raw = recipe.model_dump(mode="json")
+    parts = {"run": {"seed": raw["run"]["seed"], "threads": raw["run"]["threads"]}, "student": raw["student"]}
+    if stage in ("traces", "sft", "align", "distill"):
+        parts["teacher"] = raw["teacher"]
+    if stage == "sft":
+        parts["traces"] = raw["traces"]
+    if raw["environment"] is not None and stage != "align":
+        parts["environment"] = raw["environment"]
+    parts[stage] = dict(raw[stage])
+    copies = ("all_correct", "all_incorrect", "some_correct", "max_copies")  # the labels of `vold balance` stay
+    for harmless in ("checkpoint_every", "models", "self_check", *copies):
+        parts[stage].pop(harmless, None)
+    flat: dict[str, Any] = {}
+    _flatten(parts, "", flat)
+    return {k: v for k, v in flat.items() if not PLACES.intersection(k.split("."))}
+
+
+def _flatten(value: Any, prefix: str, out: dict[str, Any]) -> None:
+    if isinstance(value, dict):
+        for k, v in value.items():
+            _flatten(v, f"{prefix}.{k}" if prefix else k, out)
+    else:
+        out[prefix] = value
+
+
+def versions() -> dict[str, str]:
+    """Versions that decide a result."""
+    import torch
+    import transformers
+
+    return {
+        "vold": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "machine": platform.machine(),
+    }

@@ -1,1 +1,0 @@
-"""Samplers: one file per backend, one Protocol (`vold.types.Sampler`)."""

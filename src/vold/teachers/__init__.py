@@ -1,1 +1,0 @@
-"""Teachers: one file per backend, one Protocol (`vold.types.Teacher`)."""

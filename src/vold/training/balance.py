@@ -1,0 +1,213 @@
+"""Problems for stage 2 by difficulty: the student's pass rate over some rollouts, and a set balanced by it.
+
+In the style of Uni-OPD's offline balancing: from 8 rollouts a problem it finds most problems always or never solved,
+repeats the ones between until the histogram of pass rates is about flat, and drops none. How often it repeats them,
+and whose rollouts it counts, is not published: here they are the student's, and copies are keys of the recipe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+from vold.data.sources import open_tasks
+from vold.engines.build import open_sampler, turns_of
+from vold.engines.samplers.multi_turn import last_turn
+from vold.errors import ConfigError, DataError
+from vold.graders import get_grader
+from vold.model.loading import load_student, resolve, sft_result
+from vold.run.console import Bar
+from vold.run.directory import open_stage, record_data
+from vold.run.files import append_jsonl, keep_rows, new_directory, read_jsonl, write_json
+from vold.run.order import seed_of
+from vold.types import SamplingParams
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from PIL.Image import Image
+
+    from vold.data.sources import Tasks
+    from vold.model.policy import Policy
+    from vold.run.recipe import PromptBalance, Recipe
+    from vold.types import Completion, Message, Sampler, Task
+
+LABELS = "labels.jsonl"
+ROWS = "rows.jsonl"
+
+
+def balance(recipe: Recipe, *, student: Policy | None = None) -> tuple[Path, dict[str, Any]]:
+    """Label every problem of `balance.tasks` with the student's pass rate and write the balanced set.
+
+    Labels are stored batch by batch; a killed run goes on after the last whole batch and gives the same ones. They
+    stay when only the numbers of copies change: the set is then written again. Returns its file, for
+    `kind: jsonl`, and the summary; `before` and `after` count rows by the number of rollouts that solved them, from 0.
+
+    Raises:
+        ConfigError, DataError, CheckpointError, SamplerError: see `vold.errors`.
+    """
+    config = recipe.balance
+    if config is None:
+        raise ConfigError("this recipe has no `balance` section", where="balance")
+    directory = open_stage(recipe, "balance")
+    tasks = open_tasks(config.tasks)
+    record_data(directory, "balance.tasks", tasks.cards)
+    began = time.monotonic()
+    labels = _labels(recipe, config, directory, tasks, student)
+    correct = [row["correct"] for row in labels]
+    repeats = copies(correct, config, seed_of(recipe.run.seed, "balance", "copies"))
+    if not any(repeats):
+        raise DataError(
+            "nothing is left of the problems",
+            where="balance",
+            got=f"{len(tasks)} problems, 0 copies of each",
+            fix="raise balance.all_correct, balance.all_incorrect or balance.some_correct",
+        )
+    with new_directory(directory / "set") as d:
+        _write(d, tasks, labels, repeats)
+    summary = {
+        "problems": len(tasks),
+        "rollouts": config.rollouts,
+        "before": _histogram(correct, [1] * len(correct), config.rollouts),
+        "after": _histogram(correct, repeats, config.rollouts),
+        "left_out": repeats.count(0),
+        "truncated": sum(row["truncated"] for row in labels) / (len(tasks) * config.rollouts),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    write_json(directory / "summary.json", summary)
+    return directory / "set" / ROWS, summary
+
+
+def copies(correct: Sequence[int], config: PromptBalance, seed: int) -> list[int]:
+    """How often each problem is to come.
+
+    With n problems of a pass rate and a factor f, round(n · f) rows are shared among them as evenly as can be; which
+    ones get a row more is random. `flat` takes f = T / n, at most `max_copies`, where T is the most rows of any pass
+    rate: the largest n between the ends, or n · f of an end.
+
+    Args:
+        correct: rollouts that solved each problem, 0 to `config.rollouts`.
+        config: the factors.
+        seed: of the choice.
+    """
+    levels: dict[int, list[int]] = {}
+    for i, solved in enumerate(correct):
+        levels.setdefault(solved, []).append(i)
+    ends = {0: config.all_incorrect, config.rollouts: config.all_correct}
+    target = max(len(places) * ends.get(solved, 1.0) for solved, places in levels.items())
+    out = [0] * len(correct)
+    for solved, places in sorted(levels.items()):
+        if solved in ends:
+            rows = len(places) * ends[solved]
+        elif config.some_correct == "flat":
+            rows = min(target, len(places) * config.max_copies)
+        else:
+            rows = len(places) * config.some_correct
+        each, more = divmod(int(rows + 0.5), len(places))
+        lucky = set(random.Random(f"{seed}/{solved}").sample(places, more))
+        for i in places:
+            out[i] = each + (i in lucky)
+    return out
+
+
+def _labels(
+    recipe: Recipe, config: PromptBalance, directory: Path, tasks: Tasks, student: Policy | None
+) -> list[dict[str, Any]]:
+    """One row a problem, from the file as far as it goes, then from the student."""
+    file = directory / LABELS
+    rows = read_jsonl(file)
+    done = len(rows) // config.batch_size * config.batch_size if len(rows) < len(tasks) else len(tasks)
+    if done == len(tasks):
+        return rows
+    keep_rows(file, rows[:done])
+    model = resolve(config.init) if config.init else sft_result(recipe, "balance")
+    student = student or load_student(recipe, model)
+    one_turn, weights_are_of = open_sampler(config, student, directory)
+    sampler = turns_of(recipe)(one_turn, student.chat)
+    weights_are_of(0)
+    with Bar("balance", len(tasks), done) as bar:
+        for start in range(done, len(tasks), config.batch_size):
+            part = tasks[start : start + config.batch_size]
+            seed = seed_of(recipe.run.seed, "balance", start)
+            append_jsonl(file, _label(part, config, student, sampler, seed))
+            bar.advance(len(part))
+    return read_jsonl(file)
+
+
+def _label(
+    part: Sequence[Task], config: PromptBalance, student: Policy, sampler: Sampler, seed: int
+) -> list[dict[str, Any]]:
+    prompts = [student.chat.prompt(t.messages) for t in part]
+    params = SamplingParams(config.sampling.max_new_tokens, config.sampling.temperature, seed)
+    answered = sampler.generate(prompts, params, config.rollouts)
+
+    def solves(task: Task, c: Completion) -> bool:
+        text = student.chat.text(last_turn(c.ids, c.action_mask))
+        return get_grader(task.grader)(text, task.reference, finish=c.finish).score == 1.0
+
+    return [
+        {
+            "task_id": task.id,
+            "correct": sum(solves(task, c) for c in completions),
+            "truncated": sum(c.finish != "stop" for c in completions),
+            "mean_tokens": sum(len(c.ids) for c in completions) / len(completions),
+        }
+        for task, completions in zip(part, answered, strict=True)
+    ]
+
+
+def _histogram(correct: Sequence[int], repeats: Sequence[int], rollouts: int) -> list[int]:
+    out = [0] * (rollouts + 1)
+    for solved, times in zip(correct, repeats, strict=True):
+        out[solved] += times
+    return out
+
+
+def _write(directory: Path, tasks: Tasks, labels: Sequence[dict[str, Any]], repeats: Sequence[int]) -> None:
+    """The set as `kind: jsonl` reads it, copies of a problem one after the other; their ids end in `#2`, `#3`."""
+    (directory / "images").mkdir()
+    with (directory / ROWS).open("w", encoding="utf-8") as file:
+        for i, times in enumerate(repeats):
+            if times:
+                row = _stored(tasks[i], directory)
+                row["tags"] |= {"correct": str(labels[i]["correct"])}
+                for name in (row["id"], *(f"{row['id']}#{turn}" for turn in range(2, times + 1))):
+                    file.write(json.dumps(row | {"id": name}) + "\n")
+
+
+def _stored(task: Task, directory: Path) -> dict[str, Any]:
+    """A row of `kind: jsonl`.
+
+    Raises:
+        DataError: the task has more than a question, which such a row cannot hold.
+    """
+    asked, teacher = _question(task.messages), _question(task.teacher_messages or ())
+    if asked is None or (teacher is None and not asked.images):
+        raise DataError("this problem is more than one question, so it cannot be stored", where=f"task {task.id}")
+    row = {
+        "id": task.id,
+        "prompt": asked.text,
+        "reference": task.reference,
+        "grader": task.grader,
+        "images": [_keep(directory, image) for image in asked.images],
+        "tags": dict(task.tags),
+    }
+    row |= {"teacher_prompt": teacher.text} if teacher is not None else {}
+    return row | ({"response": task.response} if task.response is not None else {})
+
+
+def _question(messages: Sequence[Message]) -> Message | None:
+    return messages[0] if len(messages) == 1 and messages[0].role == "user" else None
+
+
+def _keep(directory: Path, image: Image) -> str:
+    encoded = io.BytesIO()
+    image.save(encoded, format="PNG")
+    name = f"images/{hashlib.sha256(encoded.getvalue()).hexdigest()[:32]}.png"
+    (directory / name).write_bytes(encoded.getvalue())
+    return name

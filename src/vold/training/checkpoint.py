@@ -1,0 +1,150 @@
+"""Training state on disk: what a killed run needs to go on as if it had not been killed.
+
+Data order and rollouts are functions of (seed, step), so a state is the trainable weights, the optimizer's moments
+and the step number. Tensors are safetensors; nothing is unpickled. Several processes each write their own part
+(`torch.distributed.checkpoint`); any number of processes, or one, goes on from either kind.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from vold.errors import CheckpointError, VoldError
+from vold.model.parallel import ALONE, Processes
+from vold.run.files import drop_older, latest_checkpoint, verify_directory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from vold.model.policy import Policy
+
+SHARDS = "shards"
+"""Folder of a state that several processes have written."""
+
+
+def save_state(
+    directory: Path, step: int, policy: Policy, optimizer: torch.optim.Optimizer, group: Processes = ALONE
+) -> None:
+    """Write the state after `step` optimizer steps, then drop older ones. All processes must call it."""
+    named = policy.trainable()
+    weights = {name: p.detach() for name, p in named}
+    moments = {
+        f"{name}/{key}": torch.as_tensor(value) for name, p in named for key, value in optimizer.state[p].items()
+    }
+    path = directory / f"step-{step:06d}"
+    with group.new_directory(path) as d:
+        if group.world > 1:
+            state = {f"weights/{k}": v for k, v in weights.items()} | {f"optimizer/{k}": v for k, v in moments.items()}
+            save(state, storage_writer=HuggingFaceStorageWriter(str(d / SHARDS), save_distributed=True))
+        else:
+            save_file({name: p.contiguous() for name, p in weights.items()}, d / "weights.safetensors")
+            save_file(moments, d / "optimizer.safetensors")
+        if group.first:
+            (d / "state.json").write_text(json.dumps({"step": step}))
+    if group.first:
+        drop_older(directory, path)
+
+
+class StateKeeper:
+    """Saves the state when a run stops on an error of ours, such as a server that stays away.
+
+    Set `step` to the number of optimizer steps whose weights the policy holds, before each new one. Where several
+    processes train nothing is saved: the others may not have stopped, and the last checkpoint has to do.
+    """
+
+    def __init__(self, directory: Path, policy: Policy, optimizer: torch.optim.Optimizer, group: Processes) -> None:
+        self.directory, self.policy, self.optimizer, self.group, self.step = directory, policy, optimizer, group, 0
+
+    def __enter__(self) -> StateKeeper:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        path = self.directory / f"step-{self.step:06d}"
+        if isinstance(value, VoldError) and self.step and not path.exists() and self.group.world == 1:
+            save_state(self.directory, self.step, self.policy, self.optimizer, self.group)
+
+
+def restore_state(directory: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> int:
+    """Load the newest state into policy and optimizer; returns its step, 0 if there is none.
+
+    Raises:
+        CheckpointError: the newest state is corrupt or belongs to another model.
+    """
+    path = latest_checkpoint(directory)
+    if path is None:
+        return 0
+    verify_directory(path)
+    named = policy.trainable()
+    try:
+        if (path / SHARDS).is_dir():
+            weights, moments = _read_shards(path / SHARDS, dict(named))
+        else:
+            weights = load_file(path / "weights.safetensors")
+            moments = load_file(path / "optimizer.safetensors")
+        step = int(json.loads((path / "state.json").read_text())["step"])
+    except (OSError, SafetensorError, ValueError, KeyError, CheckpointException) as error:
+        raise CheckpointError(
+            "this checkpoint cannot be read",
+            where=str(path),
+            got=str(error).strip().splitlines()[-1],
+            fix=f"delete {path} and start the stage again",
+        ) from error
+    expected = {name: tuple(p.shape) for name, p in named}
+    found = {name: tuple(t.shape) for name, t in weights.items()}
+    if expected != found:
+        odd = sorted(set(expected.items()) ^ set(found.items()))
+        raise CheckpointError("this checkpoint belongs to another model", where=str(path), got=str(odd[:2]))
+    for name, p in named:
+        mine = {k.rsplit("/", 1)[1]: v for k, v in moments.items() if k.rsplit("/", 1)[0] == name}
+        # Weights in float32: kept apart where one process runs rounded ones, and in place where several do.
+        exact = mine.pop("master", weights[name])
+        with torch.no_grad():
+            p.copy_(_placed(exact, p))
+        optimizer.state[p] = {k: _placed(v, p) if k != "step" else v.to(p.device) for k, v in mine.items()}
+        if p.dtype != torch.float32:
+            optimizer.state[p]["master"] = exact.float().to(p.device)
+    return step
+
+
+def _placed(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A tensor on the device of another, and divided over processes as that one is."""
+    if isinstance(like, DTensor) and not isinstance(value, DTensor):
+        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+    return value.to(like.device)
+
+
+def _read_shards(
+    folder: Path, parameters: dict[str, torch.nn.Parameter]
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Weights and moments as several processes have written them, divided as the parameters are."""
+    reader = HuggingFaceStorageReader(str(folder))
+    state: dict[str, Any] = {}
+    for key, kept in reader.read_metadata().state_dict_metadata.items():
+        kind, _, name = key.partition("/")
+        like = parameters.get(name if kind == "weights" else name.rpartition("/")[0])
+        assert isinstance(kept, TensorStorageMetadata)
+        if like is not None and like.shape == kept.size:
+            state[key] = torch.zeros_like(like.detach(), dtype=torch.float32)
+        else:
+            state[key] = torch.zeros(kept.size)
+    with warnings.catch_warnings():  # one process needs no others to read
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        load(state, storage_reader=reader)
+    parts: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] = ({}, {})
+    for key, value in state.items():
+        kind, _, name = key.partition("/")
+        parts[kind != "weights"][name] = value
+    return parts

@@ -1,0 +1,157 @@
+"""The divergence of student and teacher at every token of a micro-batch, over the vocabulary or over candidates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
+
+import torch
+
+from vold.engines.teachers.ask import candidates_of
+from vold.errors import AlignmentError, ConfigError
+from vold.model.lm_head.fused_divergence import FullDivergence
+from vold.model.lm_head.teacher_logits import ABSENT, Against, Distributions, candidate_divergence
+from vold.objective.losses import stopped_reverse_kl
+from vold.types import ScoreRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vold.model.lm_head.fused import Reading
+    from vold.model.lm_head.teacher_logits import Divergence
+    from vold.objective import Objective
+    from vold.objective.terms import TeacherLoss
+    from vold.types import Prompt, Rollout, Teacher
+
+
+@runtime_checkable
+class LogitTeacher(Protocol):
+    """A teacher that gives whole distributions, which only one in this process can."""
+
+    def distributions(self, requests: Sequence[ScoreRequest]) -> Distributions:
+        """Those at every response token, request after request, without gradient."""
+        ...
+
+
+def refuse_without_logits(objective: Objective, teacher: Teacher) -> None:
+    """Refuse a full-vocabulary loss with a teacher that gives log-probs of single tokens only.
+
+    Raises:
+        ConfigError: saying what can give logits.
+    """
+    if objective.needs.logits and not isinstance(teacher, LogitTeacher):
+        slot = objective.teacher_loss
+        raise ConfigError(
+            "this loss compares whole distributions, and this teacher does not give them",
+            where="distill.objective.teacher_loss.estimator",
+            got=f"{slot.estimator if slot else ''} with {type(teacher).__name__}",
+            fix="use a teacher in this process (teacher.path), or candidates: top_k: {k: 32, support: teacher}",
+        )
+
+
+class Comparison:
+    """What a loss over the vocabulary or over candidates needs for one micro-batch: what the head must be asked, and
+    how its answer becomes D of every token.
+
+    Args:
+        slot: says which divergence.
+        rollouts: of this micro-batch, credited.
+        asks: [rollouts] the teacher's prompts.
+        teacher: asked for distributions where the loss is over the whole vocabulary.
+        device: where the student is.
+
+    Attributes:
+        candidates: [tokens, k] ids whose log-probs the head is asked for; None where the loss has none.
+        against: the teacher that the head compares whole distributions with; None where the loss has candidates, or
+            where no token has a weight.
+    """
+
+    def __init__(
+        self,
+        slot: TeacherLoss,
+        rollouts: Sequence[Rollout],
+        asks: Sequence[Prompt | None],
+        teacher: Teacher | None,
+        device: torch.device,
+    ) -> None:
+        weights = [
+            w for r in rollouts for w, a in zip(r.teacher_weight or (), r.completion.action_mask, strict=True) if a
+        ]
+        used = torch.tensor(weights, device=device) != 0
+        self.candidates: torch.Tensor | None = None
+        self.against: Against | None = None
+        plain = FullDivergence(_kind(slot), slot.teacher_share)
+        self._compare: Divergence = plain
+        if not bool(used.any()):
+            return
+        if slot.top_k is None:
+            self.against = Against(_teacher_at(rollouts, asks, teacher), used, plain)
+            return
+        ids, theirs = _candidates(slot, rollouts)
+        self.candidates = torch.zeros((len(used), slot.top_k.k), dtype=torch.int64, device=device)
+        self.candidates[used] = ids.to(device)
+        self._theirs = torch.full(self.candidates.shape, ABSENT, device=device)
+        self._theirs[used] = theirs.to(device)
+        if slot.top_k.form == "stop_gradient":
+            self._compare = stopped_reverse_kl
+
+    def stream(self, reading: Reading, part: slice = slice(None)) -> torch.Tensor:
+        """D of the tokens of `part` [part] in float32 nats, for `vold.objective.Streams`, from what the head has read
+        there; 0 where the teacher has no weight."""
+        if reading.divergence is not None:
+            return reading.divergence
+        if reading.candidates is None:
+            return torch.zeros_like(reading.logp) + reading.logp[:0].sum()  # 0, and can be back-propagated
+        return candidate_divergence(reading.candidates, self._theirs[part], self._compare)
+
+
+def compared(
+    objective: Objective,
+    rollouts: Sequence[Rollout],
+    asks: Sequence[Prompt | None],
+    teacher: Teacher | None,
+    device: torch.device,
+) -> Comparison | None:
+    """As `Comparison`; None for an objective that compares sampled tokens only."""
+    slot = objective.teacher_loss
+    if slot is None or not slot.over_vocabulary:
+        return None
+    return Comparison(slot, rollouts, asks, teacher, device)
+
+
+def _kind(slot: TeacherLoss) -> Literal["reverse_kl", "forward_kl", "jsd"]:
+    assert slot.estimator != "k2" and slot.estimator != "k3"
+    return slot.estimator
+
+
+def _teacher_at(rollouts: Sequence[Rollout], asks: Sequence[Prompt | None], teacher: Teacher | None) -> Distributions:
+    """The teacher's distributions at the tokens with a weight, in the order of the student's."""
+    heard = [(r, ask) for r, ask in zip(rollouts, asks, strict=True) if ask is not None and any(r.teacher_weight or ())]
+    requests = [ScoreRequest(ask.ids, r.completion.ids, vision=ask.vision) for r, ask in heard]
+    whole = cast("LogitTeacher", teacher).distributions(requests)
+    weights = [w != 0 for r, _ in heard for w in r.teacher_weight or ()]
+    return whole.at(torch.tensor(weights, device=whole.states.device))
+
+
+def _candidates(slot: TeacherLoss, rollouts: Sequence[Rollout]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and the teacher's log-probs at the tokens with a weight, each [tokens, k]."""
+    assert slot.top_k is not None
+    k, ids, values = slot.top_k.k, [], []
+    for r in rollouts:
+        if r.teacher is None or not any(r.teacher_weight or ()):
+            continue
+        if slot.top_k.support == "student":
+            rows, theirs = candidates_of(r, k), r.teacher.candidate_logp
+        else:
+            rows, theirs = r.teacher.top_ids, r.teacher.top_logp
+        if rows is None or theirs is None or len(theirs) != len(r.completion.ids):
+            raise AlignmentError(
+                "the teacher has not scored the candidates it was asked about",
+                where=f"task {r.task_id}",
+                got="none" if theirs is None else f"{len(theirs)} rows for {len(r.completion.ids)} tokens",
+                fix="use a teacher that answers candidate_ids and top_k, such as one in this process",
+            )
+        for t, weight in enumerate(r.teacher_weight or ()):
+            if weight != 0:
+                ids.append(rows[t][:k])
+                values.append(theirs[t][:k])
+    return torch.tensor(ids), torch.tensor(values)

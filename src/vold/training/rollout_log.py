@@ -1,0 +1,81 @@
+"""What the rollouts of a step looked like: a line of the log, and a file with every token's values."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from vold.engines.teachers.aligned import aligned_share
+from vold.graders import outcome
+from vold.objective import value_means
+from vold.run.files import write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from vold.model.policy import Policy
+    from vold.types import Rollout, Task
+
+
+def describe(rollouts: Sequence[Rollout]) -> dict[str, Any]:
+    """What a step's rollouts looked like: reward, outcomes, lengths, and how much the teacher was asked."""
+    rollouts = [r for r in rollouts if r.source == "student"] or rollouts
+    scores: dict[int, list[float]] = {}
+    for r in rollouts:
+        scores.setdefault(r.group, []).append(r.grade.score)
+    counts = Counter(outcome(r.grade, r.completion.finish) for r in rollouts)
+    tokens = [len(r.completion.ids) for r in rollouts]
+    return {
+        "reward": sum(r.grade.score for r in rollouts) / len(rollouts),
+        **{f"share_{name}": counts[name] / len(rollouts) for name in ("wrong", "unparsed", "truncated", "timed_out")},
+        "groups_all_pass": sum(all(s == 1 for s in g) for g in scores.values()) / len(scores),
+        "groups_all_fail": sum(all(s == 0 for s in g) for g in scores.values()) / len(scores),
+        "mean_tokens": sum(tokens) / len(tokens),
+        "rollout_tokens": sum(tokens),
+        "teacher_tokens": sum(len(r.teacher.logp) for r in rollouts if r.teacher is not None),
+        **({"aligned_share": aligned_share(heard)} if (heard := [r.teacher for r in rollouts if r.teacher]) else {}),
+        **value_means(rollouts),
+    }
+
+
+def store(file: Path, rollouts: Sequence[Rollout], tasks: Sequence[Task], policy: Policy) -> None:
+    """Write every rollout of a step with all its token values, for `vold show` and the report. `tasks` are by group."""
+    lines = []
+    for r in rollouts:
+        task = tasks[r.group]
+        c = r.completion
+        lines.append(
+            json.dumps(
+                {
+                    "task_id": r.task_id,
+                    "group": r.group,
+                    "prompt": task.messages[-1].text,
+                    "reference": task.reference,
+                    "tokens": [policy.chat.tokenizer.decode([i]) for i in c.ids],
+                    "ids": list(c.ids),
+                    "finish": c.finish,
+                    "score": r.grade.score,
+                    "extracted": r.grade.extracted,
+                    "note": r.grade.note,
+                    "logp": [_finite(v) for v in c.logps],
+                    "teacher_logp": None if r.teacher is None else [_logp(v) for v in r.teacher.logp],
+                    "advantage": list(r.advantage or ()),
+                    "source": r.source,
+                    "token_values": {k: [_finite(v) for v in values] for k, values in r.token_values.items()},
+                    "rollout_values": {k: _finite(v) for k, v in r.rollout_values.items()},
+                }
+            )
+        )
+    write_text(file, "\n".join(lines) + "\n")
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _logp(value: float) -> float | None:
+    """A log-prob as JSON can hold it: minus infinity as a very small one, None where there is none."""
+    return None if math.isnan(value) else max(value, -1e9)

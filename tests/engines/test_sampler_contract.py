@@ -1,0 +1,165 @@
+"""What every sampler must do, whatever it runs on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine_backends import RealVllm, client, text_model
+from vllm_server import VllmServer
+from vold.engines.samplers.inprocess import InProcessSampler
+from vold.engines.samplers.server import ServerSampler, ServerWeights
+from vold.engines.vllm import VllmClient
+from vold.model.batching import collate
+from vold.model.policy import Policy
+from vold.types import Completion, Prompt, Sampler, SamplingParams
+
+PROMPTS = [Prompt((20, 21, 22)), Prompt((50, 60, 70, 80, 90)), Prompt((33,))]
+
+
+@dataclass
+class Backend:
+    """A sampler of `policy`; `changed` tells it that the policy's weights are others now."""
+
+    policy: Policy
+    sampler: Sampler
+    changed: Callable[[], None]
+
+
+def on_servers(policy: Policy, servers: VllmClient, directory: Path) -> Backend:
+    weights = ServerWeights(servers, policy, directory)
+    sampler = ServerSampler(servers, end_id=policy.chat.end_id, banned=policy.banned.tolist(), weights=weights)
+    steps = iter(range(1, 1000))
+    return Backend(policy, sampler, lambda: weights.changed(next(steps)))
+
+
+@pytest.fixture(
+    params=["in-process", "server", "two servers", pytest.param("vllm", marks=pytest.mark.engines)],
+)
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    policy = text_model(3, padded_rows=3)
+    other = text_model(4, padded_rows=3)  # what servers hold before they get the student's weights
+    if request.param == "in-process":
+        yield Backend(policy, InProcessSampler(policy), lambda: None)
+    elif request.param == "vllm":
+        server: RealVllm = request.getfixturevalue("vllm_rollouts")
+        yield on_servers(policy, client(server.url, role="rollout", patience=120), tmp_path / "weights")
+    else:
+        with VllmServer(other) as one, VllmServer(other) as two:
+            urls = [one.url, two.url] if request.param == "two servers" else [one.url]
+            yield on_servers(policy, client(*urls, role="rollout"), tmp_path / "weights")
+
+
+def teacher_forced(policy: Policy, prompt: Prompt, c: Completion, temperature: float) -> torch.Tensor:
+    """[response] log-probs in float64 from a plain forward pass, over the ids that may be sampled."""
+    with torch.no_grad():
+        logits = policy.model(input_ids=torch.tensor([[*prompt.ids, *c.ids]])).logits[0].double() / temperature
+    logp: torch.Tensor = logits.index_fill(-1, policy.banned, float("-inf")).log_softmax(-1)
+    return logp[len(prompt.ids) - 1 : -1].gather(-1, torch.tensor(c.ids)[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_behaviour_log_probs_are_the_students_own_at_the_sampling_temperature(
+    backend: Backend, temperature: float
+) -> None:
+    groups = backend.sampler.generate(PROMPTS, SamplingParams(12, temperature, 5), n=2)
+    assert [len(g) for g in groups] == [2, 2, 2]
+    for prompt, group in zip(PROMPTS, groups, strict=True):
+        for c in group:
+            assert len(c.ids) == len(c.logps) == len(c.action_mask) <= 12
+            assert set(c.action_mask) == {1}
+            assert (c.finish == "stop") == (c.ids[-1] == backend.policy.chat.end_id)
+            assert backend.policy.chat.end_id not in c.ids[:-1]
+            got = torch.tensor(c.logps, dtype=torch.float64)
+            torch.testing.assert_close(got, teacher_forced(backend.policy, prompt, c, temperature), rtol=0, atol=5e-5)
+
+
+def test_the_seed_decides_and_rows_differ(backend: Backend) -> None:
+    def rows(seed: int) -> list[tuple[int, ...]]:
+        return [c.ids for g in backend.sampler.generate(PROMPTS, SamplingParams(12, 1.0, seed), n=3) for c in g]
+
+    assert rows(7) == rows(7)
+    assert rows(7) != rows(8)
+    assert len(set(rows(7))) == 9
+
+
+def test_greedy_takes_the_likeliest_token(backend: Backend) -> None:
+    for prompt, (c,) in zip(PROMPTS, backend.sampler.generate(PROMPTS, SamplingParams(8, 0.0, 1)), strict=True):
+        ids = list(prompt.ids)
+        for token in c.ids:
+            with torch.no_grad():
+                logits = backend.policy.model(input_ids=torch.tensor([ids])).logits[0, -1]
+            assert token == int(logits.index_fill(-1, backend.policy.banned, float("-inf")).argmax())
+            ids.append(token)
+
+
+def test_ruled_out_ids_never_come_even_when_the_model_wants_them(backend: Backend) -> None:
+    with torch.no_grad():
+        backend.policy.model.get_output_embeddings().weight[backend.policy.banned] *= 20
+    backend.changed()
+    done = backend.sampler.generate(PROMPTS, SamplingParams(20, 1.0, 3), n=4)
+    sampled = {i for g in done for c in g for i in c.ids}
+    assert sampled
+    assert not sampled & set(backend.policy.banned.tolist())
+    for prompt, group in zip(PROMPTS, done, strict=True):
+        for c in group:
+            expected = teacher_forced(backend.policy, prompt, c, 1.0)
+            torch.testing.assert_close(torch.tensor(c.logps).double(), expected, rtol=0, atol=5e-5)
+
+
+def test_nothing_cuts_the_distribution_down(backend: Backend) -> None:
+    """Over 400 first tokens the mean log-prob is minus the entropy, within five standard errors; a server's own top-p,
+    top-k or penalty would raise it. The log-probs' own variance under the distribution gives the error."""
+    prompt, n = PROMPTS[0], 400
+    with torch.no_grad():
+        logits = backend.policy.model(input_ids=torch.tensor([prompt.ids])).logits[0, -1].double()
+    logp = logits.index_fill(-1, backend.policy.banned, float("-inf")).log_softmax(-1)
+    p = logp.exp()
+    logp = logp.masked_fill(p == 0, 0.0)
+    mean = float((p * logp).sum())
+    spread = math.sqrt(float((p * logp**2).sum()) - mean**2)
+    groups = backend.sampler.generate([prompt] * (n // 10), SamplingParams(1, 1.0, 11), n=10)
+    got = [c.logps[0] for g in groups for c in g]
+    assert abs(sum(got) / n - mean) < 5 * spread / math.sqrt(n)
+    tail = float(p[p < 0.01].sum())
+    seen = sum(float(p[c.ids[0]]) < 0.01 for g in groups for c in g) / n
+    assert tail > 0.05
+    assert abs(seen - tail) < 5 * math.sqrt(tail * (1 - tail) / n)
+
+
+def test_new_weights_are_sampled_from(backend: Backend) -> None:
+    before = backend.sampler.generate(PROMPTS, SamplingParams(12, 1.0, 5))
+    with torch.no_grad():
+        for parameter in backend.policy.model.parameters():
+            parameter.mul_(1.5)
+    backend.changed()
+    for prompt, (c,), (old,) in zip(
+        PROMPTS, backend.sampler.generate(PROMPTS, SamplingParams(12, 1.0, 5)), before, strict=True
+    ):
+        expected = teacher_forced(backend.policy, prompt, c, 1.0)
+        torch.testing.assert_close(torch.tensor(c.logps).double(), expected, rtol=0, atol=1e-4)
+        assert c.logps[0] != pytest.approx(old.logps[0], abs=1e-3)
+
+
+def test_the_training_pass_agrees_with_the_behaviour_log_probs(backend: Backend) -> None:
+    groups = backend.sampler.generate(PROMPTS, SamplingParams(12, 1.0, 5), n=2)
+    rows = [(p, c) for p, g in zip(PROMPTS, groups, strict=True) for c in g]
+    batch = collate([p for p, _ in rows], [c.ids for _, c in rows], [c.action_mask for _, c in rows], 0)
+    with torch.no_grad():
+        logp, _, _ = backend.policy.logprobs(batch)
+    torch.testing.assert_close(logp, torch.tensor([v for _, c in rows for v in c.logps]), rtol=0, atol=5e-5)
+
+
+def test_the_likeliest_ids_come_with_every_token(backend: Backend) -> None:
+    groups = backend.sampler.generate(PROMPTS, SamplingParams(6, 0.7, 5, candidates=3), n=2)
+    for prompt, group in zip(PROMPTS, groups, strict=True):
+        for c in group:
+            with torch.no_grad():
+                logits = backend.policy.model(input_ids=torch.tensor([[*prompt.ids, *c.ids]])).logits[0]
+            allowed = logits.index_fill(-1, backend.policy.banned, float("-inf"))[len(prompt.ids) - 1 : -1]
+            assert c.candidate_ids == tuple(map(tuple, allowed.topk(3).indices.tolist()))

@@ -1,0 +1,187 @@
+"""Two stored evaluations side by side. Numbers are worked out by hand; t(1) = 12.7062 and t(3) = 3.1824 at 97.5 %."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_metrics import composite, row
+
+from vold.errors import ConfigError, DataError
+from vold.evals.compare import compare_answers, compare_runs, model_folder
+from vold.evals.protocol import Protocol, protocol_hash
+from vold.evals.stats import paired_difference, t_interval
+from vold.report.tables import print_comparison
+
+PROTOCOL = Protocol("rule", "mathvision", "test", "ab", "1", 8192, 0.0, 1, None, None, "r1", "cd")
+
+
+def rows(scores: str, **more: Any) -> list[dict[str, Any]]:
+    """One answer to each of items 0, 1, ..., marked as the digits say; a dot for none."""
+    return [row(str(i), int(s), **more) for i, s in enumerate(scores) if s != "."]
+
+
+def test_clustered_paired_difference_by_hand() -> None:
+    """Differences 1 1 0 0 in two clusters: error 1/2, one degree of freedom, t = 1, p = 1/2 (Cauchy)."""
+    found = paired_difference([1, 1, 0, 0], [0, 0, 0, 0], clusters=["a", "a", "b", "b"])
+    assert (found.difference, found.stderr, found.n) == pytest.approx((0.5, 0.5, 4))
+    assert (found.low, found.high) == pytest.approx((0.5 - 6.3531, 0.5 + 6.3531), abs=1e-4)
+    assert found.p_value == pytest.approx(0.5)
+
+
+def test_clusters_of_one_change_nothing() -> None:
+    a, b = [1.0, 0.5, 0.0, 1.0], [0.0, 0.5, 0.5, 0.25]
+    plain, clustered = paired_difference(a, b), paired_difference(a, b, clusters=range(4))
+    assert asdict(clustered) == pytest.approx(asdict(plain))
+    assert t_interval(a, clusters=range(4)) == pytest.approx(t_interval(a))
+
+
+def test_one_cluster_is_no_sample() -> None:
+    with pytest.raises(DataError, match="at least two clusters"):
+        t_interval([1, 0, 1], clusters=["a", "a", "a"])
+
+
+def test_item_by_item() -> None:
+    """Differences 1 0 1 0: mean 1/2, s^2 = 1/3, error sqrt(1/12) = 0.2887; t = 1.732 with 3 degrees has p = 0.1817.
+    Two wins and no loss: McNemar 2 / 4. Detectable: (1.9600 + 0.8416) * 0.2887."""
+    c = compare_answers("set", rows("1110"), rows("0100"))
+    error = math.sqrt(1 / 12)
+    assert (c.accuracy_a, c.accuracy_b, c.difference, c.n) == (0.75, 0.25, 0.5, 4)
+    assert c.stderr == pytest.approx(error) and c.p_value == pytest.approx(0.1817, abs=1e-4)
+    assert (c.low, c.high) == pytest.approx((0.5 - 3.18245 * error, 0.5 + 3.18245 * error), abs=1e-5)
+    assert c.mcnemar_p == pytest.approx(0.5)
+    assert c.detectable == pytest.approx(2.80159 * error, abs=1e-5)
+    assert (c.only_a, c.only_b, c.clustered, c.forced, c.derived) == (0, 0, False, (), {})
+
+
+def test_the_other_way_round_turns_the_sign() -> None:
+    there, back = compare_answers("set", rows("1110"), rows("0100")), compare_answers("set", rows("0100"), rows("1110"))
+    assert (back.difference, back.low, back.high) == pytest.approx((-there.difference, -there.high, -there.low))
+    assert back.p_value == pytest.approx(there.p_value)
+
+
+def test_items_are_matched_by_id_and_what_only_one_has_is_counted() -> None:
+    """In common are 0, 1 and 3, in another order: 1 1 1 against 0 1 0."""
+    c = compare_answers("set", rows("111100"), rows("01.0")[::-1])
+    assert (c.n, c.only_a, c.only_b) == (3, 3, 0)
+    assert (c.accuracy_a, c.accuracy_b) == pytest.approx((1.0, 1 / 3))
+
+
+def test_several_samples_are_averaged_and_have_no_mcnemar() -> None:
+    """Item 0: 1/2 against 0; item 1: 1 against 1."""
+    a = [*rows("11"), *rows("01", sample=1)]
+    c = compare_answers("set", a, [*rows("01"), *rows("01", sample=1)])
+    assert (c.difference, c.mcnemar_p) == (0.25, None)
+
+
+def test_items_of_one_source_are_clustered_and_have_no_mcnemar() -> None:
+    a = [row(n, s, cluster=n[0]) for n, s in (("a1", 1), ("a2", 1), ("b1", 0), ("b2", 0))]
+    c = compare_answers("set", a, [{**r, "score": 0.0} for r in a])
+    assert c.clustered and c.mcnemar_p is None
+    assert (c.difference, c.stderr, c.p_value) == pytest.approx((0.5, 0.5, 0.5))
+    assert c.detectable == pytest.approx(2.80159 * 0.5, abs=1e-5)
+
+
+def test_equal_answers_differ_by_nothing() -> None:
+    c = compare_answers("set", rows("1010"), rows("1010"))
+    assert (c.difference, c.low, c.high, c.p_value, c.mcnemar_p, c.detectable) == (0.0, 0.0, 0.0, 1.0, 1.0, 0.0)
+
+
+def test_too_little_in_common() -> None:
+    with pytest.raises(DataError, match="fewer than two items"):
+        compare_answers("set", rows("11"), rows(".11"))
+
+
+def test_derived_scores_are_compared_problem_by_problem() -> None:
+    """Strict scores 1, 0, 1/2 against 0, 0, 0: differences with mean 1/2, s^2 = 1/4 and error 1/(2 sqrt 3)."""
+    a = [*composite("c1", "11", 1), *composite("c2", "10", 1), *composite("c3", "11", 0)]
+    b = [*composite("c1", "00", 0), *composite("c2", "00", 0), *composite("c3", "10", 0)]
+    found = compare_answers("set", a, b, benchmark="wemath").derived["score_strict"]
+    assert (found.difference, found.stderr, found.n) == pytest.approx((0.5, 0.5 / math.sqrt(3), 3))
+
+
+def store(folder: Path, scores: str, name: str = "set", **changed: Any) -> Path:
+    """Write an evaluation as `vold eval` does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    protocol = Protocol(**{**asdict(PROTOCOL), **changed})
+    stamp = {"hash": protocol_hash(protocol), "protocol": asdict(protocol)}
+    (folder / f"{name}.protocol.json").write_text(json.dumps(stamp) + "\n")
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows(scores)))
+    return folder
+
+
+def test_runs_are_compared_on_the_sets_they_share(tmp_path: Path) -> None:
+    store(tmp_path / "a/eval/vold", "1110")
+    store(tmp_path / "a/eval/vold", "1100", "other")
+    store(tmp_path / "a/eval/sft", "0000")
+    store(tmp_path / "b/eval/base", "0100")
+    (found,) = compare_runs(tmp_path / "a", tmp_path / "b")
+    assert (found.name, found.difference, found.forced) == ("set", 0.5, ())
+    (same_run,) = compare_runs(tmp_path / "a", tmp_path / "a/eval/sft")
+    assert same_run.difference == 0.75
+
+
+def test_another_revision_with_the_same_content_is_the_same_test(tmp_path: Path) -> None:
+    a = store(tmp_path / "a", "1110")
+    assert compare_runs(a, store(tmp_path / "b", "0100", revision="r2"))[0].difference == 0.5
+
+
+def test_other_protocols_are_refused_with_every_difference_named(tmp_path: Path) -> None:
+    a = store(tmp_path / "a", "1110")
+    b = store(tmp_path / "b", "0100", max_new_tokens=2048, prompt_version="ff", content_hash="ee")
+    with pytest.raises(ConfigError) as raised:
+        compare_runs(a, b)
+    for words in ("token budget: 8192 and 2048", "prompt text: ab and ff", "golds: cd and ee", "force=true"):
+        assert words in str(raised.value)
+
+
+def test_forced_comparisons_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    b = store(tmp_path / "b", "0100", max_new_tokens=2048)
+    (found,) = compare_runs(store(tmp_path / "a", "1110"), b, force=True)
+    assert found.difference == 0.5 and found.forced == ("token budget: 8192 and 2048",)
+    print_comparison("A", "B", [asdict(found)])
+    printed = capsys.readouterr().out
+    assert "forced although the protocols differ" in printed and "+50.0" in printed
+
+
+def test_another_hash_of_the_same_fields_is_refused(tmp_path: Path) -> None:
+    a, b = store(tmp_path / "a", "1110"), store(tmp_path / "b", "0100")
+    (b / "set.protocol.json").write_text(json.dumps({"hash": "0" * 16, "protocol": asdict(PROTOCOL)}) + "\n")
+    with pytest.raises(ConfigError, match="hash: "):
+        compare_runs(a, b)
+
+
+def test_a_protocol_file_cut_short_is_named(tmp_path: Path) -> None:
+    a, b = store(tmp_path / "a", "1110"), store(tmp_path / "b", "0100")
+    (b / "set.protocol.json").write_text('{"hash": "ab')
+    with pytest.raises(DataError, match=r"set\.protocol\.json"):
+        compare_runs(a, b)
+
+
+@pytest.mark.parametrize(
+    ("models", "chosen"),
+    [(("base", "sft", "vold"), "vold"), (("base", "sft"), "sft"), (("org/name-3b",), "org/name-3b")],
+)
+def test_the_last_stage_of_a_run_is_meant(tmp_path: Path, models: tuple[str, ...], chosen: str) -> None:
+    for name in models:
+        store(tmp_path / "eval" / name, "10")
+    assert model_folder(tmp_path) == tmp_path / "eval" / chosen
+    assert model_folder(tmp_path / "eval" / models[0]) == tmp_path / "eval" / models[0]
+
+
+def test_of_unknown_models_one_must_be_named(tmp_path: Path) -> None:
+    store(tmp_path / "eval/x", "10")
+    store(tmp_path / "eval/y", "10")
+    with pytest.raises(DataError, match=r"got:\s+x, y"):
+        model_folder(tmp_path)
+
+
+def test_where_nothing_was_evaluated_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no evaluation here"):
+        compare_runs(tmp_path, tmp_path)
+    with pytest.raises(DataError, match="no set in common"):
+        compare_runs(store(tmp_path / "a", "10", "x"), store(tmp_path / "b", "10", "y"))

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import pytest
+import yaml
+from PIL import Image
+
+from vold.data.benchmarks.item import Form, Item, ProtocolName
+from vold.data.benchmarks.registry import BENCHMARKS
+from vold.engines.chat_api import content
+from vold.errors import ConfigError
+from vold.evals.prompting import build_messages, image_limits, prompt_version, split_options
+
+if TYPE_CHECKING:
+    from vold.types import Message
+
+EXPECTED = Path(__file__).parent / "prompts_expected"
+PROMPTS = Path(__file__).parents[2] / "src" / "vold" / "evals" / "prompts"
+RED, GREEN, BLUE = (Image.new("RGB", (4, 4), c) for c in ("red", "green", "blue"))
+
+HINT = (
+    "Hint: Please answer the question requiring an integer answer and provide the final value, e.g., 1, 2, 3, at the"
+    " end.\nQuestion: How many?\n(Unit: cm)"
+)
+COT = (
+    "According to the question shown in the image, please first conduct reasoning, and then answer the question and"
+    " provide the correct option letter, e.g., A, B, C, D, at the end."
+)
+
+
+def item(
+    benchmark: str, question: str = "", *options: str, images: int = 1, form: Form = "choice", query: str | None = None
+) -> Item:
+    pictures = (RED, GREEN, BLUE)[:images]
+    return Item(benchmark, "7", question, options, pictures, "A", form, cluster="7", query=query)
+
+
+MARKED = ("Given <image 2>, which graph follows?", "<image 3>", "<image 1>", "none of <image 2>")
+STAR = "Which option?\nOptions: A: The cat, B: The dog, or C: both, C: Neither."
+CASES: dict[str, tuple[Item, str]] = {
+    "mmmu_pro_standard10": (item("mmmu_pro_standard10", *MARKED, images=3), "rule vlmevalkit"),
+    "mmmu_pro_standard4": (
+        item("mmmu_pro_standard4", "Which {options} fit <image 1> at 100%?", "50 %", "{question}"),
+        "rule",
+    ),
+    "mmmu_pro_vision": (item("mmmu_pro_vision", "", "left", "right"), "rule vlmevalkit"),
+    "mathvision": (item("mathvision", "What is the area in <image 1>?", *"12345"), "rule vlmevalkit"),
+    "mathvision_open": (item("mathvision", "Compare <image 1> and <image 2>.", form="math"), "rule vlmevalkit"),
+    "mathvista": (item("mathvista", "How many?", form="integer", query=HINT), "rule vlmevalkit"),
+    "mathvista_bare": (item("mathvista", "Which?", "red", "blue"), "rule vlmevalkit"),
+    "logicvista": (item("logicvista", "Which two?", form="letters"), "rule vlmevalkit"),
+    "mmmu": (item("mmmu", "Look at <image 1>.", "left", "right"), "rule vlmevalkit"),
+    "mmmu_open": (item("mmmu", "Name it.", form="text"), "rule vlmevalkit"),
+    "mathverse": (item("mathverse", "Find the angle.", query=COT), "rule vlmevalkit"),
+    "mathverse_vision_only": (item("mathverse_vision_only", query=COT), "vlmevalkit"),
+    "wemath": (item("wemath", "What is it?", "1 cm", "No correct answer"), "rule vlmevalkit"),
+    "dynamath_choice": (item("dynamath", "Find x."), "rule vlmevalkit"),
+    "dynamath_float": (item("dynamath", "Find x.", form="float"), "rule vlmevalkit"),
+    "dynamath_text": (item("dynamath", "Find x.", form="text"), "rule vlmevalkit"),
+    "mmstar": (item("mmstar", STAR), "rule vlmevalkit"),
+    "math500": (item("math500", "What is 1+1?", images=0, form="math"), "rule"),
+    "gsm8k": (item("gsm8k", "What is 1+1?", images=0, form="integer"), "rule"),
+    "aime2024": (item("aime2024", "What is 1+1?", images=0, form="integer"), "rule"),
+    "aime2025": (item("aime2025", "What is 1+1?", images=0, form="integer"), "rule"),
+}
+BOTH: list[tuple[ProtocolName, str]] = [
+    (p, name) for p in get_args(ProtocolName) for name, (_, protocols) in CASES.items() if p in protocols.split()
+]
+
+
+def ask(of: Item, protocol: ProtocolName = "rule") -> Message:
+    (message,) = build_messages(of, protocol)
+    assert message.role == "user"
+    return message
+
+
+@pytest.mark.parametrize(("protocol", "name"), BOTH)
+def test_prompt_is_byte_for_byte_as_expected(protocol: ProtocolName, name: str) -> None:
+    expected = (EXPECTED / protocol / f"{name}.txt").read_bytes().decode()
+    assert ask(CASES[name][0], protocol).text == expected
+
+
+@pytest.mark.parametrize(("protocol", "name"), BOTH)
+def test_every_picture_has_one_place(protocol: ProtocolName, name: str) -> None:
+    message = ask(CASES[name][0], protocol)
+    assert message.text.count("<image>") == len(message.images)
+
+
+def test_every_expected_prompt_is_compared() -> None:
+    files = {(f.parent.name, f.stem) for f in EXPECTED.glob("*/*.txt") if f.parent.name != "judge"}
+    assert files == set(BOTH)
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_rule_has_a_prompt_for_every_benchmark(benchmark: str) -> None:
+    assert image_limits(benchmark, "rule") is None
+    assert len(prompt_version(benchmark, "rule")) == 16
+
+
+def test_vlmevalkit_has_its_picture_limits() -> None:
+    assert image_limits("mathvision", "vlmevalkit") == (1280 * 28 * 28, 16384 * 28 * 28)
+
+
+@pytest.mark.parametrize("benchmark", ["math500", "gsm8k", "aime2024", "aime2025", "mmmu_pro_standard4"])
+def test_what_vlmevalkit_does_not_have_is_refused(benchmark: str) -> None:
+    with pytest.raises(ConfigError, match=f"no prompt for this benchmark(.|\n)*{benchmark}(.|\n)*protocol: rule"):
+        build_messages(item(benchmark, "What?"), "vlmevalkit")
+
+
+def test_an_item_of_a_kind_without_a_prompt_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"dynamath: 7(.|\n)*a list"):
+        build_messages(item("dynamath", "What?", form="list"), "rule")
+    with pytest.raises(ConfigError, match="wemath: 7"):
+        build_messages(item("wemath", "Without options?"), "vlmevalkit")
+
+
+@pytest.mark.parametrize("protocol", get_args(ProtocolName))
+def test_prompt_files_hold_known_keys_only(protocol: ProtocolName) -> None:
+    templates = {"with_options", "without_options", "query"}
+    known = {*templates, "option", "instruction", "pictures", "marker", "again", "split_options", "unconfirmed"}
+    for name, prompt in yaml.safe_load((PROMPTS / f"{protocol}.yaml").read_text())["prompts"].items():
+        assert name in BENCHMARKS
+        assert set(prompt) <= known and set(prompt) & templates, name
+        assert set(prompt.get("instruction", {})) <= set(get_args(Form))
+        assert prompt.get("pictures", "first") in ("first", "mentioned")
+
+
+# ---- pictures
+
+
+def test_pictures_follow_their_mentions_not_their_columns() -> None:
+    assert ask(CASES["mmmu_pro_standard10"][0]).images == (GREEN, BLUE, RED)
+
+
+def test_a_second_mention_stays_in_words() -> None:
+    assert "C. none of <image 2>" in ask(CASES["mmmu_pro_standard10"][0]).text
+
+
+def test_vlmevalkit_shows_a_picture_at_every_mention() -> None:
+    assert ask(CASES["mmmu_pro_standard10"][0], "vlmevalkit").images == (GREEN, BLUE, RED, GREEN)
+
+
+def test_35_mentions_of_one_picture_show_it_once() -> None:
+    message = ask(item("mmmu_pro_standard10", "<image 1>" * 35, "yes"))
+    assert message.images == (RED,)
+    assert message.text.startswith("<image>" + "<image 1>" * 34)
+
+
+def test_pictures_never_mentioned_come_first() -> None:
+    message = ask(item("mathvista", "Look at <image 2>.", "yes", images=3))
+    assert message.images == (RED, BLUE, GREEN)
+    assert message.text.startswith("<image><image>Look at <image>.\n(A) yes\n")
+
+
+def test_mmmu_leaves_out_pictures_that_are_never_mentioned() -> None:
+    """They are worked solutions; the official code does not show them either."""
+    assert ask(item("mmmu", "Look at <image 2>.", "yes", images=3)).images == (GREEN,)
+
+
+def test_mmmu_shows_all_pictures_where_none_is_mentioned() -> None:
+    message = ask(item("mmmu", "Look.", "yes", images=2))
+    assert (message.images, message.text.count("<image>")) == ((RED, GREEN), 2)
+
+
+def test_a_mention_without_a_picture_stays_in_words() -> None:
+    message = ask(item("mmmu", "See <image 1>, <image 2>, <image 0> and <image 12>.", "yes"))
+    assert message.images == (RED,)
+    assert message.text.startswith("See <image>, <image 2>, <image 0> and <image 12>.")
+
+
+def test_mentions_without_any_picture_stay_in_words() -> None:
+    message = ask(item("mmmu", "See <image 1>.", "yes", images=0))
+    assert (message.images, message.text[:14]) == ((), "See <image 1>.")
+
+
+@pytest.mark.parametrize("benchmark", ["mmmu", "mathvision", "mathvista"])
+def test_a_literal_marker_in_the_data_is_no_place_for_a_picture(benchmark: str) -> None:
+    of = item(benchmark, "Write <image> at <image 1>.", "<image>", "b", "c", "d", "e")
+    message = ask(of)
+    assert message.text.count("<image>") == len(message.images) == 1
+    assert message.text.count("<image >") == 2
+    parts = content(message)
+    assert isinstance(parts, list)
+    assert [p["type"] for p in parts].count("image_url") == 1
+
+
+def test_a_literal_marker_without_pictures_is_plain_text() -> None:
+    message = ask(item("math500", "The tag <image> means?", images=0, form="math"))
+    assert "<image>" in message.text
+    assert content(message) == message.text
+
+
+def test_braces_of_the_data_are_not_filled_in() -> None:
+    assert ask(CASES["mmmu_pro_standard4"][0]).text.startswith("Which {options} fit <image> at 100%?\nA. 50 %\nB. {qu")
+
+
+# ---- options in the question's text
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("Which?\nOptions: A: red, B: green", ("Which?", ("red", "green"))),
+        ("Which?\nOptions: A: 1, 2, B: B: 3, C: 4.", ("Which?", ("1, 2", "B: 3", "4."))),
+        ("Which?\nOptions: A: x, D: y, B: z", ("Which?", ("x, D: y", "z"))),
+        ("No options.", ("No options.", ())),
+        ("Options: are none.", ("Options: are none.", ())),
+    ],
+)
+def test_options_in_text(question: str, expected: tuple[str, tuple[str, ...]]) -> None:
+    assert split_options(question) == expected
+
+
+# ---- version
+
+
+def test_the_version_is_of_the_prompt_text() -> None:
+    assert prompt_version("mathvision", "vlmevalkit") != prompt_version("mathvision", "rule")
+    assert prompt_version("gsm8k", "rule") == prompt_version("math500", "rule") != prompt_version("mmstar", "rule")
+
+
+def test_the_item_is_not_changed() -> None:
+    of = item("mathvision", "What is in <image 1>?", *"12345")
+    copy: Any = replace(of)
+    build_messages(of, "rule")
+    assert of == copy

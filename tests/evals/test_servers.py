@@ -1,0 +1,350 @@
+"""Models and judges behind an endpoint: a real server on this machine that fails, dies and comes back on command."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+import layouts
+from vold.cli import main
+from vold.data.benchmarks.item import Item
+from vold.engines.chat_api import ATTEMPTS, EndpointSampler
+from vold.errors import ConfigError, SamplerError
+from vold.evals.marking.llm_judge import Judge, score_vlmevalkit
+from vold.graders import outcome
+from vold.run.files import read_jsonl
+from vold.run.recipe import Endpoint
+from vold.types import Message, SamplingParams
+
+PARAMS = SamplingParams(max_new_tokens=16, temperature=0.5, seed=7)
+Answer = Callable[[dict[str, Any], dict[str, str]], tuple[int, Any]]
+
+
+def completion(text: str, *, finish: str = "stop", **more: Any) -> tuple[int, Any]:
+    message = {"role": "assistant", "content": text, **more}
+    return 200, {"choices": [{"message": message, "finish_reason": finish}], "usage": {"completion_tokens": 3}}
+
+
+class Server:
+    """Speaks chat completions; `answer(body, headers)` gives status and body."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer, self.requests = answer, list[dict[str, Any]]()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                outer.requests.append(body)
+                status, reply = outer.answer(body, dict(self.headers))
+                content = reply.encode() if isinstance(reply, str) else json.dumps(reply).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Answer], Server]]:
+    servers: list[Server] = []
+
+    def start(answer: Answer) -> Server:
+        servers.append(Server(answer))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def ask(urls: list[str], questions: list[str], **options: Any) -> dict[int, Any]:
+    sampler = EndpointSampler(urls, "m", first_wait=0.0, **options)
+    prompts = [(Message("user", q),) for q in questions]
+    return {r.index: r for r in sampler.answer(prompts, PARAMS, [0] * len(prompts))}
+
+
+def echo(body: dict[str, Any], _headers: dict[str, str]) -> tuple[int, Any]:
+    return completion(str(body["messages"][0]["content"]).upper())
+
+
+def test_every_reply_carries_its_own_number(serve: Callable[[Answer], Server]) -> None:
+    server = serve(echo)
+    replies = ask([server.url], [f"q{n}" for n in range(50)], concurrency=8)
+    assert {i: r.text for i, r in replies.items()} == {n: f"Q{n}" for n in range(50)}
+    assert {(b["model"], b["max_tokens"], b["temperature"], b["seed"]) for b in server.requests} == {("m", 16, 0.5, 7)}
+    assert {r.tokens for r in replies.values()} == {3}
+
+
+def test_samples_of_one_question_have_seeds_of_their_own(serve: Callable[[Answer], Server]) -> None:
+    server = serve(echo)
+    list(EndpointSampler([server.url], "m").answer([(Message("user", "q"),)] * 3, PARAMS, [0, 1, 2]))
+    assert len({b["seed"] for b in server.requests}) == 3
+
+
+def test_pictures_go_where_their_markers_stand(serve: Callable[[Answer], Server]) -> None:
+    server = serve(lambda _b, _h: completion("x"))
+    message = Message("user", "a <image> b", (Image.new("RGB", (4, 2), "red"),))
+    list(EndpointSampler([server.url], "m").answer([(message,)], PARAMS, [0]))
+    first, picture, last = server.requests[0]["messages"][0]["content"]
+    assert (first["text"].strip(), last["text"].strip()) == ("a", "b")
+    raw = base64.b64decode(picture["image_url"]["url"].partition(",")[2])
+    with Image.open(io.BytesIO(raw)) as image:
+        assert image.size == (4, 2)
+        assert image.getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_server_that_is_busy_is_asked_again(serve: Callable[[Answer], Server], status: int) -> None:
+    left = [2]
+
+    def flaky(body: dict[str, Any], headers: dict[str, str]) -> tuple[int, Any]:
+        left[0] -= 1
+        return (status, "busy") if left[0] >= 0 else echo(body, headers)
+
+    server = serve(flaky)
+    assert ask([server.url], ["a"])[0].text == "A"
+    assert len(server.requests) == 3
+
+
+def test_a_reply_that_is_no_completion_is_asked_for_again(serve: Callable[[Answer], Server]) -> None:
+    replies = iter(["not json", '{"choices": []}', '{"choices": [{"message": null}]}'])
+    server = serve(lambda b, h: (200, found) if (found := next(replies, None)) else echo(b, h))
+    assert ask([server.url], ["a"])[0].text == "A"
+
+
+def test_one_of_two_servers_may_be_dead(serve: Callable[[Answer], Server]) -> None:
+    dead = serve(echo)
+    dead.close()
+    alive = serve(echo)
+    assert len(ask([dead.url, alive.url], ["a", "b", "c"])) == 3
+
+
+def test_no_server_is_an_error_with_the_number_of_tries(serve: Callable[[Answer], Server]) -> None:
+    server = serve(lambda _b, _h: (500, "broken"))
+    with pytest.raises(SamplerError, match=f"{ATTEMPTS} tries"):
+        ask([server.url], ["a"])
+    assert len(server.requests) == ATTEMPTS
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refusal_of_everything_is_not_tried_again(serve: Callable[[Answer], Server], status: int) -> None:
+    server = serve(lambda _b, _h: (status, "no such model"))
+    with pytest.raises(SamplerError, match="no such model"):
+        ask([server.url], ["a"])
+    assert len(server.requests) == 1
+
+
+def test_one_bad_request_is_a_failed_sample_and_not_the_end(serve: Callable[[Answer], Server]) -> None:
+    server = serve(lambda b, h: (400, "too large") if b["messages"][0]["content"] == "b" else echo(b, h))
+    replies = ask([server.url], ["a", "b", "c"])
+    assert [replies[i].text for i in range(3)] == ["A", "", "C"]
+    assert "too large" in replies[1].error
+
+
+def test_thinking_that_the_server_split_off_is_put_back(serve: Callable[[Answer], Server]) -> None:
+    kinds = {
+        "done": completion("4", reasoning_content="2+2"),
+        "cut": completion("", reasoning_content="2+", finish="length"),
+        "cut later": completion("4, be", reasoning_content="2+2", finish="length"),
+    }
+    server = serve(lambda b, _h: kinds[b["messages"][0]["content"]])
+    replies = ask([server.url], list(kinds))
+    assert [(replies[i].text, replies[i].finish) for i in range(3)] == [
+        ("<think>2+2</think>4", "stop"),
+        ("<think>2+", "length"),
+        ("<think>2+2</think>4, be", "length"),
+    ]
+
+
+def test_the_key_comes_from_the_environment_and_is_sent(
+    serve: Callable[[Answer], Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def watching(body: dict[str, Any], headers: dict[str, str]) -> tuple[int, Any]:
+        seen.append(headers.get("Authorization", ""))
+        return echo(body, headers)
+
+    config = Endpoint(urls=(serve(watching).url,), model="m", key_env="VOLD_TEST_KEY")
+    monkeypatch.delenv("VOLD_TEST_KEY", raising=False)
+    with pytest.raises(ConfigError, match="VOLD_TEST_KEY"):
+        EndpointSampler.from_config(config)
+    monkeypatch.setenv("VOLD_TEST_KEY", "secret")
+    EndpointSampler.from_config(config).chat((Message("user", "a"),), PARAMS)
+    assert seen == ["Bearer secret"]
+
+
+def item(form: Any, answer: str, options: tuple[str, ...] = ()) -> Item:
+    return Item("mathvista", "1", "How many?", options, (), answer, form, cluster="1")
+
+
+def judged(serve: Callable[[Answer], Server], directory: Path, reply: str) -> tuple[Judge, Server]:
+    server = serve(lambda _b, _h: completion(reply))
+    return Judge(EndpointSampler([server.url], "judge", first_wait=0.0), directory), server
+
+
+@pytest.mark.parametrize(
+    ("made", "response", "reply", "score", "name"),
+    [
+        (item("integer", "14"), "I count fourteen of them.", "14", 1.0, "right"),
+        (item("integer", "14"), "I count fourteen of them.", "Extracted answer: 15", 0.0, "wrong"),
+        (item("choice", "B", ("red", "blue")), "It is the blue one.", "B", 1.0, "right"),
+        (item("choice", "B", ("red", "blue")), "I cannot tell.", "NONE", 0.0, "unparsed"),
+        (item("choice", "B", ("red", "blue")), "Hm.", "Z", 0.0, "unparsed"),
+        (item("letters", "A, C"), "The first and the third.", "A, C", 1.0, "right"),
+        (item("math", r"\frac{1}{2}"), "one half", "0.5", 1.0, "right"),
+        (item("integer", "14"), "fourteen", "<think>They said 15?</think>14", 1.0, "right"),
+        (item("integer", "14"), "fourteen", "__import__('os').system('true')", 0.0, "unparsed"),
+    ],
+)
+def test_what_the_judge_extracts_is_compared_by_rule(
+    serve: Callable[[Answer], Server], tmp_path: Path, made: Item, response: str, reply: str, score: float, name: str
+) -> None:
+    judge, server = judged(serve, tmp_path, reply)
+    grade = score_vlmevalkit(made, response, judge)
+    assert (grade.score, outcome(grade)) == (score, name)
+    assert len(server.requests) == 1
+    assert response in server.requests[0]["messages"][0]["content"]
+
+
+def test_the_judge_is_not_asked_about_what_a_rule_can_read(serve: Callable[[Answer], Server], tmp_path: Path) -> None:
+    judge, server = judged(serve, tmp_path, "14")
+    assert score_vlmevalkit(item("integer", "14"), r"so \boxed{15}", judge).score == 0.0
+    assert score_vlmevalkit(item("integer", "14"), "<think>14", judge, finish="length").note.startswith("truncated")
+    assert not server.requests
+
+
+def test_a_second_marking_asks_nobody_and_gives_the_same(serve: Callable[[Answer], Server], tmp_path: Path) -> None:
+    judge, server = judged(serve, tmp_path, "14")
+    first = score_vlmevalkit(item("integer", "14"), "fourteen", judge)
+    server.close()
+    again = Judge(EndpointSampler([server.url], "judge", first_wait=0.0), tmp_path)
+    assert score_vlmevalkit(item("integer", "14"), "fourteen", again) == first
+    with pytest.raises(SamplerError):
+        score_vlmevalkit(item("integer", "14"), "another text", again)
+
+
+def test_a_prompt_of_the_data_can_not_reach_the_judges_template(
+    serve: Callable[[Answer], Server], tmp_path: Path
+) -> None:
+    judge, server = judged(serve, tmp_path, "14")
+    score_vlmevalkit(item("integer", "14"), "{question} {options} fourteen", judge)
+    assert "{question} {options} fourteen" in server.requests[0]["messages"][0]["content"]
+
+
+def recipe(home: Path, model: Server, judge: Server | None = None) -> str:
+    """MathVista asked of one server, marked with another where one is given."""
+    spec: dict[str, Any] = {"path": str(layouts._mathvista_zip(home / "m.zip"))}
+    evaluation: dict[str, Any] = {
+        "sampling": {"max_new_tokens": 64},
+        "samples": 2,
+        "benchmarks": {"mathvista": spec},
+        "endpoint": {"urls": [model.url], "model": "served", "concurrency": 2},
+    }
+    if judge is not None:
+        spec["protocol"] = "vlmevalkit"
+        evaluation["judge"] = {"urls": [judge.url], "model": "judge", "concurrency": 1}
+    raw = {"run": {"dir": str(home / "run")}, "student": {"path": "none"}, "eval": evaluation}
+    (home / "r.yaml").write_text(yaml.safe_dump(raw))
+    return str(home / "r.yaml")
+
+
+def test_an_evaluation_by_endpoint_stores_each_answer_and_goes_on(
+    serve: Callable[[Answer], Server], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counted = [0]
+
+    def dies(_body: dict[str, Any], _headers: dict[str, str]) -> tuple[int, Any]:
+        counted[0] += 1
+        return completion(r"\boxed{14}") if counted[0] <= 5 else (401, "the key has expired")
+
+    server = serve(dies)
+    file = recipe(tmp_path, server)
+    assert main(["eval", file]) == 2
+    assert "the key has expired" in capsys.readouterr().err
+    stored = tmp_path / "run" / "eval" / "served" / "mathvista.jsonl"
+    kept = len(read_jsonl(stored))
+    assert 0 < kept <= 5
+    server.answer = lambda _b, _h: completion(r"\boxed{14}")
+    before = len(server.requests)
+    assert main(["eval", file]) == 0
+    assert len(server.requests) - before == 12 - kept
+    rows = read_jsonl(stored)
+    assert [(r["id"], r["sample"]) for r in rows] == [
+        (i, s) for i in ("1", "2", "3", "4", "225", "587") for s in (0, 1)
+    ]
+    results = json.loads((tmp_path / "run" / "eval" / "results.json").read_text())
+    assert results["stages"]["served"]["mathvista"]["accuracy"] == pytest.approx(1 / 6)  # item 2 is 14
+
+
+def test_a_dead_judge_loses_nothing(
+    serve: Callable[[Answer], Server], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = serve(lambda _b, _h: completion("I count fourteen of them."))
+    judge = serve(lambda _b, _h: (404, "no such judge"))
+    file = recipe(tmp_path, model, judge)
+    assert main(["eval", file]) == 2
+    assert "no such judge" in capsys.readouterr().err
+    judge.answer = lambda _b, _h: completion("14")
+    assert main(["eval", file]) == 0
+    results = json.loads((tmp_path / "run" / "eval" / "results.json").read_text())
+    assert results["stages"]["served"]["mathvista"]["accuracy"] == pytest.approx(1 / 6)
+    assert "judge" in results["sets"]["mathvista"]["protocol"]["judge"]
+    shown = results["sets"]["mathvista"]["published"]
+    assert {p["protocol"] for p in shown} == {"vlmevalkit"}
+    assert 61.9 in {p["value"] for p in shown}
+
+
+def test_a_judge_that_dies_costs_no_answer(
+    serve: Callable[[Answer], Server], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counted = [0]
+
+    def dies(_body: dict[str, Any], _headers: dict[str, str]) -> tuple[int, Any]:
+        counted[0] += 1
+        return completion("14") if counted[0] <= 3 else (401, "the key has expired")
+
+    model, judge = serve(lambda _b, _h: completion("It must be fourteen.")), serve(dies)
+    file = recipe(tmp_path, model, judge)
+    assert main(["eval", file]) == 2
+    assert "the judge" in capsys.readouterr().err
+    stored = read_jsonl(tmp_path / "run" / "eval" / "served" / "mathvista.jsonl")
+    assert len(stored) == 12
+    assert all(r["response"] == "It must be fourteen." and "score" not in r for r in stored)
+    before, judge.answer = (len(model.requests), len(judge.requests)), lambda _b, _h: completion("14")
+    assert main(["eval", file]) == 0
+    # Both answers to an item make one and the same request, and three of six were judged before.
+    assert (len(model.requests), len(judge.requests)) == (before[0], before[1] + 3)
+    results = json.loads((tmp_path / "run" / "eval" / "results.json").read_text())
+    assert sum(results["stages"]["served"]["mathvista"]["outcomes"].values()) == 12
+
+
+def test_replies_of_a_judge_that_cannot_be_used_are_counted(
+    serve: Callable[[Answer], Server], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, judge = serve(lambda _b, _h: completion("It must be fourteen.")), serve(lambda _b, _h: completion(""))
+    assert main(["eval", recipe(tmp_path, model, judge)]) == 0
+    results = json.loads((tmp_path / "run" / "eval" / "results.json").read_text())
+    assert results["stages"]["served"]["mathvista"]["judge_failed"] == 12
+    assert "the judge's reply to 12 answers could not be used" in capsys.readouterr().out

@@ -1,0 +1,292 @@
+"""Studies: what is chosen on the selection tasks, what a rule decides, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+
+import tiny
+from vold.errors import ConfigError
+from vold.evals.study.claims import MARK, Claim, judge, table, write_tables
+from vold.evals.study.study import Study, _generations, load_study, run_study
+
+
+def arm(values: list[float], on: str = "image") -> dict[str, object]:
+    return {"rate": 0.1, "seeds": [{"seed": i + 1, on: {"accuracy": v}} for i, v in enumerate(values)]}
+
+
+def claim(rule: str, margin: float = 0.02) -> Claim:
+    return Claim.model_validate(
+        {"claim": "a beats b", "better": "a", "worse": "b", "measure": "image", "rule": rule, "margin": margin}
+    )
+
+
+# Differences over three seeds of mean m and spread (m - s, m, m + s) have standard error s / sqrt(3) and, with
+# t(0.975, 2) = 4.302653, the interval m +- 2.484138 s.
+@pytest.mark.parametrize(
+    ("rule", "mean", "spread", "verdict"),
+    [
+        ("gain", 0.10, 0.04, "holds"),  # [0.0006, 0.1994]
+        ("gain", 0.10, 0.041, "undecided"),  # [-0.0018, 0.2018]
+        ("gain", -0.10, 0.04, "does not hold"),  # [-0.1994, -0.0006]
+        ("gain", 0.0, 0.008, "does not hold"),  # within +-0.0199
+        ("gain", 0.0, 0.0081, "undecided"),  # +-0.0201
+        ("no gain", 0.0, 0.008, "holds"),
+        ("no gain", -0.3, 0.1, "holds"),
+        ("no gain", 0.0, 0.0081, "undecided"),
+        ("no gain", 0.10, 0.04, "does not hold"),
+        ("no gain", 0.10, 0.041, "undecided"),
+    ],
+)
+def test_a_rule_reads_its_verdict_off_the_interval(rule: str, mean: float, spread: float, verdict: str) -> None:
+    base = [0.30, 0.50, 0.40]
+    better = [b + mean + d for b, d in zip(base, (-spread, 0.0, spread), strict=True)]
+    arms = {"a": arm(better), "b": arm(base)}
+    out = judge(claim(rule), arms, [1, 2, 3])
+    assert out["verdict"] == verdict
+    half = 4.302653 * spread / math.sqrt(3)
+    assert out["figures"]["low"] == pytest.approx(mean - half, abs=1e-6)
+    assert out["figures"]["high"] == pytest.approx(mean + half, abs=1e-6)
+
+
+def test_an_arm_without_training_is_compared_with_every_seed() -> None:
+    out = judge(claim("gain"), {"a": arm([0.5, 0.6, 0.7]), "b": arm([0.2])}, [1, 2, 3])
+    assert out["figures"]["difference"] == pytest.approx(0.4)
+
+
+def test_seeds_are_paired_by_number_not_by_place() -> None:
+    a, b = arm([0.1, 0.5, 0.9]), arm([0.0, 0.4, 0.8])
+    b["seeds"] = list(reversed(b["seeds"]))  # type: ignore[call-overload]
+    assert judge(claim("gain"), {"a": a, "b": b}, [1, 2, 3])["verdict"] == "holds"
+
+
+def at_least(value: float) -> Claim:
+    return Claim.model_validate({"claim": "x", "better": "a", "measure": "image", "rule": "at least", "value": value})
+
+
+# 0.50, 0.60, 0.70: mean 0.6, sample deviation 0.1, interval 0.6 +- 0.248414 = [0.3516, 0.8484].
+@pytest.mark.parametrize(("value", "verdict"), [(0.35, "holds"), (0.36, "undecided"), (0.85, "does not hold")])
+def test_a_claim_about_one_arm_compares_its_interval_with_a_value(value: float, verdict: str) -> None:
+    out = judge(at_least(value), {"a": arm([0.5, 0.6, 0.7])}, [1, 2, 3])
+    assert out["verdict"] == verdict
+    assert out["figures"]["mean"] == pytest.approx(0.6)
+    assert out["figures"]["low"] == pytest.approx(0.351586, abs=1e-6)
+    assert out["figures"]["high"] == pytest.approx(0.848414, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rule": "at least"},
+        {"rule": "at least", "value": 0.5, "worse": "b"},
+        {"rule": "gain"},
+        {"rule": "gain", "worse": "b", "value": 1},
+    ],
+)
+def test_a_claim_has_what_its_rule_compares(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="at least"):
+        Claim.model_validate({"claim": "x", "better": "a", "measure": "image"} | change)
+
+
+def test_a_claim_can_be_about_one_kind_of_problem() -> None:
+    arms = {
+        name: {"seeds": [{"seed": i, "text": {"accuracy": 0.5, "by_kind": {"sum": v, "span": 1 - v}}} for i in (1, 2)]}
+        for name, v in (("a", 0.75), ("b", 0.5))
+    }
+    by_kind = claim("gain").model_copy(update={"measure": "text/sum"})
+    assert judge(by_kind, arms, [1, 2])["figures"]["difference"] == 0.25
+
+
+def test_columns_values_and_counts_are_shown() -> None:
+    rows = [{"seed": s, "distance": {"accuracy": 0.5, "counts": c}, "length": {"value": v}} for s, c, v in COUNTED]
+    results = {"columns": {"distance": "found, %", "length": "tokens"}, "claims": {}}
+    shown = table({**results, "arms": {"base": {"rate": None, "seeds": [{}]}, "a": {"rate": 0.1, "seeds": rows}}})
+    assert "| arm | learning rate | found, % | tokens |\n|---|---|---|---|\n| base | - | - | - |" in shown
+    assert "| a | 0.1 | 50.0 [50.0, 50.0] | 12.0 [-0.7, 24.7] |" in shown
+    # 1 + 2 of -1, 6 of 0, 1 of 10, 2 of "whole": 12 in all; numbers in their order, words last
+    assert "| distance of a | -1 | 0 | 10 | whole |\n|---|---|---|---|---|\n" in shown
+    assert "| share of 12, % | 25.0 | 50.0 | 8.3 | 16.7 |" in shown
+
+
+# Tokens 11 and 13: mean 12, deviation sqrt(2), t(0.975, 1) = 12.706205, so +- 12.706.
+COUNTED = ((1, {"-1": 1, "0": 6}, 11.0), (2, {"-1": 2, "10": 1, "whole": 2}, 13.0))
+
+
+def save_small_model(directory: Path) -> None:
+    tiny.student().save(directory)
+
+
+def steps_taken(stage: Path) -> dict[str, float]:
+    return {"value": float(len((stage / "metrics.jsonl").read_text().splitlines()))}
+
+
+def no_figure(stage: Path) -> None:
+    assert stage.is_dir()
+
+
+@pytest.mark.slow
+def test_a_study_makes_its_own_models_and_reads_its_own_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / "studies" / "own"
+    home.mkdir(parents=True)
+    raw = study_dict(tmp_path)
+    raw["models"] = {"small": "test_study:save_small_model"}
+    raw["measures"] = {"steps": "test_study:steps_taken", "none": "test_study:no_figure"}
+    raw["columns"] = {"image": "image, %", "steps": "steps"}
+    raw["arms"] = {"a": {"stage": "distill", "rates": [1e-3], "set": {"student.path": "{models}/small"}}}
+    raw["claims"] = {}
+    file = home / "study.yaml"
+    file.write_text(yaml.safe_dump(raw))
+    results = run_study(str(file), [])
+    assert [s["steps"] for s in results["arms"]["a"]["seeds"]] == [{"value": 2.0}] * 2
+    assert all("none" not in s for s in results["arms"]["a"]["seeds"])
+    assert "| 2.0 [2.0, 2.0] |" in table(results)
+    units = sorted((tmp_path / "runs").rglob("unit.json"))
+    stamps = {u: u.stat().st_mtime_ns for u in units}
+    run_study(str(file), [])
+    assert {u: u.stat().st_mtime_ns for u in units} == stamps
+    raw["measures"] = {"steps": "test_study:steps_taken"}
+    file.write_text(yaml.safe_dump(raw))
+    run_study(str(file), [])
+    assert all(u.stat().st_mtime_ns != stamps[u] for u in units), "figures of other measures were reused"
+
+
+def study_dict(home: Path) -> dict[str, object]:
+    recipe = tiny.recipe_dict(home)
+    (home / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    tasks = {"image": {"kind": "digits", "split": "select", "form": "image", "size": 4}}
+    return {
+        "recipe": str(home / "recipe.yaml"),
+        "set": {
+            "traces.tasks.seed": "{seed}",
+            "sft.steps": 2,
+            "distill.steps": 2,
+            "traces.sampling.max_new_tokens": 64,
+        },
+        "workers": 1,
+        "seeds": [1, 2],
+        "select_seeds": [9],
+        "select_on": "image",
+        "select_tasks": tasks,
+        "test_tasks": {"image": {**tasks["image"], "split": "test"}},
+        "arms": {
+            "base": {},
+            "direct": {"stage": "distill", "rates": [1e-3, 1e-2]},
+            "grpo": {
+                "stage": "distill",
+                "after": "direct",
+                "rates": [1e-3, 1e-2],
+                "set": {"distill.objective": {"method": "grpo"}},
+            },
+        },
+        "claims": {"c": {"claim": "x", "better": "grpo", "worse": "base", "measure": "image", "rule": "gain"}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"select_seeds": [2]}, "overlap"),
+        ({"select_on": "text"}, "select_on"),
+        ({"seeds": [1]}, "at least 2"),
+        ({"claims": {"c": {"claim": "x", "better": "z", "worse": "base", "measure": "image", "rule": "gain"}}}, "'z'"),
+        ({"arms": {"a": {"stage": "sft"}}}, "go together"),
+        ({"arms": {"a": {"stage": "sft", "rates": [1.0], "after": "b"}}}, "not an arm above"),
+        (
+            {"arms": {"a": {"stage": "sft", "rates": [1.0]}, "b": {"stage": "sft", "rates": [1.0, 2.0]}}},
+            "equally many",
+        ),
+        ({"measures": {"reward": "my_module:function"}}, "share the name 'reward'"),
+    ],
+)
+def test_an_inconsistent_study_is_refused(change: dict[str, object], message: str, tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump({**study_dict(tmp_path), "claims": {}, **change}))
+    with pytest.raises(ConfigError, match=message):
+        load_study(file)
+
+
+def test_parents_are_trained_before_their_children(tmp_path: Path) -> None:
+    study = Study.model_validate(study_dict(tmp_path))
+    assert _generations(study) == [["base", "direct"], ["grpo"]]
+
+
+def test_a_study_takes_no_overrides(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="takes no overrides"):
+        run_study(str(tmp_path / "study.yaml"), ["a=1"])
+
+
+@pytest.mark.slow
+def test_a_study_runs_chooses_its_rates_and_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / "studies" / "small"
+    home.mkdir(parents=True)
+    file = home / "study.yaml"
+    file.write_text(yaml.safe_dump(study_dict(tmp_path)))
+    (tmp_path / "README.md").write_text(
+        "before\n"
+        + MARK.format(edge="begin", name="small")
+        + "\nold\n"
+        + MARK.format(edge="end", name="small")
+        + "\nafter\n"
+    )
+    first = run_study(str(file), [])
+    stored = json.loads((home / "results.json").read_text())
+    assert {k: len(a["seeds"]) for k, a in stored["arms"].items()} == {"base": 1, "direct": 2, "grpo": 2}
+    for name in ("direct", "grpo"):
+        sweep = stored["arms"][name]["sweep"]
+        assert set(sweep) == {"0.001", "0.01"}
+        assert sum(sweep[f"{stored['arms'][name]['rate']:g}"]) == max(sum(v) for v in sweep.values())
+    text = (tmp_path / "README.md").read_text()
+    assert table(stored) in text
+    assert "\nold\n" not in text
+    units = sorted((tmp_path / "runs").rglob("unit.json"))
+    assert len(units) == 1 + 2 * (2 + 2)
+    stamps = {u: u.stat().st_mtime_ns for u in units}
+    units[0].unlink()
+    again = run_study(str(file), [])
+    assert {u for u in units if u.stat().st_mtime_ns != stamps[u]} == {units[0]}
+    for name, a in first["arms"].items():
+        for one, two in zip(a["seeds"], again["arms"][name]["seeds"], strict=True):
+            assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in two.items() if k != "seconds"}
+    assert again["wall_seconds"] > first["wall_seconds"]
+    changed = {**study_dict(tmp_path)}
+    changed["set"] = {**changed["set"], "distill.prompts_per_step": 1}  # type: ignore[dict-item]
+    file.write_text(yaml.safe_dump(changed))
+    stamps = {u: u.stat().st_mtime_ns for u in units}
+    run_study(str(file), [])
+    assert all(u.stat().st_mtime_ns != stamps[u] for u in units), "results of other settings were reused"
+
+
+def test_tables_are_left_alone_where_there_is_no_mark(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("nothing here\n")
+    results = {"arms": {"a": arm([0.1, 0.2])}, "claims": {}}
+    assert write_tables(tmp_path / "studies" / "x", results) == []
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("studies/*/study.yaml")), ids=lambda p: p.parent.name)
+def test_every_study_in_the_tree_is_valid(file: Path) -> None:
+    study = load_study(file)
+    assert len(study.seeds) >= 5
+    assert (file.parent / "protocol.md").exists()
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("studies/*/results.json")), ids=lambda p: p.parent.name)
+def test_a_page_shows_the_results_that_are_stored(file: Path) -> None:
+    results = json.loads(file.read_text())
+    study = load_study(file.parent / "study.yaml")
+    assert any(table(results) in page.read_text() for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
+    # The seeds that were run: a protocol is committed before its runs, so the file may name seeds to come.
+    seeds = [one["seed"] for one in results["arms"][next(iter(study.claims.values())).better]["seeds"]]
+    assert len(seeds) >= 5
+    for key, claim in study.claims.items():
+        assert judge(claim, results["arms"], seeds) == results["claims"][key]

@@ -1,0 +1,35 @@
+"""Started by torchrun: prints how many collectives an update of four micro-batches a process takes, by `exchange`."""
+
+from __future__ import annotations
+
+import json
+from typing import get_args
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+import tiny
+from vold.data.worlds.digits import DigitTasks
+from vold.model.parallel import processes
+from vold.run.recipe import Exchange
+from vold.training.sft import accumulate
+from vold.training.traces import Trace
+
+
+def count(exchange: Exchange) -> dict[str, int]:
+    policy = tiny.student()
+    task = DigitTasks("train", "text", 1, 1)[0]
+    traces = [Trace(task, (20 + i, 21, 22), (1, 1, 1)) for i in range(8)]
+    group = processes()
+    group.shard(policy, exchange)
+    with profile(activities=[ProfilerActivity.CPU]) as watch:
+        accumulate(policy, traces, token_budget=1, step=0, group=group)  # a row is a micro-batch
+    counts = {e.key: e.count for e in watch.key_averages()}
+    return {"gathered": counts["c10d::_allgather_base_"], "added_up": counts["c10d::_reduce_scatter_base_"]}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    found = {e: count(e) for e in get_args(Exchange)}
+    if processes().first:
+        print(json.dumps(found))

@@ -1,0 +1,152 @@
+"""Untrained models of a few thousand parameters and recipes that run in seconds, for tests that need the real thing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen3Config, Qwen3ForCausalLM
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from vold.data.worlds.call_tokens import build_tokenizer
+from vold.model.chat import Chat
+from vold.model.policy import Policy
+from vold.run.recipe import Recipe, recipe_from
+
+
+def student(seed: int = 0, tokenizer: Any = None, rows: int | None = None) -> Policy:
+    """Of the demo world's tokenizer unless another is given, with three padded rows, as published checkpoints have."""
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer() if tokenizer is None else tokenizer
+    ids = tokenizer.get_vocab()
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": rows or len(ids) + 3,
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "max_position_embeddings": 128,
+            "tie_word_embeddings": True,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]},
+            "bos_token_id": None,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_heads": 2,
+            "patch_size": 4,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "window_size": 16,
+            "fullatt_block_indexes": [0, 1],
+            "out_hidden_size": 16,
+            "in_channels": 3,
+        },
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+    images = Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, min_pixels=64, max_pixels=1024)
+    return Policy(Qwen2_5_VLForConditionalGeneration(config), Chat(tokenizer, images))
+
+
+def teacher(seed: int = 1, tokenizer: Any = None, rows: int | None = None) -> Policy:
+    """Of the demo world's tokenizer, without padded rows, unless others are given."""
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer() if tokenizer is None else tokenizer
+    config = Qwen3Config(
+        vocab_size=rows or len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        max_position_embeddings=128,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return Policy(Qwen3ForCausalLM(config), Chat(tokenizer))
+
+
+def recipe_dict(home: Path) -> dict[str, Any]:
+    """A whole recipe over tiny models saved below `home`; every stage takes a second or two."""
+    for name, make in (("student", student), ("teacher", teacher)):
+        if not (home / name).is_dir():
+            make().save(home / name)
+    digits = {"kind": "digits", "split": "train", "form": "text", "size": 12, "seed": 1}
+    sampling = {"max_new_tokens": 12, "temperature": 1.0}
+    return {
+        "run": {"dir": str(home / "run"), "seed": 5, "threads": 1},
+        "student": {"path": str(home / "student")},
+        "teacher": {"path": str(home / "teacher")},
+        "traces": {"tasks": digits, "sampling": {"max_new_tokens": 24}, "batch_size": 4},
+        "sft": {"steps": 6, "batch_size": 4, "optimizer": {"lr": 1e-3, "warmup_steps": 2}, "checkpoint_every": 2},
+        "align": {"tasks": digits, "sampling": sampling, "rollouts": 2},
+        "distill": {
+            "tasks": digits,
+            "objective": {"method": "vold", "teacher_loss": {"coefficient": 1.0}},
+            "prompts_per_step": 2,
+            "rollouts": 3,
+            "steps": 6,
+            "sampling": sampling,
+            "optimizer": {"lr": 1e-3, "warmup_steps": 2},
+            "checkpoint_every": 2,
+            "keep_rollouts_every": 2,
+        },
+        "eval": {
+            "tasks": {
+                "image": {"kind": "digits", "split": "test", "form": "image", "size": 10, "seed": 3},
+                "text": {"kind": "digits", "split": "test", "form": "text", "size": 10, "seed": 3},
+            },
+            "sampling": {"max_new_tokens": 12, "temperature": 0},
+            "batch_size": 4,
+        },
+    }
+
+
+def recipe(home: Path, **sections: dict[str, Any]) -> Recipe:
+    """`recipe_dict` validated, with sections merged one level deep."""
+    raw = recipe_dict(home)
+    for name, values in sections.items():
+        raw[name] = {**(raw[name] or {}), **values}
+    return recipe_from(raw, where="test recipe")
+
+
+def write_traces(home: Path, made: Recipe) -> None:
+    """Stored traces as `vold traces` leaves them, every answer whole (an untrained teacher rarely ends one)."""
+    from vold.data.worlds.digits import DigitTasks, problems, solution
+    from vold.run.files import append_jsonl
+
+    assert made.traces is not None
+    spec = made.traces.tasks
+    assert spec.kind == "digits"
+    tasks = DigitTasks(spec.split, spec.form, spec.size, spec.seed)
+    chat = teacher().chat
+    rows = []
+    for i, p in enumerate(problems(spec.split, spec.size, spec.seed)):
+        text = solution(p, "a")
+        ids = [*chat.tokens(text), chat.end_id]
+        rows.append(
+            {
+                "task_id": tasks[i].id,
+                "response": text,
+                "response_ids": ids,
+                "action_mask": [1] * len(ids),
+                "finish": "stop",
+                "score": 1.0,
+                "extracted": str(p.answer),
+                "note": "equal",
+            }
+        )
+    append_jsonl(home / "run" / "traces" / "traces.jsonl", rows)

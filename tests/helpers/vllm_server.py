@@ -1,0 +1,189 @@
+"""A real HTTP server on this machine with the routes of vLLM 0.32 that the project uses, around a tiny model."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import socket
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+import torch
+
+from vold.engines.samplers.inprocess import InProcessSampler
+from vold.model.policy import Policy
+from vold.types import Completion, Prompt, SamplingParams
+
+LOADING = threading.Lock()
+"""`from_pretrained` replaces methods of Transformers while it works: two threads in it at once leave them replaced."""
+
+Hook = Callable[[str, dict[str, Any]], tuple[int, Any] | None]
+
+
+class VllmServer:
+    """Scores and samples with `policy`, whose weights it can be told to replace. Use as a context manager.
+
+    `hook(path, body)` runs before every request and may answer in the model's place with (status, object).
+    `requests` are the paths asked for so far, `hang_up` makes it close connections without an answer.
+    """
+
+    def __init__(self, policy: Policy, *, name: str = "tiny", context: int = 128, port: int = 0) -> None:
+        self.policy, self.name, self.context = policy, name, context
+        self.requests, self.version, self.hang_up = list[str](), "default", False
+        self.hook: Hook = lambda path, body: None
+        self.asleep = False
+        self._lock = threading.Lock()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                server.reply(self, {})
+
+            def do_POST(self) -> None:
+                raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                server.reply(self, json.loads(raw) if raw else {})
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Say nothing."""
+
+        self._handler = Handler
+        self._http: ThreadingHTTPServer | None = None
+        self._open: set[socket.socket] = set()
+        self.port = port
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def start(self) -> None:
+        """Listen, at the port of the last time."""
+        self._http = ThreadingHTTPServer(("127.0.0.1", self.port), self._handler)
+        self._http.daemon_threads = True
+        self.port = int(self._http.server_address[1])
+        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def kill(self) -> None:
+        """Stop listening and tear every connection, as a process does that dies."""
+        if self._http is not None:
+            self._http.shutdown()
+            self._http.server_close()
+            self._http = None
+        for connection in list(self._open):
+            connection.close()
+
+    def __enter__(self) -> VllmServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def reply(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        self._open.add(handler.connection)
+        self.requests.append(handler.path)
+        answer = self.hook(handler.path, body)
+        if self.hang_up or self._http is None:
+            handler.close_connection = True
+            return
+        with self._lock:
+            status, data = answer if answer is not None else self._answer(handler.path, body)
+        text = json.dumps(data).encode()
+        handler.send_response(status)
+        handler.send_header("Content-Type", "application/json")
+        handler.send_header("Content-Length", str(len(text)))
+        handler.end_headers()
+        handler.wfile.write(text)
+
+    def _answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        route = path.partition("?")[0]
+        if route in ("/v1/completions", "/inference/v1/generate") and body.get("model") != self.name:
+            return 404, {"error": {"message": f"The model `{body.get('model')}` does not exist."}}
+        if route == "/v1/completions" and self.asleep:
+            return 500, {"error": {"message": "asleep"}}
+        if route == "/v1/models":
+            return 200, {"object": "list", "data": [{"id": self.name, "max_model_len": self.context}]}
+        if route == "/v1/completions":
+            if len(body["prompt"]) + body["max_tokens"] > self.context:
+                return 400, {"error": {"message": f"This model's maximum context length is {self.context} tokens."}}
+            return 200, self._score(body) if body.get("prompt_logprobs") is not None else self._sample(body)
+        if route == "/inference/v1/generate":
+            return 200, self._candidates(body)
+        if route == "/weight_info":
+            return 200, {"weight_version": self.version}
+        if route == "/update_weight_version":
+            self.version = body["new_version"]
+            return 200, {"success": True}
+        if route == "/collective_rpc" and body["method"] == "reload_weights":
+            with LOADING:
+                self.policy = Policy.load(body["kwargs"]["weights_path"])
+            return 200, {"results": [None]}
+        if route == "/reset_prefix_cache":
+            return 200, {"success": True}
+        if route in ("/sleep", "/wake_up"):
+            self.asleep = route == "/sleep"
+            return 200, {"status": "sleeping" if self.asleep else "awake"}
+        return 404, {"error": {"message": f"no route {path}"}}
+
+    def _logits(self, ids: list[int]) -> torch.Tensor:
+        with torch.inference_mode():
+            logits: torch.Tensor = self.policy.model(input_ids=torch.tensor([ids])).logits[0].float()
+        return logits
+
+    def _score(self, body: dict[str, Any]) -> dict[str, Any]:
+        ids, k = body["prompt"], body["prompt_logprobs"]
+        logp = self._logits(ids).log_softmax(-1)
+        rows: list[dict[str, Any] | None] = [None]
+        for t, token in enumerate(ids[1:]):
+            rank = int((logp[t] >= logp[t, token]).sum())
+            row = {str(token): {"logprob": max(float(logp[t, token]), -9999.0), "rank": rank}}
+            best = logp[t].topk(k)
+            for r, (value, i) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True), 1):
+                row[str(i)] = {"logprob": max(value, -9999.0), "rank": r}
+            rows.append(row)
+        return {"choices": [{"index": 0, "prompt_logprobs": rows, "prompt_token_ids": ids, "token_ids": [0]}]}
+
+    def _sample(self, body: dict[str, Any]) -> dict[str, Any]:
+        policy = Policy(self.policy.model, self.policy.chat)
+        policy.banned = torch.tensor(sorted(int(i) for i in body["logit_bias"]), dtype=torch.int64)
+        params = SamplingParams(body["max_tokens"], body["temperature"], body["seed"], body["logprobs"])
+        (made,) = InProcessSampler(policy).generate([Prompt(tuple(body["prompt"]))], params, n=body["n"])
+        return {
+            "choices": [
+                {
+                    "index": i,
+                    "token_ids": list(c.ids),
+                    "logprobs": {"token_logprobs": list(c.logps), "top_logprobs": self._tops(body, c)},
+                    "prompt_token_ids": body["prompt"],
+                    "finish_reason": c.finish,
+                }
+                for i, c in enumerate(made)
+            ]
+        }
+
+    def _tops(self, body: dict[str, Any], c: Completion) -> list[dict[str, float]]:
+        """The sampled token first, then the likeliest, as vLLM orders them."""
+        logits = self._logits([*body["prompt"], *c.ids])[len(body["prompt"]) - 1 : -1].clone()
+        logits[:, [int(i) for i in body["logit_bias"]]] -= 100
+        logp = (logits / (body["temperature"] or 1.0)).log_softmax(-1)
+        rows = []
+        for token, row in zip(c.ids, logp, strict=True):
+            best = row.topk(body["logprobs"]).indices.tolist()
+            rows.append({f"token_id:{i}": float(row[i]) for i in dict.fromkeys([token, *best])})
+        return rows
+
+    def _candidates(self, body: dict[str, Any]) -> dict[str, Any]:
+        params = body["sampling_params"]
+        wanted, start = params["prompt_logprob_token_ids"], params["prompt_logprob_start"]
+        logp = self._logits(body["token_ids"]).log_softmax(-1)
+        scores = np.full((len(wanted), max(map(len, wanted))), -np.inf, dtype=np.float32)
+        for i, row in enumerate(wanted):
+            scores[i, : len(row)] = logp[start + i, row].numpy()
+        buffer = io.BytesIO()
+        np.save(buffer, scores, allow_pickle=False)
+        return {"choices": [], "prompt_token_id_logprobs": base64.b64encode(buffer.getvalue()).decode()}

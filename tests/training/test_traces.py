@@ -1,0 +1,64 @@
+"""Stored answers of a teacher, and which of them the cold start learns from."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+import tiny
+from vold.errors import DataError
+from vold.run.files import keep_rows, read_jsonl
+from vold.training.traces import make_traces, read_traces
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_filters_are_applied_when_read_and_nothing_stored_is_lost(tmp_path: Path) -> None:
+    made = tiny.recipe(tmp_path)
+    tiny.write_traces(tmp_path, made)
+    file = tmp_path / "run" / "traces" / "traces.jsonl"
+    rows = read_jsonl(file)
+    lengths = [len(r["response_ids"]) for r in rows]
+    rows[0]["score"], rows[1]["finish"] = 0.0, "length"
+    keep_rows(file, rows)
+
+    everything = read_traces(made)
+    assert [t.response_ids for t in everything] == [tuple(r["response_ids"]) for i, r in enumerate(rows) if i != 1]
+    correct = read_traces(tiny.recipe(tmp_path, traces={"keep": "correct"}))
+    assert len(correct) == len(rows) - 2
+    longest = max(lengths[2:])
+    short = read_traces(tiny.recipe(tmp_path, traces={"max_tokens": longest - 1}))
+    assert {len(t.response_ids) for t in short} == {n for i, n in enumerate(lengths) if i != 1 and n < longest}
+    assert read_jsonl(file) == rows
+
+
+def test_nothing_that_passes_is_an_error_with_the_keys_to_change(tmp_path: Path) -> None:
+    tiny.write_traces(tmp_path, tiny.recipe(tmp_path))
+    with pytest.raises(DataError, match=r"traces\.max_tokens"):
+        read_traces(tiny.recipe(tmp_path, traces={"max_tokens": 1}))
+
+
+def test_traces_of_other_prompts_are_not_taken(tmp_path: Path) -> None:
+    tiny.write_traces(tmp_path, tiny.recipe(tmp_path))
+    other = {"kind": "digits", "split": "train", "form": "text", "size": 12, "seed": 2}
+    with pytest.raises(DataError, match="not all there"):
+        read_traces(tiny.recipe(tmp_path, traces={"tasks": other}))
+
+
+def test_a_run_cut_short_ends_with_the_same_answers(tmp_path: Path) -> None:
+    whole = make_traces(tiny.recipe(tmp_path, run={"dir": str(tmp_path / "whole")}))
+    made = tiny.recipe(tmp_path, run={"dir": str(tmp_path / "cut")})
+    text = whole.read_text()
+    lines = text.splitlines(keepends=True)
+    target = tmp_path / "cut" / "traces" / "traces.jsonl"
+    target.parent.mkdir(parents=True)
+    # One batch of four, one row of the next, and a row torn in the middle.
+    target.write_text("".join(lines[:5]) + lines[5][:20])
+    assert make_traces(made).read_text() == text
+    summary = json.loads((target.parent / "summary.json").read_text())
+    rows = read_jsonl(target)
+    assert summary["answers"] == len(rows) == 12
+    assert summary["truncated"] == sum(r["finish"] == "length" for r in rows)
