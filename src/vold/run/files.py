@@ -8,13 +8,15 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vold.errors import CheckpointError
+from vold.run.records import from_json, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+T = TypeVar("T")
 
 MANIFEST = "manifest.json"
 
@@ -30,16 +32,16 @@ def write_text(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file in one step."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+def write_json(path: Path, value: object) -> None:
+    """Replace a JSON file in one step. Dataclasses are written as `vold.run.records` says."""
+    write_text(path, json.dumps(to_json(value), indent=2, allow_nan=False) + "\n")
 
 
-def append_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Append rows and flush them to disk."""
+def append_jsonl(path: Path, rows: Iterable[object]) -> None:
+    """Append rows, dataclasses or dictionaries, and flush them to disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as f:
-        f.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        f.writelines(_line(row) for row in rows)
         f.flush()
         os.fsync(f.fileno())
 
@@ -55,11 +57,24 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def keep_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+def read_rows(path: Path, kind: type[T]) -> list[T]:
+    """All whole rows of a file of ours as dataclasses; [] if it does not exist.
+
+    Raises:
+        DataError: a row lacks a field.
+    """
+    return [from_json(kind, row, where=str(path)) for row in read_jsonl(path)]
+
+
+def keep_rows(path: Path, rows: Sequence[Any]) -> None:
     """Cut a JSON-lines file back to these rows, in one step; nothing is done where it holds just them."""
-    text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+    text = "".join(_line(row) for row in rows)
     if path.exists() and path.read_text(encoding="utf-8") != text:
         write_text(path, text)
+
+
+def _line(row: object) -> str:
+    return json.dumps(to_json(row), allow_nan=False) + "\n"
 
 
 def temporary_of(path: Path) -> Path:

@@ -1,0 +1,177 @@
+"""Rows of metrics.jsonl, one a step. docs/metrics.md is written from the docstrings of their fields.
+
+A value that a step does not have (no teacher, no token that learns) is None here and absent in the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftRow:
+    """One step of `sft`."""
+
+    step: int
+    """The step, from 0. Unit: count. Made by training/sft.py:sft."""
+    loss: float
+    """Mean negative log-likelihood of the step's own tokens, before its update. Unit: nats per token. Made by
+    training/sft.py:accumulate."""
+    grad_norm: float
+    """Norm of the gradient before it is clipped. Unit: none. Made by training/optim.py:apply_update."""
+    lr: float
+    """Learning rate of the step. Unit: none. Made by training/optim.py:learning_rate."""
+    tokens: int
+    """Tokens in the loss: those the teacher wrote itself, not a tool. Unit: tokens. Made by
+    training/sft.py:accumulate."""
+    seconds: float
+    """Time of the step. Unit: seconds. Made by training/sft.py:sft."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateMetrics:
+    """The update of a step: loss, gradient, what the tokens that learn look like before it."""
+
+    step: int
+    """The step, from 0. Unit: count. Made by training/step.py:update."""
+    loss: float
+    """Loss of the whole step: the sum of the terms below. Unit: as its terms. Made by objective/loss.py:total."""
+    grad_norm: float
+    """Norm of the gradient before it is clipped; 0 where nothing was to be learnt. Unit: none. Made by
+    training/optim.py:apply_update."""
+    lr: float
+    """Learning rate of the step. Unit: none. Made by training/optim.py:learning_rate."""
+    entropy: float | None = None
+    """Mean entropy of the student at the tokens it was trained on. Unit: nats. Made by training/step.py:update."""
+    mismatch: float | None = None
+    """Largest |x|, x = log-prob by the trainer minus log-prob by the sampler, of the sampled tokens before the update.
+    Unit: nats. Made by engines/mismatch.py:Mismatch.row."""
+    mismatch_mean: float | None = None
+    """Mean |x| of the same. Unit: nats. Made by engines/mismatch.py:Mismatch.row."""
+    mismatch_k1: float | None = None
+    """KL(sampler || trainer), estimated as the mean of -x. Unit: nats per token. Made by
+    engines/mismatch.py:Mismatch.row."""
+    mismatch_kl: float | None = None
+    """KL(sampler || trainer), estimated as the mean of exp(x) - 1 - x; `distill.mismatch.limit` is compared with it.
+    Unit: nats per token. Made by engines/mismatch.py:Mismatch.row."""
+    policy_loss: float | None = None
+    """The surrogate's addend of the loss. Unit: none. Made by objective/loss.py:total."""
+    teacher_loss: float | None = None
+    """The teacher term's addend of the loss, coefficient and weights included. Unit: nats. Made by
+    objective/loss.py:total."""
+    nll_loss: float | None = None
+    """The negative log-likelihood's addend of the loss. Unit: nats. Made by objective/loss.py:total."""
+    ratio: float | None = None
+    """Mean of pi_student / pi_behaviour over tokens with an advantage. Unit: none. Made by
+    objective/loss.py:averages."""
+    clip_fraction: float | None = None
+    """Share of tokens with an advantage whose gradient the clip cuts off. Unit: 0 to 1. Made by
+    objective/loss.py:averages."""
+    teacher_gap: float | None = None
+    """Mean of log pi_student - log pi_teacher over the tokens that the teacher scored, unweighted. Unit: nats per
+    token. Made by objective/loss.py:averages."""
+    dropped_fraction: float | None = None
+    """Share of tokens with an advantage that gate or band took out; absent where none. Unit: 0 to 1. Made by
+    objective/loss.py:averages."""
+    trained_tokens: int
+    """Tokens that went through the update, of rollouts with a signal. Unit: tokens. Made by
+    training/step.py:update."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutMetrics:
+    """The rollouts of a step, the student's own where there are others too."""
+
+    reward: float
+    """Mean score that the grader gave. Unit: 0 to 1. Made by training/rollout_log.py:describe."""
+    share_wrong: float
+    """Rollouts whose answer was read and is wrong. Unit: 0 to 1. Made by training/rollout_log.py:describe."""
+    share_unparsed: float
+    """Rollouts without an answer that can be read. Unit: 0 to 1. Made by training/rollout_log.py:describe."""
+    share_truncated: float
+    """Rollouts that ran into their token budget. Unit: 0 to 1. Made by training/rollout_log.py:describe."""
+    share_timed_out: float
+    """Rollouts whose grading ran out of time or memory. Unit: 0 to 1. Made by training/rollout_log.py:describe."""
+    groups_all_pass: float
+    """Prompts all of whose rollouts score 1. Unit: 0 to 1. Made by training/rollout_log.py:describe."""
+    groups_all_fail: float
+    """Prompts all of whose rollouts score 0. Unit: 0 to 1. Made by training/rollout_log.py:describe."""
+    mean_tokens: float
+    """Mean length of a rollout. Unit: tokens. Made by training/rollout_log.py:describe."""
+    rollout_tokens: int
+    """Length of all rollouts together. Unit: tokens. Made by training/rollout_log.py:describe."""
+    teacher_tokens: int
+    """Tokens that the teacher was asked about. Unit: tokens. Made by training/rollout_log.py:describe."""
+    aligned_share: float | None = None
+    """Share of these that the teacher could score; below 1 only where it cuts text into other tokens. Unit: 0 to 1.
+    Made by engines/teachers/aligned.py:aligned_share."""
+    mean_reward: float | None = None
+    """Mean reward with a tool reward or an overlong penalty, where the objective has one. Unit: none. Made by
+    objective/credit.py:value_means."""
+    mean_balance: float | None = None
+    """Share of rollouts kept by `teacher_advantage.balance`. Unit: 0 to 1. Made by
+    objective/credit.py:value_means."""
+    mean_teacher_mask: float | None = None
+    """Mean mask of the teacher reward over rollouts. Unit: weight. Made by objective/credit.py:value_means."""
+    mean_return: float | None = None
+    """Mean over rollouts of the mean teacher reward of their tokens, the return of Uni-OPD's margin. Unit: nats per
+    token. Made by objective/credit.py:value_means."""
+    mean_margin_keep: float | None = None
+    """Share of rollouts that the margin's mask keeps. Unit: 0 to 1. Made by objective/credit.py:value_means."""
+    mean_shift: float | None = None
+    """Mean shift that the margin adds to the teacher reward. Unit: nats per token. Made by
+    objective/credit.py:value_means."""
+    mean_future_reward: float | None = None
+    """Mean over tokens of the teacher rewards from there on (`teacher_advantage.future`). Unit: nats. Made by
+    objective/credit.py:value_means."""
+    mean_own_weight: float | None = None
+    """Mean over tokens of your own `teacher_advantage.weight`. Unit: weight. Made by
+    objective/credit.py:value_means."""
+    mean_step_weight: float | None = None
+    """Mean over tokens of SOD's weight of a step between tool calls. Unit: weight. Made by
+    objective/credit.py:value_means."""
+    mean_candidate_margin: float | None = None
+    """Mean over tokens of the teacher's margin between the student's candidates (`teacher_advantage.prefix`). Unit:
+    nats, or a probability with `margin: probability_gap`. Made by objective/credit.py:value_means."""
+    mean_prefix: float | None = None
+    """Share of tokens before the cut (`teacher_advantage.prefix`). Unit: 0 to 1. Made by
+    objective/credit.py:value_means."""
+    mean_cut: float | None = None
+    """Mean place of the cut; the length of a rollout where there is none. Unit: tokens. Made by
+    objective/credit.py:value_means."""
+    mean_cut_gain: float | None = None
+    """Mean of BIC_0 - BIC_1 of the best cut. Unit: none. Made by objective/credit.py:value_means."""
+    mean_segments: float | None = None
+    """Mean number of sentences with a margin. Unit: count. Made by objective/credit.py:value_means."""
+    mean_loss_mask: float | None = None
+    """Mean mask of the teacher loss over rollouts. Unit: weight. Made by objective/credit.py:value_means."""
+    mean_own_loss_weight: float | None = None
+    """Mean over tokens of your own `teacher_loss.weight`. Unit: weight. Made by
+    objective/credit.py:value_means."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseSeconds:
+    """Where the time of a step went."""
+
+    seconds_sample: float
+    """Sampling and grading. Unit: seconds. Made by training/distill.py:distill."""
+    seconds_teacher: float
+    """The teacher's scores and the advantages. Unit: seconds. Made by training/distill.py:distill."""
+    seconds_update: float
+    """Forward and backward passes, and the update. Unit: seconds. Made by training/distill.py:distill."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillRow(PhaseSeconds, RolloutMetrics, UpdateMetrics):
+    """One step of `distill`.
+
+    Example:
+        >>> [c.__name__ for c in reversed(DistillRow.__mro__[1:-1])]
+        ['UpdateMetrics', 'RolloutMetrics', 'PhaseSeconds']
+    """
+
+    @classmethod
+    def of(cls, update: UpdateMetrics, rollouts: RolloutMetrics, seconds: PhaseSeconds) -> DistillRow:
+        """One row of its three parts."""
+        return cls(**vars(update), **vars(rollouts), **vars(seconds))

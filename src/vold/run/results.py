@@ -1,0 +1,300 @@
+"""What `vold eval` stores in eval/results.json, and what `vold compare` finds. docs/metrics.md is written from the
+docstrings of the fields.
+
+Accuracies, shares and differences are shares of 1; only published figures are in percent, as they are printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A score that is no mean over items, over clusters of items (`derived` in results.json)."""
+
+    value: float
+    """The score. Unit: 0 to 1. Made by evals/derived.py:interval."""
+    low: float
+    """Lower end of its 95% bootstrap interval. Unit: 0 to 1. Made by evals/derived.py:interval."""
+    high: float
+    """Upper end. Unit: 0 to 1. Made by evals/derived.py:interval."""
+    n: int
+    """Clusters it is worked out from. Unit: count. Made by evals/derived.py:interval."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The items of a set that share a tag's value (`by` in results.json)."""
+
+    accuracy: float
+    """Mean score of these items. Unit: 0 to 1. Made by evals/metrics.py:summarise."""
+    stderr: float | None
+    """Its standard error, clustered; null for a single cluster. Unit: 0 to 1. Made by evals/metrics.py:summarise."""
+    n: int
+    """Items. Unit: count. Made by evals/metrics.py:summarise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """One model on one set (`stages.MODEL.SET` in results.json)."""
+
+    accuracy: float
+    """Mean over items of the mean score of their samples (avg@k). Unit: 0 to 1. Made by evals/metrics.py:summarise."""
+    stderr: float
+    """Standard error of the accuracy over items, clustered where items share a source. Unit: 0 to 1. Made by
+    evals/stats.py:clustered_stderr."""
+    low: float
+    """Lower end of the accuracy's 95% interval. Unit: 0 to 1. Made by evals/metrics.py:summarise."""
+    high: float
+    """Upper end. Unit: 0 to 1. Made by evals/metrics.py:summarise."""
+    n: int
+    """Items. Unit: count. Made by evals/metrics.py:summarise."""
+    k: int
+    """Samples of an item, the most of any. Unit: count. Made by evals/metrics.py:summarise."""
+    clusters: int
+    """Sources of items; as many as items where none share one. Unit: count. Made by evals/metrics.py:summarise."""
+    outcomes: Mapping[str, int]
+    """Answers by outcome: right, wrong, unparsed, truncated, timed_out. Unit: count. Made by
+    graders/outcome.py:outcome."""
+    judge_failed: int
+    """Answers that score 0 because the judge's reply could not be used. Unit: count. Made by
+    evals/metrics.py:summarise."""
+    mean_tokens: float
+    """Mean length of an answer. Unit: tokens. Made by evals/metrics.py:summarise."""
+    by: Mapping[str, Mapping[str, Part]]
+    """Parts of the set, by tag and its value. Unit: see Part. Made by evals/metrics.py:summarise."""
+    derived: Mapping[str, Interval]
+    """The benchmark's own scores by name. Unit: see Interval. Made by evals/derived.py:derived."""
+    by_kind: Mapping[str, float]
+    """Accuracy by the value of the tag `kind`. Unit: 0 to 1. Made by evals/metrics.py:summarise."""
+    pass_at: Mapping[str, float] | None = None
+    """pass@j by j, the powers of 2 up to k and k; absent for one sample. Unit: 0 to 1. Made by
+    evals/stats.py:pass_at_k."""
+    maj_at_k: float | None = None
+    """Accuracy of the answer given most often; absent for one sample. Unit: 0 to 1. Made by
+    evals/metrics.py:summarise."""
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """A difference of means between two arms measured on the same `n` items or seeds, with its interval and test.
+
+    Example:
+        >>> PairedDifference(difference=1.0, stderr=0.5, low=-0.6, high=2.6, p_value=0.14, n=4).n
+        4
+    """
+
+    difference: float
+    """Mean of a - b. Unit: as a and b. Made by evals/stats.py:paired_difference."""
+    stderr: float
+    """Its standard error. Unit: as a and b. Made by evals/stats.py:paired_difference."""
+    low: float
+    """Lower end of its confidence interval. Unit: as a and b. Made by evals/stats.py:paired_difference."""
+    high: float
+    """Upper end. Unit: as a and b. Made by evals/stats.py:paired_difference."""
+    p_value: float
+    """Two-sided p of the paired t test. Unit: 0 to 1. Made by evals/stats.py:paired_difference."""
+    n: int
+    """Pairs. Unit: count. Made by evals/stats.py:paired_difference."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two models of one run on one set (`comparisons` in results.json)."""
+
+    set: str
+    """The set. Unit: name. Made by evals/evaluate.py:evaluate."""
+    model: str
+    """The later model. Unit: name. Made by evals/evaluate.py:evaluate."""
+    against: str
+    """The earlier model. Unit: name. Made by evals/evaluate.py:evaluate."""
+    difference: float
+    """Accuracy of `model` minus that of `against` on the items of both. Unit: -1 to 1. Made by
+    evals/compare.py:compare_answers."""
+    stderr: float
+    """Its standard error, clustered where items share a source. Unit: 0 to 1. Made by
+    evals/compare.py:compare_answers."""
+    low: float
+    """Lower end of its 95% interval. Unit: -1 to 1. Made by evals/compare.py:compare_answers."""
+    high: float
+    """Upper end. Unit: -1 to 1. Made by evals/compare.py:compare_answers."""
+    p_value: float
+    """Two-sided p of the paired t test. Unit: 0 to 1. Made by evals/compare.py:compare_answers."""
+    mcnemar_p: float | None
+    """Two-sided p of McNemar's exact test; null where answers are not 0/1, not one an item or not independent. Unit:
+    0 to 1. Made by evals/stats.py:mcnemar_exact."""
+    min_detectable: float
+    """The smallest true difference that so many items show with 80% power, two-sided at 5%. Unit: 0 to 1. Made by
+    evals/stats.py:min_detectable_difference."""
+    derived: Mapping[str, PairedDifference]
+    """Differences of the benchmark's own scores by name. Unit: see PairedDifference. Made by
+    evals/compare.py:compare_answers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetComparison:
+    """Two evaluations on one set, a minus b, as `vold compare` prints them. Accuracies are shares of 1.
+
+    `mcnemar_p` is None where answers are not 0/1, not one an item, or not independent. `detectable` is at 80% power,
+    two-sided 5%. `only_a` and `only_b` count items that only one of them has. `derived` has the differences in scores
+    such as We-Math's strict one, over composite problems. `forced` says in what the protocols differ.
+    """
+
+    name: str
+    accuracy_a: float
+    accuracy_b: float
+    difference: float
+    stderr: float
+    low: float
+    high: float
+    p_value: float
+    mcnemar_p: float | None
+    detectable: float
+    n: int
+    only_a: int
+    only_b: int
+    clustered: bool
+    forced: tuple[str, ...] = ()
+    derived: Mapping[str, PairedDifference] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be asked or marked. It is counted and listed, never fatal.
+
+    Example:
+        >>> BadRow(where="testmini.parquet: row 3 (id 17)", why="the picture cannot be decoded").why
+        'the picture cannot be decoded'
+    """
+
+    where: str
+    """File, row and id. Unit: text. Made by data/benchmarks/registry.py:load."""
+    why: str
+    """What is wrong with it. Unit: text. Made by data/benchmarks/registry.py:load."""
+
+
+@dataclass(frozen=True)
+class BadGold:
+    """An item left out because its gold answer does not grade itself as right.
+
+    Example:
+        >>> BadGold("17", "118T", "unreadable reference: not LaTeX maths", "left out").answer
+        '118T'
+    """
+
+    id: str
+    """The item. Unit: name. Made by evals/marking/golds.py:handle_golds."""
+    answer: str
+    """Its gold answer. Unit: text. Made by evals/marking/golds.py:handle_golds."""
+    why: str
+    """Why that does not grade itself. Unit: text. Made by evals/marking/golds.py:handle_golds."""
+    rule: str
+    """The rule by which the item was left out. Unit: text. Made by evals/marking/golds.py:handle_golds."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published figure and where it was read (evals/published.yaml)."""
+
+    model: str
+    """Whose figure it is. Unit: name. Made by evals/published.py:published."""
+    benchmark: str
+    """The benchmark. Unit: name. Made by evals/published.py:published."""
+    split: str
+    """Its split. Unit: name. Made by evals/published.py:published."""
+    protocol: str
+    """The protocol of ours that the source used; any other word says that it used none of them. Unit: name. Made by
+    evals/published.py:published."""
+    metric: str
+    """`accuracy`, or the name of a derived score. Unit: name. Made by evals/published.py:published."""
+    value: float
+    """The figure, as it is printed. Unit: percent. Made by evals/published.py:published."""
+    source: str
+    """Where it was read. Unit: text. Made by evals/published.py:published."""
+    note: str = ""
+    """What else to know of it. Unit: text. Made by evals/published.py:published."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetInfo:
+    """What a set holds and how it was asked (`sets.SET` in results.json)."""
+
+    benchmark: str | None
+    """The benchmark; null for a task set. Unit: name. Made by evals/questions.py:open_sets."""
+    title: str
+    """The set's heading. Unit: text. Made by evals/questions.py:open_sets."""
+    split: str | None
+    """The benchmark's split; null for a task set. Unit: name. Made by evals/questions.py:open_sets."""
+    source: str | None = None
+    """Where the benchmark was read; absent for a task set. Unit: text. Made by evals/questions.py:open_sets."""
+    limit: int | None = None
+    """How many of the benchmark's items were asked for, null for all; absent for a task set. Unit: count. Made by
+    evals/questions.py:open_sets."""
+    n_items: int
+    """Items that are asked. Unit: count. Made by evals/questions.py:open_sets."""
+    bad_rows: tuple[BadRow, ...]
+    """Rows that cannot be asked or marked. Unit: see BadRow. Made by evals/questions.py:open_sets."""
+    bad_golds: tuple[BadGold, ...]
+    """Items left out for their gold answer. Unit: see BadGold. Made by evals/questions.py:open_sets."""
+    protocol: Mapping[str, object]
+    """Everything else that decides a score, and its `hash`. Unit: see Protocol. Made by
+    evals/questions.py:open_sets."""
+    published: tuple[Published, ...] = ()
+    """Published figures of the same test. Unit: see Published. Made by evals/evaluate.py:evaluate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkInfo(SetInfo):
+    """As `SetInfo`, of a benchmark: `source` and `limit` are always there."""
+
+    source: str = field()
+    limit: int | None = field()
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """Which run it is (`run` in results.json)."""
+
+    name: str
+    """The run directory's own name. Unit: name. Made by evals/evaluate.py:evaluate."""
+    models: Mapping[str, str]
+    """Where each model was read, in order; `endpoint` for one behind an address. Unit: path. Made by
+    model/loading.py:stage_models."""
+    versions: Mapping[str, str]
+    """Versions of the packages that decide a result. Unit: text. Made by run/directory.py:versions."""
+
+
+@dataclass(frozen=True)
+class Overall:
+    """MMMU-Pro's mean of two settings (`mmmu_pro_overall.MODEL` in results.json)."""
+
+    value: float
+    """Mean of the accuracies of the 10-option and the vision setting. Unit: 0 to 1. Made by
+    evals/derived.py:mmmu_pro_overall."""
+    stderr: float
+    """Its standard error, the two taken as fully correlated. Unit: 0 to 1. Made by
+    evals/derived.py:mmmu_pro_overall."""
+    low: float
+    """Lower end of its 95% interval. Unit: 0 to 1. Made by evals/derived.py:mmmu_pro_overall."""
+    high: float
+    """Upper end. Unit: 0 to 1. Made by evals/derived.py:mmmu_pro_overall."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """eval/results.json."""
+
+    run: RunInfo
+    """The run. Unit: see RunInfo. Made by evals/evaluate.py:evaluate."""
+    sets: Mapping[str, BenchmarkInfo | SetInfo]
+    """Task sets and benchmarks by name. Unit: see SetInfo. Made by evals/questions.py:open_sets."""
+    stages: Mapping[str, Mapping[str, Figures]]
+    """Figures by model, then by set. Unit: see Figures. Made by evals/metrics.py:summarise."""
+    comparisons: tuple[Comparison, ...]
+    """Every model against every earlier one, on every set. Unit: see Comparison. Made by
+    evals/compare.py:compare_answers."""
+    mmmu_pro_overall: Mapping[str, Overall] | None = None
+    """MMMU-Pro as it is published, by model; absent where a run lacks one of its two settings. Unit: see Overall. Made
+    by evals/derived.py:mmmu_pro_overall."""

@@ -1,0 +1,78 @@
+"""What stages other than the evaluation leave behind as a few numbers: a JSON file each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class TracesSummary:
+    """traces/summary.json. `correct` counts answers with a score of 1, `truncated` those that did not end by
+    themselves; `kept` passed the filters of the recipe and have `tokens_kept` tokens. `seconds` are of the last
+    call."""
+
+    answers: int
+    correct: int
+    truncated: int
+    kept: int
+    tokens_kept: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BalanceSummary:
+    """balance/summary.json. `before` and `after` count rows by the number of rollouts that solved them, from 0 to
+    `rollouts`; `left_out` counts problems; `truncated` is a share of the rollouts. `seconds` are of the last call."""
+
+    problems: int
+    rollouts: int
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    left_out: int
+    truncated: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlap:
+    """align/align.json: the student against its teacher, on the student's own tokens.
+
+    * `kl`: mean over tokens of log pi_student - log pi_teacher, the single-sample estimate of KL(student || teacher) in
+      nats per token; `kl_failed` the same over failed rollouts, None where none failed.
+    * `top1_agreement`: share of tokens at which the teacher's most likely token is the student's.
+    * `teacher_mass`: mean probability the teacher gives to the student's tokens.
+    * `student_entropy`, `teacher_entropy`: mean entropy in nats; a server does not tell its own.
+    * `aligned_share`: share of tokens that the teacher could score; below 1 only where it cuts text otherwise
+      (`teacher.tokenizer: align`). `kl` and `teacher_mass` are means over these; there is neither a top-1 agreement nor
+      a teacher's entropy then.
+    * `pass_rate`: share of rollouts that score 1. `verdict` and `words` say what follows.
+    """
+
+    student: str
+    teacher: str
+    tokens: int
+    aligned_share: float
+    kl: float
+    kl_failed: float | None
+    top1_agreement: float | None
+    teacher_mass: float
+    student_entropy: float
+    teacher_entropy: float | None
+    pass_rate: float
+    verdict: str
+    words: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfCheck:
+    """align/self-check.json: the student against itself in the teacher's place. `kl` is the k3 estimate of
+    KL(student || teacher) in nats per token and at most `limit`, `kl_k1` the k1 estimate; `mean` and `largest` are of
+    |log ratio| in nats."""
+
+    student: str
+    tokens: int
+    kl: float
+    kl_k1: float
+    mean: float
+    largest: float
+    limit: float
