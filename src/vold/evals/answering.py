@@ -9,8 +9,8 @@ import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from vold.engines.grade import answer_text
 from vold.engines.samplers.inprocess import InProcessSampler
-from vold.engines.samplers.multi_turn import last_turn
 from vold.graders import outcome
 from vold.run.console import Bar
 from vold.run.files import append_jsonl, keep_rows, read_jsonl
@@ -101,7 +101,7 @@ def answer_in_process(
                             images,
                         )
                         if not all(completion.action_mask):
-                            row["answer"] = policy.chat.text(last_turn(completion.ids, completion.action_mask))
+                            row["answer"] = answer_text(policy.chat, completion)
                         new.append(row)
                     else:
                         new.append(_unasked(question, sample, prompts[i], context, images))

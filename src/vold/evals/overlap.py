@@ -13,9 +13,9 @@ import torch
 
 from vold.data.sources import open_tasks
 from vold.engines.build import Teachers
+from vold.engines.grade import grade
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.errors import ConfigError, DataError
-from vold.graders import get_grader
 from vold.model.batching import collate
 from vold.model.loading import load_student, resolve, stage_models
 from vold.run.console import Bar
@@ -74,11 +74,7 @@ def align(recipe: Recipe) -> dict[str, Any]:
     with Bar("align", 2) as bar:
         completions = InProcessSampler(student).generate(prompts, params, config.rollouts)
         bar.advance()
-        passed = [
-            get_grader(t.grader)(student.chat.text(c.ids), t.reference, finish=c.finish).score == 1.0
-            for t, cs in zip(tasks, completions, strict=True)
-            for c in cs
-        ]
+        passed = [grade(t, student.chat, c).score == 1.0 for t, cs in zip(tasks, completions, strict=True) for c in cs]
         responses = [c.ids for cs in completions for c in cs]
         repeat = [i for i in range(len(tasks)) for _ in range(config.rollouts)]
         ours = _values(student, [prompts[i] for i in repeat], responses, config.sampling.temperature)

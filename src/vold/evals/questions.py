@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from vold.data.benchmarks.registry import get_benchmark, load
 from vold.data.sources import open_tasks
+from vold.engines.grade import grade_text
 from vold.errors import DataError
 from vold.evals.marking.golds import handle_golds
 from vold.evals.marking.llm_judge import Judge, score_vlmevalkit
 from vold.evals.marking.rules import score
 from vold.evals.prompting import build_messages, image_limits, prompt_version
 from vold.evals.protocol import SCORING_VERSION, Protocol, protocol_hash
-from vold.graders import get_grader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -114,8 +114,7 @@ def _task_set(name: str, tasks: Sequence[Task], config: Eval, tool: str) -> Ques
 
 
 def _task_marker(task: Task) -> Callable[[str, Finish], Grade]:
-    grader = get_grader(task.grader)
-    return lambda text, finish: grader(text, task.reference, finish=finish)
+    return lambda text, finish: grade_text(task, text, finish)
 
 
 def _task_bytes(task: Task) -> bytes:

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from vold.data.sources import open_tasks
 from vold.engines.build import open_sampler, turns_of
-from vold.engines.samplers.multi_turn import last_turn
+from vold.engines.grade import grade
 from vold.errors import ConfigError, DataError
-from vold.graders import get_grader
 from vold.model.loading import load_student, resolve, sft_result
 from vold.run.console import Bar
 from vold.run.directory import open_stage, record_data
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from vold.data.sources import Tasks
     from vold.model.policy import Policy
     from vold.run.recipe import PromptBalance, Recipe
-    from vold.types import Completion, Message, Sampler, Task
+    from vold.types import Message, Sampler, Task
 
 LABELS = "labels.jsonl"
 ROWS = "rows.jsonl"
@@ -146,14 +145,10 @@ def _label(
     params = SamplingParams(config.sampling.max_new_tokens, config.sampling.temperature, seed)
     answered = sampler.generate(prompts, params, config.rollouts)
 
-    def solves(task: Task, c: Completion) -> bool:
-        text = student.chat.text(last_turn(c.ids, c.action_mask))
-        return get_grader(task.grader)(text, task.reference, finish=c.finish).score == 1.0
-
     return [
         {
             "task_id": task.id,
-            "correct": sum(solves(task, c) for c in completions),
+            "correct": sum(grade(task, student.chat, c).score == 1.0 for c in completions),
             "truncated": sum(c.finish != "stop" for c in completions),
             "mean_tokens": sum(len(c.ids) for c in completions) / len(completions),
         }

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vold.engines.samplers.multi_turn import last_turn
-from vold.graders import get_grader
+from vold.engines.grade import grade
 from vold.types import Prompt, Rollout, SamplingParams, StreamingSampler, Task
 
 if TYPE_CHECKING:
@@ -39,12 +38,7 @@ def sample(
     def mark(place: int, completions: list[Completion]) -> None:
         group = groups[place]
         task, prompt = tasks[group], prompts[group]
-        grader = get_grader(task.grader)
-        graded[place] = []
-        for completion in completions:
-            answer = policy.chat.text(last_turn(completion.ids, completion.action_mask))
-            grade = grader(answer, task.reference, finish=completion.finish)
-            graded[place].append(Rollout(task.id, group, prompt.ids, completion, grade))
+        graded[place] = [Rollout(task.id, group, prompt.ids, c, grade(task, policy.chat, c)) for c in completions]
         if whole is not None:
             whole(graded[place])
 

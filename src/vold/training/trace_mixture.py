@@ -10,8 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from vold.engines.samplers.multi_turn import last_turn
-from vold.graders import get_grader
+from vold.engines.grade import grade
 from vold.run.order import seed_of
 from vold.training.sft import pick, refuse_banned
 from vold.training.traces import read_traces
@@ -68,9 +67,8 @@ class Mixture:
     def _rollout(self, trace: Trace, prompt: Prompt, group: int) -> Rollout:
         ids = trace.response_ids
         completion = Completion(ids, (0.0,) * len(ids), trace.action_mask, "stop")
-        answer = self.policy.chat.text(last_turn(ids, trace.action_mask))
-        grade = get_grader(trace.task.grader)(answer, trace.task.reference)
-        return Rollout(trace.task.id, group, prompt.ids, completion, grade, source="teacher")
+        verdict = grade(trace.task, self.policy.chat, completion)
+        return Rollout(trace.task.id, group, prompt.ids, completion, verdict, source="teacher")
 
 
 def adopt(rollouts: Sequence[Rollout]) -> list[Rollout]:

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from vold.data.sources import open_tasks
 from vold.engines.build import Teachers, Voice
-from vold.engines.samplers.multi_turn import last_turn
+from vold.engines.grade import grade
 from vold.errors import ConfigError, DataError
-from vold.graders import get_grader
 from vold.model.loading import load_student
 from vold.run.console import Bar
 from vold.run.directory import open_stage, record_data
@@ -136,19 +135,17 @@ def _own(student: Policy) -> Answer:
 
 def _row(task: Task, answered: Answered) -> dict[str, Any]:
     chat, ids, mask, finish = answered
-    if task.reference:
-        grade = get_grader(task.grader)(chat.text(last_turn(ids, mask)), task.reference, finish=finish)
-    else:
-        grade = Grade(0.0, None, "no reference")
+    completion = Completion(ids, (0.0,) * len(ids), mask, finish)
+    verdict = grade(task, chat, completion) if task.reference else Grade(0.0, None, "no reference")
     return {
         "task_id": task.id,
         "response": chat.text(ids),
         "response_ids": list(ids),
         "action_mask": list(mask),
         "finish": finish,
-        "score": grade.score,
-        "extracted": grade.extracted,
-        "note": grade.note,
+        "score": verdict.score,
+        "extracted": verdict.extracted,
+        "note": verdict.note,
     }
 
 
