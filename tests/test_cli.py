@@ -51,6 +51,7 @@ GOOD = {"prompt": "digits 3 5 . sum ?", "reference": "8"}
         ([GOOD, {"prompt": "digits 1 . sum ?", "reference": " "}], ["empty reference", "line 2"]),
         ([GOOD, "{not json"], ["line 2"]),
         ([{**GOOD, "refrence": "8"}], ["refrence", "line 1"]),
+        ([{**GOOD, "grader": "exakt"}], ["unknown grader", "line 1, key grader", "did you mean 'exact'?"]),
         ([], ["not a single task"]),
         ([{**GOOD, "reference": "\\frac{1}{", "grader": "math"}], ["itself", "rows-1"]),
         ([{**GOOD, "reference": "banana", "grader": "choice"}], ["itself", "rows-1"]),
@@ -70,6 +71,7 @@ def test_rows_that_cannot_be_used_are_named(
     [
         (["check", "nowhere.yaml"], "cannot read this recipe"),
         (["sft", DEMO, "sft.stepz=3"], "did you mean 'steps'?"),
+        (["distill", DEMO, "distill.tasks={kind: jsonl, path: x.jsonl, grader: exakt}"], "did you mean 'exact'?"),
         (["distill", DEMO, "distill.objective.teacher_loss.estimator=k1"], "k1"),
         (["check", DEMO, "student.path=demo:pupil"], "demo:student"),
         (["check", DEMO, "student.path=/nowhere/at/all"], "no model directory"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vold.graders import extract_boxed, get_grader, outcome
+from vold.graders import extract_boxed, get_grader, grader_names, outcome
 from vold.graders.math import MathGrader
 
 DATA = Path(__file__).parent / "cases"
@@ -33,18 +33,14 @@ def test_extract(case: dict[str, Any]) -> None:
     assert (found.answer, found.note) == (case["extracted"], case["note"]), case["why"]
 
 
-@pytest.mark.parametrize("name", ["exact", "choice", "math"])
+@pytest.mark.parametrize("name", grader_names())
 def test_enough_cases(name: str) -> None:
     assert len(load(name)) >= 30
 
 
 @pytest.mark.parametrize(
     ("name", "case"),
-    [
-        pytest.param(name, *parameter.values, id=parameter.id)
-        for name in ("exact", "choice", "math")
-        for parameter in load(name)
-    ],
+    [pytest.param(name, *parameter.values, id=parameter.id) for name in grader_names() for parameter in load(name)],
 )
 def test_grade(name: str, case: dict[str, Any]) -> None:
     grade = get_grader(name)(case["response"], case["reference"], finish=case["finish"])

@@ -24,8 +24,8 @@ import pytest
 import vold
 from vold.errors import VoldError
 from vold.graders import get_grader, outcome
-from vold.graders import math_worker_client as client
 from vold.graders.math import MAX_ANSWER_CHARS, MathGrader
+from vold.graders.mathematics import client
 
 HOSTILE = "\\boxed{9^{9^9}}"
 HALF = "\\boxed{\\frac{1}{2}}"
@@ -129,13 +129,13 @@ def run_python(code: str, text: str = "") -> subprocess.CompletedProcess[str]:
 
 
 def test_memory_limit_holds() -> None:
-    code = "from vold.graders.math_worker import _limit_memory; _limit_memory(2**28); bytearray(2**29)"
+    code = "from vold.graders.mathematics.worker import _limit_memory; _limit_memory(2**28); bytearray(2**29)"
     assert "MemoryError" in run_python(code).stderr
 
 
 def test_worker_out_of_memory_dies_and_so_is_replaced() -> None:
     code = (
-        "from vold.graders import math_equal as judge, math_worker as worker\n"
+        "from vold.graders.mathematics import equal as judge, worker\n"
         "def compare(reference, answer): raise MemoryError\n"
         "judge.warm_up = lambda: None\n"
         "judge.compare = compare\n"

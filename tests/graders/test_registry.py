@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import vold.graders
 from vold.errors import ConfigError, UngradableReference
-from vold.graders import check_reference, get_grader, grader_names, outcome
+from vold.graders import check_reference, get_grader, grader_names, outcome, registry
+from vold.run.task_sections import JsonlTasksSpec
 from vold.types import Grade
 
 
@@ -23,8 +28,26 @@ def test_unknown_name_suggests(name: str, hint: str) -> None:
 
 
 def test_unknown_name_lists_all() -> None:
-    with pytest.raises(ConfigError, match="choose one of exact, choice, math"):
+    with pytest.raises(ConfigError, match="choose one of choice, exact, math"):
         get_grader("???")
+
+
+def test_a_grader_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module beside the others is all it takes: recipes, data files and `get_grader` know it."""
+    (tmp_path / "shout.py").write_text(
+        "from vold.graders.registry import grader\n"
+        "from vold.types import Grade\n"
+        "@grader('shout')\n"
+        "class ShoutGrader:\n"
+        "    def __call__(self, response, reference, *, finish='stop'):\n"
+        "        return Grade(float(response == reference.upper()), response, 'equal')\n"
+    )
+    monkeypatch.setattr("vold.graders.__path__", [*vold.graders.__path__, str(tmp_path)])
+    assert "shout" in grader_names()
+    assert get_grader("shout")("YES", "yes").score == 1.0
+    assert JsonlTasksSpec(kind="jsonl", path=tmp_path, grader="shout").grader == "shout"
+    monkeypatch.delitem(registry._GRADERS, "shout")
+    monkeypatch.delitem(sys.modules, "vold.graders.shout")
 
 
 @pytest.mark.parametrize(

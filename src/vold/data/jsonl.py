@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from vold.errors import DataError
+from vold.errors import DataError, VoldError
+from vold.run.task_sections import GraderName
 from vold.types import Message, Task
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Row(BaseModel):
     prompt: str
     reference: str | int | float
     id: str | None = None
-    grader: Literal["exact", "choice", "math"] | None = None
+    grader: GraderName | None = None
     images: tuple[str, ...] = ()
     teacher_prompt: str | None = None
     response: str | None = None
@@ -77,11 +78,12 @@ class JsonlTasks:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             key = ".".join(map(str, first["loc"]))
+            cause: object = first.get("ctx", {}).get("error")
             raise DataError(
-                f"this row cannot be used: {first['msg']}",
+                f"this row cannot be used: {cause.what if isinstance(cause, VoldError) else first['msg']}",
                 where=f"{where}{f', key {key}' if key else ''}",
                 got=line if len(line) < 120 else line[:117] + "...",
-                fix="a row needs at least `prompt` and `reference`",
+                fix=cause.fix if isinstance(cause, VoldError) else "a row needs at least `prompt` and `reference`",
             ) from None
         if self.references and not str(row.reference).strip():
             raise DataError("this row has an empty reference", where=where, fix="give the answer or drop the row")

@@ -1,4 +1,5 @@
 r"""Graders: what a response must do to earn its reward. All of them read the last closed `\boxed{}` and nothing else.
+A grader is a class in a module of this folder under `@grader("name")`.
 
 | name     | right when                                                                          |
 |----------|-------------------------------------------------------------------------------------|
@@ -14,6 +15,15 @@ Example:
 
 from vold.graders.extract import Extraction, extract_boxed
 from vold.graders.outcome import Outcome, outcome
-from vold.graders.registry import check_reference, get_grader, grader_names
+from vold.graders.registry import check_reference, get_grader, grader_names, known_grader
 
-__all__ = ["Extraction", "Outcome", "check_reference", "extract_boxed", "get_grader", "grader_names", "outcome"]
+__all__ = [
+    "Extraction",
+    "Outcome",
+    "check_reference",
+    "extract_boxed",
+    "get_grader",
+    "grader_names",
+    "known_grader",
+    "outcome",
+]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from vold.graders.extract import extract_boxed, squeeze
 from vold.graders.outcome import DIFFERENT, EQUAL, UNREADABLE
+from vold.graders.registry import grader
 from vold.types import Grade
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def _letters_only(bare: str) -> frozenset[str] | None:
     return None
 
 
+@grader("choice")
 class ChoiceGrader:
     r"""Marks a response right when the boxed option letters are those of the reference, as a set.
 

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from vold.graders.extract import extract_boxed, squeeze
 from vold.graders.outcome import DIFFERENT, EQUAL, UNREADABLE
+from vold.graders.registry import grader
 from vold.types import Grade
 
 if TYPE_CHECKING:
     from vold.types import Finish
 
 
+@grader("exact")
 class ExactGrader:
     r"""Marks a response right when its boxed text is the reference, up to blanks and Unicode forms.
 

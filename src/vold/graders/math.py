@@ -12,8 +12,9 @@ import re
 from typing import TYPE_CHECKING
 
 from vold.graders.extract import extract_boxed, squeeze
-from vold.graders.math_worker_client import WorkerClient
+from vold.graders.mathematics.client import WorkerClient
 from vold.graders.outcome import CRASH, DIFFERENT, EQUAL, TIME_OUT, UNREADABLE
+from vold.graders.registry import grader
 from vold.types import Grade
 
 if TYPE_CHECKING:
@@ -40,11 +41,12 @@ _INTEGER = re.compile(r"[+-]?[0-9]+\Z")
 _LONG_NUMBER = re.compile(rf"[0-9]{{{MAX_DIGITS + 1}}}")
 
 
+@grader("math")
 class MathGrader:
     r"""Marks a response right when Math-Verify finds its boxed answer equal to the reference.
 
-    `graders.math_notation` says which notations are folded and which pairs are refused before Math-Verify is asked,
-    `graders.math_equal` what is left as it is. An answer over the time or memory limit scores 0 with the note
+    `mathematics.notation` says which notations are folded and which pairs are refused before Math-Verify is asked,
+    `mathematics.equal` what is left as it is. An answer over the time or memory limit scores 0 with the note
     "grader time-out" or "grader crash". All threads share one worker, started at the first answer that needs it;
     pickling and forking give the copy a worker of its own.
 

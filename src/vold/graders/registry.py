@@ -1,27 +1,57 @@
-"""Look graders up by name, and check that a reference can be graded at all."""
+"""The table of graders, filled from the modules of this folder, and the check that a reference can be graded at all."""
 
 from __future__ import annotations
 
 import difflib
 import functools
-from typing import TYPE_CHECKING
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING, TypeVar
 
+import vold.graders
 from vold.errors import ConfigError, UngradableReference
-from vold.graders.choice import ChoiceGrader
-from vold.graders.exact import ExactGrader
-from vold.graders.math import MathGrader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vold.types import Grader
 
-_GRADERS: dict[str, Callable[[], Grader]] = {"exact": ExactGrader, "choice": ChoiceGrader, "math": MathGrader}
+    Made = TypeVar("Made", bound=type[Grader])
+
+_GRADERS: dict[str, Callable[[], Grader]] = {}
+
+
+def grader(name: str) -> Callable[[Made], Made]:
+    """Class decorator: recipes and data files can name this grader. Its module lies in this folder."""
+
+    def register(made: Made) -> Made:
+        _GRADERS[name] = made
+        return made
+
+    return register
 
 
 def grader_names() -> tuple[str, ...]:
     """Return the names `get_grader` knows."""
-    return tuple(_GRADERS)
+    for module in pkgutil.iter_modules(vold.graders.__path__, "vold.graders."):
+        if not module.ispkg:
+            importlib.import_module(module.name)
+    return tuple(sorted(_GRADERS))
+
+
+def known_grader(name: str) -> str:
+    """Return the name of a grader as it is.
+
+    Raises:
+        ConfigError: there is no grader of that name.
+    """
+    if name not in _GRADERS and name not in (names := grader_names()):
+        close = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ConfigError(
+            "unknown grader", where="grader", got=repr(name), fix=f"{hint}choose one of {', '.join(names)}"
+        )
+    return name
 
 
 def get_grader(name: str) -> Grader:
@@ -30,13 +60,7 @@ def get_grader(name: str) -> Grader:
     Raises:
         ConfigError: there is no grader of that name, or the package it needs is not installed.
     """
-    if name not in _GRADERS:
-        close = difflib.get_close_matches(str(name).lower(), _GRADERS, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ConfigError(
-            "unknown grader", where="grader", got=repr(name), fix=f"{hint}choose one of {', '.join(_GRADERS)}"
-        )
-    return _shared(name)
+    return _shared(known_grader(name))
 
 
 @functools.cache

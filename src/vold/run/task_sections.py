@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from vold.graders import known_grader
 from vold.run.model_sections import RolloutServer, Sampling, Section
+
+GraderName = Annotated[str, AfterValidator(known_grader)]
 
 DatasetKind = Literal[
     "mixture_of_thoughts", "orz57k", "deepmath", "openthoughts", "openthoughts3", "geometry3k", "mmk12", "virl39k"
@@ -49,8 +52,8 @@ class JsonlTasksSpec(Section):
     """Selects this source."""
     path: Path
     """The file. Image paths inside it are relative to its directory."""
-    grader: Literal["exact", "choice", "math"] = "math"
-    """How answers are marked where a row does not say."""
+    grader: GraderName = "math"
+    """The grader of rows that name none."""
     limit: int | None = Field(None, gt=0)
     """Read only so many rows; all of them if absent."""
 

@@ -19,7 +19,7 @@ from latex2sympy2_extended.latex2sympy2 import NormalizationConfig  # type: igno
 from math_verify import LatexExtractionConfig, parse, verify  # type: ignore[import-untyped, unused-ignore]
 from sympy import N, nan, zoo  # type: ignore[import-untyped, unused-ignore]
 
-from vold.graders.math_notation import Notation, Unreadable, read, refuse, segments
+from vold.graders.mathematics.notation import Notation, Unreadable, read, refuse, segments
 from vold.graders.outcome import DIFFERENT, EQUAL, UNREADABLE
 
 RELATIVE_TOLERANCE = 1e-5

@@ -1,7 +1,7 @@
 """The process that compares mathematical answers: one JSON object per line in, one per line out.
 
-Started by `vold.graders.math` as `python -m vold.graders.math_worker SECONDS BYTES`. The parent owns the wall clock
-and kills this process; the limits set here (CPU time per answer, address space) also hold if the parent is gone.
+Started by `vold.graders.math` as a module, with SECONDS and BYTES. The parent owns the wall clock and kills this
+process; the limits set here (CPU time per answer, address space) also hold if the parent is gone.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main(seconds: float, memory: int) -> None:
     channel = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not end up between the answers
     try:
-        from vold.graders import math_equal as judge
+        from vold.graders.mathematics import equal as judge
 
         judge.warm_up()
     except Exception as problem:

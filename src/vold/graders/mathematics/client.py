@@ -122,7 +122,13 @@ class WorkerClient:
         return str(reply.get("note"))
 
     def _start(self) -> None:
-        command = [sys.executable, "-m", "vold.graders.math_worker", str(self._time_limit), str(self._memory_limit)]
+        command = [
+            sys.executable,
+            "-m",
+            "vold.graders.mathematics.worker",
+            str(self._time_limit),
+            str(self._memory_limit),
+        ]
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
