@@ -1,8 +1,6 @@
 """The shape of the package: who may import whom, how long a file may be, what no file may call.
 
-`LAYERS` is the picture in docs/architecture.md as data. A module may import only from layers above its own line in
-the table. A name that ends in `.*` is a package with all it holds: inside it, imports are free.
-A new module fails here until it has a place.
+The layers are `LAYERS` of tests/helpers/package.py.
 """
 
 from __future__ import annotations
@@ -12,36 +10,15 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-# fmt: off
-LAYERS: tuple[tuple[str, ...], ...] = (
-    ("vold", "vold.errors", "vold.types",),
-    ("vold.objective.*", "vold.graders.*",),
-    ("vold.run.*",),
-    ("vold.data.*", "vold.model.*", "vold.report.*",),
-    ("vold.engines.*",),
-    ("vold.training.*",),
-    ("vold.evals.*",),
-    ("vold.demo.*",),
-    ("vold.cli", "vold.__main__",),
-)
-# fmt: on
+from package import FILES, LAYERS, ROOT, SOURCE
+
 MAY_BE_ABSENT = {"vold.__main__"}
 LONGEST = 350
 HEAVY = ("torch", "transformers", "numpy", "scipy", "sklearn", "matplotlib", "PIL", "pydantic")
 
-SOURCE = Path(__file__).parent.parent / "src"
-
-
-def module_name(path: Path) -> str:
-    parts = path.relative_to(SOURCE).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-FILES = {module_name(p): p for p in sorted((SOURCE / "vold").rglob("*.py"))}
 modules = pytest.mark.parametrize("module", FILES)
 
 
@@ -53,6 +30,11 @@ def place(module: str) -> tuple[int, str] | None:
             if module == package or (package != entry and module.startswith(f"{package}.")):
                 return line, entry
     return None
+
+
+def room(module: str) -> str:
+    """The folder of the package, or the module beside the folders, that a module stands in."""
+    return module.removeprefix("vold").removeprefix(".").split(".")[0]
 
 
 def imports(tree: ast.AST, module: str, *, is_package: bool) -> set[str]:
@@ -70,9 +52,25 @@ def imports(tree: ast.AST, module: str, *, is_package: bool) -> set[str]:
     return {name for name in found if name.split(".")[0] == "vold"}
 
 
+def test_the_layers_are_few() -> None:
+    assert len(LAYERS) <= 10
+
+
+def test_no_rooms_import_each_other_in_a_circle() -> None:
+    """At the grain of folders, whatever the table says. The package's own `__init__` is no room."""
+    edges: dict[str, set[str]] = {}
+    for module, path in FILES.items():
+        found = imports(ast.parse(path.read_text()), module, is_package=path.name == "__init__.py")
+        edges.setdefault(room(module), set()).update(room(name) for name in found)
+    left = {name: there - {name, ""} for name, there in edges.items() if name}
+    while done := {name for name, there in left.items() if not there & left.keys()}:
+        left = {name: there for name, there in left.items() if name not in done}
+    assert not left, f"in a circle, or above one: {sorted(left)}"
+
+
 @modules
 def test_every_module_has_a_place_in_the_layers(module: str) -> None:
-    assert place(module), f"{module} is new: give it a line in LAYERS of {Path(__file__).name}"
+    assert place(module), f"{module} is new: give it a line in LAYERS of tests/helpers/package.py"
 
 
 @pytest.mark.parametrize("entry", [e for line in LAYERS for e in line if e not in MAY_BE_ABSENT])
@@ -91,6 +89,25 @@ def test_imports_point_down_the_layers(module: str) -> None:
         if here is not None and (there is None or (there[0] >= here[0] and not same_package)):
             wrong.append(name)
     assert not wrong, f"{module} may not import {', '.join(wrong)}"
+
+
+def test_no_test_file_imports_another() -> None:
+    """What tests share stands in tests/helpers, so that any file runs alone."""
+    tests = sorted((ROOT / "tests").rglob("*.py"))
+    names = {p.stem for p in tests if p.stem.startswith("test_")} | {"conftest"}
+    for path in tests:
+        for node in ast.walk(ast.parse(path.read_text())):
+            found = [node.module] if isinstance(node, ast.ImportFrom) else []
+            found += [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            assert not names & set(found), f"{path.name} imports {found}"
+
+
+def test_few_test_files_stand_beside_the_folders() -> None:
+    """The folders of tests are those of the package, and one of each thing beside it."""
+    tests = ROOT / "tests"
+    assert len(list(tests.glob("test_*.py"))) <= 8
+    folders = {p.parent.relative_to(tests).as_posix() for p in tests.rglob("test_*.py")} - {"."}
+    assert all((SOURCE / "vold" / name).is_dir() for name in folders), folders
 
 
 @modules

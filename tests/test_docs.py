@@ -21,8 +21,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
-from test_architecture import FILES, LAYERS
 
+from package import FILES, LAYERS
 from vold.cli import VERBS
 from vold.data.jsonl import Row
 from vold.evals.study.study import Study
@@ -348,7 +348,7 @@ TEXT = (".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".j2", ".json", ".jsonl"
 
 
 def tree_files() -> list[Path]:
-    top = [p for p in ROOT.iterdir() if p.is_file()]
+    top = [p for p in ROOT.iterdir() if p.is_file() and p.name != ".git"]  # a file in a linked work tree
     below = [p for name in ROOTS for p in (ROOT / name).rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     return [p for p in (*top, *below) if p.suffix in TEXT and p.stat().st_size < 2**20]
 

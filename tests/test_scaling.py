@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_benchmark_scripts import load
+
+from benchmark_scripts import load
 
 scaling = load("scaling")
 

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 import layouts
 import training_sets
 from vold.data.decontamination import Contamination
+from vold.data.files import read
 from vold.data.files.read import read_rows
 from vold.data.hf_datasets import prepare
 from vold.data.hf_layouts import BOXED, LAYOUTS
@@ -173,7 +174,7 @@ def test_an_array_longer_than_a_piece_is_read_whole(tmp_path: Path, monkeypatch:
     rows = [{"n": n, "text": '[{,\\"' * (n % 7)} for n in range(50)]
     (tmp_path / "x.json").write_text(json.dumps(rows, indent=2))
     for size in (1, 2, 13, 100, 10**6):
-        monkeypatch.setattr("vold.data.files.read.CHUNK", size)
+        monkeypatch.setattr(read, "CHUNK", size)
         assert [r.values for r in read_rows(tmp_path / "x.json")] == rows
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_engines import metrics, on, raw_recipe
 
 import tiny
 from engine_backends import text_model
+from served import metrics, on, raw_recipe
 from vllm_server import VllmServer
 from vold.data.sources import open_tasks
 from vold.engines.samplers.inprocess import InProcessSampler

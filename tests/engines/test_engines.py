@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-import tiny
 from engine_backends import saved, text_model
+from served import metrics, on, raw_recipe
 from vllm_server import VllmServer
 from vold.engines import vllm as vllm_client
 from vold.engines.teachers.cached import CachedTeacher
@@ -32,25 +32,6 @@ from vold.types import Message, ScoreRequest, TokenScores
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_client, "FIRST_WAIT_SECONDS", 0.001)
-
-
-def on(*servers: VllmServer, patience: float = 30.0, **more: Any) -> dict[str, Any]:
-    return {"urls": [s.url for s in servers], "model": "tiny", "patience": patience, **more}
-
-
-def raw_recipe(home: Path, **distill_changes: Any) -> dict[str, Any]:
-    """A text student and teacher of `text_model`, so that any of them can be served."""
-    raw = tiny.recipe_dict(home)
-    student = saved(text_model(3), home / "text-student")
-    raw["student"] = {"path": str(student), "freeze": []}
-    raw["teacher"] = {"path": str(saved(text_model(1), home / "text-teacher"))}
-    raw["distill"] |= {"init": str(student), "steps": 3, "checkpoint_every": 10, **distill_changes}
-    raw["distill"]["sampling"] = {"max_new_tokens": 8, "temperature": 1.0}
-    return raw
-
-
-def metrics(home: Path) -> list[dict[str, Any]]:
-    return read_jsonl(home / "run" / "distill" / "metrics.jsonl")
 
 
 def test_a_teacher_on_a_server_trains_the_student_like_one_in_the_process(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_engines import metrics, raw_recipe
 
 from engine_backends import PROBE, RealVllm, client, saved, text_model
+from served import metrics, raw_recipe
 from vold.engines.teachers.server import ServerTeacher
 from vold.errors import TeacherError
 from vold.evals.engine_check import self_check

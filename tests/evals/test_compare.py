@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_metrics import composite, row
 
+from answers import composite, row
 from vold.errors import ConfigError, DataError
 from vold.evals.compare import compare_answers, compare_runs, model_folder
 from vold.evals.protocol import Protocol, protocol_hash

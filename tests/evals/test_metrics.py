@@ -12,24 +12,10 @@ from typing import Any
 
 import pytest
 
+from answers import composite, row
 from vold.errors import DataError
 from vold.evals.derived import cluster_scores, interval, mmmu_pro_overall
 from vold.evals.metrics import by_item, summarise
-
-
-def row(name: str, score: float, sample: int = 0, **more: Any) -> dict[str, Any]:
-    known = {
-        "id": name,
-        "sample": sample,
-        "score": float(score),
-        "outcome": "right" if score else "wrong",
-        "extracted": str(score),
-        "note": "",
-        "tokens": 10,
-        "cluster": name,
-        "tags": {},
-    }
-    return {**known, **more}
 
 
 def test_accuracy_error_and_wilson_interval() -> None:
@@ -149,16 +135,6 @@ def test_one_source_has_no_error() -> None:
 
 
 # -- We-Math ----------------------------------------------------------------------------------------------------------
-
-
-def composite(name: str, parts: str, whole: int, sample: int = 0) -> list[dict[str, Any]]:
-    """Answers to the steps, as digits, and to the composite problem."""
-    keys = [f"{len(parts)}steps_{i}" for i in (*range(1, len(parts) + 1), "multi")]
-    scores = [*map(int, parts), whole]
-    return [
-        row(f"{name}/{key}", s, sample, cluster=name, tags={"composite": name, "key": key})
-        for key, s in zip(keys, scores, strict=True)
-    ]
 
 
 def values(rows: list[dict[str, Any]], benchmark: str) -> dict[str, float]:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from test_memory import QWEN2_5_VL_3B, QWEN3_8B
 
 import published
 import tiny
+from published_models import QWEN2_5_VL_3B, QWEN3_8B
 from training_sets import mixture_of_thoughts, orz57k
 from vold.cli import main
 from vold.data.benchmarks.registry import BENCHMARKS

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_resume import in_a_process_killed_at
 
 import layouts
+from killed import in_a_process_killed_at
 from vold.cli import main
 from vold.data.benchmarks.registry import BENCHMARKS
 from vold.evals.evaluate import evaluate

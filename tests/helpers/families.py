@@ -1,4 +1,4 @@
-"""An untrained student of every family, a few thousand parameters each."""
+"""An untrained student of every family, a few thousand parameters each, and a batch of the demo world for it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImag
 
 import tiny
 from vold.data.worlds.call_tokens import build_tokenizer
+from vold.data.worlds.digits import DigitTasks
+from vold.model.batching import Sequences, collate
 from vold.model.chat import Chat, tile_tokens
 from vold.model.families import FAMILIES
 from vold.model.policy import Policy
+from vold.types import Prompt
 
 TILES = ("<fake_token_around_image>", "<image>", "<global-img>", "<row_1_col_1>", "<end_of_utterance>")
 
@@ -126,3 +129,18 @@ def _text(rows: int, tokenizer: Any) -> dict[str, Any]:
 
 IMAGE_STUDENTS = {"qwen2_5_vl": tiny.student, "qwen3_vl": qwen3_vl, "idefics3": idefics3, "smolvlm": smolvlm}
 STUDENTS = {**IMAGE_STUDENTS, "qwen3": tiny.teacher, "llama": llama}
+
+
+def prompts_of(policy: Policy, form: str, count: int = 3) -> list[Prompt]:
+    tasks = DigitTasks("test", form, count, 1)  # type: ignore[arg-type]
+    return [policy.chat.prompt(tasks[i].messages) for i in range(count)]
+
+
+def forms(policy: Policy) -> tuple[str, ...]:
+    return ("text", "image") if policy.is_vlm else ("text",)
+
+
+def batch_of(policy: Policy, form: str) -> Sequences:
+    prompts = prompts_of(policy, form)
+    responses = [policy.chat.tokens(" ".join(["7"] * (i + 1))) for i in range(len(prompts))]
+    return collate(prompts, responses, [(1,) * len(r) for r in responses], policy.chat.pad_id)

@@ -1,4 +1,4 @@
-"""Measured peak of the memory that tensors take, on any device, to test plans against."""
+"""What tensors take, on any device: the peak of all of them, to test plans against, and the largest of them."""
 
 from __future__ import annotations
 
@@ -38,4 +38,19 @@ class PeakMemory(TorchDispatchMode):
         for leaf in tree_leaves(out):
             if isinstance(leaf, torch.Tensor):
                 self._see(leaf)
+        return out
+
+
+class Widest(TorchDispatchMode):
+    """Remembers the largest number of elements an operation returned."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
         return out

@@ -11,32 +11,16 @@ import torch
 import transformers
 from PIL import Image
 
-from families import IMAGE_STUDENTS, STUDENTS, idefics3
-from vold.data.worlds.digits import DigitTasks
+from families import IMAGE_STUDENTS, STUDENTS, batch_of, forms, idefics3, prompts_of
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.errors import CheckpointError, ConfigError
-from vold.model.batching import Sequences, collate
+from vold.model.batching import collate
 from vold.model.families import FAMILIES, family_of, linear_layers, part_of
 from vold.model.policy import Policy
-from vold.types import Message, Prompt, SamplingParams
+from vold.types import Message, SamplingParams
 
 every = pytest.mark.parametrize("name", STUDENTS)
 with_images = pytest.mark.parametrize("name", IMAGE_STUDENTS)
-
-
-def prompts_of(policy: Policy, form: str, count: int = 3) -> list[Prompt]:
-    tasks = DigitTasks("test", form, count, 1)  # type: ignore[arg-type]
-    return [policy.chat.prompt(tasks[i].messages) for i in range(count)]
-
-
-def forms(policy: Policy) -> tuple[str, ...]:
-    return ("text", "image") if policy.is_vlm else ("text",)
-
-
-def batch_of(policy: Policy, form: str) -> Sequences:
-    prompts = prompts_of(policy, form)
-    responses = [policy.chat.tokens(" ".join(["7"] * (i + 1))) for i in range(len(prompts))]
-    return collate(prompts, responses, [(1,) * len(r) for r in responses], policy.chat.pad_id)
 
 
 def noise(*size: int) -> Image.Image:

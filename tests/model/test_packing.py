@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_logprobs import Widest
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, SmolLM3Config
 
 import families
 import tiny
+from peak import Widest
 from vold.data.worlds.call_tokens import build_tokenizer
 from vold.data.worlds.digits import DigitTasks
 from vold.model.batching import collate, packed_micro_batches

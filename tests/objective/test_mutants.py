@@ -1,4 +1,4 @@
-"""The tests of the objective must notice every mutant in `mutants.py`, and pass without one."""
+"""The tests of the objective must notice every mutant in `helpers/mutants.py`, and pass without one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from mutants import MUTANTS, Mutant
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ TESTS = (
       ("losses", "advantages", "uni_opd", "prefix_teach", "objective", "credit", "presets")),
     "model/lm_head/test_teacher_logits.py", "model/lm_head/test_logprobs.py",
 )  # fmt: skip
+HELPERS = ("peak",)
 MODULES = ("__init__", "errors", "types")
 FOLDERS = ("objective", "model/lm_head")
 FIRST = {
@@ -61,7 +63,7 @@ for name in json.loads(sys.argv[1]):
         os.chdir(name)
         log = os.open("log", os.O_WRONLY | os.O_CREAT)
         os.dup2(log, 1), os.dup2(log, 2)
-        sys.path.insert(0, os.path.abspath("src"))
+        sys.path[:0] = [os.path.abspath("src"), os.path.abspath("tests/helpers")]
         import vold.objective
         assert vold.objective.__file__ == os.path.abspath("src/vold/objective/__init__.py")
         options = ["-xq", "-c", os.devnull, "--rootdir=.", "--assert=plain", "-pno:cacheprovider"]
@@ -82,7 +84,7 @@ def prepare(directory: Path, mutant: Mutant | None) -> None:
     for folder in FOLDERS:
         shutil.copytree(SOURCE / folder, package / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(SOURCE / "model" / "__init__.py", package / "model")
-    for name in TESTS:
+    for name in (*TESTS, *(f"helpers/{name}.py" for name in HELPERS)):
         (directory / "tests" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(HERE / name, directory / "tests" / name)
     order = [FIRST[mutant.file]] if mutant is not None else []

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from test_run_page import make_run
 
+from made_run import make_run
 from vold.errors import ConfigError, DataError
 from vold.report.show import gap_style, show
 from vold.run.console import console

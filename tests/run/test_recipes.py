@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_resume import in_a_process_killed_at, weights_of
 
+from killed import in_a_process_killed_at, weights_of
 from vold.evals.evaluate import evaluate
 from vold.evals.preflight import check
 from vold.report.show import show

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_memory import QWEN2_5_VL_3B, QWEN3_8B
 
 import tiny
+from published_models import QWEN2_5_VL_3B, QWEN3_8B
 from vold.errors import ConfigError
 from vold.model.memory import plan
 from vold.model.parallel import Processes

@@ -3,62 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tiny
+from killed import in_a_process_killed_at, weights_of
 from vold.evals.evaluate import evaluate
 from vold.run import files
-from vold.run.console import console
 from vold.training.distill import distill
 from vold.training.sft import sft
 from vold.training.traces import make_traces
 
 OPERATIONS = ("fsync", "replace")
-
-
-def in_a_process_killed_at(operation: int, work: Callable[[], Any]) -> bool:
-    """Run `work` in a child that kills itself at its n-th flush or rename; True if it lived to the end."""
-    child = os.fork()
-    if child == 0:
-        try:
-            console.quiet = True
-            left = operation
-
-            def counted(real: Callable[..., Any]) -> Callable[..., Any]:
-                def call(*args: Any, **kwargs: Any) -> Any:
-                    nonlocal left
-                    left -= 1
-                    if left == 0:
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    return real(*args, **kwargs)
-
-                return call
-
-            os.fsync = counted(os.fsync)
-            Path.replace = counted(Path.replace)  # type: ignore[method-assign]
-            work()
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return False
-    assert os.WEXITSTATUS(status) == 0
-    return True
-
-
-def weights_of(directory: Path) -> bytes:
-    return (directory / "final" / "model.safetensors").read_bytes()
 
 
 def rows_without_clock(file: Path) -> list[dict[str, Any]]:

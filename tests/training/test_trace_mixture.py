@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_resume import in_a_process_killed_at, weights_of
 
 import tiny
+from killed import in_a_process_killed_at, weights_of
 from vold.errors import ConfigError, DataError
 from vold.run.files import read_jsonl
 from vold.run.recipe import Recipe, recipe_from

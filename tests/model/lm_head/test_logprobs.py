@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from peak import Widest
 from vold.errors import ConfigError
 from vold.model.lm_head.chunked_logits import Gradients, Projection, is_linear
 from vold.model.lm_head.fused import Reading
@@ -308,21 +309,6 @@ def test_a_banned_target_is_impossible_and_gives_no_gradient_of_its_own() -> Non
     logp[torch.arange(TOKENS) != 3].sum().backward()
     assert hidden.grad is not None and bool(hidden.grad.isfinite().all())
     assert bool((hidden.grad[3] == 0).all())
-
-
-class Widest(TorchDispatchMode):
-    """Remembers the largest number of elements an operation returned."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.elements = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, (tuple, list)) else (out,):
-            if isinstance(tensor, torch.Tensor):
-                self.elements = max(self.elements, tensor.numel())
-        return out
 
 
 def test_no_tensor_is_larger_than_a_chunk_of_logits() -> None:

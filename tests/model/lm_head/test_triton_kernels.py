@@ -21,7 +21,7 @@ pytestmark = pytest.mark.engines
 def run(what: str, **environment: str) -> Any:
     path = os.pathsep.join([str(ROOT / "src"), str(TRITON)])
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "kernels.py"), what],
+        [sys.executable, str(ROOT / "tests" / "helpers" / "kernels.py"), what],
         env=os.environ | {"PYTHONPATH": path} | environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
