@@ -9,13 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from vold.errors import DataError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from PIL.Image import Image
 
 Finish = Literal["stop", "length"]
 """Why a response ended: the model emitted its end token, or the token budget ran out."""
+
+IMAGE_MARKER = "<image>"
+"""Where a picture stands in a message's text."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,34 @@ class Message:
     role: Literal["system", "user", "assistant"]
     text: str
     images: tuple[Image, ...] = ()
+
+    def parts(self) -> Iterator[str | Image]:
+        """Texts and pictures in the order in which they are shown; blank texts between pictures are left out.
+
+        Raises:
+            DataError: another number of markers than pictures.
+
+        Example:
+            >>> list(Message("user", "digits 3 5 . sum ?").parts())
+            ['digits 3 5 . sum ?']
+        """
+        if not self.images:
+            yield self.text
+            return
+        texts = self.text.split(IMAGE_MARKER)
+        if len(texts) == 1:
+            texts = [""] * len(self.images) + texts
+        if len(texts) != len(self.images) + 1:
+            raise DataError(
+                f"a message has {len(texts) - 1} {IMAGE_MARKER} markers but {len(self.images)} images",
+                got=self.text[:100],
+                fix="write one marker an image, or none to show all images first",
+            )
+        for i, text in enumerate(texts):
+            if i:
+                yield self.images[i - 1]
+            if text.strip():
+                yield text
 
 
 @dataclass(frozen=True)

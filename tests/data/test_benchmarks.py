@@ -15,8 +15,9 @@ from PIL import Image
 import layouts
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.registry import BENCHMARKS, load
-from vold.data.files.cells import clean_gold, markers
+from vold.data.files.cells import clean_gold
 from vold.data.files.images import MAX_PIXELS
+from vold.data.files.markers import numbered
 from vold.errors import ConfigError, DataError
 
 
@@ -256,4 +257,4 @@ def test_golds_lose_their_dirt_and_nothing_else(dirty: str, clean: str) -> None:
 
 @pytest.mark.parametrize("spelling", ["<image1>", "<image 1>", "<image_1>", "< image 1 >", "<IMAGE1>"])
 def test_markers_have_one_spelling(spelling: str) -> None:
-    assert markers(f"a {spelling} b") == "a <image 1> b"
+    assert numbered(f"a {spelling} b") == "a <image 1> b"

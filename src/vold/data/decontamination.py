@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vold.data.benchmarks.registry import load
+from vold.data.files.markers import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from vold.run.task_sections import Decontaminate
 
-_MARKER = re.compile(r"<\s*image[\s_]*\d*\s*>", re.IGNORECASE)
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
 
 
@@ -32,7 +32,7 @@ def words(text: str) -> list[str]:
         >>> words(r"<image 1> Find $\frac{1}{2}X$; 求解")
         ['find', 'frac', '1', '2x', '求', '解']
     """
-    return _WORD.findall(unicodedata.normalize("NFKC", _MARKER.sub(" ", text)).lower())
+    return _WORD.findall(unicodedata.normalize("NFKC", plain(text, " ")).lower())
 
 
 def pixels(image: Image) -> bytes:

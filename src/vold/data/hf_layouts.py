@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from vold.data.benchmarks.columns import cell, tags, text_cell
 from vold.data.files.cells import clean_gold, listed
 from vold.data.files.images import image_bytes, image_values
+from vold.data.files.markers import plain
 from vold.errors import DataError
+from vold.types import IMAGE_MARKER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
 BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
 """Asks for what the graders read: the words that Qwen's models are evaluated with."""
-_MARKER = re.compile(r"<\s*image\s*_?\s*\d{0,2}\s*>", re.IGNORECASE)
 _THOUGHT = re.compile(
     r"<\|begin_of_thought\|>\s*(.*?)\s*<\|end_of_thought\|>\s*"
     r"<\|begin_of_solution\|>\s*(.*?)\s*(?:<\|end_of_solution\|>)?\s*",
@@ -167,12 +168,12 @@ def _checked(
     Raises:
         DataError: words or answer are missing, a picture cannot be read, or markers and pictures differ in number.
     """
-    text = _MARKER.sub("<image>", _words(problem))
+    text = plain(_words(problem))
     reference = "" if answer is None else clean_gold(str(answer))
     if not reference:
         raise DataError("there is no answer", got=repr(answer)[:100])
     pictures = tuple(image_bytes(v, row.open_path) for v in image_values(images))
-    count = text.count("<image>")
+    count = text.count(IMAGE_MARKER)
     if count not in (0, len(pictures)):
         raise DataError("pictures and their markers differ in number", got=f"{len(pictures)} and {count}")
     letters = re.fullmatch(rf"\(?([{string.ascii_uppercase[:12]}])\)?[.:]?", reference)
@@ -185,7 +186,7 @@ def _checked(
 def _offers(text: str, letter: str) -> bool:
     """Whether a problem has lettered options: A and B, and the one that is right, or none in words (in the picture)."""
     labels = set(re.findall(r"(?:^|[\s(:;,])([A-L])\s*[.:)\uff1a\uff0e\u3001]", text))
-    return {"A", "B", letter} <= labels or (not labels and "<image>" in text)
+    return {"A", "B", letter} <= labels or (not labels and IMAGE_MARKER in text)
 
 
 def _turns(turns: Any, who: str, what: str) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from vold.engines.http import (
     retry_after,
     words,
 )
-from vold.errors import ConfigError, DataError, SamplerError
+from vold.errors import ConfigError, SamplerError
 from vold.types import Message, SamplingParams
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 ATTEMPTS = 6
 REFUSES_ALL = (401, 403, 404)
 """Wrong key, no permission, wrong address or model: the next request would fare no better."""
-
-IMAGE_MARKER = "<image>"  # `vold.model.chat` has it too, but needs torch
 
 FACTOR = 28
 """Qwen2.5-VL scales the sides of a picture to multiples of this many pixels."""
@@ -252,28 +250,19 @@ class EndpointSampler:
 
 
 def content(message: Message, pixels: tuple[int, int] | None = None) -> str | list[dict[str, Any]]:
-    """A turn as the protocol wants it: text, or parts with pictures as data URIs where the markers stand.
+    """A turn as the protocol wants it: text, or a list of texts and of pictures as data URIs.
 
     Raises:
         DataError: another number of `<image>` markers than pictures.
     """
     if not message.images:
         return message.text
-    pieces = message.text.split(IMAGE_MARKER)
-    if len(pieces) == 1:
-        pieces = [""] * len(message.images) + pieces
-    if len(pieces) != len(message.images) + 1:
-        raise DataError(
-            f"a message has {len(pieces) - 1} {IMAGE_MARKER} markers but {len(message.images)} images",
-            got=message.text[:100],
-        )
-    parts: list[dict[str, Any]] = []
-    for i, piece in enumerate(pieces):
-        if i:
-            parts.append({"type": "image_url", "image_url": {"url": _data_uri(message.images[i - 1], pixels)}})
-        if piece.strip():
-            parts.append({"type": "text", "text": piece})
-    return parts
+    return [
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image_url", "image_url": {"url": _data_uri(part, pixels)}}
+        for part in message.parts()
+    ]
 
 
 def fitted_size(width: int, height: int, pixels: tuple[int, int]) -> tuple[int, int]:

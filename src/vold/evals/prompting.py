@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from vold.data.files.markers import replace_numbered
 from vold.errors import ConfigError
 from vold.graders.choice import LETTERS
-from vold.types import Message
+from vold.types import IMAGE_MARKER, Message
 
 if TYPE_CHECKING:
     from vold.data.benchmarks.item import Item, ProtocolName
@@ -28,8 +29,6 @@ ASSEMBLY_VERSION = "1"
 """Part of every prompt version. Change it with any change to how the pieces and pictures are put together."""
 
 _HOLE = re.compile(r"\{(question|options|query|instruction)\}")
-_MARKER = re.compile(r"<image (\d+)>")
-_CHAT_MARKER = "<image>"
 _OPTIONS_IN_TEXT = re.compile(r"\n\s*Options:\s*(?=A\s*:)")
 _NEXT_OPTION = re.compile(r"(?:^|,\s*)([A-L])\s*:\s*")
 
@@ -102,26 +101,25 @@ def _with_pictures(text: str, item: Item, prompt: dict[str, Any]) -> Message:
     if not item.images:
         return Message("user", text)
     # A literal "<image>" in the data is no place for a picture; the model sees it in words.
-    text = text.replace(_CHAT_MARKER, "<image >")
+    text = text.replace(IMAGE_MARKER, "<image >")
     if prompt.get("pictures") == "first":
         spelling = prompt.get("marker", "<image {number}>")
-        text = _MARKER.sub(lambda m: spelling.format(number=m[1]), text)
-        return Message("user", _CHAT_MARKER * len(item.images) + text, item.images)
+        text = replace_numbered(text, lambda number, _: spelling.format(number=number))
+        return Message("user", IMAGE_MARKER * len(item.images) + text, item.images)
     shown: list[int] = []
 
-    def place(marker: re.Match[str]) -> str:
-        number = int(marker[1])
+    def place(number: int, marker: str) -> str:
         if not 0 < number <= len(item.images) or (number in shown and not prompt.get("again")):
-            return marker[0]
+            return marker
         shown.append(number)
-        return _CHAT_MARKER
+        return IMAGE_MARKER
 
-    text = _MARKER.sub(place, text)
+    text = replace_numbered(text, place)
     never = [n for n in range(1, len(item.images) + 1) if n not in shown]
     if shown and prompt.get("pictures") == "mentioned":
         never = []
     pictures = tuple(item.images[n - 1] for n in [*never, *shown])
-    return Message("user", _CHAT_MARKER * len(never) + text, pictures)
+    return Message("user", IMAGE_MARKER * len(never) + text, pictures)
 
 
 def _prompt(benchmark: str, protocol: ProtocolName) -> dict[str, Any]:

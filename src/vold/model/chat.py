@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from vold.model.families import Family
 
-IMAGE_MARKER = "<image>"
-"""Where an image stands in a message's text."""
 PIECE_CONTEXT = 8
 """Tokens before one that can change how it is written: blanks between words, bytes of one character."""
 IMAGE_PROCESSORS: dict[str, Any] = {
@@ -204,23 +202,10 @@ class Chat:
 
 
 def _content(message: Message) -> str | list[dict[str, str]]:
-    """A turn as a chat template wants it: plain text, or text with its images where the markers are, else in front."""
+    """A turn as a chat template wants it: plain text, or a list of texts and places of pictures."""
     if not message.images:
         return message.text
-    pieces = message.text.split(IMAGE_MARKER)
-    if len(pieces) == 1:
-        pieces = [""] * len(message.images) + pieces
-    if len(pieces) != len(message.images) + 1:
-        raise DataError(
-            f"a message has {len(pieces) - 1} {IMAGE_MARKER} markers but {len(message.images)} images",
-            got=message.text[:100],
-            fix="write one marker an image, or none to show all images first",
-        )
-    parts: list[dict[str, str]] = []
-    for i, piece in enumerate(pieces):
-        parts += [{"type": "image"}] if i else []
-        parts += [{"type": "text", "text": piece}] if piece.strip() else []
-    return parts
+    return [{"type": "text", "text": p} if isinstance(p, str) else {"type": "image"} for p in message.parts()]
 
 
 def tile_tokens(config: Any) -> int:

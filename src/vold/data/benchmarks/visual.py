@@ -18,7 +18,8 @@ from vold.data.benchmarks.columns import (
     text_cell,
 )
 from vold.data.benchmarks.item import Item
-from vold.data.files.cells import clean_gold, listed, markers
+from vold.data.files.cells import clean_gold, listed
+from vold.data.files.markers import numbered
 from vold.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def _options(row: Row, name: str) -> tuple[str, ...]:
-    found = tuple(markers(o) for o in listed(cell(row, name)))
+    found = tuple(numbered(o) for o in listed(cell(row, name)))
     if not 0 < len(found) <= len(LETTERS):
         raise DataError("no options, or more than have letters", got=str(len(found)))
     return found
@@ -41,7 +42,7 @@ def mmmu_pro(name: str, row: Row) -> Item:
     return Item(
         name,
         identity,
-        markers(text_cell(row, "question")),
+        numbered(text_cell(row, "question")),
         options,
         numbered_pictures(row),
         letter_answer(row, options, "answer"),
@@ -67,7 +68,7 @@ def mmmu_pro_vision(name: str, row: Row) -> Item:
 def mmmu(name: str, row: Row) -> Item:
     """MMMU: choices, and open questions whose gold may be a list of accepted answers."""
     identity = text_cell(row, "id")
-    question, images = markers(text_cell(row, "question")), numbered_pictures(row)
+    question, images = numbered(text_cell(row, "question")), numbered_pictures(row)
     form: Any
     options: tuple[str, ...]
     if cell(row, "question_type") == "open":
@@ -89,7 +90,7 @@ def mmmu(name: str, row: Row) -> Item:
 def mathvision(name: str, row: Row) -> Item:
     """MATH-Vision. Options that are only A to E stand in the picture. One merged picture serves all markers."""
     identity = text_cell(row, "id")
-    options = tuple(markers(o) for o in listed(cell(row, "options")))
+    options = tuple(numbered(o) for o in listed(cell(row, "options")))
     gold = clean_gold(text_cell(row, "answer"))
     if not gold:
         raise DataError("the gold answer is empty")
@@ -100,7 +101,7 @@ def mathvision(name: str, row: Row) -> Item:
     return Item(
         name,
         identity,
-        markers(text_cell(row, "question")),
+        numbered(text_cell(row, "question")),
         () if in_picture else options,
         pictures(row, "decoded_image" if "decoded_image" in row.values else "image"),
         gold,

@@ -1,4 +1,4 @@
-"""Cells of published data freed of their dirt: gold answers, lists written as text, image markers."""
+"""Cells of published data freed of their dirt: gold answers, lists written as text."""
 
 from __future__ import annotations
 
@@ -8,18 +8,6 @@ import re
 from typing import Any
 
 from vold.errors import DataError
-
-_MARKER = re.compile(r"<\s*image\s*_?\s*(\d{1,2})\s*>", re.IGNORECASE)
-
-
-def markers(text: str) -> str:
-    """Every spelling of an image marker as `<image 1>`.
-
-    Example:
-        >>> markers("see <image1> and < IMAGE_2 >")
-        'see <image 1> and <image 2>'
-    """
-    return _MARKER.sub(lambda m: f"<image {int(m[1])}>", text)
 
 
 def listed(value: Any) -> list[str]:

@@ -35,7 +35,7 @@ from vold.graders.choice import LETTERS
 from vold.graders.extract import THINK_OPEN, after_thinking
 from vold.graders.outcome import DIFFERENT, EQUAL, JUDGE_FAILED, TRUNCATED, UNCLOSED, UNREADABLE
 from vold.run.files import append_jsonl, keep_rows, read_jsonl
-from vold.types import Grade, Message, SamplingParams
+from vold.types import IMAGE_MARKER, Grade, Message, SamplingParams
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -195,7 +195,7 @@ def judge_prompt(item: Item, text: str) -> str:
     family = _family(item)
     options = "There are several options: \n" + "".join(f"{a}. {t}\n" for a, t in _options(item).items() if t)
     if family in ("mathvista", "mathvision"):
-        question = build_messages(item, "vlmevalkit")[0].text.replace("<image>", "")
+        question = build_messages(item, "vlmevalkit")[0].text.replace(IMAGE_MARKER, "")
     elif item.benchmark == "mmmu_pro_vision":
         question = "placeholder"  # VLMEvalKit's column
     else:
