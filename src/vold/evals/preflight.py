@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from transformers import AutoConfig
@@ -21,13 +24,86 @@ from vold.model.tokenizers import TURNS, compare
 from vold.model.tokenizers import in_words as side_by_side
 from vold.run.console import console
 from vold.run.files import latest_checkpoint
-from vold.types import Prompt
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from vold.data.sources import Tasks
     from vold.engines.build import Voice
-    from vold.model.memory import Phase
     from vold.model.policy import Policy
     from vold.run.recipe import Recipe
+    from vold.run.task_sections import TasksSpec
+    from vold.types import Prompt
+
+PROMPTS = 64
+"""So many prompts of a task set are measured."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the check: what was looked at, and how it was found."""
+
+    what: str
+    how: str
+
+
+@dataclass(frozen=True)
+class TaskSet:
+    """The tasks of one section, opened when they are first asked for."""
+
+    name: str
+    spec: TasksSpec
+    max_new_tokens: int
+    student: Policy
+
+    @property
+    def graded(self) -> bool:
+        """Whether references are graded at start-up. Those of traces are not: the teacher answers these tasks."""
+        return self.name != "traces.tasks"
+
+    @cached_property
+    def tasks(self) -> Tasks:
+        """All of them."""
+        return open_tasks(self.spec, references=self.graded)
+
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        """Of the first tasks, as the student is asked."""
+        return [self.student.chat.prompt(t.messages) for t in self.tasks[:PROMPTS]]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A recipe and what it names; models and tasks are loaded when a check first asks for them."""
+
+    recipe: Recipe
+
+    @cached_property
+    def student(self) -> Policy:
+        """The student as training would start with it."""
+        return load_student(self.recipe)
+
+    @cached_property
+    def teachers(self) -> Teachers | None:
+        """All teachers, or None where the recipe names none."""
+        return Teachers(self.recipe, self.student) if self.recipe.teacher is not None else None
+
+    @cached_property
+    def context(self) -> int:
+        """The least context length of all models, in tokens. A teacher whose length is unknown does not count."""
+        own = int(self.student.model.config.get_text_config().max_position_embeddings)
+        voices = self.teachers.voices.values() if self.teachers is not None else ()
+        return min([own, *filter(None, (v.context() for v in voices))])
+
+    @cached_property
+    def task_sets(self) -> list[TaskSet]:
+        """Those of the stages, then those of the evaluation."""
+        r = self.recipe
+        stages = {"traces": r.traces, "align": r.align, "balance": r.balance, "distill": r.distill}
+        named = [(f"{name}.tasks", s.tasks, s.sampling) for name, s in stages.items() if s is not None]
+        if r.eval is not None:
+            named += [(f"eval.tasks.{name}", spec, r.eval.sampling) for name, spec in r.eval.tasks.items()]
+        return [TaskSet(name, spec, s.max_new_tokens if s is not None else 0, self.student) for name, spec, s in named]
 
 
 def check(recipe: Recipe) -> list[str]:
@@ -38,114 +114,132 @@ def check(recipe: Recipe) -> list[str]:
         VoldError: the first thing that would stop the run.
     """
     lines: list[str] = []
-
-    def say(what: str, how: str) -> None:
-        lines.append(f"{what}: {how}")
-        console.print(f"  ok  [bold]{what}[/bold]  {how}")
-
-    if recipe.distill is not None:
-        for name in recipe.distill.objective.try_functions():
-            say("function", f"{name} gives weights to two made-up rollouts")
-    for phase in _memory(recipe):
-        say(f"memory of {phase.name}", in_words(phase))
-    student = load_student(recipe)
-    lora = recipe.student.lora
-    changed = f"{sum(p.numel() for _, p in student.trainable()):,}" if lora is None else f"adapters of rank {lora.rank}"
-    everything = sum(p.numel() for p in student.model.parameters())
-    say("student", f"{type(student.model).__name__}, {everything:,} parameters, {changed} trained")
-    frozen = ", ".join(recipe.student.freeze) or "nothing"
-    say("frozen", frozen)
-    say("never sampled", f"{len(student.banned)} ids (vision placeholders and rows without a token)")
-    context = _context(student)
-    if recipe.teacher is not None:
-        teachers = Teachers(recipe, student)
-        for route, voice in teachers.voices.items():
-            name = f"teacher for {route}" if route else "teacher"
-            say(name, voice.describe())
-            for what, how in _pair(recipe, student, voice):
-                say(what, how)
-            context = min(context, voice.context() or context)
-    say("context", f"{context:,} tokens for prompt and response, the least of all models")
-    sections = {"traces": recipe.traces, "align": recipe.align, "balance": recipe.balance, "distill": recipe.distill}
-    plan = [(f"{name}.tasks", s.tasks, s.sampling) for name, s in sections.items() if s is not None]
-    if recipe.eval is not None:
-        plan += [(f"eval.tasks.{n}", spec, recipe.eval.sampling) for n, spec in recipe.eval.tasks.items()]
-    if recipe.eval is not None:
-        for name, wanted in recipe.eval.benchmarks.items():
-            loaded = load(
-                wanted.name or name,
-                path=wanted.path,
-                split=wanted.split,
-                revision=wanted.revision,
-                limit=wanted.limit,
-            )
-            kept, bad = handle_golds(loaded.items)
-            left_out = f"{len(loaded.bad)} rows that cannot be used, {len(bad)} golds that do not grade themselves"
-            say(f"eval.benchmarks.{name}", f"{len(kept)} items; left out: {left_out}")
-    texts: list[Prompt] = []
-    for name, spec, sampling in plan:
-        tasks = open_tasks(spec, references=name != "traces.tasks")
-        prompts: list[Prompt] = [student.chat.prompt(t.messages) for t in tasks[:64]]
-        texts += [p for p in prompts if not p.vision][:1]
-        longest = max(len(p.ids) for p in prompts)
-        images = sum(len(m.images) for t in tasks[:64] for m in t.messages)
-        room = longest + (wanted_tokens := sampling.max_new_tokens if sampling is not None else 0)
-        if room > context:
-            raise ConfigError(
-                "prompt and response do not fit into the context",
-                where=f"{name} and its max_new_tokens",
-                got=f"{longest} + {wanted_tokens} tokens, context {context}",
-                fix=f"set max_new_tokens to {context - longest} or less",
-            )
-        view = f", {images} images in the first {len(prompts)}" if images else ""
-        graded = "" if name == "traces.tasks" else "every reference grades itself 1.0, "
-        say(name, f"{len(tasks)} tasks, {graded}prompts up to {longest} tokens{view}")
-    if recipe.teacher is not None and texts:
-        request = probe_of(texts[0].ids)
-        (own,) = InProcessTeacher(student, temperature=1.0, token_budget=len(texts[0].ids) + 1).score([request])
-        scored = {"student": sum(own.logp) / len(own.logp)}
-        scored |= {f"teacher {route}".strip(): mean for route, mean in teachers.probe(texts[0].ids).items()}
-        means = ", ".join(f"{name} {mean:.2f}" for name, mean in scored.items())
-        say("one prompt scored by all", f"{means} nats per token")
-    if recipe.distill is not None:
-        d = recipe.distill
-        if d.engine is not None:
-            say("rollout servers", check_rollouts(d, student, prompts[0], recipe.run.dir))
-        say("step", f"{d.prompts_per_step} prompts x {d.rollouts} rollouts, {d.steps} steps, {d.objective.method}")
-        say("asked of the teacher", d.objective.needs.words)
-    for stage in ("sft", "distill"):
-        found = latest_checkpoint(recipe.run.dir / stage)
-        if found is not None:
-            say(f"{stage} continues", f"from {found.name}")
+    subject = Subject(recipe)
+    for one in CHECKS:
+        for found in one(subject):
+            lines.append(f"{found.what}: {found.how}")
+            console.print(f"  ok  [bold]{found.what}[/bold]  {found.how}")
     return lines
 
 
-def _memory(recipe: Recipe) -> list[Phase]:
-    """The memory plan; nothing where a config cannot be read, which loading the model reports better."""
+def _functions(subject: Subject) -> Iterator[Finding]:
+    distill = subject.recipe.distill
+    for name in distill.objective.try_functions() if distill is not None else ():
+        yield Finding("function", f"{name} gives weights to two made-up rollouts")
+
+
+def _memory(subject: Subject) -> Iterator[Finding]:
+    """Nothing where a config cannot be read, which loading the model reports better."""
+    recipe = subject.recipe
     teacher = recipe.teacher if recipe.teacher is not None and recipe.teacher.server is None else None
     try:
         ours = AutoConfig.from_pretrained(resolve(recipe.student.path))
         theirs = AutoConfig.from_pretrained(resolve(teacher.path)) if teacher is not None else None
     except (OSError, ValueError, KeyError):
-        return []
-    return plan(recipe, ours, theirs, devices=int(os.environ.get("WORLD_SIZE", "1")))
+        return
+    for phase in plan(recipe, ours, theirs, devices=int(os.environ.get("WORLD_SIZE", "1"))):
+        yield Finding(f"memory of {phase.name}", in_words(phase))
 
 
-def _pair(recipe: Recipe, student: Policy, voice: Voice) -> list[tuple[str, str]]:
+def _student(subject: Subject) -> Iterator[Finding]:
+    student, config = subject.student, subject.recipe.student
+    trained = f"{sum(p.numel() for _, p in student.trainable()):,}"
+    changed = trained if config.lora is None else f"adapters of rank {config.lora.rank}"
+    everything = sum(p.numel() for p in student.model.parameters())
+    yield Finding("student", f"{type(student.model).__name__}, {everything:,} parameters, {changed} trained")
+    yield Finding("frozen", ", ".join(config.freeze) or "nothing")
+    yield Finding("never sampled", f"{len(student.banned)} ids (vision placeholders and rows without a token)")
+
+
+def _teachers(subject: Subject) -> Iterator[Finding]:
+    for route, voice in subject.teachers.voices.items() if subject.teachers is not None else ():
+        yield Finding(f"teacher for {route}" if route else "teacher", voice.describe())
+        yield from _pair(subject, voice)
+
+
+def _pair(subject: Subject, voice: Voice) -> Iterator[Finding]:
     """Two models' tokenizers, embeddings and templates side by side, before any token is added to the student."""
+    recipe = subject.recipe
     ours, theirs = Chat.load(resolve(recipe.student.path)).tokenizer, voice.chat.tokenizer
     if voice.aligner is not None:
         ids = ours(" ".join(t["content"] for t in TURNS), add_special_tokens=False)["input_ids"]
         spans = voice.aligner.align(ids).spans
         got = sum(s is not None for s in spans)
-        return [
-            ("another tokenizer", f"{got} of {len(spans)} tokens of a short text are whole tokens of the teacher's")
-        ]
+        words = f"{got} of {len(spans)} tokens of a short text are whole tokens of the teacher's"
+        yield Finding("another tokenizer", words)
+        return
     config = AutoConfig.from_pretrained(resolve(voice.spec.path))
-    found = compare(ours, theirs, student.model.config, config)
+    found = compare(ours, theirs, subject.student.model.config, config)
     added = recipe.student.teacher_tokens == "add" and voice.spec is recipe.teacher
-    return side_by_side(found, len(ours), len(theirs), added=added)
+    yield from itertools.starmap(Finding, side_by_side(found, len(ours), len(theirs), added=added))
 
 
-def _context(policy: Policy) -> int:
-    return int(policy.model.config.get_text_config().max_position_embeddings)
+def _context(subject: Subject) -> Iterator[Finding]:
+    yield Finding("context", f"{subject.context:,} tokens for prompt and response, the least of all models")
+
+
+def _benchmarks(subject: Subject) -> Iterator[Finding]:
+    section = subject.recipe.eval
+    for name, wanted in section.benchmarks.items() if section is not None else ():
+        loaded = load(
+            wanted.name or name, path=wanted.path, split=wanted.split, revision=wanted.revision, limit=wanted.limit
+        )
+        kept, bad = handle_golds(loaded.items)
+        left_out = f"{len(loaded.bad)} rows that cannot be used, {len(bad)} golds that do not grade themselves"
+        yield Finding(f"eval.benchmarks.{name}", f"{len(kept)} items; left out: {left_out}")
+
+
+def _tasks(subject: Subject) -> Iterator[Finding]:
+    for these in subject.task_sets:
+        longest = max(len(p.ids) for p in these.prompts)
+        if longest + these.max_new_tokens > subject.context:
+            raise ConfigError(
+                "prompt and response do not fit into the context",
+                where=f"{these.name} and its max_new_tokens",
+                got=f"{longest} + {these.max_new_tokens} tokens, context {subject.context}",
+                fix=f"set max_new_tokens to {subject.context - longest} or less",
+            )
+        images = sum(len(m.images) for t in these.tasks[:PROMPTS] for m in t.messages)
+        view = f", {images} images in the first {len(these.prompts)}" if images else ""
+        graded = "every reference grades itself 1.0, " if these.graded else ""
+        yield Finding(these.name, f"{len(these.tasks)} tasks, {graded}prompts up to {longest} tokens{view}")
+
+
+def _one_prompt(subject: Subject) -> Iterator[Finding]:
+    """The first prompt without pictures, scored by every model."""
+    text = next((p for these in subject.task_sets for p in these.prompts if not p.vision), None)
+    if subject.teachers is None or text is None:
+        return
+    ours = InProcessTeacher(subject.student, temperature=1.0, token_budget=len(text.ids) + 1)
+    (own,) = ours.score([probe_of(text.ids)])
+    scored = {"student": sum(own.logp) / len(own.logp)}
+    scored |= {f"teacher {route}".strip(): mean for route, mean in subject.teachers.probe(text.ids).items()}
+    means = ", ".join(f"{name} {mean:.2f}" for name, mean in scored.items())
+    yield Finding("one prompt scored by all", f"{means} nats per token")
+
+
+def _distill(subject: Subject) -> Iterator[Finding]:
+    d = subject.recipe.distill
+    if d is None:
+        return
+    if d.engine is not None:
+        prompts = next(these.prompts for these in subject.task_sets if these.name == "distill.tasks")
+        servers = check_rollouts(d, subject.student, prompts[0], subject.recipe.run.dir)
+        yield Finding("rollout servers", servers)
+    yield Finding(
+        "step", f"{d.prompts_per_step} prompts x {d.rollouts} rollouts, {d.steps} steps, {d.objective.method}"
+    )
+    yield Finding("asked of the teacher", d.objective.needs.words)
+
+
+def _checkpoints(subject: Subject) -> Iterator[Finding]:
+    for stage in ("sft", "distill"):
+        found = latest_checkpoint(subject.recipe.run.dir / stage)
+        if found is not None:
+            yield Finding(f"{stage} continues", f"from {found.name}")
+
+
+CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
+    _functions, _memory, _student, _teachers, _context, _benchmarks, _tasks, _one_prompt, _distill, _checkpoints,
+)  # fmt: skip
+"""In this order: what costs nothing first."""
