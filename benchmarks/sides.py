@@ -59,7 +59,7 @@ class Ours:
         self.policy.model.train()
         self.config = Distill.model_validate(
             {
-                "tasks": {"kind": "jsonl", "path": "unused"},
+                "tasks": "unused",
                 "objective": {"method": s["method"], **OBJECTIVE.get(s["method"], {})},
                 "sampling": {"max_new_tokens": s["longest"]},
                 "optimizer": {"lr": 1e-12, "schedule": "constant", "warmup_steps": 0},

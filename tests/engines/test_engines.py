@@ -196,12 +196,13 @@ def tagged(tmp_path: Path, prompts: dict[str, str]) -> dict[str, Any]:
     (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     raw = raw_recipe(
         tmp_path,
-        tasks={"kind": "jsonl", "path": str(tmp_path / "tasks.jsonl"), "grader": "exact"},
+        tasks="tagged",
         prompts_per_step=len(prompts),
         rollouts=2,
         steps=1,
         objective={"method": "vold", "teacher_loss": {"mask": "none"}},
     )
+    raw["tasks"]["tagged"] = {"kind": "jsonl", "path": str(tmp_path / "tasks.jsonl"), "grader": "exact"}
     raw["teacher"]["routes"] = {"code": {"path": str(saved(text_model(2), tmp_path / "coder"))}}
     return raw
 

@@ -164,9 +164,8 @@ def stand_ins(home: Path) -> list[str]:
     (home / "mixture").mkdir()
     traces, problems = mixture_of_thoughts(home / "mixture").parent.parent, orz57k(home)
     out = [f"student.path={home / 'student'}", f"teacher.path={home / 'teacher'}", f"run.dir={home / 'run'}"]
-    out += ["teacher.server=null", "distill.engine=null", "eval=null", f"traces.tasks.path={traces}"]
-    for section in ("align", "distill"):
-        out.append(f"{section}.tasks.path={problems}")
+    out += ["teacher.server=null", "distill.engine=null", "eval=null", f"tasks.cold_start.path={traces}"]
+    out += [f"tasks.{name}.path={problems}" for name in ("overlap", "train")]
     out.append("teacher.tokenizer=shared")  # the tiny tokenizer is no byte-level BPE
     return out + [f"{section}.sampling.max_new_tokens=8" for section in ("traces", "align", "distill")]
 

@@ -164,7 +164,7 @@ def study_dict(home: Path) -> dict[str, object]:
     return {
         "recipe": str(home / "recipe.yaml"),
         "set": {
-            "traces.tasks.seed": "{seed}",
+            "tasks.train.seed": "{seed}",
             "sft.steps": 2,
             "distill.steps": 2,
             "traces.sampling.max_new_tokens": 64,

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen3Config, Qwen3ForCausalLM
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from vold.data.sources import Tasks, open_tasks
 from vold.data.worlds.call_tokens import build_tokenizer
 from vold.model.chat import Chat
 from vold.model.policy import Policy
-from vold.run.recipe import Recipe, recipe_from
+from vold.run.recipe import Recipe, TasksSpec, recipe_from
 
 
 def student(seed: int = 0, tokenizer: Any = None, rows: int | None = None) -> Policy:
@@ -79,22 +81,38 @@ def teacher(seed: int = 1, tokenizer: Any = None, rows: int | None = None) -> Po
     return Policy(Qwen3ForCausalLM(config), Chat(tokenizer))
 
 
+TASKS: dict[str, dict[str, Any]] = {
+    "train": {"kind": "digits", "split": "train", "form": "text", "size": 12, "seed": 1},
+    "image": {"kind": "digits", "split": "test", "form": "image", "size": 10, "seed": 3},
+    "text": {"kind": "digits", "split": "test", "form": "text", "size": 10, "seed": 3},
+}
+"""Task sets of the recipe below; its stages but the evaluation use `train`."""
+
+
+def opened(
+    spec: TasksSpec | dict[str, Any], *, references: bool = True, others: dict[str, dict[str, Any]] | None = None
+) -> Tasks:
+    """The tasks of one set; `others` stand beside it in the recipe."""
+    sets = TypeAdapter(dict[str, TasksSpec]).validate_python({"set": spec, **(others or {})})
+    return open_tasks(sets, "set", references=references)
+
+
 def recipe_dict(home: Path) -> dict[str, Any]:
     """A whole recipe over tiny models saved below `home`; every stage takes a second or two."""
     for name, make in (("student", student), ("teacher", teacher)):
         if not (home / name).is_dir():
             make().save(home / name)
-    digits = {"kind": "digits", "split": "train", "form": "text", "size": 12, "seed": 1}
     sampling = {"max_new_tokens": 12, "temperature": 1.0}
     return {
         "run": {"dir": str(home / "run"), "seed": 5, "threads": 1},
         "student": {"path": str(home / "student")},
         "teacher": {"path": str(home / "teacher")},
-        "traces": {"tasks": digits, "sampling": {"max_new_tokens": 24}, "batch_size": 4},
+        "tasks": dict(TASKS),
+        "traces": {"tasks": "train", "sampling": {"max_new_tokens": 24}, "batch_size": 4},
         "sft": {"steps": 6, "batch_size": 4, "optimizer": {"lr": 1e-3, "warmup_steps": 2}, "checkpoint_every": 2},
-        "align": {"tasks": digits, "sampling": sampling, "rollouts": 2},
+        "align": {"tasks": "train", "sampling": sampling, "rollouts": 2},
         "distill": {
-            "tasks": digits,
+            "tasks": "train",
             "objective": {"method": "vold", "teacher_loss": {"coefficient": 1.0}},
             "prompts_per_step": 2,
             "rollouts": 3,
@@ -105,10 +123,7 @@ def recipe_dict(home: Path) -> dict[str, Any]:
             "keep_rollouts_every": 2,
         },
         "eval": {
-            "tasks": {
-                "image": {"kind": "digits", "split": "test", "form": "image", "size": 10, "seed": 3},
-                "text": {"kind": "digits", "split": "test", "form": "text", "size": 10, "seed": 3},
-            },
+            "tasks": ["image", "text"],
             "sampling": {"max_new_tokens": 12, "temperature": 0},
             "batch_size": 4,
         },
@@ -129,7 +144,7 @@ def write_traces(home: Path, made: Recipe) -> None:
     from vold.run.files import append_jsonl
 
     assert made.traces is not None
-    spec = made.traces.tasks
+    spec = made.tasks[made.traces.tasks]
     assert spec.kind == "digits"
     tasks = DigitTasks(spec.split, spec.form, spec.size, spec.seed)
     chat = teacher().chat

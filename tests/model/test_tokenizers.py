@@ -14,7 +14,6 @@ from transformers import Qwen3Config
 import published
 import tiny
 from vold.cli import main
-from vold.data.sources import open_tasks
 from vold.data.worlds.call_tokens import build_tokenizer
 from vold.errors import ConfigError, DataError, VocabularyMismatch
 from vold.evals.evaluate import evaluate
@@ -152,9 +151,7 @@ def test_check_lays_the_pair_side_by_side(tmp_path: Path) -> None:
     assert f"{extra}; added to the student under these ids" in adding
     assert "chat templates write a conversation with: the same ids" in said
     # Both score the first prompt's tokens after its first one; worked out by a plain forward pass.
-    spec = tiny.recipe(tmp_path).distill
-    assert spec is not None
-    (task, *_) = open_tasks(spec.tasks)
+    (task, *_) = tiny.opened(tiny.TASKS["train"])
     means = []
     for policy in (tiny.student(), Policy.load(str(tmp_path / "teacher"))):
         ids = torch.tensor([policy.chat.prompt(task.messages).ids])

@@ -45,11 +45,11 @@ def test_overrides_are_yaml_values_at_dotted_keys() -> None:
     [
         ("sft.optimizer.lrr=1", "unknown key 'lrr'", "sft.optimizer.lrr", "did you mean 'lr'?"),
         ("distil.steps=1", "unknown key 'distil'", "distil", "did you mean 'distill'?"),
-        ("traces.tasks.splitt=train", "unknown key 'splitt'", "traces.tasks.splitt", "did you mean 'split'?"),
+        ("tasks.train.splitt=train", "unknown key 'splitt'", "tasks.train.splitt", "did you mean 'split'?"),
         ("distill.objective.teacher_loss.beta=1", "unknown key 'beta'", "teacher_loss.beta", "known keys here"),
         ("sft.steps=many", "valid integer", "sft.steps", "'many'"),
         ("sft.steps=0", "greater than 0", "sft.steps", "0"),
-        ("traces.tasks.kind=parquet", "tag", "traces.tasks", "digits"),
+        ("tasks.train.kind=parquet", "tag", "tasks.train", "digits"),
         ("distill.objective.method=vould", "vold", "distill.objective.method", "vould"),
         ("distill.objective.teacher_loss.estimator=k1", "k1", "distill.objective.teacher_loss.estimator", "k2"),
         ("distill.sampling.temperature=0", "greedy rollouts", "recipe", ""),

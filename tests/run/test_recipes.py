@@ -18,7 +18,7 @@ from vold.training.traces import make_traces
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SHORT = (
-    "traces.tasks.size=24", "sft.steps=2", "sft.batch_size=8", "distill.tasks.size=20", "distill.prompts_per_step=2",
+    "tasks.cold_start.size=24", "sft.steps=2", "sft.batch_size=8", "tasks.train.size=20", "distill.prompts_per_step=2",
     "distill.steps=3", "distill.checkpoint_every=1", "distill.keep_rollouts_every=1",
 )  # fmt: skip
 SETS = {"sod-mini": ("calls",)}
@@ -30,7 +30,7 @@ def sets(name: str) -> tuple[str, ...]:
 
 
 def short(name: str, run: Path, *more: str) -> Recipe:
-    small = [f"eval.tasks.{one}.size=4" for one in sets(name)]
+    small = [f"tasks.{one}.size=4" for one in sets(name)]
     return load_recipe(RECIPES / f"{name}.yaml", [*SHORT, *small, f"run.dir={run}", *more])
 
 

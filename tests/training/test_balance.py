@@ -30,7 +30,7 @@ J_SHAPE = [0] * 8 + [1] * 1 + [2] * 3 + [3] * 2 + [4] * 6
 
 
 def section(**keys: Any) -> PromptBalance:
-    raw = {"tasks": DIGITS, "init": "demo:student", "sampling": {"max_new_tokens": 12}, "rollouts": 4}
+    raw = {"tasks": "unbalanced", "init": "demo:student", "sampling": {"max_new_tokens": 12}, "rollouts": 4}
     return PromptBalance.model_validate(raw | keys)
 
 
@@ -41,11 +41,12 @@ def rows_of(config: PromptBalance, correct: list[int] = J_SHAPE, seed: int = 1) 
     return dict(rows)
 
 
-def run(home: Path, **keys: Any) -> Recipe:
+def run(home: Path, tasks: dict[str, Any] = DIGITS, **keys: Any) -> Recipe:
     """The demo student solves some of these problems always, some never and some now and then."""
     raw = tiny.recipe_dict(home)
+    raw["tasks"]["unbalanced"] = tasks
     raw["balance"] = {
-        "tasks": DIGITS,
+        "tasks": "unbalanced",
         "init": "demo:student",
         "sampling": {"max_new_tokens": 40},
         "rollouts": 4,
@@ -91,12 +92,12 @@ def test_labels_and_set_fit_together_and_stage_2_reads_the_set(tmp_path: Path) -
     file, summary = balance(recipe)
     labels = read_jsonl(tmp_path / "run" / "balance" / LABELS)
     assert recipe.balance is not None
-    asked = {t.id: t for t in open_tasks(recipe.balance.tasks)}
+    asked = {t.id: t for t in open_tasks(recipe.tasks, "unbalanced")}
     assert [row["task_id"] for row in labels] == list(asked)
     solved = {row["task_id"]: row["correct"] for row in labels}
     assert summary["before"] == [sum(c == k for c in solved.values()) for k in range(5)]
     assert len(set(solved.values())) > 2
-    stored = list(open_tasks(run(tmp_path, tasks={"kind": "jsonl", "path": str(file)}).balance.tasks))  # type: ignore[union-attr]
+    stored = tiny.opened({"kind": "jsonl", "path": str(file)})
     assert len(stored) == sum(summary["after"]) == int(1.5 * summary["before"][0] + 0.5) + sum(summary["after"][1:])
     assert len({t.id for t in stored}) == len(stored)
     for task in stored:
@@ -149,10 +150,8 @@ def test_pictures_are_stored_pixel_by_pixel(tmp_path: Path) -> None:
     file, _ = balance(run(tmp_path, tasks=scene, all_incorrect=1, all_correct=1))
     recipe = run(tmp_path, tasks=scene)
     assert recipe.balance is not None
-    asked = {t.id: t for t in open_tasks(recipe.balance.tasks)}
-    again = run(tmp_path, tasks={"kind": "jsonl", "path": str(file)})
-    assert again.balance is not None
-    for task in open_tasks(again.balance.tasks):
+    asked = {t.id: t for t in open_tasks(recipe.tasks, "unbalanced")}
+    for task in tiny.opened({"kind": "jsonl", "path": str(file)}):
         first = asked[task.id.partition("#")[0]].messages[0]
         shown = task.messages[0].images
         assert [_pixels(i) for i in shown] == [_pixels(i) for i in first.images]

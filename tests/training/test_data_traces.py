@@ -6,16 +6,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pydantic import TypeAdapter
 
 import tiny
 import training_sets
 from layouts import parquet
-from vold.data.sources import open_tasks
 from vold.errors import ConfigError, DataError
 from vold.run.directory import record_data
 from vold.run.files import read_jsonl
-from vold.run.task_sections import TasksSpec
 from vold.training.sft import sft
 from vold.training.traces import make_traces, read_traces
 
@@ -30,7 +27,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def solved(home: Path, **traces: Any) -> Recipe:
+def solved(home: Path, tasks: dict[str, Any] | None = None, **traces: Any) -> Recipe:
     """Three questions of the demo world with solutions of 3, 5 and 9 digits; the run has no teacher."""
     rows = [
         {"messages": training_sets.turns(f"digits 3 {n} . sum ?", "3 " * n), "num_tokens": n, "source": "s"}
@@ -38,12 +35,13 @@ def solved(home: Path, **traces: Any) -> Recipe:
     ]
     file = parquet(home / "mot.parquet", rows)
     config = {
-        "tasks": {"kind": "mixture_of_thoughts", "path": str(file)},
+        "tasks": "solved",
         "answers": "data",
         "sampling": None,
         "batch_size": 2,
     }
     raw = tiny.recipe_dict(home)
+    raw["tasks"]["solved"] = tasks or {"kind": "mixture_of_thoughts", "path": str(file)}
     raw["traces"] = config | traces
     raw |= {"teacher": None, "align": None, "distill": None}
     from vold.run.recipe import recipe_from
@@ -112,8 +110,7 @@ def test_a_file_of_rows_is_known_by_the_rows_that_are_read(tmp_path: Path) -> No
     def written(*answers: str, end: str = "\n") -> dict[str, Any]:
         rows = [json.dumps({"prompt": "digits 3 5 . sum ?", "reference": a, "grader": "exact"}) for a in answers]
         file.write_text(end.join(rows) + end)
-        spec = TypeAdapter(TasksSpec).validate_python({"kind": "jsonl", "path": str(file), "limit": 2})
-        return open_tasks(spec).cards
+        return tiny.opened({"kind": "jsonl", "path": str(file), "limit": 2}).cards
 
     first = written("8", "9")
     record_data(tmp_path, "distill.tasks", first)

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import tiny
-from vold.data.sources import open_tasks
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.engines.teachers.ask import consult
 from vold.engines.teachers.inprocess import InProcessTeacher
@@ -48,7 +47,7 @@ def config_of(home: Path, **changes: object) -> Distill:
 
 def rollouts_of(policy: Policy, config: Distill, scores: Sequence[float]) -> tuple[list[Rollout], list[Prompt]]:
     """Two groups of three sampled rollouts with the scores we say."""
-    tasks = open_tasks(config.tasks)[:2]
+    tasks = tiny.opened(tiny.TASKS["train"])[:2]
     prompts = [policy.chat.prompt(t.messages) for t in tasks]
     made = sample(policy, InProcessSampler(policy), tasks, prompts, config, seed=3)
     graded = [dataclasses.replace(r, grade=Grade(s, None, "")) for r, s in zip(made, scores, strict=True)]
@@ -195,7 +194,7 @@ def test_grpo_alone_raises_the_reward_of_a_task_the_student_can_do(tmp_path: Pat
     """A reward of 1 for ending within eight tokens: reached now and then at first, nearly always at the end."""
     config = config_of(tmp_path, objective={"method": "grpo"}, rollouts=8, optimizer={"lr": 1e-2, "warmup_steps": 1})
     policy = tiny.student()
-    tasks = open_tasks(config.tasks)[:6]
+    tasks = tiny.opened(tiny.TASKS["train"])[:6]
     prompts = [policy.chat.prompt(t.messages) for t in tasks]
     optimizer = build_optimizer(policy, config.optimizer)
     rewards = []

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import tiny
-from vold.data.sources import open_tasks
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.engines.teachers.ask import candidates_of, consult
 from vold.engines.teachers.inprocess import InProcessTeacher
@@ -58,7 +57,7 @@ def test_the_teacher_answers_candidates_and_its_own_top_k() -> None:
 def test_the_sampler_notes_the_students_likeliest_tokens_without_another_sample() -> None:
     policy = tiny.student()
     policy.model.eval()
-    prompts = [policy.chat.prompt(t.messages) for t in open_tasks(tiny_tasks())[:3]]
+    prompts = [policy.chat.prompt(t.messages) for t in tiny.opened(tiny.TASKS["train"])[:3]]
     plain = InProcessSampler(policy).generate(prompts, SamplingParams(9, 1.0, 3), 2)
     with_candidates = InProcessSampler(policy).generate(prompts, SamplingParams(9, 1.0, 3, candidates=4), 2)
     for prompt, group, other in zip(prompts, with_candidates, plain, strict=True):
@@ -67,12 +66,6 @@ def test_the_sampler_notes_the_students_likeliest_tokens_without_another_sample(
             logits = policy.model(input_ids=torch.tensor([[*prompt.ids, *c.ids]])).logits[0]
             best = logits.index_fill(-1, policy.banned, float("-inf"))[len(prompt.ids) - 1 : -1].topk(4).indices
             assert c.candidate_ids == tuple(map(tuple, best.tolist()))
-
-
-def tiny_tasks() -> Any:
-    from vold.run.recipe import DigitTasksSpec
-
-    return DigitTasksSpec(kind="digits", split="train", size=12, seed=1)
 
 
 # -- a whole step -----------------------------------------------------------------------------------------------------
@@ -123,7 +116,7 @@ def test_an_update_over_distributions_follows_the_gradient_written_out_in_full(
     assert config is not None
     policy, model = tiny.student(), tiny.teacher()
     policy.model.eval()
-    tasks = open_tasks(config.tasks)[:2]
+    tasks = tiny.opened(tiny.TASKS["train"])[:2]
     prompts = [policy.chat.prompt(t.messages) for t in tasks]
     asks = list(prompts)
     teacher = InProcessTeacher(model, temperature=1.0, token_budget=64)
@@ -190,7 +183,7 @@ def test_a_teacher_that_ignores_candidates_is_noticed(tmp_path: Path) -> None:
     config = tiny.recipe(tmp_path, distill={"objective": objective}).distill
     assert config is not None
     policy = tiny.student()
-    tasks = open_tasks(config.tasks)[:1]
+    tasks = tiny.opened(tiny.TASKS["train"])[:1]
     prompts = [policy.chat.prompt(t.messages) for t in tasks]
     sampled = sample(policy, InProcessSampler(policy), tasks, prompts, config, seed=3)
     done = credit(config.objective, consult(sampled, Server(), [prompts[0]], config.objective), 0)

@@ -45,7 +45,7 @@ def test_traces_of_other_prompts_are_not_taken(tmp_path: Path) -> None:
     tiny.write_traces(tmp_path, tiny.recipe(tmp_path))
     other = {"kind": "digits", "split": "train", "form": "text", "size": 12, "seed": 2}
     with pytest.raises(DataError, match="not all there"):
-        read_traces(tiny.recipe(tmp_path, traces={"tasks": other}))
+        read_traces(tiny.recipe(tmp_path, tasks={"other": other}, traces={"tasks": "other"}))
 
 
 def test_a_run_cut_short_ends_with_the_same_answers(tmp_path: Path) -> None:

@@ -31,9 +31,11 @@ def recipe(home: Path, **image_teacher: Any) -> Recipe:
         "routes": {"image": {"path": str(home / "seeing"), **image_teacher}},
     }
     digits = {"kind": "digits", "split": "train", "size": 6}
-    sources = {form: digits | {"form": form, "seed": seed} for seed, form in enumerate(("text", "image"))}
+    forms = ("text", "image")
+    raw["tasks"] |= {f"train_{form}": digits | {"form": form, "seed": seed} for seed, form in enumerate(forms)}
+    raw["tasks"]["both"] = {"kind": "mixture", "sources": {form: f"train_{form}" for form in forms}}
     raw["distill"] |= {
-        "tasks": {"kind": "mixture", "sources": sources},
+        "tasks": "both",
         "prompts_per_step": 4,
         "steps": 2,
         "keep_rollouts_every": 1,
@@ -46,7 +48,7 @@ def test_each_teacher_scores_its_own_modality_with_what_it_can_read(tmp_path: Pa
     made = recipe(tmp_path)
     distill(made)
     assert made.distill is not None
-    tasks = {t.id: t for t in open_tasks(made.distill.tasks)}
+    tasks = {t.id: t for t in open_tasks(made.tasks, "both")}
     blind, seeing = tiny.teacher(), tiny.student(seed=7)
     rows = read_jsonl(tmp_path / "run" / "distill" / "rollouts" / "step-000000.jsonl")
     kinds = set()
@@ -76,7 +78,7 @@ def test_the_same_question_about_two_pictures_is_two_requests(tmp_path: Path) ->
     assert made.distill is not None
     student = tiny.student()
     teachers = Teachers(made, student)
-    (one, two) = [t for t in open_tasks(made.distill.tasks) if t.tags["set"] == "image"][:2]
+    (one, two) = [t for t in open_tasks(made.tasks, "both") if t.tags["set"] == "image"][:2]
     first = teachers.ask(one)
     second = teachers.ask(two)
     assert first is not None and second is not None and first.vision and second.vision
@@ -93,7 +95,7 @@ def test_the_same_question_about_two_pictures_is_two_requests(tmp_path: Path) ->
 def test_a_text_only_teacher_is_never_handed_a_picture(tmp_path: Path) -> None:
     raw = tiny.recipe_dict(tmp_path)
     teachers = Teachers(recipe_from(raw, where="test"), tiny.student())
-    pictures = open_tasks(recipe(tmp_path).eval.tasks["image"])  # type: ignore[union-attr]
+    pictures = open_tasks(recipe(tmp_path).tasks, "image")
     for task in pictures:
         ask = teachers.ask(task)
         assert task.messages[0].images and ask is not None and not ask.vision

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from vold.data.gym import GymTasks
@@ -17,7 +17,7 @@ from vold.errors import DataError, UngradableReference
 from vold.graders import check_reference
 
 if TYPE_CHECKING:
-    from vold.run.task_sections import MixtureTasksSpec, SingleSpec
+    from vold.run.task_sections import SingleSpec, TasksSpec
     from vold.types import Task, TaskSource
 
 
@@ -46,11 +46,12 @@ class Tasks(Sequence["Task"]):
         return self.source[range(len(self))[index]]
 
 
-def open_tasks(spec: SingleSpec | MixtureTasksSpec, *, references: bool = True) -> Tasks:
-    """The tasks of a source, every reference checked against its own grader.
+def open_tasks(sets: Mapping[str, TasksSpec], name: str, *, references: bool = True) -> Tasks:
+    """The tasks of a set, every reference checked against its own grader.
 
     Args:
-        spec: a `tasks` section of a recipe.
+        sets: the recipe's task sets.
+        name: the one to open.
         references: whether every task must have a reference answer.
 
     Raises:
@@ -58,20 +59,21 @@ def open_tasks(spec: SingleSpec | MixtureTasksSpec, *, references: bool = True) 
         DataError: the source is empty, a row cannot be used, or there are no references.
         UngradableReference: a reference that its grader marks as wrong.
     """
+    spec = sets[name]
     if spec.kind == "mixture":
-        parts = {name: open_tasks(one, references=references) for name, one in spec.sources.items()}
-        cards = {name: card for name, part in parts.items() for card in part.cards.values()}
+        parts = {label: open_tasks(sets, one, references=references) for label, one in spec.sources.items()}
+        cards = {label: card for label, part in parts.items() for card in part.cards.values()}
         return Tasks(Mixture({n: p.source for n, p in parts.items()}, spec.weights, spec.size, spec.seed), cards)
-    source, name, cards = _open(spec, references)
+    source, where, cards = _open(spec, references)
     if not len(source):
-        raise DataError("there is not a single task here", where=name, fix="add rows, or check the path")
+        raise DataError("there is not a single task here", where=where, fix="add rows, or check the path")
     tasks = Tasks(source, cards)
     if spec.kind not in LAYOUTS:
-        _check(tasks, name)
+        _check(tasks, where)
     elif references and not tasks[0].reference:
         raise DataError(
             "this training set has no reference answers",
-            where=name,
+            where=where,
             fix="it can serve `traces.tasks`; take another for what is marked",
         )
     return tasks
@@ -94,7 +96,7 @@ def _open(spec: SingleSpec, references: bool) -> tuple[TaskSource, str, dict[str
     return JsonlTasks(store.rows, grader="math", references=False), spec.kind, {spec.kind: store.card}
 
 
-def _check(tasks: Tasks, name: str) -> None:
+def _check(tasks: Tasks, where: str) -> None:
     seen: set[tuple[str, str]] = set()
     for task in tasks:
         if not task.reference or (task.grader, task.reference) in seen:
@@ -104,5 +106,5 @@ def _check(tasks: Tasks, name: str) -> None:
             check_reference(task.grader, task.reference)
         except UngradableReference as error:
             raise UngradableReference(
-                error.what, where=f"{name}: task {task.id}", got=error.got or repr(task.reference), fix=error.fix
+                error.what, where=f"{where}: task {task.id}", got=error.got or repr(task.reference), fix=error.fix
             ) from None

@@ -48,7 +48,7 @@ def self_check(recipe: Recipe) -> dict[str, Any]:
     directory = open_stage(recipe, "align")
     path = stage_models(recipe).get("sft", recipe.student.path)
     student = load_student(recipe, resolve(path))
-    tasks = open_tasks(config.tasks)
+    tasks = open_tasks(recipe.tasks, config.tasks)
     prompts = [student.chat.prompt(t.messages) for t in tasks if not any(m.images for m in t.messages)]
     temperature = config.sampling.temperature
     params = SamplingParams(config.sampling.max_new_tokens, temperature, seed_of(recipe.run.seed, "self-check"))

@@ -47,7 +47,7 @@ def evaluate(recipe: Recipe) -> dict[str, Any]:
         raise ConfigError("this recipe has no `eval` section", where="eval")
     tool = "none" if recipe.environment is None else recipe.environment.words()
     sets = open_sets(
-        config, recipe.run.dir / "eval", tool=tool
+        config, recipe.tasks, recipe.run.dir / "eval", tool=tool
     )  # first: a mistake in them must not claim the directory
     directory = open_stage(recipe, "eval")
     in_turns = turns_of(recipe)

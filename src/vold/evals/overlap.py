@@ -65,7 +65,7 @@ def align(recipe: Recipe) -> dict[str, Any]:
     path = models.get("sft", recipe.student.path)
     student = load_student(recipe, resolve(path))
     teachers = Teachers(recipe, student)
-    asked = [(t, ask) for t in open_tasks(config.tasks) if (ask := teachers.ask(t)) is not None]
+    asked = [(t, ask) for t in open_tasks(recipe.tasks, config.tasks) if (ask := teachers.ask(t)) is not None]
     tasks, asks = [t for t, _ in asked], [ask for _, ask in asked]
     prompts = [student.chat.prompt(t.messages) for t in tasks]
     params = SamplingParams(

@@ -26,7 +26,7 @@ from vold.run.console import console
 from vold.run.files import latest_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from vold.data.sources import Tasks
     from vold.engines.build import Voice
@@ -49,22 +49,23 @@ class Finding:
 
 @dataclass(frozen=True)
 class TaskSet:
-    """The tasks of one section, opened when they are first asked for."""
+    """The tasks of one section, opened when they are first asked for. `key` names the set `name` of `sets`."""
 
+    key: str
     name: str
-    spec: TasksSpec
+    sets: Mapping[str, TasksSpec]
     max_new_tokens: int
     student: Policy
 
     @property
     def graded(self) -> bool:
         """Whether references are graded at start-up. Those of traces are not: the teacher answers these tasks."""
-        return self.name != "traces.tasks"
+        return self.key != "traces.tasks"
 
     @cached_property
     def tasks(self) -> Tasks:
         """All of them."""
-        return open_tasks(self.spec, references=self.graded)
+        return open_tasks(self.sets, self.name, references=self.graded)
 
     @cached_property
     def prompts(self) -> list[Prompt]:
@@ -102,8 +103,9 @@ class Subject:
         stages = {"traces": r.traces, "align": r.align, "balance": r.balance, "distill": r.distill}
         named = [(f"{name}.tasks", s.tasks, s.sampling) for name, s in stages.items() if s is not None]
         if r.eval is not None:
-            named += [(f"eval.tasks.{name}", spec, r.eval.sampling) for name, spec in r.eval.tasks.items()]
-        return [TaskSet(name, spec, s.max_new_tokens if s is not None else 0, self.student) for name, spec, s in named]
+            named += [(f"eval.tasks: {name}", name, r.eval.sampling) for name in r.eval.tasks]
+        room = {key: s.max_new_tokens if s is not None else 0 for key, _, s in named}
+        return [TaskSet(key, name, r.tasks, room[key], self.student) for key, name, _ in named]
 
 
 def check(recipe: Recipe) -> list[str]:
@@ -195,14 +197,14 @@ def _tasks(subject: Subject) -> Iterator[Finding]:
         if longest + these.max_new_tokens > subject.context:
             raise ConfigError(
                 "prompt and response do not fit into the context",
-                where=f"{these.name} and its max_new_tokens",
+                where=f"{these.key} and its max_new_tokens",
                 got=f"{longest} + {these.max_new_tokens} tokens, context {subject.context}",
                 fix=f"set max_new_tokens to {subject.context - longest} or less",
             )
         images = sum(len(m.images) for t in these.tasks[:PROMPTS] for m in t.messages)
         view = f", {images} images in the first {len(these.prompts)}" if images else ""
         graded = "every reference grades itself 1.0, " if these.graded else ""
-        yield Finding(these.name, f"{len(these.tasks)} tasks, {graded}prompts up to {longest} tokens{view}")
+        yield Finding(these.key, f"{len(these.tasks)} tasks, {graded}prompts up to {longest} tokens{view}")
 
 
 def _one_prompt(subject: Subject) -> Iterator[Finding]:
@@ -223,7 +225,7 @@ def _distill(subject: Subject) -> Iterator[Finding]:
     if d is None:
         return
     if d.engine is not None:
-        prompts = next(these.prompts for these in subject.task_sets if these.name == "distill.tasks")
+        prompts = next(these.prompts for these in subject.task_sets if these.key == "distill.tasks")
         servers = check_rollouts(d, subject.student, prompts[0], subject.recipe.run.dir)
         yield Finding("rollout servers", servers)
     yield Finding(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vold.data.benchmarks.item import Item
-    from vold.run.recipe import Benchmark, Eval
+    from vold.run.recipe import Benchmark, Eval, TasksSpec
     from vold.types import Finish, Grade, Message, Task
 
 
@@ -58,17 +58,17 @@ class QuestionSet:
     """The benchmark's items as read; none for a task set."""
 
 
-def open_sets(config: Eval, directory: Path, *, tool: str = "none") -> list[QuestionSet]:
-    """Open every task set and benchmark of a recipe's `eval` section; replies of a judge are kept below `directory`.
-    `tool` says what the model may call, and within which limits.
+def open_sets(config: Eval, sets: Mapping[str, TasksSpec], directory: Path, *, tool: str = "none") -> list[QuestionSet]:
+    """Open every task set and benchmark of a recipe's `eval` section; `sets` are the recipe's task sets. Replies of a
+    judge are kept below `directory`. `tool` says what the model may call, and within which limits.
 
     Raises:
         DataError, ConfigError: data that cannot be read, an unknown benchmark, or a set of fewer than two problems.
     """
     judge = None if config.judge is None else Judge.from_config(config.judge, directory / "judge")
-    sets = [_task_set(name, open_tasks(spec), config, tool) for name, spec in config.tasks.items()]
-    sets += [_benchmark(name, spec, config, judge, tool) for name, spec in config.benchmarks.items()]
-    for found in sets:
+    opened = [_task_set(name, open_tasks(sets, name), config, tool) for name in config.tasks]
+    opened += [_benchmark(name, spec, config, judge, tool) for name, spec in config.benchmarks.items()]
+    for found in opened:
         if len({q.cluster for q in found.questions}) < 2:
             raise DataError(
                 "one problem has no standard error",
@@ -76,7 +76,7 @@ def open_sets(config: Eval, directory: Path, *, tool: str = "none") -> list[Ques
                 got=f"{len(found.questions)} that can be asked and marked",
                 fix="give two or more that do not share a source",
             )
-    return sets
+    return opened
 
 
 def _task_set(name: str, tasks: Sequence[Task], config: Eval, tool: str) -> QuestionSet:

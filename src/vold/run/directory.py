@@ -15,6 +15,7 @@ from vold import __version__
 from vold.errors import ConfigError
 from vold.run.files import write_json, write_text
 from vold.run.recipe import dump_recipe
+from vold.run.task_sections import STAGES_WITH_TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +31,8 @@ def open_stage(recipe: Recipe, stage: str) -> Path:
     """The directory of one stage of a run, with the recipe and versions beside it.
 
     Started again with other settings of the same stage, a run is refused: its two halves would not belong together.
-    An evaluation may gain or lose whole task sets and benchmarks.
+    Task sets count by what they hold, not by their names; an evaluation may gain or lose whole task sets and
+    benchmarks.
 
     Raises:
         ConfigError: the directory holds this stage of a different recipe.
@@ -99,7 +101,7 @@ def _sets(flat: dict[str, Any]) -> set[tuple[str, ...]]:
 
 
 def _fingerprint(recipe: Recipe, stage: str) -> dict[str, Any]:
-    raw = recipe.model_dump(mode="json")
+    raw = _resolved(recipe)
     parts = {"run": {"seed": raw["run"]["seed"], "threads": raw["run"]["threads"]}, "student": raw["student"]}
     if stage in ("traces", "sft", "align", "distill"):
         parts["teacher"] = raw["teacher"]
@@ -114,6 +116,20 @@ def _fingerprint(recipe: Recipe, stage: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     _flatten(parts, "", flat)
     return {k: v for k, v in flat.items() if not PLACES.intersection(k.split("."))}
+
+
+def _resolved(recipe: Recipe) -> dict[str, Any]:
+    """The recipe with every task set where its name stands."""
+    raw = recipe.model_dump(mode="json")
+    sets = raw["tasks"]
+    for name, spec in recipe.tasks.items():
+        if spec.parts:
+            sets[name] |= {"sources": {label: sets[one] for label, one in spec.parts.items()}}
+    for stage in STAGES_WITH_TASKS:
+        section = raw[stage] or {"tasks": ()}
+        named = section["tasks"]
+        section["tasks"] = sets[named] if isinstance(named, str) else {name: sets[name] for name in named}
+    return raw
 
 
 def _flatten(value: Any, prefix: str, out: dict[str, Any]) -> None:

@@ -33,6 +33,14 @@ def override(raw: dict[str, Any], item: str) -> None:
         if node.get(part) is None:
             node[part] = {}
         node = node[part]
+        if part == "tasks" and isinstance(node, str | list):
+            new = ".".join(["tasks", *([node] if isinstance(node, str) else []), *parents[i + 1 :], last])
+            raise ConfigError(
+                "this key names task sets, which are written in the recipe's `tasks`",
+                where=f"command line: {key}",
+                got=item,
+                fix=f"{new}={text}",
+            )
         if not isinstance(node, dict):
             raise ConfigError(
                 "this key holds a value, not a section", where=f"command line: {'.'.join(parents[: i + 1])}", got=item
@@ -52,7 +60,7 @@ def readable(error: ValidationError, where: str, root: type[BaseModel]) -> Confi
     first = error.errors(include_url=False)[0]
     cause = first.get("ctx", {}).get("error")
     parts = [str(p) for p in first["loc"] if p not in ("digits", "jsonl")]
-    key = ".".join(parts) or "recipe"
+    key = ".".join(parts) or getattr(cause, "where", "") or "recipe"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if isinstance(cause, VoldError):
         return ConfigError(cause.what + more, where=f"{where}: {key}", got=cause.got, fix=cause.fix)

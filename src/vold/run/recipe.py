@@ -13,22 +13,29 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from vold.errors import ConfigError
-from vold.objective import Objective
 from vold.run.model_sections import Endpoint as Endpoint
-from vold.run.model_sections import MismatchGate, RolloutServer, Teacher, TextTeacher, ToolEnvironment
 from vold.run.model_sections import Model as Model
 from vold.run.model_sections import Sampling as Sampling
 from vold.run.model_sections import Section as Section
 from vold.run.model_sections import Student as Student
+from vold.run.model_sections import Teacher, TextTeacher, ToolEnvironment
 from vold.run.overrides import is_method, override, readable
+from vold.run.stage_sections import Align as Align
+from vold.run.stage_sections import Benchmark as Benchmark
+from vold.run.stage_sections import Distill as Distill
+from vold.run.stage_sections import Eval as Eval
+from vold.run.stage_sections import Optimizer as Optimizer
+from vold.run.stage_sections import PromptBalance as PromptBalance
+from vold.run.stage_sections import Sft as Sft
+from vold.run.stage_sections import Traces as Traces
 from vold.run.task_sections import DatasetTasksSpec as DatasetTasksSpec
 from vold.run.task_sections import DigitTasksSpec as DigitTasksSpec
 from vold.run.task_sections import GymTasksSpec as GymTasksSpec
 from vold.run.task_sections import JsonlTasksSpec as JsonlTasksSpec
 from vold.run.task_sections import MixtureTasksSpec as MixtureTasksSpec
-from vold.run.task_sections import PromptBalance as PromptBalance
 from vold.run.task_sections import SceneTasksSpec as SceneTasksSpec
 from vold.run.task_sections import TasksSpec as TasksSpec
+from vold.run.task_sections import find_task_set, refuse_inline_tasks
 
 Exchange = Literal["micro_batch", "step"]
 """When processes exchange weights and gradients; `Run.exchange` says what each costs."""
@@ -53,160 +60,6 @@ class Run(Section):
     micro-batches it has; each process then holds all weights and all float32 gradients while it lasts."""
 
 
-class Optimizer(Section):
-    """AdamW with linear warm-up."""
-
-    lr: float = Field(gt=0)
-    """Peak learning rate."""
-    weight_decay: float = Field(0.01, ge=0)
-    """Decoupled weight decay."""
-    betas: tuple[float, float] = (0.9, 0.98)
-    """Moment decay rates."""
-    warmup_steps: int = Field(5, ge=0)
-    """Steps of linear warm-up."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """Cosine falls to `floor` of the peak at the last step."""
-    floor: float = Field(0.1, ge=0, le=1)
-    """Final share of the peak rate under the cosine schedule."""
-    max_grad_norm: float = Field(1.0, gt=0)
-    """Gradient norm is clipped to this."""
-
-
-class Traces(Section):
-    """`vold traces`: the teacher answers text prompts."""
-
-    tasks: TasksSpec
-    """Prompts to answer; their references are used only by `keep: correct` and the statistics."""
-    answers: Literal["teacher", "data"] = "teacher"
-    """`data` takes the solutions that come with the tasks, such as Mixture-of-Thoughts' own; no teacher is asked."""
-    sampling: Sampling | None = None
-    """Sampling of the teacher; needed unless `answers` is `data`."""
-    max_tokens: int = Field(8192, gt=0)
-    """Traces longer than this are not kept (the paper: 8192)."""
-    keep: Literal["all", "correct"] = "all"
-    """The paper filters by length only; `correct` also drops traces whose answer is wrong."""
-    batch_size: int = Field(128, gt=0)
-    """Prompts answered side by side; also how many answers a kill can cost."""
-
-    @model_validator(mode="after")
-    def _a_teacher_is_sampled(self) -> Traces:
-        if self.answers == "teacher" and self.sampling is None:
-            raise ValueError("a teacher needs `sampling`: add `sampling: {max_new_tokens: ...}`")
-        return self
-
-
-class Sft(Section):
-    """`vold sft`: the cold start on the teacher's traces."""
-
-    steps: int = Field(gt=0)
-    """Optimizer steps."""
-    batch_size: int = Field(256, gt=0)
-    """Traces per step."""
-    optimizer: Optimizer
-    """Update rule."""
-    token_budget: int = Field(8192, gt=0)
-    """Tokens per micro-batch; changes memory and speed, not the gradient."""
-    checkpoint_every: int = Field(100, gt=0)
-    """Steps between checkpoints; a killed run loses at most this many."""
-
-
-class Distill(Section):
-    """`vold distill`: GRPO with the teacher term, on text prompts."""
-
-    init: str | None = None
-    """Model to start from; the run's own SFT result if absent."""
-    tasks: TasksSpec
-    """Text prompts with references."""
-    objective: Objective = Field(default_factory=lambda: Objective.model_validate({"method": "vold"}))
-    """What is optimised: a preset by `method`, and any of its parts overridden beside it."""
-    prompts_per_step: int = Field(52, gt=0)
-    """Prompts per step; with 5 rollouts each, 52 make the paper's batch of about 256."""
-    rollouts: int = Field(5, gt=0)
-    """Responses per prompt, the paper's K."""
-    steps: int = Field(60, gt=0)
-    """Optimizer steps, each on fresh rollouts."""
-    sampling: Sampling
-    """Sampling of the student."""
-    engine: RolloutServer | None = None
-    """Sample on these servers; in the run's own process if absent."""
-    mismatch: MismatchGate = MismatchGate()
-    """Limit of the distance between sampler and trainer."""
-    optimizer: Optimizer
-    """Update rule."""
-    token_budget: int = Field(8192, gt=0)
-    """Tokens per micro-batch; changes memory and speed, not the gradient."""
-    checkpoint_every: int = Field(20, gt=0)
-    """Steps between checkpoints; a killed run loses at most this many."""
-    keep_rollouts_every: int = Field(10, gt=0)
-    """Rollouts of every n-th step are stored with all token values."""
-
-    @property
-    def rows(self) -> int:
-        """Responses that are sampled side by side."""
-        return self.prompts_per_step * self.rollouts
-
-
-class Align(Section):
-    """`vold align`: do student and teacher overlap enough for distillation to work?"""
-
-    tasks: TasksSpec
-    """Text prompts to compare on."""
-    sampling: Sampling
-    """Sampling of the student."""
-    rollouts: int = Field(4, gt=0)
-    """Responses per prompt."""
-    self_check: bool = False
-    """Put the student in its teacher's place, in the same engine: the two must then agree."""
-
-
-class Benchmark(Section):
-    """A published benchmark. Training sections do not accept one."""
-
-    name: str | None = None
-    """Which benchmark, such as `mathvision`; the key it stands under if absent."""
-    path: Path | None = None
-    """A parquet, TSV, JSON, JSONL or zip file or a folder of them; the hub if absent."""
-    split: str | None = None
-    """The benchmark's usual split if absent."""
-    revision: str | None = None
-    """Hub revision; recorded either way."""
-    protocol: Literal["rule", "vlmevalkit"] = "rule"
-    """How it is asked and marked."""
-    limit: int | None = Field(None, gt=0)
-    """Only the first so many rows."""
-
-
-class Eval(Section):
-    """`vold eval`: accuracy of every stage on every task set and benchmark."""
-
-    tasks: dict[str, TasksSpec] = Field(default_factory=dict)
-    """Task sets by name, such as `image` and `text`."""
-    benchmarks: dict[str, Benchmark] = Field(default_factory=dict)
-    """Benchmarks by name."""
-    sampling: Sampling
-    """Sampling of the model under test."""
-    samples: int = Field(1, gt=0)
-    """Answers to each problem; accuracy is their mean (avg@k)."""
-    models: dict[str, str] | None = None
-    """Models by name; if absent: `base`, `sft` and `vold`, as far as this run has them."""
-    endpoint: Endpoint | None = None
-    """Ask this server instead of loading `models`; the results carry its model's name."""
-    judge: Endpoint | None = None
-    """Server that extracts answers under the `vlmevalkit` protocol."""
-    batch_size: int = Field(128, gt=0)
-    """Problems answered side by side; also how many answers a kill can cost."""
-
-    @model_validator(mode="after")
-    def _something_to_do(self) -> Eval:
-        if not self.tasks and not self.benchmarks:
-            raise ValueError("eval needs `tasks` or `benchmarks`")
-        if both := sorted(self.tasks.keys() & self.benchmarks.keys()):
-            raise ValueError(f"a task set and a benchmark share the name {both[0]!r}")
-        if self.judge is None and any(b.protocol == "vlmevalkit" for b in self.benchmarks.values()):
-            raise ValueError("the vlmevalkit protocol needs a judge: add `judge: {urls: [...], model: ...}`")
-        return self
-
-
 class Recipe(Section):
     """A whole run. Sections a verb does not use may be absent."""
 
@@ -216,6 +69,8 @@ class Recipe(Section):
     """The model that learns."""
     teacher: Teacher | None = None
     """The text-only model it learns from."""
+    tasks: dict[str, TasksSpec] = Field(default_factory=dict)
+    """Task sets by name. `traces`, `align`, `balance`, `distill` and `eval` say by name which they use."""
     environment: ToolEnvironment | None = None
     """A tool for all rollouts: the teacher's traces, the student's rollouts and the evaluation."""
     traces: Traces | None = None
@@ -230,6 +85,28 @@ class Recipe(Section):
     """Stage 2."""
     eval: Eval | None = None
     """Evaluation."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _task_sets_are_not_inline(cls, raw: Any) -> Any:
+        if isinstance(raw, dict):
+            refuse_inline_tasks(raw)
+        return raw
+
+    @model_validator(mode="after")
+    def _task_sets_exist(self) -> Recipe:
+        stages = {"traces": self.traces, "align": self.align, "balance": self.balance, "distill": self.distill}
+        for stage, section in stages.items():
+            if section is not None:
+                find_task_set(self.tasks, section.tasks, f"{stage}.tasks")
+        for name in self.eval.tasks if self.eval is not None else ():
+            find_task_set(self.tasks, name, "eval.tasks")
+        for mixture, spec in self.tasks.items():
+            for label, name in spec.parts.items():
+                where = f"tasks.{mixture}.sources.{label}"
+                if find_task_set(self.tasks, name, where).parts:
+                    raise ConfigError("a mixture has no mixture among its sources", where=where, got=name)
+        return self
 
     @model_validator(mode="after")
     def _teacher_where_needed(self) -> Recipe:

@@ -1,14 +1,17 @@
-"""Sections of a recipe that name sets of problems: made here, from a file, published, several at once, or balanced."""
+"""Task sets of a recipe: made here, from a file, published, or several at once. Stages refer to them by name."""
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from vold.errors import ConfigError
 from vold.graders import known_grader
-from vold.run.model_sections import RolloutServer, Sampling, Section
+from vold.run.model_sections import Section
 
 GraderName = Annotated[str, AfterValidator(known_grader)]
 
@@ -17,7 +20,20 @@ DatasetKind = Literal[
 ]
 
 
-class DigitTasksSpec(Section):
+STAGES_WITH_TASKS = ("traces", "align", "balance", "distill", "eval")
+"""Sections whose `tasks` names task sets; `eval` names several."""
+
+
+class TaskSpec(Section):
+    """A set of problems that stages name."""
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """Names of the task sets that this one is made of."""
+        return {}
+
+
+class DigitTasksSpec(TaskSpec):
     """Problems of the demo world."""
 
     kind: Literal["digits"]
@@ -32,7 +48,7 @@ class DigitTasksSpec(Section):
     """Which problems."""
 
 
-class CallTasksSpec(Section):
+class CallTasksSpec(TaskSpec):
     """Problems of the demo world for tools; the recipe needs an `environment` with fenced calls."""
 
     kind: Literal["calls"]
@@ -45,7 +61,7 @@ class CallTasksSpec(Section):
     """Which problems."""
 
 
-class JsonlTasksSpec(Section):
+class JsonlTasksSpec(TaskSpec):
     """Problems from a file with one JSON object a line: `prompt`, `reference`, and optionally `images` and others."""
 
     kind: Literal["jsonl"]
@@ -58,7 +74,7 @@ class JsonlTasksSpec(Section):
     """Read only so many rows; all of them if absent."""
 
 
-class SceneTasksSpec(Section):
+class SceneTasksSpec(TaskSpec):
     """Problems over pictures of coloured shapes, from the package easy-vqa (`vold.data.worlds.scenes`)."""
 
     kind: Literal["scenes"]
@@ -73,7 +89,7 @@ class SceneTasksSpec(Section):
     """Which problems."""
 
 
-class GymTasksSpec(Section):
+class GymTasksSpec(TaskSpec):
     """Problems that the package reasoning-gym generates."""
 
     kind: Literal["gym"]
@@ -111,7 +127,7 @@ class Decontaminate(Section):
     or the same picture."""
 
 
-class DatasetTasksSpec(Section):
+class DatasetTasksSpec(TaskSpec):
     """A published training set in its own layout. What cannot be used is left out, counted and listed."""
 
     kind: DatasetKind
@@ -150,20 +166,25 @@ SingleSpec = DigitTasksSpec | CallTasksSpec | JsonlTasksSpec | SceneTasksSpec | 
 """One set of problems."""
 
 
-class MixtureTasksSpec(Section):
+class MixtureTasksSpec(TaskSpec):
     """Several sets at once."""
 
     kind: Literal["mixture"]
     """Selects this source."""
-    sources: dict[str, Annotated[SingleSpec, Field(discriminator="kind")]] = Field(min_length=1)
-    """Sets by name; the name becomes the tag `set` of its problems."""
+    sources: dict[str, str] = Field(min_length=1)
+    """Names of task sets that are no mixtures, each under the value that the tag `set` of its problems gets."""
     weights: dict[str, float] | None = None
-    """Share of each set, by name, in any unit; if absent, every problem of every set once."""
+    """Share of each source, under the same keys, in any unit; if absent, every problem of every set once."""
     size: int | None = Field(None, gt=0)
     """How many problems; smaller sets are then repeated, in a new order each time. If absent, as many as there can be
     without repeating one."""
     seed: int = 0
     """Which problems, where not all of a set are taken."""
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """Names of the task sets that this one is made of."""
+        return self.sources
 
     @model_validator(mode="after")
     def _every_set_has_a_weight(self) -> MixtureTasksSpec:
@@ -171,7 +192,7 @@ class MixtureTasksSpec(Section):
             raise ValueError("`size` needs `weights`")
         if self.weights is not None:
             if self.weights.keys() != self.sources.keys():
-                raise ValueError(f"`weights` must name every set: {', '.join(self.sources)}")
+                raise ValueError(f"`weights` must name every source: {', '.join(self.sources)}")
             if min(self.weights.values()) <= 0:
                 raise ValueError("every weight must be above 0; leave out sets that are not wanted")
         return self
@@ -180,39 +201,51 @@ class MixtureTasksSpec(Section):
 TasksSpec = Annotated[SingleSpec | MixtureTasksSpec, Field(discriminator="kind")]
 
 
-class PromptBalance(Section):
-    """`vold balance`: problems repeated or left out by how many of the student's rollouts solve them."""
+def find_task_set(sets: Mapping[str, TasksSpec], name: str, where: str) -> TasksSpec:
+    """The set of this name.
 
-    tasks: TasksSpec
-    """Problems with references."""
-    init: str | None = None
-    """Model whose rollouts say how hard a problem is; the run's own SFT result if absent."""
-    rollouts: int = Field(8, ge=2)
-    """Rollouts a problem (Uni-OPD: 8)."""
-    sampling: Sampling
-    """Sampling of the student."""
-    engine: RolloutServer | None = None
-    """Sample on these servers; in the run's own process if absent."""
-    batch_size: int = Field(32, gt=0)
-    """Problems answered side by side; also how many a kill can cost."""
-    all_correct: float = Field(1.0, ge=0)
-    """Copies of a problem that every rollout solves; of 0.5, half of them are left out."""
-    all_incorrect: float = Field(1.0, ge=0)
-    """Copies of a problem that no rollout solves. Uni-OPD keeps both kinds."""
-    some_correct: Literal["flat"] | float = "flat"
-    """Copies of all other problems. `flat`: as many as make every pass rate as frequent as the most frequent one."""
-    max_copies: int = Field(4, ge=1)
-    """Most copies of one problem under `flat`."""
+    Raises:
+        ConfigError: the recipe has no such set.
+    """
+    if name in sets:
+        return sets[name]
+    close = difflib.get_close_matches(name, sets, n=1, cutoff=0.5)
+    known = f"task sets of this recipe: {', '.join(sets)}" if sets else f"name it: tasks.{name}={{kind: ..., ...}}"
+    raise ConfigError(
+        "no task set has this name", where=where, got=name, fix=f"did you mean {close[0]!r}?" if close else known
+    )
 
-    @property
-    def rows(self) -> int:
-        """Responses that are sampled side by side."""
-        return self.batch_size * self.rollouts
 
-    @model_validator(mode="after")
-    def _can_differ(self) -> PromptBalance:
-        if self.sampling.temperature == 0:
-            raise ValueError("`sampling.temperature` must be above 0: greedy rollouts of a problem are all equal")
-        if self.some_correct != "flat" and self.some_correct < 0:
-            raise ValueError("`some_correct` must be `flat` or a number from 0 on")
-        return self
+def refuse_inline_tasks(raw: Mapping[str, Any]) -> None:
+    """Refuse a recipe whose stages spell out their task sets.
+
+    Raises:
+        ConfigError: one does; the message says how to write it.
+    """
+    for stage in STAGES_WITH_TASKS:
+        section = raw.get(stage)
+        found = section.get("tasks") if isinstance(section, Mapping) else None
+        if isinstance(found, Mapping):
+            sets = dict(found) if stage == "eval" else {stage: found}
+            named = f"[{', '.join(map(str, sets))}]" if stage == "eval" else stage
+            written = [f"tasks.{name}={_short(one)}" for name, one in sets.items()]
+            raise ConfigError(
+                "task sets are named once, in the recipe's `tasks`, and stages refer to them",
+                where=f"{stage}.tasks",
+                got=_short(found),
+                fix=" ".join([*written, f"{stage}.tasks={named}"]),
+            )
+
+
+def _short(value: object) -> str:
+    """A mapping by one of its keys.
+
+    Example:
+        >>> _short({"kind": "digits", "size": 3})
+        '{kind: digits, ...}'
+    """
+    if not isinstance(value, Mapping) or not value:
+        return repr(value)
+    key = "kind" if "kind" in value else next(iter(value))
+    first = f"{key}: {'{...}' if isinstance(value[key], Mapping) else value[key]}"
+    return f"{{{first}{', ...' if len(value) > 1 else ''}}}"

@@ -54,7 +54,7 @@ def balance(recipe: Recipe, *, student: Policy | None = None) -> tuple[Path, dic
     if config is None:
         raise ConfigError("this recipe has no `balance` section", where="balance")
     directory = open_stage(recipe, "balance")
-    tasks = open_tasks(config.tasks)
+    tasks = open_tasks(recipe.tasks, config.tasks)
     record_data(directory, "balance.tasks", tasks.cards)
     began = time.monotonic()
     labels = _labels(recipe, config, directory, tasks, student)

@@ -62,7 +62,7 @@ def distill(recipe: Recipe) -> Path:
     if final.is_dir():
         return final
     policy = load_student(recipe, resolve(config.init) if config.init else sft_result(recipe), train=True)
-    tasks = open_tasks(config.tasks)
+    tasks = open_tasks(recipe.tasks, config.tasks)
     if group.first:
         record_data(directory, "distill.tasks", tasks.cards)
     teacher: Teacher | None = None

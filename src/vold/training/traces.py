@@ -60,7 +60,7 @@ def make_traces(recipe: Recipe, *, student: Policy | None = None) -> Path:
         raise ConfigError("this recipe has no `traces` section", where="traces")
     directory = open_stage(recipe, "traces")
     file = directory / FILE
-    tasks = open_tasks(config.tasks, references=False)
+    tasks = open_tasks(recipe.tasks, config.tasks, references=False)
     record_data(directory, "traces.tasks", tasks.cards)
     student = student or load_student(recipe)
     answer = _own(student) if config.answers == "data" else _taught(recipe, student, tasks)
@@ -159,7 +159,7 @@ def read_traces(recipe: Recipe) -> list[Trace]:
     if config is None:
         raise ConfigError("this recipe has no `traces` section", where="traces")
     file = recipe.run.dir / "traces" / FILE
-    tasks = open_tasks(config.tasks, references=False)
+    tasks = open_tasks(recipe.tasks, config.tasks, references=False)
     rows = read_jsonl(file)
     if len(rows) != len(tasks) or any(r["task_id"] != t.id for r, t in zip(rows, tasks, strict=True)):
         raise DataError(

@@ -243,7 +243,8 @@ def _settings(path: Path, study: Study, unit: Unit, chosen: dict[str, float | No
     arm = study.arms[unit.arm]
     tasks = study.select_tasks if unit.part == "select" else study.test_tasks
     keys = {**study.set, **arm.set, "run.dir": str(work / unit.name), "run.seed": unit.seed}
-    keys["eval.tasks"] = {k: v.model_dump(mode="json") for k, v in tasks.items()}
+    keys |= {f"tasks.{name}": spec.model_dump(mode="json") for name, spec in tasks.items()}
+    keys["eval.tasks"] = list(tasks)
     if arm.stage:
         keys[f"{arm.stage}.optimizer.lr"] = unit.rate
     parent = None

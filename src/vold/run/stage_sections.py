@@ -1,0 +1,205 @@
+"""Sections of a recipe that say what its stages do, a section each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from vold.objective import Objective
+from vold.run.model_sections import Endpoint, MismatchGate, RolloutServer, Sampling, Section
+
+
+class Optimizer(Section):
+    """AdamW with linear warm-up."""
+
+    lr: float = Field(gt=0)
+    """Peak learning rate."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Decoupled weight decay."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """Moment decay rates."""
+    warmup_steps: int = Field(5, ge=0)
+    """Steps of linear warm-up."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Cosine falls to `floor` of the peak at the last step."""
+    floor: float = Field(0.1, ge=0, le=1)
+    """Final share of the peak rate under the cosine schedule."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradient norm is clipped to this."""
+
+
+class Traces(Section):
+    """`vold traces`: the teacher answers text prompts."""
+
+    tasks: str
+    """The task set whose prompts are answered; its references are used only by `keep: correct` and the statistics."""
+    answers: Literal["teacher", "data"] = "teacher"
+    """`data` takes the solutions that come with the tasks, such as Mixture-of-Thoughts' own; no teacher is asked."""
+    sampling: Sampling | None = None
+    """Sampling of the teacher; needed unless `answers` is `data`."""
+    max_tokens: int = Field(8192, gt=0)
+    """Traces longer than this are not kept (the paper: 8192)."""
+    keep: Literal["all", "correct"] = "all"
+    """The paper filters by length only; `correct` also drops traces whose answer is wrong."""
+    batch_size: int = Field(128, gt=0)
+    """Prompts answered side by side; also how many answers a kill can cost."""
+
+    @model_validator(mode="after")
+    def _a_teacher_is_sampled(self) -> Traces:
+        if self.answers == "teacher" and self.sampling is None:
+            raise ValueError("a teacher needs `sampling`: add `sampling: {max_new_tokens: ...}`")
+        return self
+
+
+class Sft(Section):
+    """`vold sft`: the cold start on the teacher's traces."""
+
+    steps: int = Field(gt=0)
+    """Optimizer steps."""
+    batch_size: int = Field(256, gt=0)
+    """Traces per step."""
+    optimizer: Optimizer
+    """Update rule."""
+    token_budget: int = Field(8192, gt=0)
+    """Tokens per micro-batch; changes memory and speed, not the gradient."""
+    checkpoint_every: int = Field(100, gt=0)
+    """Steps between checkpoints; a killed run loses at most this many."""
+
+
+class Distill(Section):
+    """`vold distill`: GRPO with the teacher term, on text prompts."""
+
+    init: str | None = None
+    """Model to start from; the run's own SFT result if absent."""
+    tasks: str
+    """The task set: text prompts with references."""
+    objective: Objective = Field(default_factory=lambda: Objective.model_validate({"method": "vold"}))
+    """What is optimised: a preset by `method`, and any of its parts overridden beside it."""
+    prompts_per_step: int = Field(52, gt=0)
+    """Prompts per step; with 5 rollouts each, 52 make the paper's batch of about 256."""
+    rollouts: int = Field(5, gt=0)
+    """Responses per prompt, the paper's K."""
+    steps: int = Field(60, gt=0)
+    """Optimizer steps, each on fresh rollouts."""
+    sampling: Sampling
+    """Sampling of the student."""
+    engine: RolloutServer | None = None
+    """Sample on these servers; in the run's own process if absent."""
+    mismatch: MismatchGate = MismatchGate()
+    """Limit of the distance between sampler and trainer."""
+    optimizer: Optimizer
+    """Update rule."""
+    token_budget: int = Field(8192, gt=0)
+    """Tokens per micro-batch; changes memory and speed, not the gradient."""
+    checkpoint_every: int = Field(20, gt=0)
+    """Steps between checkpoints; a killed run loses at most this many."""
+    keep_rollouts_every: int = Field(10, gt=0)
+    """Rollouts of every n-th step are stored with all token values."""
+
+    @property
+    def rows(self) -> int:
+        """Responses that are sampled side by side."""
+        return self.prompts_per_step * self.rollouts
+
+
+class Align(Section):
+    """`vold align`: do student and teacher overlap enough for distillation to work?"""
+
+    tasks: str
+    """The task set: text prompts to compare on."""
+    sampling: Sampling
+    """Sampling of the student."""
+    rollouts: int = Field(4, gt=0)
+    """Responses per prompt."""
+    self_check: bool = False
+    """Put the student in its teacher's place, in the same engine: the two must then agree."""
+
+
+class Benchmark(Section):
+    """A published benchmark. Training sections do not accept one."""
+
+    name: str | None = None
+    """Which benchmark, such as `mathvision`; the key it stands under if absent."""
+    path: Path | None = None
+    """A parquet, TSV, JSON, JSONL or zip file or a folder of them; the hub if absent."""
+    split: str | None = None
+    """The benchmark's usual split if absent."""
+    revision: str | None = None
+    """Hub revision; recorded either way."""
+    protocol: Literal["rule", "vlmevalkit"] = "rule"
+    """How it is asked and marked."""
+    limit: int | None = Field(None, gt=0)
+    """Only the first so many rows."""
+
+
+class Eval(Section):
+    """`vold eval`: accuracy of every stage on every task set and benchmark."""
+
+    tasks: tuple[str, ...] = ()
+    """Task sets, such as `[image, text]`; results stand under their names."""
+    benchmarks: dict[str, Benchmark] = Field(default_factory=dict)
+    """Benchmarks by name."""
+    sampling: Sampling
+    """Sampling of the model under test."""
+    samples: int = Field(1, gt=0)
+    """Answers to each problem; accuracy is their mean (avg@k)."""
+    models: dict[str, str] | None = None
+    """Models by name; if absent: `base`, `sft` and `vold`, as far as this run has them."""
+    endpoint: Endpoint | None = None
+    """Ask this server instead of loading `models`; the results carry its model's name."""
+    judge: Endpoint | None = None
+    """Server that extracts answers under the `vlmevalkit` protocol."""
+    batch_size: int = Field(128, gt=0)
+    """Problems answered side by side; also how many answers a kill can cost."""
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> Eval:
+        if not self.tasks and not self.benchmarks:
+            raise ValueError("eval needs `tasks` or `benchmarks`")
+        if len(set(self.tasks)) < len(self.tasks):
+            raise ValueError(f"a task set is named twice: {', '.join(self.tasks)}")
+        if both := sorted({*self.tasks} & self.benchmarks.keys()):
+            raise ValueError(f"a task set and a benchmark share the name {both[0]!r}")
+        if self.judge is None and any(b.protocol == "vlmevalkit" for b in self.benchmarks.values()):
+            raise ValueError("the vlmevalkit protocol needs a judge: add `judge: {urls: [...], model: ...}`")
+        return self
+
+
+class PromptBalance(Section):
+    """`vold balance`: problems repeated or left out by how many of the student's rollouts solve them."""
+
+    tasks: str
+    """The task set: problems with references."""
+    init: str | None = None
+    """Model whose rollouts say how hard a problem is; the run's own SFT result if absent."""
+    rollouts: int = Field(8, ge=2)
+    """Rollouts a problem (Uni-OPD: 8)."""
+    sampling: Sampling
+    """Sampling of the student."""
+    engine: RolloutServer | None = None
+    """Sample on these servers; in the run's own process if absent."""
+    batch_size: int = Field(32, gt=0)
+    """Problems answered side by side; also how many a kill can cost."""
+    all_correct: float = Field(1.0, ge=0)
+    """Copies of a problem that every rollout solves; of 0.5, half of them are left out."""
+    all_incorrect: float = Field(1.0, ge=0)
+    """Copies of a problem that no rollout solves. Uni-OPD keeps both kinds."""
+    some_correct: Literal["flat"] | float = "flat"
+    """Copies of all other problems. `flat`: as many as make every pass rate as frequent as the most frequent one."""
+    max_copies: int = Field(4, ge=1)
+    """Most copies of one problem under `flat`."""
+
+    @property
+    def rows(self) -> int:
+        """Responses that are sampled side by side."""
+        return self.batch_size * self.rollouts
+
+    @model_validator(mode="after")
+    def _can_differ(self) -> PromptBalance:
+        if self.sampling.temperature == 0:
+            raise ValueError("`sampling.temperature` must be above 0: greedy rollouts of a problem are all equal")
+        if self.some_correct != "flat" and self.some_correct < 0:
+            raise ValueError("`some_correct` must be `flat` or a number from 0 on")
+        return self
