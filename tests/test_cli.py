@@ -71,7 +71,7 @@ def test_rows_that_cannot_be_used_are_named(
     [
         (["check", "nowhere.yaml"], "cannot read this recipe"),
         (["sft", DEMO, "sft.stepz=3"], "did you mean 'steps'?"),
-        (["distill", DEMO, "distill.tasks={kind: jsonl, path: x.jsonl, grader: exakt}"], "did you mean 'exact'?"),
+        (["distill", DEMO, "tasks.train={kind: jsonl, path: x.jsonl, grader: exakt}"], "did you mean 'exact'?"),
         (["distill", DEMO, "distill.objective.teacher_loss.estimator=k1"], "k1"),
         (["check", DEMO, "student.path=demo:pupil"], "demo:student"),
         (["check", DEMO, "student.path=/nowhere/at/all"], "no model directory"),

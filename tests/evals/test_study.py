@@ -222,6 +222,16 @@ def test_a_study_takes_no_overrides(tmp_path: Path) -> None:
         run_study(str(tmp_path / "study.yaml"), ["a=1"])
 
 
+def test_a_study_does_not_judge_on_a_set_that_its_recipe_trains_on(tmp_path: Path) -> None:
+    raw = study_dict(tmp_path)
+    tasks = {"train": {"kind": "digits", "split": "select", "size": 4}}
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(raw | {"select_tasks": tasks, "select_on": "train", "test_tasks": tasks}))
+    with pytest.raises(ConfigError, match="uses a task set of this name") as caught:
+        run_study(str(file), [])
+    assert caught.value.got == "train"
+
+
 @pytest.mark.slow
 def test_a_study_runs_chooses_its_rates_and_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -153,6 +153,7 @@ def run_study(target: str, overrides: list[str]) -> dict[str, Any]:
         )
     path = Path(target).resolve()
     study = load_study(path)
+    _refuse_training_sets(path, study)
     work = WORK.resolve() / path.parent.name
     work.mkdir(parents=True, exist_ok=True)
     began, clock = time.monotonic(), work / "clock.json"
@@ -214,6 +215,20 @@ def run_study(target: str, overrides: list[str]) -> dict[str, Any]:
     for key, claim in results["claims"].items():
         console.print(f"  {claim['verdict']:>14}  {key}: {claim['claim']}")
     return results
+
+
+def _refuse_training_sets(path: Path, study: Study) -> None:
+    """Selection and test sets stand in for sets of the recipe with their names: none that a stage trains on."""
+    recipe = load_recipe(path.parent / study.recipe)
+    trained = {s.tasks for s in (recipe.traces, recipe.align, recipe.balance, recipe.distill) if s is not None}
+    trained |= {part for name in trained for part in recipe.tasks[name].parts.values()}
+    if taken := trained & {*study.select_tasks, *study.test_tasks}:
+        raise ConfigError(
+            "a stage of the recipe uses a task set of this name",
+            where=f"{path}: select_tasks, test_tasks",
+            got=min(taken),
+            fix="call the study's own set otherwise",
+        )
 
 
 def _generations(study: Study) -> list[list[str]]:
