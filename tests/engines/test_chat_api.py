@@ -22,8 +22,8 @@ PARAMS = SamplingParams(max_new_tokens=64, temperature=0.6, seed=5)
 RED, BLUE = (Image.new("RGB", (6, 4), c) for c in ("red", "blue"))
 
 
-def sampler(*urls: str, concurrency: int = 4, key: str = "") -> EndpointSampler:
-    return EndpointSampler(urls, "student", key=key, concurrency=concurrency, first_wait=0.0)
+def sampler(*urls: str, concurrency: int = 4) -> EndpointSampler:
+    return EndpointSampler(Endpoint(urls=urls, model="student", concurrency=concurrency), first_wait=0.0)
 
 
 def prompts(*texts: str) -> list[tuple[Message, ...]]:
@@ -54,9 +54,10 @@ class Failing:
 # ---- what is sent
 
 
-def test_the_request_says_all_and_nothing_else() -> None:
+def test_the_request_says_all_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDENT_KEY", "s3cret")
     with ChatServer(lambda body: completion("4", tokens=2)) as server:
-        endpoint = sampler(server.url, key="s3cret")
+        endpoint = EndpointSampler(Endpoint(urls=(server.url,), model="student", key_env="STUDENT_KEY"))
         messages = (Message("system", "Be brief."), Message("user", "2+2?"))
         assert endpoint.chat(messages, PARAMS) == EndpointReply(0, "4", "stop", 2)
         assert server.bodies == [
@@ -231,6 +232,13 @@ def test_a_retry_goes_to_the_next_server() -> None:
         assert sorted(said(b) for b in well.bodies) == ["a", "b", "c", "d"]
 
 
+def test_a_round_is_a_try_at_every_server() -> None:
+    with ChatServer(lambda _: (500, "ill")) as one, ChatServer(lambda _: (500, "ill")) as two:
+        with pytest.raises(SamplerError, match=f"{2 * ATTEMPTS} tries"):
+            ask(sampler(one.url, two.url), "2+2?")
+        assert [len(one.bodies), len(two.bodies)] == [ATTEMPTS, ATTEMPTS]
+
+
 # ---- failures that stay
 
 
@@ -359,7 +367,7 @@ def test_an_error_does_not_wait_for_retries() -> None:
         return 401, "no"
 
     with ChatServer(answer) as server:
-        endpoint = EndpointSampler([server.url], "student", concurrency=2, first_wait=3600.0)
+        endpoint = EndpointSampler(Endpoint(urls=(server.url,), model="student", concurrency=2), first_wait=3600.0)
         with pytest.raises(SamplerError, match="status 401"):
             ask(endpoint, "busy", "bad")
         assert sorted(said(b) for b in server.bodies) == ["bad", "busy"]
@@ -382,7 +390,7 @@ def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("STUDENT_KEY", "s3cret")
     with ChatServer(lambda body: completion("fine")) as server:
         config = Endpoint(urls=(server.url,), model="student", key_env="STUDENT_KEY", concurrency=3)
-        endpoint = EndpointSampler.from_config(config)
+        endpoint = EndpointSampler(config)
         endpoint.chat((Message("user", "a"),), PARAMS)
         assert (endpoint.concurrency, server.headers[0]["authorization"]) == (3, "Bearer s3cret")
     assert "s3cret" not in config.model_dump_json()
@@ -391,4 +399,4 @@ def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_missing_key_is_an_error_that_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STUDENT_KEY", raising=False)
     with pytest.raises(ConfigError, match="STUDENT_KEY"):
-        EndpointSampler.from_config(Endpoint(urls=("http://h/v1",), model="m", key_env="STUDENT_KEY"))
+        EndpointSampler(Endpoint(urls=("http://h/v1",), model="m", key_env="STUDENT_KEY"))

@@ -235,4 +235,4 @@ def test_a_key_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("VOLD_TEST_KEY", raising=False)
     section = Server(urls=("http://127.0.0.1:1/v1",), model="tiny", key_env="VOLD_TEST_KEY")
     with pytest.raises(ConfigError, match="environment variable"):
-        VllmClient.from_config(section, role="teacher", error=TeacherError)
+        VllmClient(section, role="teacher", error=TeacherError)

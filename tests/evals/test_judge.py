@@ -68,7 +68,7 @@ class Bench:
         return completion(self.says) if isinstance(self.says, str) else self.says(body)
 
     def judge(self, model: str = "judge") -> Judge:
-        return Judge(EndpointSampler([self.server.url], model, first_wait=0.0), self.directory)
+        return Judge(EndpointSampler(Endpoint(urls=(self.server.url,), model=model), first_wait=0.0), self.directory)
 
     def score(self, of: Item, response: str, says: str | Callable[[dict[str, Any]], Any]) -> Grade:
         self.says = says

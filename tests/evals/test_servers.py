@@ -79,7 +79,7 @@ def serve() -> Iterator[Callable[[Answer], Server]]:
 
 
 def ask(urls: list[str], questions: list[str], **options: Any) -> dict[int, Any]:
-    sampler = EndpointSampler(urls, "m", first_wait=0.0, **options)
+    sampler = EndpointSampler(Endpoint(urls=tuple(urls), model="m", **options), first_wait=0.0)
     prompts = [(Message("user", q),) for q in questions]
     return {r.index: r for r in sampler.answer(prompts, PARAMS, [0] * len(prompts))}
 
@@ -98,14 +98,18 @@ def test_every_reply_carries_its_own_number(serve: Callable[[Answer], Server]) -
 
 def test_samples_of_one_question_have_seeds_of_their_own(serve: Callable[[Answer], Server]) -> None:
     server = serve(echo)
-    list(EndpointSampler([server.url], "m").answer([(Message("user", "q"),)] * 3, PARAMS, [0, 1, 2]))
+    list(
+        EndpointSampler(Endpoint(urls=(server.url,), model="m")).answer(
+            [(Message("user", "q"),)] * 3, PARAMS, [0, 1, 2]
+        )
+    )
     assert len({b["seed"] for b in server.requests}) == 3
 
 
 def test_pictures_go_where_their_markers_stand(serve: Callable[[Answer], Server]) -> None:
     server = serve(lambda _b, _h: completion("x"))
     message = Message("user", "a <image> b", (Image.new("RGB", (4, 2), "red"),))
-    list(EndpointSampler([server.url], "m").answer([(message,)], PARAMS, [0]))
+    list(EndpointSampler(Endpoint(urls=(server.url,), model="m")).answer([(message,)], PARAMS, [0]))
     first, picture, last = server.requests[0]["messages"][0]["content"]
     assert (first["text"].strip(), last["text"].strip()) == ("a", "b")
     raw = base64.b64decode(picture["image_url"]["url"].partition(",")[2])
@@ -189,9 +193,9 @@ def test_the_key_comes_from_the_environment_and_is_sent(
     config = Endpoint(urls=(serve(watching).url,), model="m", key_env="VOLD_TEST_KEY")
     monkeypatch.delenv("VOLD_TEST_KEY", raising=False)
     with pytest.raises(ConfigError, match="VOLD_TEST_KEY"):
-        EndpointSampler.from_config(config)
+        EndpointSampler(config)
     monkeypatch.setenv("VOLD_TEST_KEY", "secret")
-    EndpointSampler.from_config(config).chat((Message("user", "a"),), PARAMS)
+    EndpointSampler(config).chat((Message("user", "a"),), PARAMS)
     assert seen == ["Bearer secret"]
 
 
@@ -201,7 +205,7 @@ def item(form: Any, answer: str, options: tuple[str, ...] = ()) -> Item:
 
 def judged(serve: Callable[[Answer], Server], directory: Path, reply: str) -> tuple[Judge, Server]:
     server = serve(lambda _b, _h: completion(reply))
-    return Judge(EndpointSampler([server.url], "judge", first_wait=0.0), directory), server
+    return Judge(EndpointSampler(Endpoint(urls=(server.url,), model="judge"), first_wait=0.0), directory), server
 
 
 @pytest.mark.parametrize(
@@ -239,7 +243,7 @@ def test_a_second_marking_asks_nobody_and_gives_the_same(serve: Callable[[Answer
     judge, server = judged(serve, tmp_path, "14")
     first = score_vlmevalkit(item("integer", "14"), "fourteen", judge)
     server.close()
-    again = Judge(EndpointSampler([server.url], "judge", first_wait=0.0), tmp_path)
+    again = Judge(EndpointSampler(Endpoint(urls=(server.url,), model="judge"), first_wait=0.0), tmp_path)
     assert score_vlmevalkit(item("integer", "14"), "fourteen", again) == first
     with pytest.raises(SamplerError):
         score_vlmevalkit(item("integer", "14"), "another text", again)

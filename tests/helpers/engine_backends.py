@@ -22,6 +22,7 @@ from vold.engines.vllm import VllmClient
 from vold.errors import SamplerError, TeacherError
 from vold.model.chat import Chat
 from vold.model.policy import Policy
+from vold.run.model_sections import Server
 from vold.types import ScoreRequest
 
 VLLM_PYTHON = os.environ.get("VOLD_VLLM_PYTHON", "")
@@ -72,7 +73,8 @@ def client(
 ) -> VllmClient:
     """A client that does not wait long and says nothing."""
     error = TeacherError if role == "teacher" else SamplerError
-    return VllmClient(urls, "tiny", role=role, error=error, patience=patience, first_wait=0.001, report=report, **more)
+    section = Server(urls=urls, model="tiny", patience=patience, **more)
+    return VllmClient(section, role=role, error=error, first_wait=0.001, report=report)
 
 
 PROBE: ScoreRequest = probe_of(list(range(20, 40)))

@@ -231,7 +231,7 @@ def _voice(recipe: Recipe, spec: TextTeacher, student: Policy, *, where: str) ->
         check_teacher(student.chat, chat, where=f"{where}: {spec.path}")
     client = None
     if spec.server is not None:
-        client = VllmClient.from_config(spec.server, role="teacher", error=TeacherError)
+        client = VllmClient(spec.server, role="teacher", error=TeacherError)
     return Voice(spec, chat, policy, client, aligner)
 
 
@@ -308,7 +308,7 @@ def open_sampler(
     """
     if config.engine is None:
         return InProcessSampler(policy, config.rows), lambda step: None
-    client = VllmClient.from_config(config.engine, role="rollout", error=SamplerError)
+    client = VllmClient(config.engine, role="rollout", error=SamplerError)
     context = client.context()
     if context and config.sampling.max_new_tokens >= context:
         raise ConfigError(

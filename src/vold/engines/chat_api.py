@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import dataclasses
 import io
-import itertools
 import math
-import os
-import queue
-import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from threading import Event, Lock
+from typing import TYPE_CHECKING
 
-from vold.engines.http import (
-    BUSY,
-    CONNECT_SECONDS,
-    FIRST_WAIT_SECONDS,
-    LONGEST_WAIT_SECONDS,
-    TIMEOUT_SECONDS,
-    retry_after,
-    words,
-)
-from vold.errors import ConfigError, SamplerError
+from vold.engines.http import FIRST_WAIT_SECONDS, HttpClient, JsonObject, as_they_come
+from vold.errors import SamplerError
 from vold.types import Message, SamplingParams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import httpx
     from PIL.Image import Image
 
     from vold.run.model_sections import Endpoint
     from vold.types import Finish
 
 ATTEMPTS = 6
+"""Rounds over all servers before none is said to answer."""
 REFUSES_ALL = (401, 403, 404)
 """Wrong key, no permission, wrong address or model: the next request would fare no better."""
 
@@ -51,52 +45,15 @@ class EndpointReply:
     error: str = ""
 
 
-class EndpointSampler:
-    """Sends chat requests to one or several servers, several at a time.
+class EndpointSampler(HttpClient[EndpointReply]):
+    """Sends chat requests: request i goes to the i-th server in turn. Args and errors: `HttpClient`."""
 
-    Args:
-        urls: base addresses that end in `/v1`; request i goes to the i-th in turn, a retry to the next.
-        model: the name the server gives the model.
-        key: bearer token; empty for none. It is held in memory only.
-        concurrency: requests under way at a time.
-        first_wait: seconds before the first retry; each further wait is twice as long, up to `LONGEST_WAIT_SECONDS`.
-    """
+    rounds = ATTEMPTS
 
-    def __init__(
-        self,
-        urls: Sequence[str],
-        model: str,
-        *,
-        key: str = "",
-        concurrency: int = 32,
-        first_wait: float = FIRST_WAIT_SECONDS,
-    ) -> None:
-        import httpx
-
-        self.urls, self.model, self.concurrency = [u.rstrip("/") for u in urls], model, concurrency
-        self.first_wait = first_wait
-        self.client = httpx.Client(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=concurrency),
-        )
-        self._turn = itertools.count()
+    def __init__(self, config: Endpoint, *, first_wait: float = FIRST_WAIT_SECONDS) -> None:
+        super().__init__(config, error=SamplerError, first_wait=first_wait)
+        self._proving = Lock()
         self._proven: set[bool] = set()  # kinds of request (with a picture or not) that this server has answered
-        self._lock = threading.Lock()
-
-    @classmethod
-    def from_config(cls, config: Endpoint) -> EndpointSampler:
-        """Build from a recipe's section.
-
-        Raises:
-            ConfigError: the environment variable of `key_env` is not set.
-        """
-        key = os.environ.get(config.key_env, "") if config.key_env else ""
-        if config.key_env and not key:
-            raise ConfigError(
-                "this environment variable is not set", where="key_env", got=config.key_env, fix="export it, or drop it"
-            )
-        return cls(config.urls, config.model, key=key, concurrency=config.concurrency)
 
     def answer(
         self,
@@ -113,53 +70,20 @@ class EndpointSampler:
         too long) yields a reply with `error`.
 
         Raises:
-            SamplerError: no server answers after `ATTEMPTS` tries, or it refuses every request. No new request is
+            SamplerError: no server answers in `ATTEMPTS` rounds, or it refuses every request. No new request is
                 sent then, and what is under way and still arrives is yielded before the error is raised.
         """
-        jobs = iter(enumerate(zip(prompts, samples, strict=True)))
-        results: queue.SimpleQueue[EndpointReply | Exception | None] = queue.SimpleQueue()
-        # A consumer that is slow to store replies must not let paid-for ones pile up in memory.
-        room, stop, lock = threading.Semaphore(2 * self.concurrency), threading.Event(), threading.Lock()
-
-        def work() -> None:
-            while room.acquire() and not stop.is_set():
-                with lock:
-                    job = next(jobs, None)
-                if job is None:
-                    break
-                index, (messages, sample) = job
-                try:
-                    results.put(self._one(index, messages, params, sample, pixels, stop))
-                except Exception as error:  # handed to the consumer's thread
-                    results.put(error)
-                    stop.set()
-            results.put(None)
-
-        # Daemons: an interrupted evaluation must not wait for answers that nobody will store.
-        workers = min(self.concurrency, len(prompts))
-        for _ in range(workers):
-            threading.Thread(target=work, daemon=True).start()
-        failure: Exception | None = None
-        try:
-            while workers:
-                result = results.get()
-                if result is None:
-                    workers -= 1
-                elif isinstance(result, Exception):
-                    failure = failure or result
-                    room.release(self.concurrency)
-                else:
-                    yield result
-                    room.release()
-        finally:
-            stop.set()
-            room.release(self.concurrency)
-        if failure is not None:
-            raise failure
+        calls = [
+            partial(self._one, index, messages, params, sample, pixels)
+            for index, (messages, sample) in enumerate(zip(prompts, samples, strict=True))
+        ]
+        with contextlib.closing(as_they_come(calls, self.concurrency)) as replies:
+            for _, reply in replies:
+                yield reply
 
     def chat(self, messages: tuple[Message, ...], params: SamplingParams) -> EndpointReply:
         """One reply. Raises as `answer`."""
-        return self._one(next(self._turn), messages, params, 0, None, threading.Event())
+        return self._one(next(self._turn), messages, params, 0, None, Event())
 
     def _one(
         self,
@@ -168,88 +92,79 @@ class EndpointSampler:
         params: SamplingParams,
         sample: int,
         pixels: tuple[int, int] | None,
-        stop: threading.Event,
+        stop: Event,
+    ) -> EndpointReply:
+        with_picture = any(m.images for m in messages)
+        seed = (params.seed + 1_000_003 * sample) % 2**31
+        reply = self._ask(index, messages, params, seed, pixels, stop)
+        if reply.error:  # does the server refuse this request, or all of its kind?
+            with self._proving:
+                if (
+                    with_picture not in self._proven
+                    and self._ask(index, (_harmless(with_picture),), params, 0, None, stop).error
+                ):
+                    raise SamplerError(
+                        "the server refuses every request" + (" with a picture" if with_picture else ""),
+                        where=", ".join(self.urls),
+                        got=reply.error,
+                        fix="does the model's context hold max_new_tokens and a prompt, and does it see pictures?",
+                    )
+        self._proven.add(with_picture)
+        return reply
+
+    def _ask(
+        self,
+        index: int,
+        messages: tuple[Message, ...],
+        params: SamplingParams,
+        seed: int,
+        pixels: tuple[int, int] | None,
+        stop: Event,
     ) -> EndpointReply:
         body = {
             "model": self.model,
             "messages": [{"role": m.role, "content": content(m, pixels)} for m in messages],
             "max_tokens": params.max_new_tokens,
             "temperature": params.temperature,
-            "seed": (params.seed + 1_000_003 * sample) % 2**31,
+            "seed": seed,
         }
-        with_picture = any(m.images for m in messages)
-        reply = self._send(index, body, stop)
-        if not reply.error:
-            self._proven.add(with_picture)
-            return reply
-        with self._lock:
-            if with_picture not in self._proven:
-                self._prove(params, with_picture, reply, stop)
-        return reply
+        return dataclasses.replace(self.send(self.urls, "/chat/completions", body, stop, turn=index), index=index)
 
-    def _prove(self, params: SamplingParams, with_picture: bool, refused: EndpointReply, stop: threading.Event) -> None:
-        """After a refusal with nothing answered yet: does the server refuse this request, or all of its kind?"""
-        images: tuple[Image, ...] = ()
-        if with_picture:
-            from PIL import Image as pil
+    def refuse(self, url: str, status: int, message: str) -> EndpointReply:
+        """A reply with `error`, or an error where every request will be refused."""
+        said = f"status {status}: {message}"
+        if status not in REFUSES_ALL:
+            return EndpointReply(0, "", "stop", 0, said)
+        fix = "check the address (it ends in /v1), the model's name and the key"
+        raise SamplerError("the server refuses every request", where=url, got=said, fix=fix)
 
-            images = (pil.new("RGB", (4 * FACTOR, 4 * FACTOR), "white"),)
-        body = {
-            "model": self.model,
-            "messages": [{"role": "user", "content": content(Message("user", "Reply with the letter A.", images))}],
-            "max_tokens": params.max_new_tokens,
-            "temperature": params.temperature,
-            "seed": 0,
-        }
-        if self._send(refused.index, body, stop).error:
-            raise SamplerError(
-                "the server refuses every request" + (" with a picture" if with_picture else ""),
-                where=", ".join(self.urls),
-                got=refused.error,
-                fix="does the model's context hold max_new_tokens and a prompt, and does it see pictures?",
-            )
-        self._proven.add(with_picture)
-
-    def _send(self, index: int, body: dict[str, Any], stop: threading.Event) -> EndpointReply:
-        import httpx
-
-        problem, wait = "", self.first_wait
-        for attempt in range(ATTEMPTS):
-            url, asked = self.urls[(index + attempt) % len(self.urls)], 0.0
-            try:
-                response = self.client.post(f"{url}/chat/completions", json=body)
-            except httpx.HTTPError as error:
-                problem = f"{url}: {type(error).__name__}: {error}"
-            else:
-                status, said = response.status_code, words(response)
-                if status == 200:
-                    reply = _reply(index, response)
-                    if reply is not None:
-                        return reply
-                    problem = f"{url}: no whole chat completion: {said}"
-                elif status in REFUSES_ALL:
-                    raise SamplerError(
-                        "the server refuses every request",
-                        where=url,
-                        got=f"status {status}: {said}",
-                        fix="check the address (it ends in /v1), the model's name and the key",
-                    )
-                elif 400 <= status < 500 and status not in BUSY:
-                    return EndpointReply(index, "", "stop", 0, f"status {status}: {said}")
-                else:
-                    problem, asked = f"{url}: status {status}: {said}", retry_after(response)
-            if attempt == ATTEMPTS - 1 or stop.wait(min(max(wait, asked), LONGEST_WAIT_SECONDS)):
-                break
-            wait *= 2
-        raise SamplerError(
-            "no server answers",
-            where=", ".join(self.urls),
-            got=f"{attempt + 1} tries, the last: {problem}",
-            fix="start the server again and repeat the command: it goes on with what is missing",
-        )
+    def read(self, response: httpx.Response) -> EndpointReply | None:
+        """Read a completion; thinking that the server has split off is put back in front. None if it is not whole."""
+        try:
+            choice = (data := response.json())["choices"][0]
+            message = choice["message"]
+            text, thought = message.get("content") or "", message.get("reasoning_content") or message.get("reasoning")
+            tokens = int((data.get("usage") or {}).get("completion_tokens") or 0)
+            reason = choice.get("finish_reason")
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            return None
+        if not isinstance(text, str) or reason in ("abort", "error"):  # what a server says that is being stopped
+            return None
+        finish: Finish = "length" if reason == "length" else "stop"
+        if thought:
+            # Cut off while thinking, the block stays open, as it would in the model's own text.
+            text = f"<think>{thought}</think>{text}" if text or finish == "stop" else f"<think>{thought}"
+        return EndpointReply(0, text, finish, tokens)
 
 
-def content(message: Message, pixels: tuple[int, int] | None = None) -> str | list[dict[str, Any]]:
+def _harmless(with_picture: bool) -> Message:
+    from PIL import Image as pil
+
+    images = (pil.new("RGB", (4 * FACTOR, 4 * FACTOR), "white"),) if with_picture else ()
+    return Message("user", "Reply with the letter A.", images)
+
+
+def content(message: Message, pixels: tuple[int, int] | None = None) -> str | list[JsonObject]:
     """A turn as the protocol wants it: text, or a list of texts and of pictures as data URIs.
 
     Raises:
@@ -293,22 +208,3 @@ def _data_uri(image: Image, pixels: tuple[int, int] | None) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _reply(index: int, response: Any) -> EndpointReply | None:
-    """Read a completion; thinking that the server has split off is put back in front. None if it is not whole."""
-    try:
-        choice = (data := response.json())["choices"][0]
-        message = choice["message"]
-        text, thought = message.get("content") or "", message.get("reasoning_content") or message.get("reasoning")
-        tokens = int((data.get("usage") or {}).get("completion_tokens") or 0)
-        reason = choice.get("finish_reason")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return None
-    if not isinstance(text, str) or reason in ("abort", "error"):  # what a server says that is being stopped
-        return None
-    finish: Finish = "length" if reason == "length" else "stop"
-    if thought:
-        # Cut off while thinking, the block stays open, as it would in the model's own text.
-        text = f"<think>{thought}</think>{text}" if text or finish == "stop" else f"<think>{thought}"
-    return EndpointReply(index, text, finish, tokens)

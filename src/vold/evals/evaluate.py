@@ -64,7 +64,7 @@ def evaluate(recipe: Recipe) -> dict[str, Any]:
             if is_complete(file, found, config.samples):
                 pass
             elif config.endpoint is not None:
-                endpoint = EndpointSampler.from_config(config.endpoint)
+                endpoint = EndpointSampler(config.endpoint)
                 answer_by_endpoint(
                     endpoint, found, config, file, label=label, seed=recipe.run.seed, images=_images(found)
                 )

@@ -206,15 +206,15 @@ class ServerWeights:
             if not self.group.first:
                 return
             body = {"method": "reload_weights", "kwargs": {"weights_path": str(here)}}
-            self.client.each("POST", "/collective_rpc", body, root=True)
+            self.client.each("/collective_rpc", body, root=True)
             # Keys and values of earlier weights.
-            self.client.each("POST", "/reset_prefix_cache", root=True)
-            self.client.each("POST", "/update_weight_version", {"new_version": self.version}, root=True)
+            self.client.each("/reset_prefix_cache", root=True)
+            self.client.each("/update_weight_version", {"new_version": self.version}, root=True)
         finally:
             if self.group.first:
                 shutil.rmtree(here, ignore_errors=True)
 
     def in_place(self) -> bool:
         """Whether every server says that it holds the present version."""
-        replies = self.client.each("GET", "/weight_info", root=True)
+        replies = self.client.each("/weight_info", get=True, root=True)
         return all(r is not None and r.get("weight_version") == self.version for r in replies)

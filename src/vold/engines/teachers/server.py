@@ -67,7 +67,7 @@ class ServerTeacher:
         """The first server's answer to the probe; those of the others are compared with it."""
         body = {"model": self.client.model, **_body(self.probe)}
         known = None if must else self.known
-        for url, reply in zip(self.client.urls, self.client.each("POST", "/completions", body, must=must), strict=True):
+        for url, reply in zip(self.client.urls, self.client.each("/completions", body, must=must), strict=True):
             if reply is None:
                 continue
             found = _read(self.probe, reply)

@@ -88,7 +88,7 @@ class Judge:
     @classmethod
     def from_config(cls, config: Endpoint, directory: Path) -> Judge:
         """Build from a recipe's section; raises as `EndpointSampler.from_config`."""
-        return cls(EndpointSampler.from_config(config), directory)
+        return cls(EndpointSampler(config), directory)
 
     @property
     def identity(self) -> str:
