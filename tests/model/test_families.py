@@ -171,5 +171,5 @@ def test_a_tokenizer_with_more_tokens_than_the_model_has_rows_is_refused(tmp_pat
 def test_a_vision_language_model_of_an_unknown_family_is_refused() -> None:
     with pytest.raises(ConfigError, match="not known") as caught:
         family_of(transformers.LlavaConfig())
-    for name in FAMILIES:
+    for name in (k for k, f in FAMILIES.items() if f.tower):
         assert name in str(caught.value)

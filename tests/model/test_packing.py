@@ -18,7 +18,8 @@ from vold.data.worlds.call_tokens import build_tokenizer
 from vold.data.worlds.digits import DigitTasks
 from vold.model.batching import collate, packed_micro_batches
 from vold.model.chat import Chat
-from vold.model.packing import FAMILIES, pack
+from vold.model.families import FAMILIES
+from vold.model.packing import pack
 from vold.model.policy import Policy
 from vold.types import Prompt
 
@@ -86,7 +87,7 @@ def oracle(policy: Policy, weights: torch.Tensor) -> tuple[torch.Tensor, dict[st
     return logp.detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", sorted(kind for family in FAMILIES.values() for kind in family.packs))
 @pytest.mark.parametrize(
     ("dtype", "value", "gradient"),
     [(torch.float32, 5e-6, 1e-5), (torch.bfloat16, 0.15, 0.1)],

@@ -8,15 +8,13 @@ picture the same way.
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, Idefics3Processor, ProcessorMixin, Qwen2_5_VLProcessor
-from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from vold.errors import DataError
 from vold.model.families import QWEN2_5_VL, TEXT_ONLY, family_of
@@ -31,13 +29,6 @@ if TYPE_CHECKING:
 
 PIECE_CONTEXT = 8
 """Tokens before one that can change how it is written: blanks between words, bytes of one character."""
-IMAGE_PROCESSORS: dict[str, Any] = {
-    "Qwen2_5_VLProcessor": Qwen2VLImageProcessorPil,
-    "Qwen3VLProcessor": Qwen2VLImageProcessorPil,
-    "Idefics3Processor": Idefics3ImageProcessorPil,
-    "SmolVLMProcessor": SmolVLMImageProcessorPil,
-}
-"""What turns pictures into numbers, by processor. Always Pillow's, so that every installation sees the same numbers."""
 
 
 class ImageTextProcessor(Qwen2_5_VLProcessor):
@@ -107,7 +98,7 @@ class Chat:
         if not family.tower:
             return cls(tokenizer)
         try:
-            images = IMAGE_PROCESSORS[family.processor].from_pretrained(path)
+            images = _image_processor(family).from_pretrained(path)
         except OSError:  # trained and asked on text alone, a model can do without
             return cls(tokenizer)
         return cls(tokenizer, images, family, tile_tokens(config) if family.pictures == "tiles" else 0)
@@ -199,6 +190,11 @@ class Chat:
         """Id used to fill rows up; the end token where the tokenizer names none."""
         pad = self.tokenizer.pad_token_id
         return self.end_id if pad is None else int(pad)
+
+
+def _image_processor(family: Family) -> Any:
+    module, _, name = family.image_processor.rpartition(".")
+    return getattr(importlib.import_module(f"transformers.models.{module}"), name)
 
 
 def _content(message: Message) -> str | list[dict[str, str]]:

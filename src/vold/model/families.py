@@ -1,13 +1,12 @@
 """What differs between model families: where their parts are, and how a picture reaches them.
 
-A new family of students is a row of `FAMILIES`, if its pictures are prepared in one of the two ways that
-`vold.model.chat` knows.
+A new family is a row of `FAMILIES`, if its pictures are prepared in one of the two ways that `vold.model.chat` knows.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from vold.errors import ConfigError
@@ -32,7 +31,11 @@ class Family:
         pictures: how pictures become tensors. `grid`: patches of any area and their grid (Qwen). `tiles`: squares of
             one size, each a fixed number of tokens (Idefics3). Empty for a text-only model.
         processor: the Transformers class that reads a saved processor.
+        image_processor: module below `transformers.models` and class of what turns pictures into numbers. Always
+            Pillow's, so that every installation sees the same numbers.
         placeholders: pattern of the tokens that stand for pictures; a response never holds one.
+        packs: `model_type` of the language models whose rows can be packed: their tokens meet in causal attention and
+            nowhere else.
     """
 
     language: str = ""
@@ -40,7 +43,9 @@ class Family:
     projector: tuple[str, ...] = ()
     pictures: Literal["grid", "tiles", ""] = ""
     processor: str = ""
+    image_processor: str = ""
     placeholders: str = ""
+    packs: tuple[str, ...] = ()
 
     @property
     def rotates_by_grid(self) -> bool:
@@ -51,21 +56,42 @@ class Family:
 QWEN_TOKENS = r"<\|(vision_start|vision_end|vision_pad|image_pad|video_pad)\|>"
 TILE_TOKENS = r"<(image|video|fake_token_around_image|global-img|row_\d+_col_\d+)>"
 TEXT_ONLY = Family()
-QWEN2_5_VL = Family("language_model", "visual", ("visual.merger",), "grid", "Qwen2_5_VLProcessor", QWEN_TOKENS)
+QWEN2_5_VL = Family(
+    language="language_model",
+    tower="visual",
+    projector=("visual.merger",),
+    pictures="grid",
+    processor="Qwen2_5_VLProcessor",
+    image_processor="qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil",
+    placeholders=QWEN_TOKENS,
+    packs=("qwen2_5_vl_text",),
+)
+IDEFICS3 = Family(
+    language="text_model",
+    tower="vision_model",
+    projector=("connector",),
+    pictures="tiles",
+    processor="Idefics3Processor",
+    image_processor="idefics3.image_processing_pil_idefics3.Idefics3ImageProcessorPil",
+    placeholders=TILE_TOKENS,
+)
 FAMILIES = {
     "qwen2_5_vl": QWEN2_5_VL,
-    "qwen3_vl": Family(
-        "language_model",
-        "visual",
-        ("visual.merger", "visual.deepstack_merger_list"),
-        "grid",
-        "Qwen3VLProcessor",
-        QWEN_TOKENS,
+    "qwen3_vl": replace(
+        QWEN2_5_VL,
+        projector=("visual.merger", "visual.deepstack_merger_list"),
+        processor="Qwen3VLProcessor",
+        packs=("qwen3_vl_text",),
     ),
-    "idefics3": Family("text_model", "vision_model", ("connector",), "tiles", "Idefics3Processor", TILE_TOKENS),
-    "smolvlm": Family("text_model", "vision_model", ("connector",), "tiles", "SmolVLMProcessor", TILE_TOKENS),
+    "idefics3": IDEFICS3,
+    "smolvlm": replace(
+        IDEFICS3,
+        processor="SmolVLMProcessor",
+        image_processor="smolvlm.image_processing_pil_smolvlm.SmolVLMImageProcessorPil",
+    ),
+    **{kind: Family(packs=(kind,)) for kind in ("llama", "mistral", "qwen2", "qwen3", "smollm3")},
 }
-"""Families with a vision tower, by `model_type` of their config. Every other type is a plain causal language model."""
+"""Families by `model_type` of their config. Every other type is a plain causal language model whose rows are padded."""
 
 
 def family_of(config: Any) -> Family:
@@ -80,9 +106,15 @@ def family_of(config: Any) -> Family:
             "students of this family are not known",
             where="student.path",
             got=kind,
-            fix=f"one of {', '.join(FAMILIES)}, or a causal language model",
+            fix=f"one of {', '.join(k for k, f in FAMILIES.items() if f.tower)}, or a causal language model",
         )
     return FAMILIES.get(kind, TEXT_ONLY)
+
+
+def can_pack(config: Any) -> bool:
+    """Whether rows of the language model of a Transformers config can be packed."""
+    kind = str(config.get_text_config().model_type)
+    return any(kind in family.packs for family in FAMILIES.values())
 
 
 def part_of(name: str, family: Family) -> Part | None:

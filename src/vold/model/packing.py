@@ -17,6 +17,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from vold.model.families import can_pack
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
 
 ATTENTION = "vold_packed"
 """The name under which Transformers finds `packed_attention`."""
-FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3", "qwen2_5_vl_text", "qwen3_vl_text", "smollm3"})
-"""Text models (`config.model_type`) whose tokens meet in causal attention and nowhere else."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _mask(**kwargs: Any) -> torch.Tensor | None:
 
 def enable_packing(model: Any) -> bool:
     """Let a Transformers model run packed rows. Returns whether it is of a family that can."""
-    if model.config.get_text_config().model_type not in FAMILIES:
+    if not can_pack(model.config):
         return False
     AttentionInterface.register(ATTENTION, packed_attention)
     AttentionMaskInterface.register(ATTENTION, _mask)
