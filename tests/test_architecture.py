@@ -13,13 +13,15 @@ import sys
 
 import pytest
 
-from package import FILES, LAYERS, ROOT, SOURCE
+from package import EXPERIMENTS, FILES, LAYERS, ROOT, SOURCE
 
 MAY_BE_ABSENT = {"vold.__main__"}
 LONGEST = 350
 HEAVY = ("torch", "transformers", "numpy", "scipy", "sklearn", "matplotlib", "PIL", "pydantic")
 
+ALL = FILES | EXPERIMENTS
 modules = pytest.mark.parametrize("module", FILES)
+all_modules = pytest.mark.parametrize("module", ALL)
 
 
 def place(module: str) -> tuple[int, str] | None:
@@ -30,6 +32,12 @@ def place(module: str) -> tuple[int, str] | None:
             if module == package or (package != entry and module.startswith(f"{package}.")):
                 return line, entry
     return None
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Modules that a file imports by their whole names, anybody's."""
+    found = {a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names}
+    return found | {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
 
 
 def room(module: str) -> str:
@@ -96,23 +104,25 @@ def test_no_test_file_imports_another() -> None:
     tests = sorted((ROOT / "tests").rglob("*.py"))
     names = {p.stem for p in tests if p.stem.startswith("test_")} | {"conftest"}
     for path in tests:
-        for node in ast.walk(ast.parse(path.read_text())):
-            found = [node.module] if isinstance(node, ast.ImportFrom) else []
-            found += [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            assert not names & set(found), f"{path.name} imports {found}"
+        assert not (found := names & imported(ast.parse(path.read_text()))), f"{path.name} imports {found}"
 
 
 def test_few_test_files_stand_beside_the_folders() -> None:
-    """The folders of tests are those of the package, and one of each thing beside it."""
+    """The folders of tests are those of the package, and one for the experiments beside it."""
     tests = ROOT / "tests"
     assert len(list(tests.glob("test_*.py"))) <= 8
     folders = {p.parent.relative_to(tests).as_posix() for p in tests.rglob("test_*.py")} - {"."}
-    assert all((SOURCE / "vold" / name).is_dir() for name in folders), folders
+    assert all((SOURCE / "vold" / name).is_dir() for name in folders - {"experiments"}), folders
 
 
 @modules
+def test_nothing_imports_the_experiments(module: str) -> None:
+    assert "experiments" not in {name.split(".")[0] for name in imported(ast.parse(FILES[module].read_text()))}
+
+
+@all_modules
 def test_no_file_is_too_long(module: str) -> None:
-    lines = len(FILES[module].read_text().splitlines())
+    lines = len(ALL[module].read_text().splitlines())
     assert lines <= LONGEST, f"{module} has {lines} lines: over {LONGEST} it wants to be two modules"
 
 
@@ -159,9 +169,9 @@ RUNS_PROGRAMS = "vold.engines.tools.jail"
 """A script, never imported, whose process is shut in by the kernel before it compiles what a model wrote."""
 
 
-@modules
+@all_modules
 def test_nothing_from_outside_can_run_as_code(module: str) -> None:
-    found = dangers(ast.parse(FILES[module].read_text()))
+    found = dangers(ast.parse(ALL[module].read_text()))
     assert (found != []) == (module == RUNS_PROGRAMS)
 
 

@@ -285,7 +285,7 @@ def test_every_verb_is_in_the_readme_and_the_reference() -> None:
 
 @pages
 def test_every_dotted_name_imports(page: str) -> None:
-    names = set(re.findall(r"`(vold(?:\.\w+)+)`", prose(page))) | set(
+    names = set(re.findall(r"`((?:vold|experiments)(?:\.\w+)+)`", prose(page))) | set(
         re.findall(r"^::: (\S+)", prose(page), re.MULTILINE)
     )
     for name in sorted(names):
@@ -316,7 +316,7 @@ def test_every_test_named_exists(page: str) -> None:
 
 @pages
 def test_every_repository_path_named_exists(page: str) -> None:
-    for name in re.findall(r"`((?:tests|src|recipes|studies|docs)/[\w./-]+)`", prose(page)):
+    for name in re.findall(r"`((?:tests|src|experiments|recipes|studies|docs)/[\w./-]+)`", prose(page)):
         if not name.startswith("studies/") or not name.endswith((".json", ".md")):  # written by hand or by `vold study`
             assert (ROOT / name).exists(), f"{page}: {name}"
 
@@ -343,7 +343,7 @@ def test_internal_links_resolve(page: str) -> None:
 
 
 MACHINE = tuple(a + b for a, b in (("/wo", "rk/"), ("/tmp/", "w"), ("/ro", "ot/"), ("/ho", "me/"), ("/op", "t/")))
-ROOTS = ("src", "tests", "docs", "recipes", "studies", "benchmarks", ".ci")
+ROOTS = ("src", "experiments", "tests", "docs", "recipes", "studies", "benchmarks", ".ci")
 TEXT = (".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".j2", ".json", ".jsonl", "")
 
 
@@ -361,7 +361,7 @@ def test_no_file_names_a_place_on_somebodys_machine() -> None:
 def test_the_texts_speak_of_runs_and_not_of_sittings() -> None:
     word = "ses" + "sion"
     texts = [p for p in tree_files() if p.suffix in (".md", ".yaml", ".yml", ".j2") or p.name == "Makefile"]
-    texts += [p for p in tree_files() if "src" in p.relative_to(ROOT).parts]
+    texts += [p for p in tree_files() if p.relative_to(ROOT).parts[0] in ("src", "experiments")]
     assert [str(p.relative_to(ROOT)) for p in texts if word in p.read_text(errors="replace").lower()] == []
 
 

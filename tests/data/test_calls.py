@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import vold.demo
 from vold.data.worlds import calls
 from vold.data.worlds.call_tokens import build_tokenizer
-from vold.demo import drift
-from vold.demo.build import _spelled
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.engines.samplers.multi_turn import TurnSampler, last_turn
 from vold.engines.tools import python as tools
@@ -84,49 +80,9 @@ def test_weights_end_with_the_first_failed_call() -> None:
     assert calls.before_failure(rollouts) == [[1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0], [1.0] * 4]
 
 
-def stored(directory: Path, rows: list[dict[str, Any]]) -> Path:
-    (directory / "rollouts").mkdir()
-    (directory / "rollouts" / "step-000000.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return directory
-
-
-def test_gaps_of_stored_rollouts_by_hand(tmp_path: Path) -> None:
-    tool, end, assistant, fail = drift.TOOL, drift.END, drift.ASSISTANT, calls.FAILED
-    ids = [50, end, tool, fail, 60, assistant, 51, end, tool, 61, assistant, end]
-    logp = [-1.0, 0.0, 0.0, 0.0, 0.0, 0.0, -2.0, -1.0, 0.0, 0.0, 0.0, -1.0]
-    seen = [-1.5, -0.1, -9.0, -9.0, -9.0, -9.0, -2.5, -2.5, -9.0, -9.0, -9.0, -1.2]
-    row = {"ids": ids, "logp": logp, "teacher_logp": seen}
-    assert drift.own_tokens(ids) == [1, 1, 0, 0, 0, 0, 1, 1, 0, 0, 0, 1]
-    steps = drift.gaps(row)
-    assert [gap for gap, _ in steps] == pytest.approx([0.3, 1.0, 0.2])
-    assert [failed for _, failed in steps] == [False, True, False]
-    home = stored(tmp_path, [row, row | {"teacher_logp": None}])
-    assert drift.drifted(home) == {"accuracy": 1.0, "n": 1}
-    assert drift.first_gap(home) == {"value": pytest.approx(0.3), "n": 1}
-    assert drift.gap_after_failure(home) == {"value": pytest.approx(1.0), "n": 1}
-    assert drift.gap_after_success(home) == {"value": pytest.approx(0.2), "n": 1}
-
-
-def test_runs_without_a_teacher_have_no_gaps(tmp_path: Path) -> None:
-    home = stored(tmp_path, [{"ids": [50, drift.END], "logp": [-1.0, -1.0], "teacher_logp": None}])
-    found = (drift.drifted(home), drift.first_gap(home), drift.gap_after_success(home), drift.gap_after_failure(home))
-    assert found == (None,) * 4
-
-
 def test_splits_share_no_problem() -> None:
     found = [set(calls.problems(split, 300, seed=1)) for split in ("train", "select", "test")]
     assert not (found[0] & found[1] or found[0] & found[2] or found[1] & found[2])
-
-
-def test_only_the_models_turns_are_trained() -> None:
-    chat = Chat(build_tokenizer(calls.VOCABULARY))
-    ids, mask = _spelled(chat, ("``` max ( 12 , 9 ) ```", "12", "\\boxed{ 12 }"))
-    words = chat.tokenizer.convert_ids_to_tokens(list(ids))
-    own = [w for w, m in zip(words, mask, strict=True) if m]
-    assert own == ["```", "max", "(", "12", ",", "9", ")", "```", "<|im_end|>", "\\boxed{", "12", "}", "<|im_end|>"]
-    assert [w for w, m in zip(words, mask, strict=True) if not m] == ["<|tool|>", "12", "<|assistant|>"]
-    messages = chat.prompt([calls.message(PROBLEM)]).ids
-    assert "<unk>" not in chat.tokenizer.convert_ids_to_tokens([*messages, *ids])
 
 
 def test_a_program_that_has_run_is_not_run_again() -> None:

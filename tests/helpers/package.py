@@ -33,4 +33,9 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+EXPERIMENTS = {
+    ".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in sorted((ROOT / "experiments").rglob("*.py"))
+}
+"""Modules beside the package. Nothing in it imports them."""
+
 FILES = {module_name(p): p for p in sorted((SOURCE / "vold").rglob("*.py"))}

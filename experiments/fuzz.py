@@ -1,6 +1,6 @@
 r"""Throw hostile text at every grader and every rule of `score` for a while, and see that none gives way.
 
-`python -m vold.evals.fuzz --seconds 60 [--seed N] [--failures FILE]`. Each call must return a score of 0 or 1 without
+`python -m experiments.fuzz --seconds 60 [--seed N] [--failures FILE]`. Each call must return a score of 0 or 1 without
 an exception and within its time limit, and the memory of this process must not grow. Exits with 1 if one of these does
 not hold, and writes the texts to FILE. The same seed gives the same texts in the same order.
 """
@@ -307,7 +307,7 @@ def conclude(report: Report, file: Path) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m vold.evals.fuzz", description="Hostile text for every grader.")
+    parser = argparse.ArgumentParser(prog="python -m experiments.fuzz", description="Hostile text for every grader.")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=None, help="default: drawn, and printed")
     parser.add_argument("--failures", type=Path, default=Path("fuzz_failures.jsonl"), help="where failures are written")

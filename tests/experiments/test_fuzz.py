@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from vold.evals import fuzz
-from vold.evals.fuzz import Report, Target, hostile_text, targets
+from experiments import fuzz
+from experiments.fuzz import Report, Target, hostile_text, targets
+from package import ROOT
 from vold.types import Finish, Grade
 
 
@@ -84,7 +85,7 @@ def test_texts_are_of_many_kinds_and_bounded() -> None:
 
 def test_every_grader_and_every_form_is_a_target() -> None:
     assert [t.name for t in targets()] == [
-        "grader exact", "grader choice", "grader math", "score choice", "score letters", "score integer",
+        "grader choice", "grader exact", "grader math", "score choice", "score letters", "score integer",
         "score float", "score list", "score math", "score text",
     ]  # fmt: skip
 
@@ -129,8 +130,9 @@ def test_a_report_without_memory_says_so(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_short_run_from_the_command_line_is_clean(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "vold.evals.fuzz", "--seconds", "3", "--seed", "11"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    failures = tmp_path / "failures.jsonl"
+    command = [sys.executable, "-m", "experiments.fuzz", "--seconds", "3", "--seed", "11", "--failures", str(failures)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "failures: 0" in done.stdout
     assert "score math" in done.stdout

@@ -1,4 +1,4 @@
-"""Make the demo world's three models from nothing: `python -m vold.demo.build --out DIR`.
+"""Make the demo world's three models from nothing: `python -m experiments.digits_models --out DIR`.
 
 * `student`: a Qwen2.5-VL of 1.3M parameters that reads handwriting, knows small sums as running text and answers
   questions directly, in both forms. It never sees a worked solution.
@@ -32,6 +32,7 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+import vold.demo
 from vold.data.worlds import digits as world
 from vold.data.worlds.call_tokens import build_tokenizer
 from vold.model.batching import Sequences, collate
@@ -39,6 +40,8 @@ from vold.model.chat import Chat
 from vold.model.policy import Policy
 from vold.types import Message
 
+ASSETS = Path(vold.demo.__file__).parent / "assets"
+"""Where the models that ship stand."""
 STEPS = {"student": 2600, "teacher": 2000, "teacher-b": 1500}
 """Training steps of each model."""
 
@@ -271,8 +274,8 @@ def _spelled(chat: Chat, response: str | tuple[str, ...]) -> tuple[tuple[int, ..
 
 def main(argv: list[str] | None = None) -> None:
     """Command line of this module."""
-    parser = argparse.ArgumentParser(prog="python -m vold.demo.build", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "assets")
+    parser = argparse.ArgumentParser(prog="python -m experiments.digits_models", description=__doc__)
+    parser.add_argument("--out", type=Path, default=ASSETS)
     parser.add_argument("--only", choices=tuple(STEPS), help="build one of the three")
     parser.add_argument("--steps", type=int, help=f"fewer steps, to try it out (default: {STEPS})")
     args = parser.parse_args(argv)

@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 
 import tiny
+from experiments.smollm2.join import GRID, siglip_names
 from vold.data.worlds import packages
 from vold.data.worlds.scenes import Scene, described, sample_scene, split_of, worked_sum
-from vold.demo.smollm2.join import GRID, siglip_names
 from vold.errors import ConfigError, DataError
 from vold.run.recipe import GymTasksSpec
 

@@ -1,4 +1,4 @@
-"""Make student and teacher of the offline experiment: `python -m vold.demo.smollm2.build --out models/smollm2`.
+"""Make student and teacher of the offline experiment: `python -m experiments.smollm2.build --out models/smollm2`.
 
 * `student`: the joined model of 157M parameters, its connector trained to name the shapes in pictures. Nothing else of
   it is changed: it has seen no problem and no worked solution.
@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from experiments.smollm2.join import join, text_model
 from vold.data.gym import GymTasks
 from vold.data.worlds.packages import COLOURS, SHAPES
 from vold.data.worlds.scenes import described, files, sample_scene, split_of, worked_sum
-from vold.demo.smollm2.join import join, text_model
 from vold.model.batching import collate
 from vold.model.policy import Policy
 from vold.run.console import Bar
@@ -140,7 +140,7 @@ def teacher(out: Path, *, steps: int, batch: int, device: str) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Command line of this module."""
     parser = argparse.ArgumentParser(
-        prog="python -m vold.demo.smollm2.build",
+        prog="python -m experiments.smollm2.build",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,6 +1,6 @@
 """A VLM small enough to answer every benchmark on a CPU in seconds, to try an evaluation out before a model is at hand.
 
-`python -m vold.evals.mini DIRECTORY` trains one (half a minute) and saves it. It reads any text byte by byte and
+`python -m experiments.eval_mini DIRECTORY` trains one (half a minute) and saves it. It reads any text byte by byte and
 any picture, and has learnt to end with an answer in a box; that the answer is right is chance.
 """
 
@@ -129,6 +129,6 @@ def _train(policy: Policy, rng: random.Random, steps: int) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m vold.evals.mini DIRECTORY")
+        sys.exit("usage: python -m experiments.eval_mini DIRECTORY")
     build().save(Path(sys.argv[1]))
     print(f"wrote {sys.argv[1]}")

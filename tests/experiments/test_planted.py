@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from experiments import planted
 from vold.data.worlds import digits as world
-from vold.demo import planted
 from vold.engines.teachers.inprocess import InProcessTeacher
+from vold.model.loading import resolve
 from vold.model.policy import Policy
 from vold.run.files import write_text
 from vold.types import ScoreRequest
@@ -54,7 +55,7 @@ def test_the_babbling_teacher_is_informed_up_to_a_known_step(kind: str, known: s
 @pytest.mark.slow
 def test_training_moves_the_teacher_towards_the_shortcut(tmp_path: Path) -> None:
     planted._train(tmp_path / "t", planted.shortcut_row, steps=40)
-    before = Policy.load(str(Path(planted.__file__).parent / "assets" / "teacher"), dtype="float32", device="cpu")
+    before = Policy.load(resolve("demo:teacher"), dtype="float32", device="cpu")
     after = Policy.load(str(tmp_path / "t"), dtype="float32", device="cpu")
     problems = [p for p in world.problems("test", 60, seed=1) if p.kind == "sum" and p.digits[-1]]
     assert len(problems) > 5

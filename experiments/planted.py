@@ -20,9 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from experiments.digits_models import Row, facts, pretrain, training_problem
 from vold.data.worlds import digits as world
 from vold.data.worlds.call_tokens import NUMBERS, WORDS
-from vold.demo.build import Row, facts, pretrain, training_problem
 from vold.model.loading import resolve
 from vold.model.policy import Policy
 from vold.objective.prefix_teach import segment_spans

@@ -1,4 +1,4 @@
-"""Make the two models of the demo world for tools from nothing: `python -m vold.demo.calls_build --out DIR`.
+"""Make the two models of the demo world for tools from nothing: `python -m experiments.calls_models --out DIR`.
 
 * `caller`: a student of 0.2M parameters that can ask for `max` and `min` once and box the answer. It has seen neither
   two functions in one question nor a call that fails.
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
+from experiments.digits_models import ASSETS, Rows, TurnsRow, new_teacher, pretrain
 from vold.data.worlds import calls
 from vold.data.worlds.call_tokens import build_tokenizer
-from vold.demo.build import Rows, TurnsRow, new_teacher, pretrain
 from vold.model.policy import Policy
 from vold.types import Message
 
@@ -58,8 +58,8 @@ def teacher_rows(rng: random.Random) -> list[TurnsRow]:
 
 def main(argv: list[str] | None = None) -> None:
     """Command line of this module."""
-    parser = argparse.ArgumentParser(prog="python -m vold.demo.calls_build", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "assets")
+    parser = argparse.ArgumentParser(prog="python -m experiments.calls_models", description=__doc__)
+    parser.add_argument("--out", type=Path, default=ASSETS)
     parser.add_argument("--only", choices=tuple(STEPS), help="build one of the two")
     parser.add_argument("--steps", type=int, help=f"fewer steps, to try it out (default: {STEPS})")
     args = parser.parse_args(argv)
