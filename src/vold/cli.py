@@ -154,7 +154,6 @@ def _eval(target: str, overrides: list[str]) -> None:
 
 
 def _compare(target: str, overrides: list[str]) -> None:
-    from dataclasses import asdict
     from pathlib import Path
 
     from vold.errors import ConfigError
@@ -168,7 +167,7 @@ def _compare(target: str, overrides: list[str]) -> None:
             "compare takes two runs", got=" ".join([target, *overrides]), fix="vold compare A B [force=true]"
         )
     found = compare_runs(Path(target), Path(others[0]), force=bool(flags))
-    print_comparison(target, others[0], [asdict(c) for c in found])
+    print_comparison(target, others[0], found)
 
 
 def _show(target: str, overrides: list[str]) -> None:

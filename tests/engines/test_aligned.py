@@ -26,6 +26,7 @@ from vold.model.chat import Chat
 from vold.model.policy import Policy
 from vold.run.files import read_jsonl
 from vold.run.recipe import recipe_from
+from vold.run.summaries import Overlap
 from vold.training.distill import distill
 from vold.training.traces import make_traces
 from vold.types import Message, ScoreRequest, TokenScores
@@ -343,7 +344,7 @@ def test_a_run_with_a_shuffled_teacher_is_the_run_with_the_teacher_that_shares_i
     torch.manual_seed(9)
     Policy(Qwen3ForCausalLM(plain.model.config), Chat(names)).save(tmp_path / "student")
     rows: dict[str, Any] = {}
-    figures: dict[str, Any] = {}
+    figures: dict[str, Overlap] = {}
     for name, kind in (("plain", "shared"), ("moved", "align")):
         raw = tiny.recipe_dict(tmp_path)
         raw["run"]["dir"] = str(tmp_path / f"run-{name}")
@@ -363,9 +364,9 @@ def test_a_run_with_a_shuffled_teacher_is_the_run_with_the_teacher_that_shares_i
         assert one["aligned_share"] == two["aligned_share"] == 1.0
         assert two["loss"] == pytest.approx(one["loss"], abs=1e-5)
         assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
-    assert figures["moved"]["kl"] == pytest.approx(figures["plain"]["kl"], abs=1e-5)
-    assert (figures["plain"]["aligned_share"], figures["moved"]["aligned_share"]) == (1.0, 1.0)
-    assert figures["plain"]["top1_agreement"] is not None and figures["moved"]["top1_agreement"] is None
+    assert figures["moved"].kl == pytest.approx(figures["plain"].kl, abs=1e-5)
+    assert (figures["plain"].aligned_share, figures["moved"].aligned_share) == (1.0, 1.0)
+    assert figures["plain"].top1_agreement is not None and figures["moved"].top1_agreement is None
 
 
 def test_the_verdict_without_a_top_1_agreement_goes_by_the_kl() -> None:

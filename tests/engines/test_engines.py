@@ -337,9 +337,9 @@ def test_the_student_agrees_with_itself_in_its_teachers_place(tmp_path: Path) ->
         raw["distill"]["engine"] = on(rollouts)
         outside = self_check(recipe_from(raw, where="test"))
     for figures in (inside, outside):
-        assert figures["tokens"] > 100
-        assert 0 <= figures["kl"] < 1e-9
-        assert figures["largest"] < 1e-4
+        assert figures.tokens > 100
+        assert 0 <= figures.kl < 1e-9
+        assert figures.largest < 1e-4
 
 
 def test_another_model_in_the_teachers_place_fails_the_self_check(tmp_path: Path) -> None:
@@ -361,9 +361,9 @@ def test_align_gives_the_same_figures_through_a_server(tmp_path: Path) -> None:
             figures.append(align(recipe_from(raw, where="test")))
     inside, outside = figures
     for key in ("kl", "top1_agreement", "teacher_mass", "student_entropy", "pass_rate"):
-        assert outside[key] == pytest.approx(inside[key], abs=1e-5)
-    assert inside["teacher_entropy"] > 0
-    assert outside["teacher_entropy"] is None
+        assert getattr(outside, key) == pytest.approx(getattr(inside, key), abs=1e-5)
+    assert inside.teacher_entropy is not None and inside.teacher_entropy > 0
+    assert outside.teacher_entropy is None
 
 
 def test_a_teacher_on_a_server_writes_the_traces_too(tmp_path: Path) -> None:

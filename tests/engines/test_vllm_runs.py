@@ -63,8 +63,8 @@ def test_the_student_agrees_with_itself_on_vllm(vllm_teacher: RealVllm, tmp_path
     raw["align"]["self_check"] = True
     raw["teacher"]["server"] = served(vllm_teacher)
     figures = self_check(recipe_from(raw, where="test"))
-    assert figures["tokens"] > 100
-    assert 0 <= figures["kl"] < 1e-9
+    assert figures.tokens > 100
+    assert 0 <= figures.kl < 1e-9
 
 
 def test_vllm_on_a_cpu_says_what_it_needs_for_candidates(vllm_teacher: RealVllm) -> None:

@@ -220,8 +220,8 @@ def test_marking_predictions() -> None:
         items,
     )
     out = summarise(found, benchmark="mathvision")
-    assert out["accuracy"] == 0.25
-    assert out["outcomes"] == {"right": 1, "wrong": 1, "unparsed": 1, "truncated": 1}
+    assert out.accuracy == 0.25
+    assert out.outcomes == {"right": 1, "wrong": 1, "unparsed": 1, "truncated": 1}
 
 
 # -- lmms-eval --------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from vold.evals.compare import compare_answers, compare_runs, model_folder
 from vold.evals.protocol import Protocol, protocol_hash
 from vold.evals.stats import paired_difference, t_interval
 from vold.report.tables import print_comparison
+from vold.run.answers import Answer
+from vold.run.records import to_json
 
 PROTOCOL = Protocol("rule", "mathvision", "test", "ab", "1", 8192, 0.0, 1, None, None, "r1", "cd")
 
 
-def rows(scores: str, **more: Any) -> list[dict[str, Any]]:
+def rows(scores: str, **more: Any) -> list[Answer]:
     """One answer to each of items 0, 1, ..., marked as the digits say; a dot for none."""
     return [row(str(i), int(s), **more) for i, s in enumerate(scores) if s != "."]
 
@@ -80,7 +82,7 @@ def test_several_samples_are_averaged_and_have_no_mcnemar() -> None:
 
 def test_items_of_one_source_are_clustered_and_have_no_mcnemar() -> None:
     a = [row(n, s, cluster=n[0]) for n, s in (("a1", 1), ("a2", 1), ("b1", 0), ("b2", 0))]
-    c = compare_answers("set", a, [{**r, "score": 0.0} for r in a])
+    c = compare_answers("set", a, [replace(r, score=0.0) for r in a])
     assert c.clustered and c.mcnemar_p is None
     assert (c.difference, c.stderr, c.p_value) == pytest.approx((0.5, 0.5, 0.5))
     assert c.detectable == pytest.approx(2.80159 * 0.5, abs=1e-5)
@@ -110,7 +112,7 @@ def store(folder: Path, scores: str, name: str = "set", **changed: Any) -> Path:
     protocol = Protocol(**{**asdict(PROTOCOL), **changed})
     stamp = {"hash": protocol_hash(protocol), "protocol": asdict(protocol)}
     (folder / f"{name}.protocol.json").write_text(json.dumps(stamp) + "\n")
-    (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows(scores)))
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps(to_json(r)) + "\n" for r in rows(scores)))
     return folder
 
 
@@ -143,7 +145,7 @@ def test_forced_comparisons_say_so(tmp_path: Path, capsys: pytest.CaptureFixture
     b = store(tmp_path / "b", "0100", max_new_tokens=2048)
     (found,) = compare_runs(store(tmp_path / "a", "1110"), b, force=True)
     assert found.difference == 0.5 and found.forced == ("token budget: 8192 and 2048",)
-    print_comparison("A", "B", [asdict(found)])
+    print_comparison("A", "B", [found])
     printed = capsys.readouterr().out
     assert "forced although the protocols differ" in printed and "+50.0" in printed
 

@@ -7,7 +7,8 @@ from dataclasses import asdict
 import pytest
 
 from vold.data.benchmarks.item import Form, Item
-from vold.evals.marking.golds import GOLDS_RULE, BadGold, check_golds, handle_golds
+from vold.evals.marking.golds import GOLDS_RULE, check_golds, handle_golds
+from vold.run.results import BadGold
 
 
 def item(identity: str, form: Form, answer: str, *options: str, benchmark: str = "any") -> Item:
@@ -70,7 +71,7 @@ def test_one_good_alternative_is_enough() -> None:
 
 def test_the_reason_is_the_graders_note() -> None:
     (found,) = check_golds([item("1", "integer", "none")])
-    assert found == BadGold("1", "none", "unreadable reference: no number")
+    assert found == BadGold("1", "none", "unreadable reference: no number", GOLDS_RULE)
     assert set(asdict(found)) == {"id", "answer", "why", "rule"}
 
 

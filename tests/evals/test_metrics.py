@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from typing import Any
+from dataclasses import asdict, astuple, replace
 
 import pytest
 
@@ -16,32 +16,35 @@ from answers import composite, row
 from vold.errors import DataError
 from vold.evals.derived import cluster_scores, interval, mmmu_pro_overall
 from vold.evals.metrics import by_item, summarise
+from vold.run.answers import Answer
+from vold.run.records import from_json, to_json
+from vold.run.results import Figures, Interval
 
 
 def test_accuracy_error_and_wilson_interval() -> None:
     """2 of 4: s^2 = 4/3 * 1/4, so the error is sqrt(1/12). Wilson with z^2 = 3.8415: the centre is 1/2, half the width
     1.96 * sqrt(1/16 + 3.8415/64) / (1 + 3.8415/4) = 0.35."""
     out = summarise([row("a", 1), row("b", 0), row("c", 0), row("d", 1)], benchmark="x")
-    assert (out["accuracy"], out["n"], out["k"], out["clusters"]) == (0.5, 4, 1, 4)
-    assert out["stderr"] == pytest.approx(math.sqrt(1 / 12))
-    assert (out["low"], out["high"]) == pytest.approx((0.15, 0.85), abs=1e-4)
-    assert "pass_at" not in out and "maj_at_k" not in out
+    assert (out.accuracy, out.n, out.k, out.clusters) == (0.5, 4, 1, 4)
+    assert out.stderr == pytest.approx(math.sqrt(1 / 12))
+    assert (out.low, out.high) == pytest.approx((0.15, 0.85), abs=1e-4)
+    assert out.pass_at is None and out.maj_at_k is None
 
 
 def test_many_items_get_a_t_interval() -> None:
     """100 items, 50 right: s^2 = 100/99 / 4, the error 0.5 / sqrt(99); t(99) = 1.9842."""
     out = summarise([row(str(i), i % 2) for i in range(100)], benchmark="x")
     half = 1.98422 * 0.5 / math.sqrt(99)
-    assert (out["low"], out["high"]) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-5)
+    assert (out.low, out.high) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-5)
 
 
 def test_scores_between_0_and_1_get_no_wilson_interval() -> None:
     """0.25 and 0.75: s = 0.3536, the error 0.25, t(1) * 0.25 is over 1 on either side: cut at 0 and 1."""
     out = summarise([row("a", 0.25), row("b", 0.75)], benchmark="x")
-    assert (out["low"], out["high"]) == (0.0, 1.0)
+    assert (out.low, out.high) == (0.0, 1.0)
 
 
-def answered(*counts: int) -> list[dict[str, Any]]:
+def answered(*counts: int) -> list[Answer]:
     """Items with so many of four samples right."""
     return [row(f"i{i}", float(s < right), s) for i, right in enumerate(counts) for s in range(4)]
 
@@ -50,23 +53,23 @@ def test_accuracy_of_several_samples_is_the_mean_of_the_items_means() -> None:
     """2, 2 and 3 of 4: means 1/2, 1/2, 3/4 with mean 7/12 and s^2 = (2/144 + 4/144) / 2 = 1/48; the error is
     sqrt(1/48 / 3) = 1/12, and t(2) / 12 = 0.35855."""
     out = summarise(answered(2, 2, 3), benchmark="x")
-    assert (out["accuracy"], out["stderr"]) == pytest.approx((7 / 12, 1 / 12))
-    assert (out["low"], out["high"]) == pytest.approx((7 / 12 - 0.358554, 7 / 12 + 0.358554), abs=1e-5)
-    assert (out["n"], out["k"]) == (3, 4)
+    assert (out.accuracy, out.stderr) == pytest.approx((7 / 12, 1 / 12))
+    assert (out.low, out.high) == pytest.approx((7 / 12 - 0.358554, 7 / 12 + 0.358554), abs=1e-5)
+    assert (out.n, out.k) == (3, 4)
 
 
 def test_pass_at_k_is_unbiased() -> None:
     """Of 4 samples 3 and 1 right: at 1 the mean 1/2; at 2, 1 - C(1,2)/6 = 1 and 1 - C(3,2)/6 = 1/2; at 4, both."""
     out = summarise(answered(3, 1), benchmark="x")
-    assert out["pass_at"] == pytest.approx({"1": 0.5, "2": 0.75, "4": 1.0})
+    assert out.pass_at == pytest.approx({"1": 0.5, "2": 0.75, "4": 1.0})
 
 
 def test_pass_at_goes_as_far_as_every_item_has_samples() -> None:
-    rows = [r for r in answered(3, 1) if r["sample"] < 3 or r["id"] == "i0"]
-    assert list(summarise(rows, benchmark="x")["pass_at"]) == ["1", "2", "3"]
+    rows = [r for r in answered(3, 1) if r.sample < 3 or r.id == "i0"]
+    assert list(summarise(rows, benchmark="x").pass_at or ()) == ["1", "2", "3"]
 
 
-def votes(name: str, *cast: tuple[str | None, float]) -> list[dict[str, Any]]:
+def votes(name: str, *cast: tuple[str | None, float]) -> list[Answer]:
     return [
         row(name, score, i, extracted=text, outcome="unparsed" if text in (None, "zzz") else "wrong")
         for i, (text, score) in enumerate(cast)
@@ -86,12 +89,12 @@ def votes(name: str, *cast: tuple[str | None, float]) -> list[dict[str, Any]]:
 )
 def test_majority(cast: list[tuple[str | None, float]], right: float) -> None:
     rows = [*votes("a", *cast), *votes("b", *[("A", 0.0)] * 4)]
-    assert summarise(rows, benchmark="x")["maj_at_k"] == right / 2
+    assert summarise(rows, benchmark="x").maj_at_k == right / 2
 
 
 def test_samples_are_put_in_order() -> None:
     rows = [row("a", 0, s, extracted=str(s)) for s in (3, 0, 2, 1)]
-    assert [r["sample"] for r in by_item(rows)["a"]] == [0, 1, 2, 3]
+    assert [r.sample for r in by_item(rows)["a"]] == [0, 1, 2, 3]
 
 
 def test_items_of_one_source_are_one_observation() -> None:
@@ -99,16 +102,16 @@ def test_items_of_one_source_are_one_observation() -> None:
     scores = {"a1": 1, "a2": 1, "b1": 0, "b2": 0}
     rows = [row(n, s, cluster=n[0], tags={"subject": "all"}) for n, s in scores.items()]
     out = summarise(rows, benchmark="x")
-    assert out["stderr"] == pytest.approx(0.5)
-    assert (out["low"], out["high"], out["clusters"]) == (0.0, 1.0, 2)
-    assert out["by"]["subject"]["all"] == {"accuracy": 0.5, "stderr": pytest.approx(0.5), "n": 4}
+    assert out.stderr == pytest.approx(0.5)
+    assert (out.low, out.high, out.clusters) == (0.0, 1.0, 2)
+    assert asdict(out.by["subject"]["all"]) == {"accuracy": 0.5, "stderr": pytest.approx(0.5), "n": 4}
 
 
 def test_parts_by_tag() -> None:
     """Level 1: 1, 0, 1 with mean 2/3, s^2 = 1/3, error 1/3. Level 2 has one source and no error."""
     rows = [row(str(i), s, tags={"level": "1"}) for i, s in enumerate((1, 0, 1))]
     rows += [row(f"t{i}", s, cluster="t", tags={"level": "2"}) for i, s in enumerate((1, 0))]
-    assert summarise(rows, benchmark="x")["by"]["level"] == {
+    assert {level: asdict(part) for level, part in summarise(rows, benchmark="x").by["level"].items()} == {
         "1": {"accuracy": pytest.approx(2 / 3), "stderr": pytest.approx(1 / 3), "n": 3},
         "2": {"accuracy": 0.5, "stderr": None, "n": 2},
     }
@@ -117,16 +120,16 @@ def test_parts_by_tag() -> None:
 def test_a_tag_that_names_every_item_does_not_group() -> None:
     rows = [row(str(i), i % 2, tags={"serial": str(i), "kind": "k"}) for i in range(8)]
     out = summarise(rows, benchmark="x")
-    assert list(out["by"]) == ["kind"] and out["by_kind"] == {"k": 0.5}
+    assert list(out.by) == ["kind"] and out.by_kind == {"k": 0.5}
 
 
 def test_what_went_wrong_is_counted_and_the_result_is_plain_json() -> None:
     names = ("right", "wrong", "unparsed", "truncated", "timed_out", "truncated")
     rows = [row(str(i), o == "right", outcome=o, tokens=i) for i, o in enumerate(names)]
     out = summarise(rows, benchmark="x")
-    assert out["outcomes"] == {"right": 1, "wrong": 1, "unparsed": 1, "truncated": 2, "timed_out": 1}
-    assert out["mean_tokens"] == 2.5
-    assert json.loads(json.dumps(out, allow_nan=False)) == out
+    assert out.outcomes == {"right": 1, "wrong": 1, "unparsed": 1, "truncated": 2, "timed_out": 1}
+    assert out.mean_tokens == 2.5
+    assert from_json(Figures, json.loads(json.dumps(to_json(out), allow_nan=False))) == out
 
 
 def test_one_source_has_no_error() -> None:
@@ -137,8 +140,8 @@ def test_one_source_has_no_error() -> None:
 # -- We-Math ----------------------------------------------------------------------------------------------------------
 
 
-def values(rows: list[dict[str, Any]], benchmark: str) -> dict[str, float]:
-    return {name: found["value"] for name, found in summarise(rows, benchmark=benchmark)["derived"].items()}
+def values(rows: list[Answer], benchmark: str) -> dict[str, float]:
+    return {name: found.value for name, found in summarise(rows, benchmark=benchmark).derived.items()}
 
 
 def test_wemath_by_hand() -> None:
@@ -157,7 +160,7 @@ def test_wemath_by_hand() -> None:
         *composite("c7", "11", 1)[:-1],
     ]
     out = summarise(rows, benchmark="wemath")
-    assert {k: v["value"] for k, v in out["derived"].items()} == pytest.approx(
+    assert {k: v.value for k, v in out.derived.items()} == pytest.approx(
         {
             "score_strict": 2.5 / 6,
             "score_loose": 3.5 / 6,
@@ -174,10 +177,10 @@ def test_wemath_by_hand() -> None:
             "rote_rate_loose": 1 / 4,
         }
     )
-    assert out["derived"]["score_strict"]["n"] == 6 and out["derived"]["two_step"]["n"] == 4
-    for figure in out["derived"].values():
-        assert 0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1
-    assert json.loads(json.dumps(out, allow_nan=False)) == out
+    assert out.derived["score_strict"].n == 6 and out.derived["two_step"].n == 4
+    for figure in out.derived.values():
+        assert 0 <= figure.low <= figure.value <= figure.high <= 1
+    assert from_json(Figures, json.loads(json.dumps(to_json(out), allow_nan=False))) == out
 
 
 @pytest.mark.parametrize("steps", [2, 3])
@@ -213,13 +216,13 @@ def test_wemath_with_nothing_right_has_no_rote_rate() -> None:
 
 def test_wemath_without_a_whole_problem_has_no_score() -> None:
     rows = [*composite("c1", "11", 1)[:-1], *composite("c2", "11", 1)[1:]]
-    assert summarise(rows, benchmark="wemath")["derived"] == {}
+    assert summarise(rows, benchmark="wemath").derived == {}
 
 
 # -- the others -------------------------------------------------------------------------------------------------------
 
 
-def variants(seed: str, scores: str, sample: int = 0) -> list[dict[str, Any]]:
+def variants(seed: str, scores: str, sample: int = 0) -> list[Answer]:
     return [row(f"{seed}/{i}", int(s), sample, cluster=seed, tags={"variant": str(i)}) for i, s in enumerate(scores, 1)]
 
 
@@ -227,8 +230,8 @@ def test_dynamath_counts_a_seed_only_with_all_its_variants_right() -> None:
     """7 of 8 right; of the seeds with three variants one of two is right throughout. s3 has lost a variant."""
     rows = [*variants("s1", "111"), *variants("s2", "110"), *variants("s3", "11")]
     out = summarise(rows, benchmark="dynamath")
-    assert out["accuracy"] == pytest.approx(7 / 8)
-    assert {k: (v["value"], v["n"]) for k, v in out["derived"].items()} == {
+    assert out.accuracy == pytest.approx(7 / 8)
+    assert {k: (v.value, v.n) for k, v in out.derived.items()} == {
         "average": (pytest.approx(7 / 8), 3),
         "worst_case": (0.5, 2),
     }
@@ -251,33 +254,35 @@ def test_mathverse_gives_its_vision_only_version_by_itself() -> None:
         for problem, version in itertools.product((1, 2), ("Text Lite", "Vision Only"))
     ]
     out = summarise(rows, benchmark="mathverse")
-    assert out["accuracy"] == 0.25
-    assert out["derived"]["vision_only"]["value"] == 0.5 and out["derived"]["vision_only"]["n"] == 2
-    assert out["by"]["version"]["Text Lite"]["accuracy"] == 0.0
+    assert out.accuracy == 0.25
+    assert out.derived["vision_only"].value == 0.5 and out.derived["vision_only"].n == 2
+    assert out.by["version"]["Text Lite"].accuracy == 0.0
 
 
 def test_mmmu_pro_overall_is_the_mean_of_two_settings() -> None:
     """(0.3 + 0.2) / 2 with error (0.01 + 0.03) / 2 when the settings go together: 0.25 -+ 1.96 * 0.02."""
-    stage = {"ten": {"accuracy": 0.3, "stderr": 0.01}, "seen": {"accuracy": 0.2, "stderr": 0.03}}
+    any_ = summarise([row("a", 1), row("b", 0)], benchmark="x")
+    stage = {"ten": replace(any_, accuracy=0.3, stderr=0.01), "seen": replace(any_, accuracy=0.2, stderr=0.03)}
     names = {"ten": "mmmu_pro_standard10", "seen": "mmmu_pro_vision"}
-    found = mmmu_pro_overall({"m": stage}, names)["m"]
-    assert found == pytest.approx({"value": 0.25, "stderr": 0.02, "low": 0.2108, "high": 0.2892}, abs=1e-6)
-    assert mmmu_pro_overall({"m": stage}, {"ten": "mmmu_pro_standard10", "seen": "mmmu_pro_standard4"}) == {}
+    found = mmmu_pro_overall({"m": stage}, names)
+    assert found is not None
+    assert astuple(found["m"]) == pytest.approx((0.25, 0.02, 0.2108, 0.2892), abs=1e-6)
+    assert mmmu_pro_overall({"m": stage}, {"ten": "mmmu_pro_standard10", "seen": "mmmu_pro_standard4"}) is None
 
 
 def test_bootstrap_of_two_clusters() -> None:
     """Two draws of 0 and 1 have the mean 0, 1/2 or 1 with chances 1/4, 1/2, 1/4."""
-    assert interval([0.0, 1.0]) == {"value": 0.5, "low": 0.0, "high": 1.0, "n": 2}
-    assert interval([0.5] * 7) == {"value": 0.5, "low": 0.5, "high": 0.5, "n": 7}
+    assert interval([0.0, 1.0]) == Interval(0.5, 0.0, 1.0, 2)
+    assert interval([0.5] * 7) == Interval(0.5, 0.5, 0.5, 7)
 
 
 def test_bootstrap_is_near_the_normal_interval_and_always_the_same() -> None:
     """400 clusters, half of them 1: the error of the mean is 0.5 / 20."""
     found = interval([float(i % 2) for i in range(400)])
-    assert (found["low"], found["high"]) == pytest.approx((0.5 - 1.96 / 40, 0.5 + 1.96 / 40), abs=0.006)
+    assert (found.low, found.high) == pytest.approx((0.5 - 1.96 / 40, 0.5 + 1.96 / 40), abs=0.006)
     assert found == interval([float(i % 2) for i in range(400)])
 
 
 def test_bootstrap_of_a_ratio_weighs_clusters() -> None:
     """(1 + 6) / (2 + 8); each cluster is drawn with its weight, so the ends are 1/2 and 3/4."""
-    assert interval([1.0, 6.0], [2.0, 8.0]) == pytest.approx({"value": 0.7, "low": 0.5, "high": 0.75, "n": 2})
+    assert astuple(interval([1.0, 6.0], [2.0, 8.0])) == pytest.approx((0.7, 0.5, 0.75, 2))

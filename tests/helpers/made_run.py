@@ -10,7 +10,8 @@ from PIL import Image
 
 from vold.evals.metrics import summarise
 from vold.evals.questions import thumbnail
-from vold.run.files import append_jsonl, read_jsonl, write_json, write_text
+from vold.run.answers import Answer
+from vold.run.files import append_jsonl, read_records, write_json, write_text
 from vold.training.rollout_log import describe, store
 from vold.types import Completion, Grade, Message, Rollout, Task, TokenScores
 
@@ -62,7 +63,7 @@ def make_run(root: Path) -> Path:
         append_jsonl(root / "eval" / model / "image.jsonl", rows)
         append_jsonl(root / "eval" / model / "model.json", [{"path": model}])
     stages = {
-        model: {"image": summarise(read_jsonl(root / "eval" / model / "image.jsonl"), benchmark="image")}
+        model: {"image": summarise(read_records(root / "eval" / model / "image.jsonl", Answer), benchmark="image")}
         for model in ("base", "vold")
     }
     # Four of eight problems are gained and none is lost: 0.5, sd sqrt(8 / 28), t(7) = 2.3646.

@@ -64,5 +64,5 @@ def test_a_small_recipe_runs_to_its_end_and_goes_on_when_killed(
     assert {k for r in rows for k in r["token_values"]} == token_values
     assert {k for r in rows for k in r["rollout_values"]} == rollout_values
     distill(recipe)
-    assert evaluate(recipe)["stages"]["vold"].keys() == set(sets(name))
+    assert evaluate(recipe).stages["vold"].keys() == set(sets(name))
     assert show(tmp_path / "run").is_file()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vold.errors import DataError
-from vold.run.files import append_jsonl, keep_rows, read_rows, write_json
+from vold.run.files import append_jsonl, keep_rows, read_records, write_json
 from vold.run.metrics import DistillRow, PhaseSeconds, RolloutMetrics, SftRow, UpdateMetrics
 from vold.run.records import from_json, to_json
 from vold.run.results import BenchmarkInfo, SetInfo
@@ -107,11 +107,11 @@ def test_rows_are_files(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
     rows = [SftRow(step=s, loss=2.0 - s, grad_norm=1.0, lr=0.1, tokens=8, seconds=0.5) for s in range(3)]
     append_jsonl(file, rows)
-    assert read_rows(file, SftRow) == rows
+    assert read_records(file, SftRow) == rows
     keep_rows(file, rows[:2])
-    assert read_rows(file, SftRow) == rows[:2]
+    assert read_records(file, SftRow) == rows[:2]
     write_json(tmp_path / "one.json", rows[0])
     assert json.loads((tmp_path / "one.json").read_text()) == to_json(rows[0])
     append_jsonl(file, [{"step": 2}])
     with pytest.raises(DataError, match=r"SftRow: no loss, grad_norm"):
-        read_rows(file, SftRow)
+        read_records(file, SftRow)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,17 +17,29 @@ from vold.report.tables import print_alignment, print_results
 from vold.run.console import console
 from vold.run.files import write_json
 from vold.run.recipe import load_recipe
+from vold.run.results import Comparison, Part
 from vold.training.distill import distill
 from vold.training.sft import sft
 from vold.training.traces import make_traces
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vold.run.recipe import Recipe
 
 RECIPE = Path(__file__).parent / "demo.yaml"
 
 
-def demo(overrides: list[str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class DemoSummary:
+    """summary.json. `wall_seconds` are of the last call; a part is one model on one task set."""
+
+    wall_seconds: float
+    stages: Mapping[str, Mapping[str, Part]]
+    comparisons: tuple[Comparison, ...]
+
+
+def demo(overrides: list[str]) -> DemoSummary:
     """Run check, traces, align, sft, align, distill and eval; write summary.json and report.html.
 
     A stopped demo goes on where it was. `wall_seconds` counts this call only.
@@ -47,17 +60,17 @@ def demo(overrides: list[str]) -> dict[str, Any]:
         work()
     results = evaluate(recipe)
     print_results(results)
-    summary = {
-        "wall_seconds": round(time.monotonic() - began, 1),
-        "stages": {
-            model: {name: {k: s[k] for k in ("accuracy", "stderr", "n")} for name, s in sets.items()}
-            for model, sets in results["stages"].items()
+    summary = DemoSummary(
+        wall_seconds=round(time.monotonic() - began, 1),
+        stages={
+            model: {name: Part(s.accuracy, s.stderr, s.n) for name, s in sets.items()}
+            for model, sets in results.stages.items()
         },
-        "comparisons": results["comparisons"],
-    }
+        comparisons=results.comparisons,
+    )
     write_json(recipe.run.dir / "summary.json", summary)
     page = write_report(recipe.run.dir)
-    console.print(f"\nwrote {recipe.run.dir / 'summary.json'} and {page}  ({summary['wall_seconds']:.0f} s)")
+    console.print(f"\nwrote {recipe.run.dir / 'summary.json'} and {page}  ({summary.wall_seconds:.0f} s)")
     return summary
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vold.errors import ConfigError, DataError
 from vold.evals.derived import cluster_scores
 from vold.evals.metrics import by_item
 from vold.evals.protocol import differences
-from vold.evals.stats import PairedDifference, mcnemar_exact, min_detectable_difference, paired_difference
-from vold.run.files import read_jsonl
+from vold.evals.stats import mcnemar_exact, min_detectable_difference, paired_difference
+from vold.run.answers import Answer, Stamp
+from vold.run.files import read_records
+from vold.run.results import SetComparison
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from vold.run.results import PairedDifference
 
 STAGES = ("vold", "sft", "base")
 """Of a run with several models, the one that is meant: the last stage it has."""
@@ -23,36 +26,10 @@ STAGES = ("vold", "sft", "base")
 PROTOCOL = ".protocol.json"
 
 
-@dataclass(frozen=True)
-class SetComparison:
-    """Two models on one set. Differences are of a minus b, in accuracy; `detectable` is at 80% power, two-sided 5%.
-
-    `mcnemar_p` is None where answers are not 0/1, not one an item, or not independent. `derived` has the differences in
-    scores such as We-Math's strict one, over composite problems. `forced` says in what the protocols differ.
-    """
-
-    name: str
-    accuracy_a: float
-    accuracy_b: float
-    difference: float
-    stderr: float
-    low: float
-    high: float
-    p_value: float
-    mcnemar_p: float | None
-    detectable: float
-    n: int
-    only_a: int
-    only_b: int
-    clustered: bool
-    forced: tuple[str, ...] = ()
-    derived: Mapping[str, PairedDifference] = field(default_factory=dict)
-
-
 def compare_answers(
     name: str,
-    a: Sequence[Mapping[str, Any]],
-    b: Sequence[Mapping[str, Any]],
+    a: Sequence[Answer],
+    b: Sequence[Answer],
     forced: tuple[str, ...] = (),
     *,
     benchmark: str = "",
@@ -66,38 +43,38 @@ def compare_answers(
     Raises:
         DataError: fewer than two items, or than two sources of items, in common.
     """
-    first, second = by_item([dict(r) for r in a]), by_item([dict(r) for r in b])
+    first, second = by_item(a), by_item(b)
     common = [i for i in first if i in second]
     if len(common) < 2:
         raise DataError("these evaluations have fewer than two items in common", where=name, got=str(len(common)))
     x = [_mean(first[i]) for i in common]
     y = [_mean(second[i]) for i in common]
-    clusters = [first[i][0].get("cluster", i) for i in common]
+    clusters = [first[i][0].source for i in common]
     shared = len(set(clusters)) < len(clusters)
     paired = paired_difference(x, y, clusters=clusters if shared else None)
     single = all(len(first[i]) == len(second[i]) == 1 for i in common) and {*x, *y} <= {0.0, 1.0}
     return SetComparison(
-        name,
-        math.fsum(x) / len(x),
-        math.fsum(y) / len(y),
-        paired.difference,
-        paired.stderr,
-        paired.low,
-        paired.high,
-        paired.p_value,
-        mcnemar_exact(x, y) if single and not shared else None,
-        min_detectable_difference(len(common), paired.stderr * math.sqrt(len(common))),
-        len(common),
-        len(first) - len(common),
-        len(second) - len(common),
-        shared,
-        forced,
-        _derived(benchmark, {i: first[i] for i in common}, {i: second[i] for i in common}),
+        name=name,
+        accuracy_a=math.fsum(x) / len(x),
+        accuracy_b=math.fsum(y) / len(y),
+        difference=paired.difference,
+        stderr=paired.stderr,
+        low=paired.low,
+        high=paired.high,
+        p_value=paired.p_value,
+        mcnemar_p=mcnemar_exact(x, y) if single and not shared else None,
+        detectable=min_detectable_difference(len(common), paired.stderr * math.sqrt(len(common))),
+        n=len(common),
+        only_a=len(first) - len(common),
+        only_b=len(second) - len(common),
+        clustered=shared,
+        forced=forced,
+        derived=_derived(benchmark, {i: first[i] for i in common}, {i: second[i] for i in common}),
     )
 
 
 def _derived(
-    benchmark: str, a: Mapping[str, Sequence[Mapping[str, Any]]], b: Mapping[str, Sequence[Mapping[str, Any]]]
+    benchmark: str, a: Mapping[str, Sequence[Answer]], b: Mapping[str, Sequence[Answer]]
 ) -> dict[str, PairedDifference]:
     first, second = cluster_scores(benchmark, a), cluster_scores(benchmark, b)
     out = {}
@@ -125,19 +102,19 @@ def compare_runs(a: Path, b: Path, *, force: bool = False) -> list[SetComparison
     out = []
     for name in names:
         left, right = (_stamp(folder / f"{name}{PROTOCOL}") for folder in (first, second))
-        changed = tuple(differences(left["protocol"], right["protocol"]))
-        if left["hash"] != right["hash"] and not changed:
+        changed = tuple(differences(left.protocol, right.protocol))
+        if left.hash != right.hash and not changed:
             # The same fields, hashed by versions of vold that give them another meaning.
-            changed = (f"hash: {left['hash']} and {right['hash']}",)
+            changed = (f"hash: {left.hash} and {right.hash}",)
         if changed and not force:
             raise ConfigError(
                 f"the evaluations on {name!r} are not comparable: their protocols differ",
-                where=f"{first} ({left['hash']}) and {second} ({right['hash']})",
+                where=f"{first} ({left.hash}) and {second} ({right.hash})",
                 got="; ".join(changed),
                 fix="evaluate both in the same way, or add force=true and say so beside the figure",
             )
-        x, y = (read_jsonl(folder / f"{name}.jsonl") for folder in (first, second))
-        out.append(compare_answers(name, x, y, changed, benchmark=left["protocol"].get("benchmark", "")))
+        x, y = (read_records(folder / f"{name}.jsonl", Answer) for folder in (first, second))
+        out.append(compare_answers(name, x, y, changed, benchmark=str(left.protocol.get("benchmark", ""))))
     return out
 
 
@@ -171,12 +148,12 @@ def model_folder(path: Path) -> Path:
     )
 
 
-def _stamp(file: Path) -> dict[str, Any]:
-    found = read_jsonl(file)
-    if not found or not {"hash", "protocol"} <= found[0].keys():
+def _stamp(file: Path) -> Stamp:
+    found = read_records(file, Stamp)
+    if not found:
         raise DataError("this file is cut short or of another version", where=str(file), fix="evaluate the set again")
     return found[0]
 
 
-def _mean(answers: Sequence[Mapping[str, Any]]) -> float:
-    return math.fsum(float(r["score"]) for r in answers) / len(answers)
+def _mean(answers: Sequence[Answer]) -> float:
+    return math.fsum(r.score for r in answers) / len(answers)

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vold.run.results import Interval, Overall
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    Items = Mapping[str, Sequence[Mapping[str, Any]]]
-    """Rows by item id, samples in order."""
+    from vold.run.answers import Answer
+    from vold.run.results import Figures
+
+    Items = Mapping[str, Sequence[Answer]]
+    """Answers by item id, samples in order."""
 
 DRAWS = 2000
 SEED = 20251023
@@ -23,7 +28,7 @@ SEED = 20251023
 VISION_ONLY = "Vision Only"
 
 
-def derived(benchmark: str, items: Items) -> dict[str, dict[str, Any]]:
+def derived(benchmark: str, items: Items) -> dict[str, Interval]:
     """The derived scores of a benchmark by name: `value`, `low`, `high` as shares of 1, `n` clusters. Often none."""
     scores = {name: interval(list(by.values())) for name, by in cluster_scores(benchmark, items).items()}
     if benchmark == "wemath" and scores:
@@ -40,8 +45,10 @@ def cluster_scores(benchmark: str, items: Items) -> dict[str, dict[str, float]]:
     return {name: by for name, by in scores.items() if by}
 
 
-def mmmu_pro_overall(stages: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    """MMMU-Pro as published: the mean of the 10-option and the vision setting, by model, where a run has both.
+def mmmu_pro_overall(
+    stages: Mapping[str, Mapping[str, Figures]], names: Mapping[str, str]
+) -> dict[str, Overall] | None:
+    """MMMU-Pro as published: the mean of the 10-option and the vision setting, by model; None without both.
 
     `names` maps a set's name to its benchmark. The settings ask the same questions, so their errors go together; the
     95% interval takes them as fully correlated, which is never too narrow.
@@ -49,13 +56,14 @@ def mmmu_pro_overall(stages: Mapping[str, Mapping[str, Any]], names: Mapping[str
     sets = {benchmark: name for name, benchmark in names.items()}
     ten, vision = sets.get("mmmu_pro_standard10"), sets.get("mmmu_pro_vision")
     if ten is None or vision is None:
-        return {}
+        return None
     z = NormalDist().inv_cdf(0.975)
     out = {}
     for model, by_set in stages.items():
-        value, stderr = ((by_set[ten][key] + by_set[vision][key]) / 2 for key in ("accuracy", "stderr"))
+        parts = by_set[ten], by_set[vision]
+        value, stderr = sum(p.accuracy for p in parts) / 2, sum(p.stderr for p in parts) / 2
         low, high = max(0.0, value - z * stderr), min(1.0, value + z * stderr)
-        out[model] = {"value": value, "stderr": stderr, "low": low, "high": high}
+        out[model] = Overall(value, stderr, low, high)
     return out
 
 
@@ -70,7 +78,7 @@ def _wemath(items: Items) -> dict[str, dict[str, float]]:
     out: dict[str, dict[str, float]] = {}
     for name, (whole, parts) in _composites(items).items():
         drawn = [
-            (w["score"] >= 1.0, [s["score"] >= 1.0 for s in steps])
+            (w.score >= 1.0, [s.score >= 1.0 for s in steps])
             for w, *steps in zip(whole, *parts, strict=False)
         ]  # fmt: skip
         dimensions: dict[str, list[float | bool]] = {
@@ -89,10 +97,10 @@ def _wemath(items: Items) -> dict[str, dict[str, float]]:
     return out
 
 
-def _wemath_rates(items: Items) -> dict[str, dict[str, Any]]:
+def _wemath_rates(items: Items) -> dict[str, Interval]:
     """Figures of We-Math's table that are ratios: accuracy over single steps, and rote among problems got right."""
     composites, scores = _composites(items), _wemath(items)
-    steps = [[_mean([r["score"] for r in step]) for step in parts] for _, parts in composites.values()]
+    steps = [[_mean([r.score for r in step]) for step in parts] for _, parts in composites.values()]
     out = {"one_step": interval([math.fsum(s) for s in steps], [float(len(s)) for s in steps])}
     for kind in ("strict", "loose"):
         rote, mastered = scores[f"rote_memorisation_{kind}"], scores[f"complete_mastery_{kind}"]
@@ -102,11 +110,11 @@ def _wemath_rates(items: Items) -> dict[str, dict[str, Any]]:
     return out
 
 
-def _composites(items: Items) -> dict[str, tuple[Sequence[Any], list[Sequence[Any]]]]:
+def _composites(items: Items) -> dict[str, tuple[Sequence[Answer], list[Sequence[Answer]]]]:
     """Answers to the composite problem and to each of its steps, where all of them were asked."""
-    found: dict[str, dict[str, Sequence[Any]]] = {}
+    found: dict[str, dict[str, Sequence[Answer]]] = {}
     for answers in items.values():
-        tags = answers[0]["tags"]
+        tags = answers[0].tags
         if "composite" in tags and "key" in tags:
             found.setdefault(tags["composite"], {})[tags["key"]] = answers
     out = {}
@@ -129,23 +137,23 @@ def _dynamath(items: Items) -> dict[str, dict[str, float]]:
         return {}
     return {
         "worst_case": {
-            seed: _mean([float(all(r["score"] >= 1.0 for r in draw)) for draw in zip(*variants, strict=False)])
+            seed: _mean([float(all(r.score >= 1.0 for r in draw)) for draw in zip(*variants, strict=False)])
             for seed, variants in seeds.items()
             if len(variants) == most
         }
     }
 
 
-def _dynamath_average(items: Items) -> dict[str, Any]:
+def _dynamath_average(items: Items) -> Interval:
     """Accuracy over all variants, as DynaMath calls it."""
-    scores = [[_mean([r["score"] for r in answers]) for answers in variants] for variants in _seeds(items).values()]
+    scores = [[_mean([r.score for r in answers]) for answers in variants] for variants in _seeds(items).values()]
     return interval([math.fsum(s) for s in scores], [float(len(s)) for s in scores])
 
 
-def _seeds(items: Items) -> dict[str, list[Sequence[Mapping[str, Any]]]]:
-    seeds: dict[str, list[Sequence[Mapping[str, Any]]]] = {}
+def _seeds(items: Items) -> dict[str, list[Sequence[Answer]]]:
+    seeds: dict[str, list[Sequence[Answer]]] = {}
     for answers in items.values():
-        seeds.setdefault(answers[0]["cluster"], []).append(answers)
+        seeds.setdefault(answers[0].source, []).append(answers)
     return seeds
 
 
@@ -153,14 +161,14 @@ def _mathverse(items: Items) -> dict[str, dict[str, float]]:
     """The vision-only version by itself: what most papers call MathVerse."""
     return {
         "vision_only": {
-            answers[0]["cluster"]: _mean([r["score"] for r in answers])
+            answers[0].source: _mean([r.score for r in answers])
             for answers in items.values()
-            if answers[0]["tags"].get("version") == VISION_ONLY
+            if answers[0].tags.get("version") == VISION_ONLY
         }
     }
 
 
-def interval(values: Sequence[float], weights: Sequence[float] | None = None) -> dict[str, Any]:
+def interval(values: Sequence[float], weights: Sequence[float] | None = None) -> Interval:
     """The mean of `values`, or their sum over that of `weights`, with its bootstrap interval; one value a cluster."""
     import numpy as np
 
@@ -171,7 +179,7 @@ def interval(values: Sequence[float], weights: Sequence[float] | None = None) ->
     # A draw without any weight has no ratio.
     low, high = np.quantile(over[under > 0] / under[under > 0], [0.025, 0.975])
     value = math.fsum(values) / math.fsum(bottom.tolist())
-    return {"value": value, "low": float(low), "high": float(high), "n": int((bottom > 0).sum())}
+    return Interval(value, float(low), float(high), int((bottom > 0).sum()))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,10 +19,15 @@ from vold.model.loading import load_student, resolve, stage_models
 from vold.run.directory import open_stage
 from vold.run.files import write_json
 from vold.run.order import seed_of
+from vold.run.summaries import SelfCheck
 from vold.types import SamplingParams, ScoreRequest
 
 if TYPE_CHECKING:
-    from vold.run.recipe import Recipe
+    from pathlib import Path
+
+    from vold.engines.vllm import VllmClient
+    from vold.model.policy import Policy
+    from vold.run.recipe import Align, Recipe
     from vold.types import Sampler, Teacher
 
 LIMITS = {"float32": 1e-4, "bfloat16": 2e-2}
@@ -30,24 +35,49 @@ LIMITS = {"float32": 1e-4, "bfloat16": 2e-2}
 log-prob, which is 1e-12 in KL; bfloat16 has 8 bits, and logits of 10 to 20 come in steps of 1/16."""
 
 
-def self_check(recipe: Recipe) -> dict[str, Any]:
+def self_check(recipe: Recipe) -> SelfCheck:
     """Sample from the student, score its responses with the teacher's engine holding the student's own weights, and
     compare with the log-probs that were sampled with.
 
     The engines are those of the recipe. Without `teacher.server` the student itself is put in the teacher's place;
-    with one, the server must hold the student's weights for this check. Returns and stores `tokens`, `kl` (the k3
-    estimate of KL(student || teacher), nats per token), `kl_k1`, `mean` and `largest` (of |log ratio|) and `limit`.
+    with one, the server must hold the student's weights for this check. Returns and stores the figures.
 
     Raises:
         TeacherError: `kl` is above `limit`, or the server fails.
         ConfigError, DataError, CheckpointError, SamplerError: see `vold.errors`.
     """
-    config = recipe.align
-    if config is None or recipe.teacher is None:
+    if recipe.align is None or recipe.teacher is None:
         raise ConfigError("this recipe has no `align` section", where="align")
     directory = open_stage(recipe, "align")
     path = stage_models(recipe).get("sft", recipe.student.path)
     student = load_student(recipe, resolve(path))
+    client = Teachers(recipe, student).voices[""].client if recipe.teacher.server is not None else None
+    apart = _apart(recipe, recipe.align, student, client, directory)
+    row = apart.row()
+    found = SelfCheck(
+        student=path,
+        tokens=apart.tokens,
+        kl=apart.kl,
+        kl_k1=row["mismatch_k1"],
+        mean=row["mismatch_mean"],
+        largest=apart.largest,
+        limit=max(LIMITS[recipe.student.dtype], LIMITS[recipe.teacher.dtype]),
+    )
+    write_json(directory / "self-check.json", found)
+    if not found.kl <= found.limit:
+        held = f"a server that holds {resolve(path)}" if client is not None else "one device and one precision"
+        raise TeacherError(
+            "the student does not agree with itself in the teacher's place",
+            where=", ".join(client.urls) if client is not None else "in-process teacher",
+            got=f"KL {found.kl:.2g} nats per token over {found.tokens} tokens, the limit is {found.limit:g}; "
+            f"largest |log ratio| {found.largest:.2g}",
+            fix=f"this check needs {held}",
+        )
+    return found
+
+
+def _apart(recipe: Recipe, config: Align, student: Policy, client: VllmClient | None, directory: Path) -> Mismatch:
+    """Sampled and scored log-probs of the student's responses, compared token by token."""
     tasks = open_tasks(recipe.tasks, config.tasks)
     prompts = [student.chat.prompt(t.messages) for t in tasks if not any(m.images for m in t.messages)]
     temperature = config.sampling.temperature
@@ -58,7 +88,6 @@ def self_check(recipe: Recipe) -> dict[str, Any]:
     completions = sampler.generate(prompts, params, config.rollouts)
     requests = [ScoreRequest(p.ids, c.ids) for p, cs in zip(prompts, completions, strict=True) for c in cs]
     probe = probe_of(prompts[0].ids)
-    client = Teachers(recipe, student).voices[""].client if recipe.teacher.server is not None else None
     teacher: Teacher
     if client is None:
         teacher = InProcessTeacher(student, temperature=temperature, token_budget=8192)
@@ -69,25 +98,4 @@ def self_check(recipe: Recipe) -> dict[str, Any]:
     apart = Mismatch()
     for sampled, found in zip(itertools.chain(*completions), scores[1:], strict=True):
         apart.add(torch.tensor(found.logp), torch.tensor(sampled.logps))
-    limit = max(LIMITS[recipe.student.dtype], LIMITS[recipe.teacher.dtype])
-    row = apart.row()
-    figures: dict[str, Any] = {
-        "student": path,
-        "tokens": apart.tokens,
-        "kl": apart.kl,
-        "kl_k1": row["mismatch_k1"],
-        "mean": row["mismatch_mean"],
-        "largest": apart.largest,
-        "limit": limit,
-    }
-    write_json(directory / "self-check.json", figures)
-    if not apart.kl <= limit:
-        held = f"a server that holds {resolve(path)}" if client is not None else "one device and one precision"
-        raise TeacherError(
-            "the student does not agree with itself in the teacher's place",
-            where=", ".join(client.urls) if client is not None else "in-process teacher",
-            got=f"KL {apart.kl:.2g} nats per token over {apart.tokens} tokens, the limit is {limit:g}; "
-            f"largest |log ratio| {apart.largest:.2g}",
-            fix=f"this check needs {held}",
-        )
-    return figures
+    return apart

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,25 +15,31 @@ from vold.evals.compare import compare_answers
 from vold.evals.derived import mmmu_pro_overall
 from vold.evals.metrics import summarise
 from vold.evals.published import matching
-from vold.evals.questions import Question, QuestionSet, open_sets, thumbnail
+from vold.evals.questions import QuestionSet, open_sets, thumbnail
 from vold.model.loading import load_model, resolve, stage_models
 from vold.report.eval_page import write_page
 from vold.report.eval_samples import choose, key_of, outcome_of
+from vold.run.answers import Answer, ModelStamp, Stamp
 from vold.run.directory import open_stage, versions
-from vold.run.files import append_jsonl, read_jsonl, write_json
+from vold.run.files import append_jsonl, read_jsonl, read_records, write_json
 from vold.run.order import seed_of
 from vold.run.recipe import Recipe
+from vold.run.records import to_json
+from vold.run.results import Comparison, Published, Results, RunInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from vold.model.policy import Policy
+
+    Rows = Mapping[str, Mapping[str, list[dict[str, Any]]]]
+    """Answers by model and set, as the page takes them."""
 
 PER_SET = 60
 """Questions of each set that the page shows."""
 
 
-def evaluate(recipe: Recipe) -> dict[str, Any]:
+def evaluate(recipe: Recipe) -> Results:
     """Evaluate every model of the run, or the endpoint's, on every set; returns and stores the results.
 
     Every answer is stored. A killed evaluation goes on where it stopped; a model whose weights have changed, or a set
@@ -54,20 +60,18 @@ def evaluate(recipe: Recipe) -> dict[str, Any]:
     models = stage_models(recipe) if config.endpoint is None else {config.endpoint.model: "endpoint"}
     for name, path in models.items():
         target = directory / name
-        _start_afresh_if(target / "model.json", {"path": path, "weights": weights_hash(path)}, target.glob("*.jsonl"))
+        _start_afresh_if(target / "model.json", ModelStamp(path, weights_hash(path)), target.glob("*.jsonl"))
         policy: Policy | None = None
         for found in sets:
             file = target / f"{found.name}.jsonl"
-            stamp = {"hash": found.hash, "protocol": dict(found.protocol)}
+            stamp = Stamp(found.hash, found.protocol)
             _start_afresh_if(target / f"{found.name}.protocol.json", stamp, [file])
             label = f"eval {name} {found.name}"
             if is_complete(file, found, config.samples):
                 pass
             elif config.endpoint is not None:
                 endpoint = EndpointSampler(config.endpoint)
-                answer_by_endpoint(
-                    endpoint, found, config, file, label=label, seed=recipe.run.seed, images=_images(found)
-                )
+                answer_by_endpoint(endpoint, found, config, file, label=label, seed=recipe.run.seed)
             else:
                 policy = policy or load_model(recipe, path, recipe.student.dtype)
                 answer_in_process(
@@ -78,15 +82,14 @@ def evaluate(recipe: Recipe) -> dict[str, Any]:
                     label=label,
                     in_turns=in_turns,
                     seed_of=lambda start: seed_of(recipe.run.seed, "eval", start),
-                    images=_images(found),
                 )
             mark(found, file, label=label, threads=config.judge.concurrency if config.judge is not None else 1)
     return _results(recipe, directory, models, sets)
 
 
-def _start_afresh_if(stamp_file: Path, stamp: dict[str, Any], stale: Iterable[Path]) -> None:
+def _start_afresh_if(stamp_file: Path, stamp: Stamp | ModelStamp, stale: Iterable[Path]) -> None:
     """Remove stored answers that were made under another stamp."""
-    if read_jsonl(stamp_file) == [stamp]:
+    if read_jsonl(stamp_file) == [to_json(stamp)]:
         return
     for old in stale:
         old.unlink(missing_ok=True)
@@ -94,70 +97,66 @@ def _start_afresh_if(stamp_file: Path, stamp: dict[str, Any], stale: Iterable[Pa
     append_jsonl(stamp_file, [stamp])
 
 
-def _images(found: QuestionSet) -> Callable[[Question], list[str]]:
-    """Pictures to store with an answer: those of a task set; a benchmark's are read again when the page is made."""
-    if found.items:
-        return lambda _question: []
-    return lambda question: [thumbnail(i) for m in question.messages for i in m.images]
-
-
-def _results(recipe: Recipe, directory: Path, models: dict[str, str], sets: list[QuestionSet]) -> dict[str, Any]:
+def _results(recipe: Recipe, directory: Path, models: dict[str, str], sets: list[QuestionSet]) -> Results:
     """Summarise and compare what is stored, and write the JSON document and the page."""
-    rows = {m: {s.name: read_jsonl(directory / m / f"{s.name}.jsonl") for s in sets} for m in models}
+    rows = {m: {s.name: read_records(directory / m / f"{s.name}.jsonl", Answer) for s in sets} for m in models}
     stages = {m: {s.name: summarise(rows[m][s.name], benchmark=s.benchmark) for s in sets} for m in models}
-    names = list(models)
-    comparisons = []
-    for i, later in enumerate(names):
-        for earlier in names[:i]:
-            for found in sets:
-                c = compare_answers(
-                    found.name, rows[later][found.name], rows[earlier][found.name], benchmark=found.benchmark
-                )
-                comparisons.append(
-                    {
-                        "set": found.name,
-                        "model": later,
-                        "against": earlier,
-                        "difference": c.difference,
-                        "stderr": c.stderr,
-                        "low": c.low,
-                        "high": c.high,
-                        "p_value": c.p_value,
-                        "mcnemar_p": c.mcnemar_p,
-                        "min_detectable": c.detectable,
-                        "derived": {name: asdict(d) for name, d in c.derived.items()},
-                    }
-                )
-    results: dict[str, Any] = {
-        "run": {"name": recipe.run.dir.resolve().name, "models": models, "versions": versions()},
-        "sets": {s.name: {**s.about, "published": _published(s)} for s in sets},
-        "stages": stages,
-        "comparisons": comparisons,
-    }
-    overall = mmmu_pro_overall(stages, {s.name: s.benchmark for s in sets})
-    if overall:
-        results["mmmu_pro_overall"] = overall
+    results = Results(
+        run=RunInfo(recipe.run.dir.resolve().name, models, versions()),
+        sets={s.name: replace(s.about, published=_published(s)) for s in sets},
+        stages=stages,
+        comparisons=tuple(_comparisons(sets, rows)),
+        mmmu_pro_overall=mmmu_pro_overall(stages, {s.name: s.benchmark for s in sets}),
+    )
     write_json(directory / "results.json", results)
+    shown: Rows = to_json(rows)
     for found in sets:
-        _add_pictures(found, rows)
-    write_page(directory / "results.html", results, rows, per_set=PER_SET)
+        _add_pictures(found, shown)
+    write_page(directory / "results.html", to_json(results), shown, per_set=PER_SET)
     return results
 
 
-def _published(found: QuestionSet) -> list[dict[str, Any]]:
+def _comparisons(
+    sets: Sequence[QuestionSet], rows: Mapping[str, Mapping[str, Sequence[Answer]]]
+) -> Iterator[Comparison]:
+    """Every model against every earlier one, set by set."""
+    for earlier, later in _pairs(list(rows)):
+        for found in sets:
+            name = found.name
+            c = compare_answers(name, rows[later][name], rows[earlier][name], benchmark=found.benchmark)
+            yield Comparison(
+                set=name,
+                model=later,
+                against=earlier,
+                difference=c.difference,
+                stderr=c.stderr,
+                low=c.low,
+                high=c.high,
+                p_value=c.p_value,
+                mcnemar_p=c.mcnemar_p,
+                min_detectable=c.detectable,
+                derived=c.derived,
+            )
+
+
+def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    return [(earlier, later) for i, later in enumerate(names) for earlier in names[:i]]
+
+
+def _published(found: QuestionSet) -> tuple[Published, ...]:
     """Figures to show beside ours: the whole split under the same protocol, and derived scores with their name."""
-    if not found.items or found.about["limit"] is not None:
-        return []
+    if not found.items or found.about.limit is not None:
+        return ()
     split, protocol = str(found.protocol["split"]), str(found.protocol["name"])
     out = []
     for metric in ("accuracy", "score_strict", "worst_case"):
         for figure in matching(found.benchmark, split, protocol, metric):
             label = "" if metric == "accuracy" else f"{metric.replace('_', ' ')}; "
-            out.append({**asdict(figure), "note": label + figure.note})
-    return out
+            out.append(replace(figure, note=label + figure.note))
+    return tuple(out)
 
 
-def _add_pictures(found: QuestionSet, rows: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
+def _add_pictures(found: QuestionSet, rows: Rows) -> None:
     """Give the answers that the page will show their pictures."""
     if not found.items:
         return

@@ -7,7 +7,7 @@ or after a cold start on another teacher's traces, fails.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,10 +22,11 @@ from vold.run.console import Bar
 from vold.run.directory import open_stage
 from vold.run.files import write_json
 from vold.run.order import seed_of
+from vold.run.summaries import Overlap
 from vold.types import Prompt, SamplingParams, ScoreRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from vold.model.policy import Policy
@@ -41,18 +42,8 @@ LOST_KL, LOST_TOP1 = 3.0, 0.5
 `make demo` prints the figures before and after its cold start."""
 
 
-def align(recipe: Recipe) -> dict[str, Any]:
+def align(recipe: Recipe) -> Overlap:
     """Compare the student (its latest stage before distillation) with the teacher; returns and stores the figures.
-
-    * `kl`: mean over tokens of log pi_student - log pi_teacher on the student's own tokens, the single-sample
-      estimate of KL(student || teacher) in nats per token; `kl_failed` the same over failed rollouts.
-    * `top1_agreement`: share of the student's tokens at which the teacher's most likely token is the student's.
-    * `teacher_mass`: mean probability the teacher gives to the student's tokens.
-    * `student_entropy`, `teacher_entropy`: mean entropy in nats at the student's tokens; a server does not tell its
-      own.
-    * `aligned_share`: share of the student's tokens that the teacher could score; below 1 only where it cuts text
-      otherwise (`teacher.tokenizer: align`). `kl` and `teacher_mass` are means over these; there is neither a top-1
-      agreement nor a teacher's entropy then.
 
     Raises:
         ConfigError, DataError, VocabularyMismatch, CheckpointError, TeacherError: see `vold.errors`.
@@ -80,29 +71,46 @@ def align(recipe: Recipe) -> dict[str, Any]:
         ours = _values(student, [prompts[i] for i in repeat], responses, config.sampling.temperature)
         theirs = _opinions(teachers, [asks[i] for i in repeat], responses, config.sampling, directory)
         bar.advance()
+    failed = torch.cat([torch.full((len(r),), not ok) for r, ok in zip(responses, passed, strict=True)])
+    teacher = recipe.teacher.path if recipe.teacher else ""
+    found = _overlap(path, teacher, ours, theirs, failed, sum(passed) / len(passed))
+    write_json(directory / f"{'after' if 'sft' in models else 'before'}-sft.json", found)
+    write_json(directory / "align.json", found)
+    return found
+
+
+def _overlap(
+    student: str,
+    teacher: str,
+    ours: Mapping[str, torch.Tensor],
+    theirs: Mapping[str, torch.Tensor],
+    failed: torch.Tensor,
+    pass_rate: float,
+) -> Overlap:
+    """The figures of all tokens; `failed` says which are of rollouts that failed."""
     known = ~theirs["logp"].isnan()
     if not bool(known.any()):
         raise DataError("none of the student's tokens aligns with a token of the teacher's", where="align")
-    failed = torch.cat([torch.full((len(r),), not ok) for r, ok in zip(responses, passed, strict=True)]) & known
+    failed = failed & known
     gap = ours["logp"] - theirs["logp"]
-    same = ours["favourite"] == theirs["favourite"]
-    figures: dict[str, Any] = {
-        "student": path,
-        "teacher": recipe.teacher.path if recipe.teacher else "",
-        "tokens": len(gap),
-        "aligned_share": _mean(known),
-        "kl": _mean(gap[known]),
-        "kl_failed": _mean(gap[failed]) if bool(failed.any()) else None,
-        "top1_agreement": None if bool((theirs["favourite"] == UNKNOWN).any()) else _mean(same),
-        "teacher_mass": _mean(theirs["logp"][known].exp()),
-        "student_entropy": _mean(ours["entropy"]),
-        "teacher_entropy": None if bool(theirs["entropy"].isnan().any()) else _mean(theirs["entropy"]),
-        "pass_rate": sum(passed) / len(passed),
-    }
-    figures["verdict"], figures["words"] = verdict(figures["kl"], figures["top1_agreement"])
-    write_json(directory / f"{'after' if 'sft' in models else 'before'}-sft.json", figures)
-    write_json(directory / "align.json", figures)
-    return figures
+    kl = _mean(gap[known])
+    same = None if bool((theirs["favourite"] == UNKNOWN).any()) else _mean(ours["favourite"] == theirs["favourite"])
+    heading, words = verdict(kl, same)
+    return Overlap(
+        student=student,
+        teacher=teacher,
+        tokens=len(gap),
+        aligned_share=_mean(known),
+        kl=kl,
+        kl_failed=_mean(gap[failed]) if bool(failed.any()) else None,
+        top1_agreement=same,
+        teacher_mass=_mean(theirs["logp"][known].exp()),
+        student_entropy=_mean(ours["entropy"]),
+        teacher_entropy=None if bool(theirs["entropy"].isnan().any()) else _mean(theirs["entropy"]),
+        pass_rate=pass_rate,
+        verdict=heading,
+        words=words,
+    )
 
 
 def verdict(kl: float, top1: float | None) -> tuple[str, str]:

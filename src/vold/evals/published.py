@@ -3,28 +3,11 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-
-@dataclass(frozen=True)
-class Published:
-    """One published figure, in percent, and where it was read.
-
-    `metric` is `accuracy` or the name of a derived score. `protocol` names the protocol of ours that the source used;
-    any other word says that it used none of them.
-    """
-
-    model: str
-    benchmark: str
-    split: str
-    protocol: str
-    metric: str
-    value: float
-    source: str
-    note: str = ""
+from vold.run.results import Published
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from vold.evals.marking.llm_judge import Judge, score_vlmevalkit
 from vold.evals.marking.rules import score
 from vold.evals.prompting import build_messages, image_limits, prompt_version
 from vold.evals.protocol import SCORING_VERSION, Protocol, protocol_hash
+from vold.run.results import BenchmarkInfo, SetInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -53,7 +54,7 @@ class QuestionSet:
     protocol: Mapping[str, Any]
     hash: str
     pixels: tuple[int, int] | None
-    about: Mapping[str, Any]
+    about: SetInfo
     items: tuple[Item, ...] = ()
     """The benchmark's items as read; none for a task set."""
 
@@ -101,15 +102,15 @@ def _task_set(name: str, tasks: Sequence[Task], config: Eval, tool: str) -> Ques
         tool=tool,
     )
     plain, digested = asdict(protocol), protocol_hash(protocol)
-    about: dict[str, Any] = {
-        "benchmark": None,
-        "title": name,
-        "split": None,
-        "n_items": len(tasks),
-        "bad_rows": [],
-        "bad_golds": [],
-        "protocol": {**plain, "hash": digested},
-    }
+    about = SetInfo(
+        benchmark=None,
+        title=name,
+        split=None,
+        n_items=len(tasks),
+        bad_rows=(),
+        bad_golds=(),
+        protocol={**plain, "hash": digested},
+    )
     return QuestionSet(name, name, tuple(questions), plain, digested, None, about)
 
 
@@ -152,17 +153,17 @@ def _benchmark(name: str, spec: Benchmark, config: Eval, judge: Judge | None, to
         tool=tool,
     )
     plain, digest = asdict(protocol), protocol_hash(protocol)
-    about = {
-        "benchmark": benchmark.name,
-        "title": benchmark.title,
-        "split": loaded.split,
-        "source": loaded.source,
-        "limit": spec.limit,
-        "n_items": len(items),
-        "bad_rows": [asdict(b) for b in loaded.bad],
-        "bad_golds": [asdict(b) for b in bad_golds],
-        "protocol": {**plain, "hash": digest},
-    }
+    about = BenchmarkInfo(
+        benchmark=benchmark.name,
+        title=benchmark.title,
+        split=loaded.split,
+        source=loaded.source,
+        limit=spec.limit,
+        n_items=len(items),
+        bad_rows=tuple(loaded.bad),
+        bad_golds=tuple(bad_golds),
+        protocol={**plain, "hash": digest},
+    )
     questions = tuple(
         Question(i.id, build_messages(i, spec.protocol), i.answer, _marker(i, spec, judge), i.cluster, i.tags)
         for i in items

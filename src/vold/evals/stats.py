@@ -11,34 +11,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from vold.errors import DataError
+from vold.run.results import PairedDifference
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """A difference of means between two arms measured on the same `n` items or seeds, with its interval and test.
-
-    `difference` is the mean of a - b, `stderr` its standard error, `low` and `high` bound the confidence interval and
-    `p_value` is two-sided.
-
-    Example:
-        >>> PairedDifference(difference=1.0, stderr=0.5, low=-0.6, high=2.6, p_value=0.14, n=4).n
-        4
-    """
-
-    difference: float
-    stderr: float
-    low: float
-    high: float
-    p_value: float
-    n: int
 
 
 def mean_stderr(scores: Sequence[float]) -> tuple[float, float]:

@@ -57,7 +57,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def read_rows(path: Path, kind: type[T]) -> list[T]:
+def read_records(path: Path, kind: type[T]) -> list[T]:
     """All whole rows of a file of ours as dataclasses; [] if it does not exist.
 
     Raises:

@@ -12,6 +12,7 @@ import io
 import json
 import random
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vold.data.sources import open_tasks
@@ -21,8 +22,9 @@ from vold.errors import ConfigError, DataError
 from vold.model.loading import load_student, resolve, sft_result
 from vold.run.console import Bar
 from vold.run.directory import open_stage, record_data
-from vold.run.files import append_jsonl, keep_rows, new_directory, read_jsonl, write_json
+from vold.run.files import append_jsonl, keep_rows, new_directory, read_records, write_json
 from vold.run.order import seed_of
+from vold.run.summaries import BalanceSummary
 from vold.types import SamplingParams
 
 if TYPE_CHECKING:
@@ -40,7 +42,17 @@ LABELS = "labels.jsonl"
 ROWS = "rows.jsonl"
 
 
-def balance(recipe: Recipe, *, student: Policy | None = None) -> tuple[Path, dict[str, Any]]:
+@dataclass(frozen=True)
+class Label:
+    """A row of balance/labels.jsonl: rollouts of a problem that solved it, that were cut short, and their length."""
+
+    task_id: str
+    correct: int
+    truncated: int
+    mean_tokens: float
+
+
+def balance(recipe: Recipe, *, student: Policy | None = None) -> tuple[Path, BalanceSummary]:
     """Label every problem of `balance.tasks` with the student's pass rate and write the balanced set.
 
     Labels are stored batch by batch; a killed run goes on after the last whole batch and gives the same ones. They
@@ -58,7 +70,7 @@ def balance(recipe: Recipe, *, student: Policy | None = None) -> tuple[Path, dic
     record_data(directory, "balance.tasks", tasks.cards)
     began = time.monotonic()
     labels = _labels(recipe, config, directory, tasks, student)
-    correct = [row["correct"] for row in labels]
+    correct = [row.correct for row in labels]
     repeats = copies(correct, config, seed_of(recipe.run.seed, "balance", "copies"))
     if not any(repeats):
         raise DataError(
@@ -69,15 +81,15 @@ def balance(recipe: Recipe, *, student: Policy | None = None) -> tuple[Path, dic
         )
     with new_directory(directory / "set") as d:
         _write(d, tasks, labels, repeats)
-    summary = {
-        "problems": len(tasks),
-        "rollouts": config.rollouts,
-        "before": _histogram(correct, [1] * len(correct), config.rollouts),
-        "after": _histogram(correct, repeats, config.rollouts),
-        "left_out": repeats.count(0),
-        "truncated": sum(row["truncated"] for row in labels) / (len(tasks) * config.rollouts),
-        "seconds": round(time.monotonic() - began, 1),
-    }
+    summary = BalanceSummary(
+        problems=len(tasks),
+        rollouts=config.rollouts,
+        before=_histogram(correct, [1] * len(correct), config.rollouts),
+        after=_histogram(correct, repeats, config.rollouts),
+        left_out=repeats.count(0),
+        truncated=sum(row.truncated for row in labels) / (len(tasks) * config.rollouts),
+        seconds=round(time.monotonic() - began, 1),
+    )
     write_json(directory / "summary.json", summary)
     return directory / "set" / ROWS, summary
 
@@ -116,10 +128,10 @@ def copies(correct: Sequence[int], config: PromptBalance, seed: int) -> list[int
 
 def _labels(
     recipe: Recipe, config: PromptBalance, directory: Path, tasks: Tasks, student: Policy | None
-) -> list[dict[str, Any]]:
+) -> list[Label]:
     """One row a problem, from the file as far as it goes, then from the student."""
     file = directory / LABELS
-    rows = read_jsonl(file)
+    rows = read_records(file, Label)
     done = len(rows) // config.batch_size * config.batch_size if len(rows) < len(tasks) else len(tasks)
     if done == len(tasks):
         return rows
@@ -135,42 +147,40 @@ def _labels(
             seed = seed_of(recipe.run.seed, "balance", start)
             append_jsonl(file, _label(part, config, student, sampler, seed))
             bar.advance(len(part))
-    return read_jsonl(file)
+    return read_records(file, Label)
 
 
-def _label(
-    part: Sequence[Task], config: PromptBalance, student: Policy, sampler: Sampler, seed: int
-) -> list[dict[str, Any]]:
+def _label(part: Sequence[Task], config: PromptBalance, student: Policy, sampler: Sampler, seed: int) -> list[Label]:
     prompts = [student.chat.prompt(t.messages) for t in part]
     params = SamplingParams(config.sampling.max_new_tokens, config.sampling.temperature, seed)
     answered = sampler.generate(prompts, params, config.rollouts)
 
     return [
-        {
-            "task_id": task.id,
-            "correct": sum(grade(task, student.chat, c).score == 1.0 for c in completions),
-            "truncated": sum(c.finish != "stop" for c in completions),
-            "mean_tokens": sum(len(c.ids) for c in completions) / len(completions),
-        }
+        Label(
+            task_id=task.id,
+            correct=sum(grade(task, student.chat, c).score == 1.0 for c in completions),
+            truncated=sum(c.finish != "stop" for c in completions),
+            mean_tokens=sum(len(c.ids) for c in completions) / len(completions),
+        )
         for task, completions in zip(part, answered, strict=True)
     ]
 
 
-def _histogram(correct: Sequence[int], repeats: Sequence[int], rollouts: int) -> list[int]:
+def _histogram(correct: Sequence[int], repeats: Sequence[int], rollouts: int) -> tuple[int, ...]:
     out = [0] * (rollouts + 1)
     for solved, times in zip(correct, repeats, strict=True):
         out[solved] += times
-    return out
+    return tuple(out)
 
 
-def _write(directory: Path, tasks: Tasks, labels: Sequence[dict[str, Any]], repeats: Sequence[int]) -> None:
+def _write(directory: Path, tasks: Tasks, labels: Sequence[Label], repeats: Sequence[int]) -> None:
     """The set as `kind: jsonl` reads it, copies of a problem one after the other; their ids end in `#2`, `#3`."""
     (directory / "images").mkdir()
     with (directory / ROWS).open("w", encoding="utf-8") as file:
         for i, times in enumerate(repeats):
             if times:
                 row = _stored(tasks[i], directory)
-                row["tags"] |= {"correct": str(labels[i]["correct"])}
+                row["tags"] |= {"correct": str(labels[i].correct)}
                 for name in (row["id"], *(f"{row['id']}#{turn}" for turn in range(2, times + 1))):
                     file.write(json.dumps(row | {"id": name}) + "\n")
 

@@ -1,4 +1,4 @@
-"""What moves between the parts of an evaluation: an item of a benchmark, a stored answer, a bad row."""
+"""One question of a benchmark."""
 
 from __future__ import annotations
 
@@ -46,44 +46,4 @@ class Item:
     unit: str | None = None
     query: str | None = None
     for_judge: str | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class BadRow:
-    """A row that cannot be asked or marked: where it is and why. It is counted and listed, never fatal.
-
-    Example:
-        >>> BadRow(where="testmini.parquet: row 3 (id 17)", why="the picture cannot be decoded").why
-        'the picture cannot be decoded'
-    """
-
-    where: str
-    why: str
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One stored sample of one item: a row of `eval/MODEL/SET.jsonl`.
-
-    `sample` numbers the samples of an item from 0. `outcome` is one of the five of `vold.graders.Outcome`. `seconds`
-    are not stored: two evaluations with the same seed give the same bytes.
-
-    Example:
-        >>> a = Answer("mathvision", "7", 0, "B", r"so \\boxed{B}", "B", 1.0, "equal", "right", 5, "7")
-        >>> a.score
-        1.0
-    """
-
-    benchmark: str
-    id: str
-    sample: int
-    reference: str
-    response: str
-    extracted: str | None
-    score: float
-    note: str
-    outcome: str
-    tokens: int
-    cluster: str
     tags: Mapping[str, str] = field(default_factory=dict)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from vold.data.benchmarks import visual, written
 from vold.data.benchmarks.columns import MissingColumn
-from vold.data.benchmarks.item import BadRow, Item
+from vold.data.benchmarks.item import Item
 from vold.data.files.hub import hub_files, shard_patterns
 from vold.data.files.read import read_rows
 from vold.errors import ConfigError, DataError
+from vold.run.results import BadRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable

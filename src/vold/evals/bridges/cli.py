@@ -15,6 +15,7 @@ from vold.evals.bridges.vlmevalkit import mark, read_vlmevalkit, write_vlmevalki
 from vold.evals.marking.golds import handle_golds
 from vold.evals.metrics import summarise
 from vold.run.files import read_jsonl
+from vold.run.records import to_json
 from vold.types import SamplingParams
 
 if TYPE_CHECKING:
@@ -44,11 +45,11 @@ def main(argv: list[str] | None = None) -> int:
 def _marked(file: Path, items: list[Item], benchmark: str) -> dict[str, object]:
     read = read_lmms_samples if file.suffix == ".jsonl" else read_vlmevalkit
     found = read(file, items)
-    summary = summarise(mark(found, items), benchmark=benchmark)
-    summary["not_answered"] = len(items) - len(found)
-    summary["mean_tokens"] = summary["mean_tokens"] or None
-    del summary["by_kind"]
-    return summary
+    figures = summarise(mark(found, items), benchmark=benchmark)
+    out: dict[str, object] = to_json(figures)
+    out |= {"not_answered": len(items) - len(found), "mean_tokens": figures.mean_tokens or None}
+    del out["by_kind"]
+    return out
 
 
 def _parser() -> argparse.ArgumentParser:

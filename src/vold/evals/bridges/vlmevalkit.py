@@ -19,12 +19,14 @@ from vold.errors import DataError
 from vold.evals.marking.rules import score
 from vold.graders import outcome
 from vold.graders.choice import LETTERS
+from vold.run.answers import Answer
 from vold.run.files import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from vold.data.benchmarks.item import Item
+    from vold.types import Finish
 
 XLSX_CELL = 32_767
 """Characters, in UTF-16, that a cell of a spreadsheet holds."""
@@ -96,7 +98,7 @@ def read_vlmevalkit(file: Path, items: Sequence[Item]) -> list[Prediction]:
     return [Prediction(i, text, file.suffix == ".xlsx" and _width(text) >= XLSX_CELL) for i, text in found]
 
 
-def mark(predictions: Iterable[Prediction], items: Sequence[Item]) -> list[dict[str, Any]]:
+def mark(predictions: Iterable[Prediction], items: Sequence[Item]) -> list[Answer]:
     """Mark answers by the `rule` protocol's scoring; returns rows for `vold.evals.metrics.summarise`.
 
     An answer whose end was lost is truncated, not wrong.
@@ -105,22 +107,21 @@ def mark(predictions: Iterable[Prediction], items: Sequence[Item]) -> list[dict[
     rows = []
     for p in predictions:
         item = known[p.id]
-        finish: Any = "length" if p.cut else "stop"
+        finish: Finish = "length" if p.cut else "stop"
         grade = score(item, p.response, finish=finish)
         rows.append(
-            {
-                "id": p.id,
-                "sample": 0,
-                "response": p.response,
-                "extracted": grade.extracted,
-                "reference": item.answer,
-                "score": grade.score,
-                "note": grade.note,
-                "outcome": outcome(grade, finish),
-                "tokens": p.tokens,
-                "cluster": item.cluster,
-                "tags": dict(item.tags),
-            }
+            Answer(
+                id=p.id,
+                response=p.response,
+                extracted=grade.extracted,
+                reference=item.answer,
+                score=grade.score,
+                note=grade.note,
+                outcome=outcome(grade, finish),
+                tokens=p.tokens,
+                cluster=item.cluster,
+                tags=item.tags,
+            )
         )
     return rows
 

@@ -8,10 +8,10 @@ plain text, is not taken: it would count the data's fault against a model that a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vold.evals.marking.rules import alternatives, score
+from vold.run.results import BadGold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,21 +20,6 @@ if TYPE_CHECKING:
 
 GOLDS_RULE = "left out where the gold answer does not grade itself 1.0"
 """Part of every protocol hash."""
-
-
-@dataclass(frozen=True)
-class BadGold:
-    """An item left out: its gold answer, why that does not grade itself, and the rule by which it was left out.
-
-    Example:
-        >>> BadGold("17", "118T", "unreadable reference: not LaTeX maths").rule
-        'left out where the gold answer does not grade itself 1.0'
-    """
-
-    id: str
-    answer: str
-    why: str
-    rule: str = GOLDS_RULE
 
 
 def check_golds(items: Iterable[Item]) -> list[BadGold]:
@@ -63,7 +48,7 @@ def handle_golds(items: Iterable[Item]) -> tuple[list[Item], list[BadGold]]:
     for item in items:
         why = _fault(item)
         if why:
-            bad.append(BadGold(item.id, item.answer, why))
+            bad.append(BadGold(item.id, item.answer, why, GOLDS_RULE))
         else:
             kept.append(item)
     return kept, bad

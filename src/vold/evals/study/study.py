@@ -327,8 +327,8 @@ def _run_unit(job: tuple[dict[str, Any], Unit, str]) -> str:
         model = distill(recipe(distill__init=str(model)))
     results = evaluate(recipe(eval__models={unit.arm: str(model)}))
     figures: dict[str, Any] = {"seed": unit.seed, "rate": unit.rate}
-    for name, s in results["stages"][unit.arm].items():
-        figures[name] = {k: s[k] for k in ("accuracy", "stderr", "n", "by_kind")}
+    for name, s in results.stages[unit.arm].items():
+        figures[name] = {"accuracy": s.accuracy, "stderr": s.stderr, "n": s.n, "by_kind": dict(s.by_kind)}
     if stage == "distill":
         rewards = [r["reward"] for r in read_jsonl(home / "distill" / "metrics.jsonl")]
         last = rewards[-max(1, len(rewards) // 10) :]

@@ -1,0 +1,93 @@
+"""What `vold eval` stores of a model: its answers (eval/MODEL/SET.jsonl), and how they were made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vold.types import Finish
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unmarked:
+    """An answer as it lies in eval/MODEL/SET.jsonl until a judge has marked it."""
+
+    id: str
+    """The item. Unit: name. Made by evals/answering.py:answer_in_process."""
+    sample: int
+    """Which of the item's samples, from 0. Unit: count. Made by evals/answering.py:answer_in_process."""
+    prompt: str
+    """Text of the question as it was put. Unit: text. Made by evals/answering.py:answer_in_process."""
+    images: tuple[str, ...]
+    """Pictures of a task set's problem as data URIs; those of a benchmark are read again when the page is made. Unit:
+    PNG. Made by evals/answering.py:answer_in_process."""
+    response: str
+    """All that the model wrote. Unit: text. Made by evals/answering.py:answer_in_process."""
+    finish: Finish
+    """Why it ended. Unit: stop or length. Made by evals/answering.py:answer_in_process."""
+    tokens: int
+    """Length of the response. Unit: tokens. Made by evals/answering.py:answer_in_process."""
+    error: str | None = None
+    """Why there is no answer; absent where there is one. Unit: text. Made by evals/answering.py:answer_in_process."""
+    answer: str | None = None
+    """The last turn, which alone is marked; absent where there was no tool. Unit: text. Made by
+    evals/answering.py:answer_in_process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A marked answer: a row of eval/MODEL/SET.jsonl. No time stands in it: equal seeds give equal bytes."""
+
+    id: str
+    """The item. Unit: name. Made by evals/answering.py:mark."""
+    sample: int = 0
+    """Which of the item's samples, from 0. Unit: count. Made by evals/answering.py:mark."""
+    prompt: str = ""
+    """Text of the question as it was put. Unit: text. Made by evals/answering.py:mark."""
+    images: tuple[str, ...] = ()
+    """Pictures of a task set's problem as data URIs; those of a benchmark are read again when the page is made. Unit:
+    PNG. Made by evals/answering.py:mark."""
+    response: str = ""
+    """All that the model wrote. Unit: text. Made by evals/answering.py:mark."""
+    extracted: str | None
+    """The answer that was read in it; null for none. Unit: text. Made by evals/answering.py:mark."""
+    reference: str = ""
+    """The right answer. Unit: text. Made by evals/answering.py:mark."""
+    score: float
+    """What the grader gave. Unit: 0 to 1. Made by evals/answering.py:mark."""
+    note: str
+    """Why. Unit: text. Made by evals/answering.py:mark."""
+    outcome: str
+    """right, wrong, unparsed, truncated or timed_out. Unit: word. Made by graders/outcome.py:outcome."""
+    tokens: int
+    """Length of the response. Unit: tokens. Made by evals/answering.py:mark."""
+    cluster: str = ""
+    """Shared by items that are not independent of each other. Unit: name. Made by evals/answering.py:mark."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """What to group results by. Unit: text. Made by evals/answering.py:mark."""
+
+    @property
+    def source(self) -> str:
+        """The item's cluster, or the item itself."""
+        return self.cluster or self.id
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """How a model's answers to a set were made: eval/MODEL/SET.protocol.json."""
+
+    hash: str
+    """Digest of the protocol. Unit: hex digits. Made by evals/protocol.py:protocol_hash."""
+    protocol: Mapping[str, object]
+    """Everything besides the model that decides a score. Unit: see Protocol. Made by evals/questions.py:open_sets."""
+
+
+@dataclass(frozen=True)
+class ModelStamp:
+    """Whose answers a folder holds: eval/MODEL/model.json."""
+
+    path: str
+    """Where the model was read. Unit: path. Made by evals/evaluate.py:evaluate."""
+    weights: str
+    """Digest of its weight files; the path itself where there are none here. Unit: hex digits. Made by
+    evals/evaluate.py:weights_hash."""
