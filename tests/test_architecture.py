@@ -86,8 +86,9 @@ def test_every_place_is_taken(entry: str) -> None:
     assert entry.removesuffix(".*") in FILES, f"{entry} is gone: take it out of LAYERS"
 
 
-@modules
+@pytest.mark.parametrize("module", sorted(FILES.keys() - {"vold"}))
 def test_imports_point_down_the_layers(module: str) -> None:
+    """The package's own `__init__` hands out names of every room, each when it is asked for."""
     here = place(module)
     path = FILES[module]
     wrong = []

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vold.errors import CheckpointError
+from vold.errors import CheckpointError, DataError
 from vold.run.records import from_json, to_json
 
 if TYPE_CHECKING:
@@ -35,6 +35,21 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Replace a JSON file in one step. Dataclasses are written as `vold.run.records` says."""
     write_text(path, json.dumps(to_json(value), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """A JSON file of ours as a dataclass.
+
+    Raises:
+        DataError: there is none, it is cut short, or it lacks a field.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError("this file is not there", where=str(path), fix="run the verb that writes it") from None
+    except ValueError as error:
+        raise DataError("this file is not whole JSON", where=str(path), got=str(error)) from None
+    return from_json(kind, value, where=str(path))
 
 
 def append_jsonl(path: Path, rows: Iterable[object]) -> None:

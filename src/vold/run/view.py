@@ -1,0 +1,69 @@
+"""What a run has stored so far, read and never changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, overload
+
+from vold.errors import DataError
+from vold.run.files import read_json, read_records
+from vold.run.metrics import DistillRow, SftRow
+from vold.run.recipe import Recipe, load_recipe
+from vold.run.results import Results
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Run:
+    """A run directory. Everything is read from its files when it is asked for.
+
+    Raises:
+        DataError: no stage has been started there.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not (self.path / "recipe.yaml").is_file():
+            raise DataError(
+                "there is no run here",
+                where=str(self.path),
+                got="no recipe.yaml",
+                fix="give a run directory: run.dir of a recipe that was started",
+            )
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of the stage that was started last.
+
+        Raises:
+            ConfigError: another version of vold wrote it.
+        """
+        return load_recipe(self.path / "recipe.yaml")
+
+    @overload
+    def metrics(self, stage: Literal["sft"]) -> Sequence[SftRow]: ...
+
+    @overload
+    def metrics(self, stage: Literal["distill"]) -> Sequence[DistillRow]: ...
+
+    def metrics(self, stage: Literal["sft", "distill"]) -> Sequence[SftRow] | Sequence[DistillRow]:
+        """The steps of a stage so far; none before it was started. docs/metrics.md says what the values are.
+
+        Raises:
+            DataError: another version of vold wrote them.
+        """
+        file = self.path / stage / "metrics.jsonl"
+        return read_records(file, SftRow) if stage == "sft" else read_records(file, DistillRow)
+
+    @property
+    def results(self) -> Results:
+        """What `vold eval` found.
+
+        Raises:
+            DataError: it has not been run to its end, or by another version.
+        """
+        return read_json(self.path / "eval" / "results.json", Results)
