@@ -17,8 +17,8 @@ from vold.evals.metrics import summarise
 from vold.evals.published import matching
 from vold.evals.questions import QuestionSet, open_sets, thumbnail
 from vold.model.loading import load_model, resolve, stage_models
-from vold.report.eval_page import write_page
-from vold.report.eval_samples import choose, key_of, outcome_of
+from vold.report.answers import choose, key_of, outcome_of
+from vold.report.eval_page import write_results
 from vold.run.answers import Answer, ModelStamp, Stamp
 from vold.run.directory import open_stage, versions
 from vold.run.files import append_jsonl, read_jsonl, read_records, write_json
@@ -112,7 +112,7 @@ def _results(recipe: Recipe, directory: Path, models: dict[str, str], sets: list
     shown: Rows = to_json(rows)
     for found in sets:
         _add_pictures(found, shown)
-    write_page(directory / "results.html", to_json(results), shown, per_set=PER_SET)
+    write_results(directory / "results.html", results, shown, per_set=PER_SET)
     return results
 
 

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rich.table import Table
 from rich.text import Text
 
 from vold.errors import ConfigError, DataError
-from vold.report.reading import MINUS, decimal, rows
-from vold.report.run_page import (
-    OUTCOMES,
-    about,
-    alignments,
-    check_run,
-    recipe_of,
-    results_of,
-    stage_rows,
-    write_report,
-)
-from vold.report.run_samples import GAP_LIMIT, pick_rollouts, stored_steps
+from vold.report.rollouts import GAP_LIMIT, ShownRollout, pick_rollouts, stored_steps
+from vold.report.run_page import about, alignments, check_run, stages_of, write_report
+from vold.report.stored import one, rows
+from vold.report.tables import print_results, print_table
+from vold.report.text import MINUS, Json, decimal
 from vold.run.console import console
 from vold.run.recipe import load_recipe
 
@@ -60,15 +52,16 @@ def show(
             got=f"step {step}",
             fix=f"one of {', '.join(map(str, stored))}" if stored else "run `vold distill` first",
         )
-    recipe = recipe_of(run_dir)
     console.print(Text(str(run_dir), style="bold"))
-    for label, value in about(run_dir, recipe):
+    for label, value in about(run_dir):
         console.print(Text.assemble((f"{label:<10}", "dim"), value))
-    _print_stages(stage_rows(run_dir, recipe))
-    _print_results(results_of(run_dir))
+    console.print()
+    print_table(("stage", "state", "", "where"), [(s.name, s.state, s.detail, s.where) for s in stages_of(run_dir)])
+    console.print()
+    print_results(one(run_dir / "eval" / "results.json"))
     for found in alignments(run_dir):
-        line = Text.assemble("\n", ("alignment ", "dim"), (f"{found['when']} " if found["when"] else "", "dim"))
-        console.print(line.append(str(found["verdict"]), style="bold").append(f": {found['words']}"))
+        line = Text.assemble("\n", ("alignment ", "dim"), (f"{found.when} " if found.when else "", "dim"))
+        console.print(line.append(found.verdict, style="bold").append(f": {found.words}"))
     console.print()
     for stage in ("sft", "distill"):
         _print_last(stage, rows(run_dir / stage / "metrics.jsonl"))
@@ -108,43 +101,13 @@ def _run_dir(target: str | Path, overrides: list[str]) -> Path:
     return path
 
 
-def _print_stages(stages: list[dict[str, Any]]) -> None:
-    table = _table("stage", "state", "", "where")
-    for s in stages:
-        cells = [Text(str(s[k])) for k in ("stage", "state", "detail", "where")]
-        table.add_row(*cells, style="dim" if s["state"] == "not run" else None)
-    console.print()
-    console.print(table)
-
-
-def _print_results(results: dict[str, Any]) -> None:
-    if not results["sets"]:
-        return
-    shares = (f">{o.replace('_', ' ')}, %" for o in OUTCOMES)
-    table = _table("set", "model", ">accuracy, %", ">± std. error", ">n", *shares)
-    for name, models in results["sets"].items():
-        for m in models:
-            cells = (name, m["model"], m["accuracy"], m["stderr"], m["n"], *m["shares"].values())
-            table.add_row(*map(Text, cells))
-    console.print()
-    console.print(table)
-    if results["comparisons"]:
-        table = _table("set", "model", "against", ">points", ">95% interval", ">p")
-        for c in results["comparisons"]:
-            cells = (c["set"], c["model"], c["against"], c["difference"], f"{c['low']} to {c['high']}", c["p"])
-            table.add_row(*(Text(str(x)) for x in cells))
-        console.print()
-        console.print(table)
-
-
-def _print_last(stage: str, found: list[dict[str, Any]]) -> None:
+def _print_last(stage: str, found: Sequence[Json]) -> None:
     if found:
-        last = found[-1]
-        values = [f"{k} {decimal(last[k])}" for k in LAST if k in last]
-        console.print(Text.assemble((f"{stage} step {last.get('step')}  ", "dim"), ", ".join(values)))
+        values = [f"{k} {decimal(found[-1][k])}" for k in LAST if k in found[-1]]
+        console.print(Text.assemble((f"{stage} step {decimal(found[-1].get('step'), 0)}  ", "dim"), ", ".join(values)))
 
 
-def _print_rollouts(step: int, found: list[dict[str, Any]], limit: int) -> None:
+def _print_rollouts(step: int, found: Sequence[Json], limit: int) -> None:
     console.print()
     line = Text.assemble((f"rollouts of step {step}", "bold"), f"  student {MINUS} teacher: ")
     for gap in (-GAP_LIMIT, -GAP_LIMIT / 2, 0.0, GAP_LIMIT / 2, GAP_LIMIT):
@@ -152,25 +115,26 @@ def _print_rollouts(step: int, found: list[dict[str, Any]], limit: int) -> None:
     console.print(line.append(" nats; tokens the teacher did not read are plain", style="dim"))
     for r in pick_rollouts(found, limit):
         console.print()
-        verdict = ("passed", "bold green") if r["passed"] else ("failed", "bold red")
-        head = Text.assemble(verdict, f"  reward {r['reward']}, answer {r['extracted']}, reference {r['reference']}")
-        read = f"mean gap {r['mean_gap']} nats" if r["mean_gap"] else "not read by the teacher"
-        console.print(head.append(f"  {r['note']}, {r['length']} tokens, {read}", style="dim"))
-        console.print(Text(r["prompt"], style="italic"))
-        body = Text()
-        for token in r["tokens"]:
-            body.append(token["text"], style=gap_style(token["gap"]))
-            body.append(" " if r["spaced"] else "")
-        console.print(body.append(f"… {r['more']} more" if r["more"] else ""))
-        if r["figures"]:
-            console.print(Text(", ".join(r["figures"]), style="dim"))
-        for v in r["values"]:
-            console.print(Text(f"{v['name']}: {v['words']}", style="dim"))
-        known = [t for t in r["tokens"] if t["gap"] is not None]
-        widest = sorted(known, key=lambda t: -abs(t["gap"]))[:3]
-        if widest:
-            words = ", ".join(f"{t['text'].strip()!r} {decimal(t['gap'], 2, sign=True)}" for t in widest)
-            console.print(Text(f"widest gaps: {words}", style="dim"))
+        _print_rollout(r)
+
+
+def _print_rollout(r: ShownRollout) -> None:
+    verdict = ("passed", "bold green") if r.passed else ("failed", "bold red")
+    head = Text.assemble(verdict, f"  reward {decimal(r.reward, 2)}, answer {r.extracted}, reference {r.reference}")
+    gap = "not read by the teacher" if r.mean_gap is None else f"mean gap {decimal(r.mean_gap, 2, sign=True)} nats"
+    console.print(head.append(f"  {r.note}, {r.length} tokens, {gap}", style="dim"))
+    console.print(Text(f"{r.prompt.head}{' … ' * bool(r.prompt.tail)}{r.prompt.tail}", style="italic"))
+    body = Text()
+    for token in r.tokens:
+        body.append(token.text, style=gap_style(token.value))
+        body.append(" " if r.spaced else "")
+    more = r.length - len(r.tokens)
+    console.print(body.append(f"… {more} more" if more else ""))
+    widest = sorted((t for t in r.tokens if t.value is not None), key=lambda t: -abs(t.value or 0.0))[:3]
+    gaps = ", ".join(f"{t.text.strip()!r} {decimal(t.value, 2, sign=True)}" for t in widest)
+    for words in (", ".join(r.figures), *(f"{v.name}: {v.words}" for v in r.values), gaps and f"widest gaps: {gaps}"):
+        if words:
+            console.print(Text(words, style="dim"))
 
 
 def gap_style(gap: float | None) -> str:
@@ -186,10 +150,3 @@ def gap_style(gap: float | None) -> str:
     end = OVER if gap > 0 else UNDER
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(GROUND, end, strict=True))
     return f"black on #{red:02x}{green:02x}{blue:02x}"
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in columns:
-        table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
-    return table

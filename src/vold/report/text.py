@@ -1,4 +1,4 @@
-"""Values of a results document as text for the page: what is missing becomes a dash, and no text can play tricks."""
+"""Stored values as text to show: what is missing is a dash, and no text of a model or a data set can play tricks."""
 
 from __future__ import annotations
 
@@ -6,41 +6,54 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TypeAlias
 from urllib.parse import urlencode
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+SHORT = 500
+"""Characters shown of a value that should be a few words."""
+
+Json: TypeAlias = Mapping[str, object]
+"""An object of a stored document, of which nothing is taken for granted."""
 
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
-def clean(text: str) -> str:
+@dataclass(frozen=True)
+class Cut:
+    """A long text without its middle: `left_out` characters, written out, are missing between `head` and `tail`."""
+
+    head: str
+    left_out: str = ""
+    tail: str = ""
+
+
+def clean(text: object) -> str:
     """Return text that shows itself as it is: control characters and bidirectional controls become visible.
 
-    Embeddings, overrides and isolates could show an answer in another order than it was graded in; half a surrogate
-    pair cannot be written to a file at all.
+    Embeddings, overrides and isolates could show an answer in another order than it was graded in; escape codes could
+    command a terminal; half a surrogate pair cannot be written to a file at all.
 
     Example:
         >>> clean("a" + chr(0x202E) + "b")
         'a[U+202E]b'
     """
-    text = _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)
+    text = _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", str(text))
     return _TURNS.sub(lambda found: f"[U+{ord(found.group()):04X}]", text)
 
 
-def tidy(value: Any) -> Any:
+def tidy(value: object) -> object:
     """Return a JSON value whose every string, keys included, went through `clean`; other objects become strings."""
-    if isinstance(value, str):
-        return clean(value)
     if isinstance(value, Mapping):
-        return {clean(str(k)): tidy(v) for k, v in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        return {clean(k): tidy(v) for k, v in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [tidy(v) for v in value]
-    return value if value is None or isinstance(value, bool | int | float) else clean(str(value))
+    return value if value is None or isinstance(value, bool | int | float) else clean(value)
 
 
-def number(value: Any) -> float | None:
+def number(value: object) -> float | None:
     """Return a finite float, or None for anything else.
 
     Example:
@@ -52,41 +65,84 @@ def number(value: Any) -> float | None:
     return float(value)
 
 
-def at(value: Any, *keys: str) -> Any:
+def at(value: object, *keys: str) -> object:
     """Return a nested value of mappings; None where the path breaks off."""
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
 
 
-def part(value: Any, *keys: str) -> Mapping[str, Any]:
+def part(value: object, *keys: str) -> Json:
     """Return a nested mapping; an empty one where there is none."""
     found = at(value, *keys)
     return found if isinstance(found, Mapping) else {}
 
 
-def several(value: Any, *keys: str) -> list[Mapping[str, Any]]:
+def several(value: object, *keys: str) -> list[Json]:
     """Return the mappings of a nested list; none where there is no list."""
-    found = at(value, *keys)
-    return [x for x in found if isinstance(x, Mapping)] if isinstance(found, list | tuple) else []
+    return [x for x in listed(at(value, *keys)) if isinstance(x, Mapping)]
 
 
-def decimal(value: Any, places: int = 1, scale: float = 100.0, *, sign: bool = False) -> str:
-    """Return a number as it is shown, shares in percent unless `scale` says otherwise; a dash for what is no number.
+def listed(value: object) -> Sequence[object]:
+    """Return a list as it is; an empty one for anything else."""
+    return value if isinstance(value, list | tuple) else ()
+
+
+def decimal(value: object, places: int = 3, *, sign: bool = False) -> str:
+    """Return a number as it is shown; a dash for what is no number.
 
     Example:
-        >>> decimal(0.125), decimal(12.34, scale=1), decimal(0.05, sign=True)
-        ('12.5', '12.3', '+5.0')
+        >>> decimal(12.34, 1), decimal(1200, 0), decimal(-0.5) == MINUS + "0.500"
+        ('12.3', '1,200', True)
     """
     known = number(value)
-    return DASH if known is None else f"{known * scale:{'+' if sign else ''}.{places}f}".replace("-", MINUS)
+    return DASH if known is None else f"{known:{'+' if sign else ''},.{places}f}".replace("-", MINUS)
 
 
-def words(value: Any) -> str:
+def percent(share: object, *, sign: bool = False) -> str:
+    """Return a share of 1 in percent, without the sign for it; a dash for what is no number.
+
+    Example:
+        >>> percent(0.125), percent(0.05, sign=True)
+        ('12.5', '+5.0')
+    """
+    known = number(share)
+    return decimal(None if known is None else 100 * known, 1, sign=sign)
+
+
+def p_value(value: object) -> str:
+    """Return a p-value as text; a dash for none.
+
+    Example:
+        >>> p_value(0.0001), p_value(0.0444)
+        ('<0.001', '0.044')
+    """
+    known = number(value)
+    return "<0.001" if known is not None and known < 0.001 else decimal(known)
+
+
+def words(value: object) -> str:
     """Return any value as text: a dash for nothing, JSON for what has parts."""
-    if value is None or value == "":
+    if value is None or str(value) == "":  # what a template finds undefined is the empty text too
         return DASH
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def short(value: object) -> str:
+    """Return a value of few words as text: a dash for none, cut where it is too long after all."""
+    if value is None or value == "":
+        return DASH
+    text = clean(value)
+    return text if len(text) <= SHORT else f"{text[:SHORT]} … ({len(text) - SHORT:,} more characters)"
+
+
+def cut(text: object, limit: int) -> Cut:
+    """Return a text of which at most `limit` characters are left. The middle goes: an answer stands at the end."""
+    whole = "" if text is None else clean(text)
+    if len(whole) <= limit:
+        return Cut(whole)
+    tail = limit // 3
+    return Cut(whole[: limit - tail], f"{len(whole) - limit:,}", whole[-tail:])
 
 
 def natural(text: str) -> list[tuple[int, float, str]]:
@@ -101,7 +157,7 @@ def natural(text: str) -> list[tuple[int, float, str]]:
 
 
 def link(**chosen: str) -> str:
-    """Return the address, within the page, of the samples that a filter lets through.
+    """Return the address, within the page, of the answers that a filter lets through.
 
     Example:
         >>> link(set="mathvision", tag="level: 5")

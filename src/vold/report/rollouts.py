@@ -1,0 +1,197 @@
+"""Stored rollouts of stage 2, token by token: the teacher gap, and the named values each was credited with."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from vold.report.answers import PROMPT
+from vold.report.stored import rows
+from vold.report.text import Cut, Json, clean, cut, decimal, listed, number, part, short
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+ROLLOUTS = 3
+"""Passed, and as many failed, rollouts shown of the first and of the last stored step."""
+TOKENS = 600
+"""Tokens shown of a rollout; the rest is counted."""
+GAP_LIMIT = 3.0
+"""Teacher gap, in nats, at which a token's colour is at its strongest."""
+RUNS = 8
+"""A row of values with more runs of equal ones than this is summed up by its range."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token as it is shown: its text, its number if it has one, the strength of its colour in [0, 1], words."""
+
+    text: str
+    value: float | None
+    strength: float
+    words: str
+
+    @property
+    def side(self) -> str:
+        """Which model is surer of it where the number is the teacher gap."""
+        return "plain" if self.value is None else "over" if self.value > 0 else "under"
+
+
+@dataclass(frozen=True)
+class Values:
+    """One named value at every token, and the same in words."""
+
+    name: str
+    words: str
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True)
+class ShownRollout:
+    """A stored rollout as the page and the terminal show it."""
+
+    task: str
+    prompt: Cut
+    passed: bool
+    reward: float | None
+    extracted: str
+    reference: str
+    note: str
+    truncated: bool
+    by_teacher: bool
+    length: int
+    mean_gap: float | None
+    tokens: tuple[Token, ...]
+    spaced: bool
+    figures: tuple[str, ...]
+    values: tuple[Values, ...]
+
+
+def stored_steps(run_dir: Path) -> dict[int, Path]:
+    """Files of stored rollouts by step, in order."""
+    files = (run_dir / "distill" / "rollouts").glob("step-*.jsonl")
+    return dict(sorted((int(m.group(1)), f) for f in files if (m := re.fullmatch(r"step-(\d+)\.jsonl", f.name))))
+
+
+def gaps_of(row: Json) -> list[float | None]:
+    """Student minus teacher log-prob (nats) of every token; None where there is no score."""
+    pairs = zip(_numbers(row, "logp"), _numbers(row, "teacher_logp"), strict=False)
+    found = [None if a is None or b is None else a - b for a, b in pairs]
+    return found + [None] * (len(listed(row.get("tokens"))) - len(found))
+
+
+def _numbers(row: Json, key: str) -> list[float | None]:
+    return [number(v) for v in listed(row.get(key))]
+
+
+def mean_gap(found: Sequence[Json]) -> float | None:
+    """Mean teacher gap over the scored tokens of some rollouts; None if there are none."""
+    values = [g for r in found for g in gaps_of(r) if g is not None]
+    return sum(values) / len(values) if values else None
+
+
+def step_gaps(steps: Mapping[int, Path]) -> list[tuple[float, float]]:
+    """Step and mean teacher gap of every stored step that has one."""
+    return [(float(step), gap) for step, file in steps.items() if (gap := mean_gap(rows(file))) is not None]
+
+
+def pick_rollouts(found: Sequence[Json], count: int) -> list[ShownRollout]:
+    """`count` failed and `count` passed rollouts: different problems first, and those the teacher has read."""
+    chosen: list[Json] = []
+    for passed in (False, True):
+        part = [r for r in found if _passed(r) == passed]
+        part.sort(key=lambda r: not r.get("teacher_logp"))
+        new: dict[str, Json] = {}
+        for r in part:
+            new.setdefault(str(r.get("task_id")), r)
+        repeated = [r for r in part if r is not new[str(r.get("task_id"))]]
+        chosen += [*new.values(), *repeated][:count]
+    return [show_rollout(r) for r in chosen]
+
+
+def _passed(row: Json) -> bool:
+    return (number(row.get("score")) or 0.0) >= 1.0
+
+
+def show_rollout(row: Json) -> ShownRollout:
+    """A stored rollout with its texts cleaned and cut."""
+    known = [g for g in gaps_of(row) if g is not None]
+    texts = listed(row.get("tokens"))
+    tokens = _tokens(row)
+    return ShownRollout(
+        task=short(row.get("task_id")),
+        prompt=cut(row.get("prompt"), PROMPT),
+        passed=_passed(row),
+        reward=number(row.get("score")),
+        extracted="none" if row.get("extracted") is None else short(row["extracted"]),
+        reference=short(row.get("reference")),
+        note=short(row.get("note")),
+        truncated=row.get("finish") == "length",
+        by_teacher=row.get("source") == "teacher",
+        length=len(texts),
+        mean_gap=sum(known) / len(known) if known else None,
+        tokens=tokens,
+        spaced=not any(re.search(r"\s", str(t)) for t in texts),
+        figures=tuple(rollout_values(row)),
+        values=tuple(token_values(row, [t.text for t in tokens])),
+    )
+
+
+def _tokens(row: Json) -> tuple[Token, ...]:
+    told = {name: _numbers(row, key) for name, key in (("student", "logp"), ("teacher", "teacher_logp"))}
+    told |= {"gap": gaps_of(row) if told["teacher"] else [], "advantage": _numbers(row, "advantage")}
+    ids = listed(row.get("ids"))
+    shown = []
+    for t, text in enumerate(listed(row.get("tokens"))[:TOKENS]):
+        at = {name: values[t] if t < len(values) else None for name, values in told.items() if values}
+        gap = at.get("gap")
+        words = [f"{name} {decimal(v, sign=True)}{' nats' * (name == 'gap')}" for name, v in at.items()]
+        written = clean(text).replace("\n", "↵\n").replace("\t", "⇥") or "·"
+        strength = min(1.0, abs(gap or 0.0) / GAP_LIMIT)
+        shown.append(Token(written, gap, strength, "  ".join([f"id {ids[t] if t < len(ids) else '?'}", *words])))
+    return tuple(shown)
+
+
+def rollout_values(row: Json) -> list[str]:
+    """Values of the whole rollout in words.
+
+    Example:
+        >>> rollout_values({"rollout_values": {"cut": 12.0, "shift": 0.25, "odd": None}})
+        ['cut 12', 'shift 0.250']
+    """
+    known = [(clean(k), number(v)) for k, v in part(row, "rollout_values").items()]
+    return [f"{k.replace('_', ' ')} {decimal(v, 0 if v == int(v) else 3)}" for k, v in known if v is not None]
+
+
+def token_values(row: Json, texts: Sequence[str]) -> list[Values]:
+    """Every named value with its tokens, coloured from the lowest to the highest; names without numbers left out."""
+    out = []
+    for key, stored in part(row, "token_values").items():
+        name, values = clean(key), [number(v) for v in listed(stored)]
+        known = [v for v in values if v is not None]
+        if not known:
+            continue
+        low, high = min(known), max(known)
+        tokens = []
+        for text, value in zip(texts, values, strict=False):
+            share = 0.0 if value is None else (value - low) / (high - low) if high > low else float(high != 0)
+            tokens.append(Token(text, value, share, f"{name} {decimal(value)}"))
+        out.append(Values(name.replace("_", " "), in_words(values), tuple(tokens)))
+    return out
+
+
+def in_words(values: Sequence[float | None]) -> str:
+    """A row of values, run by run, or its range where there are many runs.
+
+    Example:
+        >>> in_words([1.0, 1.0, 1.0, 0.5]), in_words([float(i) for i in range(20)])
+        ('1.00 x 3, 0.50 x 1', '0.00 to 19.00')
+    """
+    runs = [(value, len(list(same))) for value, same in groupby(values)]
+    if len(runs) <= RUNS:
+        return ", ".join(f"{decimal(value, 2)} x {length}" for value, length in runs)
+    known = [v for v in values if v is not None]
+    return f"{decimal(min(known), 2)} to {decimal(max(known), 2)}"

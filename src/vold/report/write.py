@@ -1,0 +1,29 @@
+"""Both pages are written here: templates that escape, text that is cleaned, a policy that runs one script, one move."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader
+
+from vold.report.charts import FAILURES, OUTCOMES
+from vold.report.text import Json, clean, decimal, p_value, percent, words
+from vold.run.files import write_text
+
+
+def write_page(file: Path, template: str, content: Json) -> Path:
+    """Render a template with the names in `content` and put the page in the place of an older one. Returns its path.
+
+    The whole page goes through `clean` once more, so that no text that was overlooked can stop it from being written.
+    """
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
+    environment.filters |= {"decimal": decimal, "percent": percent, "p_value": p_value, "words": words}
+    environment.globals |= {"outcomes": OUTCOMES, "failures": FAILURES}
+    html = clean(environment.get_template(template).render(content))
+    script = re.search(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = hashlib.sha256(script.group(1).encode() if script else b"").digest()
+    write_text(file, html.replace("SCRIPT-HASH", f"'sha256-{base64.b64encode(digest).decode()}'", 1))
+    return file
