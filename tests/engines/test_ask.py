@@ -93,7 +93,7 @@ def sampled(home: Path) -> tuple[list[list[Rollout]], list[Prompt], Objective]:
     prompts = [policy.chat.prompt(t.messages) for t in tasks]
     sampler = InProcessSampler(policy, batch_size=3)
     assert isinstance(sampler, StreamingSampler)
-    made = sample(policy, sampler, tasks, prompts, config, seed=3, whole=groups.append)
+    made = sample(sampler, policy.chat, config, tiny.step(prompts, tasks=tasks), range(2), groups.append)
     assert [r for g in groups for r in g] == made and [len(g) for g in groups] == [3, 3]
     passed = [[dataclasses.replace(r, grade=dataclasses.replace(r.grade, score=float(not i)))
                for i, r in enumerate(g)] for g in groups]  # fmt: skip

@@ -11,7 +11,9 @@ from torch.profiler import ProfilerActivity, profile
 import tiny
 from vold.data.worlds.digits import DigitTasks
 from vold.model.parallel import processes
-from vold.run.recipe import Exchange
+from vold.run.recipe import Exchange, Optimizer, Sft
+from vold.training.learner import Learner
+from vold.training.optim import build_optimizer
 from vold.training.sft import accumulate
 from vold.training.traces import Trace
 
@@ -22,8 +24,10 @@ def count(exchange: Exchange) -> dict[str, int]:
     traces = [Trace(task, (20 + i, 21, 22), (1, 1, 1)) for i in range(8)]
     group = processes()
     group.shard(policy, exchange)
+    config = Sft(steps=1, batch_size=8, token_budget=1, optimizer=Optimizer(lr=1e-3))  # a row is a micro-batch
+    learner = Learner(config, policy, build_optimizer(policy, config.optimizer), group)
     with profile(activities=[ProfilerActivity.CPU]) as watch:
-        accumulate(policy, traces, token_budget=1, step=0, group=group)  # a row is a micro-batch
+        accumulate(learner, traces, 0)
     counts = {e.key: e.count for e in watch.key_averages()}
     return {"gathered": counts["c10d::_allgather_base_"], "added_up": counts["c10d::_reduce_scatter_base_"]}
 

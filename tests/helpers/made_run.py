@@ -12,6 +12,7 @@ from vold.evals.metrics import summarise
 from vold.evals.questions import thumbnail
 from vold.run.answers import Answer
 from vold.run.files import append_jsonl, read_records, write_json, write_text
+from vold.run.records import to_json
 from vold.training.rollout_log import describe, store
 from vold.types import Completion, Grade, Message, Rollout, Task, TokenScores
 
@@ -51,7 +52,14 @@ def make_run(root: Path) -> Path:
     policy = cast("Any", SimpleNamespace(chat=SimpleNamespace(tokenizer=SimpleNamespace(decode=lambda i: WORDS[i[0]]))))
     for step in range(4):
         rollouts = [rollout(g, k, step) for g in range(2) for k in range(4)]
-        row = {"step": step, "loss": 0.1, "grad_norm": 0.5, "trained_tokens": 32, "entropy": 0.3, **describe(rollouts)}
+        row = {
+            "step": step,
+            "loss": 0.1,
+            "grad_norm": 0.5,
+            "trained_tokens": 32,
+            "entropy": 0.3,
+            **to_json(describe(rollouts)),
+        }
         append_jsonl(root / "distill" / "metrics.jsonl", [row])
         if step in (0, 2, 3):
             store(root / "distill" / "rollouts" / f"step-{step:06d}.jsonl", rollouts, tasks, policy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from vold.data.sources import Tasks, open_tasks
 from vold.data.worlds.call_tokens import build_tokenizer
+from vold.engines.teachers.routed import RoutedTeacher
 from vold.model.chat import Chat
 from vold.model.policy import Policy
 from vold.run.recipe import Recipe, TasksSpec, recipe_from
+from vold.training.prompted import Prompted, Step
+from vold.types import Prompt, Task
 
 
 def student(seed: int = 0, tokenizer: Any = None, rows: int | None = None) -> Policy:
@@ -95,6 +99,24 @@ def opened(
     """The tasks of one set; `others` stand beside it in the recipe."""
     sets = TypeAdapter(dict[str, TasksSpec]).validate_python({"set": spec, **(others or {})})
     return open_tasks(sets, "set", references=references)
+
+
+NO_TEACHER = RoutedTeacher({}, lambda prompt_ids: "")
+"""Answers nothing, for updates that must not ask."""
+
+
+def step(
+    prompts: Sequence[Prompt],
+    *,
+    number: int = 0,
+    seed: int = 3,
+    tasks: Sequence[Task] | None = None,
+    teacher_prompts: Sequence[Prompt | None] | None = None,
+) -> Step:
+    """A step of stage 2 over these prompts; the teacher's are the student's unless others are given."""
+    tasks = tasks or [Task(f"t{i}", (), "", "exact") for i in range(len(prompts))]
+    theirs = prompts if teacher_prompts is None else teacher_prompts
+    return Step(number, seed, [Prompted(*parts) for parts in zip(tasks, prompts, theirs, strict=True)])
 
 
 def recipe_dict(home: Path) -> dict[str, Any]:

@@ -14,8 +14,7 @@ from families import STUDENTS, batch_of, forms
 from vold.model.families import part_of
 from vold.model.lora import ADAPTER
 from vold.model.policy import Policy
-from vold.training import sft as sft_stage
-from vold.training import step
+from vold.training import learner
 from vold.training.distill import distill
 from vold.training.optim import apply_update
 from vold.training.sft import sft
@@ -113,7 +112,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_weights(
     for home in (tmp_path / "whole", tmp_path / "broken"):
         recipes.append(tiny.recipe(home, student=student))
         tiny.write_traces(home, recipes[-1])
-    for module, work in ((sft_stage, sft), (step, distill)):
+    for work in (sft, distill):
         finals = [work(recipes[0])]
         calls = 0
 
@@ -125,7 +124,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_weights(
             return apply_update(*args, **kwargs)
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(module, "apply_update", stop)
+            patch.setattr(learner, "apply_update", stop)
             work(recipes[1])
         finals.append(work(recipes[1]))
         first, second = ((final / "model.safetensors").read_bytes() for final in finals)

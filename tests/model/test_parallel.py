@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 import exchanges
 import tiny
 import two_processes
-from vold.engines.build import refuse_sleep
+from vold.engines.samplers.student import refuse_sleep
 from vold.errors import ConfigError
 from vold.model.parallel import Processes
 from vold.run.files import read_jsonl

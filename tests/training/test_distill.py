@@ -17,8 +17,9 @@ from vold.errors import AlignmentError, DataError, TrainingError
 from vold.model.policy import Policy
 from vold.objective import Objective, credit
 from vold.run.order import epoch_indices
-from vold.run.recipe import Distill
+from vold.run.recipe import Distill, Optimizer, Sft
 from vold.training.distill import distill
+from vold.training.learner import Learner
 from vold.training.optim import build_optimizer
 from vold.training.rollout import sample
 from vold.training.sft import accumulate, refuse_banned, sft
@@ -45,11 +46,15 @@ def config_of(home: Path, **changes: object) -> Distill:
     return made.distill
 
 
+def learner_of(policy: Policy, config: Distill) -> Learner[Distill]:
+    return Learner(config, policy, build_optimizer(policy, config.optimizer))
+
+
 def rollouts_of(policy: Policy, config: Distill, scores: Sequence[float]) -> tuple[list[Rollout], list[Prompt]]:
     """Two groups of three sampled rollouts with the scores we say."""
     tasks = tiny.opened(tiny.TASKS["train"])[:2]
     prompts = [policy.chat.prompt(t.messages) for t in tasks]
-    made = sample(policy, InProcessSampler(policy), tasks, prompts, config, seed=3)
+    made = sample(InProcessSampler(policy), policy.chat, config, tiny.step(prompts, tasks=tasks), range(2))
     graded = [dataclasses.replace(r, grade=Grade(s, None, "")) for r, s in zip(made, scores, strict=True)]
     return graded, prompts
 
@@ -136,8 +141,8 @@ def test_an_update_follows_the_gradient_of_the_loss_written_out_in_full(token_bu
         lambda *_: seen.update({n: p.grad.clone() for n, p in policy.trainable() if p.grad is not None})
     )
     config = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"max_grad_norm": 1e9})})
-    row = update(policy, optimizer, done, prompts, config, 0, None, list(prompts))
-    assert row["loss"] == pytest.approx(loss.item(), rel=1e-4)
+    row = update(Learner(config, policy, optimizer), done, tiny.step(prompts), tiny.NO_TEACHER)
+    assert row.loss == pytest.approx(loss.item(), rel=1e-4)
     assert {n for n in seen if seen[n].abs().sum() > 0} == {n for n in expected if expected[n].abs().sum() > 0}
     for name, gradient in expected.items():
         torch.testing.assert_close(seen[name], gradient, rtol=1e-3, atol=1e-5)
@@ -149,8 +154,8 @@ def test_a_step_in_which_all_pass_leaves_the_weights_alone(tmp_path: Path) -> No
     rollouts, prompts = rollouts_of(policy, config, (1.0,) * 6)
     done = finished(rollouts, prompts, config.objective)
     before = [p.clone() for _, p in policy.trainable()]
-    row = update(policy, build_optimizer(policy, config.optimizer), done, prompts, config, 0, None, list(prompts))
-    assert row["trained_tokens"] == 0
+    row = update(learner_of(policy, config), done, tiny.step(prompts), tiny.NO_TEACHER)
+    assert row.trained_tokens == 0
     assert all(torch.equal(b, p) for b, (_, p) in zip(before, policy.trainable(), strict=True))
 
 
@@ -163,7 +168,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights(tmp_path: Path) -> N
     done[1] = dataclasses.replace(done[1], teacher=worst)
     before = [p.clone() for _, p in policy.trainable()]
     with pytest.raises(TrainingError, match="not finite"):
-        update(policy, build_optimizer(policy, config.optimizer), done, prompts, config, 7, None, list(prompts))
+        update(learner_of(policy, config), done, tiny.step(prompts, number=7), tiny.NO_TEACHER)
     assert all(torch.equal(b, p) for b, (_, p) in zip(before, policy.trainable(), strict=True))
 
 
@@ -196,13 +201,15 @@ def test_grpo_alone_raises_the_reward_of_a_task_the_student_can_do(tmp_path: Pat
     policy = tiny.student()
     tasks = tiny.opened(tiny.TASKS["train"])[:6]
     prompts = [policy.chat.prompt(t.messages) for t in tasks]
-    optimizer = build_optimizer(policy, config.optimizer)
+    longer = config.model_copy(update={"steps": 40})
+    learner = Learner(longer, policy, build_optimizer(policy, config.optimizer))
     rewards = []
     for step in range(40):
-        made = sample(policy, InProcessSampler(policy), tasks, prompts, config, seed=step)
+        here = tiny.step(prompts, number=step, seed=step, tasks=tasks, teacher_prompts=[None] * 6)
+        made = sample(InProcessSampler(policy), policy.chat, config, here, range(6))
         graded = [dataclasses.replace(r, grade=Grade(float(len(r.completion.ids) < 9), None, "")) for r in made]
         done = credit(config.objective, graded, step)
-        update(policy, optimizer, done, prompts, config.model_copy(update={"steps": 40}), step, None, [None] * 6)
+        update(learner, done, here, tiny.NO_TEACHER)
         rewards.append(sum(r.grade.score for r in done) / len(done))
     assert sum(rewards[:3]) / 3 < 0.4
     assert sum(rewards[-5:]) / 5 > 0.8
@@ -219,10 +226,8 @@ def test_tasks_without_a_text_view_do_not_dilute_the_teacher(tmp_path: Path) -> 
     for part in (both, only):
         fresh = tiny.student()
         done = credit(config.objective, part, 0)
-        asks = [prompts[0], None]
-        losses.append(
-            update(fresh, build_optimizer(fresh, config.optimizer), done, prompts, config, 0, None, asks)["loss"]
-        )
+        step = tiny.step(prompts, teacher_prompts=[prompts[0], None])
+        losses.append(update(learner_of(fresh, config), done, step, tiny.NO_TEACHER).loss)
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     assert losses[0] > 0
 
@@ -237,7 +242,9 @@ def test_the_cold_start_averages_over_tokens_however_rows_are_cut(tmp_path: Path
     policy, traces = traces_of(tmp_path)
     gradients = []
     for budget in (8192, 60, 1):
-        value, tokens = accumulate(policy, traces[:5], budget, step=0)
+        config = Sft(steps=1, batch_size=5, token_budget=budget, optimizer=Optimizer(lr=1e-3))
+        learner = Learner(config, policy, build_optimizer(policy, config.optimizer))
+        value, tokens = accumulate(learner, traces[:5], 0)
         gradients.append([p.grad.clone() for _, p in policy.trainable() if p.grad is not None])
         policy.model.zero_grad(set_to_none=True)
         assert tokens == sum(len(t.response_ids) for t in traces[:5])
@@ -273,5 +280,6 @@ def test_flattened_tool_tokens_take_no_part(tmp_path: Path) -> None:
         c = r.completion
         masked.append(dataclasses.replace(r, completion=Completion(c.ids, c.logps, (0, *c.action_mask[1:]), c.finish)))
     done = credit(config.objective, masked, 0)
-    row = update(policy, build_optimizer(policy, config.optimizer), done, prompts, config, 0, None, [None, None])
-    assert row["trained_tokens"] == sum(len(r.completion.ids) - 1 for r in rollouts[:3])
+    step = tiny.step(prompts, teacher_prompts=[None, None])
+    row = update(learner_of(policy, config), done, step, tiny.NO_TEACHER)
+    assert row.trained_tokens == sum(len(r.completion.ids) - 1 for r in rollouts[:3])

@@ -17,6 +17,7 @@ from vold.errors import AlignmentError, ConfigError
 from vold.model.policy import Policy
 from vold.objective import Objective, credit
 from vold.objective.losses import full_reverse_kl, jensen_shannon
+from vold.training.learner import Learner
 from vold.training.logit_distillation import refuse_without_logits
 from vold.training.optim import build_optimizer
 from vold.training.rollout import sample
@@ -120,7 +121,7 @@ def test_an_update_over_distributions_follows_the_gradient_written_out_in_full(
     prompts = [policy.chat.prompt(t.messages) for t in tasks]
     asks = list(prompts)
     teacher = InProcessTeacher(model, temperature=1.0, token_budget=64)
-    sampled = sample(policy, InProcessSampler(policy), tasks, prompts, config, seed=3)
+    sampled = sample(InProcessSampler(policy), policy.chat, config, tiny.step(prompts, tasks=tasks), range(len(tasks)))
     graded = [
         dataclasses.replace(r, grade=Grade(s, None, "")) for r, s in zip(sampled, (1, 0, 0, 0.5, 0, 0), strict=True)
     ]
@@ -141,9 +142,9 @@ def test_an_update_over_distributions_follows_the_gradient_written_out_in_full(
     optimizer.register_step_pre_hook(
         lambda *_: seen.update({n: p.grad.clone() for n, p in policy.trainable() if p.grad is not None})
     )
-    row = update(policy, optimizer, done, prompts, config, 0, teacher, list(asks))
+    row = update(Learner(config, policy, optimizer), done, tiny.step(prompts), teacher)
     if kind != "stopped":  # its value is defined otherwise than its gradient
-        assert row["loss"] == pytest.approx(loss.item(), rel=1e-4)
+        assert row.loss == pytest.approx(loss.item(), rel=1e-4)
     for name, gradient in expected.items():
         torch.testing.assert_close(seen[name], gradient, rtol=2e-3, atol=1e-5)
 
@@ -185,7 +186,8 @@ def test_a_teacher_that_ignores_candidates_is_noticed(tmp_path: Path) -> None:
     policy = tiny.student()
     tasks = tiny.opened(tiny.TASKS["train"])[:1]
     prompts = [policy.chat.prompt(t.messages) for t in tasks]
-    sampled = sample(policy, InProcessSampler(policy), tasks, prompts, config, seed=3)
+    sampled = sample(InProcessSampler(policy), policy.chat, config, tiny.step(prompts, tasks=tasks), range(len(tasks)))
     done = credit(config.objective, consult(sampled, Server(), [prompts[0]], config.objective), 0)
     with pytest.raises(AlignmentError, match="has not scored the candidates"):
-        update(policy, build_optimizer(policy, config.optimizer), done, prompts, config, 0, Server(), [prompts[0]])
+        learner = Learner(config, policy, build_optimizer(policy, config.optimizer))
+        update(learner, done, tiny.step(prompts), Server())

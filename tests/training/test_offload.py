@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -16,10 +16,11 @@ from vold.model.memory import plan
 from vold.model.parallel import Processes
 from vold.run.recipe import load_recipe
 from vold.training.distill import distill
-from vold.training.offload import TimeShare, refuse_offload
+from vold.training.offload import Phase, TimeShare, refuse_offload
 
 HERE = torch.device("cpu")
 """As a device it is the host once more: a move is a copy into other memory, and tells itself by its address."""
+PHASES = get_args(Phase)
 PAPER = Path(__file__).parents[2] / "recipes" / "qwen2_5_vl-3b.yaml"
 
 
@@ -46,21 +47,23 @@ def moved(before: list[int], after: list[int]) -> bool:
 @pytest.mark.parametrize(
     ("phase", "late", "moments", "teacher"),
     [
-        ("rollouts", False, False, False),
-        ("scoring", False, False, True),
+        ("sample", False, False, False),
+        ("teacher", False, False, True),
         ("update", False, True, False),
         ("update", True, True, True),
     ],
 )
-def test_after_the_rollouts_a_phase_brings_what_it_needs(phase: str, late: bool, moments: bool, teacher: bool) -> None:
+def test_after_the_rollouts_a_phase_brings_what_it_needs(
+    phase: Phase, late: bool, moments: bool, teacher: bool
+) -> None:
     optimizer, module = models()
     share = TimeShare(True, optimizer, [module], HERE, late=late)
     kept = [*(v for state in optimizer.state.values() for v in state.values()), *(p.data for p in module.parameters())]
     first = addresses(optimizer, module)
-    share.rollouts()
+    share.enter("sample")
     away = addresses(optimizer, module)
     assert all(map(moved, first, away))
-    getattr(share, phase)()
+    share.enter(phase)
     assert tuple(map(moved, away, addresses(optimizer, module))) == (moments, teacher)
     assert kept  # the memory of the first addresses stays taken, so that no copy can land there
 
@@ -69,8 +72,8 @@ def test_without_offload_nothing_moves() -> None:
     optimizer, module = models()
     share = TimeShare(False, optimizer, [module], HERE, late=False)
     before = addresses(optimizer, module)
-    for phase in (share.rollouts, share.scoring, share.update):
-        phase()
+    for phase in PHASES:
+        share.enter(phase)
     assert addresses(optimizer, module) == before
 
 
@@ -80,8 +83,8 @@ def test_what_comes_back_is_the_same_numbers_in_the_same_parameters() -> None:
     first, parameters = dict(state), list(module.parameters())
     values = [p.detach().clone() for p in parameters]
     share = TimeShare(True, optimizer, [module], HERE, late=False)
-    for phase in (share.rollouts, share.scoring, share.update, share.rollouts, share.scoring, share.update):
-        phase()
+    for phase in PHASES * 2:
+        share.enter(phase)
     assert list(map(id, module.parameters())) == list(map(id, parameters))
     assert all(map(torch.equal, parameters, values))
     assert all(torch.equal(state[name], value) for name, value in first.items())
@@ -128,7 +131,7 @@ def test_on_a_gpu_the_memory_is_given_back(tmp_path: Path) -> None:
     module = torch.nn.Linear(1024, 1024, device="cuda")
     share = TimeShare(True, optimizer, [module], torch.device("cuda"), late=False)
     before = torch.cuda.memory_allocated()
-    share.rollouts()
+    share.enter("sample")
     assert before - torch.cuda.memory_allocated() >= 4 * 1024 * 1024
-    share.scoring()
+    share.enter("teacher")
     assert module.weight.is_cuda

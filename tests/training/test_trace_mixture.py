@@ -13,7 +13,7 @@ from vold.errors import ConfigError, DataError
 from vold.run.files import read_jsonl
 from vold.run.recipe import Recipe, recipe_from
 from vold.training.distill import distill
-from vold.training.trace_mixture import Mixture, adopt, own_prompts
+from vold.training.trace_mixture import TraceMixture, adopt, own_prompts
 from vold.types import Completion, Grade, Prompt, Rollout, Task, TokenScores
 
 
@@ -39,18 +39,18 @@ def ask(task: Task) -> Prompt | None:
 def test_a_steps_traces_are_distinct_graded_and_numbered(tmp_path: Path) -> None:
     recipe = gkd(tmp_path)
     tiny.write_traces(tmp_path, recipe)
-    mixture = Mixture(recipe, tiny.student(), ask)
+    mixture = TraceMixture(recipe, tiny.student(), ask)
     assert recipe.distill is not None
-    rollouts, tasks, prompts, asks = mixture.step(recipe.distill, 0, 2)
+    prompted, rollouts = mixture.step(recipe.distill, 0, 2)
     assert [r.group for r in rollouts] == [2, 3, 4, 5, 6, 7]  # two prompts' worth of three
     assert len({r.task_id for r in rollouts}) == 6
     assert all(r.source == "teacher" and r.grade.score == 1.0 for r in rollouts)
-    assert [t.id for t in tasks] == [r.task_id for r in rollouts]
-    assert [p.ids for p in prompts] == [r.prompt_ids for r in rollouts]
-    assert all(asks)
-    again = Mixture(recipe, tiny.student(), ask).step(recipe.distill, 0, 2)[0]
+    assert [p.task.id for p in prompted] == [r.task_id for r in rollouts]
+    assert [p.prompt.ids for p in prompted] == [r.prompt_ids for r in rollouts]
+    assert all(p.teacher_prompt for p in prompted)
+    again = TraceMixture(recipe, tiny.student(), ask).step(recipe.distill, 0, 2)[1]
     assert again == rollouts
-    assert mixture.step(recipe.distill, 1, 2)[0] != rollouts
+    assert mixture.step(recipe.distill, 1, 2)[1] != rollouts
 
 
 def test_a_trace_was_sampled_from_its_teacher() -> None:

@@ -11,9 +11,9 @@ import torch
 import tiny
 from vllm_server import VllmServer
 from vold.data.sources import open_tasks
-from vold.engines.build import Teachers
 from vold.engines.teachers.cached import CachedTeacher
 from vold.engines.teachers.inprocess import InProcessTeacher
+from vold.engines.teachers.teachers import open_teachers
 from vold.errors import ConfigError
 from vold.run.files import read_jsonl
 from vold.run.recipe import Recipe, recipe_from
@@ -77,10 +77,10 @@ def test_the_same_question_about_two_pictures_is_two_requests(tmp_path: Path) ->
     made = recipe(tmp_path)
     assert made.distill is not None
     student = tiny.student()
-    teachers = Teachers(made, student)
+    teachers = open_teachers(made, student)
     (one, two) = [t for t in open_tasks(made.tasks, "both") if t.tags["set"] == "image"][:2]
-    first = teachers.ask(one)
-    second = teachers.ask(two)
+    first = teachers.prompt(one)
+    second = teachers.prompt(two)
     assert first is not None and second is not None and first.vision and second.vision
     cache = CachedTeacher(InProcessTeacher(tiny.student(7), temperature=1.0, token_budget=512), tmp_path / "c", "x")
     response = tuple(student.chat.tokens("3 5"))
@@ -94,10 +94,10 @@ def test_the_same_question_about_two_pictures_is_two_requests(tmp_path: Path) ->
 
 def test_a_text_only_teacher_is_never_handed_a_picture(tmp_path: Path) -> None:
     raw = tiny.recipe_dict(tmp_path)
-    teachers = Teachers(recipe_from(raw, where="test"), tiny.student())
+    teachers = open_teachers(recipe_from(raw, where="test"), tiny.student())
     pictures = open_tasks(recipe(tmp_path).tasks, "image")
     for task in pictures:
-        ask = teachers.ask(task)
+        ask = teachers.prompt(task)
         assert task.messages[0].images and ask is not None and not ask.vision
 
 

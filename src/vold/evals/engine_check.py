@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from vold.data.sources import open_tasks
-from vold.engines.build import Teachers, open_sampler
 from vold.engines.mismatch import Mismatch
 from vold.engines.samplers.inprocess import InProcessSampler
+from vold.engines.samplers.student import open_sampler
+from vold.engines.teachers.backend import InProcessBackend
 from vold.engines.teachers.health import check_alive, probe_of
-from vold.engines.teachers.inprocess import InProcessTeacher
-from vold.engines.teachers.server import ServerTeacher
+from vold.engines.teachers.teachers import open_teachers
 from vold.errors import ConfigError, TeacherError
 from vold.model.loading import load_student, resolve, stage_models
 from vold.run.directory import open_stage
@@ -25,10 +25,10 @@ from vold.types import SamplingParams, ScoreRequest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vold.engines.vllm import VllmClient
+    from vold.engines.teachers.backend import TeacherBackend
     from vold.model.policy import Policy
     from vold.run.recipe import Align, Recipe
-    from vold.types import Sampler, Teacher
+    from vold.types import Sampler
 
 LIMITS = {"float32": 1e-4, "bfloat16": 2e-2}
 """Highest KL in nats per token by the precision of the coarser side. Two float32 programs differ by about 1e-6 in a
@@ -51,8 +51,10 @@ def self_check(recipe: Recipe) -> SelfCheck:
     directory = open_stage(recipe, "align")
     path = stage_models(recipe).get("sft", recipe.student.path)
     student = load_student(recipe, resolve(path))
-    client = Teachers(recipe, student).voices[""].client if recipe.teacher.server is not None else None
-    apart = _apart(recipe, recipe.align, student, client, directory)
+    backend: TeacherBackend = InProcessBackend(student, recipe.student.dtype)
+    if recipe.teacher.server is not None:
+        backend = open_teachers(recipe, student).by_route[""].backend
+    apart = _apart(recipe, recipe.align, student, backend, directory)
     row = apart.row()
     found = SelfCheck(
         student=path,
@@ -65,10 +67,10 @@ def self_check(recipe: Recipe) -> SelfCheck:
     )
     write_json(directory / "self-check.json", found)
     if not found.kl <= found.limit:
-        held = f"a server that holds {resolve(path)}" if client is not None else "one device and one precision"
+        held = f"a server that holds {resolve(path)}" if backend.on_servers else "one device and one precision"
         raise TeacherError(
             "the student does not agree with itself in the teacher's place",
-            where=", ".join(client.urls) if client is not None else "in-process teacher",
+            where=backend.describe(),
             got=f"KL {found.kl:.2g} nats per token over {found.tokens} tokens, the limit is {found.limit:g}; "
             f"largest |log ratio| {found.largest:.2g}",
             fix=f"this check needs {held}",
@@ -76,7 +78,7 @@ def self_check(recipe: Recipe) -> SelfCheck:
     return found
 
 
-def _apart(recipe: Recipe, config: Align, student: Policy, client: VllmClient | None, directory: Path) -> Mismatch:
+def _apart(recipe: Recipe, config: Align, student: Policy, backend: TeacherBackend, directory: Path) -> Mismatch:
     """Sampled and scored log-probs of the student's responses, compared token by token."""
     tasks = open_tasks(recipe.tasks, config.tasks)
     prompts = [student.chat.prompt(t.messages) for t in tasks if not any(m.images for m in t.messages)]
@@ -84,15 +86,11 @@ def _apart(recipe: Recipe, config: Align, student: Policy, client: VllmClient | 
     params = SamplingParams(config.sampling.max_new_tokens, temperature, seed_of(recipe.run.seed, "self-check"))
     sampler: Sampler = InProcessSampler(student)
     if recipe.distill is not None:
-        sampler, _ = open_sampler(recipe.distill, student, directory)
+        sampler = open_sampler(recipe.distill, student, directory)
     completions = sampler.generate(prompts, params, config.rollouts)
     requests = [ScoreRequest(p.ids, c.ids) for p, cs in zip(prompts, completions, strict=True) for c in cs]
     probe = probe_of(prompts[0].ids)
-    teacher: Teacher
-    if client is None:
-        teacher = InProcessTeacher(student, temperature=temperature, token_budget=8192)
-    else:
-        teacher = ServerTeacher(client, probe)
+    teacher = backend.scorer(probe, temperature=temperature, token_budget=8192)
     scores = teacher.score([probe, *requests])
     check_alive(scores[0], where="teacher")
     apart = Mismatch()

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vold.engines.build import turns_of
 from vold.engines.chat_api import EndpointSampler
+from vold.engines.samplers.multi_turn import tool_turns
 from vold.errors import ConfigError
 from vold.evals.answering import answer_by_endpoint, answer_in_process, is_complete, mark
 from vold.evals.compare import compare_answers
@@ -56,7 +56,7 @@ def evaluate(recipe: Recipe) -> Results:
         config, recipe.tasks, recipe.run.dir / "eval", tool=tool
     )  # first: a mistake in them must not claim the directory
     directory = open_stage(recipe, "eval")
-    in_turns = turns_of(recipe)
+    in_turns = tool_turns(recipe)
     models = stage_models(recipe) if config.endpoint is None else {config.endpoint.model: "endpoint"}
     for name, path in models.items():
         target = directory / name

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from vold.data.sources import open_tasks
-from vold.engines.build import Teachers
 from vold.engines.grade import grade
 from vold.engines.samplers.inprocess import InProcessSampler
+from vold.engines.teachers.backend import InProcessBackend
+from vold.engines.teachers.teachers import Teachers, open_teachers
 from vold.errors import ConfigError, DataError
 from vold.model.batching import collate
 from vold.model.loading import load_student, resolve, stage_models
@@ -55,8 +56,8 @@ def align(recipe: Recipe) -> Overlap:
     models = stage_models(recipe)
     path = models.get("sft", recipe.student.path)
     student = load_student(recipe, resolve(path))
-    teachers = Teachers(recipe, student)
-    asked = [(t, ask) for t in open_tasks(recipe.tasks, config.tasks) if (ask := teachers.ask(t)) is not None]
+    teachers = open_teachers(recipe, student)
+    asked = [(t, ask) for t in open_tasks(recipe.tasks, config.tasks) if (ask := teachers.prompt(t)) is not None]
     tasks, asks = [t for t, _ in asked], [ask for _, ask in asked]
     prompts = [student.chat.prompt(t.messages) for t in tasks]
     params = SamplingParams(
@@ -149,12 +150,12 @@ def _opinions(
     """As `_values`, from each question's own teacher; the entropy is NaN where that is a server. From one with another
     tokenizer, log-probs are NaN on tokens that do not align, and favourites are `UNKNOWN`."""
     rows: dict[int, tuple[torch.Tensor, ...]] = {}
-    for route, voice in teachers.voices.items():
+    for route, handle in teachers.by_route.items():
         mine = [i for i, a in enumerate(asks) if teachers.route_of(a.ids) == route]
-        aligned = voice.aligner is not None
-        if voice.policy is not None and mine and not aligned:
+        aligned, backend = handle.aligner is not None, handle.backend
+        if isinstance(backend, InProcessBackend) and mine and not aligned:
             prompts = [asks[i] for i in mine]
-            values = _values(voice.policy, prompts, [responses[i] for i in mine], sampling.temperature)
+            values = _values(backend.policy, prompts, [responses[i] for i in mine], sampling.temperature)
             pieces = zip(*(v.split([len(responses[i]) for i in mine]) for v in values.values()), strict=True)
             rows.update(zip(mine, pieces, strict=True))
         elif mine:

@@ -12,9 +12,10 @@ from transformers import AutoConfig
 
 from vold.data.benchmarks.registry import load
 from vold.data.sources import open_tasks
-from vold.engines.build import Teachers, check_rollouts
+from vold.engines.samplers.student import check_rollouts
 from vold.engines.teachers.health import probe_of
 from vold.engines.teachers.inprocess import InProcessTeacher
+from vold.engines.teachers.teachers import no_teachers, open_teachers
 from vold.errors import ConfigError
 from vold.evals.marking.golds import handle_golds
 from vold.model.chat import Chat
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from vold.data.sources import Tasks
-    from vold.engines.build import Voice
+    from vold.engines.teachers.teachers import TeacherHandle, Teachers
     from vold.model.policy import Policy
     from vold.run.recipe import Recipe
     from vold.run.task_sections import TasksSpec
@@ -85,16 +86,15 @@ class Subject:
         return load_student(self.recipe)
 
     @cached_property
-    def teachers(self) -> Teachers | None:
-        """All teachers, or None where the recipe names none."""
-        return Teachers(self.recipe, self.student) if self.recipe.teacher is not None else None
+    def teachers(self) -> Teachers:
+        """All teachers that the recipe names."""
+        return open_teachers(self.recipe, self.student) if self.recipe.teacher is not None else no_teachers()
 
     @cached_property
     def context(self) -> int:
         """The least context length of all models, in tokens. A teacher whose length is unknown does not count."""
         own = int(self.student.model.config.get_text_config().max_position_embeddings)
-        voices = self.teachers.voices.values() if self.teachers is not None else ()
-        return min([own, *filter(None, (v.context() for v in voices))])
+        return min([own, *filter(None, (t.backend.context() for t in self.teachers.by_route.values()))])
 
     @cached_property
     def task_sets(self) -> list[TaskSet]:
@@ -154,25 +154,25 @@ def _student(subject: Subject) -> Iterator[Finding]:
 
 
 def _teachers(subject: Subject) -> Iterator[Finding]:
-    for route, voice in subject.teachers.voices.items() if subject.teachers is not None else ():
-        yield Finding(f"teacher for {route}" if route else "teacher", voice.describe())
-        yield from _pair(subject, voice)
+    for route, teacher in subject.teachers.by_route.items():
+        yield Finding(f"teacher for {route}" if route else "teacher", teacher.backend.describe())
+        yield from _pair(subject, teacher)
 
 
-def _pair(subject: Subject, voice: Voice) -> Iterator[Finding]:
+def _pair(subject: Subject, teacher: TeacherHandle) -> Iterator[Finding]:
     """Two models' tokenizers, embeddings and templates side by side, before any token is added to the student."""
     recipe = subject.recipe
-    ours, theirs = Chat.load(resolve(recipe.student.path)).tokenizer, voice.chat.tokenizer
-    if voice.aligner is not None:
+    ours, theirs = Chat.load(resolve(recipe.student.path)).tokenizer, teacher.backend.chat.tokenizer
+    if teacher.aligner is not None:
         ids = ours(" ".join(t["content"] for t in TURNS), add_special_tokens=False)["input_ids"]
-        spans = voice.aligner.align(ids).spans
+        spans = teacher.aligner.align(ids).spans
         got = sum(s is not None for s in spans)
         words = f"{got} of {len(spans)} tokens of a short text are whole tokens of the teacher's"
         yield Finding("another tokenizer", words)
         return
-    config = AutoConfig.from_pretrained(resolve(voice.spec.path))
+    config = AutoConfig.from_pretrained(resolve(teacher.spec.path))
     found = compare(ours, theirs, subject.student.model.config, config)
-    added = recipe.student.teacher_tokens == "add" and voice.spec is recipe.teacher
+    added = recipe.student.teacher_tokens == "add" and teacher.spec is recipe.teacher
     yield from itertools.starmap(Finding, side_by_side(found, len(ours), len(theirs), added=added))
 
 
@@ -210,7 +210,7 @@ def _tasks(subject: Subject) -> Iterator[Finding]:
 def _one_prompt(subject: Subject) -> Iterator[Finding]:
     """The first prompt without pictures, scored by every model."""
     text = next((p for these in subject.task_sets for p in these.prompts if not p.vision), None)
-    if subject.teachers is None or text is None:
+    if not subject.teachers.by_route or text is None:
         return
     ours = InProcessTeacher(subject.student, temperature=1.0, token_budget=len(text.ids) + 1)
     (own,) = ours.score([probe_of(text.ids)])

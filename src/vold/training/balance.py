@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vold.data.sources import open_tasks
-from vold.engines.build import open_sampler, turns_of
 from vold.engines.grade import grade
+from vold.engines.samplers.multi_turn import tool_turns
+from vold.engines.samplers.student import open_sampler
 from vold.errors import ConfigError, DataError
 from vold.model.loading import load_student, resolve, sft_result
 from vold.run.console import Bar
@@ -138,10 +139,9 @@ def _labels(
     keep_rows(file, rows[:done])
     model = resolve(config.init) if config.init else sft_result(recipe, "balance")
     student = student or load_student(recipe, model)
-    one_turn, weights_are_of = open_sampler(config, student, directory)
-    sampler = turns_of(recipe)(one_turn, student.chat)
-    weights_are_of(0)
-    with Bar("balance", len(tasks), done) as bar:
+    engine = open_sampler(config, student, directory)
+    sampler = tool_turns(recipe)(engine, student.chat)
+    with Bar("balance", len(tasks), done) as bar, engine.holding(0):
         for start in range(done, len(tasks), config.batch_size):
             part = tasks[start : start + config.batch_size]
             seed = seed_of(recipe.run.seed, "balance", start)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 HOST = torch.device("cpu")
 
+Phase = Literal["sample", "teacher", "update"]
+"""The student generates; the teacher scores; the student learns."""
+
 
 class TimeShare:
     """Moves teachers and optimizer state between a device and the host as the phases of a step change.
@@ -26,7 +29,7 @@ class TimeShare:
     Args:
         offload: whether anything is moved at all.
         optimizer: its state (moments, float32 copies of weights) is on the device for the update alone.
-        teachers: models on the device while the teacher is asked.
+        teachers: models on the device while the teacher scores.
         device: where all of them work.
         late: whether the teacher is asked again in the update, for whole distributions.
     """
@@ -43,21 +46,12 @@ class TimeShare:
         self.offload, self.optimizer, self.teachers, self.device, self.late = offload, optimizer, teachers, device, late
         self._moments_here = self._teachers_here = True
 
-    def rollouts(self) -> None:
-        """The student generates."""
-        self._place(moments=False, teachers=False)
-
-    def scoring(self) -> None:
-        """The teacher is asked about rollouts."""
-        self._place(moments=False, teachers=True)
-
-    def update(self) -> None:
-        """The student learns."""
-        self._place(moments=True, teachers=self.late)
-
-    def _place(self, *, moments: bool, teachers: bool) -> None:
+    def enter(self, phase: Phase) -> None:
+        """Bring what a phase needs to the device, after what it does not need has left."""
         if not self.offload:
             return
+        moments = phase == "update"
+        teachers = phase == "teacher" or (moments and self.late)
         # What leaves goes first: there may be no room for both.
         for here in (False, True):
             if teachers is here and self._teachers_here is not here:
@@ -66,10 +60,13 @@ class TimeShare:
                     tensor.data = self._moved(tensor.data, here)
             if moments is here and self._moments_here is not here:
                 self._moments_here = here
-                for state in self.optimizer.state.values():
-                    for name, value in state.items():
-                        if isinstance(value, torch.Tensor):
-                            state[name] = self._moved(value, here)
+                self._move_moments(here)
+
+    def _move_moments(self, here: bool) -> None:
+        for state in self.optimizer.state.values():
+            for name, value in state.items():
+                if isinstance(value, torch.Tensor):
+                    state[name] = self._moved(value, here)
 
     def _weights(self) -> Iterator[torch.Tensor]:
         for teacher in self.teachers:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vold.engines.teachers.aligned import aligned_share
 from vold.graders import outcome
 from vold.objective import value_means
 from vold.run.files import write_text
+from vold.run.metrics import RolloutMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from vold.types import Rollout, Task
 
 
-def describe(rollouts: Sequence[Rollout]) -> dict[str, Any]:
+def describe(rollouts: Sequence[Rollout]) -> RolloutMetrics:
     """What a step's rollouts looked like: reward, outcomes, lengths, and how much the teacher was asked."""
     rollouts = [r for r in rollouts if r.source == "student"] or rollouts
     scores: dict[int, list[float]] = {}
@@ -28,17 +29,19 @@ def describe(rollouts: Sequence[Rollout]) -> dict[str, Any]:
         scores.setdefault(r.group, []).append(r.grade.score)
     counts = Counter(outcome(r.grade, r.completion.finish) for r in rollouts)
     tokens = [len(r.completion.ids) for r in rollouts]
-    return {
-        "reward": sum(r.grade.score for r in rollouts) / len(rollouts),
-        **{f"share_{name}": counts[name] / len(rollouts) for name in ("wrong", "unparsed", "truncated", "timed_out")},
-        "groups_all_pass": sum(all(s == 1 for s in g) for g in scores.values()) / len(scores),
-        "groups_all_fail": sum(all(s == 0 for s in g) for g in scores.values()) / len(scores),
-        "mean_tokens": sum(tokens) / len(tokens),
-        "rollout_tokens": sum(tokens),
-        "teacher_tokens": sum(len(r.teacher.logp) for r in rollouts if r.teacher is not None),
-        **({"aligned_share": aligned_share(heard)} if (heard := [r.teacher for r in rollouts if r.teacher]) else {}),
+    shares = {f"share_{name}": counts[name] / len(rollouts) for name in ("wrong", "unparsed", "truncated", "timed_out")}
+    scored = [r.teacher for r in rollouts if r.teacher is not None]
+    return RolloutMetrics(
+        reward=sum(r.grade.score for r in rollouts) / len(rollouts),
+        **shares,
+        groups_all_pass=sum(all(s == 1 for s in g) for g in scores.values()) / len(scores),
+        groups_all_fail=sum(all(s == 0 for s in g) for g in scores.values()) / len(scores),
+        mean_tokens=sum(tokens) / len(tokens),
+        rollout_tokens=sum(tokens),
+        teacher_tokens=sum(len(s.logp) for s in scored),
+        aligned_share=aligned_share(scored) if scored else None,
         **value_means(rollouts),
-    }
+    )
 
 
 def store(file: Path, rollouts: Sequence[Rollout], tasks: Sequence[Task], policy: Policy) -> None:

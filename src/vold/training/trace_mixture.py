@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from vold.engines.grade import grade
 from vold.run.order import seed_of
+from vold.training.prompted import Prompted
 from vold.training.sft import pick, refuse_banned
 from vold.training.traces import read_traces
 from vold.types import Completion, Prompt, Rollout, Task
@@ -33,41 +34,40 @@ def own_prompts(config: Distill) -> int:
     return round(share * prompts) if share in (0, 1) else min(max(1, round(share * prompts)), max(1, prompts - 1))
 
 
-class Mixture:
+class TraceMixture:
     """The traces of a run, as rollouts to put among the student's own.
 
     Args:
         recipe: whose traces they are, filtered as for the cold start.
         policy: the student, whose chat template makes the prompts.
-        ask: the teacher's prompt of a task, in its own chat template.
+        teacher_prompt: makes the teacher's prompt of a task, in its own chat template.
 
     Raises:
         DataError: there are no finished traces, or they hold tokens the student can never emit.
     """
 
-    def __init__(self, recipe: Recipe, policy: Policy, ask: Callable[[Task], Prompt | None]) -> None:
+    def __init__(self, recipe: Recipe, policy: Policy, teacher_prompt: Callable[[Task], Prompt | None]) -> None:
         self.traces = read_traces(recipe)
         refuse_banned(self.traces, policy)
-        self.seed, self.policy, self.ask = recipe.run.seed, policy, ask
+        self.seed, self.chat, self.teacher_prompt = recipe.run.seed, policy.chat, teacher_prompt
 
-    def step(
-        self, config: Distill, step: int, first_group: int
-    ) -> tuple[list[Rollout], list[Task], list[Prompt], list[Prompt | None]]:
-        """The traces of one step: rollouts, and task, student's prompt and teacher's prompt of each, as groups of one
-        numbered from `first_group`.
+    def step(self, config: Distill, number: int, first_group: int) -> tuple[list[Prompted], list[Rollout]]:
+        """The traces of one step: each a problem of its own, and a rollout in the group of that problem, numbered from
+        `first_group`.
 
         Their behaviour log-probs are the teacher's own, filled in by `adopt` when it has scored them.
         """
         count = (config.prompts_per_step - own_prompts(config)) * config.rollouts
-        chosen = pick(self.traces, count, seed=seed_of(self.seed, "mixture"), step=step)
-        prompts = [self.policy.chat.prompt(t.task.messages) for t in chosen]
-        rollouts = [self._rollout(t, p, first_group + i) for i, (t, p) in enumerate(zip(chosen, prompts, strict=True))]
-        return rollouts, [t.task for t in chosen], prompts, [self.ask(t.task) for t in chosen]
+        chosen = pick(self.traces, count, seed=seed_of(self.seed, "mixture"), step=number)
+        tasks = [trace.task for trace in chosen]
+        prompted = [Prompted(t, self.chat.prompt(t.messages), self.teacher_prompt(t)) for t in tasks]
+        pairs = enumerate(zip(chosen, prompted, strict=True), first_group)
+        return prompted, [self._rollout(trace, p.prompt, group) for group, (trace, p) in pairs]
 
     def _rollout(self, trace: Trace, prompt: Prompt, group: int) -> Rollout:
         ids = trace.response_ids
         completion = Completion(ids, (0.0,) * len(ids), trace.action_mask, "stop")
-        verdict = grade(trace.task, self.policy.chat, completion)
+        verdict = grade(trace.task, self.chat, completion)
         return Rollout(trace.task.id, group, prompt.ids, completion, verdict, source="teacher")
 
 

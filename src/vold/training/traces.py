@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vold.data.sources import open_tasks
-from vold.engines.build import Teachers, Voice
 from vold.engines.grade import grade
+from vold.engines.teachers.teachers import TeacherHandle, open_teachers
 from vold.errors import ConfigError, DataError
 from vold.model.loading import load_student
 from vold.run.console import Bar
@@ -98,18 +98,19 @@ def _taught(recipe: Recipe, student: Policy, tasks: Sequence[Task]) -> Answer:
     for task in tasks:
         if task.teacher_messages is None:
             raise DataError("this task has no text view for the teacher", where=f"task {task.id}")
-    teachers = Teachers(recipe, student)
+    teachers = open_teachers(recipe, student)
 
     def answer(part: Sequence[Task], start: int) -> list[Answered]:
         seed = seed_of(recipe.run.seed, "traces", start)
         params = SamplingParams(sampling.max_new_tokens, sampling.temperature, seed)
-        completions = teachers.answer(part, params)
-        return [in_the_students_ids(teachers.voice(t), c) for t, c in zip(part, completions, strict=True)]
+        completions = teachers.sample(part, params)
+        return [in_the_students_ids(teachers.of(t), c) for t, c in zip(part, completions, strict=True)]
 
-    def in_the_students_ids(voice: Voice, c: Completion) -> Answered:
-        if voice.aligner is None:
-            return voice.chat, c.ids, c.action_mask, c.finish
-        ids = student.chat.tokens(voice.chat.text(c.ids)) + (student.chat.end_id,) * (c.finish == "stop")
+    def in_the_students_ids(teacher: TeacherHandle, c: Completion) -> Answered:
+        chat = teacher.backend.chat
+        if teacher.aligner is None:
+            return chat, c.ids, c.action_mask, c.finish
+        ids = student.chat.tokens(chat.text(c.ids)) + (student.chat.end_id,) * (c.finish == "stop")
         return student.chat, ids, (1,) * len(ids), c.finish
 
     return answer

@@ -13,10 +13,12 @@ from vold.errors import SamplerError
 from vold.model.chat import stack_vision
 from vold.model.lm_head.chunked_logits import head_logits
 from vold.model.lm_head.teacher_logits import top_logprobs
+from vold.model.parallel import ALONE, Processes
 from vold.types import Completion, Prompt, SamplingParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from vold.model.policy import Policy
     from vold.types import Finish
@@ -34,10 +36,15 @@ class InProcessSampler:
     Args:
         policy: the model; it is read, never changed.
         batch_size: rows that generate side by side.
+        group: the processes that divide the model's weights.
     """
 
-    def __init__(self, policy: Policy, batch_size: int = 128) -> None:
-        self.policy, self.batch_size = policy, batch_size
+    def __init__(self, policy: Policy, batch_size: int = 128, group: Processes = ALONE) -> None:
+        self.policy, self.batch_size, self.group = policy, batch_size, group
+
+    def holding(self, step: int) -> AbstractContextManager[None]:
+        """Inside, this process has all of the model's weights, whatever the step."""
+        return self.group.gathered(self.policy)
 
     def generate(self, prompts: Sequence[Prompt], params: SamplingParams, n: int = 1) -> list[list[Completion]]:
         """`n` completions of each prompt.

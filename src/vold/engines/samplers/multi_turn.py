@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from vold.types import Completion, Prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from vold.engines.tools.python import Environment
     from vold.model.chat import Chat
+    from vold.run.recipe import Recipe
     from vold.types import Finish, Sampler, SamplingParams
 
 NEXT_TURN_SEED = 7_919
@@ -112,3 +113,19 @@ def last_turn(ids: Sequence[int], action_mask: Sequence[int]) -> Sequence[int]:
     """
     start = max((t + 1 for t, action in enumerate(action_mask) if not action), default=0)
     return ids[start:]
+
+
+def tool_turns(recipe: Recipe) -> Callable[[Sampler, Chat], Sampler]:
+    """What makes a sampler of single turns, and its chat, into one of whole rollouts: itself where there is no tool.
+
+    Raises:
+        ConfigError: this machine cannot shut a program in.
+    """
+    spec = recipe.environment
+    if spec is None:
+        return lambda sampler, chat: sampler
+    from vold.engines.tools.interpreter import Limits
+    from vold.engines.tools.python import PythonTool
+
+    tool = PythonTool(spec.calls, Limits(seconds=spec.seconds, memory_mb=spec.memory_mb, output=spec.output))
+    return lambda sampler, chat: TurnSampler(sampler, chat, tool, spec.max_turns)

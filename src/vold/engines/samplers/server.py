@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from vold.model.parallel import ALONE, Processes
 from vold.types import Completion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from vold.engines.vllm import VllmClient
@@ -40,6 +41,17 @@ class ServerSampler:
     ) -> None:
         self.client, self.end_id, self.weights = client, end_id, weights
         self.banned = frozenset(banned)
+
+    @contextlib.contextmanager
+    def holding(self, step: int) -> Iterator[None]:
+        """Inside, the servers sample from the weights that the policy has now, those after `step` updates.
+
+        Raises:
+            SamplerError: as `ServerWeights.changed`.
+        """
+        if self.weights is not None:
+            self.weights.changed(step)
+        yield
 
     def generate(self, prompts: Sequence[Prompt], params: SamplingParams, n: int = 1) -> list[list[Completion]]:
         """`n` completions of each prompt. Row i of the call is drawn with the seed `params.seed + i`.

@@ -1,0 +1,98 @@
+"""The student's own sampler: in this process, or on servers that get its weights."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from vold.engines.mismatch import Mismatch
+from vold.engines.samplers.inprocess import InProcessSampler
+from vold.engines.samplers.server import ServerSampler, ServerWeights
+from vold.engines.vllm import VllmClient
+from vold.errors import ConfigError, SamplerError
+from vold.model.batching import collate
+from vold.model.parallel import ALONE, Processes
+from vold.types import Sampler, SamplingParams
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from vold.model.policy import Policy
+    from vold.run.recipe import Distill, PromptBalance, Recipe
+    from vold.types import Prompt
+
+
+class StudentSampler(Sampler, Protocol):
+    """A sampler that follows the student's weights."""
+
+    def holding(self, step: int) -> AbstractContextManager[None]:
+        """Inside, it samples from the weights that the student has after `step` updates: those it has now."""
+        ...
+
+
+def open_sampler(
+    config: Distill | PromptBalance, policy: Policy, directory: Path, group: Processes = ALONE
+) -> StudentSampler:
+    """The student's sampler of single turns.
+
+    Raises:
+        SamplerError: a server does not answer, or holds another model.
+        ConfigError: prompts and responses can not fit into its context.
+    """
+    if config.engine is None:
+        return InProcessSampler(policy, config.rows, group)
+    client = VllmClient(config.engine, role="rollout", error=SamplerError)
+    context = client.context()
+    if context and config.sampling.max_new_tokens >= context:
+        raise ConfigError(
+            "responses do not fit into the context of the rollout server",
+            where="sampling.max_new_tokens",
+            got=f"{config.sampling.max_new_tokens} tokens, --max-model-len {context}",
+        )
+    weights = ServerWeights(client, policy, config.engine.weights_dir or directory / "weights", group)
+    return ServerSampler(client, end_id=policy.chat.end_id, banned=policy.banned.tolist(), weights=weights)
+
+
+def check_rollouts(config: Distill, policy: Policy, prompt: Prompt, directory: Path) -> str:
+    """Send the student's weights to the rollout servers, sample a few tokens, and compare their log-probs.
+
+    Returns a line on how far sampler and trainer are apart. Nothing is left in `directory`, the run's own.
+
+    Raises:
+        SamplerError: a server failed.
+        TrainingError: they are further apart than `config.mismatch.limit`, whatever its action.
+    """
+    params = SamplingParams(min(16, config.sampling.max_new_tokens), config.sampling.temperature, seed=0)
+    there = next(p for p in (directory, *directory.resolve().parents) if p.is_dir())
+    with tempfile.TemporaryDirectory(dir=there) as passing:
+        (completions,) = open_sampler(config, policy, Path(passing)).generate([prompt], params, n=4)
+    found = Mismatch()
+    with torch.inference_mode():
+        for c in completions:
+            batch = collate([prompt], [c.ids], [c.action_mask], policy.chat.pad_id)
+            logp, _, _ = policy.logprobs(batch, temperature=params.temperature)
+            found.add(logp, torch.tensor(c.logps))
+    found.over(config.mismatch.limit, "stop", step=0)
+    return f"KL(sampler || trainer) {found.kl:.1e} nats per token over {found.tokens} tokens"
+
+
+def refuse_sleep(recipe: Recipe, group: Processes) -> None:
+    """Refuse servers that one process would put to sleep while another still asks them.
+
+    Raises:
+        ConfigError: several processes train, and a server is to sleep.
+    """
+    teachers = [recipe.teacher, *recipe.teacher.routes.values()] if recipe.teacher is not None else []
+    servers = {"teacher.server.sleep": [t.server for t in teachers]}
+    servers["distill.engine.sleep"] = [recipe.distill.engine] if recipe.distill is not None else []
+    for where, found in servers.items():
+        if group.world > 1 and any(s is not None and s.sleep for s in found):
+            raise ConfigError(
+                "servers can not sleep between the turns of several processes",
+                where=where,
+                got=f"{group.world} processes",
+                fix="give them GPUs of their own and drop `sleep`, or train in one process",
+            )

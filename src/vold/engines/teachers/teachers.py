@@ -1,0 +1,235 @@
+"""All teachers of a recipe: each task has one, by its route."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vold.engines.samplers.multi_turn import tool_turns
+from vold.engines.teachers.aligned import AlignedTeacher, Aligner
+from vold.engines.teachers.backend import open_backend
+from vold.engines.teachers.cached import CachedTeacher
+from vold.engines.teachers.health import check_alive, probe_of, remember
+from vold.engines.teachers.routed import RoutedTeacher
+from vold.errors import ConfigError, DataError
+from vold.model.loading import check_teacher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    import torch
+
+    from vold.engines.teachers.backend import TeacherBackend
+    from vold.model.chat import Chat
+    from vold.model.policy import Policy
+    from vold.run.model_sections import TextTeacher
+    from vold.run.recipe import Recipe, Sampling
+    from vold.types import Completion, Prompt, Sampler, SamplingParams, ScoreRequest, Task, Teacher
+
+    Turns = Callable[[Sampler, Chat], Sampler]
+
+
+@dataclass(frozen=True)
+class TeacherHandle:
+    """One teacher of a recipe: its section, where it runs, and what turns the student's responses into its own ids;
+    `aligner` is None where student and teacher share a tokenizer."""
+
+    spec: TextTeacher
+    backend: TeacherBackend
+    aligner: Aligner | None
+
+    def own_ids(self, ids: Sequence[int]) -> Sequence[int]:
+        """Ids of the student in the teacher's own tokens."""
+        return ids if self.aligner is None else self.aligner.align(ids).ids
+
+
+class Teachers:
+    """Teachers, each with the tasks of its route; there may be none.
+
+    Args:
+        by_route: each by its route; "" is the one that takes every task no route is made for.
+        route_by: the tag of a task that names its route.
+        turns: makes a sampler of single turns into one of whole rollouts.
+    """
+
+    def __init__(self, by_route: Mapping[str, TeacherHandle], route_by: str, turns: Turns) -> None:
+        self.by_route, self._route_by, self._turns = dict(by_route), route_by, turns
+        self._routes: dict[tuple[int, ...], str] = {}
+
+    @property
+    def modules(self) -> list[torch.nn.Module]:
+        """The models of those in this process."""
+        return [module for handle in self.by_route.values() for module in handle.backend.modules]
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether all of them can score while the student samples."""
+        return bool(self.by_route) and all(handle.backend.concurrent for handle in self.by_route.values())
+
+    def route(self, task: Task) -> str:
+        """The name of the teacher that a task is for."""
+        tag = task.tags.get(self._route_by, "")
+        return tag if tag in self.by_route else ""
+
+    def of(self, task: Task) -> TeacherHandle:
+        """The teacher that a task is for."""
+        return self.by_route[self.route(task)]
+
+    def prompt(self, task: Task) -> Prompt | None:
+        """The teacher prompt of a task, in the teacher's own chat template. A teacher that sees is shown what the
+        student is; any other gets the task's text view. None where there is no such view, or no teacher.
+
+        Raises:
+            DataError: the same prompt is already put to another teacher.
+            ConfigError: a teacher on a server is to see pictures.
+        """
+        if not self.by_route:
+            return None
+        route = self.route(task)
+        backend = self.by_route[route].backend
+        messages = task.messages if backend.chat.processor is not None else task.teacher_messages
+        if not messages:
+            return None
+        prompt = backend.chat.prompt(messages)
+        if prompt.vision and backend.on_servers:
+            raise ConfigError(
+                "a teacher on a server scores text only",
+                where=f"teacher {route}".strip(),
+                got=f"task {task.id} with pictures",
+                fix="load it into this process: drop its `server`",
+            )
+        before = self._routes.setdefault(prompt.ids, route)
+        if before != route:
+            raise DataError(
+                "two tasks put the same question to different teachers",
+                where=f"task {task.id}",
+                got=f"{self._route_by} {before!r} and {route!r}",
+                fix=f"give tasks with one prompt one value of the tag {self._route_by!r}",
+            )
+        return prompt
+
+    def route_of(self, prompt_ids: tuple[int, ...]) -> str:
+        """The name of the teacher that a prompt of `prompt` is for."""
+        return self._routes.get(prompt_ids, "")
+
+    def sample(self, tasks: Sequence[Task], params: SamplingParams) -> list[Completion]:
+        """One answer of each task's own teacher, in task order.
+
+        Raises:
+            SamplerError: a teacher failed.
+        """
+        found: dict[int, Completion] = {}
+        for route, handle in self.by_route.items():
+            mine = [i for i, t in enumerate(tasks) if self.route(t) == route]
+            if mine:
+                prompts = [prompt for i in mine if (prompt := self.prompt(tasks[i])) is not None]
+                sampler = self._turns(handle.backend.sampler(len(mine)), handle.backend.chat)
+                made = sampler.generate(prompts, params)
+                found.update(zip(mine, (c for (c,) in made), strict=True))
+        return [found[i] for i in range(len(tasks))]
+
+    def probe(self, ids: Sequence[int]) -> dict[str, float]:
+        """Mean log-prob (nats) of the probe made of these ids of the student, by route.
+
+        Raises:
+            TeacherError: a teacher is dead, or without weights.
+        """
+        means = {}
+        for route, handle in self.by_route.items():
+            request = probe_of(handle.own_ids(ids))
+            scores = handle.backend.scorer(request, temperature=1.0, token_budget=8192).score([request])[0]
+            check_alive(scores, where=handle.backend.describe())
+            means[route] = sum(scores.logp) / len(scores.logp)
+        return means
+
+    def scorer(
+        self, sampling: Sampling, token_budget: int, prompts: Sequence[Prompt | None], directory: Path
+    ) -> Teacher:
+        """Something that scores requests of every teacher; a request's prompt says which one it is for.
+
+        Args:
+            sampling: that of the responses; teacher and student are compared at its temperature.
+            token_budget: padded tokens per forward pass in this process.
+            prompts: the teacher prompts there will be. The first of each teacher also tells whether it is alive and
+                the same.
+            directory: keeps what teachers on servers have answered to it, across restarts of the run.
+
+        Raises:
+            ConfigError: a prompt and its response do not fit into the context of a server.
+            TeacherError: a teacher is dead, without weights, or not the one this run or cache began with.
+        """
+        made: dict[str, Teacher] = {}
+        for route, handle in self.by_route.items():
+            mine = [p.ids for p in prompts if p is not None and self.route_of(p.ids) == route]
+            if not mine:
+                continue
+            if handle.backend.on_servers:
+                _check_room(handle.backend, max(map(len, mine)), sampling.max_new_tokens)
+            made[route] = _scorer(handle, sampling.temperature, token_budget, probe_of(mine[0]), directory)
+        return next(iter(made.values())) if len(made) == 1 else RoutedTeacher(made, self.route_of)
+
+
+def no_teachers() -> Teachers:
+    """None at all, for an objective that uses none: no task has a teacher prompt, and nothing can be scored."""
+    return Teachers({}, "", lambda sampler, chat: sampler)
+
+
+def open_teachers(recipe: Recipe, student: Policy) -> Teachers:
+    """Load the teachers of a recipe, or find their servers.
+
+    Raises:
+        ConfigError: the recipe names no teacher.
+        VocabularyMismatch: one reads the student's ids differently.
+        TeacherError: a server does not answer, or holds another model.
+    """
+    spec = recipe.teacher
+    if spec is None:
+        raise ConfigError("this verb needs a teacher", where="teacher", fix="add `teacher: {path: ...}` to the recipe")
+    handles = {
+        route: _open(recipe, s, student, where=f"teacher.routes.{route}.path" if route else "teacher.path")
+        for route, s in {"": spec, **spec.routes}.items()
+    }
+    return Teachers(handles, spec.route_by, tool_turns(recipe))
+
+
+def _open(recipe: Recipe, spec: TextTeacher, student: Policy, *, where: str) -> TeacherHandle:
+    backend = open_backend(recipe, spec)
+    aligner = None
+    if spec.tokenizer == "align":
+        aligner = Aligner(student.chat.tokenizer, backend.chat.tokenizer, where=f"{where}: {spec.path}")
+    else:
+        check_teacher(student.chat, backend.chat, where=f"{where}: {spec.path}")
+    return TeacherHandle(spec, backend, aligner)
+
+
+def _check_room(backend: TeacherBackend, prompt: int, response: int) -> None:
+    # vLLM scores a prompt only with room for one more token.
+    needed, context = prompt + response + 1, backend.context()
+    if context and needed > context:
+        raise ConfigError(
+            "prompt and response do not fit into the context of the teacher's server",
+            where="max_new_tokens",
+            got=f"{prompt} + {response} tokens and one to spare, --max-model-len {context}",
+            fix=f"start it with --max-model-len {needed} or more, or lower max_new_tokens",
+        )
+
+
+def _scorer(
+    handle: TeacherHandle, temperature: float, token_budget: int, probe: ScoreRequest, directory: Path
+) -> Teacher:
+    spec, backend = handle.spec, handle.backend
+    teacher = backend.scorer(probe, temperature=temperature, token_budget=token_budget)
+    identity = f"{spec.path} | {backend.served_as} | temperature {temperature}"
+    ids = tuple(map(int, probe.response_ids))
+    card = f"teacher-{hashlib.sha256(f'{identity} {ids}'.encode()).hexdigest()[:12]}.json"
+    keepers = [directory] if backend.on_servers else []
+    keepers += [spec.cache] if spec.cache is not None else []
+    if keepers:
+        scores = teacher.score([probe])[0]
+        check_alive(scores, where=backend.describe())
+        for keeper in keepers:
+            remember(keeper / card, probe, scores, where=backend.describe())
+    scorer = CachedTeacher(teacher, spec.cache, identity) if spec.cache is not None else teacher
+    return AlignedTeacher(scorer, handle.aligner) if handle.aligner is not None else scorer

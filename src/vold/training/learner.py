@@ -1,0 +1,97 @@
+"""The student and what changes it: micro-batches of a step, gradients, the update. Both stages train through this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+
+from vold.model.batching import collate
+from vold.model.parallel import ALONE, Processes, Round
+from vold.training.optim import apply_update, check_finite, learning_rate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import torch
+
+    from vold.model.batching import Sequences
+    from vold.model.policy import Policy
+    from vold.run.recipe import Distill, Sft
+    from vold.types import Prompt
+
+Config = TypeVar("Config", bound="Sft | Distill")
+
+
+class MicroBatch(NamedTuple):
+    """Some rows of a step that pass through the student together.
+
+    Attributes:
+        rows: their places in the step.
+        batch: their tokens.
+        turn: which micro-batch it is of this process's.
+    """
+
+    rows: list[int]
+    batch: Sequences
+    turn: Round
+
+
+@dataclass(frozen=True)
+class Learner(Generic[Config]):
+    """A student in training.
+
+    Attributes:
+        config: the stage's section of the recipe.
+        policy: the student.
+        optimizer: over its trainable parameters.
+        group: the processes that train it.
+    """
+
+    config: Config
+    policy: Policy
+    optimizer: torch.optim.Optimizer
+    group: Processes = ALONE
+
+    def micro_batches(
+        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]], action_masks: Sequence[Sequence[int]]
+    ) -> Iterator[MicroBatch]:
+        """This process's micro-batches of a step, cut at `token_budget` tokens.
+
+        Args:
+            prompts: of every row; rows of one prompt share the object.
+            responses: token ids of every row's response.
+            action_masks: of the same; tokens with 1 are selected.
+        """
+        lengths = [len(ids) for ids in responses]
+        cuts = self.policy.micro_batches(prompts, lengths, self.config.token_budget, self.group.world)
+        for turn in self.group.rounds([sum(lengths[i] for i in cut) for cut in cuts]):
+            rows = cuts[turn.number]
+            batch = collate(
+                [prompts[i] for i in rows],
+                [responses[i] for i in rows],
+                [action_masks[i] for i in rows],
+                self.policy.chat.pad_id,
+            )
+            yield MicroBatch(rows, batch, turn)
+
+    def backward(self, loss: torch.Tensor, micro: MicroBatch, step: int) -> None:
+        """Add the gradient of a micro-batch's loss to that of the step.
+
+        Raises:
+            TrainingError: the loss is not finite; no gradient has been added.
+        """
+        check_finite(loss, step=step)
+        self.group.backward(self.policy, loss, micro.turn)
+
+    def rate(self, step: int) -> float:
+        """The learning rate of 0-based `step`."""
+        return learning_rate(self.config.optimizer, step, self.config.steps)
+
+    def apply_update(self, step: int) -> float:
+        """One optimizer step on the gradient that has been added up; returns its norm before clipping.
+
+        Raises:
+            TrainingError: the gradient is not finite. The weights are left as they were.
+        """
+        clip = self.config.optimizer.max_grad_norm
+        return apply_update(self.policy, self.optimizer, lr=self.rate(step), max_grad_norm=clip)

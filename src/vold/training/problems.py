@@ -1,0 +1,54 @@
+"""The problems of stage 2: which of them a step has, and what student and teacher are shown (stop 1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vold.data.sources import open_tasks
+from vold.errors import DataError
+from vold.run.directory import record_data
+from vold.run.order import epoch_indices, seed_of
+from vold.training.prompted import Prompted, Step
+from vold.training.trace_mixture import TraceMixture, own_prompts
+
+if TYPE_CHECKING:
+    from vold.engines.teachers.teachers import Teachers
+    from vold.run.recipe import Distill
+    from vold.training.stage import Training
+    from vold.types import Rollout
+
+
+class Problems:
+    """All problems of stage 2.
+
+    Args:
+        run: the stage.
+        teachers: make the teacher prompts.
+
+    Raises:
+        DataError: no task has a text view, and the objective uses the teacher; or the data has changed since the stage
+            began.
+    """
+
+    def __init__(self, run: Training[Distill], teachers: Teachers) -> None:
+        stage = run.stage
+        self.config, self.run_seed = stage.config, stage.recipe.run.seed
+        tasks = open_tasks(stage.recipe.tasks, self.config.tasks)
+        if stage.group.first:
+            record_data(stage.directory, "distill.tasks", tasks.cards)
+        chat = run.policy.chat
+        self.prompted = [Prompted(t, chat.prompt(t.messages), teachers.prompt(t)) for t in tasks]
+        if self.config.objective.uses_teacher and not any(p.teacher_prompt for p in self.prompted):
+            raise DataError("no task has a text view, so the teacher can say nothing", where="distill.tasks")
+        mixed = self.config.objective.mix is not None
+        self.mixture = TraceMixture(stage.recipe, run.policy, teachers.prompt) if mixed else None
+
+    def step(self, number: int) -> Step:
+        """The problems of a step: a function of seed and number alone."""
+        own, seed = own_prompts(self.config), seed_of(self.run_seed, "prompts")
+        prompted = [self.prompted[i] for i in epoch_indices(len(self.prompted), own, seed, number)]
+        traces: list[Rollout] = []
+        if self.mixture is not None:
+            mixed, traces = self.mixture.step(self.config, number, len(prompted))
+            prompted += mixed
+        return Step(number, seed_of(self.run_seed, "rollouts", number), prompted, traces)

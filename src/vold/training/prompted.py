@@ -1,0 +1,47 @@
+"""What a step of stage 2 begins with: problems with their prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from vold.types import Prompt, Rollout, Task
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """A task with its prompts. `teacher_prompt` is None where the teacher has no part: the objective does not use one,
+    or the task has no text view."""
+
+    task: Task
+    prompt: Prompt
+    teacher_prompt: Prompt | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step of stage 2 begins with.
+
+    Attributes:
+        number: 0-based.
+        seed: of its rollouts.
+        prompted: its problems; `Rollout.group` is a place in this list.
+        traces: rollouts that the teacher has written itself, one for each of the last problems (GKD's mixture).
+    """
+
+    number: int
+    seed: int
+    prompted: list[Prompted]
+    traces: list[Rollout] = field(default_factory=list)
+
+    @property
+    def own(self) -> int:
+        """How many of the problems the student answers itself: the first ones."""
+        return len(self.prompted) - len(self.traces)
+
+    def of(self, rollouts: Iterable[Rollout]) -> list[Prompted]:
+        """The problem of each rollout."""
+        return [self.prompted[r.group] for r in rollouts]

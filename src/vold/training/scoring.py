@@ -1,0 +1,61 @@
+"""The teacher's part in a step: log-probs of the rollouts whose scores count (stop 4)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vold.engines.teachers.ask import EarlyTeacher, consult, decides_by_group
+from vold.training.logit_distillation import refuse_without_logits
+from vold.training.trace_mixture import adopt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vold.engines.teachers.teachers import Teachers
+    from vold.run.recipe import Distill
+    from vold.training.prompted import Prompted, Step
+    from vold.training.stage import Training
+    from vold.types import Rollout
+
+
+class Scoring:
+    """Teachers at work in stage 2.
+
+    Args:
+        run: the stage.
+        teachers: of the recipe; none where the objective does not use any.
+        problems: all there will be, with their teacher prompts.
+
+    Raises:
+        ConfigError: the objective compares whole distributions, which this teacher does not give; or prompt and
+            response do not fit into a server's context.
+        TeacherError: a teacher is dead, without weights, or not the one this run began with.
+
+    Attributes:
+        teacher: scores requests; of several teachers, the one that the prompt is for.
+    """
+
+    def __init__(self, run: Training[Distill], teachers: Teachers, problems: Sequence[Prompted]) -> None:
+        stage = run.stage
+        config, self.group = stage.config, stage.group
+        self.objective = config.objective
+        prompts = [p.teacher_prompt for p in problems]
+        with self.group.first_goes_first():
+            self.teacher = teachers.scorer(config.sampling, config.token_budget, prompts, stage.directory)
+        refuse_without_logits(self.objective, self.teacher)
+        self._concurrent = teachers.concurrent and self.group.world == 1 and decides_by_group(self.objective)
+        run.share_device(teachers.modules, late=self.objective.needs.logits)
+
+    def early(self, step: Step) -> EarlyTeacher:
+        """A context in which whole groups can be handed to the teacher while others are still sampled."""
+        prompts = [p.teacher_prompt for p in step.prompted]
+        return EarlyTeacher(self.teacher if self._concurrent else None, prompts, self.objective)
+
+    def score(self, rollouts: list[Rollout], step: Step, early: EarlyTeacher) -> list[Rollout]:
+        """The rollouts with the teacher's scores where the objective will use them. `early` has some already.
+
+        Raises:
+            TeacherError, AlignmentError: the teacher failed, or its scores do not line up with a response.
+        """
+        prompts = [p.teacher_prompt for p in step.prompted]
+        return adopt(consult(rollouts, self.teacher, prompts, self.objective, self.group, early.finish()))

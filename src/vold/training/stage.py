@@ -1,0 +1,169 @@
+"""A training stage of a run: its directory, its student, and what happens between two steps. `sft` and `distill` are
+loops over `Training.steps`."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, Literal
+
+from vold.errors import ConfigError, VoldError
+from vold.model.loading import load_student
+from vold.model.parallel import Processes, processes
+from vold.run.console import Bar
+from vold.run.directory import open_stage
+from vold.training.checkpoint import restore_state, save_state
+from vold.training.learner import Config, Learner
+from vold.training.offload import TimeShare
+from vold.training.optim import build_optimizer
+from vold.training.trackers import open_trackers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+
+    import torch
+
+    from vold.model.policy import Policy
+    from vold.run.metrics import DistillRow, SftRow
+    from vold.run.recipe import Recipe
+    from vold.training.offload import Phase
+
+
+@dataclass(frozen=True)
+class Stage(Generic[Config]):
+    """The place of a training stage.
+
+    Attributes:
+        recipe: the run's.
+        config: the stage's section of it.
+        directory: what the stage has written so far.
+        group: the processes that train.
+    """
+
+    recipe: Recipe
+    config: Config
+    directory: Path
+    group: Processes
+
+    @property
+    def final(self) -> Path:
+        """Where the trained model is put."""
+        return self.directory / "final"
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is there already."""
+        return self.final.is_dir()
+
+
+def enter_stage(recipe: Recipe, name: Literal["sft", "distill"], config: Config | None) -> Stage[Config]:
+    """Open the directory of a stage; of several processes, the first one first.
+
+    Raises:
+        ConfigError: the recipe has no such section, or the directory holds the stage of a different recipe.
+    """
+    if config is None:
+        raise ConfigError(f"this recipe has no `{name}` section", where=name)
+    group = processes()
+    with group.first_goes_first():
+        directory = open_stage(recipe, name)
+    return Stage(recipe, config, directory, group)
+
+
+class Training(Generic[Config]):
+    """A stage at work: use it as a context manager around a loop over `steps`.
+
+    Everything a step needs depends on seed, step and weights, so a killed run goes on from its last checkpoint to the
+    same weights.
+
+    Args:
+        stage: its place.
+        model: what the student starts from; the recipe's own by default.
+
+    Raises:
+        CheckpointError: the model, or the stage's newest state, is missing or corrupt.
+
+    Attributes:
+        stage: its place.
+        learner: the student, its optimizer, and how they are updated.
+        seconds: how long each phase of the present step has taken so far.
+    """
+
+    def __init__(self, stage: Stage[Config], model: str | None = None) -> None:
+        policy = load_student(stage.recipe, model, train=True)
+        stage.group.shard(policy, stage.recipe.run.exchange)
+        optimizer = build_optimizer(policy, stage.config.optimizer)
+        self.stage = stage
+        self.learner = Learner(stage.config, policy, optimizer, stage.group)
+        self.seconds: dict[Phase, float] = {}
+        self.share_device([], late=False)
+        self._start = restore_state(stage.directory, policy, optimizer)
+        self._done = self._start
+        self._trackers = open_trackers(stage.directory, self._start) if stage.group.first else []
+        self._note = ""
+
+    @property
+    def policy(self) -> Policy:
+        """The student."""
+        return self.learner.policy
+
+    def __enter__(self) -> Training[Config]:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        """Save the state where a run stops on an error of ours, such as a server that stays away.
+
+        Where several processes train nothing is saved: the others may not have stopped, and the last checkpoint has to
+        do.
+        """
+        path = self.stage.directory / f"step-{self._done:06d}"
+        if isinstance(value, VoldError) and self._done and not path.exists() and self.stage.group.world == 1:
+            self._save_state(self._done)
+
+    def share_device(self, teachers: Sequence[torch.nn.Module], *, late: bool) -> None:
+        """Let student, optimizer and teachers take turns on the device, if the recipe wants it (`run.offload`).
+
+        Args:
+            teachers: models in this process that score rollouts.
+            late: whether they are asked again in the update.
+        """
+        device = self.policy.model.device
+        self._share = TimeShare(self.stage.recipe.run.offload, self.learner.optimizer, teachers, device, late=late)
+
+    def steps(self) -> Iterator[int]:
+        """The steps that are left. Between two of them the state is saved when it is due."""
+        config = self.stage.config
+        with Bar(self.stage.directory.name, config.steps, self._start) as bar:
+            for step in range(self._start, config.steps):
+                self._done = step
+                self.seconds.clear()
+                yield step
+                if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+                    self._save_state(step + 1)
+                bar.advance(note=self._note)
+
+    @contextlib.contextmanager
+    def phase(self, name: Phase) -> Iterator[None]:
+        """A phase of a step: the device holds what it needs inside, and its time is kept in `seconds`."""
+        began = time.monotonic()
+        self._share.enter(name)
+        yield
+        self.seconds[name] = time.monotonic() - began
+
+    def log(self, row: SftRow | DistillRow, note: str) -> None:
+        """Hand the metrics of a step to the trackers; `note` stands beside the progress bar."""
+        self._note = note
+        for tracker in self._trackers:
+            tracker.log(row)
+
+    def save(self) -> Path:
+        """Write the trained model as an ordinary model directory; returns it."""
+        with self.stage.group.new_directory(self.stage.final) as directory:
+            self.policy.save(directory)
+        return self.stage.final
+
+    def _save_state(self, step: int) -> None:
+        save_state(self.stage.directory, step, self.policy, self.learner.optimizer, self.stage.group)
