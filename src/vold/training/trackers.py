@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from vold.run.files import append_jsonl, keep_rows, read_jsonl
-from vold.run.records import to_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +36,7 @@ class MetricsFile:
 
     def log(self, row: SftRow | DistillRow) -> None:
         """Append the row and flush it to disk."""
-        append_jsonl(self.file, [to_json(row)])
+        append_jsonl(self.file, [row])
 
 
 def open_trackers(directory: Path, start: int) -> list[Tracker]:
