@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,16 @@ import pytest
 from PIL import Image
 
 import layouts
+import vold.data.benchmarks
 from vold.data.benchmarks.item import Item
-from vold.data.benchmarks.registry import BENCHMARKS, load
+from vold.data.benchmarks.registry import benchmarks, load
 from vold.data.files.cells import clean_gold
 from vold.data.files.images import MAX_PIXELS
 from vold.data.files.markers import numbered
 from vold.errors import ConfigError, DataError
+from vold.evals.marking.rules import score
+from vold.evals.prompting import build_messages
+from vold.evals.published import matching
 
 
 @pytest.fixture(scope="module")
@@ -227,12 +232,40 @@ def test_an_unknown_benchmark_suggests_the_nearest() -> None:
         load("MMMU-Pro-vison")
 
 
+def test_a_benchmark_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module beside the others is all it takes: rows are read, asked, marked, and stand beside published figures."""
+    (tmp_path / "sums.py").write_text(
+        "from vold.data.benchmarks.benchmark import Benchmark, Prompt, Source\n"
+        "from vold.data.benchmarks.item import Item\n"
+        "def sums(name, row):\n"
+        "    values = row.values\n"
+        "    return Item(name, values['id'], values['question'], (), (), values['gold'], 'float', cluster='1')\n"
+        "SOURCE = Source('A paper', 'rule', 'as we do')\n"
+        "BENCHMARKS = (\n"
+        "    Benchmark('sums', 'Sums', 'some/sums', None, {'test': 1}, sums,\n"
+        "              {'rule': Prompt(without_options='Now: {question}')}, tolerance=0.5,\n"
+        "              published=SOURCE.figures('sums', 'test', {'A model': 50.0})),\n"
+        ")\n"
+    )
+    (tmp_path / "rows.jsonl").write_text('{"id": "1", "question": "1 + 1.4?", "gold": "2.4"}\n')
+    monkeypatch.setattr("vold.data.benchmarks.__path__", [*vold.data.benchmarks.__path__, str(tmp_path)])
+    benchmarks.cache_clear()
+    try:
+        (item,) = load("sums", path=tmp_path / "rows.jsonl").items
+        assert build_messages(item, "rule")[0].text == "Now: 1 + 1.4?"
+        assert [score(item, rf"\boxed{{{x}}}").score for x in ("2.1", "3.1")] == [1.0, 0.0]
+        assert [p.value for p in matching("sums", "test", "rule")] == [50.0]
+    finally:
+        benchmarks.cache_clear()
+        sys.modules.pop("vold.data.benchmarks.sums", None)
+
+
 def test_every_benchmark_names_its_hub_data_and_size() -> None:
-    for benchmark in BENCHMARKS.values():
+    for benchmark in benchmarks().values():
         assert "/" in benchmark.repo
         assert all(size > 0 for size in benchmark.size.values())
-    assert BENCHMARKS["mathvision"].size["test"] == 3040
-    assert BENCHMARKS["mathverse_vision_only"].size == {"testmini": 788}
+    assert benchmarks()["mathvision"].size["test"] == 3040
+    assert benchmarks()["mathverse_vision_only"].size == {"testmini": 788}
 
 
 @pytest.mark.parametrize(

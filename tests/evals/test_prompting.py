@@ -1,24 +1,25 @@
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
-import yaml
 from PIL import Image
 
+from vold.data.benchmarks.columns import split_options
 from vold.data.benchmarks.item import Form, Item, ProtocolName
-from vold.data.benchmarks.registry import BENCHMARKS
+from vold.data.benchmarks.registry import benchmarks
 from vold.engines.chat_api import content
 from vold.errors import ConfigError
-from vold.evals.prompting import build_messages, image_limits, prompt_version, split_options
+from vold.evals.prompting import build_messages, image_limits, prompt_version
 
 if TYPE_CHECKING:
     from vold.types import Message
 
 EXPECTED = Path(__file__).parent / "prompts_expected"
-PROMPTS = Path(__file__).parents[2] / "src" / "vold" / "evals" / "prompts"
 RED, GREEN, BLUE = (Image.new("RGB", (4, 4), c) for c in ("red", "green", "blue"))
 
 HINT = (
@@ -94,7 +95,7 @@ def test_every_expected_prompt_is_compared() -> None:
     assert files == set(BOTH)
 
 
-@pytest.mark.parametrize("benchmark", BENCHMARKS)
+@pytest.mark.parametrize("benchmark", benchmarks())
 def test_rule_has_a_prompt_for_every_benchmark(benchmark: str) -> None:
     assert image_limits(benchmark, "rule") is None
     assert len(prompt_version(benchmark, "rule")) == 16
@@ -117,15 +118,21 @@ def test_an_item_of_a_kind_without_a_prompt_is_refused() -> None:
         build_messages(item("wemath", "Without options?"), "vlmevalkit")
 
 
-@pytest.mark.parametrize("protocol", get_args(ProtocolName))
-def test_prompt_files_hold_known_keys_only(protocol: ProtocolName) -> None:
-    templates = {"with_options", "without_options", "query"}
-    known = {*templates, "option", "instruction", "pictures", "marker", "again", "split_options", "unconfirmed"}
-    for name, prompt in yaml.safe_load((PROMPTS / f"{protocol}.yaml").read_text())["prompts"].items():
-        assert name in BENCHMARKS
-        assert set(prompt) <= known and set(prompt) & templates, name
-        assert set(prompt.get("instruction", {})) <= set(get_args(Form))
-        assert prompt.get("pictures", "first") in ("first", "mentioned")
+def test_every_prompt_asks_something_of_known_forms() -> None:
+    for name, benchmark in benchmarks().items():
+        assert set(benchmark.prompts) <= set(get_args(ProtocolName)), name
+        for prompt in benchmark.prompts.values():
+            assert prompt.with_options or prompt.without_options or prompt.query, name
+            assert set(prompt.instruction) <= set(get_args(Form)), name
+            assert prompt.pictures in ("", "first", "mentioned"), name
+
+
+def test_a_prompts_version_is_a_digest_of_what_is_set() -> None:
+    """And those that stored results hold are the same still."""
+    content = json.dumps(["1", {"without_options": "{question}"}]).encode()
+    assert prompt_version("logicvista", "vlmevalkit") == hashlib.sha256(content).hexdigest()[:16]
+    assert prompt_version("mmmu_pro_standard10", "rule") == "1275143d8fef8ab8"
+    assert prompt_version("dynamath", "vlmevalkit") == "041813030f4c4407"
 
 
 # ---- pictures

@@ -1,30 +1,18 @@
-"""Published figures as data, shown beside ours only where split, protocol and metric are the same."""
+"""Published figures, shown beside ours only where split, protocol and metric are the same."""
 
 from __future__ import annotations
 
-import functools
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import yaml
+from vold.data.benchmarks.registry import benchmarks
 
-from vold.run.results import Published
+if TYPE_CHECKING:
+    from vold.run.results import Published
 
 
-@functools.cache
 def published() -> tuple[Published, ...]:
-    """Every figure of published.yaml."""
-    content = yaml.safe_load((Path(__file__).parent / "published.yaml").read_text(encoding="utf-8"))
-    out = []
-    for table in content:
-        for model, figures in table["models"].items():
-            for column, figure in figures.items():
-                benchmark, split, metric = table["columns"][column]
-                value, *more = figure if isinstance(figure, list) else [figure]
-                note = "; ".join([*more, table["note"]])
-                out.append(
-                    Published(model, benchmark, split, table["protocol"], metric, float(value), table["source"], note)
-                )
-    return tuple(out)
+    """Every figure that the benchmarks' files hold."""
+    return tuple(figure for benchmark in benchmarks().values() for figure in benchmark.published)
 
 
 def matching(benchmark: str, split: str, protocol: str, metric: str = "accuracy") -> list[Published]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import string
+import re
 from typing import TYPE_CHECKING, Any
 
+from vold.data.files.cells import listed
 from vold.data.files.images import image_values, to_image
+from vold.data.files.markers import numbered
 from vold.errors import DataError
+from vold.graders.choice import LETTERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +18,8 @@ if TYPE_CHECKING:
 
     from vold.data.files.read import Row
 
-LETTERS = string.ascii_uppercase[:12]
+_OPTIONS_IN_TEXT = re.compile(r"\n\s*Options:\s*(?=A\s*:)")
+_NEXT_OPTION = re.compile(r"(?:^|,\s*)([A-L])\s*:\s*")
 
 
 class MissingColumn(DataError):
@@ -73,6 +77,39 @@ def numbered_pictures(row: Row) -> tuple[Image, ...]:
     if any(v in (None, "") for v in found):
         raise DataError("a picture is missing between others")
     return tuple(to_image(v, row.open_path) for v in found)
+
+
+def lettered_options(row: Row, name: str) -> tuple[str, ...]:
+    """Options in a list, or in a list written as text.
+
+    Raises:
+        DataError: there are none, or more than have letters.
+    """
+    found = tuple(numbered(o) for o in listed(cell(row, name)))
+    if not 0 < len(found) <= len(LETTERS):
+        raise DataError("no options, or more than have letters", got=str(len(found)))
+    return found
+
+
+def split_options(question: str) -> tuple[str, tuple[str, ...]]:
+    r"""Take "Options: A: .., B: .." off the end of a question; a question without them is returned as it is.
+
+    Example:
+        >>> split_options("Which?\nOptions: A: red, or blue, B: green")
+        ('Which?', ('red, or blue', 'green'))
+    """
+    start = _OPTIONS_IN_TEXT.search(question)
+    if start is None:
+        return question, ()
+    # Labels count in the order of letters only: an option's text may hold ", D: " itself.
+    tail = question[start.end() :]
+    found: list[re.Match[str]] = []
+    for label in _NEXT_OPTION.finditer(tail):
+        if len(found) < len(LETTERS) and label[1] == LETTERS[len(found)]:
+            found.append(label)
+    ends = [m.start() for m in found[1:]] + [len(tail)]
+    texts = tuple(tail[m.end() : end].strip() for m, end in zip(found, ends, strict=True))
+    return question[: start.start()], texts
 
 
 def letter_answer(row: Row, options: Sequence[str], *names: str) -> str:

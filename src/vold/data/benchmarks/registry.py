@@ -1,15 +1,19 @@
-"""The benchmarks: where each lies on the hub, how its rows become items, what its headline number is."""
+"""The table of benchmarks, filled from the modules of this folder, and reading one."""
 
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
+import importlib
+import itertools
 import json
+import pkgutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vold.data.benchmarks import visual, written
+import vold.data.benchmarks
 from vold.data.benchmarks.columns import MissingColumn
 from vold.data.benchmarks.item import Item
 from vold.data.files.hub import hub_files, shard_patterns
@@ -18,31 +22,10 @@ from vold.errors import ConfigError, DataError
 from vold.run.results import BadRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable, Mapping
 
+    from vold.data.benchmarks.benchmark import Benchmark
     from vold.data.files.read import Row
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """A benchmark by name.
-
-    `adapt(name, row)` makes an item of a row; `keep` says whether a row belongs (a benchmark may be a part of a data
-    set); `size` is how many rows the published split has, by split; the first split is the usual one.
-    """
-
-    name: str
-    title: str
-    repo: str
-    config: str | None
-    size: dict[str, int]
-    adapt: Callable[[str, Row], Item]
-    keep: Callable[[Row], bool] = lambda _row: True
-
-    @property
-    def split(self) -> str:
-        """The usual split."""
-        return next(iter(self.size))
 
 
 @dataclass(frozen=True)
@@ -57,35 +40,12 @@ class Loaded:
     split: str
 
 
-def _vision_only(row: Row) -> bool:
-    return bool(row.values.get("problem_version") == "Vision Only")
-
-
-_PRO, _VERSE, _VISION = "MMMU/MMMU_Pro", "AI4Math/MathVerse", "MathLLMs/MathVision"
-_TEN, _FOUR = "standard (10 options)", "standard (4 options)"
-_ALL = (
-    Benchmark("mmmu_pro_standard10", "MMMU-Pro, 10 options", _PRO, _TEN, {"test": 1730}, visual.mmmu_pro),
-    Benchmark("mmmu_pro_standard4", "MMMU-Pro, 4 options", _PRO, _FOUR, {"test": 1730}, visual.mmmu_pro),
-    Benchmark("mmmu_pro_vision", "MMMU-Pro, vision", _PRO, "vision", {"test": 1730}, visual.mmmu_pro_vision),
-    Benchmark("mathvision", "MATH-Vision", _VISION, None, {"test": 3040, "testmini": 304}, visual.mathvision),
-    Benchmark("mathvista", "MathVista", "AI4Math/MathVista", None, {"testmini": 1000}, visual.mathvista),
-    Benchmark("logicvista", "LogicVista", "lscpku/LogicVista", None, {"test": 448}, visual.logicvista),
-    Benchmark("mmmu", "MMMU", "lmms-lab/MMMU", None, {"validation": 900, "dev": 150}, visual.mmmu),
-    Benchmark("mathverse", "MathVerse, five versions", _VERSE, "testmini", {"testmini": 3940}, visual.mathverse),
-    Benchmark(
-        "mathverse_vision_only", "MathVerse, vision only", _VERSE, "testmini", {"testmini": 788}, visual.mathverse,
-        keep=_vision_only,
-    ),
-    Benchmark("wemath", "We-Math", "We-Math/We-Math", None, {"testmini": 1740}, visual.wemath),
-    Benchmark("dynamath", "DynaMath", "DynaMath/DynaMath_Sample", None, {"sample_variant": 5010}, visual.dynamath),
-    Benchmark("mmstar", "MMStar", "Lin-Chen/MMStar", "val", {"val": 1500}, visual.mmstar),
-    Benchmark("math500", "MATH-500", "HuggingFaceH4/MATH-500", None, {"test": 500}, written.math500),
-    Benchmark("gsm8k", "GSM8K", "openai/gsm8k", "main", {"test": 1319}, written.gsm8k),
-    Benchmark("aime2024", "AIME 2024", "Maxwell-Jia/AIME_2024", None, {"train": 30}, written.aime),
-    Benchmark("aime2025", "AIME 2025", "math-ai/aime25", None, {"test": 30}, written.aime),
-)  # fmt: skip
-BENCHMARKS: dict[str, Benchmark] = {b.name: b for b in _ALL}
-"""Every benchmark by its name in a recipe."""
+@functools.cache
+def benchmarks() -> Mapping[str, Benchmark]:
+    """Every benchmark by its name in a recipe: those of `BENCHMARKS` in the modules of this folder."""
+    modules = pkgutil.iter_modules(vold.data.benchmarks.__path__, "vold.data.benchmarks.")
+    tables = [getattr(importlib.import_module(m.name), "BENCHMARKS", ()) for m in modules]
+    return {b.name: b for table in tables for b in table}
 
 
 def get_benchmark(name: str) -> Benchmark:
@@ -94,13 +54,14 @@ def get_benchmark(name: str) -> Benchmark:
     Raises:
         ConfigError: there is none, with the nearest name.
     """
-    if name not in BENCHMARKS:
-        close = difflib.get_close_matches(name.lower().replace("-", "_"), BENCHMARKS, n=1, cutoff=0.4)
+    known = benchmarks()
+    if name not in known:
+        close = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.4)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ConfigError(
-            "unknown benchmark", where="eval.benchmarks", got=repr(name), fix=f"{hint}known: {', '.join(BENCHMARKS)}"
+            "unknown benchmark", where="eval.benchmarks", got=repr(name), fix=f"{hint}known: {', '.join(known)}"
         )
-    return BENCHMARKS[name]
+    return known[name]
 
 
 def load(
@@ -130,27 +91,7 @@ def load(
         folder, commit = hub_files(benchmark.repo, patterns, revision=revision)
     else:
         folder = path
-    items: list[Item] = []
-    bad: list[BadRow] = []
-    seen: set[str] = set()
-    for row in read_rows(folder, split=split, patterns=patterns):
-        if limit is not None and len(items) + len(bad) >= limit:
-            break
-        if not benchmark.keep(row):
-            continue
-        try:
-            item = benchmark.adapt(name, row)
-            if item.id in seen:
-                raise DataError("another row has this id already", got=item.id)
-            if not item.question and not item.images:
-                raise DataError("there is neither a question nor a picture")
-        except MissingColumn:
-            raise
-        except DataError as error:
-            bad.append(BadRow(row.where, f"{error.what}{f': {error.got}' if error.got else ''}"))
-            continue
-        seen.add(item.id)
-        items.append(item)
+    items, bad = _read(benchmark, read_rows(folder, split=split, patterns=patterns), limit)
     if not items:
         raise DataError(
             "not a single row of this benchmark can be used",
@@ -159,6 +100,27 @@ def load(
             fix="is this the right benchmark and file?",
         )
     return Loaded(items, bad, content_hash(items), str(source), commit, split)
+
+
+def _read(benchmark: Benchmark, rows: Iterable[Row], limit: int | None) -> tuple[list[Item], list[BadRow]]:
+    items: list[Item] = []
+    bad: list[BadRow] = []
+    seen: set[str] = set()
+    for row in itertools.islice(filter(benchmark.keep, rows), limit):
+        try:
+            item = benchmark.adapt(benchmark.name, row)
+            if item.id in seen:
+                raise DataError("another row has this id already", got=item.id)
+            if not item.question and not item.images:
+                raise DataError("there is neither a question nor a picture")
+        except MissingColumn:
+            raise
+        except DataError as error:
+            bad.append(BadRow(row.where, f"{error.what}{f': {error.got}' if error.got else ''}"))
+        else:
+            seen.add(item.id)
+            items.append(item)
+    return items, bad
 
 
 def content_hash(items: list[Item]) -> str:

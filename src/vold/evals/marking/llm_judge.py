@@ -17,20 +17,18 @@ MathVerse, whose golds are prose, the judge also says whether extracted answer a
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import re
 import threading
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import yaml
-
+from vold.data.benchmarks.registry import benchmarks
+from vold.data.benchmarks.wording import MCQ
 from vold.engines.chat_api import EndpointSampler
 from vold.errors import SamplerError
 from vold.evals.marking.rules import compare, find_answer, read_letters
-from vold.evals.prompting import build_messages, split_options
+from vold.evals.prompting import build_messages
 from vold.graders.choice import LETTERS
 from vold.graders.extract import THINK_OPEN, after_thinking
 from vold.graders.outcome import DIFFERENT, EQUAL, JUDGE_FAILED, TRUNCATED, UNCLOSED, UNREADABLE
@@ -39,7 +37,9 @@ from vold.types import IMAGE_MARKER, Grade, Message, SamplingParams
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
+    from vold.data.benchmarks.benchmark import Judging
     from vold.data.benchmarks.item import Item
     from vold.run.recipe import Endpoint
     from vold.types import Finish
@@ -57,7 +57,6 @@ MAX_REPLY_CHARS = 2000
 _IN_PICTURE = "ABCDE"
 """Options that stand in a picture or in the question's text: as many as any of these benchmarks has."""
 
-_JSON_ANSWER = re.compile(r'"short answer"\s*:\s*("(?:[^"\\]|\\.)*"|[-+]?[\d.]+)', re.DOTALL)
 _JUDGEMENT = re.compile(r"judg?e?ment\W*(?:is\W*)?([01])\b", re.IGNORECASE)
 _LABEL = re.compile(r"(?:(?:the\s+)?(?:extracted\s+|final\s+)?answer|your\s+output)\s*(?::|is\b)\s*", re.IGNORECASE)
 _HOLE = re.compile(r"\{(question|options|response|answer|extracted|instruction)\}")
@@ -93,7 +92,7 @@ class Judge:
     @property
     def identity(self) -> str:
         """The judge's model and a digest of all it is asked with: part of the protocol hash."""
-        asked = [JUDGE_VERSION, PARAMS.max_new_tokens, PARAMS.temperature, _prompts()]
+        asked = [JUDGE_VERSION, PARAMS.max_new_tokens, PARAMS.temperature, _texts()]
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
         return f"{self.endpoint.model} ({digest})"
 
@@ -155,11 +154,10 @@ def score_vlmevalkit(item: Item, response: str, judge: Judge, *, finish: Finish 
 def read_plainly(item: Item, response: str, text: str) -> Grade | None:
     """Mark what needs no judge; None where one has to be asked. `text` is the response after its thinking."""
     answer = find_answer(response).answer
-    if item.benchmark == "dynamath":
-        answer = _json_answer(text) or answer
+    answer = judging_of(item).answer(text) or answer
     if answer is not None:
         grade = compare(item, answer)
-        final = item.form != "text" and not (_is_mathverse(item) and item.form == "math")
+        final = item.form != "text" and not (judging_of(item).agreement and item.form == "math")
         if grade.score == 1.0 or (final and not grade.note.startswith(UNREADABLE)):
             return grade
     if item.form != "choice":
@@ -192,35 +190,29 @@ def infer_option(text: str, options: Mapping[str, str]) -> str | None:
 
 def judge_prompt(item: Item, text: str) -> str:
     """What the judge is asked first about a response to this item."""
-    family = _family(item)
+    judging = judging_of(item)
     options = "There are several options: \n" + "".join(f"{a}. {t}\n" for a, t in _options(item).items() if t)
-    if family in ("mathvista", "mathvision"):
+    if judging.question == "asked":
         question = build_messages(item, "vlmevalkit")[0].text.replace(IMAGE_MARKER, "")
-    elif item.benchmark == "mmmu_pro_vision":
-        question = "placeholder"  # VLMEvalKit's column
     else:
-        question = split_options(item.question)[0] if item.benchmark == "mmstar" else item.question
-    if family == "dynamath":  # the JSON alone, without backslashes, as VLMEvalKit cuts it out
-        start, end = text.find("{"), text.rfind("}")
-        text = (text[start : end + 1] if 0 <= start < end else text).replace("\\", "")
-    instruction = _prompts()["dynamath_instruction"].get(item.form, "")
-    name = "mathverse_extract" if family == "mathverse" else family
-    return _fill(name, question=question, options=options, response=text, instruction=instruction)
+        question = item.question if judging.question == "own" else judging.question(item)
+    instruction = judging.instruction.get(item.form, "")
+    response = judging.response(text)
+    return _fill(judging.prompt, question=question, options=options, response=response, instruction=instruction)
 
 
 def _by_judge(item: Item, response: str, text: str, judge: Judge) -> Grade:
-    family = _family(item)
+    judging = judging_of(item)
     boxed = find_answer(response).answer
-    if family == "mathverse" and item.form == "math" and boxed is not None:
+    if judging.agreement and item.form == "math" and boxed is not None:
         return _agree(item, boxed, judge)
-    system = _prompts()["dynamath_system"] if family == "dynamath" else ""
-    reply = _cleaned(judge.ask(judge_prompt(item, text), system), lines=family == "mathverse")
+    reply = _cleaned(judge.ask(judge_prompt(item, text), judging.system), lines=bool(judging.agreement))
     if not reply:
         raise _Failed("an empty reply")
-    chooses = item.form in ("choice", "letters") or family in ("mcq", "wemath", "logicvista")
+    chooses = item.form in ("choice", "letters") or judging.no_option
     if reply.lower().strip(".") in (("null", "none", "n/a", "z", "zzzzz") if chooses else ("null", "none", "n/a")):
         return Grade(0.0, None, NO_ANSWER)
-    if item.form == "choice" or family in ("mcq", "wemath"):
+    if item.form == "choice" or judging.one_option:
         options = _options(item)
         letters = read_letters(reply.splitlines()[0])
         letter = infer_option(reply, options) if letters is None else "".join(sorted(letters))
@@ -233,7 +225,7 @@ def _by_judge(item: Item, response: str, text: str, judge: Judge) -> Grade:
             raise _Failed(f"no option letters in {reply[:80]!r}")
         return compare(item, ", ".join(sorted(set(compact.upper()))))
     grade = compare(item, reply)
-    if family == "mathverse" and grade.score < 1.0:
+    if judging.agreement and grade.score < 1.0:
         return _agree(item, reply, judge)
     if grade.note.startswith(UNREADABLE):
         raise _Failed(f"cannot read {reply[:80]!r}")
@@ -243,7 +235,7 @@ def _by_judge(item: Item, response: str, text: str, judge: Judge) -> Grade:
 def _agree(item: Item, extracted: str, judge: Judge) -> Grade:
     """MathVerse's second step: the judge compares the extracted answer with the gold."""
     question = item.for_judge or item.question
-    prompt = _fill("mathverse_score", question=question, answer=item.answer, extracted=extracted)
+    prompt = _fill(judging_of(item).agreement, question=question, answer=item.answer, extracted=extracted)
     reply = _cleaned(judge.ask(prompt), lines=True)
     verdicts = [reply] if reply in ("0", "1") else _JUDGEMENT.findall(reply)
     if not verdicts:
@@ -251,38 +243,23 @@ def _agree(item: Item, extracted: str, judge: Judge) -> Grade:
     return Grade(float(verdicts[-1]), extracted, f"{EQUAL if verdicts[-1] == '1' else DIFFERENT}: says the judge")
 
 
-def _family(item: Item) -> str:
-    if _is_mathverse(item):
-        return "mathverse"
-    own = ("wemath", "mathvista", "mathvision", "logicvista", "dynamath")
-    return item.benchmark if item.benchmark in own else "mcq"
-
-
-def _is_mathverse(item: Item) -> bool:
-    return item.benchmark.startswith("mathverse")
+def judging_of(item: Item) -> Judging:
+    """What a judge is asked about the items of a benchmark."""
+    benchmark = benchmarks().get(item.benchmark)
+    return (benchmark.judging if benchmark is not None else None) or MCQ
 
 
 def _options(item: Item) -> dict[str, str]:
     """Option letters and texts; texts are empty where the options stand in the picture or in running text."""
     if item.form == "text":  # VLMEvalKit's form of MMMU's open questions
         return {"A": " or ".join(item.answer.split("\n")), "B": "Other Answers"}
-    texts = item.options or (split_options(item.question)[1] if item.benchmark == "mmstar" else ())
+    texts = item.options or judging_of(item).options(item)
     return dict(zip(LETTERS, texts, strict=False)) if texts else dict.fromkeys(_IN_PICTURE, "")
 
 
 def _is_word(tokens: list[str], i: int) -> bool:
     """Whether "A" or "I" is an article or a pronoun here: a word in lower case follows."""
     return tokens[i] in ("A", "I") and i + 1 < len(tokens) and tokens[i + 1][0].islower()
-
-
-def _json_answer(text: str) -> str | None:
-    found = _JSON_ANSWER.findall(text)
-    if not found:
-        return None
-    value = found[-1]
-    if value.startswith('"'):
-        value = value[1:-1].replace('\\"', '"')
-    return value.strip() or None
 
 
 def _cleaned(text: str, *, lines: bool) -> str:
@@ -293,9 +270,8 @@ def _cleaned(text: str, *, lines: bool) -> str:
     return _LABEL.sub("", text, count=1).strip("\"'` ") if _LABEL.match(text) else text.strip("\"'` ")
 
 
-def _fill(name: str, **parts: str) -> str:
+def _fill(template: str, **parts: str) -> str:
     """Fill a prompt in one pass: a response that holds "{question}" stays as it is."""
-    template: str = _prompts()[name]
     return _HOLE.sub(lambda m: parts[m[1]], template)
 
 
@@ -303,8 +279,9 @@ def _verdict(right: bool, found: str) -> Grade:
     return Grade(float(right), found, EQUAL if right else DIFFERENT)
 
 
-@functools.cache
-def _prompts() -> dict[str, Any]:
-    text = (Path(__file__).parent.parent / "prompts" / "judge.yaml").read_text(encoding="utf-8")
-    content: dict[str, Any] = yaml.safe_load(text)
-    return content
+def _texts() -> Mapping[str, object]:
+    """Everything that any benchmark has a judge asked."""
+    found = dict(MCQ.content())
+    for benchmark in benchmarks().values():
+        found |= benchmark.judging.content() if benchmark.judging is not None else {}
+    return found

@@ -20,6 +20,7 @@ import re
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from vold.data.benchmarks.registry import benchmarks
 from vold.evals.marking.numbers import decimals, one_unit, read_list, read_quantity, rounds_to
 from vold.graders import get_grader
 from vold.graders.choice import LETTERS, fold_latex, option_letters
@@ -36,12 +37,6 @@ if TYPE_CHECKING:
 
 SCORING_VERSION = "2"
 """Part of every protocol hash. Change it with any change that can move a score."""
-
-TOLERANCE = {"dynamath": Fraction(1, 1000)}
-"""Benchmarks whose floats are compared with an absolute tolerance, and not by rounding to a number of decimals."""
-
-GOLD_IS_A_TEXT = frozenset({"mathvista"})
-"""Benchmarks whose gold choice is an option's text: where two options read the same, either letter is right."""
 
 LEAST_DECIMALS = 2
 """Decimals that count where neither the item nor its gold says more: MMMU's rule for open questions."""
@@ -154,7 +149,9 @@ def _choice(item: Item, answer: str) -> Grade:
     named = read_letters(answer)
     if named is not None and len(named) == 1 and named <= set(alphabet):
         found = next(iter(named))
-        right = found == item.answer or (item.benchmark in GOLD_IS_A_TEXT and _twins(item, found))
+        benchmark = benchmarks().get(item.benchmark)
+        by_text = benchmark is not None and benchmark.gold_is_a_text
+        right = found == item.answer or (by_text and _twins(item, found))
         return _verdict(right, found)
     matching = _matching_options(item.options, answer)
     if matching:
@@ -229,9 +226,10 @@ def _integer(item: Item, answer: str) -> Grade:
 def _float(item: Item, answer: str) -> Grade:
     """The same number after rounding both to the item's decimals, else to the gold's (two or more).
 
-    A tie may go up or to even. The benchmarks in `TOLERANCE` have an absolute tolerance instead.
+    A tie may go up or to even. A benchmark may have an absolute tolerance instead.
     """
-    tolerance = TOLERANCE.get(item.benchmark)
+    benchmark = benchmarks().get(item.benchmark)
+    tolerance = benchmark.tolerance if benchmark is not None else None
     if tolerance is not None:
         return _number(item, answer, lambda found, gold: abs(found - gold) <= tolerance)
     places = item.precision
@@ -319,11 +317,6 @@ def _balanced(text: str) -> bool:
         if depth < 0 or part == "\\":
             return False
     return depth == 0
-
-
-def option_lines(options: Sequence[str]) -> list[str]:
-    """Options as "A. text" lines."""
-    return [f"{letter}. {text}" for letter, text in zip(LETTERS, options, strict=False)]
 
 
 _FORMS: dict[Form, Callable[[Item, str], Grade]] = {

@@ -1,0 +1,169 @@
+"""What a benchmark's file says of it: where it lies, what an item is, how it is asked and marked, what is published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Literal
+
+from vold.run.results import Published
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from fractions import Fraction
+
+    from vold.data.benchmarks.item import Form, Item, ProtocolName
+    from vold.data.files.read import Row
+
+PIXELS: Mapping[ProtocolName, tuple[int, int]] = {"vlmevalkit": (1280 * 28 * 28, 16384 * 28 * 28)}
+"""Least and most pixels of a picture, by protocol: VLMEvalKit's for Qwen2.5-VL. Others leave it to the processor."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """How a protocol asks. {question}, {options}, {query} and {instruction} are filled in.
+
+    Every field is part of the prompt's version unless it has its default.
+
+    Attributes:
+        option: one option, on a line of its own: {letter} and {text}.
+        with_options: asked where the item has options.
+        without_options: asked where it has none.
+        query: asked in place of both where the row carries its own prompt.
+        instruction: by the form of the answer.
+        pictures: absent: at their first mention, those never mentioned in front; `mentioned`: as before, but those
+            never mentioned are left out; `first`: all in front, mentions stay in words as `marker` says.
+        marker: see `pictures`.
+        again: a picture is shown at every mention.
+        split_options: options are taken out of the question's text.
+        unconfirmed: a part of the text (a column of VLMEvalKit's own table) could not be read.
+    """
+
+    option: str = ""
+    with_options: str = ""
+    without_options: str = ""
+    query: str = ""
+    instruction: Mapping[Form, str] = field(default_factory=dict)
+    pictures: Literal["", "mentioned", "first"] = ""
+    marker: str = ""
+    again: bool = False
+    split_options: bool = False
+    unconfirmed: bool = False
+
+    def content(self) -> Mapping[str, object]:
+        """The fields that are set: what the prompt's version is a digest of."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name))}
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How the `vlmevalkit` protocol has a judge model read an answer that no rule can read.
+
+    Attributes:
+        name: of these texts in the judge's identity.
+        prompt: what the judge is asked; {question}, {options}, {response} and {instruction} are filled in.
+        system: the system's turn, if any.
+        instruction: {instruction}, by the form of the answer.
+        agreement: how the judge is asked whether an extracted answer is the gold, where a rule does not find so;
+            {question}, {answer} and {extracted} are filled in.
+        question: {question}: the item's own, all that was `asked`, or what a function makes of the item.
+        options: the texts of the options, where the item has none of its own.
+        response: {response}, made of what follows the thinking.
+        answer: reads an answer in what follows the thinking, beside the places where every answer is looked for.
+        one_option: the judge names one option, whatever the form of the answer.
+        no_option: a word such as "Z" means that there is no answer, whatever the form.
+    """
+
+    name: str
+    prompt: str
+    system: str = ""
+    instruction: Mapping[Form, str] = field(default_factory=dict)
+    agreement: str = ""
+    question: Callable[[Item], str] | Literal["own", "asked"] = "own"
+    options: Callable[[Item], tuple[str, ...]] = lambda item: ()
+    response: Callable[[str], str] = str
+    answer: Callable[[str], str | None] = lambda text: None
+    one_option: bool = False
+    no_option: bool = False
+
+    def content(self) -> Mapping[str, object]:
+        """Every text by its name: part of the judge's identity."""
+        texts: dict[str, object] = {
+            self.name + ("_extract" if self.agreement else ""): self.prompt,
+            f"{self.name}_score": self.agreement,
+            f"{self.name}_system": self.system,
+            f"{self.name}_instruction": self.instruction,
+        }
+        return {name: text for name, text in texts.items() if text}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark by name.
+
+    Attributes:
+        name: in recipes.
+        title: for people.
+        repo: on the hub.
+        config: part of the repository's data; None where it has one part.
+        size: how many rows the published split has, by split; the first split is the usual one.
+        adapt: `adapt(name, row)` makes an item of a row. Raises `DataError` for a row that cannot be asked or marked,
+            and `MissingColumn` for a wrong layout.
+        prompts: how each protocol asks; one that is not there is refused.
+        keep: whether a row belongs (a benchmark may be a part of a data set).
+        judging: what a judge is asked; if absent, to match the answer with the options (`wording.MCQ`).
+        tolerance: floats are compared with this absolute tolerance, and not by rounding to a number of decimals.
+        gold_is_a_text: the gold choice is an option's text: where two options read the same, either letter is right.
+        published: figures that others measured.
+    """
+
+    name: str
+    title: str
+    repo: str
+    config: str | None
+    size: Mapping[str, int]
+    adapt: Callable[[str, Row], Item]
+    prompts: Mapping[ProtocolName, Prompt]
+    keep: Callable[[Row], bool] = lambda _row: True
+    judging: Judging | None = None
+    tolerance: Fraction | None = None
+    gold_is_a_text: bool = False
+    published: tuple[Published, ...] = ()
+
+    @property
+    def split(self) -> str:
+        """The usual split."""
+        return next(iter(self.size))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where published figures were read. `protocol` names the protocol of ours that the source used; any other word
+    says that it used none of them, and its figures are never shown beside ours."""
+
+    name: str
+    protocol: str
+    note: str
+
+    def figures(
+        self,
+        benchmark: str,
+        split: str,
+        values: Mapping[str, float],
+        *,
+        metric: str = "accuracy",
+        notes: Mapping[str, str] | None = None,
+    ) -> tuple[Published, ...]:
+        """Figures by model, in percent, as printed. `metric` is the mean over items, or a derived score."""
+        return tuple(
+            Published(
+                model=model,
+                benchmark=benchmark,
+                split=split,
+                protocol=self.protocol,
+                metric=metric,
+                value=value,
+                source=self.name,
+                note="; ".join(filter(None, [(notes or {}).get(model, ""), self.note])),
+            )
+            for model, value in values.items()
+        )

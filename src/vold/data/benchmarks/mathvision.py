@@ -1,0 +1,171 @@
+"""MATH-Vision: 3,040 questions of mathematical competitions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vold.data.benchmarks.benchmark import Benchmark, Judging, Prompt
+from vold.data.benchmarks.columns import cell, pictures, tags, text_cell
+from vold.data.benchmarks.item import Item
+from vold.data.benchmarks.sources import OPEN_COMPASS, QWEN2_5_VL, VOLD_ABLATIONS, VOLD_TABLE_1
+from vold.data.files.cells import clean_gold, listed
+from vold.data.files.markers import numbered
+from vold.errors import DataError
+from vold.graders.choice import LETTERS
+
+if TYPE_CHECKING:
+    from vold.data.files.read import Row
+
+# Official, with its last line break. One merged picture serves all mentions.
+_RULE = Prompt(
+    option="({letter}) {text}",
+    with_options=(
+        'Please solve the problem step by step and put your answer in one "\\boxed{}". If it is a multiple '
+        'choice question, only one letter is allowed in the "\\boxed{}".\n'
+        "{question}\n"
+        "{options}\n"
+    ),
+    without_options=(
+        'Please solve the problem step by step and put your answer in one "\\boxed{}". If it is a multiple '
+        'choice question, only one letter is allowed in the "\\boxed{}".\n'
+        "{question}\n"
+    ),
+    pictures="first",
+    marker="<image{number}>",
+)
+# VLMEvalKit's table has hint and choices in `question`; its words are those of its extraction examples.
+_VLMEVALKIT = Prompt(
+    option="({letter}) {text}",
+    with_options=(
+        "Hint: Please answer the question and provide the correct option letter, e.g., A, B, C, D, at the end.\n"
+        "Question: {question}\n"
+        "Choices:\n"
+        "{options}"
+    ),
+    without_options=("Hint: Please answer the question and provide the final answer at the end.\nQuestion: {question}"),
+    pictures="first",
+    marker="<image{number}>",
+    unconfirmed=True,
+)
+_PUBLISHED = (
+    *VOLD_TABLE_1.figures(
+        "mathvision",
+        "test",
+        {
+            "Qwen2.5-VL-3B-Instruct": 21.9,
+            "X-Reasoner-3B (their reproduction)": 24.4,
+            "VLM-R1-3B-Math": 21.9,
+            "VLAA-Thinker-3B": 24.4,
+            "VOLD": 28.0,
+        },
+    ),
+    *VOLD_ABLATIONS.figures(
+        "mathvision",
+        "test",
+        {
+            "VOLD, SFT only": 18.6,
+            "VOLD, SFT and GRPO": 24.0,
+            "VOLD, SFT on DeepSeek-R1's traces and GRPO": 24.4,
+            "VOLD, SFT on DeepSeek-R1's traces and distillation": 24.5,
+        },
+    ),
+    *OPEN_COMPASS.figures("mathvision", "test", {"Qwen2.5-VL-7B-Instruct": 25.4, "Qwen2.5-VL-3B-Instruct": 21.9}),
+    *QWEN2_5_VL.figures("mathvision", "test", {"Qwen2.5-VL-7B-Instruct": 25.1, "Qwen2.5-VL-3B-Instruct": 21.2}),
+)
+
+# VLMEvalKit's words, byte for byte (Apache-2.0; utils/mathv.py).
+_JUDGED = (
+    "\n"
+    "Please read the following example.\n"
+    "Then extract the answer from the model response and type it at the end of the prompt.\n"
+    "\n"
+    "\n"
+    "Hint: Please answer the question and provide the final answer at the end.\n"
+    "\n"
+    "Question: Which number is missing?\n"
+    "\n"
+    "Model response: The number missing in the sequence is 14.\n"
+    "\n"
+    "Extracted answer: 14\n"
+    "\n"
+    "\n"
+    "Hint: Please answer the question and provide the final answer at the end.\n"
+    "\n"
+    "Question: What is the fraction of females facing the camera?\n"
+    "\n"
+    "Model response: The fraction of females facing the camera is 0.6,\n"
+    "which means that six out of ten females in the group are facing the camera.\n"
+    "\n"
+    "Extracted answer: 0.6\n"
+    "\n"
+    "\n"
+    "Hint: Please answer the question and provide the final answer at the end.\n"
+    "\n"
+    "Question: How much money does Luca need to buy a sour apple candy and a butter-scotch candy? (Unit: $)\n"
+    "\n"
+    "Model response: Luca needs $1.45 to buy a sour apple candy and a butterscotch candy.\n"
+    "\n"
+    "Extracted answer: 1.45\n"
+    "\n"
+    "\n"
+    "Hint: Please answer the question and provide the final answer at the end.\n"
+    "\n"
+    "Question: Between which two years does the line graph saw its maximum peak?\n"
+    "\n"
+    "Model response: The line graph saw its maximum peak between 2007 and 2008.\n"
+    "\n"
+    "Extracted answer: [2007, 2008]\n"
+    "\n"
+    "\n"
+    "Hint: Please answer the question and provide the correct option letter, e.g., A, B, C, D, at the end.\n"
+    "\n"
+    "Question: What fraction of the shape is blue?\n"
+    "\n"
+    "Choices: (A) 3/11 (B) 8/11 (C) 6/11 (D) 3/5\n"
+    "\n"
+    "Model response: The correct answer is (B) 8/11.\n"
+    "\n"
+    "Extracted answer: B\n"
+    "\n"
+    "{question}\n"
+    "Model respone: {response}Extracted answer:"
+)
+
+
+def mathvision(name: str, row: Row) -> Item:
+    """MATH-Vision. Options that are only A to E stand in the picture. One merged picture serves all markers."""
+    identity = text_cell(row, "id")
+    options = tuple(numbered(o) for o in listed(cell(row, "options")))
+    gold = clean_gold(text_cell(row, "answer"))
+    if not gold:
+        raise DataError("the gold answer is empty")
+    in_picture = options == tuple(LETTERS[: len(options)])
+    choice = bool(options) and len(gold) == 1 and gold in LETTERS[: len(options)]
+    if options and not choice:
+        raise DataError("the gold answer is no option", got=f"{gold!r} of {len(options)} options")
+    return Item(
+        name,
+        identity,
+        numbered(text_cell(row, "question")),
+        () if in_picture else options,
+        pictures(row, "decoded_image" if "decoded_image" in row.values else "image"),
+        gold,
+        "choice" if choice else "math",
+        cluster=identity,
+        tags=tags(row, subject="subject", level="level"),
+    )
+
+
+BENCHMARKS = (
+    Benchmark(
+        "mathvision",
+        "MATH-Vision",
+        "MathLLMs/MathVision",
+        None,
+        {"test": 3040, "testmini": 304},
+        mathvision,
+        {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},
+        judging=Judging("mathvision", _JUDGED, question="asked"),
+        published=_PUBLISHED,
+    ),
+)

@@ -1,0 +1,139 @@
+"""MMMU-Pro: 1,730 questions in three settings, each a benchmark."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from vold.data.benchmarks.benchmark import Benchmark, Prompt
+from vold.data.benchmarks.columns import letter_answer, lettered_options, numbered_pictures, pictures, tags, text_cell
+from vold.data.benchmarks.item import Item
+from vold.data.benchmarks.sources import QWEN2_5_VL, VOLD_MMMU_PRO
+from vold.data.benchmarks.wording import MCQ
+from vold.data.files.markers import numbered
+from vold.errors import DataError
+
+if TYPE_CHECKING:
+    from vold.data.files.read import Row
+
+# Official, prompts.yaml "cot": it asks for a line that a rule can read, so no box is needed. The official code writes
+# "[image]" for a marker and appends the pictures; here they stand where they are mentioned. Like there, pictures
+# that are never mentioned are not shown: some of them are worked solutions.
+_RULE = Prompt(
+    option="{letter}. {text}",
+    with_options=(
+        "{question}\n"
+        "{options}\n"
+        "Answer the preceding multiple choice question. The last line of your response should be of the following "
+        "format: 'Answer: $LETTER' (without quotes) where LETTER is one of options. Think step by step before "
+        "answering."
+    ),
+    pictures="mentioned",
+)
+_RULE_VISION = Prompt(
+    with_options=(
+        "Write out the multiple-choice question in the image and then solve it. The last line of your response "
+        "should be of the following format: 'Answer: $LETTER' (without quotes) where LETTER is one of options. "
+        "Think step by step before answering."
+    )
+)
+# VLMEvalKit's MMMU_Pro_10c_COT and MMMU_Pro_V_COT. It has no table with 4 options.
+_VLMEVALKIT = Prompt(
+    option="{letter}. {text}",
+    with_options=(
+        "Question: {question}\n"
+        "Options:\n"
+        "{options}\n"
+        "Answer the following multiple-choice question. The last line of your response should be of the following "
+        "format: 'Answer: $LETTER' (without quotes) where LETTER is one of the options. Think step by step before "
+        "answering. "
+    ),
+    pictures="mentioned",
+    again=True,
+)
+_VLMEVALKIT_VISION = Prompt(
+    with_options=(
+        "Answer the following multiple-choice question in the image. The last line of your response should be of "
+        "the following format: 'Answer: $LETTER' (without quotes) where LETTER is one of the options. Think step "
+        "by step before answering. "
+    )
+)
+MEAN = "mean of the 10-option and the vision setting"
+# Of the mean, or of no setting that is named: shown beside none of the three.
+_PUBLISHED = (
+    *VOLD_MMMU_PRO.figures(
+        "mmmu_pro",
+        "test",
+        {
+            "Qwen2.5-VL-3B-Instruct": 27.1,
+            "X-Reasoner-3B (their reproduction)": 31.0,
+            "VLM-R1-3B-Math": 28.6,
+            "VLAA-Thinker-3B": 24.6,
+            "VOLD": 32.0,
+        },
+    ),
+    *QWEN2_5_VL.figures(
+        "mmmu_pro",
+        "test",
+        {"Qwen2.5-VL-7B-Instruct": 38.3, "Qwen2.5-VL-3B-Instruct": 31.56},
+        notes={"Qwen2.5-VL-7B-Instruct": MEAN, "Qwen2.5-VL-3B-Instruct": MEAN},
+    ),
+)
+
+
+def mmmu_pro(name: str, row: Row) -> Item:
+    """MMMU-Pro, standard settings: pictures in columns, markers in question and options, 1 to 12 options."""
+    options = lettered_options(row, "options")
+    identity = text_cell(row, "id")
+    return Item(
+        name,
+        identity,
+        numbered(text_cell(row, "question")),
+        options,
+        numbered_pictures(row),
+        letter_answer(row, options, "answer"),
+        "choice",
+        cluster=identity,
+        tags=tags(row, subject="subject", difficulty="topic_difficulty"),
+    )
+
+
+def mmmu_pro_vision(name: str, row: Row) -> Item:
+    """MMMU-Pro, vision setting: question and options stand in the picture."""
+    options = lettered_options(row, "options")
+    identity = text_cell(row, "id")
+    images = pictures(row, "image")
+    if not images:
+        raise DataError("the question is in the picture, and there is none")
+    answer = letter_answer(row, options, "answer")
+    return Item(
+        name, identity, "", options, images, answer, "choice", cluster=identity, tags=tags(row, subject="subject")
+    )
+
+
+_REPO, _SIZE = "MMMU/MMMU_Pro", {"test": 1730}
+BENCHMARKS = (
+    Benchmark(
+        "mmmu_pro_standard10",
+        "MMMU-Pro, 10 options",
+        _REPO,
+        "standard (10 options)",
+        _SIZE,
+        mmmu_pro,
+        {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},
+        published=_PUBLISHED,
+    ),
+    Benchmark(
+        "mmmu_pro_standard4", "MMMU-Pro, 4 options", _REPO, "standard (4 options)", _SIZE, mmmu_pro, {"rule": _RULE}
+    ),
+    Benchmark(
+        "mmmu_pro_vision",
+        "MMMU-Pro, vision",
+        _REPO,
+        "vision",
+        _SIZE,
+        mmmu_pro_vision,
+        {"rule": _RULE_VISION, "vlmevalkit": _VLMEVALKIT_VISION},
+        judging=replace(MCQ, question=lambda item: "placeholder"),  # VLMEvalKit's column
+    ),
+)
