@@ -22,6 +22,7 @@ from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from vold.model.batching import collate
+from vold.model.lm_head.fused import Query
 from vold.model.lm_head.logprobs import read_head
 from vold.model.policy import Policy
 from vold.run.recipe import Optimizer
@@ -162,7 +163,7 @@ def head(shape: Shape, device: str, tokens: int, repetitions: int) -> dict[str, 
         back(logp.gather(-1, targets[:, None])[:, 0])
 
     sides = {
-        "vold": lambda: back(read_head(hidden, layer, targets, banned=nothing, loss_of=summed).logp),
+        "vold": lambda: back(read_head(hidden, layer, Query(targets, banned=nothing, loss_of=summed)).logp),
         "dense": dense,
     }
     try:

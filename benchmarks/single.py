@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.model.batching import collate, packed_micro_batches
+from vold.model.lm_head.fused import Query
 from vold.model.lm_head.fused_divergence import FullDivergence
 from vold.model.lm_head.logprobs import read_head
 from vold.model.lm_head.teacher_logits import Against, Distributions
@@ -51,83 +52,114 @@ def alternate(sides: dict[str, Callable[[], Any]], repetitions: int, owned: floa
     return found
 
 
+class Heads:
+    """A student's and a teacher's head over one set of states, and the ways of reading them with a gradient."""
+
+    def __init__(self, tokens: int, width: int, vocabulary: int) -> None:
+        torch.manual_seed(0)
+        self.hidden = torch.randn(tokens, width, requires_grad=True)
+        self.layer, self.other = (torch.nn.Linear(width, vocabulary, bias=False) for _ in range(2))
+        for head in (self.layer, self.other.requires_grad_(False)):
+            torch.nn.init.normal_(head.weight, std=0.05)
+        self.theirs, self.targets = torch.randn(tokens, width), torch.randint(0, vocabulary, (tokens,))
+        self.some = torch.randint(0, vocabulary, (tokens, 64))
+        self.weights = torch.randn(tokens)
+        teacher = Distributions(self.theirs, self.other, NOTHING, 1.0)
+        self.against = Against(teacher, torch.ones(tokens, dtype=torch.bool), FullDivergence("reverse_kl"))
+
+    @property
+    def own(self) -> float:
+        """MiB of the gradients, which all sides make."""
+        return (self.layer.weight.numel() + self.hidden.numel()) * 4 / MIB
+
+    def back(self, values: torch.Tensor, weighed_by: torch.Tensor) -> None:
+        """Backward from a weighted sum."""
+        (values * weighed_by).sum().backward()
+        self.hidden.grad = self.layer.weight.grad = None
+
+    def logp(self) -> torch.Tensor:
+        """Dense log-probs of the student."""
+        return log_softmax(self.layer(self.hidden), -1)
+
+    def ours(self, what: str, per_token: torch.Tensor, **asked: Any) -> None:
+        """A weighted sum of what our head reads, and its gradient."""
+
+        def loss_of(part: slice, found: Reading) -> torch.Tensor:
+            value: torch.Tensor = (getattr(found, what) * per_token[part]).sum()
+            return value
+
+        reading = read_head(self.hidden, self.layer, Query(self.targets, NOTHING, loss_of=loss_of, **asked))
+        self.back(getattr(reading, what), per_token)
+
+    def dense(self) -> None:
+        """Log-prob with entropy in dense PyTorch."""
+        logp = self.logp()
+        with torch.no_grad():
+            -(logp.exp() * logp).sum(-1)
+        self.back(logp.gather(-1, self.targets[:, None])[:, 0], self.weights)
+
+    def fused(self) -> None:
+        """Log-prob with entropy by TRL."""
+        from trl.kernels.chunked_logprob import ChunkedLogProbFunction
+
+        asked = ("log_probs", "entropy")
+        found = ChunkedLogProbFunction.apply(
+            self.hidden, self.layer.weight, None, self.targets, 1.0, 32768, None, 1.0, asked
+        )
+        self.back(found[0], self.weights)
+
+    def dense_kl(self) -> None:
+        """Reverse KL in dense PyTorch."""
+        mine, reference = self.logp(), log_softmax(self.other(self.theirs), -1)
+        self.back((mine.exp() * (mine - reference)).sum(-1), self.weights)
+
+    def fused_kl(self) -> None:
+        """Reverse KL by TRL."""
+        from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
+
+        found = ChunkedDivergenceFunction.apply(
+            self.hidden, self.layer.weight, None, self.theirs, self.other.weight, None, 1.0
+        )
+        self.back(found[0], self.weights)
+
+    @torch.no_grad()
+    def top(self) -> None:
+        """The likeliest ids by our head."""
+        read_head(self.hidden, self.layer, Query(self.targets, NOTHING, top_k=64))
+
+    @torch.no_grad()
+    def dense_top(self) -> None:
+        """The likeliest ids in dense PyTorch."""
+        logp = self.logp()
+        logp.gather(-1, self.targets[:, None])
+        -(logp.exp() * logp).sum(-1)
+        logp.topk(64)
+
+
 def head(tokens: int, repetitions: int, *, full: bool, width: int = 256, vocabulary: int = 151936) -> dict[str, Any]:
     """What is read off 151,936 ids, and its gradient, against dense PyTorch and TRL's fused functions.
 
     Log-prob with entropy, and reverse KL to a teacher; with `full` reverse KL against TRL too, the log-probs of 64
     given ids, and, without a gradient, the 64 likeliest ids. Losses are weighted sums.
     """
-    from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
-    from trl.kernels.chunked_logprob import ChunkedLogProbFunction
-
-    torch.manual_seed(0)
-    hidden = torch.randn(tokens, width, requires_grad=True)
-    layer, other = (torch.nn.Linear(width, vocabulary, bias=False) for _ in range(2))
-    for head in (layer, other.requires_grad_(False)):
-        torch.nn.init.normal_(head.weight, std=0.05)
-    theirs, targets = torch.randn(tokens, width), torch.randint(0, vocabulary, (tokens,))
-    some = torch.randint(0, vocabulary, (tokens, 64))
-    weights = torch.randn(tokens)
-    teacher = Distributions(theirs, other, NOTHING, 1.0)
-    against = Against(teacher, torch.ones(tokens, dtype=torch.bool), FullDivergence("reverse_kl"))
-    own = (layer.weight.numel() + hidden.numel()) * 4 / MIB  # gradients, which both sides make
-
-    def back(values: torch.Tensor, weighed_by: torch.Tensor = weights) -> None:
-        (values * weighed_by).sum().backward()
-        hidden.grad = layer.weight.grad = None
-
-    def ours(what: str, per_token: torch.Tensor, **asked: Any) -> None:
-        reading = read_head(
-            hidden, layer, targets, banned=NOTHING,
-            loss_of=lambda part, found: (getattr(found, what) * per_token[part]).sum(), **asked,
-        )  # fmt: skip
-        back(getattr(reading, what), per_token)
-
-    def dense() -> None:
-        logp = log_softmax(layer(hidden), -1)
-        with torch.no_grad():
-            -(logp.exp() * logp).sum(-1)
-        back(logp.gather(-1, targets[:, None])[:, 0])
-
-    def fused() -> None:
-        asked = ("log_probs", "entropy")
-        back(ChunkedLogProbFunction.apply(hidden, layer.weight, None, targets, 1.0, 32768, None, 1.0, asked)[0])
-
-    def dense_kl() -> None:
-        mine, reference = log_softmax(layer(hidden), -1), log_softmax(other(theirs), -1)
-        back((mine.exp() * (mine - reference)).sum(-1))
-
-    def fused_kl() -> None:
-        back(ChunkedDivergenceFunction.apply(hidden, layer.weight, None, theirs, other.weight, None, 1.0)[0])
-
-    @torch.no_grad()
-    def top() -> None:
-        read_head(hidden, layer, targets, banned=NOTHING, top_k=64)
-
-    @torch.no_grad()
-    def dense_top() -> None:
-        logp = log_softmax(layer(hidden), -1)
-        logp.gather(-1, targets[:, None])
-        -(logp.exp() * logp).sum(-1)
-        logp.topk(64)
-
+    h = Heads(tokens, width, vocabulary)
     sides: dict[str, dict[str, Callable[[], None]]] = {
-        "logprob": {"vold": lambda: ours("logp", weights), "dense": dense, "trl": fused},
+        "logprob": {"vold": lambda: h.ours("logp", h.weights), "dense": h.dense, "trl": h.fused},
         "reverse_kl": {
-            "vold": lambda: ours("divergence", weights, against=against),
-            "dense": dense_kl,
+            "vold": lambda: h.ours("divergence", h.weights, against=h.against),
+            "dense": h.dense_kl,
         },
     }
     if full:
-        sides["reverse_kl"]["trl"] = fused_kl
-        each = weights[:, None]
+        sides["reverse_kl"]["trl"] = h.fused_kl
+        each = h.weights[:, None]
         sides["candidates"] = {
-            "vold": lambda: ours("candidates", each, candidates=some),
-            "dense": lambda: back(log_softmax(layer(hidden), -1).gather(-1, some), each),
+            "vold": lambda: h.ours("candidates", each, candidates=h.some),
+            "dense": lambda: h.back(h.logp().gather(-1, h.some), each),
         }
-        sides["top_k"] = {"vold": top, "dense": dense_top}
+        sides["top_k"] = {"vold": h.top, "dense": h.dense_top}
     # what needs no gradient makes none
-    return {n: alternate(s, repetitions, 0.0 if n == "top_k" else own) for n, s in sides.items()}
+    return {n: alternate(s, repetitions, 0.0 if n == "top_k" else h.own) for n, s in sides.items()}
 
 
 def head_memory(tokens: int, *, width: int = 32, vocabulary: int = 151936) -> dict[str, float]:
@@ -151,7 +183,7 @@ def head_memory(tokens: int, *, width: int = 32, vocabulary: int = 151936) -> di
     for what, more in asked.items():
 
         def work(more: dict[str, Any] = more) -> None:
-            reading = read_head(hidden, layer, targets, banned=NOTHING, **more)
+            reading = read_head(hidden, layer, Query(targets, banned=NOTHING, **more))
             more["loss_of"](slice(None), reading).backward()
             hidden.grad = layer.weight.grad = None
 
@@ -180,7 +212,7 @@ def head_error(*, tokens: int = 32, width: int = 64, vocabulary: int = 151936) -
         mine, layer, head = inputs[0].to(dtype).requires_grad_(), *(_head(w, dtype) for w in (inputs[1], theirs[1]))
         teacher = Distributions(theirs[0].to(dtype), head, NOTHING, 1.0)
         against = Against(teacher, torch.ones(tokens, dtype=torch.bool), FullDivergence("reverse_kl"))
-        got = read_head(mine, layer, targets, banned=NOTHING, top_k=8, against=against)._asdict()
+        got = read_head(mine, layer, Query(targets, banned=NOTHING, top_k=8, against=against))._asdict()
         for what, value in exact.items():
             out[f"{what} {name}"] = float((got[what].detach().double() - value.detach()).abs().max())
         for what in ("logp", "divergence"):

@@ -135,28 +135,31 @@ FORBIDDEN_MODULES = {"pickle", "_pickle", "dill", "cloudpickle", "marshal", "she
 MUST_NOT_BE_ON = {"trust_remote_code", "allow_pickle", "shell"}
 
 
-def dangers(tree: ast.AST) -> list[str]:
-    """Ways for a file, a model or an answer from outside to run as code."""
+def renamed(tree: ast.AST) -> dict[str, str]:
+    """What the names that a file imports stand for."""
     known: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             known |= {a.asname: a.name for a in node.names if a.asname}
         elif isinstance(node, ast.ImportFrom):
             known |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+    return known
 
-    def dotted(node: ast.AST) -> str:
-        if isinstance(node, ast.Attribute):
-            return f"{dotted(node.value)}.{node.attr}"
-        return known.get(node.id, node.id) if isinstance(node, ast.Name) else ""
 
-    found = []
+def dotted(node: ast.AST, known: dict[str, str]) -> str:
+    """The whole name of what is read."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value, known)}.{node.attr}"
+    return known.get(node.id, node.id) if isinstance(node, ast.Name) else ""
+
+
+def dangers(tree: ast.AST) -> list[str]:
+    """Ways for a file, a model or an answer from outside to run as code."""
+    known = renamed(tree)
+    found = [name for name in imported(tree) if name.split(".")[0] in FORBIDDEN_MODULES]
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found += [a.name for a in node.names if a.name.split(".")[0] in FORBIDDEN_MODULES]
-        elif isinstance(node, ast.ImportFrom):
-            found += [node.module] if node.module and node.module.split(".")[0] in FORBIDDEN_MODULES else []
-        elif isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
-            found += [name] if (name := dotted(node)) in FORBIDDEN_CALLS else []
+        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
+            found += [name] if (name := dotted(node, known)) in FORBIDDEN_CALLS else []
         elif isinstance(node, ast.keyword) and node.arg in MUST_NOT_BE_ON:
             off = isinstance(node.value, ast.Constant) and node.value.value is False
             found += [] if off else [f"{node.arg}="]

@@ -60,7 +60,7 @@ def compiled() -> dict[str, int]:
 
     floats, ids, number = "*fp32", "*i64", "i32"
     signatures = {
-        "_forward": [floats, ids, floats, floats, ids, floats, number, number],
+        "_forward": [floats, ids, floats, ids, number, number],
         "_backward": [floats, ids, floats, floats, number, number],
     }
     sizes = {}

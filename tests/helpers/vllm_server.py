@@ -102,18 +102,28 @@ class VllmServer:
 
     def _answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         route = path.partition("?")[0]
+        if refusal := self._refusal(route, body):
+            return refusal
+        if route == "/v1/models":
+            return 200, {"object": "list", "data": [{"id": self.name, "max_model_len": self.context}]}
+        if route == "/v1/completions":
+            return 200, self._score(body) if body.get("prompt_logprobs") is not None else self._sample(body)
+        if route == "/inference/v1/generate":
+            return 200, self._candidates(body)
+        return self._managed(route, body)
+
+    def _refusal(self, route: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
+        """What a request is turned away with."""
         if route in ("/v1/completions", "/inference/v1/generate") and body.get("model") != self.name:
             return 404, {"error": {"message": f"The model `{body.get('model')}` does not exist."}}
         if route == "/v1/completions" and self.asleep:
             return 500, {"error": {"message": "asleep"}}
-        if route == "/v1/models":
-            return 200, {"object": "list", "data": [{"id": self.name, "max_model_len": self.context}]}
-        if route == "/v1/completions":
-            if len(body["prompt"]) + body["max_tokens"] > self.context:
-                return 400, {"error": {"message": f"This model's maximum context length is {self.context} tokens."}}
-            return 200, self._score(body) if body.get("prompt_logprobs") is not None else self._sample(body)
-        if route == "/inference/v1/generate":
-            return 200, self._candidates(body)
+        if route == "/v1/completions" and len(body["prompt"]) + body["max_tokens"] > self.context:
+            return 400, {"error": {"message": f"This model's maximum context length is {self.context} tokens."}}
+        return None
+
+    def _managed(self, route: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Weights, their version, caches and sleep."""
         if route == "/weight_info":
             return 200, {"weight_version": self.version}
         if route == "/update_weight_version":
@@ -128,7 +138,7 @@ class VllmServer:
         if route in ("/sleep", "/wake_up"):
             self.asleep = route == "/sleep"
             return 200, {"status": "sleeping" if self.asleep else "awake"}
-        return 404, {"error": {"message": f"no route {path}"}}
+        return 404, {"error": {"message": f"no route {route}"}}
 
     def _logits(self, ids: list[int]) -> torch.Tensor:
         with torch.inference_mode():

@@ -17,6 +17,7 @@ from vold.errors import CheckpointError, ConfigError
 from vold.model.batching import evened, micro_batches, packed_micro_batches
 from vold.model.chat import Chat
 from vold.model.families import Part, family_of, parameters_of
+from vold.model.lm_head.fused import Query
 from vold.model.lm_head.logprobs import read_head
 from vold.model.lora import add_adapters, merged_state, save_adapters
 from vold.model.packing import enable_packing, pack
@@ -195,10 +196,8 @@ class Policy:
     ) -> Reading:
         """What `lm_head.logprobs.read_head` finds at the selected tokens of a batch, which describes the arguments."""
         batch = batch.to(self.model.device)
-        return read_head(
-            self.states(batch), self.model.get_output_embeddings(), batch.targets, banned=self.banned,
-            temperature=temperature, candidates=candidates, top_k=top_k, against=against, loss_of=loss_of,
-        )  # fmt: skip
+        asked = Query(batch.targets, self.banned, temperature, 0, candidates, top_k, against, loss_of)
+        return read_head(self.states(batch), self.model.get_output_embeddings(), asked)
 
     def states(self, batch: Sequences) -> torch.Tensor:
         """The last hidden states [tokens, width] that predict the selected tokens of a batch on the model's device.

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from peak import Widest
 from vold.errors import ConfigError
 from vold.model.lm_head.chunked_logits import Gradients, Projection, is_linear
-from vold.model.lm_head.fused import Reading
+from vold.model.lm_head.fused import Query, Reading
 from vold.model.lm_head.fused_divergence import FullDivergence
 from vold.model.lm_head.logprobs import read_head, token_logprobs
 from vold.model.lm_head.teacher_logits import ABSENT, Against, Distributions
@@ -128,9 +128,18 @@ def test_log_probs_candidates_and_divergence_of_one_pass_are_those_of_float64(
         )
 
     reading = read_head(
-        hidden, head, targets, banned=BANNED, temperature=0.7, chunk_tokens=chunk, candidates=ids,
-        against=Against(other, used, FullDivergence(kind, 0.3)), loss_of=loss_of if foreseen else None,
-    )  # fmt: skip
+        hidden,
+        head,
+        Query(
+            targets,
+            banned=BANNED,
+            temperature=0.7,
+            chunk_tokens=chunk,
+            candidates=ids,
+            against=Against(other, used, FullDivergence(kind, 0.3)),
+            loss_of=loss_of if foreseen else None,
+        ),
+    )
     loss_of(slice(None), reading).backward()
     dense, leaves = oracle(hidden, head, 0.7)
     keep = [i for i in range(27) if i != 3]
@@ -158,8 +167,8 @@ def test_a_divergence_alone_passes_the_numerical_gradient_check(kind: Any) -> No
     )
 
     def value(states: torch.Tensor) -> torch.Tensor:
-        query = {"banned": BANNED, "temperature": 0.7, "chunk_tokens": 2, "against": against}
-        return present(read_head(states, head, targets[:3], **query).divergence)  # type: ignore[arg-type]
+        query = Query(targets[:3], BANNED, temperature=0.7, chunk_tokens=2, against=against)
+        return present(read_head(states, head, query).divergence)
 
     # values are reported in float32
     assert torch.autograd.gradcheck(value, (hidden[:3].detach().requires_grad_(),), eps=1e-2, atol=2e-3)
@@ -181,9 +190,10 @@ def test_heads_that_are_more_than_linear_are_read_alike(plain_student: bool, pla
     for student_linear, teacher_linear in ((True, True), (plain_student, plain_teacher)):
         against = Against(teacher(used=rows, linear=teacher_linear), used, FullDivergence("jsd", 0.3))
         reading = read_head(
-            hidden, head if student_linear else torch.nn.Sequential(head), targets, banned=BANNED, temperature=0.7,
-            chunk_tokens=5, candidates=ids, top_k=4, against=against,
-        )  # fmt: skip
+            hidden,
+            head if student_linear else torch.nn.Sequential(head),
+            Query(targets, banned=BANNED, temperature=0.7, chunk_tokens=5, candidates=ids, top_k=4, against=against),
+        )
         loss = reading.logp.sum() + (present(reading.candidates) / 100).sum() + present(reading.divergence).sum()
         gradients = torch.autograd.grad(loss, (hidden, head.weight))
         found.append([*(present(t) for t in reading), *gradients])
@@ -194,15 +204,15 @@ def test_heads_that_are_more_than_linear_are_read_alike(plain_student: bool, pla
 def test_the_likeliest_ids_come_with_the_log_probs() -> None:
     hidden, head, targets = model(torch.float32)
     dense, _ = oracle(hidden, head, 0.7)
-    reading = read_head(hidden, head, targets, banned=BANNED, temperature=0.7, chunk_tokens=4, top_k=5)
+    reading = read_head(hidden, head, Query(targets, banned=BANNED, temperature=0.7, chunk_tokens=4, top_k=5))
     best = dense.topk(5)
     assert present(reading.top_ids).tolist() == best.indices.tolist()
     torch.testing.assert_close(present(reading.top_logp).double(), best.values.detach(), rtol=0, atol=2e-6)
     assert not present(reading.top_logp).requires_grad
-    read_head(hidden, head, targets, banned=BANNED, top_k=29)
+    read_head(hidden, head, Query(targets, banned=BANNED, top_k=29))
     for k in (30, 60):  # two of 31 are banned
         with pytest.raises(ConfigError, match="more candidates"):
-            read_head(hidden, head, targets, banned=BANNED, top_k=k)
+            read_head(hidden, head, Query(targets, banned=BANNED, top_k=k))
 
 
 def test_no_gradient_reaches_the_teacher() -> None:
@@ -211,7 +221,7 @@ def test_no_gradient_reaches_the_teacher() -> None:
         other = teacher(linear=linear)
         other.states.requires_grad_()
         reading = read_head(
-            hidden, head, targets, banned=BANNED, against=Against(other, USED, FullDivergence("reverse_kl"))
+            hidden, head, Query(targets, banned=BANNED, against=Against(other, USED, FullDivergence("reverse_kl")))
         )
         unused = torch.autograd.grad(
             present(reading.divergence).sum(), (other.states, *other.head.parameters()), allow_unused=True
@@ -322,7 +332,7 @@ def test_no_tensor_is_larger_than_a_chunk_of_logits() -> None:
         for kind in KINDS:
             against = Against(other, torch.ones(500, dtype=torch.bool), FullDivergence(kind))
             targets = torch.zeros(500, dtype=torch.int64)
-            reading = read_head(hidden, head, targets, banned=nothing, chunk_tokens=30, against=against)
+            reading = read_head(hidden, head, Query(targets, banned=nothing, chunk_tokens=30, against=against))
             present(reading.divergence).sum().backward()
     assert widest.elements == 30 * 90  # the states are 2,000, dense logits would be 45,000
 

@@ -46,16 +46,29 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """The arguments of `read_head` but the states and the head."""
+    """What `read_head` is to find at every token.
+
+    Attributes:
+        targets: [tokens] int64.
+        banned: ids that can never be sampled (vision placeholders, padded rows).
+        temperature: divides the logits; the same on student and teacher. 0 is greedy: it is reported at 1.
+        chunk_tokens: how many tokens' logits exist at once; with 0 as many as fit `CHUNK_ELEMENTS`.
+        candidates: [tokens, k] int64, ids whose log-probs are wanted too.
+        top_k: how many of the likeliest ids are wanted.
+        against: a teacher, for a divergence over the vocabulary.
+        loss_of: from a range of tokens and their reading to their addend of the loss. A promise that is checked: where
+            the gradient that comes back is not a multiple of the one foreseen, it is computed again. Not to be given
+            where the loss of a token depends on tokens that may be in another chunk.
+    """
 
     targets: torch.Tensor
     banned: torch.Tensor
-    temperature: float
-    chunk_tokens: int
-    candidates: torch.Tensor | None
-    top_k: int
-    against: Against | None
-    loss_of: LossOf | None
+    temperature: float = 1.0
+    chunk_tokens: int = 0
+    candidates: torch.Tensor | None = None
+    top_k: int = 0
+    against: Against | None = None
+    loss_of: LossOf | None = None
 
 
 def places_of(query: Query) -> Callable[[slice], slice]:

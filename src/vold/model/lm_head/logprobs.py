@@ -8,6 +8,7 @@ are summed over chunks in float32 at least.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from vold.model.lm_head.fused import LossOf
-    from vold.model.lm_head.teacher_logits import Against
 
 CHUNK_TOKENS = 1024
 """Tokens at the same time where the head is not a plain linear layer."""
@@ -31,62 +31,46 @@ SAME = 1e-5
 """By how much of its largest entry an upstream gradient may differ from the one foreseen: rounding, and no more."""
 
 
-def read_head(
-    hidden: torch.Tensor,
-    head: nn.Module,
-    targets: torch.Tensor,
-    *,
-    banned: torch.Tensor,
-    temperature: float = 1.0,
-    chunk_tokens: int | None = None,
-    candidates: torch.Tensor | None = None,
-    top_k: int = 0,
-    against: Against | None = None,
-    loss_of: LossOf | None = None,
-) -> Reading:
+def read_head(hidden: torch.Tensor, head: nn.Module, query: Query) -> Reading:
     """Read the distribution of every token once.
 
     A head that is more than a linear layer (an adapter, a sharded one) is called as the module it is; that takes the
     plain way, of which this is the fast form.
 
     Args:
-        hidden: [tokens, width], the states that predict `targets`.
+        hidden: [tokens, width], the states that predict the targets.
         head: the output embedding.
-        targets: [tokens] int64.
-        banned: ids that can never be sampled (vision placeholders, padded rows).
-        temperature: divides the logits; the same on student and teacher.
-        chunk_tokens: how many tokens' logits exist at once; by default as many as fit `CHUNK_ELEMENTS`.
-        candidates: [tokens, k] int64, ids whose log-probs are wanted too.
-        top_k: how many of the likeliest ids are wanted.
-        against: a teacher, for a divergence over the vocabulary.
-        loss_of: from a range of tokens and their reading to their addend of the loss. A promise that is checked: where
-            the gradient that comes back is not a multiple of the one foreseen, it is computed again. Not to be given
-            where the loss of a token depends on tokens that may be in another chunk.
+        query: what is wanted.
 
     Raises:
         ConfigError: `top_k` is beyond what the model can emit.
     """
-    if not len(targets):
-        empty = hidden.sum() * 0.0 + hidden.new_zeros(0, dtype=torch.float32)
-        none = torch.zeros(0, dtype=torch.int64, device=hidden.device)
-        return Reading(
-            empty, empty.detach(), none,
-            None if candidates is None else empty[:, None].expand(0, candidates.shape[1]),
-            None if against is None else empty,
-            none[:, None].expand(0, top_k) if top_k else None,
-            empty.detach()[:, None].expand(0, top_k) if top_k else None,
-        )  # fmt: skip
-    if not torch.is_grad_enabled():
-        loss_of = None
-    if chunk_tokens is None:
+    if not len(query.targets):
+        return _of_nothing(hidden, query)
+    chunk_tokens = query.chunk_tokens
+    if not chunk_tokens:
         room = chunk_elements(hidden.device.type)
         chunk_tokens = max(1, room // head.weight.shape[0]) if is_linear(head) else CHUNK_TOKENS
-    # a temperature of 0 is greedy: the distribution is reported at 1
-    query = Query(targets, banned, temperature or 1.0, chunk_tokens, candidates, top_k, against, loss_of)
+    loss_of = query.loss_of if torch.is_grad_enabled() else None
+    query = replace(query, temperature=query.temperature or 1.0, chunk_tokens=chunk_tokens, loss_of=loss_of)
     if not is_linear(head):
         return _read_plainly(query, hidden, head)
     apply = cast("Callable[..., tuple[Any, ...]]", _Read.apply)
     return Reading(*apply(query, hidden, head.weight, head.bias))
+
+
+def _of_nothing(hidden: torch.Tensor, query: Query) -> Reading:
+    """No tokens, with a gradient of 0 for the states."""
+    empty = hidden.sum() * 0.0 + hidden.new_zeros(0, dtype=torch.float32)
+    none = torch.zeros(0, dtype=torch.int64, device=hidden.device)
+    k = query.top_k
+    return Reading(
+        empty, empty.detach(), none,
+        None if query.candidates is None else empty[:, None].expand(0, query.candidates.shape[1]),
+        None if query.against is None else empty,
+        none[:, None].expand(0, k) if k else None,
+        empty.detach()[:, None].expand(0, k) if k else None,
+    )  # fmt: skip
 
 
 def token_logprobs(
@@ -96,13 +80,12 @@ def token_logprobs(
     *,
     banned: torch.Tensor,
     temperature: float = 1.0,
-    chunk_tokens: int | None = None,
+    chunk_tokens: int = 0,
     loss_of: LossOf | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Log-prob, entropy and most likely token alone: the first three of `read_head`, which says what the rest is."""
-    reading = read_head(
-        hidden, head, targets, banned=banned, temperature=temperature, chunk_tokens=chunk_tokens, loss_of=loss_of
-    )
+    """Log-prob, entropy and most likely token alone: the first three of `read_head`, without a `Query`."""
+    query = Query(targets, banned, temperature=temperature, chunk_tokens=chunk_tokens, loss_of=loss_of)
+    reading = read_head(hidden, head, query)
     return reading.logp, reading.entropy, reading.favourite
 
 

@@ -25,12 +25,10 @@ def read(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, tor
         Log-prob of the target, entropy, most likely id (the lowest of equals) and log-normaliser, each [tokens]:
         float32 nats, but for the ids, which are int64.
     """
-    logp, entropy, normaliser = logits.new_empty((3, len(logits)))
+    values = logits.new_empty((3, len(logits)))
     favourite = torch.empty_like(targets)
-    grid = (len(logits),)
-    _forward[grid](
-        logits, targets, logp, entropy, favourite, normaliser, logits.shape[1], logits.stride(0), BLOCK=BLOCK
-    )
+    _forward[(len(logits),)](logits, targets, values, favourite, logits.shape[1], logits.stride(0), BLOCK=BLOCK)
+    logp, entropy, normaliser = values
     return logp, entropy, favourite, normaliser
 
 
@@ -51,7 +49,8 @@ def turn_into_gradient(
 
 
 @triton.jit
-def _forward(logits, targets, logp, entropy, favourite, normaliser, size, stride, BLOCK: tl.constexpr):
+def _forward(logits, targets, values, favourite, size, stride, BLOCK: tl.constexpr):
+    rows = tl.num_programs(0).to(tl.int64)
     row = tl.program_id(0).to(tl.int64)
     start = logits + row * stride
     top = -float("inf")
@@ -71,10 +70,10 @@ def _forward(logits, targets, logp, entropy, favourite, normaliser, size, stride
         weighted = weighted * shrink + tl.sum(tl.where(there, z, 0.0) * e, axis=0)
         top = higher
     norm = top + tl.log(total)
-    tl.store(logp + row, tl.load(start + tl.load(targets + row)) - norm)
-    tl.store(entropy + row, norm - weighted / total)
+    tl.store(values + row, tl.load(start + tl.load(targets + row)) - norm)
+    tl.store(values + rows + row, norm - weighted / total)
     tl.store(favourite + row, best)
-    tl.store(normaliser + row, norm)
+    tl.store(values + 2 * rows + row, norm)
 
 
 @triton.jit
