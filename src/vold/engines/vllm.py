@@ -33,7 +33,7 @@ class VllmClient(HttpClient[JsonObject]):
         role: str,
         error: type[VoldError],
         first_wait: float = FIRST_WAIT_SECONDS,
-        report: Callable[[str], None] = console.print,
+        report: Callable[[str], None] = lambda words: console.print(words),
     ) -> None:
         super().__init__(config, role=role, error=error, first_wait=first_wait, report=report)
         self.patience, self.sleep = config.patience, config.sleep
