@@ -53,6 +53,7 @@ class Ours:
         from vold.model.parallel import processes
         from vold.model.policy import Policy
         from vold.run.recipe import Distill
+        from vold.training.learner import Learner
         from vold.training.optim import build_optimizer
 
         self.s, self.policy = s, Policy.load(s["model"])
@@ -71,7 +72,8 @@ class Ours:
         self.rollouts = self._with_behaviour(rollouts)
         self.group = processes()
         self.group.shard(self.policy, s["exchange"])
-        self.optimizer = build_optimizer(self.policy, self.config.optimizer)
+        optimizer = build_optimizer(self.policy, self.config.optimizer)
+        self.learner = Learner(self.config, self.policy, optimizer, self.group)
         self.gradients = sum(p.numel() * p.element_size() for _, p in self.policy.trainable()) / MIB
         if s["method"] != "grpo" or s["what"] == "step":
             from vold.engines.teachers.inprocess import InProcessTeacher
@@ -106,20 +108,22 @@ class Ours:
         self.update(self.rollouts[:GROUP])
 
     def update(self, rollouts: list[Any] | None = None) -> float:
+        from vold.engines.teachers.routed import RoutedTeacher
+        from vold.training.prompted import Prompted, Step
         from vold.training.step import update
+        from vold.types import Task
 
-        rollouts = self.rollouts if rollouts is None else rollouts
-        teacher = None if self.s["method"] == "grpo" else self.teacher
-        asks = [p if teacher else None for p in self.prompts]
-        row = update(self.policy, self.optimizer, rollouts, self.prompts, self.config, 0, teacher, asks, self.group)
-        return float(row["grad_norm"])
+        alone = self.s["method"] == "grpo"
+        teacher = RoutedTeacher({}, lambda ids: "") if alone and self.s["what"] == "update" else self.teacher
+        problems = [Prompted(Task(f"{g}", (), "", ""), p, None if alone else p) for g, p in enumerate(self.prompts)]
+        step = Step(number=0, seed=0, prompted=problems)
+        return update(self.learner, self.rollouts if rollouts is None else rollouts, step, teacher).grad_norm
 
     def step(self) -> float:
         """Rollouts, grades by length, the teacher on those that failed, update."""
         from vold.engines.samplers.inprocess import InProcessSampler
         from vold.engines.teachers.ask import consult
         from vold.objective import credit
-        from vold.training.step import update
         from vold.types import Grade, Rollout, SamplingParams
 
         sampler = InProcessSampler(self.policy, len(self.rollouts))
@@ -129,13 +133,11 @@ class Ours:
             for k, c in enumerate(group):
                 score = float(k == 0)
                 rollouts.append(Rollout(f"task-{g}", g, self.prompts[g].ids, c, Grade(score, None, "")))
-        asks = list(self.prompts)
-        rollouts = consult(rollouts, self.teacher, asks, self.config.objective)
+        rollouts = consult(rollouts, self.teacher, list(self.prompts), self.config.objective)
         rollouts = credit(
             self.config.objective, rollouts, 0, seed=1, max_new_tokens=self.s["longest"], pieces=self.policy.chat.pieces
         )
-        row = update(self.policy, self.optimizer, rollouts, self.prompts, self.config, 0, self.teacher, asks)
-        return float(row["grad_norm"])
+        return self.update(rollouts)
 
 
 class Trl:

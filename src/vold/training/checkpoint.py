@@ -21,15 +21,16 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from vold.errors import CheckpointError, VoldError
+from vold.errors import CheckpointError
 from vold.model.parallel import ALONE, Processes
 from vold.run.files import drop_older, latest_checkpoint, verify_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     from vold.model.policy import Policy
+
+    Tensors = dict[str, torch.Tensor]
 
 SHARDS = "shards"
 """Folder of a state that several processes have written."""
@@ -58,25 +59,6 @@ def save_state(
         drop_older(directory, path)
 
 
-class StateKeeper:
-    """Saves the state when a run stops on an error of ours, such as a server that stays away.
-
-    Set `step` to the number of optimizer steps whose weights the policy holds, before each new one. Where several
-    processes train nothing is saved: the others may not have stopped, and the last checkpoint has to do.
-    """
-
-    def __init__(self, directory: Path, policy: Policy, optimizer: torch.optim.Optimizer, group: Processes) -> None:
-        self.directory, self.policy, self.optimizer, self.group, self.step = directory, policy, optimizer, group, 0
-
-    def __enter__(self) -> StateKeeper:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        path = self.directory / f"step-{self.step:06d}"
-        if isinstance(value, VoldError) and self.step and not path.exists() and self.group.world == 1:
-            save_state(self.directory, self.step, self.policy, self.optimizer, self.group)
-
-
 def restore_state(directory: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> int:
     """Load the newest state into policy and optimizer; returns its step, 0 if there is none.
 
@@ -88,20 +70,7 @@ def restore_state(directory: Path, policy: Policy, optimizer: torch.optim.Optimi
         return 0
     verify_directory(path)
     named = policy.trainable()
-    try:
-        if (path / SHARDS).is_dir():
-            weights, moments = _read_shards(path / SHARDS, dict(named))
-        else:
-            weights = load_file(path / "weights.safetensors")
-            moments = load_file(path / "optimizer.safetensors")
-        step = int(json.loads((path / "state.json").read_text())["step"])
-    except (OSError, SafetensorError, ValueError, KeyError, CheckpointException) as error:
-        raise CheckpointError(
-            "this checkpoint cannot be read",
-            where=str(path),
-            got=str(error).strip().splitlines()[-1],
-            fix=f"delete {path} and start the stage again",
-        ) from error
+    step, weights, moments = _read(path, dict(named))
     expected = {name: tuple(p.shape) for name, p in named}
     found = {name: tuple(t.shape) for name, t in weights.items()}
     if expected != found:
@@ -119,6 +88,26 @@ def restore_state(directory: Path, policy: Policy, optimizer: torch.optim.Optimi
     return step
 
 
+def _read(path: Path, parameters: dict[str, torch.nn.Parameter]) -> tuple[int, Tensors, Tensors]:
+    """Step, weights and moments of a state.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        step = int(json.loads((path / "state.json").read_text())["step"])
+        if (path / SHARDS).is_dir():
+            return step, *_read_shards(path / SHARDS, parameters)
+        return step, load_file(path / "weights.safetensors"), load_file(path / "optimizer.safetensors")
+    except (OSError, SafetensorError, ValueError, KeyError, CheckpointException) as error:
+        raise CheckpointError(
+            "this checkpoint cannot be read",
+            where=str(path),
+            got=str(error).strip().splitlines()[-1],
+            fix=f"delete {path} and start the stage again",
+        ) from error
+
+
 def _placed(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """A tensor on the device of another, and divided over processes as that one is."""
     if isinstance(like, DTensor) and not isinstance(value, DTensor):
@@ -126,9 +115,7 @@ def _placed(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return value.to(like.device)
 
 
-def _read_shards(
-    folder: Path, parameters: dict[str, torch.nn.Parameter]
-) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+def _read_shards(folder: Path, parameters: dict[str, torch.nn.Parameter]) -> tuple[Tensors, Tensors]:
     """Weights and moments as several processes have written them, divided as the parameters are."""
     reader = HuggingFaceStorageReader(str(folder))
     state: dict[str, Any] = {}
@@ -143,7 +130,7 @@ def _read_shards(
     with warnings.catch_warnings():  # one process needs no others to read
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
         load(state, storage_reader=reader)
-    parts: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] = ({}, {})
+    parts: tuple[Tensors, Tensors] = ({}, {})
     for key, value in state.items():
         kind, _, name = key.partition("/")
         parts[kind != "weights"][name] = value
