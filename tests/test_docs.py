@@ -20,18 +20,21 @@ from typing import Any
 import pytest
 import yaml
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from package import FILES, LAYERS
 from vold.cli import VERBS
-from vold.data.jsonl import Row
+from vold.data.decontamination import Decontaminate, EvaluationSet
+from vold.data.hf_datasets import Published
+from vold.data.sources.jsonl import Row
 from vold.evals.study.study import Study
 from vold.objective import PRESETS, Objective
 from vold.report.methods import knobs
 from vold.run import model_sections as sections
 from vold.run import recipe as config
-from vold.run import task_sections
 from vold.run.recipe import Recipe, load_recipe
+from vold.run.task_sections import TaskSpec, task_kinds, task_source
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "recipes" / "demo.yaml"
@@ -84,15 +87,9 @@ def layers_picture() -> str:
 
 def keys_tables() -> str:
     """Every section of a recipe, then the sections that several others use, a table each."""
-    stages = [(name, _models(info.annotation)[0]) for name, info in Recipe.model_fields.items()]
+    stages = [(n, _models(info.annotation)[0]) for n, info in Recipe.model_fields.items() if n != "tasks"]
     shared: list[tuple[str, type[BaseModel]]] = [
-        ("tasks, kind: digits", config.DigitTasksSpec),
-        ("tasks, kind: calls", task_sections.CallTasksSpec),
-        ("tasks, kind: jsonl", config.JsonlTasksSpec),
-        ("tasks, a published set", config.DatasetTasksSpec),
-        ("tasks.decontaminate", task_sections.Decontaminate),
-        ("tasks.decontaminate.against.NAME", task_sections.EvaluationSet),
-        ("tasks, kind: mixture", config.MixtureTasksSpec),
+        *task_sources(),
         ("sampling", config.Sampling),
         ("optimizer", config.Optimizer),
         ("teacher.server", sections.Server),
@@ -105,12 +102,38 @@ def keys_tables() -> str:
     out = []
     for name, model in [*stages, *shared]:
         out += [f"### `{name}`", "", "| key | type | default | meaning |", "|---|---|---|---|"]
-        for key, info in model.model_fields.items():
+        for key, info in own_fields(model).items():
             default = "required" if info.is_required() else _default(info)
             text = " ".join((info.description or "").split()).replace("|", "\\|")
             out.append(f"| `{key}` | {_type(info.annotation)} | {default} | {text} |")
         out.append("")
     return "\n".join(out).rstrip()
+
+
+def task_sources() -> list[tuple[str, type[BaseModel]]]:
+    """What all task sets have, then every source; published sets share a table, and have one for what is their own."""
+    found = {kind: task_source(kind) for kind in task_kinds()}
+    published = {kind: model for kind, model in found.items() if issubclass(model, Published)}
+    made: list[tuple[str, type[BaseModel]]] = [
+        (f"tasks.NAME, kind: {kind}", model) for kind, model in found.items() if kind not in published
+    ]
+    own: list[tuple[str, type[BaseModel]]] = [
+        (f"tasks.NAME, kind: {kind}", model) for kind, model in published.items() if own_fields(model)
+    ]
+    against = ("tasks.NAME.decontaminate.against.NAME", EvaluationSet)
+    shared: list[tuple[str, type[BaseModel]]] = [
+        ("tasks.NAME, a published set", Published),
+        ("tasks.NAME.decontaminate", Decontaminate),
+        against,
+    ]
+    return [("tasks.NAME", TaskSpec), *made, *shared, *own]
+
+
+def own_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The keys of a section; of a task source those that others do not have as well."""
+    base = Published if issubclass(model, Published) and model is not Published else TaskSpec
+    shared = base.model_fields if issubclass(model, base) and model is not base else {}
+    return {key: info for key, info in model.model_fields.items() if key not in shared}
 
 
 def _nested(name: str, model: type[BaseModel]) -> list[tuple[str, type[BaseModel]]]:
@@ -154,7 +177,7 @@ def _type(annotation: Any) -> str:
     if origin is dict:
         return f"{_type(arguments[1])}, by name"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return "tasks" if annotation.__name__.endswith("TasksSpec") else "section"
+        return "section"
     name = str(annotation.__name__)
     return {"Path": "path", "str": "text", "int": "integer", "float": "number"}.get(name, name)
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from experiments.smollm2.join import join, text_model
-from vold.data.gym import GymTasks
+from vold.data.sources.gym import GymTasks
 from vold.data.worlds.packages import COLOURS, SHAPES
 from vold.data.worlds.scenes import described, files, sample_scene, split_of, worked_sum
 from vold.model.batching import collate

@@ -61,7 +61,7 @@ def test_a_commit_that_lies_here_is_read_offline_and_one_config_at_a_time(tmp_pa
         tasks = opened(config=config, revision=COMMIT)
         assert questions(tasks) == [f"First of {config}?", f"Second of {config}?"]
         (card,) = tasks.cards.values()
-        assert (card["source"], card["revision"]) == ("hub:open-r1/Mixture-of-Thoughts", COMMIT)
+        assert (card.source, card.revision) == ("hub:open-r1/Mixture-of-Thoughts", COMMIT)
     assert questions(opened(revision=COMMIT)) == ["First of all?", "Second of all?"]
 
 

@@ -15,11 +15,12 @@ import training_sets
 from vold.data.decontamination import Contamination
 from vold.data.files import read
 from vold.data.files.read import read_rows
-from vold.data.hf_datasets import prepare
-from vold.data.hf_layouts import BOXED, LAYOUTS
-from vold.data.mixture import shares
+from vold.data.hf_datasets import Published, prepare
+from vold.data.hf_layouts import BOXED
+from vold.data.sources.mixture import shares
 from vold.errors import DataError
-from vold.run.task_sections import TasksSpec
+from vold.run.summaries import DataCard
+from vold.run.task_sections import AnyTaskSpec, task_kinds, task_source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,14 +34,14 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def spec(**keys: Any) -> Any:
-    return TypeAdapter(TasksSpec).validate_python(keys)
+    return TypeAdapter(AnyTaskSpec).validate_python(keys)
 
 
 def opened(*, references: bool = True, others: dict[str, dict[str, Any]] | None = None, **keys: Any) -> Tasks:
     return tiny.opened(keys, references=references, others=others)
 
 
-def card(tasks: Tasks) -> dict[str, Any]:
+def card(tasks: Tasks) -> DataCard:
     (found,) = tasks.cards.values()
     return found
 
@@ -49,9 +50,14 @@ def prompts(tasks: Tasks) -> list[str]:
     return [t.messages[0].text for t in tasks]
 
 
-def test_every_kind_has_a_layout() -> None:
-    schema = json.dumps(TypeAdapter(TasksSpec).json_schema())
-    assert all(f'"{kind}"' in schema for kind in LAYOUTS)
+PUBLISHED = [kind for kind in task_kinds() if issubclass(task_source(kind), Published)]
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_every_published_set_says_where_it_lies(kind: str) -> None:
+    found = spec(kind=kind)
+    assert len(found.repo.split("/")) == 2
+    assert all(name.endswith((".parquet", ".json", ".zip")) for name in found.files())
 
 
 def test_mixture_of_thoughts_gives_prompts_and_solutions(tmp_path: Path) -> None:
@@ -59,7 +65,7 @@ def test_mixture_of_thoughts_gives_prompts_and_solutions(tmp_path: Path) -> None
     assert prompts(tasks) == ["What is 2 + 2?", "Name a prime."]
     assert [t.response for t in tasks] == [training_sets.R1, "<think>\n</think>\n\n7"]
     assert tasks[0].tags == {"source": "open-r1/OpenR1-Math-220k"}
-    assert card(tasks)["dropped"] == {"unusable row": 3}
+    assert card(tasks).dropped == {"unusable row": 3}
     with pytest.raises(DataError, match="no reference answers"):
         opened(kind="mixture_of_thoughts", path=tmp_path / "math")
 
@@ -70,8 +76,8 @@ def test_orz_pairs_are_read_and_their_golds_cleaned(tmp_path: Path) -> None:
     assert prompts(tasks)[0] == f"What is 3 + 5?\n\n{BOXED}"
     assert tasks[0].teacher_messages == tasks[0].messages
     assert {t.grader for t in tasks} == {"math"}
-    assert card(tasks)["rows_read"] == 9
-    assert card(tasks)["dropped"] == {"duplicate": 1, "ungradable answer": 1, "unusable row": 3}
+    assert card(tasks).rows_read == 9
+    assert card(tasks).dropped == {"duplicate": 1, "ungradable answer": 1, "unusable row": 3}
 
 
 def test_what_was_left_out_is_listed_with_place_and_reason(tmp_path: Path) -> None:
@@ -93,7 +99,7 @@ def test_deepmath_by_difficulty(tmp_path: Path) -> None:
     assert [t.reference for t in hard] == ["6", "8"]
     assert hard[0].response == "Solution 6, first."
     assert hard[0].tags == {"difficulty": "6.0", "topic": "Mathematics -> Calculus"}
-    assert card(hard)["dropped"] == {"below min_difficulty": 1}
+    assert card(hard).dropped == {"below min_difficulty": 1}
 
 
 @pytest.mark.parametrize("make", [training_sets.openthoughts, training_sets.openthoughts_metadata])
@@ -117,7 +123,7 @@ def test_geometry3k_pictures_and_choices(tmp_path: Path) -> None:
     assert [len(t.messages[0].images) for t in tasks] == [1, 1, 1]
     assert tasks[0].messages[0].images[0].size == (60, 40)
     assert tasks[0].teacher_messages is None
-    assert card(tasks)["dropped"] == {"unusable row": 2}
+    assert card(tasks).dropped == {"unusable row": 2}
 
 
 def test_mmk12_letters_count_as_choices_only_where_there_are_options(tmp_path: Path) -> None:
@@ -134,7 +140,7 @@ def test_virl39k_pictures_come_out_of_the_zip_beside_the_table(tmp_path: Path) -
         ("B", "choice", 2),
         ("12", "math", 1),
     ]
-    assert card(tasks)["dropped"] == {"unusable row": 1}
+    assert card(tasks).dropped == {"unusable row": 1}
 
 
 def test_containers_give_the_same_content_hash(tmp_path: Path) -> None:
@@ -143,11 +149,11 @@ def test_containers_give_the_same_content_hash(tmp_path: Path) -> None:
     lines, array = tmp_path / "rows.jsonl", tmp_path / "rows.json"
     lines.write_text("".join(json.dumps(r) + "\n" for r in rows))
     array.write_text(json.dumps(rows))
-    hashes = {card(opened(kind="deepmath", path=p))["content_hash"] for p in (file, file.parent, lines, array)}
+    hashes = {card(opened(kind="deepmath", path=p)).content_hash for p in (file, file.parent, lines, array)}
     assert len(hashes) == 1
     rows[0]["final_answer"] = "5"
     lines.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    assert card(opened(kind="deepmath", path=lines))["content_hash"] not in hashes
+    assert card(opened(kind="deepmath", path=lines)).content_hash not in hashes
 
 
 def test_the_wrong_file_is_named_at_its_first_row(tmp_path: Path) -> None:
@@ -196,7 +202,7 @@ def test_prompts_over_the_limit_are_left_out(tmp_path: Path) -> None:
         tokenizer=str(tmp_path / "tokenizer"),
     )
     assert [t.reference for t in tasks] == ["2", "5"]
-    assert card(tasks)["dropped"] == {"prompt too long": 1}
+    assert card(tasks).dropped == {"prompt too long": 1}
 
 
 # -- decontamination --------------------------------------------------------------------------------------------------
@@ -239,7 +245,7 @@ def test_what_an_evaluation_set_asks_is_left_out_by_words_and_by_picture(tmp_pat
     against = {"against": {"math500": {"path": bench}}}
     tasks = opened(kind="orz57k", path=training_sets.orz57k(tmp_path), decontaminate=against)
     assert [t.reference for t in tasks] == [r"\frac{1}{2}", "5", "13"]
-    assert card(tasks)["dropped"]["contaminated"] == 1
+    assert (card(tasks).dropped or {})["contaminated"] == 1
     vision = layouts.parquet(
         tmp_path / "vision.parquet",
         [
@@ -293,7 +299,7 @@ def test_a_store_is_made_once_and_again_when_the_file_changes(tmp_path: Path) ->
     again = prepare(spec(kind="orz57k", path=file))
     assert (again.directory, (again.directory / "card.json").stat().st_mtime_ns) == (first.directory, stamp)
     file.write_text(json.dumps([training_sets.orz("New?", "1")]))
-    assert prepare(spec(kind="orz57k", path=file)).card["rows_kept"] == 1
+    assert prepare(spec(kind="orz57k", path=file)).card.rows_kept == 1
 
 
 def test_the_hub_is_asked_and_its_absence_reported() -> None:

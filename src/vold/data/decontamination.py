@@ -10,19 +10,45 @@ import hashlib
 import re
 import unicodedata
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pydantic import Field
 
 from vold.data.benchmarks.registry import load
 from vold.data.files.markers import plain
+from vold.run.model_sections import Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from PIL.Image import Image
 
-    from vold.run.task_sections import Decontaminate
 
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+
+
+class EvaluationSet(Section):
+    """A benchmark that training must not have seen."""
+
+    name: str | None = None
+    """Which benchmark, such as `mathvision`; the key it stands under if absent."""
+    path: Path | None = None
+    """Where it lies; the hub if absent."""
+    split: str | None = None
+    """The benchmark's usual split if absent."""
+    revision: str | None = None
+    """Hub revision."""
+
+
+class Decontaminate(Section):
+    """Problems that an evaluation set asks too are left out of training."""
+
+    against: dict[str, EvaluationSet] = Field(min_length=1)
+    """Benchmarks by name."""
+    ngram: int = Field(13, ge=4)
+    """A problem that shares so many consecutive words with one of them is left out, as is one that has the same words
+    or the same picture."""
 
 
 def words(text: str) -> list[str]:

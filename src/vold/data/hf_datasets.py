@@ -10,36 +10,89 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
 import tempfile
+from abc import abstractmethod
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, model_validator
 
 from vold.data.benchmarks.columns import MissingColumn
-from vold.data.decontamination import Contamination, pixels, words
+from vold.data.decontamination import Contamination, Decontaminate, pixels, words
 from vold.data.files.hub import hub_files
 from vold.data.files.images import to_image
 from vold.data.files.read import read_rows
-from vold.data.hf_layouts import BOXED, LAYOUTS
+from vold.data.hf_layouts import BOXED
+from vold.data.sources import Source, Tasks
+from vold.data.sources.jsonl import JsonlTasks
 from vold.errors import DataError, UngradableReference
 from vold.graders import check_reference
 from vold.run.console import console
+from vold.run.records import from_json, to_json
+from vold.run.summaries import DataCard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from vold.data.files.read import Row
     from vold.data.hf_layouts import Example
-    from vold.run.task_sections import DatasetTasksSpec
 
 VERSION = 2
 """Raise it when the same files would give other rows: stores made before are then made again."""
 _PLAIN = re.compile(r"-?\d{1,15}(?:\.\d{1,9})?|[A-L]")
+
+
+class Published(Source):
+    """A published training set in its own layout. What cannot be used is left out, counted and listed."""
+
+    repo: ClassVar[str]
+    path: Path | None = None
+    """A parquet, JSON, JSONL or zip file or a folder of them; the hub if absent."""
+    revision: str | None = None
+    """Hub revision. Give the whole commit: data that changed under a run is refused."""
+    instruction: str | None = None
+    """Text after each problem. If absent, problems with a reference are followed by a request for a box."""
+    max_prompt_tokens: int | None = Field(None, gt=0)
+    """Longer prompts are left out. Needs `tokenizer`."""
+    tokenizer: str | None = None
+    """Model directory or hub id whose tokenizer counts them."""
+    decontaminate: Decontaminate | None = None
+    """Leave out what evaluation sets ask too."""
+    limit: int | None = Field(None, gt=0)
+    """Stop after so many usable problems; all of them if absent."""
+
+    @model_validator(mode="after")
+    def _counted_by_a_tokenizer(self) -> Published:
+        if (self.max_prompt_tokens is None) != (self.tokenizer is None):
+            raise ValueError("`max_prompt_tokens` and `tokenizer` go together")
+        return self
+
+    def files(self) -> list[str]:
+        """Patterns of its files in its repository, `repo` on the hub."""
+        return ["data/train-*.parquet"]
+
+    @abstractmethod
+    def read(self, row: Row) -> Example:
+        """What problem a row holds.
+
+        Raises:
+            DataError: none that can be used.
+        """
+
+    def unwanted(self, example: Example) -> tuple[str, str] | None:
+        """The reason why a filter of the set's own leaves a problem out, in general and of this one."""
+        return None
+
+    def open(self, parts: Mapping[str, Tasks], *, references: bool) -> Tasks:
+        """The usable rows; every reference was graded when they were stored."""
+        store = prepare(self)
+        rows = JsonlTasks(store.rows, grader="math", references=False)
+        return Tasks(rows, self.kind, {self.kind: store.card}, graded=True)
 
 
 @dataclass(frozen=True)
@@ -47,7 +100,7 @@ class Store:
     """A prepared set: its directory, and `card`, which says what it was made of and what was left out."""
 
     directory: Path
-    card: dict[str, Any]
+    card: DataCard
 
     @property
     def rows(self) -> Path:
@@ -68,18 +121,17 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "vold" / "tasks"
 
 
-def prepare(spec: DatasetTasksSpec) -> Store:
+def prepare(spec: Published) -> Store:
     """The prepared set of a recipe; made now where it is not there yet.
 
     Raises:
         DataError: nothing there, another layout, or not a single usable row.
         ConfigError: a benchmark to compare with that is not known.
     """
-    layout = LAYOUTS[spec.kind]
     source, revision, shown = spec.path, None, str(spec.path)
     if source is None:
-        source, revision = hub_files(layout.repo, layout.files(spec.config), revision=spec.revision)
-        shown = f"hub:{layout.repo}"
+        source, revision = hub_files(spec.repo, spec.files(), revision=spec.revision)
+        shown = f"hub:{spec.repo}"
     identity = [VERSION, spec.model_dump(mode="json", exclude={"revision"}), revision or _files(source)]
     if spec.decontaminate is not None:
         identity.append([_files(s.path) for s in spec.decontaminate.against.values() if s.path is not None])
@@ -88,13 +140,14 @@ def prepare(spec: DatasetTasksSpec) -> Store:
         directory.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=".making-"))
         try:
-            card = _Maker(spec, temporary).make(source, {"kind": spec.kind, "source": shown, "revision": revision})
-            (temporary / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+            card = _Maker(spec, temporary).make(source, shown, revision)
+            (temporary / "card.json").write_text(json.dumps(to_json(card), indent=2) + "\n")
             if not directory.exists():  # another process may have been faster
                 temporary.replace(directory)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    return Store(directory, json.loads((directory / "card.json").read_text()))
+    card_file = directory / "card.json"
+    return Store(directory, from_json(DataCard, json.loads(card_file.read_text()), where=str(card_file)))
 
 
 def _files(source: Path) -> list[list[Any]]:
@@ -106,32 +159,32 @@ def _files(source: Path) -> list[list[Any]]:
 class _Maker:
     """One pass over the rows of a set; nothing is kept in memory but digests of what was seen."""
 
-    def __init__(self, spec: DatasetTasksSpec, directory: Path) -> None:
+    def __init__(self, spec: Published, directory: Path) -> None:
         self.spec, self.directory = spec, directory
         self.seen: set[bytes] = set()
         self.ids: set[bytes] = set()
         self.known = Contamination.of(spec.decontaminate) if spec.decontaminate is not None else None
         self.count: Callable[[str], int] | None = _counter(spec.tokenizer) if spec.tokenizer else None
 
-    def make(self, source: Path, card: dict[str, Any]) -> dict[str, Any]:
-        """Write the rows; returns the card."""
+    def make(self, source: Path, shown: str, revision: str | None) -> DataCard:
+        """Write the rows; returns the card, which names the source as it is `shown`."""
         reasons: Counter[str] = Counter()
         read = kept = 0
-        first, read_row = "", LAYOUTS[self.spec.kind].read
+        first = ""
         digest = hashlib.sha256()
         (self.directory / "images").mkdir()
         with (
             (self.directory / "rows.jsonl").open("w", encoding="utf-8") as rows,
             (self.directory / "dropped.jsonl").open("w", encoding="utf-8") as dropped,
         ):
-            for row in read_rows(source, split="train", patterns=LAYOUTS[self.spec.kind].files(self.spec.config)):
+            for row in read_rows(source, split="train", patterns=self.spec.files()):
                 if self.spec.limit is not None and kept >= self.spec.limit:
                     break
                 read += 1
                 if read % 20_000 == 0:
                     console.print(f"{self.spec.kind}: {kept:,} of {read:,} rows usable")
                 try:
-                    line = _line(self._row(row, read_row(row)))
+                    line = _line(self._row(row, self.spec.read(row)))
                 except _Drop as drop:
                     reason, why = drop.reason, drop.why
                 except UngradableReference as error:
@@ -151,12 +204,19 @@ class _Maker:
         if not kept:
             raise DataError(
                 "not a single row of this training set can be used",
-                where=card["source"],
+                where=shown,
                 got=first or "no rows",
                 fix=f"is this {self.spec.kind}, and do the filters leave anything?",
             )
-        counts = {"rows_read": read, "rows_kept": kept, "dropped": dict(sorted(reasons.items()))}
-        return card | counts | {"content_hash": digest.hexdigest()}
+        return DataCard(
+            kind=self.spec.kind,
+            source=shown,
+            revision=revision,
+            content_hash=digest.hexdigest(),
+            rows_kept=kept,
+            rows_read=read,
+            dropped=dict(sorted(reasons.items())),
+        )
 
     def _row(self, row: Row, example: Example) -> dict[str, Any]:
         """The stored form of a problem.
@@ -165,8 +225,8 @@ class _Maker:
             _Drop, DataError: it is to be left out.
         """
         spec = self.spec
-        if spec.min_difficulty is not None and _number(example.tags.get("difficulty")) < spec.min_difficulty:
-            raise _Drop("below min_difficulty", example.tags.get("difficulty", "none given"))
+        if (unwanted := spec.unwanted(example)) is not None:
+            raise _Drop(*unwanted)
         shown = [pixels(to_image(raw, row.open_path)) for raw in example.images]
         same = hashlib.blake2b("\0".join(words(example.problem)).encode() + b"".join(shown), digest_size=12).digest()
         if same in self.seen:
@@ -201,13 +261,6 @@ class _Maker:
             return f"{self.spec.kind}-{same.hex()[:16]}"
         self.ids.add(own)
         return example.id
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text or "")
-    except ValueError:
-        return -math.inf
 
 
 def _counter(tokenizer: str) -> Callable[[str], int]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vold.engines.teachers.teachers import TeacherHandle, Teachers
     from vold.model.policy import Policy
     from vold.run.recipe import Recipe
-    from vold.run.task_sections import TasksSpec
+    from vold.run.task_sections import TaskSpec
     from vold.types import Prompt
 
 PROMPTS = 64
@@ -54,7 +54,7 @@ class TaskSet:
 
     key: str
     name: str
-    sets: Mapping[str, TasksSpec]
+    sets: Mapping[str, TaskSpec]
     max_new_tokens: int
     student: Policy
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vold.data.benchmarks.item import Item
-    from vold.run.recipe import Benchmark, Eval, TasksSpec
+    from vold.run.recipe import Benchmark, Eval, TaskSpec
     from vold.types import Finish, Grade, Message, Task
 
 
@@ -59,7 +59,7 @@ class QuestionSet:
     """The benchmark's items as read; none for a task set."""
 
 
-def open_sets(config: Eval, sets: Mapping[str, TasksSpec], directory: Path, *, tool: str = "none") -> list[QuestionSet]:
+def open_sets(config: Eval, sets: Mapping[str, TaskSpec], directory: Path, *, tool: str = "none") -> list[QuestionSet]:
     """Open every task set and benchmark of a recipe's `eval` section; `sets` are the recipe's task sets. Replies of a
     judge are kept below `directory`. `tool` says what the model may call, and within which limits.
 

@@ -15,12 +15,14 @@ from vold import __version__
 from vold.errors import ConfigError
 from vold.run.files import write_json, write_text
 from vold.run.recipe import dump_recipe
+from vold.run.records import to_json
 from vold.run.task_sections import STAGES_WITH_TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vold.run.recipe import Recipe
+    from vold.run.summaries import DataCard
 
 
 PLACES = frozenset({"server", "cache", "engine", "mismatch"})
@@ -60,7 +62,7 @@ def open_stage(recipe: Recipe, stage: str) -> Path:
     return directory
 
 
-def record_data(directory: Path, key: str, cards: Mapping[str, dict[str, Any]]) -> None:
+def record_data(directory: Path, key: str, cards: Mapping[str, DataCard]) -> None:
     """Write down which data a stage reads, in `data.json`: source, revision, content hash, rows left out.
 
     Args:
@@ -77,17 +79,15 @@ def record_data(directory: Path, key: str, cards: Mapping[str, dict[str, Any]]) 
     known = json.loads(file.read_text()) if file.exists() else {}
     for name, card in cards.items():
         before = known.get(key, {}).get(name)
-        if before is not None and before["content_hash"] != card["content_hash"]:
-            known_by = (
-                f"revision {before['revision']} before, {card['revision']} now, with " if card["revision"] else ""
-            )
+        if before is not None and before["content_hash"] != card.content_hash:
+            known_by = f"revision {before['revision']} before, {card.revision} now, with " if card.revision else ""
             raise ConfigError(
                 "the data of this stage has changed since it began",
                 where=f"{key}: {name}",
                 got=f"{known_by}other rows",
                 fix="give the old revision or files, or delete the stage's directory to start it afresh",
             )
-    write_json(file, known | {key: dict(cards)})
+    write_json(file, known | {key: to_json(cards)})
 
 
 def _set_of(key: str) -> tuple[str, ...] | None:

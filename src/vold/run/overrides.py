@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from vold.errors import ConfigError, VoldError
+from vold.run.task_sections import InvalidTaskSet
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -55,12 +56,15 @@ def is_method(key: str) -> bool:
     return key.strip().endswith("objective.method")
 
 
-def readable(error: ValidationError, where: str, root: type[BaseModel]) -> ConfigError:
-    """The first of pydantic's errors as one of ours; `root` is the model of the whole recipe."""
+def readable(error: ValidationError, where: str, root: type[BaseModel], above: tuple[str, ...] = ()) -> ConfigError:
+    """The first of pydantic's errors as one of ours; `root` is the section that was read, `above` the keys it is under,
+    none for the recipe itself."""
     first = error.errors(include_url=False)[0]
     cause = first.get("ctx", {}).get("error")
-    parts = [str(p) for p in first["loc"] if p not in ("digits", "jsonl")]
-    key = ".".join(parts) or getattr(cause, "where", "") or "recipe"
+    parts = [str(p) for p in first["loc"]]
+    if isinstance(cause, InvalidTaskSet):
+        return readable(cause.error, where, cause.section, (*above, *parts))
+    key = ".".join([*above, *parts]) or getattr(cause, "where", "") or "recipe"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if isinstance(cause, VoldError):
         return ConfigError(cause.what + more, where=f"{where}: {key}", got=cause.got, fix=cause.fix)

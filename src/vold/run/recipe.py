@@ -28,13 +28,8 @@ from vold.run.stage_sections import Optimizer as Optimizer
 from vold.run.stage_sections import PromptBalance as PromptBalance
 from vold.run.stage_sections import Sft as Sft
 from vold.run.stage_sections import Traces as Traces
-from vold.run.task_sections import DatasetTasksSpec as DatasetTasksSpec
-from vold.run.task_sections import DigitTasksSpec as DigitTasksSpec
-from vold.run.task_sections import GymTasksSpec as GymTasksSpec
-from vold.run.task_sections import JsonlTasksSpec as JsonlTasksSpec
-from vold.run.task_sections import MixtureTasksSpec as MixtureTasksSpec
-from vold.run.task_sections import SceneTasksSpec as SceneTasksSpec
-from vold.run.task_sections import TasksSpec as TasksSpec
+from vold.run.task_sections import AnyTaskSpec as AnyTaskSpec
+from vold.run.task_sections import TaskSpec as TaskSpec
 from vold.run.task_sections import find_task_set, refuse_inline_tasks
 
 Exchange = Literal["micro_batch", "step"]
@@ -69,7 +64,7 @@ class Recipe(Section):
     """The model that learns."""
     teacher: Teacher | None = None
     """The text-only model it learns from."""
-    tasks: dict[str, TasksSpec] = Field(default_factory=dict)
+    tasks: dict[str, AnyTaskSpec] = Field(default_factory=dict)
     """Task sets by name. `traces`, `align`, `balance`, `distill` and `eval` say by name which they use."""
     environment: ToolEnvironment | None = None
     """A tool for all rollouts: the teacher's traces, the student's rollouts and the evaluation."""

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCard:
+    """Of a file or a published set, in data.json of a stage that reads it. `source` is a path or a hub id, `revision`
+    the hub's commit, `content_hash` a digest of the rows that are used. Of a published set also how many rows were
+    read, and how many were `dropped` for what reason."""
+
+    kind: str
+    source: str
+    revision: str | None
+    content_hash: str
+    rows_kept: int
+    rows_read: int | None = None
+    dropped: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

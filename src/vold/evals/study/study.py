@@ -29,7 +29,8 @@ from vold.model.loading import resolve
 from vold.objective.custom import load_function
 from vold.run.console import Bar, console
 from vold.run.files import MANIFEST, new_directory, read_jsonl, write_json, write_text
-from vold.run.recipe import Recipe, Section, TasksSpec, load_recipe
+from vold.run.overrides import readable
+from vold.run.recipe import AnyTaskSpec, Recipe, Section, load_recipe
 from vold.training.distill import distill
 from vold.training.sft import sft
 from vold.training.traces import make_traces
@@ -66,9 +67,9 @@ class Study(Section):
     """Training seeds of the sweep; none of them is a test seed."""
     select_on: str
     """Task set whose accuracy chooses the rate."""
-    select_tasks: dict[str, TasksSpec]
+    select_tasks: dict[str, AnyTaskSpec]
     """Selection tasks."""
-    test_tasks: dict[str, TasksSpec]
+    test_tasks: dict[str, AnyTaskSpec]
     """Test tasks."""
     models: dict[str, str] = Field(default_factory=dict)
     """Models made for this study: by name the `my_module:function` that saves one in the directory it is given. In a
@@ -136,9 +137,7 @@ def load_study(path: Path) -> Study:
     except yaml.YAMLError as error:
         raise ConfigError("this study is not valid YAML", where=str(path), got=str(error).replace("\n", " ")) from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        raise ConfigError(first["msg"], where=f"{path}: {key}", got=repr(first["input"])[:100]) from None
+        raise readable(error, str(path), Study) from None
 
 
 def run_study(target: str, overrides: list[str]) -> dict[str, Any]:

@@ -1,20 +1,48 @@
-"""Tasks from a file with one JSON object a line. Rows are read when they are asked for."""
+"""`kind: jsonl`: tasks from a file with one JSON object a line. Rows are read when they are asked for."""
 
 from __future__ import annotations
 
 import hashlib
 from array import array
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 from PIL import Image, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from vold.data.sources import Source, Tasks
 from vold.errors import DataError, VoldError
-from vold.run.task_sections import GraderName
+from vold.graders import known_grader
+from vold.run.summaries import DataCard
 from vold.types import Message, Task
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
+
+GraderName = Annotated[str, AfterValidator(known_grader)]
+
+
+class Spec(Source):
+    """Problems from a file with one JSON object a line: `prompt`, `reference`, and optionally `images` and others."""
+
+    path: Path
+    """The file. Image paths inside it are relative to its directory."""
+    grader: GraderName = "math"
+    """The grader of rows that name none."""
+    limit: int | None = Field(None, gt=0)
+    """Read only so many rows; all of them if absent."""
+
+    def open(self, parts: Mapping[str, Tasks], *, references: bool) -> Tasks:
+        """The rows."""
+        rows = JsonlTasks(self.path, grader=self.grader, limit=self.limit, references=references)
+        card = DataCard(
+            kind=self.kind,
+            source=str(self.path),
+            revision=None,
+            content_hash=rows.content_hash,
+            rows_kept=len(rows),
+        )
+        return Tasks(rows, str(self.path), {self.kind: card})
 
 
 class Row(BaseModel):

@@ -1,4 +1,4 @@
-"""Several sets of tasks as one, in given shares."""
+"""`kind: mixture`: several task sets of the recipe as one, in given shares."""
 
 from __future__ import annotations
 
@@ -6,12 +6,51 @@ import dataclasses
 import random
 from typing import TYPE_CHECKING
 
+from pydantic import Field, model_validator
+
+from vold.data.sources import Source, Tasks
 from vold.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vold.types import Task, TaskSource
+
+
+class Spec(Source):
+    """Several sets at once."""
+
+    sources: dict[str, str] = Field(min_length=1)
+    """Names of task sets that are no mixtures, each under the value that the tag `set` of its problems gets."""
+    weights: dict[str, float] | None = None
+    """Share of each source, under the same keys, in any unit; if absent, every problem of every set once."""
+    size: int | None = Field(None, gt=0)
+    """How many problems; smaller sets are then repeated, in a new order each time. If absent, as many as there can be
+    without repeating one."""
+    seed: int = 0
+    """Which problems, where not all of a set are taken."""
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """Names of the task sets that this one is made of."""
+        return self.sources
+
+    @model_validator(mode="after")
+    def _every_set_has_a_weight(self) -> Spec:
+        if self.weights is None and self.size is not None:
+            raise ValueError("`size` needs `weights`")
+        if self.weights is not None:
+            if self.weights.keys() != self.sources.keys():
+                raise ValueError(f"`weights` must name every source: {', '.join(self.sources)}")
+            if min(self.weights.values()) <= 0:
+                raise ValueError("every weight must be above 0; leave out sets that are not wanted")
+        return self
+
+    def open(self, parts: Mapping[str, Tasks], *, references: bool) -> Tasks:
+        """The problems of all parts."""
+        cards = {label: card for label, part in parts.items() for card in part.cards.values()}
+        mixed = Mixture({label: part.source for label, part in parts.items()}, self.weights, self.size, self.seed)
+        return Tasks(mixed, "mixture", cards, graded=True)
 
 
 def shares(lengths: Mapping[str, int], weights: Mapping[str, float], size: int | None) -> dict[str, int]:

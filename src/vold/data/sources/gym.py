@@ -1,15 +1,35 @@
-"""Tasks that the package reasoning-gym generates: endless text problems with checkable answers."""
+"""`kind: gym`: problems that the package reasoning-gym generates, endless, in text, with checkable answers."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pydantic import Field
+
+from vold.data.sources import Source, Tasks
 from vold.data.worlds.scenes import INSTRUCTION
 from vold.errors import ConfigError, DataError
 from vold.types import Message, Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+class Spec(Source):
+    """Problems that the package reasoning-gym generates."""
+
+    name: str
+    """The generator, such as `chain_sum`."""
+    size: int = Field(gt=0)
+    """How many problems."""
+    seed: int = 0
+    """Which problems."""
+    config: dict[str, int | float | str | bool] = Field(default_factory=dict)
+    """The generator's own settings."""
+
+    def open(self, parts: Mapping[str, Tasks], *, references: bool) -> Tasks:
+        """The problems; all have references."""
+        return Tasks(GymTasks(self.name, self.size, self.seed, self.config), f"gym/{self.name}")
 
 
 class GymTasks:
@@ -25,7 +45,7 @@ class GymTasks:
         ConfigError: the package is not installed, or it refuses the name or the settings.
     """
 
-    def __init__(self, name: str, size: int, seed: int, config: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, size: int, seed: int, config: Mapping[str, int | float | str | bool]) -> None:
         try:
             import reasoning_gym
         except ImportError as error:

@@ -1,0 +1,150 @@
+"""The folder of task sources: every module is one, and one more module is one more kind."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import tiny
+import vold.data.sources
+from package import ROOT, SOURCE
+from vold.data.sources import Source
+from vold.errors import ConfigError, UngradableReference
+from vold.run import task_sections
+from vold.run.directory import open_stage
+from vold.run.recipe import dump_recipe, load_recipe, recipe_from
+from vold.run.task_sections import task_kinds, task_source
+
+ECHO = '''
+"""`kind: echo`: words to say again."""
+
+from pydantic import Field
+
+from vold.data.sources import Source, Tasks
+from vold.types import Message, Task
+
+
+class Spec(Source):
+    """Words to say again."""
+
+    words: tuple[str, ...] = Field(min_length=1)
+    """What to say."""
+    grader: str = "exact"
+    """How it is marked."""
+
+    def open(self, parts, *, references):
+        """A problem a word."""
+        said = [Message("user", f"say {w}") for w in self.words]
+        return Tasks([Task(w, (m,), w, self.grader, (m,)) for w, m in zip(self.words, said)], "echo")
+'''
+
+
+@pytest.fixture
+def echo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source added as one file of the folder."""
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "sources" / "echo.py").write_text(ECHO)
+    monkeypatch.setattr(vold.data.sources, "__path__", [*vold.data.sources.__path__, str(tmp_path / "sources")])
+    monkeypatch.setattr(task_sections, "task_kinds", task_kinds.__wrapped__)
+    importlib.invalidate_caches()
+    monkeypatch.delitem(sys.modules, "vold.data.sources.echo", raising=False)
+
+
+@pytest.mark.parametrize("kind", task_kinds())
+def test_every_module_of_the_folder_is_a_source(kind: str) -> None:
+    found = task_source(kind)
+    assert issubclass(found, Source)
+    assert not getattr(found, "__abstractmethods__", None)
+    assert all(info.description for name, info in found.model_fields.items())
+
+
+def test_no_source_is_loaded_that_the_recipe_does_not_use() -> None:
+    code = f"""
+import sys
+from vold.run.recipe import load_recipe
+load_recipe({str(ROOT / "recipes" / "demo.yaml")!r})
+print(*(m for m in sys.modules if m.startswith("vold.data.sources.")))
+"""
+    path = os.pathsep.join([str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["vold.data.sources.digits"]
+
+
+@pytest.mark.usefixtures("echo")
+def test_a_new_file_is_a_new_kind(tmp_path: Path) -> None:
+    raw = tiny.recipe_dict(tmp_path)
+    raw["tasks"]["more"] = {"kind": "echo", "words": ["a", "b"]}
+    raw["distill"]["tasks"] = "more"
+    recipe = recipe_from(raw, where="test recipe")
+    assert [t.reference for t in tiny.opened(recipe.tasks["more"])] == ["a", "b"]
+    (tmp_path / "r.yaml").write_text(dump_recipe(recipe))
+    assert load_recipe(tmp_path / "r.yaml") == recipe
+    assert yaml.safe_load((tmp_path / "r.yaml").read_text())["tasks"]["more"]["grader"] == "exact"
+    open_stage(recipe, "distill")
+    raw["tasks"]["more"]["words"] = ["a"]
+    with pytest.raises(ConfigError, match=r"distill\.tasks\.words"):
+        open_stage(recipe_from(raw, where="test recipe"), "distill")
+
+
+@pytest.mark.usefixtures("echo")
+def test_what_a_new_kind_gives_is_checked_like_any_other(tmp_path: Path) -> None:
+    with pytest.raises(UngradableReference, match="echo: task banana"):
+        tiny.opened({"kind": "echo", "words": ["banana"], "grader": "choice"})
+    raw = tiny.recipe_dict(tmp_path)
+    raw["tasks"]["more"] = {"kind": "echo", "wrods": ["a"]}
+    with pytest.raises(ConfigError) as caught:
+        recipe_from(raw, where="test recipe")
+    said = str(caught.value)
+    assert "tasks.more" in said
+    assert "words" in said
+
+
+@pytest.mark.parametrize(
+    ("spec", "what", "where", "fix"),
+    [
+        (
+            {"kind": "digit"},
+            "unknown kind of task set",
+            "tasks.x",
+            "did you mean 'digits'?",
+        ),
+        ({"split": "train"}, "unknown kind of task set", "tasks.x", "choose one of calls"),
+        ("train", "a task set is a mapping", "tasks.x", "{kind: ..., ...}"),
+        ({"kind": "__init__"}, "unknown kind of task set", "tasks.x", "choose one of"),
+        ({"kind": ["digits"]}, "unknown kind of task set", "tasks.x", "choose one of"),
+        ({"kind": "digits", "split": "train"}, "field required", "tasks.x.size", ""),
+        ({"kind": "digits", "split": "train", "size": 0}, "greater than 0", "tasks.x.size", ""),
+        (
+            {"kind": "orz57k", "decontaminate": {"against": {"a": {"pth": "x"}}}},
+            "unknown key 'pth'",
+            "tasks.x.decontaminate.against.a.pth",
+            "did you mean 'path'?",
+        ),
+        (
+            {"kind": "orz57k", "min_difficulty": 3},
+            "unknown key 'min_difficulty'",
+            "tasks.x.min_difficulty",
+            "known keys",
+        ),
+        ({"kind": "orz57k", "tokenizer": "x"}, "go together", "tasks.x", ""),
+        ({"kind": "mixture", "sources": {"a": "train"}, "size": 3}, "`size` needs `weights`", "tasks.x", ""),
+    ],
+)
+def test_a_mistake_in_a_set_is_named_with_its_place_and_cure(
+    spec: object, what: str, where: str, fix: str, tmp_path: Path
+) -> None:
+    raw = tiny.recipe_dict(tmp_path)
+    raw["tasks"]["x"] = spec
+    with pytest.raises(ConfigError) as caught:
+        recipe_from(raw, where="test recipe")
+    assert what in caught.value.what
+    assert caught.value.where == f"test recipe: {where}"
+    assert fix in caught.value.fix
+    assert "pydantic" not in str(caught.value)
