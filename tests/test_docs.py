@@ -10,6 +10,7 @@ import importlib
 import json
 import re
 import shlex
+import sys
 import types
 import typing
 from collections.abc import Callable
@@ -23,6 +24,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))  # where this file runs as a script
+
+import metric_docs
 from package import FILES, LAYERS
 from vold.cli import VERBS
 from vold.data.decontamination import Decontaminate, EvaluationSet
@@ -211,6 +215,7 @@ WRITTEN = (
     ("docs/architecture.md", "layers", layers_picture),
     ("docs/performance.md", "benchmarks", benchmarks_table),
     ("docs/reference.md", "recipe keys", keys_tables),
+    ("docs/metrics.md", "metrics", metric_docs.page),
 )
 
 

@@ -36,9 +36,6 @@ _WORDS = {
 class Protocol:
     """How a set was asked and marked. The seed is not part of it: another seed is another draw, not another test.
 
-    `pixels` are the least and most pixels of a picture; None: the image processor's own limits. `revision` says where
-    the data came from and decides nothing: two copies with the same content hash are the same questions.
-
     Example:
         >>> p = Protocol("rule", "mathvision", "test", "ab", "1", 8192, 0.0, 1, None, None, None, "cd")
         >>> len(protocol_hash(p))
@@ -46,20 +43,39 @@ class Protocol:
     """
 
     name: str
+    """How it was put and marked: `tasks` for a task set, `rule` or `vlmevalkit` for a benchmark. Unit: name. Made by
+    evals/questions.py:open_sets."""
     benchmark: str
+    """The benchmark or task set. Unit: name. Made by evals/questions.py:open_sets."""
     split: str | None
+    """The benchmark's split; null for a task set. Unit: name. Made by evals/questions.py:open_sets."""
     prompt_version: str
+    """Digest of the prompt's text. Unit: hex digits. Made by evals/questions.py:open_sets."""
     scoring_version: str
+    """Version of what reads and marks answers. Unit: text. Made by evals/questions.py:open_sets."""
     max_new_tokens: int
+    """Longest answer. Unit: tokens. Made by evals/questions.py:open_sets."""
     temperature: float
+    """Of sampling; 0 is greedy. Unit: none. Made by evals/questions.py:open_sets."""
     samples: int
+    """Answers to each problem. Unit: count. Made by evals/questions.py:open_sets."""
     pixels: Sequence[int] | None
+    """Least and most of a picture; null for the image processor's own limits. Unit: pixels. Made by
+    evals/questions.py:open_sets."""
     judge: str | None
+    """The model that extracts answers, and how it is asked; null for none. Unit: text. Made by
+    evals/questions.py:open_sets."""
     revision: str | None
+    """Where the data came from. It decides nothing: equal content hashes are equal questions. Unit: text. Made by
+    evals/questions.py:open_sets."""
     content_hash: str
+    """Digest of questions, pictures and golds. Unit: hex digits. Made by evals/questions.py:open_sets."""
     thinking: str = "the answer is read after the last closed thinking block"
+    """How thinking blocks are treated. Unit: text. Made by evals/questions.py:open_sets."""
     golds: str = GOLDS_RULE
+    """The rule for golds that do not grade themselves. Unit: text. Made by evals/questions.py:open_sets."""
     tool: str = "none"
+    """What the model may call, and within which limits. Unit: text. Made by evals/questions.py:open_sets."""
 
     def __post_init__(self) -> None:
         if self.pixels is not None:  # as JSON has it, or a stored protocol would differ from the same one afresh
