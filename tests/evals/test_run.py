@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import layouts
+import metric_docs
 from killed import in_a_process_killed_at
 from vold.cli import main
 from vold.data.benchmarks.registry import benchmarks
@@ -78,6 +79,15 @@ def test_every_benchmark_is_in_the_mini_recipe_and_runs(run: Path) -> None:
     ten, vision = (results["stages"]["base"][f"mmmu_pro_{s}"]["accuracy"] for s in ("standard10", "vision"))
     assert results["mmmu_pro_overall"]["base"]["value"] == pytest.approx((ten + vision) / 2)
     assert (run / "eval" / "results.html").stat().st_size > 20_000
+
+
+def test_every_key_of_the_results_stands_on_the_page_of_metrics_and_is_seen(run: Path) -> None:
+    """But comparisons, as there is one model only, and published figures, as none is of the protocol `rule`."""
+    known = metric_docs.on_the_page()["eval/results.json"]
+    found = metric_docs.keys_of([json.loads((run / "eval" / "results.json").read_text())], known)
+    for place, names in found.items():
+        if not place.startswith(("comparisons", "sets.*.published")):
+            assert names == known[place], place
 
 
 def test_clusters_are_the_shared_sources(run: Path) -> None:

@@ -8,11 +8,11 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from package import SOURCE
+from package import ROOT, SOURCE
 from vold.evals.protocol import Protocol
 from vold.run.answers import Answer, Unmarked
 from vold.run.metrics import DistillRow, SftRow
@@ -140,3 +140,40 @@ def functions(file: str) -> set[str]:
     names = {n.name for n in tree.body if isinstance(n, defined)}
     classes = [c for c in tree.body if isinstance(c, ast.ClassDef)]
     return names | {f"{c.name}.{n.name}" for c in classes for n in c.body if isinstance(n, ast.FunctionDef)}
+
+
+def on_the_page() -> dict[str, dict[str, set[str]]]:
+    """The keys of docs/metrics.md by file and place."""
+    found: dict[str, dict[str, set[str]]] = {}
+    file = place = ""
+    for line in (ROOT / "docs" / "metrics.md").read_text().splitlines():
+        if match := re.fullmatch(r"## `(.+)`", line):
+            file, place = match[1], ""
+        elif match := re.fullmatch(r"### `(.+)`", line):
+            place = match[1]
+        elif match := re.match(r"\| `(\w+)`", line):
+            found.setdefault(file, {}).setdefault(place, set()).add(match[1])
+    return found
+
+
+def seen(value: object, known: dict[str, set[str]], place: str = "") -> dict[str, set[str]]:
+    """Keys of a stored value by place, as the page names places: `*` for the keys of a mapping, `[]` for a list."""
+    found: dict[str, set[str]] = {}
+    if isinstance(value, list):
+        inside = [(f"{place}[]", item) for item in value]
+    elif isinstance(value, dict) and place in known:
+        found[place] = set(value)
+        inside = [(f"{place}.{key}".removeprefix("."), item) for key, item in value.items()]
+    elif isinstance(value, dict):
+        inside = [(f"{place}.*", item) for item in value.values()]
+    else:
+        return {}
+    for where, item in inside:
+        for at, names in seen(item, known, where).items():
+            found[at] = found.get(at, set()) | names
+    return found
+
+
+def keys_of(rows: Iterable[object], known: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Keys of stored rows by place."""
+    return {place: set().union(*(seen(r, known).get(place, set()) for r in rows)) for place in known}

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +16,6 @@ from vold.run.files import read_jsonl
 from vold.run.recipe import recipe_from
 from vold.training.distill import distill
 from vold.training.sft import sft
-
-PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
 
 WEIGHTS = """
 def halves(rollouts):
@@ -43,42 +39,6 @@ EVERYTHING: dict[str, Any] = {
     "nll": {},
 }
 """An objective with every part whose values are logged; a margin has two forms, which log different ones."""
-
-
-def on_the_page() -> dict[str, dict[str, set[str]]]:
-    """Keys by file and place."""
-    found: dict[str, dict[str, set[str]]] = {}
-    file = place = ""
-    for line in PAGE.splitlines():
-        if match := re.fullmatch(r"## `(.+)`", line):
-            file, place = match[1], ""
-        elif match := re.fullmatch(r"### `(.+)`", line):
-            place = match[1]
-        elif match := re.match(r"\| `(\w+)`", line):
-            found.setdefault(file, {}).setdefault(place, set()).add(match[1])
-    return found
-
-
-def seen(value: object, known: dict[str, set[str]], place: str = "") -> dict[str, set[str]]:
-    """Keys of a stored value by place, as the page names places: `*` for the keys of a mapping, `[]` for a list."""
-    found: dict[str, set[str]] = {}
-    if isinstance(value, list):
-        inside = [(f"{place}[]", item) for item in value]
-    elif isinstance(value, dict) and place in known:
-        found[place] = set(value)
-        inside = [(f"{place}.{key}".removeprefix("."), item) for key, item in value.items()]
-    elif isinstance(value, dict):
-        inside = [(f"{place}.*", item) for item in value.values()]
-    else:
-        return {}
-    for where, item in inside:
-        for at, names in seen(item, known, where).items():
-            found[at] = found.get(at, set()) | names
-    return found
-
-
-def keys_of(rows: list[dict[str, Any]], known: dict[str, set[str]]) -> dict[str, set[str]]:
-    return {place: set().union(*(seen(r, known).get(place, set()) for r in rows)) for place in known}
 
 
 @pytest.fixture(scope="module")
@@ -110,15 +70,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, A
 
 @pytest.mark.parametrize("file", metric_docs.FILES)
 def test_every_key_that_a_run_stores_stands_on_the_page(file: str, runs: dict[str, list[dict[str, Any]]]) -> None:
-    known = on_the_page()[file]
+    known = metric_docs.on_the_page()[file]
     assert runs[file]
-    for place, names in keys_of(runs[file], known).items():
+    for place, names in metric_docs.keys_of(runs[file], known).items():
         assert names <= known[place], f"{file} {place}: not on the page"
 
 
 @pytest.mark.parametrize("stage", ["sft", "distill"])
 def test_every_metric_on_the_page_is_seen_in_a_run(stage: str, runs: dict[str, list[dict[str, Any]]]) -> None:
-    (known,) = on_the_page()[f"{stage}/metrics.jsonl"].values()
+    (known,) = metric_docs.on_the_page()[f"{stage}/metrics.jsonl"].values()
     assert known - set().union(*runs[f"{stage}/metrics.jsonl"]) == set()
 
 
