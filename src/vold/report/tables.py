@@ -16,6 +16,8 @@ from vold.run.records import to_json
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from rich.console import JustifyMethod
+
     from vold.run.results import Results, SetComparison
     from vold.run.summaries import BalanceSummary, Overlap, SelfCheck
 
@@ -26,7 +28,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
     """Print a table without lines; numbers stand right below a column whose name begins with `>`."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
-        table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+        justify: JustifyMethod = "right" if column.startswith(">") else "left"
+        table.add_column(column.removeprefix(">"), justify=justify, no_wrap=column == "set")
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)

@@ -33,7 +33,7 @@ class UpdateMetrics:
     """The update of a step: loss, gradient, what the tokens that learn look like before it."""
 
     step: int
-    """The step, from 0. Unit: count. Made by training/step.py:update."""
+    """The step, from 0. Unit: count. Made by training/step.py:Tally.metrics."""
     loss: float
     """Loss of the whole step: the sum of the terms below. Unit: as its terms. Made by objective/loss.py:total."""
     grad_norm: float
@@ -42,7 +42,8 @@ class UpdateMetrics:
     lr: float
     """Learning rate of the step. Unit: none. Made by training/optim.py:learning_rate."""
     entropy: float | None = None
-    """Mean entropy of the student at the tokens it was trained on. Unit: nats. Made by training/step.py:update."""
+    """Mean entropy of the student at the tokens it was trained on. Unit: nats. Made by
+    training/step.py:Tally.metrics."""
     mismatch: float | None = None
     """Largest |x|, x = log-prob by the trainer minus log-prob by the sampler, of the sampled tokens before the update.
     Unit: nats. Made by engines/mismatch.py:Mismatch.row."""
@@ -75,7 +76,7 @@ class UpdateMetrics:
     objective/loss.py:averages."""
     trained_tokens: int
     """Tokens that went through the update, of rollouts with a signal. Unit: tokens. Made by
-    training/step.py:update."""
+    training/step.py:Tally.metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,11 +156,11 @@ class PhaseSeconds:
     """Where the time of a step went."""
 
     seconds_sample: float
-    """Sampling and grading. Unit: seconds. Made by training/distill.py:distill."""
+    """Sampling and grading. Unit: seconds. Made by training/distill.py:_seconds."""
     seconds_teacher: float
-    """The teacher's scores and the advantages. Unit: seconds. Made by training/distill.py:distill."""
+    """The teacher's scores and the advantages. Unit: seconds. Made by training/distill.py:_seconds."""
     seconds_update: float
-    """Forward and backward passes, and the update. Unit: seconds. Made by training/distill.py:distill."""
+    """Forward and backward passes, and the update. Unit: seconds. Made by training/distill.py:_seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
