@@ -30,6 +30,7 @@ from vold.data.files.read import read_rows
 from vold.data.hf_layouts import BOXED
 from vold.data.sources import Source, Tasks
 from vold.data.sources.jsonl import JsonlTasks
+from vold.data.sources.jsonl import Row as JsonlRow
 from vold.errors import DataError, UngradableReference
 from vold.graders import check_reference
 from vold.run.console import console
@@ -184,7 +185,7 @@ class _Maker:
                 if read % 20_000 == 0:
                     console.print(f"{self.spec.kind}: {kept:,} of {read:,} rows usable")
                 try:
-                    line = _line(self._row(row, self.spec.read(row)))
+                    line = _line(self._row(row, self.spec.read(row)).model_dump(exclude_none=True))
                 except _Drop as drop:
                     reason, why = drop.reason, drop.why
                 except UngradableReference as error:
@@ -218,7 +219,7 @@ class _Maker:
             dropped=dict(sorted(reasons.items())),
         )
 
-    def _row(self, row: Row, example: Example) -> dict[str, Any]:
+    def _row(self, row: Row, example: Example) -> JsonlRow:
         """The stored form of a problem.
 
         Raises:
@@ -244,15 +245,15 @@ class _Maker:
                 raise _Drop("prompt too long", f"{length} tokens")
         if example.reference and not _PLAIN.fullmatch(example.reference):
             check_reference(example.grader, example.reference)
-        stored = {
-            "id": self._id(example, same),
-            "prompt": prompt,
-            "reference": example.reference,
-            "grader": example.grader,
-            "images": [_keep(self.directory, raw) for raw in example.images],
-            "tags": dict(example.tags),
-        }
-        return stored | ({"response": example.response} if example.response is not None else {})
+        return JsonlRow(
+            id=self._id(example, same),
+            prompt=prompt,
+            reference=example.reference,
+            grader=example.grader,
+            images=tuple(_keep(self.directory, raw) for raw in example.images),
+            tags=dict(example.tags),
+            response=example.response,
+        )
 
     def _id(self, example: Example, same: bytes) -> str:
         """The set's own id; a digest of the problem where there is none, or another row has it already."""
@@ -284,9 +285,9 @@ def _keep(directory: Path, raw: bytes) -> str:
     return name
 
 
-def _line(row: dict[str, Any]) -> str:
+def _line(row: Mapping[str, object]) -> str:
     return json.dumps(row, sort_keys=True) + "\n"
 
 
-def _write(file: IO[str], row: dict[str, Any]) -> None:
+def _write(file: IO[str], row: Mapping[str, object]) -> None:
     file.write(_line(row))

@@ -196,7 +196,7 @@ class BadGold:
 
 @dataclass(frozen=True)
 class Published:
-    """One published figure and where it was read (evals/published.yaml)."""
+    """One published figure and where it was read (the benchmark's file in data/benchmarks/)."""
 
     model: str
     """Whose figure it is. Unit: name. Made by evals/published.py:published."""

@@ -9,6 +9,7 @@ from vold.data.benchmarks.benchmark import Benchmark, Judging, Prompt
 from vold.data.benchmarks.columns import pictures, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import OPEN_COMPASS, VOLD_ABLATIONS, VOLD_TABLE_1
+from vold.data.benchmarks.wording import MATCHING_EXAMPLES
 from vold.data.files.cells import listed
 from vold.errors import DataError
 
@@ -59,48 +60,33 @@ _JUDGED = (
     "If it does not seem like the given answer corresponds to an answer choice OR if there is no selected "
     "answer, please just respond with Z.\n"
     "Make sure you answer with ONLY the option labels chosen (letters or numbers).\n"
-    "Example 1: \n"
-    "Question: <start>\n"
-    "What is the main object in image?\n"
-    "Options: A. teddy bear B. rabbit C. cat D. dog\n"
-    "<end>\n"
-    "Answer: <start>\n"
-    "a cute teddy bear\n"
-    "<end>\n"
-    "Your output: A\n"
-    "Example 2: \n"
-    "Question: <start>\n"
-    "What is the main object in image?\n"
-    "Options: A. teddy bear B. rabbit C. cat D. dog\n"
-    "<end>\n"
-    "Answer: <start>\n"
-    "Spider\n"
-    "<end>\n"
-    "Your output: Z\n"
-    "Example 3: \n"
-    "Question: <start>\n"
-    "Which figure is a rotation of the object?\n"
-    "<end>\n"
-    "Answer: <start>\n"
-    'The figure on the right, labeled "D," is a rotation of the object shown in the top left corner.\n'
-    "<end>\n"
-    "Your output: D\n"
-    "Example 4: \n"
-    "Question: <start>\n"
-    "Which of the boxes comes next in the sequence? Select from A-E\n"
-    "<end>\n"
-    "Answer: <start>\n"
-    "The sequence of the boxes is A, B, C, D, E.\n"
-    "<end>\n"
-    "Your output: ABCDE\n"
-    "Example 5: \n"
-    "Question: <start>\n"
-    "{question}\n"
-    "<end>\n"
-    "Answer: <start>\n"
-    "{response}\n"
-    "<end>\n"
-    "Your output: "
+    + MATCHING_EXAMPLES
+    + (
+        "Example 3: \n"
+        "Question: <start>\n"
+        "Which figure is a rotation of the object?\n"
+        "<end>\n"
+        "Answer: <start>\n"
+        'The figure on the right, labeled "D," is a rotation of the object shown in the top left corner.\n'
+        "<end>\n"
+        "Your output: D\n"
+        "Example 4: \n"
+        "Question: <start>\n"
+        "Which of the boxes comes next in the sequence? Select from A-E\n"
+        "<end>\n"
+        "Answer: <start>\n"
+        "The sequence of the boxes is A, B, C, D, E.\n"
+        "<end>\n"
+        "Your output: ABCDE\n"
+        "Example 5: \n"
+        "Question: <start>\n"
+        "{question}\n"
+        "<end>\n"
+        "Answer: <start>\n"
+        "{response}\n"
+        "<end>\n"
+        "Your output: "
+    )
 )
 
 

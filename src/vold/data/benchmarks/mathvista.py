@@ -8,7 +8,7 @@ from vold.data.benchmarks.benchmark import Benchmark, Judging, Prompt
 from vold.data.benchmarks.columns import cell, pictures, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import LEAK, OPEN_COMPASS, QWEN2_5_VL, VOLD_SUPPLEMENT, VOLD_TABLE_1
-from vold.data.benchmarks.wording import ALONE_THEN_BOX, QUERY_THEN_BOX, QUESTION_THEN_BOX
+from vold.data.benchmarks.wording import ALONE_THEN_BOX, QUERY_THEN_BOX, QUESTION_THEN_BOX, extraction
 from vold.data.files.cells import listed
 from vold.errors import DataError
 from vold.graders.choice import LETTERS
@@ -42,67 +42,25 @@ _PUBLISHED = (
 )
 
 # VLMEvalKit's words, byte for byte (Apache-2.0; utils/mathvista.py).
-_JUDGED = (
-    "\n"
-    "Please read the following example.\n"
-    "Then extract the answer from the model response and type it at the end of the prompt.\n"
-    "\n"
-    "\n"
-    "Hint: Please answer the question requiring an integer answer and provide the final value,\n"
-    "e.g., 1, 2, 3, at the end.\n"
-    "\n"
-    "Question: Which number is missing?\n"
-    "\n"
-    "Model response: The number missing in the sequence is 14.\n"
-    "\n"
-    "Extracted answer: 14\n"
-    "\n"
-    "\n"
-    "Hint: Please answer the question requiring a floating-point number with one decimal place and provide the "
-    "final value,\n"
-    "e.g., 1.2, 1.3, 1.4, at the end.\n"
-    "\n"
-    "Question: What is the fraction of females facing the camera?\n"
-    "\n"
-    "Model response: The fraction of females facing the camera is 0.6,\n"
-    "which means that six out of ten females in the group are facing the camera.\n"
-    "\n"
-    "Extracted answer: 0.6\n"
-    "\n"
-    "\n"
-    "Hint: Please answer the question requiring a floating-point number with two decimal places and provide "
-    "the final value,\n"
-    "e.g., 1.23, 1.34, 1.45, at the end.\n"
-    "\n"
-    "Question: How much money does Luca need to buy a sour apple candy and a butter-scotch candy? (Unit: $)\n"
-    "\n"
-    "Model response: Luca needs $1.45 to buy a sour apple candy and a butterscotch candy.\n"
-    "\n"
-    "Extracted answer: 1.45\n"
-    "\n"
-    "\n"
-    "Hint: Please answer the question requiring a Python list as an answer and provide the final list,\n"
-    "e.g., [1, 2, 3], [1.2, 1.3, 1.4], at the end.\n"
-    "\n"
-    "Question: Between which two years does the line graph saw its maximum peak?\n"
-    "\n"
-    "Model response: The line graph saw its maximum peak between 2007 and 2008.\n"
-    "\n"
-    "Extracted answer: [2007, 2008]\n"
-    "\n"
-    "\n"
-    "Hint: Please answer the question and provide the correct option letter, e.g., A, B, C, D, at the end.\n"
-    "\n"
-    "Question: What fraction of the shape is blue?\n"
-    "\n"
-    "Choices: (A) 3/11 (B) 8/11 (C) 6/11 (D) 3/5\n"
-    "\n"
-    "Model response: The correct answer is (B) 8/11.\n"
-    "\n"
-    "Extracted answer: B\n"
-    "\n"
-    "{question}\n"
-    "Model respone: {response}Extracted answer:"
+_JUDGED = extraction(
+    (
+        "Hint: Please answer the question requiring an integer answer and provide the final value,\n"
+        "e.g., 1, 2, 3, at the end."
+    ),
+    (
+        "Hint: Please answer the question requiring a floating-point number with one decimal place and provide "
+        "the final value,\n"
+        "e.g., 1.2, 1.3, 1.4, at the end."
+    ),
+    (
+        "Hint: Please answer the question requiring a floating-point number with two decimal places and "
+        "provide the final value,\n"
+        "e.g., 1.23, 1.34, 1.45, at the end."
+    ),
+    (
+        "Hint: Please answer the question requiring a Python list as an answer and provide the final list,\n"
+        "e.g., [1, 2, 3], [1.2, 1.3, 1.4], at the end."
+    ),
 )
 
 

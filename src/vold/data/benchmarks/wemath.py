@@ -9,7 +9,7 @@ from vold.data.benchmarks.benchmark import Benchmark, Judging, Prompt
 from vold.data.benchmarks.columns import letter_answer, pictures, tags, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import OPEN_COMPASS, VOLD_TABLE_1
-from vold.data.benchmarks.wording import ALONE_THEN_BOX, QUESTION_THEN_BOX
+from vold.data.benchmarks.wording import ALONE_THEN_BOX, MATCHING_EXAMPLES, QUESTION_THEN_BOX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,33 +59,18 @@ _JUDGED = (
     "option is most similar to the answer. If the meaning of all options are significantly different from the "
     "answer, output Z. Your should output a single uppercase character in A, B, C, D, E, F, G (if they are "
     "valid options), and Z. \n"
-    "Example 1: \n"
-    "Question: <start>\n"
-    "What is the main object in image?\n"
-    "Options: A. teddy bear B. rabbit C. cat D. dog\n"
-    "<end>\n"
-    "Answer: <start>\n"
-    "a cute teddy bear\n"
-    "<end>\n"
-    "Your output: A\n"
-    "Example 2: \n"
-    "Question: <start>\n"
-    "What is the main object in image?\n"
-    "Options: A. teddy bear B. rabbit C. cat D. dog\n"
-    "<end>\n"
-    "Answer: <start>\n"
-    "Spider\n"
-    "<end>\n"
-    "Your output: Z\n"
-    "Example 3: \n"
-    "Question: <start>\n"
-    "{question}\n"
-    "Options: {options}\n"
-    "<end>\n"
-    "Answer: <start>\n"
-    "{response}\n"
-    "<end>\n"
-    "Your output: "
+    + MATCHING_EXAMPLES
+    + (
+        "Example 3: \n"
+        "Question: <start>\n"
+        "{question}\n"
+        "Options: {options}\n"
+        "<end>\n"
+        "Answer: <start>\n"
+        "{response}\n"
+        "<end>\n"
+        "Your output: "
+    )
 )
 
 

@@ -14,7 +14,7 @@ import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from vold.errors import DataError
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 FORMATS = (".parquet", ".tsv", ".jsonl", ".json")
+Cells: TypeAlias = dict[str, Any]
+"""A row by column. A value is what the format says: text, a number, a picture, or lists and objects of these."""
+Members: TypeAlias = dict[str, zipfile.ZipInfo]
 AnyPath = TypeVar("AnyPath", Path, PurePosixPath)
 
 _BLANKS = re.compile(r"[ \t\r\n]*")
@@ -36,7 +39,7 @@ class Row:
     """One row: where it is (for messages), its columns, and how to read a file that it names."""
 
     where: str
-    values: dict[str, Any]
+    values: Cells
     open_path: Callable[[str], bytes]
 
 
@@ -85,12 +88,12 @@ def _text_rows(where: str, suffix: str, text: IO[str], open_path: Callable[[str]
     yield from _numbered(where, readers[suffix](where, text), open_path)
 
 
-def _numbered(where: str, rows: Iterator[dict[str, Any]], open_path: Callable[[str], bytes]) -> Iterator[Row]:
+def _numbered(where: str, rows: Iterator[Cells], open_path: Callable[[str], bytes]) -> Iterator[Row]:
     for number, values in enumerate(rows, 1):
         yield Row(f"{where}: row {number}", values, open_path)
 
 
-def _parquet(where: str, source: Any) -> Iterator[dict[str, Any]]:
+def _parquet(where: str, source: Any) -> Iterator[Cells]:
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
@@ -102,7 +105,7 @@ def _parquet(where: str, source: Any) -> Iterator[dict[str, Any]]:
         raise DataError("this parquet file is corrupt or cut short", where=where, got=str(error)[:200]) from None
 
 
-def _tsv(where: str, text: IO[str]) -> Iterator[dict[str, Any]]:
+def _tsv(where: str, text: IO[str]) -> Iterator[Cells]:
     """A VLMEvalKit table. An `image` cell that holds another row's index stands for that row's picture."""
     csv.field_size_limit(1 << 30)  # a cell holds whole pictures as base64
     rows = list(csv.DictReader(text, delimiter="\t"))
@@ -116,13 +119,13 @@ def _tsv(where: str, text: IO[str]) -> Iterator[dict[str, Any]]:
         yield {k: (v if v != "" else None) for k, v in row.items()}
 
 
-def _jsonl(where: str, text: IO[str]) -> Iterator[dict[str, Any]]:
+def _jsonl(where: str, text: IO[str]) -> Iterator[Cells]:
     for number, line in enumerate(text, 1):
         if line.strip():
             yield _object(f"{where}: line {number}", _parsed(f"{where}: line {number}", line))
 
 
-def _json(where: str, text: IO[str]) -> Iterator[dict[str, Any]]:
+def _json(where: str, text: IO[str]) -> Iterator[Cells]:
     """An array of objects, or an object of objects: then the key becomes the column `_key`.
 
     An element that is itself an array, as in Open-Reasoner-Zero's files, becomes the column `_items`.
@@ -179,7 +182,7 @@ def _parsed(where: str, text: str) -> Any:
         raise DataError("this is not valid JSON", where=where, got=str(error)[:200]) from None
 
 
-def _object(where: str, value: Any) -> dict[str, Any]:
+def _object(where: str, value: Any) -> Cells:
     if not isinstance(value, dict):
         raise DataError("a row is a JSON object", where=where, got=type(value).__name__)
     return value
@@ -204,7 +207,7 @@ def _zip_rows(source: Path, split: str | None) -> Iterator[Row]:
         raise DataError("this zip is corrupt, encrypted or not text", where=str(source), got=str(error)[:200]) from None
 
 
-def _zip_opener(archive: zipfile.ZipFile, members: dict[str, Any], base: PurePosixPath) -> Callable[[str], bytes]:
+def _zip_opener(archive: zipfile.ZipFile, members: Members, base: PurePosixPath) -> Callable[[str], bytes]:
     def open_path(name: str) -> bytes:
         for candidate in (str(base / name), name):
             if candidate in members:
@@ -214,7 +217,7 @@ def _zip_opener(archive: zipfile.ZipFile, members: dict[str, Any], base: PurePos
     return open_path
 
 
-def _member(archive: zipfile.ZipFile, members: dict[str, Any], name: str) -> bytes:
+def _member(archive: zipfile.ZipFile, members: Members, name: str) -> bytes:
     if members[name].file_size > MAX_MEMBER:
         raise DataError("a member of this zip is too large", got=f"{name}: {members[name].file_size:,} bytes")
     return archive.read(name)
@@ -223,7 +226,7 @@ def _member(archive: zipfile.ZipFile, members: dict[str, Any], name: str) -> byt
 def _opener(base: Path) -> Callable[[str], bytes]:
     """Reads pictures below `base`; those that are not there, out of the zips in `base`, as ViRL39K is published."""
     root = base.resolve()
-    archives: dict[Path, tuple[zipfile.ZipFile, dict[str, Any]]] = {}
+    archives: dict[Path, tuple[zipfile.ZipFile, Members]] = {}
 
     def open_path(name: str) -> bytes:
         file = (root / name).resolve()
@@ -242,8 +245,8 @@ def _opener(base: Path) -> Callable[[str], bytes]:
 
 
 def _archives(
-    root: Path, opened: dict[Path, tuple[zipfile.ZipFile, dict[str, Any]]]
-) -> Iterator[tuple[zipfile.ZipFile, dict[str, Any]]]:
+    root: Path, opened: dict[Path, tuple[zipfile.ZipFile, Members]]
+) -> Iterator[tuple[zipfile.ZipFile, Members]]:
     for path in sorted(root.glob("*.zip")):
         if path not in opened:
             archive = zipfile.ZipFile(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from PIL import Image, UnidentifiedImageError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -133,7 +133,7 @@ class JsonlTasks:
             reference=str(row.reference),
             grader=row.grader or self.grader,
             teacher_messages=None if teacher is None else (Message("user", teacher),),
-            tags=dict[str, Any](row.tags),
+            tags=row.tags,
             response=row.response,
         )
 

@@ -8,31 +8,32 @@ from __future__ import annotations
 
 import io
 import re
-from typing import Any
+from typing import Any, TypeAlias
 
 IMAGE = "<image>"
+Row: TypeAlias = dict[str, Any]
 
 
-def doc_to_visual(doc: dict[str, Any]) -> list[Any]:
+def doc_to_visual(doc: Row) -> list[Any]:
     """The question's pictures, for models that take them apart from the text."""
     from PIL import Image
 
     return [Image.open(io.BytesIO(picture["bytes"])).convert("RGB") for picture in doc["images"]]
 
 
-def doc_to_text(doc: dict[str, Any], lmms_eval_specific_kwargs: Any = None) -> str:
+def doc_to_text(doc: Row, lmms_eval_specific_kwargs: Any = None) -> str:
     """The question without the marks of its pictures' places."""
     return str(doc["prompt"]).replace(IMAGE, "")
 
 
-def doc_to_messages(doc: dict[str, Any], lmms_eval_specific_kwargs: Any = None) -> list[dict[str, Any]]:
+def doc_to_messages(doc: Row, lmms_eval_specific_kwargs: Any = None) -> list[Row]:
     """The question as a chat, each picture in its place, or first where the text has no places."""
     pictures, pieces = doc_to_visual(doc), str(doc["prompt"]).split(IMAGE)
     if len(pieces) == 1:
         pieces = [""] * len(pictures) + pieces
     if len(pieces) != len(pictures) + 1:
         raise ValueError(f"question {doc['id']}: {len(pieces) - 1} places for {len(pictures)} pictures")
-    content: list[dict[str, Any]] = []
+    content: list[Row] = []
     for i, piece in enumerate(pieces):
         if i:
             content.append({"type": "image", "url": pictures[i - 1]})
@@ -41,7 +42,7 @@ def doc_to_messages(doc: dict[str, Any], lmms_eval_specific_kwargs: Any = None) 
     return [{"role": "user", "content": content}]
 
 
-def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+def process_results(doc: Row, results: list[str]) -> dict[str, float]:
     """Whether the answer is the gold answer letter for letter."""
     text = results[0].rpartition("</think>")[2]
     boxed = text.rpartition("\\boxed{")

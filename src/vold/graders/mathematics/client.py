@@ -152,7 +152,7 @@ class WorkerClient:
         # ASCII-only JSON of two capped strings: well below the 64 KiB a pipe holds, so this cannot block.
         self._pipe("stdin").write(json.dumps(message).encode("ascii") + b"\n")
 
-    def _read(self, limit: float) -> dict[str, Any]:
+    def _read(self, limit: float) -> dict[str, object]:
         deadline = time.monotonic() + limit
         pipe = self._pipe("stdout")
         with selectors.DefaultSelector() as selector:
@@ -166,7 +166,7 @@ class WorkerClient:
                     raise EOFError
                 self._buffer += chunk
         line, _, self._buffer = self._buffer.partition(b"\n")
-        reply: dict[str, Any] = json.loads(line)
+        reply: dict[str, object] = json.loads(line)
         return reply
 
     def _pipe(self, name: str) -> IO[bytes]:

@@ -12,7 +12,7 @@ import math
 import os
 import signal
 import sys
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 SPARE_CPU_SECONDS = 5
 
@@ -36,7 +36,7 @@ def _limit_cpu(seconds: float) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (soft if hard < 0 else min(soft, hard), hard))
 
 
-def _send(channel: BinaryIO, message: dict[str, Any]) -> None:
+def _send(channel: BinaryIO, message: dict[str, object]) -> None:
     channel.write(json.dumps(message).encode() + b"\n")
     channel.flush()
 
