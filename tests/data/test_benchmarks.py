@@ -248,7 +248,7 @@ def test_a_benchmark_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ")\n"
     )
     (tmp_path / "rows.jsonl").write_text('{"id": "1", "question": "1 + 1.4?", "gold": "2.4"}\n')
-    monkeypatch.setattr("vold.data.benchmarks.__path__", [*vold.data.benchmarks.__path__, str(tmp_path)])
+    monkeypatch.setattr(vold.data.benchmarks, "__path__", [*vold.data.benchmarks.__path__, str(tmp_path)])
     benchmarks.cache_clear()
     try:
         (item,) = load("sums", path=tmp_path / "rows.jsonl").items

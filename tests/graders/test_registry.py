@@ -42,7 +42,7 @@ def test_a_grader_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "    def __call__(self, response, reference, *, finish='stop'):\n"
         "        return Grade(float(response == reference.upper()), response, 'equal')\n"
     )
-    monkeypatch.setattr("vold.graders.__path__", [*vold.graders.__path__, str(tmp_path)])
+    monkeypatch.setattr(vold.graders, "__path__", [*vold.graders.__path__, str(tmp_path)])
     assert "shout" in grader_names()
     assert get_grader("shout")("YES", "yes").score == 1.0
     assert jsonl.Spec(kind="jsonl", path=tmp_path, grader="shout").grader == "shout"

@@ -11,6 +11,7 @@ from PIL import Image
 
 from browser import evaluate
 from pages import DISPLAYED, Page, made_results, made_samples, uri
+from vold.report import answers as chosen
 from vold.report.answers import PROMPT, RESPONSE, THINKING
 from vold.report.eval_page import content, write_results
 from vold.report.text import DASH, MINUS
@@ -157,7 +158,7 @@ def test_small_pictures_are_kept_as_they_are(made: Path) -> None:
 def test_the_bytes_of_pictures_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = uri(Image.frombytes("RGB", (200, 200), random.Random(1).randbytes(120_000)))
     rows = [{"id": str(i), "images": [one]} for i in range(10)]
-    monkeypatch.setattr("vold.report.answers.PAGE_PICTURES", 6 * len(one))
+    monkeypatch.setattr(chosen, "PAGE_PICTURES", 6 * len(one))
     html, page = page_of(tmp_path / "p.html", {}, {"m": {"s": rows, "t": rows}})
     assert len(page.named("img")) == 6  # three of either set
     assert html.count("a picture is left out") == 14
