@@ -7,6 +7,7 @@ and whose rollouts it counts, is not published: here they are the student's, and
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -21,15 +22,15 @@ from vold.engines.samplers.multi_turn import tool_turns
 from vold.engines.samplers.student import open_sampler
 from vold.errors import ConfigError, DataError
 from vold.model.loading import load_student, resolve, sft_result
-from vold.run.console import Bar
 from vold.run.directory import open_stage, record_data
-from vold.run.files import append_jsonl, keep_rows, new_directory, read_records, write_json
+from vold.run.files import new_directory, write_json
 from vold.run.order import seed_of
 from vold.run.summaries import BalanceSummary
+from vold.training.stored_rows import stored_rows
 from vold.types import SamplingParams
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from PIL.Image import Image
@@ -70,7 +71,9 @@ def balance(recipe: Recipe, *, student: Policy | None = None) -> tuple[Path, Bal
     tasks = open_tasks(recipe.tasks, config.tasks)
     record_data(directory, "balance.tasks", tasks.cards)
     began = time.monotonic()
-    labels = _labels(recipe, config, directory, tasks, student)
+    labels = stored_rows(
+        directory / LABELS, Label, tasks, config.batch_size, lambda: _labelling(recipe, config, directory, student)
+    )
     correct = [row.correct for row in labels]
     repeats = copies(correct, config, seed_of(recipe.run.seed, "balance", "copies"))
     if not any(repeats):
@@ -127,27 +130,17 @@ def copies(correct: Sequence[int], config: PromptBalance, seed: int) -> list[int
     return out
 
 
-def _labels(
-    recipe: Recipe, config: PromptBalance, directory: Path, tasks: Tasks, student: Policy | None
-) -> list[Label]:
-    """One row a problem, from the file as far as it goes, then from the student."""
-    file = directory / LABELS
-    rows = read_records(file, Label)
-    done = len(rows) // config.batch_size * config.batch_size if len(rows) < len(tasks) else len(tasks)
-    if done == len(tasks):
-        return rows
-    keep_rows(file, rows[:done])
+@contextlib.contextmanager
+def _labelling(
+    recipe: Recipe, config: PromptBalance, directory: Path, student: Policy | None
+) -> Iterator[Callable[[Sequence[Task], int], list[Label]]]:
+    """Labels of some tasks, by the student that the recipe names."""
     model = resolve(config.init) if config.init else sft_result(recipe, "balance")
     student = student or load_student(recipe, model)
     engine = open_sampler(config, student, directory)
     sampler = tool_turns(recipe)(engine, student.chat)
-    with Bar("balance", len(tasks), done) as bar, engine.holding(0):
-        for start in range(done, len(tasks), config.batch_size):
-            part = tasks[start : start + config.batch_size]
-            seed = seed_of(recipe.run.seed, "balance", start)
-            append_jsonl(file, _label(part, config, student, sampler, seed))
-            bar.advance(len(part))
-    return read_records(file, Label)
+    with engine.holding(0):
+        yield lambda part, start: _label(part, config, student, sampler, seed_of(recipe.run.seed, "balance", start))
 
 
 def _label(part: Sequence[Task], config: PromptBalance, student: Policy, sampler: Sampler, seed: int) -> list[Label]:
