@@ -1,1 +1,4 @@
-"""Data as others publish it: rows from any container, pictures in any form. Benchmarks and training sets share it."""
+"""Problems: task sources that a recipe names (`sources/`), worlds made by rules (`worlds/`), published training sets,
+and the benchmarks of the literature (`benchmarks/`), each one file.
+`files/` reads rows and pictures from any container, or from the hub.
+"""

@@ -1,1 +1,1 @@
-"""Files."""
+"""Rows, cells and pictures in the containers that data sets are published in."""

@@ -1,1 +1,1 @@
-"""Tools."""
+"""Tools that a rollout may call: a Python interpreter whose programs run in a jail."""

@@ -1,1 +1,1 @@
-"""Bridges."""
+"""Files of other evaluation programs, read and written."""

@@ -1,1 +1,1 @@
-"""Marking."""
+"""Marking answers: by rules, or from what an LLM judge extracts; golds that do not grade themselves are left out."""
