@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,19 @@ import yaml
 
 import tiny
 from vold.errors import ConfigError
-from vold.evals.study.claims import MARK, Claim, judge, table, write_tables
+from vold.evals.study.claims import MARK, Claim, decide, table, write_tables
+from vold.evals.study.results import ArmResult, Measure, StudyResults, UnitResult
 from vold.evals.study.study import Study, _generations, load_study, run_study
+from vold.run.files import read_json
+from vold.run.records import to_json
 
 
-def arm(values: list[float], on: str = "image") -> dict[str, object]:
-    return {"rate": 0.1, "seeds": [{"seed": i + 1, on: {"accuracy": v}} for i, v in enumerate(values)]}
+def ran(seed: int, **measures: Measure) -> UnitResult:
+    return UnitResult(seed=seed, rate=0.1, measures=measures, seconds=1.0)
+
+
+def arm(values: list[float]) -> ArmResult:
+    return ArmResult(0.1, {}, tuple(ran(i + 1, image=Measure(accuracy=v)) for i, v in enumerate(values)))
 
 
 def claim(rule: str, margin: float = 0.02) -> Claim:
@@ -46,22 +54,22 @@ def test_a_rule_reads_its_verdict_off_the_interval(rule: str, mean: float, sprea
     base = [0.30, 0.50, 0.40]
     better = [b + mean + d for b, d in zip(base, (-spread, 0.0, spread), strict=True)]
     arms = {"a": arm(better), "b": arm(base)}
-    out = judge(claim(rule), arms, [1, 2, 3])
-    assert out["verdict"] == verdict
+    out = decide(claim(rule), arms, [1, 2, 3])
+    assert out.verdict == verdict
     half = 4.302653 * spread / math.sqrt(3)
-    assert out["figures"]["low"] == pytest.approx(mean - half, abs=1e-6)
-    assert out["figures"]["high"] == pytest.approx(mean + half, abs=1e-6)
+    assert out.figures.low == pytest.approx(mean - half, abs=1e-6)
+    assert out.figures.high == pytest.approx(mean + half, abs=1e-6)
 
 
 def test_an_arm_without_training_is_compared_with_every_seed() -> None:
-    out = judge(claim("gain"), {"a": arm([0.5, 0.6, 0.7]), "b": arm([0.2])}, [1, 2, 3])
-    assert out["figures"]["difference"] == pytest.approx(0.4)
+    out = decide(claim("gain"), {"a": arm([0.5, 0.6, 0.7]), "b": arm([0.2])}, [1, 2, 3])
+    assert out.figures.difference == pytest.approx(0.4)
 
 
 def test_seeds_are_paired_by_number_not_by_place() -> None:
     a, b = arm([0.1, 0.5, 0.9]), arm([0.0, 0.4, 0.8])
-    b["seeds"] = list(reversed(b["seeds"]))  # type: ignore[call-overload]
-    assert judge(claim("gain"), {"a": a, "b": b}, [1, 2, 3])["verdict"] == "holds"
+    b = replace(b, seeds=b.seeds[::-1])
+    assert decide(claim("gain"), {"a": a, "b": b}, [1, 2, 3]).verdict == "holds"
 
 
 def at_least(value: float) -> Claim:
@@ -71,11 +79,11 @@ def at_least(value: float) -> Claim:
 # 0.50, 0.60, 0.70: mean 0.6, sample deviation 0.1, interval 0.6 +- 0.248414 = [0.3516, 0.8484].
 @pytest.mark.parametrize(("value", "verdict"), [(0.35, "holds"), (0.36, "undecided"), (0.85, "does not hold")])
 def test_a_claim_about_one_arm_compares_its_interval_with_a_value(value: float, verdict: str) -> None:
-    out = judge(at_least(value), {"a": arm([0.5, 0.6, 0.7])}, [1, 2, 3])
-    assert out["verdict"] == verdict
-    assert out["figures"]["mean"] == pytest.approx(0.6)
-    assert out["figures"]["low"] == pytest.approx(0.351586, abs=1e-6)
-    assert out["figures"]["high"] == pytest.approx(0.848414, abs=1e-6)
+    out = decide(at_least(value), {"a": arm([0.5, 0.6, 0.7])}, [1, 2, 3])
+    assert out.verdict == verdict
+    assert out.figures.mean == pytest.approx(0.6)
+    assert out.figures.low == pytest.approx(0.351586, abs=1e-6)
+    assert out.figures.high == pytest.approx(0.848414, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -94,17 +102,23 @@ def test_a_claim_has_what_its_rule_compares(change: dict[str, object]) -> None:
 
 def test_a_claim_can_be_about_one_kind_of_problem() -> None:
     arms = {
-        name: {"seeds": [{"seed": i, "text": {"accuracy": 0.5, "by_kind": {"sum": v, "span": 1 - v}}} for i in (1, 2)]}
+        name: ArmResult(
+            0.1, {}, tuple(ran(i, text=Measure(accuracy=0.5, by_kind={"sum": v, "span": 1 - v})) for i in (1, 2))
+        )
         for name, v in (("a", 0.75), ("b", 0.5))
     }
     by_kind = claim("gain").model_copy(update={"measure": "text/sum"})
-    assert judge(by_kind, arms, [1, 2])["figures"]["difference"] == 0.25
+    assert decide(by_kind, arms, [1, 2]).figures.difference == 0.25
+
+
+def results(arms: dict[str, ArmResult], columns: dict[str, str] | None = None) -> StudyResults:
+    return StudyResults(arms=arms, claims={}, columns=columns, commit="c", wall_seconds=1.0)
 
 
 def test_columns_values_and_counts_are_shown() -> None:
-    rows = [{"seed": s, "distance": {"accuracy": 0.5, "counts": c}, "length": {"value": v}} for s, c, v in COUNTED]
-    results = {"columns": {"distance": "found, %", "length": "tokens"}, "claims": {}}
-    shown = table({**results, "arms": {"base": {"rate": None, "seeds": [{}]}, "a": {"rate": 0.1, "seeds": rows}}})
+    rows = [ran(s, distance=Measure(accuracy=0.5, counts=c), length=Measure(value=v)) for s, c, v in COUNTED]
+    arms = {"base": ArmResult(None, {}, (ran(1),)), "a": ArmResult(0.1, {}, tuple(rows))}
+    shown = table(results(arms, {"distance": "found, %", "length": "tokens"}))
     assert "| arm | learning rate | found, % | tokens |\n|---|---|---|---|\n| base | - | - | - |" in shown
     assert "| a | 0.1 | 50.0 [50.0, 50.0] | 12.0 [-0.7, 24.7] |" in shown
     # 1 + 2 of -1, 6 of 0, 1 of 10, 2 of "whole": 12 in all; numbers in their order, words last
@@ -143,10 +157,10 @@ def test_a_study_makes_its_own_models_and_reads_its_own_measures(
     raw["claims"] = {}
     file = home / "study.yaml"
     file.write_text(yaml.safe_dump(raw))
-    results = run_study(str(file), [])
-    assert [s["steps"] for s in results["arms"]["a"]["seeds"]] == [{"value": 2.0}] * 2
-    assert all("none" not in s for s in results["arms"]["a"]["seeds"])
-    assert "| 2.0 [2.0, 2.0] |" in table(results)
+    found = run_study(str(file), [])
+    assert [s.measures["steps"] for s in found.arms["a"].seeds] == [Measure(value=2.0)] * 2
+    assert all("none" not in s.measures for s in found.arms["a"].seeds)
+    assert "| 2.0 [2.0, 2.0] |" in table(found)
     units = sorted((tmp_path / "runs").rglob("unit.json"))
     stamps = {u: u.stat().st_mtime_ns for u in units}
     run_study(str(file), [])
@@ -254,7 +268,8 @@ def test_a_study_runs_chooses_its_rates_and_continues(tmp_path: Path, monkeypatc
         assert set(sweep) == {"0.001", "0.01"}
         assert sum(sweep[f"{stored['arms'][name]['rate']:g}"]) == max(sum(v) for v in sweep.values())
     text = (tmp_path / "README.md").read_text()
-    assert table(stored) in text
+    assert table(first) in text
+    assert stored == to_json(first)
     assert "\nold\n" not in text
     units = sorted((tmp_path / "runs").rglob("unit.json"))
     assert len(units) == 1 + 2 * (2 + 2)
@@ -262,10 +277,10 @@ def test_a_study_runs_chooses_its_rates_and_continues(tmp_path: Path, monkeypatc
     units[0].unlink()
     again = run_study(str(file), [])
     assert {u for u in units if u.stat().st_mtime_ns != stamps[u]} == {units[0]}
-    for name, a in first["arms"].items():
-        for one, two in zip(a["seeds"], again["arms"][name]["seeds"], strict=True):
-            assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in two.items() if k != "seconds"}
-    assert again["wall_seconds"] > first["wall_seconds"]
+    for name, a in first.arms.items():
+        for one, two in zip(a.seeds, again.arms[name].seeds, strict=True):
+            assert replace(one, seconds=0.0) == replace(two, seconds=0.0)
+    assert again.wall_seconds > first.wall_seconds
     changed = {**study_dict(tmp_path)}
     changed["set"] = {**changed["set"], "distill.prompts_per_step": 1}  # type: ignore[dict-item]
     file.write_text(yaml.safe_dump(changed))
@@ -276,8 +291,7 @@ def test_a_study_runs_chooses_its_rates_and_continues(tmp_path: Path, monkeypatc
 
 def test_tables_are_left_alone_where_there_is_no_mark(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("nothing here\n")
-    results = {"arms": {"a": arm([0.1, 0.2])}, "claims": {}}
-    assert write_tables(tmp_path / "studies" / "x", results) == []
+    assert write_tables(tmp_path / "studies" / "x", results({"a": arm([0.1, 0.2])})) == []
 
 
 ROOT = Path(__file__).parents[2]
@@ -292,11 +306,12 @@ def test_every_study_in_the_tree_is_valid(file: Path) -> None:
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("studies/*/results.json")), ids=lambda p: p.parent.name)
 def test_a_page_shows_the_results_that_are_stored(file: Path) -> None:
-    results = json.loads(file.read_text())
+    found = read_json(file, StudyResults)
+    assert json.dumps(to_json(found)) == json.dumps(json.loads(file.read_text()))
     study = load_study(file.parent / "study.yaml")
-    assert any(table(results) in page.read_text() for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
+    assert any(table(found) in page.read_text() for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
     # The seeds that were run: a protocol is committed before its runs, so the file may name seeds to come.
-    seeds = [one["seed"] for one in results["arms"][next(iter(study.claims.values())).better]["seeds"]]
+    seeds = [one.seed for one in found.arms[next(iter(study.claims.values())).better].seeds]
     assert len(seeds) >= 5
     for key, claim in study.claims.items():
-        assert judge(claim, results["arms"], seeds) == results["claims"][key]
+        assert decide(claim, found.arms, seeds) == found.claims[key]

@@ -12,7 +12,7 @@ import pytest
 from vold.errors import DataError
 from vold.run.files import append_jsonl, keep_rows, read_records, write_json
 from vold.run.metrics import DistillRow, PhaseSeconds, RolloutMetrics, SftRow, UpdateMetrics
-from vold.run.records import from_json, to_json
+from vold.run.records import FLAT, from_json, to_json
 from vold.run.results import BenchmarkInfo, SetInfo
 
 
@@ -58,6 +58,21 @@ def test_what_has_another_shape_is_refused_with_its_place(value: object, words: 
     with pytest.raises(DataError) as error:
         from_json(Tree, value, where="the file")
     assert (error.value.where, error.value.got) == ("the file", words)
+
+
+@dataclass(frozen=True)
+class Row:
+    seed: int
+    measures: Mapping[str, Leaf] = field(metadata=FLAT)
+    seconds: float
+
+
+def test_a_flat_mapping_stands_beside_the_other_keys() -> None:
+    row = Row(1, {"a": Leaf(0.5, "x"), "b": Leaf(1.0, None)}, 2.0)
+    stored = '{"seed": 1, "a": {"value": 0.5, "why": "x"}, "b": {"value": 1.0, "why": null}, "seconds": 2.0}'
+    assert json.dumps(to_json(row)) == stored
+    assert from_json(Row, json.loads(stored)) == row
+    assert from_json(Row, {"seed": 1, "seconds": 2.0}) == Row(1, {}, 2.0)
 
 
 SET: dict[str, object] = {"benchmark": None, "title": "t", "split": None, "n_items": 2}

@@ -18,6 +18,9 @@ from vold.errors import DataError
 
 T = TypeVar("T")
 
+FLAT = {"flat": True}
+"""Metadata of a field whose mapping stands in the file key by key, beside the other fields."""
+
 
 def to_json(value: object) -> Any:
     """A dataclass, or a mapping or sequence of them, as `json.dumps` takes it.
@@ -28,11 +31,14 @@ def to_json(value: object) -> Any:
         2.5
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            f.name: to_json(found)
-            for f in dataclasses.fields(value)
-            if (found := getattr(value, f.name)) is not None or f.default is not None
-        }
+        out: dict[str, Any] = {}
+        for f in dataclasses.fields(value):
+            found = getattr(value, f.name)
+            if f.metadata == FLAT:
+                out |= to_json(found)
+            elif found is not None or f.default is not None:
+                out[f.name] = to_json(found)
+        return out
     if isinstance(value, Mapping):
         return {key: to_json(found) for key, found in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -88,13 +94,17 @@ def _dataclass_reader(kind: type[object]) -> Reader:
     hints = typing.get_type_hints(kind)
     fields = dataclasses.fields(cast("Any", kind))
     readers = {f.name: _reader(hints[f.name]) for f in fields}
-    needed = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
+    flat = [f for f in fields if f.metadata == FLAT]
+    needed = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING and f not in flat]
 
     def read(value: object) -> object:
         row = _of(dict, value)
         if missing := [name for name in needed if name not in row]:
             raise _Unlike(f"no {', '.join(missing)}")
-        return kind(**{name: reader(row[name]) for name, reader in readers.items() if name in row})
+        found = {name: reader(row[name]) for name, reader in readers.items() if name in row}
+        for f in flat:
+            found[f.name] = readers[f.name]({k: v for k, v in row.items() if k not in readers})
+        return kind(**found)
 
     return read
 

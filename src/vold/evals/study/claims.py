@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import model_validator
 
+from vold.errors import DataError
 from vold.evals.stats import paired_difference, t_interval
+from vold.evals.study.results import COLUMNS, ArmResult, ClaimFigures, StudyResults, UnitResult, Verdict
 from vold.run.recipe import Section
 
 MARK = "<!-- {edge}: table of {name}, written by `vold study` -->"
-
-COLUMNS = {"image": "image, %", "text": "text, %", "reward": "final training reward, %"}
-"""Columns of a study's table where its file names none."""
 
 
 class Claim(Section):
@@ -47,12 +47,12 @@ class Claim(Section):
         return self
 
 
-def judge(claim: Claim, arms: dict[str, Any], seeds: list[int]) -> dict[str, Any]:
+def decide(claim: Claim, arms: Mapping[str, ArmResult], seeds: Sequence[int]) -> Verdict:
     """Apply a claim's rule. The difference is taken seed by seed; an arm without training counts for every seed."""
-    better = _values(arms[claim.better]["seeds"], claim.measure, seeds)
+    better = _values(arms[claim.better].seeds, claim.measure, seeds)
     if claim.worse is None or claim.value is not None:
         return _at_least(claim, better)
-    d = paired_difference(better, _values(arms[claim.worse]["seeds"], claim.measure, seeds))
+    d = paired_difference(better, _values(arms[claim.worse].seeds, claim.measure, seeds))
     if claim.rule == "gain":
         if d.low > 0:
             verdict = "holds"
@@ -70,60 +70,69 @@ def judge(claim: Claim, arms: dict[str, Any], seeds: list[int]) -> dict[str, Any
             f"{claim.better} - {claim.worse} on {claim.measure}, paired by seed: holds if the 95% interval lies below "
             f"+{100 * claim.margin:g} points, does not hold if it lies above 0, else undecided"
         )
-    figures = {"difference": d.difference, "low": d.low, "high": d.high, "p_value": d.p_value, "seeds": d.n}
-    return {"claim": claim.claim, "rule": rule, "verdict": verdict, "figures": figures}
+    figures = ClaimFigures(difference=d.difference, low=d.low, high=d.high, p_value=d.p_value, seeds=d.n)
+    return Verdict(claim.claim, rule, verdict, figures)
 
 
-def _at_least(claim: Claim, values: list[float]) -> dict[str, Any]:
+def _at_least(claim: Claim, values: Sequence[float]) -> Verdict:
     low, high = t_interval(values)
     least, mean = claim.value or 0.0, sum(values) / len(values)
-    return {
-        "claim": claim.claim,
-        "rule": f"{claim.better} on {claim.measure}: holds if the 95% interval lies above {100 * least:g}%, does not "
+    return Verdict(
+        claim.claim,
+        f"{claim.better} on {claim.measure}: holds if the 95% interval lies above {100 * least:g}%, does not "
         "hold if it lies below, else undecided",
-        "verdict": "holds" if low > least else "does not hold" if high < least else "undecided",
-        "figures": {"mean": mean, "low": low, "high": high, "seeds": len(values)},
-    }
+        "holds" if low > least else "does not hold" if high < least else "undecided",
+        ClaimFigures(mean=mean, low=low, high=high, seeds=len(values)),
+    )
 
 
-def _values(rows: list[dict[str, Any]], on: str, seeds: list[int]) -> list[float]:
+def _values(rows: Sequence[UnitResult], on: str, seeds: Sequence[int]) -> list[float]:
     if len(rows) == 1:
         return [_number(rows[0], on)] * len(seeds)
-    by_seed = {r["seed"]: _number(r, on) for r in rows}
+    by_seed = {r.seed: _number(r, on) for r in rows}
     return [by_seed[s] for s in seeds]
 
 
-def _number(row: dict[str, Any], on: str) -> float:
-    """A measure of one run: a share in [0, 1], or `value` for a measure that is none."""
+def _number(row: UnitResult, on: str) -> float:
+    """A measure of one run: a share in [0, 1], or `value` for a measure that is none.
+
+    Raises:
+        DataError: it holds neither.
+    """
     name, _, kind = on.partition("/")
-    found = row[name]
-    return float(found["by_kind"][kind] if kind else found.get("accuracy", found.get("value")))
+    found = row.measures[name]
+    number = (found.by_kind or {}).get(kind) if kind else found.value if found.accuracy is None else found.accuracy
+    if number is None:
+        raise DataError("this measure has no figure", where=f"{on} of seed {row.seed}", got=str(found))
+    return float(number)
 
 
-def table(results: dict[str, Any]) -> str:
+def table(results: StudyResults) -> str:
     """Arms, claims and counts as Markdown."""
-    columns: dict[str, str] = results.get("columns", COLUMNS)
+    columns = COLUMNS if results.columns is None else results.columns
     lines = [f"| arm | learning rate | {' | '.join(columns.values())} |", "|---" * (2 + len(columns)) + "|"]
-    for name, arm in results["arms"].items():
-        rate = "-" if arm["rate"] is None else f"{arm['rate']:g}"
-        cells = [_cell(arm["seeds"], on) for on in columns]
+    for name, arm in results.arms.items():
+        rate = "-" if arm.rate is None else f"{arm.rate:g}"
+        cells = [_cell(arm.seeds, on) for on in columns]
         lines.append(f"| {name} | {rate} | {' | '.join(cells)} |")
     lines += ["", "| claim | difference, points | verdict |", "|---|---|---|"]
-    for claim in results["claims"].values():
-        f = claim["figures"]
-        sign = "+" if "difference" in f else ""
-        of = "" if "difference" in f else "share: "
-        shown = f"{100 * f.get('difference', f.get('mean')):{sign}.1f}"
-        interval = f"[{100 * f['low']:{sign}.1f}, {100 * f['high']:{sign}.1f}]"
-        lines.append(f"| {claim['claim']} | {of}{shown} {interval} | {claim['verdict']} |")
-    return "\n".join(lines + _counts(results["arms"]))
+    for found in results.claims.values():
+        lines.append(f"| {found.claim} | {_figure(found.figures)} | {found.verdict} |")
+    return "\n".join(lines + _counts(results.arms))
 
 
-def _cell(rows: list[dict[str, Any]], on: str) -> str:
-    present = [r for r in rows if on.partition("/")[0] in r]
+def _figure(f: ClaimFigures) -> str:
+    if f.difference is not None:
+        return f"{100 * f.difference:+.1f} [{100 * f.low:+.1f}, {100 * f.high:+.1f}]"
+    return f"share: {100 * (f.mean or 0.0):.1f} [{100 * f.low:.1f}, {100 * f.high:.1f}]"
+
+
+def _cell(rows: Sequence[UnitResult], on: str) -> str:
+    name = on.partition("/")[0]
+    present = [r for r in rows if name in r.measures]
     if not present:
         return "-"
-    scale = 1 if "value" in present[0][on.partition("/")[0]] else 100
+    scale = 100 if present[0].measures[name].value is None else 1
     values = [_number(r, on) for r in present]
     mean = scale * sum(values) / len(values)
     if len(values) == 1:
@@ -132,15 +141,14 @@ def _cell(rows: list[dict[str, Any]], on: str) -> str:
     return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def _counts(arms: dict[str, Any]) -> list[str]:
+def _counts(arms: Mapping[str, ArmResult]) -> list[str]:
     """A table for every measure that counts something, over all seeds."""
     lines = []
     for arm, found in arms.items():
-        names = [k for k, v in found["seeds"][0].items() if isinstance(v, dict) and "counts" in v]
-        for name in names:
+        for name in [k for k, m in found.seeds[0].measures.items() if m.counts is not None]:
             pooled: Counter[str] = Counter()
-            for row in found["seeds"]:
-                pooled.update(row[name]["counts"])
+            for row in found.seeds:
+                pooled.update(row.measures[name].counts or {})
             keys = sorted(pooled, key=lambda k: (not _is_number(k), float(k) if _is_number(k) else 0.0, k))
             shares = [f"{100 * pooled[k] / pooled.total():.1f}" for k in keys]
             lines += ["", f"| {name} of {arm} | {' | '.join(keys)} |", "|---" * (1 + len(keys)) + "|"]
@@ -152,7 +160,7 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(r"[+-]?\d+", text) is not None
 
 
-def write_tables(directory: Path, results: dict[str, Any]) -> list[Path]:
+def write_tables(directory: Path, results: StudyResults) -> list[Path]:
     """Replace the study's table wherever the README or the docs hold its marks; returns the files changed."""
     begin, end = (MARK.format(edge=e, name=directory.name) for e in ("begin", "end"))
     root = directory.parent.parent

@@ -7,33 +7,29 @@ cut into units (arm, rate, seed) whose results are files, so a stopped study goe
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import os
-import shutil
 import subprocess
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from vold.errors import ConfigError
-from vold.evals.evaluate import evaluate
-from vold.evals.study.claims import COLUMNS, Claim, judge, write_tables
-from vold.model.loading import resolve
-from vold.objective.custom import load_function
+from vold.evals.study.claims import Claim, decide, write_tables
+from vold.evals.study.results import COLUMNS, ArmResult, StudyResults
+from vold.evals.study.units import Settings, Unit, build_models, is_done, result_of, run_unit
 from vold.run.console import Bar, console
-from vold.run.files import MANIFEST, new_directory, read_jsonl, write_json, write_text
+from vold.run.files import MANIFEST, write_json
 from vold.run.overrides import readable
-from vold.run.recipe import AnyTaskSpec, Recipe, Section, load_recipe
-from vold.training.distill import distill
-from vold.training.sft import sft
-from vold.training.traces import make_traces
+from vold.run.recipe import AnyTaskSpec, Section, load_recipe
+
+if TYPE_CHECKING:
+    from multiprocessing.pool import Pool
 
 WORK = Path("runs/studies")
 """Where units leave their runs; results go beside the study file."""
@@ -109,21 +105,6 @@ class Study(Section):
         return self
 
 
-@dataclass(frozen=True)
-class Unit:
-    """One training run and its evaluation."""
-
-    arm: str
-    rate: float | None
-    seed: int
-    part: Literal["select", "test"]
-
-    @property
-    def name(self) -> str:
-        """Directory of the unit below the study's work directory."""
-        return f"{self.arm}/{'as-is' if self.rate is None else f'rate-{self.rate:g}'}/{self.part}-seed-{self.seed}"
-
-
 def load_study(path: Path) -> Study:
     """Read a study file.
 
@@ -140,7 +121,7 @@ def load_study(path: Path) -> Study:
         raise readable(error, str(path), Study) from None
 
 
-def run_study(target: str, overrides: list[str]) -> dict[str, Any]:
+def run_study(target: str, overrides: list[str]) -> StudyResults:
     """Run what is missing of a study, judge its claims, write results.json and the tables made from it.
 
     Raises:
@@ -153,67 +134,103 @@ def run_study(target: str, overrides: list[str]) -> dict[str, Any]:
     path = Path(target).resolve()
     study = load_study(path)
     _refuse_training_sets(path, study)
-    work = WORK.resolve() / path.parent.name
-    work.mkdir(parents=True, exist_ok=True)
-    began, clock = time.monotonic(), work / "clock.json"
-    spent = json.loads(clock.read_text())["seconds"] if clock.exists() else 0.0
-    chosen: dict[str, float | None] = {}
-    sweeps: dict[str, dict[str, list[float]]] = {}
-    _build_models(study, work)
+    running = _Running(path, study)
+    build_models(study.models, running.work)
     context = multiprocessing.get_context("spawn")
     with context.Pool(study.workers, initializer=_quiet) as pool:
-
-        def run(units: list[Unit], label: str) -> None:
-            missing = [u for u in units if not _is_done(work, u, _settings(path, study, u, chosen, work))]
-            jobs = [(_settings(path, study, u, chosen, work), u, str(work)) for u in missing]
-            with Bar(label, len(units), len(units) - len(missing)) as bar:
-                for name in pool.imap_unordered(_run_unit, jobs):
-                    write_json(clock, {"seconds": spent + time.monotonic() - began})
-                    bar.advance(note=name)
-
         for generation in _generations(study):
-            swept = [a for a in generation if study.arms[a].stage]
-            for arm in set(generation) - set(swept):
-                chosen[arm] = None
-            run(
-                [Unit(a, r, s, "select") for a in swept for r in study.arms[a].rates for s in study.select_seeds],
-                f"sweep {', '.join(swept) or 'nothing'}",
-            )
-            for arm in swept:
-                sweeps[arm] = {
-                    f"{rate:g}": [_accuracy(work, Unit(arm, rate, s, "select"), study) for s in study.select_seeds]
-                    for rate in study.arms[arm].rates
-                }
-                chosen[arm] = max(study.arms[arm].rates, key=lambda r: sum(sweeps[arm][f"{r:g}"]))
-            run(
-                [Unit(a, chosen[a], s, "test") for a in generation for s in _seeds(study, a)],
-                f"train {', '.join(generation)}",
-            )
-    arms = {
-        name: {
-            "rate": chosen[name],
-            "sweep": sweeps.get(name, {}),
-            "seeds": [
-                json.loads((work / Unit(name, chosen[name], s, "test").name / "unit.json").read_text())
-                for s in _seeds(study, name)
-            ],
-        }
-        for name in study.arms
-    }
-    results: dict[str, Any] = {
-        "arms": arms,
-        "claims": {key: judge(claim, arms, list(study.seeds)) for key, claim in study.claims.items()},
-        **({"columns": study.columns} if study.columns != COLUMNS else {}),
-        "commit": _commit(path.parent),
-        "wall_seconds": round(spent + time.monotonic() - began, 1),
-    }
+            running.train(generation, pool)
+    arms = {name: running.arm(name) for name in study.arms}
+    results = StudyResults(
+        arms=arms,
+        claims={key: decide(claim, arms, study.seeds) for key, claim in study.claims.items()},
+        columns=study.columns if study.columns != COLUMNS else None,
+        commit=_commit(path.parent),
+        wall_seconds=round(running.seconds(), 1),
+    )
     write_json(path.parent / "results.json", results)
     for written in write_tables(path.parent, results):
         console.print(f"wrote {written}")
     console.print(f"wrote {path.parent / 'results.json'}")
-    for key, claim in results["claims"].items():
-        console.print(f"  {claim['verdict']:>14}  {key}: {claim['claim']}")
+    for key, found in results.claims.items():
+        console.print(f"  {found.verdict:>14}  {key}: {found.claim}")
     return results
+
+
+class _Running:
+    """A study that is under way: where its units lie, the rates chosen so far, and the time spent, of earlier calls
+    too."""
+
+    def __init__(self, path: Path, study: Study) -> None:
+        self.path, self.study = path, study
+        self.work = WORK.resolve() / path.parent.name
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.clock, self.began = self.work / "clock.json", time.monotonic()
+        self.spent = float(json.loads(self.clock.read_text())["seconds"]) if self.clock.exists() else 0.0
+        self.chosen: dict[str, float | None] = {}
+        self.sweeps: dict[str, dict[str, tuple[float, ...]]] = {}
+
+    def seconds(self) -> float:
+        return self.spent + time.monotonic() - self.began
+
+    def train(self, generation: Sequence[str], pool: Pool) -> None:
+        """Sweep some arms, choose their rates, and train them with the study's seeds."""
+        study = self.study
+        swept = [a for a in generation if study.arms[a].stage]
+        self.chosen |= dict.fromkeys(set(generation) - set(swept))
+        units = [Unit(a, r, s, "select") for a in swept for r in study.arms[a].rates for s in study.select_seeds]
+        self.run(units, f"sweep {', '.join(swept) or 'nothing'}", pool)
+        for arm in swept:
+            sweep = {rate: self._accuracies(arm, rate) for rate in study.arms[arm].rates}
+            self.sweeps[arm] = {f"{rate:g}": found for rate, found in sweep.items()}
+            self.chosen[arm] = max(sweep, key=lambda r: sum(sweep[r]))
+        units = [Unit(a, self.chosen[a], s, "test") for a in generation for s in _seeds(study, a)]
+        self.run(units, f"train {', '.join(generation)}", pool)
+
+    def run(self, units: Sequence[Unit], label: str, pool: Pool) -> None:
+        """Run the units whose result is not there."""
+        jobs = [(unit, self.settings(unit)) for unit in units]
+        missing = [(unit, settings, self.work) for unit, settings in jobs if not is_done(self.work, unit, settings)]
+        with Bar(label, len(units), len(units) - len(missing)) as bar:
+            for name in pool.imap_unordered(run_unit, missing):
+                write_json(self.clock, {"seconds": self.seconds()})
+                bar.advance(note=name)
+
+    def arm(self, name: str) -> ArmResult:
+        """What was found of an arm."""
+        rate = self.chosen[name]
+        units = [Unit(name, rate, s, "test") for s in _seeds(self.study, name)]
+        return ArmResult(rate, self.sweeps.get(name, {}), tuple(result_of(self.work, u) for u in units))
+
+    def settings(self, unit: Unit) -> Settings:
+        """All that decides a unit's result."""
+        study, arm = self.study, self.study.arms[unit.arm]
+        tasks = study.select_tasks if unit.part == "select" else study.test_tasks
+        keys = {**study.set, **arm.set, "run.dir": str(self.work / unit.name), "run.seed": unit.seed}
+        keys |= {f"tasks.{name}": spec.model_dump(mode="json") for name, spec in tasks.items()}
+        keys["eval.tasks"] = list(tasks)
+        if arm.stage:
+            keys[f"{arm.stage}.optimizer.lr"] = unit.rate
+        parent = None
+        if arm.after is not None and study.arms[arm.after].stage is not None:
+            parent = self.settings(Unit(arm.after, self.chosen[arm.after], unit.seed, unit.part))
+        recipe, models = self.path.parent / study.recipe, self.work / "models"
+        return Settings(
+            recipe=str(recipe),
+            text=recipe.read_text(),
+            arm=unit.arm,
+            stage=arm.stage,
+            keys=keys,
+            parent=parent,
+            measures=study.measures or None,
+            models=str(models) if study.models else None,
+            made={n: json.loads((models / n / MANIFEST).read_text()) for n in study.models} or None,
+        )
+
+    def _accuracies(self, arm: str, rate: float) -> tuple[float, ...]:
+        """On the selection tasks, by selection seed."""
+        found = [result_of(self.work, Unit(arm, rate, s, "select")) for s in self.study.select_seeds]
+        return tuple(r.measures[self.study.select_on].accuracy or 0.0 for r in found)
 
 
 def _refuse_training_sets(path: Path, study: Study) -> None:
@@ -242,102 +259,9 @@ def _seeds(study: Study, arm: str) -> tuple[int, ...]:
     return study.seeds if study.arms[arm].stage else study.seeds[:1]
 
 
-def _accuracy(work: Path, unit: Unit, study: Study) -> float:
-    figures = json.loads((work / unit.name / "unit.json").read_text())
-    return float(figures[study.select_on]["accuracy"])
-
-
 def _quiet() -> None:
     console.quiet = True
     os.environ["OMP_NUM_THREADS"] = "1"
-
-
-def _settings(path: Path, study: Study, unit: Unit, chosen: dict[str, float | None], work: Path) -> dict[str, Any]:
-    """All that decides a unit's result: the recipe's text, the keys set over it, and where it starts from."""
-    arm = study.arms[unit.arm]
-    tasks = study.select_tasks if unit.part == "select" else study.test_tasks
-    keys = {**study.set, **arm.set, "run.dir": str(work / unit.name), "run.seed": unit.seed}
-    keys |= {f"tasks.{name}": spec.model_dump(mode="json") for name, spec in tasks.items()}
-    keys["eval.tasks"] = list(tasks)
-    if arm.stage:
-        keys[f"{arm.stage}.optimizer.lr"] = unit.rate
-    parent = None
-    if arm.after is not None and study.arms[arm.after].stage is not None:
-        above = Unit(arm.after, chosen[arm.after], unit.seed, unit.part)
-        parent = _settings(path, study, above, chosen, work)
-    recipe = path.parent / study.recipe
-    text = recipe.read_text()
-    more: dict[str, Any] = {"measures": study.measures} if study.measures else {}
-    if study.models:
-        made = {name: json.loads((work / "models" / name / MANIFEST).read_text()) for name in study.models}
-        more |= {"models": str(work / "models"), "made": made}
-    where = {"recipe": str(recipe), "text": text, "arm": unit.arm, "stage": arm.stage}
-    return {**where, "keys": keys, "parent": parent, **more}
-
-
-def _build_models(study: Study, work: Path) -> None:
-    """Make the study's own models that are not there yet."""
-    for name, function in study.models.items():
-        home = work / "models" / name
-        if not home.is_dir():
-            console.print(f"making the model {name}")
-            torch.set_num_threads(1)
-            with new_directory(home) as directory:
-                load_function(function)(directory)
-
-
-def _stamp(settings: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-def _is_done(work: Path, unit: Unit, settings: dict[str, Any]) -> bool:
-    """Whether this unit's result is there and was made with these settings; leftovers of others are removed."""
-    home = work / unit.name
-    stamp = home / "stamp.txt"
-    if home.is_dir() and (not stamp.exists() or stamp.read_text() != _stamp(settings)):
-        shutil.rmtree(home)
-    return (home / "unit.json").exists()
-
-
-def _run_unit(job: tuple[dict[str, Any], Unit, str]) -> str:
-    """Train and evaluate one unit in its own directory; its unit.json is written last."""
-    settings, unit, work = job[0], job[1], Path(job[2])
-    home, stage, parent = work / unit.name, settings["stage"], settings["parent"]
-    write_text(home / "stamp.txt", _stamp(settings))
-    began = time.monotonic()
-
-    def recipe(**more: Any) -> Recipe:
-        keys = {**settings["keys"], **{k.replace("__", "."): v for k, v in more.items()}}
-        places = {"{seed}": str(unit.seed), "{models}": settings.get("models", "{models}")}
-        items = [f"{k}={json.dumps(v)}" for k, v in keys.items()]
-        for name, value in places.items():
-            items = [item.replace(name, value) for item in items]
-        return load_recipe(settings["recipe"], items)
-
-    first = recipe()
-    torch.set_num_threads(first.run.threads)
-    model: Path | str = resolve(first.student.path)
-    if parent is not None:
-        model = Path(parent["keys"]["run.dir"]) / parent["stage"] / "final"
-    if stage == "sft":
-        make_traces(first)
-        model = sft(first)
-    elif stage == "distill":
-        model = distill(recipe(distill__init=str(model)))
-    results = evaluate(recipe(eval__models={unit.arm: str(model)}))
-    figures: dict[str, Any] = {"seed": unit.seed, "rate": unit.rate}
-    for name, s in results.stages[unit.arm].items():
-        figures[name] = {"accuracy": s.accuracy, "stderr": s.stderr, "n": s.n, "by_kind": dict(s.by_kind)}
-    if stage == "distill":
-        rewards = [r["reward"] for r in read_jsonl(home / "distill" / "metrics.jsonl")]
-        last = rewards[-max(1, len(rewards) // 10) :]
-        figures["reward"] = {"accuracy": sum(last) / len(last), "n": len(last)}
-    if stage is not None:
-        found = {name: load_function(function)(home / stage) for name, function in settings.get("measures", {}).items()}
-        figures |= {name: measured for name, measured in found.items() if measured is not None}
-    figures["seconds"] = round(time.monotonic() - began, 1)
-    write_json(home / "unit.json", figures)
-    return unit.name
 
 
 def _commit(directory: Path) -> str:

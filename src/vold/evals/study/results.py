@@ -1,0 +1,80 @@
+"""What a study stores: its results.json beside the study file, and a unit.json for every run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vold.run.records import FLAT
+
+COLUMNS = {"image": "image, %", "text": "text, %", "reward": "final training reward, %"}
+"""Columns of a study's table where its file names none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One figure of one run: `accuracy` for a share of 1, `value` for any other number, over `n` items. `stderr` and
+    `by_kind` are those of a task set; `counts` says how often each outcome of a measure was met."""
+
+    accuracy: float | None = None
+    value: float | None = None
+    stderr: float | None = None
+    n: int | None = None
+    by_kind: Mapping[str, float] | None = None
+    counts: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitResult:
+    """One training run and its evaluation. `measures` are by the name of a task set, `reward` (the mean training reward
+    of the last tenth of the steps) or a measure of the study's own; in the file they stand beside the other keys."""
+
+    seed: int
+    rate: float | None
+    measures: Mapping[str, Measure] = field(metadata=FLAT)
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One arm: the `rate` that was chosen, its accuracies on the selection tasks by rate, one a
+    selection seed, and its runs."""
+
+    rate: float | None
+    sweep: Mapping[str, tuple[float, ...]]
+    seeds: tuple[UnitResult, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimFigures:
+    """The figure a claim is decided by, with its 95% interval over `seeds`: a paired `difference` of two arms with its
+    `p_value`, or the `mean` of one."""
+
+    difference: float | None = None
+    mean: float | None = None
+    low: float
+    high: float
+    p_value: float | None = None
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim, the rule in words, and what came of it: holds, does not hold or undecided."""
+
+    claim: str
+    rule: str
+    verdict: str
+    figures: ClaimFigures
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyResults:
+    """results.json of a study. `columns` are the table's own headings by measure; `commit` is the code that ran
+    last."""
+
+    arms: Mapping[str, ArmResult]
+    claims: Mapping[str, Verdict]
+    columns: Mapping[str, str] | None = None
+    commit: str
+    wall_seconds: float
