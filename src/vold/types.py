@@ -1,20 +1,128 @@
 """Every value that crosses a module border, frozen, with an example of each.
 
-Token-level fields are plain tuples: rollouts are data that get stored, shown and compared. They become tensors in
-`vold.model.batching` and nowhere earlier.
+Terms, as the field uses them:
+
+    prompt            the ids a model goes on from; rollouts of one prompt are a group
+    completion        the ids that were sampled after it, with their log-probs
+    rollout           a completion, its grade, the teacher's scores, and what each token is credited with
+    action            a token that the model chose, not a tool (`action_mask`)
+    behaviour         the policy that sampled, old in ratios: its log-probs are noted at the sampling temperature
+    student, teacher  the model that learns; the frozen one whose log-probs it is compared with
+    log-prob          natural logarithm of a token's probability after all before it, in nats
+    candidates        the K likeliest ids at a position, the likeliest first
+    advantage         how much better a token was than expected; what the policy gradient is weighed with
+
+One rollout, token by token: arrays of one length, of which a loss reads the actions alone. A model calls a tool, a
+program answers, and the model goes on:
+
+    prompt_ids   | completion.ids     5     8     2  |  61    62  |   9     2      int32
+    (no values)  | action_mask        1     1     1  |   0     0  |   1     1      bool, 0: a tool wrote it
+                 | logps            -.1   -.4   -.0  |   0     0  | -.7   -.1      float32, behaviour log-probs
+                 | teacher.logp     -.2   -.3   -.1  | (not read) | nan   -.2      float32, nan: no score here
+                 | advantage         .5    .5    .5  |   0     0  |  .5    .5      float32, from `credit`
+                 | teacher_weight   1.0   1.0   1.0  |   0     0  |   0   1.0      float32, factor of the teacher loss
+                 | candidate_ids    [n, K] int32, and of the teacher candidate_logp [n, K] float32
+
+Token values are read-only numpy arrays. They become tensors in `vold.model.batching` and `vold.training.streams`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 from vold.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
     from PIL.Image import Image
+
+    Ids = NDArray[np.int32]
+    Values = NDArray[np.float32]
+    Flags = NDArray[np.bool_]
+
+Kind = TypeVar("Kind", bound="np.generic")
+
+
+def frozen(values: ArrayLike, dtype: str) -> NDArray[Any]:
+    """`values` as a read-only array; it shares the memory of an array of that type."""
+    import numpy as np  # what prints help does not need it
+
+    found = np.asarray(values, dtype).view()
+    found.setflags(write=False)
+    return found
+
+
+class _Field:
+    def __init__(self, dtype: str = "float32") -> None:
+        self.dtype = dtype
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.place = f"_{name}"
+
+
+class _Array(_Field, Generic[Kind]):
+    """Takes any sequence of numbers, and is an array of one type."""
+
+    def __get__(self, value: object, owner: type) -> NDArray[Kind]:
+        if value is None:
+            raise AttributeError(self.place)  # a dataclass looks for a default here, and there is none
+        found: NDArray[Kind] = vars(value)[self.place]
+        return found
+
+    def __set__(self, value: object, given: ArrayLike) -> None:
+        vars(value)[self.place] = frozen(given, self.dtype)
+
+
+class _MaybeArray(_Field, Generic[Kind]):
+    """As `_Array`, or None, which is the default."""
+
+    def __get__(self, value: object, owner: type) -> NDArray[Kind] | None:
+        return None if value is None else vars(value)[self.place]
+
+    def __set__(self, value: object, given: ArrayLike | None) -> None:
+        vars(value)[self.place] = None if given is None else frozen(given, self.dtype)
+
+
+class _NamedArrays(_Field):
+    """Takes sequences of numbers by name, none by default, and is a dictionary of arrays."""
+
+    def __get__(self, value: object, owner: type) -> dict[str, Values]:
+        return cast("dict[str, Values]", None if value is None else vars(value)[self.place])
+
+    def __set__(self, value: object, given: Mapping[str, ArrayLike] | None) -> None:
+        vars(value)[self.place] = {name: frozen(values, self.dtype) for name, values in (given or {}).items()}
+
+
+class _Arrays:
+    """Base of values that hold arrays: compared by content, a NaN being equal to a NaN."""
+
+    def __eq__(self, other: object) -> bool:
+        names = [f.name for f in fields(self) if f.compare]  # type: ignore[arg-type]
+        return type(other) is type(self) and all(_same(getattr(self, n), getattr(other, n)) for n in names)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for value in state.values():  # unpickled arrays can be written to
+            for array in value.values() if isinstance(value, dict) else (value,):
+                if hasattr(array, "setflags"):
+                    array.setflags(write=False)
+        vars(self).update(state)
+
+
+def _same(one: Any, other: Any) -> bool:
+    import numpy as np
+
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[k], other[k]) for k in one)
+    return bool(one == other)
+
 
 Finish = Literal["stop", "length"]
 """Why a response ended: the model emitted its end token, or the token budget ran out."""
@@ -92,24 +200,24 @@ class Task:
     response: str | None = None
 
 
-@dataclass(frozen=True)
-class Completion:
+@dataclass(frozen=True, eq=False)
+class Completion(_Arrays):
     """One sampled response. `logps` are behaviour log-probs (nats) at the sampling temperature, one per id.
 
-    `action_mask` is 1 on tokens the model chose and 0 on tokens put there by a tool. `ids` includes the end token
-    when `finish` is "stop". `candidate_ids` [response, k], likeliest first, are the k likeliest ids at every position
-    as far as they were asked for; rows of tokens that a tool put there are not read.
+    `action_mask` is true on tokens the model chose and false on tokens put there by a tool. `ids` includes the end
+    token when `finish` is "stop". `candidate_ids` [response, k], likeliest first, are the k likeliest ids at every
+    position as far as they were asked for; rows of tokens that a tool put there are not read.
 
     Example:
-        >>> Completion(ids=(5, 2), logps=(-0.1, -0.2), action_mask=(1, 1), finish="stop").finish
-        'stop'
+        >>> Completion(ids=(5, 2), logps=(-0.1, -0.2), action_mask=(1, 1), finish="stop").ids
+        array([5, 2], dtype=int32)
     """
 
-    ids: tuple[int, ...]
-    logps: tuple[float, ...]
-    action_mask: tuple[int, ...]
-    finish: Finish
-    candidate_ids: tuple[tuple[int, ...], ...] | None = None
+    ids: _Array[np.int32] = _Array("int32")
+    logps: _Array[np.float32] = _Array("float32")
+    action_mask: _Array[np.bool_] = _Array("bool")
+    finish: Finish = "stop"
+    candidate_ids: _MaybeArray[np.int32] = _MaybeArray("int32")
 
 
 @dataclass(frozen=True)
@@ -126,8 +234,8 @@ class Grade:
     note: str
 
 
-@dataclass(frozen=True)
-class ScoreRequest:
+@dataclass(frozen=True, eq=False)
+class ScoreRequest(_Arrays):
     """What a teacher is asked: log-probs of `response_ids` after `prompt_ids`.
 
     `candidate_ids`, where given, are k further ids for every response position whose log-probs are wanted too (the
@@ -136,18 +244,18 @@ class ScoreRequest:
 
     Example:
         >>> ScoreRequest(prompt_ids=(1, 2), response_ids=(5, 2)).response_ids
-        (5, 2)
+        array([5, 2], dtype=int32)
     """
 
     prompt_ids: tuple[int, ...]
-    response_ids: tuple[int, ...]
-    candidate_ids: tuple[tuple[int, ...], ...] | None = None
+    response_ids: _Array[np.int32] = _Array("int32")
+    candidate_ids: _MaybeArray[np.int32] = _MaybeArray("int32")
     top_k: int = 0
     vision: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
-@dataclass(frozen=True)
-class TokenScores:
+@dataclass(frozen=True, eq=False)
+class TokenScores(_Arrays):
     """A teacher's answer: `logp` (nats) of each response token, same length as the response.
 
     `candidate_logp` [response, k] answers `candidate_ids`; `top_ids` and `top_logp` [response, top_k], likeliest
@@ -155,19 +263,19 @@ class TokenScores:
     tokenizer has no score for (NaN there): they take no part in anything. None: every token has one.
 
     Example:
-        >>> TokenScores(logp=(-0.3, -0.01)).logp[0]
-        -0.3
+        >>> TokenScores(logp=(-0.3, -0.01)).logp
+        array([-0.3 , -0.01], dtype=float32)
     """
 
-    logp: tuple[float, ...]
-    candidate_logp: tuple[tuple[float, ...], ...] | None = None
-    top_ids: tuple[tuple[int, ...], ...] | None = None
-    top_logp: tuple[tuple[float, ...], ...] | None = None
-    aligned: tuple[bool, ...] | None = None
+    logp: _Array[np.float32] = _Array("float32")
+    candidate_logp: _MaybeArray[np.float32] = _MaybeArray("float32")
+    top_ids: _MaybeArray[np.int32] = _MaybeArray("int32")
+    top_logp: _MaybeArray[np.float32] = _MaybeArray("float32")
+    aligned: _MaybeArray[np.bool_] = _MaybeArray("bool")
 
 
-@dataclass(frozen=True)
-class Rollout:
+@dataclass(frozen=True, eq=False)
+class Rollout(_Arrays):
     """A graded response and everything the objective needs to know about it.
 
     `group` numbers the prompt within the step: rollouts of one prompt share it. `teacher` is None where the
@@ -191,11 +299,11 @@ class Rollout:
     completion: Completion
     grade: Grade
     teacher: TokenScores | None = None
-    advantage: tuple[float, ...] | None = None
+    advantage: _MaybeArray[np.float32] = _MaybeArray("float32")
     source: Literal["student", "teacher"] = "student"
-    live_weight: tuple[float, ...] | None = None
-    teacher_weight: tuple[float, ...] | None = None
-    token_values: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    live_weight: _MaybeArray[np.float32] = _MaybeArray("float32")
+    teacher_weight: _MaybeArray[np.float32] = _MaybeArray("float32")
+    token_values: _NamedArrays = _NamedArrays()
     rollout_values: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -219,7 +327,8 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A tokenised prompt. `vision` holds the processor's image tensors and is opaque to everything but the policy.
+    """A tokenised prompt; its `ids` are a tuple, by which prompts are told apart. `vision` holds the processor's image
+    tensors and is opaque to everything but the policy.
 
     Example:
         >>> Prompt(ids=(1, 2, 3)).vision

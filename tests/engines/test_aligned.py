@@ -215,7 +215,7 @@ def test_scores_of_a_run_add_up_and_the_rest_is_nan() -> None:
     ids = tuple(ours.convert_tokens_to_ids(["▁sum", "<think>", "<|im_end|>"]))
     (got,) = teacher.score([ScoreRequest((7, 8), ids)])
     assert got.logp[0] == -10 and math.isnan(got.logp[1]) and got.logp[2] == -12
-    assert got.aligned == (True, False, True)
+    assert got.aligned is not None and got.aligned.tolist() == [True, False, True]
     assert inner.asked[0].prompt_ids == (7, 8) and len(inner.asked[0].response_ids) == 12
     assert aligned_share([got]) == pytest.approx(2 / 3)
 
@@ -228,8 +228,8 @@ def test_candidates_are_asked_about_by_the_one_token_that_spells_them() -> None:
         [ScoreRequest((1,), (um, u), ((u, um, think),) * 2)]
     )
     want = -float(theirs.convert_tokens_to_ids("u")), -math.inf, -float(theirs.convert_tokens_to_ids("<think>"))
-    assert got.candidate_logp == (want, want)
-    assert got.logp == (-3.0, -3.0)
+    assert got.candidate_logp is not None and got.candidate_logp.tolist() == [[*want], [*want]]
+    assert got.logp.tolist() == [-3.0, -3.0]
 
 
 def test_the_teachers_own_favourites_are_refused() -> None:
@@ -269,7 +269,7 @@ def test_a_teacher_whose_ids_are_shuffled_gives_the_scores_of_the_one_that_share
     )
     inner = InProcessTeacher(moved, temperature=0.7, token_budget=512)
     (got,) = AlignedTeacher(inner, aligner(names, shuffled)).score([ScoreRequest(prompts[1], response, candidates)])
-    assert got.aligned == (True,) * len(response)
+    assert got.aligned is not None and got.aligned.tolist() == [True] * len(response)
     torch.testing.assert_close(torch.tensor(got.logp), torch.tensor(want.logp), rtol=0, atol=1e-5)
     assert want.candidate_logp is not None and got.candidate_logp is not None
     known = torch.tensor([[math.isfinite(v) for v in row] for row in got.candidate_logp])

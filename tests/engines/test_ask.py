@@ -107,7 +107,7 @@ def test_nothing_is_asked_twice_and_only_failed_rollouts(tmp_path: Path) -> None
     with EarlyTeacher(teacher, list(prompts), objective) as early:
         early.group(groups[0])
     said = early.finish()
-    assert [r.response_ids for r in teacher.asked] == [r.completion.ids for r in groups[0][1:]]
+    assert [r.response_ids.tolist() for r in teacher.asked] == [r.completion.ids.tolist() for r in groups[0][1:]]
     flat = [r for g in groups for r in g]
     got = consult(flat, teacher, list(prompts), objective, early=said)
     assert len(teacher.asked) == 4

@@ -38,7 +38,7 @@ def test_a_row_does_not_depend_on_which_rows_finish_before_it() -> None:
     prompts = prompts_of(policy, "text", 12)
     whole = InProcessSampler(policy, batch_size=64).generate(prompts, SamplingParams(30, 1.0, 9), n=3)
     parts = InProcessSampler(policy, batch_size=5).generate(prompts, SamplingParams(30, 1.0, 9), n=3)
-    assert [[c.ids for c in g] for g in whole] == [[c.ids for c in g] for g in parts]
+    assert [[c.ids.tolist() for c in g] for g in whole] == [[c.ids.tolist() for c in g] for g in parts]
     assert len({len(c.ids) for g in whole for c in g}) > 1  # rows did finish at different times
 
 

@@ -160,12 +160,12 @@ def test_turns_are_joined_with_the_tools_tokens_masked() -> None:
     turns = TurnSampler(sampler, chat, Adds(), max_turns=4)
     ((first, second),) = turns.generate([Prompt(chat.tokens("Q"))], SamplingParams(400), n=2)
     assert len(chat.after_turn("3")) == TOOL
-    assert first.action_mask == (1,) * 4 + (0,) * TOOL + (1,) * 3 + (0,) * TOOL + (1,) * 4
+    assert first.action_mask.tolist() == [1] * 4 + [0] * TOOL + [1] * 3 + [0] * TOOL + [1] * 4
     assert [len(r) for r in action_runs(first.action_mask)] == [4, 3, 4]
     assert all((logp == -1.0) == bool(action) for logp, action in zip(first.logps, first.action_mask, strict=True))
     assert chat.text(last_turn(first.ids, first.action_mask)) == "end"
     assert first.finish == "stop"
-    assert second.action_mask == (1,) * 3
+    assert second.action_mask.tolist() == [1] * 3
     assert sampler.asked[1] == [
         "Qab!<|im_end|>" + "".join(chat.tokenizer.convert_ids_to_tokens(list(chat.after_turn("3"))))
     ]
@@ -182,7 +182,7 @@ def test_no_room_for_the_tools_answer_ends_a_rollout_as_truncated() -> None:
     chat = characters()
     turns = TurnSampler(Scripted(chat, ["a!"]), chat, Adds(), max_turns=4)
     (((done),),) = turns.generate([Prompt(chat.tokens("Q"))], SamplingParams(3 + TOOL))
-    assert (done.action_mask, done.finish) == ((1, 1, 1), "length")
+    assert (done.action_mask.tolist(), done.finish) == ([1, 1, 1], "length")
 
 
 def test_each_rollout_keeps_to_its_own_budget() -> None:
@@ -199,7 +199,7 @@ def test_a_turn_that_is_cut_off_is_not_answered() -> None:
     chat = characters()
     turns = TurnSampler(Scripted(chat, ["aaaaaaaaaaaa!"]), chat, Adds(), max_turns=4)
     (((done),),) = turns.generate([Prompt(chat.tokens("Q"))], SamplingParams(5))
-    assert (done.finish, done.action_mask) == ("length", (1,) * 5)
+    assert (done.finish, done.action_mask.tolist()) == ("length", [1] * 5)
 
 
 class Always:

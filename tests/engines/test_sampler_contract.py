@@ -60,7 +60,7 @@ def teacher_forced(policy: Policy, prompt: Prompt, c: Completion, temperature: f
     with torch.no_grad():
         logits = policy.model(input_ids=torch.tensor([[*prompt.ids, *c.ids]])).logits[0].double() / temperature
     logp: torch.Tensor = logits.index_fill(-1, policy.banned, float("-inf")).log_softmax(-1)
-    return logp[len(prompt.ids) - 1 : -1].gather(-1, torch.tensor(c.ids)[:, None])[:, 0]
+    return logp[len(prompt.ids) - 1 : -1].gather(-1, torch.tensor(c.ids.tolist())[:, None])[:, 0]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
@@ -81,7 +81,11 @@ def test_behaviour_log_probs_are_the_students_own_at_the_sampling_temperature(
 
 def test_the_seed_decides_and_rows_differ(backend: Backend) -> None:
     def rows(seed: int) -> list[tuple[int, ...]]:
-        return [c.ids for g in backend.sampler.generate(PROMPTS, SamplingParams(12, 1.0, seed), n=3) for c in g]
+        return [
+            tuple(c.ids.tolist())
+            for g in backend.sampler.generate(PROMPTS, SamplingParams(12, 1.0, seed), n=3)
+            for c in g
+        ]
 
     assert rows(7) == rows(7)
     assert rows(7) != rows(8)
@@ -162,4 +166,5 @@ def test_the_likeliest_ids_come_with_every_token(backend: Backend) -> None:
             with torch.no_grad():
                 logits = backend.policy.model(input_ids=torch.tensor([[*prompt.ids, *c.ids]])).logits[0]
             allowed = logits.index_fill(-1, backend.policy.banned, float("-inf"))[len(prompt.ids) - 1 : -1]
-            assert c.candidate_ids == tuple(map(tuple, allowed.topk(3).indices.tolist()))
+            assert c.candidate_ids is not None and c.candidate_ids.dtype == "int32"
+            assert c.candidate_ids.tolist() == allowed.topk(3).indices.tolist()

@@ -81,7 +81,7 @@ def dense(model: Policy, request: ScoreRequest) -> torch.Tensor:
 
 
 def expected(model: Policy, request: ScoreRequest) -> torch.Tensor:
-    return dense(model, request).gather(-1, torch.tensor(request.response_ids)[:, None])[:, 0]
+    return dense(model, request).gather(-1, torch.tensor(request.response_ids.tolist())[:, None])[:, 0]
 
 
 def check(model: Policy, requests: list[ScoreRequest], scores: list[TokenScores]) -> None:
@@ -119,7 +119,9 @@ def test_the_teachers_own_likeliest_ids_come_first_to_last(backend: Backend) -> 
     check(backend.model, requests, scores)
     for request, found in zip(requests, scores, strict=True):
         best = dense(backend.model, request).topk(3)
-        assert found.top_ids == tuple(map(tuple, best.indices.tolist()))
+        assert found.top_ids is not None and found.top_logp is not None
+        assert found.top_ids.tolist() == best.indices.tolist()
+        assert found.logp.dtype == found.top_logp.dtype == "float32" and found.top_ids.dtype == "int32"
         torch.testing.assert_close(torch.tensor(found.top_logp).double(), best.values, rtol=0, atol=ATOL)
 
 

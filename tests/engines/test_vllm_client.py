@@ -19,9 +19,9 @@ from vold.types import Prompt, SamplingParams, ScoreRequest
 REQUESTS = [ScoreRequest((20 + i, 21), (30, 31 + i, 2)) for i in range(8)]
 
 
-def right_answers() -> list[tuple[float, ...]]:
+def right_answers() -> list[list[float]]:
     scores = InProcessTeacher(text_model(1), temperature=1.0, token_budget=512).score(REQUESTS)
-    return [s.logp for s in scores]
+    return [s.logp.tolist() for s in scores]
 
 
 def check(teacher: ServerTeacher) -> None:

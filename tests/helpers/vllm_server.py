@@ -167,8 +167,8 @@ class VllmServer:
             "choices": [
                 {
                     "index": i,
-                    "token_ids": list(c.ids),
-                    "logprobs": {"token_logprobs": list(c.logps), "top_logprobs": self._tops(body, c)},
+                    "token_ids": c.ids.tolist(),
+                    "logprobs": {"token_logprobs": c.logps.tolist(), "top_logprobs": self._tops(body, c)},
                     "prompt_token_ids": body["prompt"],
                     "finish_reason": c.finish,
                 }
@@ -178,11 +178,11 @@ class VllmServer:
 
     def _tops(self, body: dict[str, Any], c: Completion) -> list[dict[str, float]]:
         """The sampled token first, then the likeliest, as vLLM orders them."""
-        logits = self._logits([*body["prompt"], *c.ids])[len(body["prompt"]) - 1 : -1].clone()
+        logits = self._logits([*body["prompt"], *c.ids.tolist()])[len(body["prompt"]) - 1 : -1].clone()
         logits[:, [int(i) for i in body["logit_bias"]]] -= 100
         logp = (logits / (body["temperature"] or 1.0)).log_softmax(-1)
         rows = []
-        for token, row in zip(c.ids, logp, strict=True):
+        for token, row in zip(c.ids.tolist(), logp, strict=True):
             best = row.topk(body["logprobs"]).indices.tolist()
             rows.append({f"token_id:{i}": float(row[i]) for i in dict.fromkeys([token, *best])})
         return rows

@@ -22,12 +22,16 @@ def fading(rollouts):
     out = []
     for r in rollouts:
         step, last, row = -1, 0, []
-        for action in r.completion.action_mask:
+        for action in r.completion.action_mask.tolist():
             step += action and not last
             row.append(0.9 ** step if action else 0.0)
             last = action
         out.append(row)
     return out
+
+def doubled(rollouts): return [2 * r.completion.action_mask for r in rollouts]
+def holes(rollouts): return [r.completion.logps * float("nan") for r in rollouts]
+def flat(rollouts): return [r.completion.logps[:1] for r in rollouts]
 
 def two_arguments(a, b): return []
 def too_few(rollouts): return [1.0]
@@ -60,7 +64,8 @@ def test_a_mask_of_ones_own_decides_who_is_asked_and_weighs_the_loss() -> None:
     o = Objective.model_validate({"method": "vold", "teacher_loss": {"mask": "own_rules:short_ones"}})
     rows = [rollout(1, [1, 1], -2.0), rollout(0, [1, 1, 1], -2.0)]
     assert needs_teacher(o, rows) == [True, False]
-    assert [r.teacher_weight for r in credit(o, rows, 0)] == [(1.0, 1.0), (0.0, 0.0, 0.0)]
+    weights = [r.teacher_weight for r in credit(o, rows, 0)]
+    assert [w.tolist() for w in weights if w is not None] == [[1.0, 1.0], [0.0, 0.0, 0.0]]
     assert o.try_functions() == ["own_rules:short_ones"]
 
 
@@ -93,6 +98,15 @@ def test_a_weight_of_ones_own_multiplies_the_reward_and_is_kept() -> None:
 def test_a_function_that_cannot_serve_is_refused_before_the_run(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         try_function(name, per_token=False)
+
+
+def test_a_weight_may_be_an_array() -> None:
+    (got,) = call_weight("own_rules:doubled", [rollout(0, [1, 0, 1])])
+    assert got.tolist() == [2.0, 0.0, 2.0] and got.dtype == "float64"
+    with pytest.raises(TrainingError, match="nan for token 0 of rollout 0"):
+        call_weight("own_rules:holes", [rollout(0, [1])])
+    with pytest.raises(TrainingError, match="1 numbers for 2 tokens of rollout 0"):
+        call_weight("own_rules:flat", [rollout(0, [1, 1])])
 
 
 def test_a_weight_needs_a_number_a_token() -> None:

@@ -57,7 +57,7 @@ def test_a_trace_was_sampled_from_its_teacher() -> None:
     c = Completion((5, 2), (0.0, 0.0), (1, 1), "stop")
     mine = Rollout("t", 0, (1,), c, Grade(0, None, ""), TokenScores((-1.0, -2.0)))
     theirs = Rollout("t", 1, (1,), c, Grade(1, None, ""), TokenScores((-1.0, -2.0)), source="teacher")
-    assert [r.completion.logps for r in adopt([mine, theirs])] == [(0.0, 0.0), (-1.0, -2.0)]
+    assert [r.completion.logps.tolist() for r in adopt([mine, theirs])] == [[0.0, 0.0], [-1.0, -2.0]]
 
 
 def test_a_killed_mixture_ends_in_the_same_weights(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from vold.model.policy import Policy
     from vold.run.recipe import Recipe, Sampling
+    from vold.types import Ids
 
 TOKEN_BUDGET = 8192
 NAMES = ("logp", "entropy", "favourite")
@@ -143,7 +144,7 @@ def _mean(values: torch.Tensor) -> float:
 def _opinions(
     teachers: Teachers,
     asks: Sequence[Prompt],
-    responses: Sequence[tuple[int, ...]],
+    responses: Sequence[Ids],
     sampling: Sampling,
     directory: Path,
 ) -> dict[str, torch.Tensor]:
@@ -164,14 +165,14 @@ def _opinions(
             requests = [ScoreRequest(asks[i].ids, responses[i], None, top_k, asks[i].vision) for i in mine]
             for i, scores in zip(mine, scorer.score(requests), strict=True):
                 logp = torch.tensor(scores.logp)
-                tops = scores.top_ids or ((UNKNOWN,),) * len(logp)
-                favourite = torch.tensor([ids[0] for ids in tops])
+                best = None if scores.top_ids is None else torch.tensor(scores.top_ids[:, 0], dtype=torch.int64)
+                favourite = torch.full((len(logp),), UNKNOWN) if best is None else best
                 rows[i] = (logp, torch.full_like(logp, float("nan")), favourite)
     return {name: torch.cat([rows[i][k] for i in range(len(asks))]) for k, name in enumerate(NAMES)}
 
 
 def _values(
-    policy: Policy, prompts: Sequence[Prompt], responses: Sequence[tuple[int, ...]], temperature: float
+    policy: Policy, prompts: Sequence[Prompt], responses: Sequence[Ids], temperature: float
 ) -> dict[str, torch.Tensor]:
     """Log-prob, entropy and most likely token at every response token, rows in the given order."""
     pieces: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from vold.model.chat import stack_vision
@@ -16,6 +17,8 @@ from vold.types import Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Sequences:
 
 
 def collate(
-    prompts: Sequence[Prompt], responses: Sequence[Sequence[int]], masks: Sequence[Sequence[int]], pad_id: int
+    prompts: Sequence[Prompt], responses: Sequence[ArrayLike], masks: Sequence[ArrayLike], pad_id: int
 ) -> Sequences:
     """Join prompts and responses into one right-padded batch.
 
@@ -73,18 +76,21 @@ def collate(
     if not prompts:
         raise ValueError("collate needs at least one row")
     rows = len(prompts)
-    width = max(len(p.ids) + len(r) for p, r in zip(prompts, responses, strict=True))
+    said = [np.asarray(r, np.int64) for r in responses]
+    width = max(len(p.ids) + len(r) for p, r in zip(prompts, said, strict=True))
     input_ids = torch.full((rows, width), pad_id, dtype=torch.int64)
     attention_mask = torch.zeros((rows, width), dtype=torch.int64)
     select = torch.zeros((rows, width), dtype=torch.bool)
-    for i, (p, r, m) in enumerate(zip(prompts, responses, masks, strict=True)):
-        if len(r) != len(m):
-            raise ValueError(f"row {i}: {len(r)} response tokens but a mask of {len(m)}")
+    for i, (p, r, m) in enumerate(zip(prompts, said, masks, strict=True)):
+        chosen = torch.tensor(np.asarray(m, bool))
+        if len(r) != len(chosen):
+            raise ValueError(f"row {i}: {len(r)} response tokens but a mask of {len(chosen)}")
         start, end = len(p.ids), len(p.ids) + len(r)
-        input_ids[i, :end] = torch.tensor([*p.ids, *r])
+        input_ids[i, :start] = torch.tensor(p.ids, dtype=torch.int64)
+        input_ids[i, start:end] = torch.tensor(r)
         attention_mask[i, :end] = 1
-        if r:
-            select[i, start - 1 : end - 1] = torch.tensor(m, dtype=torch.bool)
+        if len(r):
+            select[i, start - 1 : end - 1] = chosen
     shifted = torch.zeros_like(select)
     shifted[:, 1:] = select[:, :-1]
     return Sequences(

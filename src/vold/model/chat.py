@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from transformers import AutoConfig, AutoTokenizer, Idefics3Processor, ProcessorMixin, Qwen2_5_VLProcessor
 
@@ -23,6 +24,7 @@ from vold.types import Message, Prompt
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import ArrayLike
     from transformers import PreTrainedTokenizerBase
 
     from vold.model.families import Family
@@ -166,10 +168,10 @@ class Chat:
         """Ids of running text, no template and no special tokens added."""
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def text(self, ids: Sequence[int]) -> str:
+    def text(self, ids: ArrayLike) -> str:
         """The text of response ids without the end token; other special tokens, such as `<think>`, stay."""
-        end = self.tokenizer.eos_token_id
-        return str(self.tokenizer.decode([i for i in ids if i != end]))
+        said = np.asarray(ids, np.int64)
+        return str(self.tokenizer.decode(said[said != self.tokenizer.eos_token_id].tolist()))
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The text that each id adds to those before it; joined they are the decoded response."""

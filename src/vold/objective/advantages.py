@@ -1,16 +1,25 @@
-"""Advantages and rollout weights: from scores and log-probs to numbers without gradient. Floats in, floats out."""
+"""Advantages and rollout weights: from scores and log-probs to numbers without gradient.
+
+One number a rollout is a list; one number a token is an array, and is computed in float64 whatever comes in.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from vold.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import ArrayLike, NDArray
+
     from vold.objective.terms import Mask
+
+    Numbers = NDArray[np.float64]
 
 
 def group_relative(
@@ -68,7 +77,7 @@ def leave_one_out(scores: Sequence[float], group: Sequence[int]) -> list[float]:
     return out
 
 
-def teacher_log_ratio(teacher_logp: Sequence[float], behaviour_logp: Sequence[float]) -> list[float]:
+def teacher_log_ratio(teacher_logp: ArrayLike, behaviour_logp: ArrayLike) -> Numbers:
     """The reward R_t = log π_T - log π_old of every token, in nats: positive where the teacher likes it better.
 
     As an advantage at ratio 1 it has the gradient of the k2 loss (method.md section 0).
@@ -78,19 +87,21 @@ def teacher_log_ratio(teacher_logp: Sequence[float], behaviour_logp: Sequence[fl
 
     Example:
         >>> teacher_log_ratio([-1.0], [-3.0])
-        [2.0]
+        array([2.])
     """
-    return [t - b for t, b in zip(teacher_logp, behaviour_logp, strict=True)]
+    teacher, behaviour = _tokens(teacher_logp, behaviour_logp)
+    with np.errstate(invalid="ignore"):  # two minus infinities
+        return teacher - behaviour
 
 
 def future_sums(
-    rewards: Sequence[float],
-    action_mask: Sequence[int],
+    rewards: ArrayLike,
+    action_mask: ArrayLike,
     *,
     discount: float = 1.0,
     from_next: bool = False,
     length_normalised: bool = False,
-) -> list[float]:
+) -> Numbers:
     """Discounted sums over a token's own future, F_t = Σ_{u ≥ t} discount^(u - t) R_u, over action tokens alone.
 
     MiniLLM (arXiv 2306.08543) credits a token with what follows: `from_next` leaves out R_t itself, whose expectation
@@ -109,44 +120,41 @@ def future_sums(
 
     Example:
         >>> future_sums([1.0, 9.0, 2.0], [1, 0, 1])
-        [3.0, 0.0, 2.0]
+        array([3., 0., 2.])
     """
-    out = [0.0] * len(rewards)
-    after, count = 0.0, 0
-    for t, (reward, action) in reversed(list(enumerate(zip(rewards, action_mask, strict=True)))):
-        if not action:
-            continue
-        here = reward + discount * after
-        value, addends = (after, count) if from_next else (here, count + 1)
-        out[t] = value / addends if length_normalised and addends else value
-        after, count = here, count + 1
+    values, mask = _tokens(rewards, action_mask)
+    own = np.flatnonzero(mask)
+    sums, addends = values[own], np.arange(len(own), 0, -1)
+    reach, factor = 1, discount
+    while reach < len(own):  # sums over `reach` tokens become sums over twice as many
+        sums[:-reach] += factor * sums[reach:]
+        reach, factor = 2 * reach, factor**2
+    if from_next:
+        sums, addends = np.append(sums[1:], 0.0)[: len(own)], addends - 1
+    out = np.zeros(len(values))
+    out[own] = sums / np.maximum(1, addends) if length_normalised else sums
     return out
 
 
-def action_runs(action_mask: Sequence[int]) -> list[range]:
+def action_runs(action_mask: ArrayLike) -> list[range]:
     """The steps of a response: maximal runs of the model's own tokens. m tool calls leave m + 1 of them.
 
     Example:
         >>> action_runs([1, 1, 0, 1])
         [range(0, 2), range(3, 4)]
     """
-    runs: list[range] = []
-    for t, action in enumerate(action_mask):
-        if action and runs and runs[-1].stop == t:
-            runs[-1] = range(runs[-1].start, t + 1)
-        elif action:
-            runs.append(range(t, t + 1))
-    return runs
+    edges = np.flatnonzero(np.diff(np.asarray(action_mask, bool), prepend=False, append=False)).tolist()
+    return [range(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def step_weights(
-    behaviour_logp: Sequence[float],
-    teacher_logp: Sequence[float],
-    action_mask: Sequence[int],
+    behaviour_logp: ArrayLike,
+    teacher_logp: ArrayLike,
+    action_mask: ArrayLike,
     *,
     eps: float = 1e-6,
     delta: float = 0.2,
-) -> list[float]:
+) -> Numbers:
     """SOD's weight of every token (arXiv 2605.07725, Eq. 6 and 7), 0 on tokens that are not the model's own.
 
     d_k is the mean of |log π_old - log π_T| over step k. The paper's running product telescopes to
@@ -163,18 +171,18 @@ def step_weights(
     Raises:
         ValueError: lengths differ.
     """
-    gaps = [abs(b - t) for b, t in zip(behaviour_logp, teacher_logp, strict=True)]
-    out = [0.0] * len(gaps)
+    gaps, _ = _tokens(np.abs(teacher_log_ratio(teacher_logp, behaviour_logp)), action_mask)
+    out = np.zeros(len(gaps))
     first: float | None = None
     for run in action_runs(action_mask):
-        known = [gaps[t] for t in run if math.isfinite(gaps[t])]
+        here = gaps[run.start : run.stop]
+        known = here[np.isfinite(here)].tolist()
         weight = 1.0
         if known:
             drift = math.fsum(known) / len(known)
             weight = 1.0 if first is None else min((first + eps) / (drift + eps), 1 + delta)
             first = drift if first is None else first
-        for t in run:
-            out[t] = weight
+        out[run.start : run.stop] = weight
     return out
 
 
@@ -222,6 +230,14 @@ def mask_weights(mask: Mask, scores: Sequence[float], groups: Sequence[int]) -> 
     for score, group in zip(scores, groups, strict=True):
         best[group] = max(score, best.get(group, 0.0))
     return [1.0 - best[g] for g in groups]
+
+
+def _tokens(*arrays: ArrayLike) -> list[Numbers]:
+    """The arrays as float64, if they are equally long."""
+    found = [np.asarray(a, np.float64) for a in arrays]
+    if len({a.shape for a in found}) > 1:
+        raise ValueError(f"values of tokens must be equally long, got {[a.shape for a in found]}")
+    return found
 
 
 def _members(scores: Sequence[float], group: Sequence[int]) -> list[list[int]]:

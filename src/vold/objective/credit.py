@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import cached_property
 from typing import TYPE_CHECKING, cast
+
+import numpy as np
 
 from vold.errors import AlignmentError
 from vold.objective.advantages import (
@@ -19,12 +22,15 @@ from vold.objective.advantages import (
     tool_reward,
 )
 from vold.objective.custom import call_mask, call_weight, is_function
-from vold.objective.prefix_teach import downward_change, segment_spans, top_k_margin
+from vold.objective.prefix_teach import downward_change, segment_means, segment_spans, top_k_margin
 from vold.objective.uni_opd import balance, margin_mask, margin_shift
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from numpy.typing import ArrayLike
+
+    from vold.objective.advantages import Numbers
     from vold.objective.options import Margin, Prefix
     from vold.objective.spec import Objective
     from vold.objective.terms import Mask, OutcomeAdvantage, TeacherAdvantage, TeacherLoss
@@ -86,32 +92,45 @@ def credit(
 
 
 class _Work:
-    """One rollout while it is credited."""
+    """One rollout while it is credited, in float64.
+
+    `own` are the tokens that the model chose, `scored` those of them that the teacher's tokenizer lines up with.
+    """
 
     def __init__(self, rollout: Rollout) -> None:
         self.rollout = rollout
-        self.actions = [t for t, a in enumerate(rollout.completion.action_mask) if a]
+        self.own = rollout.completion.action_mask
         aligned = rollout.teacher.aligned if rollout.teacher is not None else None
-        self.heard = self.actions if aligned is None else [t for t in self.actions if aligned[t]]
-        length = len(rollout.completion.ids)
-        self.advantage, self.live, self.loss = ([0.0] * length for _ in range(3))
-        self.token_values: dict[str, tuple[float, ...]] = {}
+        self.scored = self.own if aligned is None else self.own & aligned
+        self.advantage, self.live, self.loss = np.zeros((3, len(rollout.completion.ids)))
+        self.token_values: dict[str, Numbers] = {}
         self.rollout_values: dict[str, float] = {}
 
     def done(self) -> Rollout:
         return dataclasses.replace(
             self.rollout,
-            advantage=tuple(self.advantage),
-            live_weight=tuple(self.live),
-            teacher_weight=tuple(self.loss),
+            advantage=self.advantage,
+            live_weight=self.live,
+            teacher_weight=self.loss,
             token_values=self.token_values,
             rollout_values=self.rollout_values,
         )
 
-    def rewards(self, scores: TokenScores) -> list[float]:
-        """R_t of every token; 0 where the teacher failed to give a finite log-prob, as in Uni-OPD."""
-        ratios = teacher_log_ratio(scores.logp, self.rollout.completion.logps)
-        return [r if math.isfinite(r) else 0.0 for r in ratios]
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Scored:
+    """A rollout that the teacher has scored, with its factor M, its own weight W and its rewards R_t; 0 where the
+    teacher failed to give a finite log-prob, as in Uni-OPD."""
+
+    work: _Work
+    scores: TokenScores
+    mask: float
+    own_weight: Numbers | None
+
+    @cached_property
+    def rewards(self) -> Numbers:
+        ratios = teacher_log_ratio(self.scores.logp, self.work.rollout.completion.logps)
+        return np.where(np.isfinite(ratios), ratios, 0.0)
 
 
 def _mask(slot: TeacherAdvantage | TeacherLoss, rollouts: Sequence[Rollout]) -> list[float]:
@@ -140,55 +159,66 @@ def _outcome(slot: OutcomeAdvantage, work: Sequence[_Work], max_new_tokens: int)
     else:
         relative = group_relative(rewards, groups, slot.normalise, slot.eps)
     for w, value in zip(work, relative, strict=True):
-        for t in w.actions:
-            w.advantage[t] = slot.weight * value
+        w.advantage[w.own] = slot.weight * value
 
 
 def _teacher_advantage(
     slot: TeacherAdvantage, work: Sequence[_Work], step: int, seed: int, pieces: Pieces | None
 ) -> None:
+    scored = _scored(slot, work, seed)
+    shifts, stays = [0.0] * len(scored), [1.0] * len(scored)
+    if slot.margin is not None:
+        shifts, stays = _margin(slot.margin, scored)
+    for s, shift, stay in zip(scored, shifts, stays, strict=True):
+        w, on = s.work, s.work.scored
+        weight = slot.at(step) * (s.mask * stay) * _token_weights(slot, s, pieces)
+        if slot.against == "current":
+            w.live[on] = np.where(np.isfinite(s.scores.logp), weight, 0.0)[on]
+        else:
+            w.advantage[on] += (weight * (_token_rewards(slot, s) + shift))[on]
+
+
+def _scored(slot: TeacherAdvantage, work: Sequence[_Work], seed: int) -> list[_Scored]:
+    """The student's rollouts that the teacher has scored, as far as anything depends on them."""
     rollouts = [w.rollout for w in work]
-    masks = _mask(slot, rollouts)
-    own = call_weight(slot.weight, rollouts) if slot.weight is not None else None
-    asked: list[tuple[_Work, TokenScores, float, list[float]]] = []
+    own = call_weight(slot.weight, rollouts) if slot.weight is not None else [None] * len(work)
     kept = iter(_balanced(slot, work, seed))
-    for i, (w, mask) in enumerate(zip(work, masks, strict=True)):
+    out = []
+    for w, mask, weight in zip(work, _mask(slot, rollouts), own, strict=True):
         if w.rollout.source == "teacher":
             continue
         mask *= next(kept)
         w.rollout_values["teacher_mask"] = mask
         if w.rollout.teacher is not None and (mask != 0 or slot.margin is not None):
             _aligned(w.rollout, w.rollout.teacher)
-            weights = own[i] if own is not None else [1.0] * len(w.advantage)
-            asked.append((w, w.rollout.teacher, mask, weights))
-    rewards = [w.rewards(scores) for w, scores, _, _ in asked]
-    shifts, stays = [0.0] * len(asked), [1.0] * len(asked)
-    if slot.margin is not None:
-        shifts, stays = _margin(slot.margin, [w for w, *_ in asked], rewards)
-    for (w, scores, mask, weights), reward, shift, stay in zip(asked, rewards, shifts, stays, strict=True):
-        factor = slot.at(step) * (mask * stay)
-        if slot.margin is not None and slot.margin.form == "broadcast":
-            reward = [w.rollout_values["return"]] * len(reward)
-        if slot.future is not None:
-            reward = future_sums(reward, w.rollout.completion.action_mask, **slot.future.model_dump())
-            w.token_values["future_reward"] = tuple(reward)
-        if slot.weight is not None:
-            w.token_values["own_weight"] = tuple(weights)
-        if slot.steps is not None:
-            completion = w.rollout.completion
-            steps = step_weights(
-                completion.logps, scores.logp, completion.action_mask, eps=slot.steps.eps, delta=slot.steps.delta
-            )
-            w.token_values["step_weight"] = tuple(steps)
-            weights = [a * b for a, b in zip(weights, steps, strict=True)]
-        if slot.prefix is not None:
-            prefix = _prefix(slot.prefix, w, scores, pieces)
-            weights = [a * b for a, b in zip(weights, prefix, strict=True)]
-        for t in w.heard:
-            if slot.against == "current":
-                w.live[t] = factor * weights[t] if math.isfinite(scores.logp[t]) else 0.0
-            else:
-                w.advantage[t] += factor * weights[t] * (reward[t] + shift)
+            out.append(_Scored(w, w.rollout.teacher, mask, weight))
+    return out
+
+
+def _token_weights(slot: TeacherAdvantage, s: _Scored, pieces: Pieces | None) -> Numbers:
+    """W and P of every token."""
+    weights, completion, kept = np.ones(len(s.work.own)), s.work.rollout.completion, s.work.token_values
+    if s.own_weight is not None:
+        weights = kept["own_weight"] = s.own_weight
+    if slot.steps is not None:
+        kept["step_weight"] = step_weights(
+            completion.logps, s.scores.logp, completion.action_mask, eps=slot.steps.eps, delta=slot.steps.delta
+        )
+        weights = weights * kept["step_weight"]
+    if slot.prefix is not None:
+        weights = weights * _prefix(slot.prefix, s.work, s.scores, pieces)
+    return weights
+
+
+def _token_rewards(slot: TeacherAdvantage, s: _Scored) -> Numbers:
+    """R_t, or what stands in its place."""
+    rewards = s.rewards
+    if slot.margin is not None and slot.margin.form == "broadcast":
+        rewards = np.full(len(rewards), s.work.rollout_values["return"])
+    if slot.future is not None:
+        rewards = future_sums(rewards, s.work.own, **slot.future.model_dump())
+        s.work.token_values["future_reward"] = rewards
+    return rewards
 
 
 def _balanced(slot: TeacherAdvantage, work: Sequence[_Work], seed: int) -> list[float]:
@@ -202,11 +232,11 @@ def _balanced(slot: TeacherAdvantage, work: Sequence[_Work], seed: int) -> list[
     return keep
 
 
-def _margin(slot: Margin, work: Sequence[_Work], rewards: list[list[float]]) -> tuple[list[float], list[float]]:
+def _margin(slot: Margin, scored: Sequence[_Scored]) -> tuple[list[float], list[float]]:
     """Shift and mask of every rollout. Statistics include rollouts that balancing dropped, as in the released code."""
-    returns = []
-    for w, reward in zip(work, rewards, strict=True):
-        returns.append(math.fsum(reward[t] for t in w.heard) / max(1, len(w.heard)))
+    work, returns = [s.work for s in scored], []
+    for s, w in zip(scored, work, strict=True):
+        returns.append(math.fsum(s.rewards[w.scored].tolist()) / max(1, int(w.scored.sum())))
         w.rollout_values["return"] = returns[-1]
     scores, groups = [w.rollout.grade.score for w in work], [w.rollout.group for w in work]
     shifts, stays = [0.0] * len(work), [1.0] * len(work)
@@ -219,11 +249,11 @@ def _margin(slot: Margin, work: Sequence[_Work], rewards: list[list[float]]) -> 
     return shifts, stays
 
 
-def _prefix(slot: Prefix, w: _Work, scores: TokenScores, pieces: Pieces | None) -> list[float]:
+def _prefix(slot: Prefix, w: _Work, scores: TokenScores, pieces: Pieces | None) -> Numbers:
     """P of every token: 1 up to the cut."""
     if pieces is None:
         raise ValueError("`prefix` needs `pieces`, the text that each token adds")
-    candidates, length = scores.candidate_logp, len(w.advantage)
+    candidates, length = scores.candidate_logp, len(w.own)
     if candidates is None or len(candidates) != length:
         raise AlignmentError(
             "the teacher has not scored the student's candidates",
@@ -231,22 +261,14 @@ def _prefix(slot: Prefix, w: _Work, scores: TokenScores, pieces: Pieces | None) 
             got="none" if candidates is None else f"candidates of {len(candidates)} tokens for {length}",
             fix="use a teacher that answers candidate_ids, such as one in this process",
         )
-    margins = [math.nan] * length
-    for t in w.actions:
-        best = candidates[t][: slot.top_k]
-        if len(best) >= 2 and all(math.isfinite(v) for v in best):
-            margins[t] = top_k_margin(best, slot.margin)
-    segments = []
-    for span in segment_spans(pieces(w.rollout.completion.ids), slot.boundary):
-        known = [margins[t] for t in span if math.isfinite(margins[t])]
-        if known:
-            segments.append((math.fsum(known) / len(known), span.stop))
+    margins = np.where(w.own, top_k_margin(candidates[:, : slot.top_k], slot.margin), np.nan)
+    segments = segment_means(margins, segment_spans(pieces(w.rollout.completion.ids.tolist()), slot.boundary))
     cut = downward_change([mean for mean, _ in segments], slot.least_segments)
     end = length if cut.segment is None else segments[cut.segment - 1][1]
-    w.token_values["candidate_margin"] = tuple(margins)
-    w.token_values["prefix"] = tuple(float(t < end) for t in range(length))
+    prefix = (np.arange(length) < end).astype(np.float64)
+    w.token_values |= {"candidate_margin": margins, "prefix": prefix}
     w.rollout_values |= {"cut": float(end), "cut_gain": cut.gain, "segments": float(len(segments))}
-    return [float(t < end) for t in range(length)]
+    return prefix
 
 
 def _teacher_loss(objective: Objective, slot: TeacherLoss, work: Sequence[_Work]) -> None:
@@ -259,11 +281,10 @@ def _teacher_loss(objective: Objective, slot: TeacherLoss, work: Sequence[_Work]
         if scores is None or mask == 0:
             continue
         _aligned(w.rollout, scores)
-        for t in w.actions:
-            if not math.isnan(scores.logp[t]):
-                w.loss[t] = mask * scale[w.rollout.source] * (own[i][t] if own is not None else 1.0)
+        on = w.own & ~np.isnan(scores.logp)
+        w.loss[on] = mask * scale[w.rollout.source] * (own[i][on] if own is not None else 1.0)
         if own is not None:
-            w.token_values["own_loss_weight"] = tuple(own[i])
+            w.token_values["own_loss_weight"] = own[i]
 
 
 def mix_scale(objective: Objective, rollouts: Sequence[Rollout]) -> dict[str, float]:
@@ -278,7 +299,7 @@ def mix_scale(objective: Objective, rollouts: Sequence[Rollout]) -> dict[str, fl
     counts = {"student": 0, "teacher": 0}
     for r in rollouts:
         if r.teacher is not None:
-            counts[r.source] += sum(r.completion.action_mask) if slot.aggregate == "token_mean" else 1
+            counts[r.source] += int(r.completion.action_mask.sum()) if slot.aggregate == "token_mean" else 1
     share = {"student": objective.mix.student_share, "teacher": 1 - objective.mix.student_share}
     return {name: share[name] * sum(counts.values()) / max(1, count) for name, count in counts.items()}
 
@@ -286,15 +307,15 @@ def mix_scale(objective: Objective, rollouts: Sequence[Rollout]) -> dict[str, fl
 def value_means(rollouts: Sequence[Rollout]) -> dict[str, float]:
     """`mean_NAME` of every value that `credit` has kept: over rollouts, or over the model's own tokens; values that are
     not finite are left out."""
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[ArrayLike]] = {}
     for r in rollouts:
         for name, value in r.rollout_values.items():
-            found.setdefault(name, []).append(value)
+            found.setdefault(name, []).append([value])
         for name, values in r.token_values.items():
-            own = [v for v, action in zip(values, r.completion.action_mask, strict=True) if action]
-            found.setdefault(name, []).extend(own)
-    finite = {name: [v for v in values if math.isfinite(v)] for name, values in found.items()}
-    return {f"mean_{name}": math.fsum(values) / len(values) for name, values in finite.items() if values}
+            found.setdefault(name, []).append(values[r.completion.action_mask])
+    together = {name: np.concatenate(values) for name, values in found.items()}
+    finite = {name: values[np.isfinite(values)] for name, values in together.items()}
+    return {f"mean_{name}": float(values.mean(dtype=np.float64)) for name, values in finite.items() if len(values)}
 
 
 def _aligned(rollout: Rollout, scores: TokenScores) -> None:

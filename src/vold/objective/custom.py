@@ -12,11 +12,15 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from vold.errors import ConfigError, TrainingError
 from vold.types import Completion, Grade, Rollout, TokenScores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
 
 NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 """What a function's name in a recipe looks like."""
@@ -39,8 +43,9 @@ class TokenWeight(Protocol):
     A run that is killed goes on to the same weights only if the function depends on the rollouts alone.
     """
 
-    def __call__(self, rollouts: Sequence[Rollout], /) -> Sequence[Sequence[float]]:
-        """For each rollout, in order, one finite number, 0 or more, for each token of its response."""
+    def __call__(self, rollouts: Sequence[Rollout], /) -> Sequence[ArrayLike]:
+        """For each rollout, in order, one finite number, 0 or more, for each token of its response: an array, or a
+        list."""
         ...
 
 
@@ -96,20 +101,18 @@ def call_mask(name: str, rollouts: Sequence[Rollout]) -> list[float]:
     return [_number(v, name, f"rollout {i}") for i, v in enumerate(_listed(values, len(rollouts), name, "rollouts"))]
 
 
-def call_weight(name: str, rollouts: Sequence[Rollout]) -> list[list[float]]:
+def call_weight(name: str, rollouts: Sequence[Rollout]) -> list[NDArray[np.float64]]:
     """W of every token from the user's function.
 
     Raises:
         ConfigError: it cannot be loaded.
         TrainingError: it raised, or returned something else than `TokenWeight` says.
     """
-    out = []
     rows = _listed(_called(name, rollouts), len(rollouts), name, "rollouts")
-    for i, (rollout, row) in enumerate(zip(rollouts, rows, strict=True)):
-        place = f"rollout {i}"
-        row = _listed(row, len(rollout.completion.ids), name, f"tokens of {place}")
-        out.append([_number(v, name, f"token {t} of {place}") for t, v in enumerate(row)])
-    return out
+    return [
+        _numbers(row, len(r.completion.ids), name, f"rollout {i}")
+        for i, (r, row) in enumerate(zip(rollouts, rows, strict=True))
+    ]
 
 
 def try_function(name: str, *, per_token: bool) -> None:
@@ -154,6 +157,19 @@ def _listed(values: object, length: int, name: str, what: str) -> list[object]:
             "a function of the recipe returned another shape", where=name, got=f"{got} for {length} {what}"
         )
     return found
+
+
+def _numbers(row: object, length: int, name: str, place: str) -> NDArray[np.float64]:
+    """A number for each token. Looked at one by one only where something is wrong."""
+    if isinstance(row, np.ndarray) and row.shape == (length,) and row.dtype.kind in "biuf":
+        values = row.astype(np.float64)
+    else:
+        listed = _listed(row.tolist() if isinstance(row, np.ndarray) else row, length, name, f"tokens of {place}")
+        values = np.array([_number(v, name, f"token {t} of {place}") for t, v in enumerate(listed)])
+    wrong = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
+    if len(wrong):
+        _number(float(values[wrong[0]]), name, f"token {wrong[0]} of {place}")
+    return values
 
 
 def _number(value: object, name: str, what: str) -> float:

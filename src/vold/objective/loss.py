@@ -62,7 +62,7 @@ def token_counts(
             left out of the teacher term's denominator, lest they dilute it; by default every rollout counts.
         max_new_tokens: the token budget, which `budget_mean` divides by.
     """
-    everyone = [sum(1 for a in r.completion.action_mask if a) for r in rollouts]
+    everyone = [int(r.completion.action_mask.sum()) for r in rollouts]
     sampled = [n for n, r in zip(everyone, rollouts, strict=True) if r.source == "student"]
     seen = everyone if teachable is None else [n for n, ok in zip(everyone, teachable, strict=True) if ok]
 

@@ -6,13 +6,20 @@ The paper's formula of the margin, its K and the parameters of its test are not 
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Numbers = NDArray[np.float64]
 
 MarginForm = Literal["log_gap", "probability_gap", "best_to_mean"]
 """How a teacher's margin over K candidates is read. `log_gap`: best minus second best log-prob. `probability_gap`: the
@@ -40,26 +47,33 @@ class Cut:
     gain: float
 
 
-def top_k_margin(candidate_logp: Sequence[float], form: MarginForm = "log_gap") -> float:
-    """The teacher's margin over the student's K likeliest tokens at one position, never negative.
+def top_k_margin(candidate_logp: ArrayLike, form: MarginForm = "log_gap") -> Numbers:
+    """The teacher's margin over the student's K likeliest tokens at every position, never negative; NaN where one of
+    their log-probs is not finite.
 
     Args:
-        candidate_logp: [k] the teacher's log-probs of those candidates, k ≥ 2.
+        candidate_logp: [..., k] the teacher's log-probs of those candidates, k ≥ 2.
         form: how the margin is read.
 
     Raises:
         ValueError: fewer than two candidates.
 
     Example:
-        >>> top_k_margin([-3.0, -1.0, -2.0]), top_k_margin([-3.0, -1.0, -2.0], "best_to_mean")
-        (1.0, 1.0)
+        >>> top_k_margin([[-3.0, -1.0, -2.0], [-1.0, -2.0, -9.0]])
+        array([1., 1.])
+        >>> top_k_margin([[-3.0, -1.0, -2.0]], "best_to_mean")
+        array([1.])
     """
-    if len(candidate_logp) < 2:
-        raise ValueError(f"a margin needs two candidates, got {len(candidate_logp)}")
-    best, second = sorted(candidate_logp, reverse=True)[:2]
+    values = np.asarray(candidate_logp, np.float64)
+    if values.shape[-1] < 2:
+        raise ValueError(f"a margin needs two candidates, got {values.shape[-1]}")
+    known = np.asarray(np.isfinite(values).all(-1))
+    second, best = np.moveaxis(np.partition(np.where(known[..., None], values, 0.0), -2)[..., -2:], -1, 0)
     if form == "best_to_mean":
-        return best - math.fsum(candidate_logp) / len(candidate_logp)
-    return best - second if form == "log_gap" else math.exp(best) - math.exp(second)
+        margin = best - values.mean(-1)
+    else:
+        margin = best - second if form == "log_gap" else np.exp(best) - np.exp(second)
+    return np.where(known, margin, np.nan)
 
 
 def segment_spans(pieces: Sequence[str], boundary: str = BOUNDARY) -> list[range]:
@@ -78,19 +92,28 @@ def segment_spans(pieces: Sequence[str], boundary: str = BOUNDARY) -> list[range
         >>> segment_spans(["A", ".", "\\\\n", "C"])
         [range(0, 3), range(3, 4)]
     """
-    ends, position = [], 0
-    for piece in pieces:
-        position += len(piece)
-        ends.append(position)
-    spans: list[range] = []
-    start = token = 0
-    for found in re.finditer(boundary, "".join(pieces)):
-        while ends[token] < found.end():
-            token += 1
-        if token + 1 > start:
-            spans.append(range(start, token + 1))
-            start = token + 1
-    return [*spans, range(start, len(pieces))] if start < len(pieces) else spans
+    ends = np.cumsum([len(piece) for piece in pieces])
+    found = np.array([m.end() for m in re.finditer(boundary, "".join(pieces))], np.int64)
+    stops = np.unique(np.append(np.searchsorted(ends, found) + 1, len(pieces))).tolist()
+    return [range(start, stop) for start, stop in itertools.pairwise([0, *stops])] if pieces else []
+
+
+def segment_means(values: ArrayLike, spans: Sequence[range]) -> list[tuple[float, int]]:
+    """Mean of the finite values of each segment that has any, and where the segment ends.
+
+    Example:
+        >>> segment_means([1.0, 3.0, float("nan"), 5.0], [range(0, 2), range(2, 3), range(3, 4)])
+        [(2.0, 2), (5.0, 4)]
+    """
+    numbers = np.asarray(values, np.float64)
+    known = np.flatnonzero(np.isfinite(numbers))
+    finite = numbers[known].tolist()
+    edges = np.searchsorted(known, [(span.start, span.stop) for span in spans] or np.zeros((0, 2))).tolist()
+    return [
+        (math.fsum(finite[first:last]) / (last - first), span.stop)
+        for (first, last), span in zip(edges, spans, strict=True)
+        if last > first
+    ]
 
 
 def downward_change(series: Sequence[float], least: int = 2) -> Cut:
@@ -108,20 +131,25 @@ def downward_change(series: Sequence[float], least: int = 2) -> Cut:
         >>> downward_change([5.0, 5.1, 4.9, 1.0, 1.1, 0.9]).segment
         3
     """
-    n = len(series)
-    best: tuple[float, int] | None = None
-    for place in range(least, n - least + 1):
-        before, after = series[:place], series[place:]
-        if math.fsum(before) / len(before) > math.fsum(after) / len(after):
-            rest = _squares(before) + _squares(after)
-            best = min((rest, place), best or (math.inf, 0))
-    whole = _squares(series) if best is not None else 0.0
-    if best is None or whole <= FLAT * n * max(abs(v) for v in series) ** 2:
+    values = np.asarray(series, np.float64)
+    n = len(values)
+    whole = _squares(series)
+    if n < 2 * least or whole <= FLAT * n * np.abs(values).max() ** 2:
         return Cut(None, 0.0)
-    gain = n * math.log(whole / max(best[0], whole * 1e-12)) - 2 * math.log(n)
-    return Cut(best[1] if gain > 0 else None, gain)
+    places = np.arange(least, n - least + 1)
+    sums = np.cumsum(values - math.fsum(series) / n)
+    before, after = sums[places - 1] / places, (sums[-1] - sums[places - 1]) / (n - places)
+    # what a mean on each side explains of the squares about one mean
+    explained = np.where(before > after, places * before**2 + (n - places) * after**2, -np.inf)
+    best = int(np.argmax(explained))
+    if explained[best] == -np.inf:
+        return Cut(None, 0.0)
+    place = int(places[best])
+    rest = _squares(series[:place]) + _squares(series[place:])
+    gain = n * math.log(whole / max(rest, whole * 1e-12)) - 2 * math.log(n)
+    return Cut(place if gain > 0 else None, gain)
 
 
 def _squares(values: Sequence[float]) -> float:
-    mean = math.fsum(values) / len(values)
+    mean = math.fsum(values) / max(1, len(values))
     return math.fsum((v - mean) ** 2 for v in values)

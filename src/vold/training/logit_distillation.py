@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
 
+import numpy as np
 import torch
 
 from vold.engines.teachers.ask import candidates_of
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from vold.model.lm_head.teacher_logits import Divergence
     from vold.objective import Objective
     from vold.objective.terms import TeacherLoss
-    from vold.types import Prompt, Rollout, Teacher
+    from vold.types import Flags, Prompt, Rollout, Teacher
 
 
 @runtime_checkable
@@ -73,10 +74,7 @@ class Comparison:
         teacher: Teacher | None,
         device: torch.device,
     ) -> None:
-        weights = [
-            w for r in rollouts for w, a in zip(r.teacher_weight or (), r.completion.action_mask, strict=True) if a
-        ]
-        used = torch.tensor(weights, device=device) != 0
+        used = torch.cat([torch.tensor(_weighed(r)[r.completion.action_mask]) for r in rollouts]).to(device)
         self.candidates: torch.Tensor | None = None
         self.against: Against | None = None
         plain = FullDivergence(_kind(slot), slot.teacher_share)
@@ -125,11 +123,18 @@ def _kind(slot: TeacherLoss) -> Literal["reverse_kl", "forward_kl", "jsd"]:
 
 def _teacher_at(rollouts: Sequence[Rollout], asks: Sequence[Prompt | None], teacher: Teacher | None) -> Distributions:
     """The teacher's distributions at the tokens with a weight, in the order of the student's."""
-    heard = [(r, ask) for r, ask in zip(rollouts, asks, strict=True) if ask is not None and any(r.teacher_weight or ())]
+    heard = [(r, ask) for r, ask in zip(rollouts, asks, strict=True) if ask is not None and _weighed(r).any()]
     requests = [ScoreRequest(ask.ids, r.completion.ids, vision=ask.vision) for r, ask in heard]
     whole = cast("LogitTeacher", teacher).distributions(requests)
-    weights = [w != 0 for r, _ in heard for w in r.teacher_weight or ()]
-    return whole.at(torch.tensor(weights, device=whole.states.device))
+    weighed = torch.cat([torch.tensor(_weighed(r)) for r, _ in heard])
+    return whole.at(weighed.to(whole.states.device))
+
+
+def _weighed(rollout: Rollout) -> Flags:
+    """[response] which tokens have a weight in the teacher loss."""
+    assert rollout.teacher_weight is not None
+    weighed: Flags = rollout.teacher_weight != 0
+    return weighed
 
 
 def _candidates(slot: TeacherLoss, rollouts: Sequence[Rollout]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,7 +142,8 @@ def _candidates(slot: TeacherLoss, rollouts: Sequence[Rollout]) -> tuple[torch.T
     assert slot.top_k is not None
     k, ids, values = slot.top_k.k, [], []
     for r in rollouts:
-        if r.teacher is None or not any(r.teacher_weight or ()):
+        weighed = _weighed(r)
+        if r.teacher is None or not weighed.any():
             continue
         if slot.top_k.support == "student":
             rows, theirs = candidates_of(r, k), r.teacher.candidate_logp
@@ -150,8 +156,6 @@ def _candidates(slot: TeacherLoss, rollouts: Sequence[Rollout]) -> tuple[torch.T
                 got="none" if theirs is None else f"{len(theirs)} rows for {len(r.completion.ids)} tokens",
                 fix="use a teacher that answers candidate_ids and top_k, such as one in this process",
             )
-        for t, weight in enumerate(r.teacher_weight or ()):
-            if weight != 0:
-                ids.append(rows[t][:k])
-                values.append(theirs[t][:k])
-    return torch.tensor(ids), torch.tensor(values)
+        ids.append(rows[weighed, :k])
+        values.append(theirs[weighed, :k])
+    return torch.tensor(np.concatenate(ids), dtype=torch.int64), torch.tensor(np.concatenate(values))

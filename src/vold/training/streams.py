@@ -1,46 +1,57 @@
-"""Per-token values of credited rollouts, as the flat tensors that a loss reads."""
+"""Per-token values of credited rollouts, as the flat tensors that a loss reads.
+
+`SOURCES` is the one place where a stream of `vold.objective.Streams` is read off a rollout: a loss with a new one adds
+a line here.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from vold.objective import Streams
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from vold.types import Rollout
+    from vold.types import Rollout, Values
+
+SOURCES: dict[str, tuple[Callable[[Rollout], Values | None], float]] = {
+    "behaviour_logp": (lambda r: r.completion.logps, np.nan),
+    "advantage": (lambda r: r.advantage, 0.0),
+    "teacher_logp": (lambda r: None if r.teacher is None else r.teacher.logp, np.nan),
+    "teacher_weight": (lambda r: r.teacher_weight, 0.0),
+    "live_weight": (lambda r: r.live_weight, 0.0),
+}
+"""By the name of a stream: its values [response], and what stands where a rollout has none."""
+OPTIONAL = {"live_weight"}
+"""Streams that are left out where they are 0 everywhere."""
+LEARNT_FROM = ("advantage", "live_weight", "teacher_weight")
+"""Streams of which one must be other than 0 for a token to teach anything."""
 
 
-def has_signal(r: Rollout) -> bool:
+def has_signal(rollout: Rollout) -> bool:
     """Whether a credited rollout has a token to learn from."""
-    return any(any(v or ()) for v in (r.advantage, r.live_weight, r.teacher_weight))
+    values = [SOURCES[name][0](rollout) for name in LEARNT_FROM]
+    return any(v is not None and bool(v.any()) for v in values)
 
 
 def flatten(rollouts: Sequence[Rollout], part: Sequence[int], device: torch.device) -> Streams:
-    """Per-token values of some rollouts, action tokens only, rollout after rollout. The log-probs at the time of
-    sampling stand for those of the student until `Streams.at` brings them."""
-    behaviour, advantage, live, teacher, weight, index, length = [], [], [], [], [], [], []
-    for i in part:
-        r = rollouts[i]
-        actions = [t for t, a in enumerate(r.completion.action_mask) if a]
-        behaviour += [r.completion.logps[t] for t in actions]
-        advantage += [r.advantage[t] if r.advantage else 0.0 for t in actions]
-        teacher += [r.teacher.logp[t] if r.teacher is not None else float("nan") for t in actions]
-        live += [r.live_weight[t] if r.live_weight else 0.0 for t in actions]
-        weight += [r.teacher_weight[t] if r.teacher_weight else 0.0 for t in actions]
-        index += [i] * len(actions)
-        length += [len(actions)] * len(actions)
-    sampled = torch.tensor(behaviour, device=device)
-    return Streams(
-        logp=sampled,
-        behaviour_logp=sampled,
-        advantage=torch.tensor(advantage, device=device),
-        teacher_logp=torch.tensor(teacher, device=device),
-        teacher_weight=torch.tensor(weight, device=device),
-        sequence_index=torch.tensor(index, device=device),
-        sequence_length=torch.tensor(length, device=device),
-        live_weight=torch.tensor(live, device=device) if any(live) else None,
-    )
+    """Per-token values of the rollouts numbered in `part`, action tokens only, rollout after rollout. The log-probs at
+    the time of sampling stand for those of the student until `Streams.at` brings them."""
+    here = [rollouts[i] for i in part]
+    lengths = np.array([np.count_nonzero(r.completion.action_mask) for r in here], np.int64)
+    flat = {"sequence_index": np.repeat(np.array(part, np.int64), lengths), "sequence_length": lengths.repeat(lengths)}
+    streams = {name: torch.from_numpy(values).to(device) for name, values in flat.items()}
+    for name, (read, absent) in SOURCES.items():
+        values = np.concatenate([_own(r, read(r), absent) for r in here])
+        if name not in OPTIONAL or values.any():
+            streams[name] = torch.from_numpy(values).to(device)
+    return Streams(logp=streams["behaviour_logp"], **streams)
+
+
+def _own(rollout: Rollout, values: Values | None, absent: float) -> Values:
+    mask = rollout.completion.action_mask
+    return np.full(np.count_nonzero(mask), absent, np.float32) if values is None else values[mask]

@@ -109,7 +109,7 @@ def _taught(recipe: Recipe, student: Policy, tasks: Sequence[Task]) -> Answer:
     def in_the_students_ids(teacher: TeacherHandle, c: Completion) -> Answered:
         chat = teacher.backend.chat
         if teacher.aligner is None:
-            return chat, c.ids, c.action_mask, c.finish
+            return chat, tuple(c.ids.tolist()), tuple(map(int, c.action_mask)), c.finish
         ids = student.chat.tokens(chat.text(c.ids)) + (student.chat.end_id,) * (c.finish == "stop")
         return student.chat, ids, (1,) * len(ids), c.finish
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from transformers import DynamicCache
 
@@ -151,11 +152,10 @@ def _inverse_cdf(logp: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
 def _completions(
     ids: torch.Tensor, logps: torch.Tensor, lengths: torch.Tensor, finished: torch.Tensor, candidates: torch.Tensor
 ) -> list[Completion]:
+    kept = [v.cpu().numpy() for v in (ids.int(), logps, candidates.int())]
     out = []
-    for row, values, length, stop, likeliest in zip(
-        ids.tolist(), logps.tolist(), lengths.tolist(), finished.tolist(), candidates, strict=True
-    ):
+    for i, (length, stop) in enumerate(zip(lengths.tolist(), finished.tolist(), strict=True)):
+        row, values, best = (v[i, :length] for v in kept)
         finish: Finish = "stop" if stop else "length"
-        best = tuple(map(tuple, likeliest[:length].tolist())) if candidates.shape[-1] else None
-        out.append(Completion(tuple(row[:length]), tuple(values[:length]), (1,) * length, finish, best))
+        out.append(Completion(row, values, np.ones(length), finish, best if best.shape[-1] else None))
     return out

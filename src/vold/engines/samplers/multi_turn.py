@@ -6,15 +6,19 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from vold.types import Completion, Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from numpy.typing import ArrayLike
+
     from vold.engines.tools.python import Environment
     from vold.model.chat import Chat
     from vold.run.recipe import Recipe
-    from vold.types import Finish, Sampler, SamplingParams
+    from vold.types import Finish, Ids, Sampler, SamplingParams
 
 NEXT_TURN_SEED = 7_919
 """How far apart the seeds of successive turns are."""
@@ -23,26 +27,31 @@ NEXT_TURN_SEED = 7_919
 @dataclass
 class _Row:
     prompt: Prompt
-    ids: list[int] = field(default_factory=list)
-    logps: list[float] = field(default_factory=list)
-    mask: list[int] = field(default_factory=list)
-    candidates: list[tuple[int, ...]] = field(default_factory=list)
-    finish: Finish = "stop"
+    turns: list[Completion] = field(default_factory=list)
 
     def add(self, completion: Completion, room: int) -> None:
         """Append a turn, cut to the room that is left."""
-        self.ids += completion.ids[:room]
-        self.logps += completion.logps[:room]
-        self.mask += completion.action_mask[:room]
-        self.candidates += (completion.candidate_ids or ())[:room]
-        self.finish = completion.finish if len(completion.ids) <= room else "length"
+        c = completion
+        best = None if c.candidate_ids is None else c.candidate_ids[:room]
+        finish: Finish = c.finish if len(c.ids) <= room else "length"
+        self.turns.append(Completion(c.ids[:room], c.logps[:room], c.action_mask[:room], finish, best))
 
     def observe(self, ids: Sequence[int], candidates: int) -> None:
         """Append what a tool said: no action, log-prob 0."""
-        self.ids += ids
-        self.logps += [0.0] * len(ids)
-        self.mask += [0] * len(ids)
-        self.candidates += [(0,) * candidates] * len(ids)
+        n = len(ids)
+        best = np.zeros((n, candidates)) if candidates else None
+        self.turns.append(Completion(ids, np.zeros(n), np.zeros(n), "stop", best))
+
+    def whole(self) -> Completion:
+        """All turns as one completion."""
+        best = [t.candidate_ids for t in self.turns if t.candidate_ids is not None]
+        return Completion(
+            np.concatenate([t.ids for t in self.turns]),
+            np.concatenate([t.logps for t in self.turns]),
+            np.concatenate([t.action_mask for t in self.turns]),
+            self.turns[-1].finish,
+            np.concatenate(best) if best else None,
+        )
 
 
 class TurnSampler:
@@ -70,49 +79,47 @@ class TurnSampler:
             row.add(completion, params.max_new_tokens)
         spoke, turn = rows, 1
         while turn < self.max_turns and (spoke := self._answered(spoke, params)):
-            left = [params.max_new_tokens - len(row.ids) for row in spoke]
+            sofar = [row.whole().ids for row in spoke]
+            left = [params.max_new_tokens - len(ids) for ids in sofar]
             again = dataclasses.replace(
                 params, max_new_tokens=max(left), seed=(params.seed + turn * NEXT_TURN_SEED) % 2**63
             )
-            asked = [Prompt((*row.prompt.ids, *row.ids), row.prompt.vision) for row in spoke]
+            asked = [
+                Prompt((*row.prompt.ids, *ids.tolist()), row.prompt.vision)
+                for row, ids in zip(spoke, sofar, strict=True)
+            ]
             for row, room, (completion,) in zip(spoke, left, self.sampler.generate(asked, again), strict=True):
                 row.add(completion, room)
             turn += 1
-        done = [self._completion(row, params) for row in rows]
+        done = [row.whole() for row in rows]
         return [done[i * n : (i + 1) * n] for i in range(len(prompts))]
 
     def _answered(self, spoke: Sequence[_Row], params: SamplingParams) -> list[_Row]:
         """Those of the rows that ended a turn with a call, with the answer appended and room to go on."""
-        whole = [row for row in spoke if row.finish == "stop"]
+        whole = [row for row in spoke if row.turns[-1].finish == "stop"]
+        turns = [self.chat.text(row.turns[-1].ids) for row in whole]
         out = []
-        for row, said in zip(whole, self.environment.observe([self._turn(row) for row in whole]), strict=True):
+        for row, said in zip(whole, self.environment.observe(turns), strict=True):
             if said is None:
                 continue
             ids = self.chat.after_turn(said)
-            if len(row.ids) + len(ids) >= params.max_new_tokens:
-                row.finish = "length"
+            if sum(len(t.ids) for t in row.turns) + len(ids) >= params.max_new_tokens:
+                row.turns[-1] = dataclasses.replace(row.turns[-1], finish="length")
                 continue
             row.observe(ids, params.candidates)
             out.append(row)
         return out
 
-    def _turn(self, row: _Row) -> str:
-        return self.chat.text(last_turn(row.ids, row.mask))
 
-    def _completion(self, row: _Row, params: SamplingParams) -> Completion:
-        candidates = tuple(row.candidates) if params.candidates else None
-        return Completion(tuple(row.ids), tuple(row.logps), tuple(row.mask), row.finish, candidates)
-
-
-def last_turn(ids: Sequence[int], action_mask: Sequence[int]) -> Sequence[int]:
+def last_turn(ids: ArrayLike, action_mask: ArrayLike) -> Ids:
     """The model's ids after the last token that a tool put there: what an answer is read from.
 
     Example:
         >>> last_turn([5, 6, 7, 8], [1, 0, 1, 1])
-        [7, 8]
+        array([7, 8], dtype=int32)
     """
-    start = max((t + 1 for t, action in enumerate(action_mask) if not action), default=0)
-    return ids[start:]
+    said = np.flatnonzero(~np.asarray(action_mask, bool))
+    return np.asarray(ids, np.int32)[said[-1] + 1 if len(said) else 0 :]
 
 
 def tool_turns(recipe: Recipe) -> Callable[[Sampler, Chat], Sampler]:

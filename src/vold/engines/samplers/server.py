@@ -7,6 +7,8 @@ import secrets
 import shutil
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vold.errors import SamplerError
 from vold.model.parallel import ALONE, Processes
 from vold.types import Completion
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from vold.engines.vllm import VllmClient
     from vold.model.policy import Policy
-    from vold.types import Finish, Prompt, SamplingParams
+    from vold.types import Finish, Ids, Prompt, SamplingParams
 
 NEVER = -100.0
 """The bias of an id that must not be sampled: vLLM's lowest. A reply that holds one all the same is refused."""
@@ -145,13 +147,13 @@ class ServerSampler:
                     fix="start it with a larger --max-model-len, or lower max_new_tokens",
                 )
             finish: Finish = "stop" if ended else "length"
-            out.append(Completion(tuple(ids), tuple(map(float, logps)), (1,) * len(ids), finish, candidates))
+            out.append(Completion(ids, logps, np.ones(len(ids)), finish, candidates))
         if len(out) != n:
             raise SamplerError("the rollout server returned another number of responses", got=f"{len(out)} of {n}")
         return out
 
 
-def _best(choice: dict[str, Any], k: int) -> tuple[tuple[int, ...], ...] | None:
+def _best(choice: dict[str, Any], k: int) -> Ids | None:
     """The k likeliest ids at every position, likeliest first, from keys such as `token_id:17`; None if k is 0."""
     if not k:
         return None
@@ -159,8 +161,8 @@ def _best(choice: dict[str, Any], k: int) -> tuple[tuple[int, ...], ...] | None:
     for top in choice["logprobs"]["top_logprobs"]:
         # The sampled token comes with them where it is not among them.
         best = sorted((-float(v), int(key.removeprefix("token_id:"))) for key, v in top.items())
-        rows.append(tuple(i for _, i in best[:k]))
-    return tuple(rows)
+        rows.append([i for _, i in best[:k]])
+    return np.array(rows, np.int32)
 
 
 class ServerWeights:

@@ -10,10 +10,11 @@ This is the chance of one way to spell the text, as it is for the student's own 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from vold.engines.teachers.token_bytes import Spelling, shared_spans
 from vold.errors import ConfigError, VocabularyMismatch
@@ -22,9 +23,10 @@ from vold.types import ScoreRequest, TokenScores
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
-    from vold.types import Teacher
+    from vold.types import Flags, Ids, Teacher
 
 NAN = float("nan")
 
@@ -35,6 +37,11 @@ class Aligned:
 
     ids: tuple[int, ...]
     spans: tuple[tuple[int, int] | None, ...]
+
+    def places(self) -> tuple[Flags, NDArray[np.int64], NDArray[np.int64]]:
+        """[response] which of the student's tokens have a span, and where those begin and end."""
+        spans = np.array([span for span in self.spans if span is not None], np.int64).reshape(-1, 2)
+        return np.array([span is not None for span in self.spans], bool), spans[:, 0], spans[:, 1]
 
 
 class Aligner:
@@ -128,40 +135,40 @@ class AlignedTeacher:
                 where="teacher.tokenizer: align",
                 fix="use a term over sampled tokens or over the student's candidates, or a teacher that shares ids",
             )
-        aligned = [self.aligner.align(r.response_ids) for r in requests]
+        aligned = [self.aligner.align(r.response_ids.tolist()) for r in requests]
         asked = [
             ScoreRequest(r.prompt_ids, a.ids, self._candidates(r, a), vision=r.vision)
             for r, a in zip(requests, aligned, strict=True)
         ]
         return [self._back(r, a, s) for r, a, s in zip(requests, aligned, self.teacher.score(asked), strict=True)]
 
-    def _candidates(self, request: ScoreRequest, aligned: Aligned) -> tuple[tuple[int, ...], ...] | None:
+    def _candidates(self, request: ScoreRequest, aligned: Aligned) -> Ids | None:
         """The student's candidates as teacher tokens, at the places where a student token begins."""
         if request.candidate_ids is None:
             return None
-        width = max(map(len, request.candidate_ids), default=0)
-        out = [(i,) * width for i in aligned.ids]
-        for span, row in zip(aligned.spans, request.candidate_ids, strict=True):
-            if span is not None:
-                here = aligned.ids[span[0]]
-                out[span[0]] = tuple(here if (one := self.aligner.single(c)) is None else one for c in row)
-        return tuple(out)
+        ids = np.array(aligned.ids, np.int32)
+        out = np.repeat(ids[:, None], request.candidate_ids.shape[-1], axis=1)
+        heard, first, _ = aligned.places()
+        theirs = self._singles(request.candidate_ids[heard])
+        out[first] = np.where(theirs < 0, out[first], theirs)
+        return out
+
+    def _singles(self, ids: Ids) -> Ids:
+        """The teacher's one token for each of the student's, -1 where there is none."""
+        known, place = np.unique(ids, return_inverse=True)
+        found = [self.aligner.single(i) for i in known.tolist()]
+        return np.array([-1 if one is None else one for one in found], np.int32)[place].reshape(ids.shape)
 
     def _back(self, request: ScoreRequest, aligned: Aligned, scores: TokenScores) -> TokenScores:
-        logp = tuple(NAN if s is None else sum(scores.logp[s[0] : s[1]]) for s in aligned.spans)
-        heard = tuple(s is not None for s in aligned.spans)
-        if request.candidate_ids is None or scores.candidate_logp is None:
-            return TokenScores(logp, aligned=heard)
-        candidates = [
-            (NAN,) * len(row)
-            if span is None
-            else tuple(
-                value if self.aligner.single(c) is not None else -math.inf
-                for c, value in zip(row, scores.candidate_logp[span[0]], strict=True)
-            )
-            for row, span in zip(request.candidate_ids, aligned.spans, strict=True)
-        ]
-        return TokenScores(logp, tuple(candidates), aligned=heard)
+        heard, first, last = aligned.places()
+        logp = np.full(len(request.response_ids), NAN)
+        logp[heard] = [scores.logp[a:b].sum(dtype=np.float64) for a, b in zip(first, last, strict=True)]
+        candidates = None
+        if request.candidate_ids is not None and scores.candidate_logp is not None:
+            candidates = np.full(request.candidate_ids.shape, NAN)
+            theirs = self._singles(request.candidate_ids[heard])
+            candidates[heard] = np.where(theirs < 0, -np.inf, scores.candidate_logp[first])
+        return TokenScores(logp, candidates, aligned=heard)
 
 
 def aligned_share(scores: Sequence[TokenScores]) -> float:
@@ -172,4 +179,4 @@ def aligned_share(scores: Sequence[TokenScores]) -> float:
         0.75
     """
     tokens = sum(len(s.logp) for s in scores)
-    return 1 - sum(s.aligned.count(False) for s in scores if s.aligned) / max(1, tokens)
+    return 1 - sum(int((~s.aligned).sum()) for s in scores if s.aligned is not None) / max(1, tokens)

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from vold.errors import AlignmentError
-from vold.types import ScoreRequest
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from vold.objective import Objective
-    from vold.types import Prompt, Rollout, Teacher
-
 import dataclasses
+import hashlib
 import queue
 import threading
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from vold.errors import AlignmentError
 from vold.model.parallel import ALONE, Processes
 from vold.objective import needs_teacher
 from vold.objective.custom import is_function
-from vold.types import Prompt, Rollout
+from vold.types import Prompt, Rollout, ScoreRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from vold.objective import Objective
-    from vold.types import Teacher, TokenScores
+    from vold.types import Ids, Teacher, TokenScores
 
 Key = tuple[object, ...]
 """What the teacher's scores depend on: its prompt, the response and the candidates."""
@@ -51,7 +44,7 @@ def consult(
         AlignmentError: the teacher returned another number of scores than there are tokens.
     """
     wanted = _requests(rollouts, prompts, objective)
-    heard = {i: early[_key(r)] for i, r in wanted if _key(r) in early}
+    heard = {i: early[key] for i, r in wanted if (key := _key(r)) in early} if early else {}
     rest = [(i, r) for i, r in wanted if i not in heard][group.rank :: group.world]
     for (i, request), scores in zip(rest, teacher.score([r for _, r in rest]), strict=True):
         _line_up(request, scores, rollouts[i].task_id)
@@ -145,7 +138,8 @@ def _requests(
 
 
 def _key(request: ScoreRequest) -> Key:
-    return request.prompt_ids, request.response_ids, request.candidate_ids
+    ids = request.response_ids, request.candidate_ids
+    return request.prompt_ids, *(None if i is None else hashlib.sha256(i.tobytes()).digest() for i in ids)
 
 
 def _line_up(request: ScoreRequest, scores: TokenScores, task: str) -> None:
@@ -157,7 +151,7 @@ def _line_up(request: ScoreRequest, scores: TokenScores, task: str) -> None:
         )
 
 
-def candidates_of(rollout: Rollout, k: int) -> tuple[tuple[int, ...], ...] | None:
+def candidates_of(rollout: Rollout, k: int) -> Ids | None:
     """The student's k likeliest ids at every token, as a teacher is asked about; zeros where a tool wrote. None if k
     is 0.
 
@@ -167,14 +161,12 @@ def candidates_of(rollout: Rollout, k: int) -> tuple[tuple[int, ...], ...] | Non
     if k == 0:
         return None
     completion = rollout.completion
-    rows = completion.candidate_ids or ()
-    if len(rows) != len(completion.ids) or any(
-        len(row) < k for row, action in zip(rows, completion.action_mask, strict=True) if action
-    ):
+    rows = completion.candidate_ids
+    if rows is None or rows.ndim != 2 or len(rows) != len(completion.ids) or rows.shape[-1] < k:
         raise AlignmentError(
             "the sampler gave no candidates for these tokens",
             where=f"task {rollout.task_id}",
-            got=f"{len(rows)} rows for {len(completion.ids)} tokens, {k} candidates wanted",
+            got=f"{'none' if rows is None else rows.shape} for {len(completion.ids)} tokens, {k} candidates wanted",
             fix="use a sampler that reports its likeliest tokens, such as the one in this process",
         )
-    return tuple(row[:k] if action else (0,) * k for row, action in zip(rows, completion.action_mask, strict=True))
+    return np.where(completion.action_mask[:, None], rows[:, :k], np.int32(0))

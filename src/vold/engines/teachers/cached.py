@@ -6,9 +6,8 @@ import contextlib
 import hashlib
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vold.types import ScoreRequest, Teacher
+
+STORED = ("logp", "candidate_logp", "top_ids", "top_logp")
+"""What of an answer is kept."""
 
 
 class CachedTeacher:
@@ -50,33 +52,22 @@ class CachedTeacher:
         return [scores for scores in found if scores is not None]
 
     def _file(self, request: ScoreRequest) -> Path:
-        asked: list[Any] = [
-            self.identity,
-            request.prompt_ids,
-            request.response_ids,
-            request.candidate_ids,
-            request.top_k,
-        ]
+        asked = [json.dumps([self.identity, request.prompt_ids, request.top_k]).encode()]
+        asked += [save({"response_ids": request.response_ids})]
+        if request.candidate_ids is not None:
+            asked += [save({"candidate_ids": request.candidate_ids})]
         if request.vision:
-            pictures = save({k: v.numpy() for k, v in request.vision.items()})
-            asked.append(hashlib.sha256(pictures).hexdigest())
-        name = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+            asked += [save({k: v.numpy() for k, v in request.vision.items()})]
+        name = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in asked)).hexdigest()
         return self.directory / name[:2] / f"{name}.safetensors"
 
 
 def _store(file: Path, scores: TokenScores) -> None:
-    arrays: dict[str, np.ndarray] = {"logp": np.array(scores.logp, dtype=np.float64)}
-    if scores.candidate_logp is not None:
-        arrays["candidate_width"] = np.array([len(row) for row in scores.candidate_logp], dtype=np.int64)
-        arrays["candidate_logp"] = np.array([v for row in scores.candidate_logp for v in row], dtype=np.float64)
-    if scores.top_ids is not None and scores.top_logp is not None:
-        arrays["top_width"] = np.array([len(row) for row in scores.top_ids], dtype=np.int64)
-        arrays["top_ids"] = np.array([i for row in scores.top_ids for i in row], dtype=np.int64)
-        arrays["top_logp"] = np.array([v for row in scores.top_logp for v in row], dtype=np.float64)
+    values = {name: getattr(scores, name) for name in STORED}
     file.parent.mkdir(parents=True, exist_ok=True)
     # Not flushed to disk: a file that a power cut empties is unreadable, and then asked for again.
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_bytes(save(arrays))
+    temporary.write_bytes(save({name: v for name, v in values.items() if v is not None}))
     temporary.replace(file)
 
 
@@ -84,21 +75,5 @@ def _load(file: Path, tokens: int) -> TokenScores | None:
     """The stored scores; None where there are none, or none that can be used."""
     with contextlib.suppress(OSError, SafetensorError, KeyError, ValueError):
         arrays = load(file.read_bytes())
-        if len(arrays["logp"]) != tokens:
-            return None
-        scores = TokenScores(tuple(arrays["logp"].tolist()))
-        if "candidate_logp" not in arrays and "top_ids" not in arrays:
-            return scores
-        return TokenScores(
-            scores.logp,
-            _rows(arrays["candidate_logp"], arrays["candidate_width"]) if "candidate_logp" in arrays else None,
-            _rows(arrays["top_ids"], arrays["top_width"]) if "top_ids" in arrays else None,
-            _rows(arrays["top_logp"], arrays["top_width"]) if "top_ids" in arrays else None,
-        )
+        return TokenScores(**arrays) if len(arrays["logp"]) == tokens else None
     return None
-
-
-def _rows(flat: np.ndarray, widths: np.ndarray) -> tuple[tuple[Any, ...], ...]:
-    ends = widths.cumsum().tolist()
-    values = flat.tolist()
-    return tuple(tuple(values[end - width : end]) for end, width in zip(ends, widths.tolist(), strict=True))

@@ -6,6 +6,8 @@ import json
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from vold.errors import TeacherError
 from vold.run.files import read_jsonl, write_text
 from vold.types import ScoreRequest, TokenScores
@@ -40,9 +42,9 @@ def check_alive(scores: TokenScores, *, where: str) -> None:
             make every token equally likely).
     """
     values = scores.logp
-    if any(math.isnan(v) or v > 1e-3 for v in values):
+    if not bool((values <= 1e-3).all()):
         raise TeacherError("this teacher returns numbers that are no log-probs", where=where, got=str(values[:4]))
-    if max(values) - min(values) < 1e-6:
+    if values.max() - values.min() < 1e-6:
         raise TeacherError(
             "this teacher gives every token the same log-prob, as a model without weights does",
             where=where,
@@ -57,8 +59,9 @@ def check_same(scores: TokenScores, known: TokenScores, *, where: str) -> None:
     Raises:
         TeacherError: they are further apart than one model asked twice.
     """
-    pairs = zip(scores.logp, known.logp, strict=True)
-    apart = sum(0.0 if a == b else min(abs(a - b), 1e3) for a, b in pairs) / len(known.logp)
+    with np.errstate(invalid="ignore"):
+        distance = np.where(scores.logp == known.logp, 0.0, np.abs(scores.logp - known.logp))
+    apart = float(np.minimum(distance, 1e3).mean())
     if apart > SAME_WITHIN_NATS:
         raise TeacherError(
             "this is not the teacher the run began with",
@@ -74,9 +77,9 @@ def remember(file: Path, probe: ScoreRequest, scores: TokenScores, *, where: str
     Raises:
         TeacherError: as `check_same`.
     """
-    row = {"ids": [*probe.prompt_ids, *probe.response_ids], "logp": list(scores.logp)}
+    row = {"ids": [*probe.prompt_ids, *probe.response_ids.tolist()], "logp": scores.logp.tolist()}
     stored = read_jsonl(file)
     if stored and stored[0]["ids"] == row["ids"]:
-        check_same(scores, TokenScores(tuple(stored[0]["logp"])), where=where)
+        check_same(scores, TokenScores(stored[0]["logp"]), where=where)
     else:
         write_text(file, json.dumps(row) + "\n")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from vold.errors import TeacherError
@@ -47,7 +48,7 @@ class InProcessTeacher:
             TeacherError: a log-prob is not a number (minus infinity is allowed: an id the teacher cannot emit).
             ConfigError: a top k beyond the vocabulary.
         """
-        scores: list[TokenScores] = [TokenScores(())] * len(requests)
+        scores: dict[int, TokenScores] = {}
         prompts = [Prompt(r.prompt_ids, r.vision) for r in requests]
         lengths = [len(r.response_ids) for r in requests]
         with torch.inference_mode():
@@ -69,35 +70,39 @@ class InProcessTeacher:
                     stop = start + len(request.response_ids)
                     scores[i] = _answer(request, read, slice(start, stop))
                     start = stop
-        return scores
+        return [scores[i] for i in range(len(requests))]
 
     def _batch(self, requests: Sequence[ScoreRequest]) -> Sequences:
         return collate(
             [Prompt(r.prompt_ids, r.vision) for r in requests],
             [r.response_ids for r in requests],
-            [(1,) * len(r.response_ids) for r in requests],
+            [np.ones(len(r.response_ids)) for r in requests],
             self.policy.chat.pad_id,
         )
 
 
 def _candidates(requests: Sequence[ScoreRequest]) -> torch.Tensor | None:
     """[tokens, most] ids of all requests; those of a request with fewer candidates, or none, are filled up with 0."""
-    most = max((len(row) for r in requests for row in r.candidate_ids or ()), default=0)
+    asked = [r.candidate_ids for r in requests]
+    most = max((ids.shape[-1] for ids in asked if ids is not None), default=0)
     if most == 0:
         return None
-    rows = [row for r in requests for row in r.candidate_ids or ((),) * len(r.response_ids)]
-    return torch.tensor([(*row, *(0,) * (most - len(row))) for row in rows])
+    rows = np.zeros((sum(len(r.response_ids) for r in requests), most), np.int64)
+    start = 0
+    for request, ids in zip(requests, asked, strict=True):
+        stop = start + len(request.response_ids)
+        if ids is not None:
+            rows[start:stop, : ids.shape[-1]] = ids
+        start = stop
+    return torch.from_numpy(rows)
 
 
 def _answer(request: ScoreRequest, read: Reading, part: slice) -> TokenScores:
     candidates = top_ids = top_logp = None
-    if request.candidate_ids and read.candidates is not None:
-        values = read.candidates[part].masked_fill(read.candidates[part] == ABSENT, float("-inf"))
-        candidates = tuple(row[: len(ids)] for row, ids in zip(_rows(values), request.candidate_ids, strict=True))
-    if request.top_k and read.top_ids is not None and read.top_logp is not None and part.stop > part.start:
-        top_ids, top_logp = _rows(read.top_ids[part, : request.top_k]), _rows(read.top_logp[part, : request.top_k])
-    return TokenScores(tuple(read.logp[part].tolist()), candidates, top_ids, top_logp)
-
-
-def _rows(values: torch.Tensor) -> tuple[tuple[Any, ...], ...]:
-    return tuple(map(tuple, values.tolist()))
+    if request.candidate_ids is not None and read.candidates is not None:
+        values = read.candidates[part, : request.candidate_ids.shape[-1]]
+        candidates = values.masked_fill(values == ABSENT, float("-inf")).cpu().numpy()
+    if request.top_k and read.top_ids is not None and read.top_logp is not None:
+        top_ids = read.top_ids[part, : request.top_k].cpu().numpy()
+        top_logp = read.top_logp[part, : request.top_k].cpu().numpy()
+    return TokenScores(read.logp[part].cpu().numpy(), candidates, top_ids, top_logp)

@@ -16,7 +16,10 @@ from vold.types import ScoreRequest, TokenScores
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import ArrayLike
+
     from vold.engines.vllm import VllmClient
+    from vold.types import Values
 
 LOWEST = -9999.0
 """What vLLM writes for minus infinity, which JSON does not have."""
@@ -56,7 +59,7 @@ class ServerTeacher:
     def _ask(self, requests: Sequence[ScoreRequest]) -> list[TokenScores]:
         replies = self.client.post("/completions", [_body(r) for r in requests])
         scores = [_read(r, reply) for r, reply in zip(requests, replies, strict=True)]
-        wanted = [i for i, r in enumerate(requests) if r.candidate_ids]
+        wanted = [i for i, r in enumerate(requests) if r.candidate_ids is not None and len(r.response_ids)]
         # Only vLLM's route of ids in, ids out scores ids of one's own choice.
         bodies = [_candidates_body(requests[i]) for i in wanted]
         for i, reply in zip(wanted, self.client.post("/inference/v1/generate", bodies, root=True), strict=True):
@@ -74,7 +77,7 @@ class ServerTeacher:
             check_alive(found, where=url)
             if known is not None:
                 check_same(found, known, where=url)
-            known = known or found
+            known = found if known is None else known
         assert known is not None
         return known
 
@@ -82,7 +85,7 @@ class ServerTeacher:
 def _body(request: ScoreRequest) -> dict[str, Any]:
     # vLLM gives scores of a prompt only on the way to at least one token of its own.
     return {
-        "prompt": [*request.prompt_ids, *request.response_ids],
+        "prompt": _ids(request),
         "max_tokens": 1,
         "temperature": 0,
         "prompt_logprobs": request.top_k,
@@ -92,7 +95,7 @@ def _body(request: ScoreRequest) -> dict[str, Any]:
 
 
 def _read(request: ScoreRequest, reply: dict[str, Any]) -> TokenScores:
-    ids = [*request.prompt_ids, *request.response_ids]
+    ids = _ids(request)
     try:
         choice = reply["choices"][0]
         rows, echoed = choice["prompt_logprobs"], choice.get("prompt_token_ids")
@@ -113,47 +116,51 @@ def _read(request: ScoreRequest, reply: dict[str, Any]) -> TokenScores:
         got = "nothing" if rows is None else f"{len(rows)} scores for {len(ids)} tokens"
         raise AlignmentError("the teacher's scores do not line up with the tokens sent", got=got)
     logp, top_ids, top_logp = [], [], []
-    for token, row in zip(request.response_ids, rows[len(request.prompt_ids) :], strict=True):
+    for token, row in zip(request.response_ids.tolist(), rows[len(request.prompt_ids) :], strict=True):
         if not isinstance(row, dict) or str(token) not in row:
             raise AlignmentError(
                 "the teacher's server has scored other tokens than it was sent",
                 got=f"no score of id {token}, but of {', '.join(list(row or ())[:4])}",
             )
-        logp.append(_logp(row[str(token)]["logprob"]))
-        best = sorted((v["rank"], int(k), v["logprob"]) for k, v in row.items() if v["rank"] <= request.top_k)
-        top_ids.append(tuple(i for _, i, _ in best[: request.top_k]))
-        top_logp.append(tuple(_logp(v) for _, _, v in best[: request.top_k]))
+        logp.append(row[str(token)]["logprob"])
+        if request.top_k:
+            best = sorted((v["rank"], int(k), v["logprob"]) for k, v in row.items() if v["rank"] <= request.top_k)
+            top_ids.append([i for _, i, _ in best[: request.top_k]])
+            top_logp.append([v for _, _, v in best[: request.top_k]])
     if not request.top_k:
-        return TokenScores(tuple(logp))
-    return TokenScores(tuple(logp), top_ids=tuple(top_ids), top_logp=tuple(top_logp))
+        return TokenScores(_logp(logp))
+    return TokenScores(_logp(logp), top_ids=top_ids, top_logp=_logp(top_logp))
 
 
 def _candidates_body(request: ScoreRequest) -> dict[str, Any]:
     return {
-        "token_ids": [*request.prompt_ids, *request.response_ids],
+        "token_ids": _ids(request),
         "sampling_params": {
             "max_tokens": 1,
             "temperature": 0,
-            "prompt_logprob_token_ids": [list(row) for row in request.candidate_ids or ()],
+            "prompt_logprob_token_ids": np.asarray(request.candidate_ids).tolist(),
             "prompt_logprob_start": len(request.prompt_ids) - 1,
         },
     }
 
 
-def _read_candidates(request: ScoreRequest, reply: dict[str, Any]) -> tuple[tuple[float, ...], ...]:
+def _read_candidates(request: ScoreRequest, reply: dict[str, Any]) -> Values:
     """[response, k] log-probs; vLLM sends them as a base64-encoded `.npy` file."""
-    wanted = request.candidate_ids or ()
     try:
         values = np.load(io.BytesIO(base64.b64decode(reply["prompt_token_id_logprobs"])), allow_pickle=False)
     except (KeyError, TypeError, ValueError) as error:
         raise TeacherError("the teacher's server sends no scores of candidates", got=str(reply)[:200]) from error
-    if values.shape != (len(wanted), max(map(len, wanted))):
+    if request.candidate_ids is None or values.shape != request.candidate_ids.shape:
         raise AlignmentError(
             "the teacher's scores of candidates do not line up with the response", got=f"an array of {values.shape}"
         )
-    rows = values.astype(np.float64).tolist()
-    return tuple(tuple(map(_logp, row[: len(ids)])) for row, ids in zip(rows, wanted, strict=True))
+    return _logp(values)
 
 
-def _logp(value: float) -> float:
-    return float("-inf") if value <= LOWEST else float(value)
+def _ids(request: ScoreRequest) -> list[int]:
+    return [*request.prompt_ids, *request.response_ids.tolist()]
+
+
+def _logp(values: ArrayLike) -> Values:
+    found = np.asarray(values, np.float32)
+    return np.where(found <= LOWEST, np.float32(-np.inf), found)
