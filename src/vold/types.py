@@ -2,28 +2,23 @@
 
 Terms, as the field uses them:
 
-    prompt            the ids a model goes on from; rollouts of one prompt are a group
-    completion        the ids that were sampled after it, with their log-probs
+    completion        the ids sampled after a prompt, with their log-probs; those of one prompt are a group
     rollout           a completion, its grade, the teacher's scores, and what each token is credited with
-    action            a token that the model chose, not a tool (`action_mask`)
-    behaviour         the policy that sampled, old in ratios: its log-probs are noted at the sampling temperature
-    student, teacher  the model that learns; the frozen one whose log-probs it is compared with
+    action            a token that the model chose, not a tool
+    behaviour         the policy that sampled, at the sampling temperature; "old" in a ratio
+    student, teacher  the model that learns; the frozen one that it is compared with
     log-prob          natural logarithm of a token's probability after all before it, in nats
     candidates        the K likeliest ids at a position, the likeliest first
-    advantage         how much better a token was than expected; what the policy gradient is weighed with
+    advantage         how much better a token was than expected, the weight of its policy gradient
 
-One rollout, token by token: arrays of one length, of which a loss reads the actions alone. A model calls a tool, a
-program answers, and the model goes on:
+One rollout whose model calls a tool, reads the answer and goes on. Its arrays are read-only and of one length:
 
-    prompt_ids   | completion.ids     5     8     2  |  61    62  |   9     2      int32
-    (no values)  | action_mask        1     1     1  |   0     0  |   1     1      bool, 0: a tool wrote it
-                 | logps            -.1   -.4   -.0  |   0     0  | -.7   -.1      float32, behaviour log-probs
-                 | teacher.logp     -.2   -.3   -.1  | (not read) | nan   -.2      float32, nan: no score here
-                 | advantage         .5    .5    .5  |   0     0  |  .5    .5      float32, from `credit`
-                 | teacher_weight   1.0   1.0   1.0  |   0     0  |   0   1.0      float32, factor of the teacher loss
-                 | candidate_ids    [n, K] int32, and of the teacher candidate_logp [n, K] float32
-
-Token values are read-only numpy arrays. They become tensors in `vold.model.batching` and `vold.training.streams`.
+    prompt_ids | completion.ids        5     8     2  |  61    62 |   9     2    int32
+               | action_mask           1     1     1  |   0     0 |   1     1    bool; a loss reads actions alone
+               | logps               -.1   -.4   -.0  |   0     0 | -.7   -.1    float32, behaviour log-probs
+               | teacher.logp        -.2   -.3   -.1  |  -9    -9 | nan   -.2    float32, nan: it has no score here
+               | advantage            .5    .5    .5  |   0     0 |  .5    .5    float32, from `vold.objective.credit`
+               | teacher_weight      1.0   1.0   1.0  |   0     0 |   0   1.0    float32, factor in the teacher loss
 """
 
 from __future__ import annotations
@@ -49,76 +44,60 @@ Kind = TypeVar("Kind", bound="np.generic")
 
 def frozen(values: ArrayLike, dtype: str) -> NDArray[Any]:
     """`values` as a read-only array; it shares the memory of an array of that type."""
-    import numpy as np  # what prints help does not need it
+    import numpy as np
 
     found = np.asarray(values, dtype).view()
     found.setflags(write=False)
     return found
 
 
-class _Field:
-    def __init__(self, dtype: str = "float32") -> None:
+class _Array(Generic[Kind]):
+    """A field that takes any sequence of numbers and is a read-only array of one type."""
+
+    def __init__(self, dtype: str) -> None:
         self.dtype = dtype
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.place = f"_{name}"
 
-
-class _Array(_Field, Generic[Kind]):
-    """Takes any sequence of numbers, and is an array of one type."""
-
     def __get__(self, value: object, owner: type) -> NDArray[Kind]:
         if value is None:
-            raise AttributeError(self.place)  # a dataclass looks for a default here, and there is none
-        found: NDArray[Kind] = vars(value)[self.place]
-        return found
+            raise AttributeError(self.place)  # a dataclass looks for a default here
+        return cast("NDArray[Kind]", vars(value)[self.place])
 
     def __set__(self, value: object, given: ArrayLike) -> None:
         vars(value)[self.place] = frozen(given, self.dtype)
 
 
-class _MaybeArray(_Field, Generic[Kind]):
-    """As `_Array`, or None, which is the default."""
+class _MaybeArray(_Array[Kind]):
+    """The same, None where it is not given."""
 
-    def __get__(self, value: object, owner: type) -> NDArray[Kind] | None:
+    def __get__(self, value: object, owner: type) -> NDArray[Kind] | None:  # type: ignore[override]
         return None if value is None else vars(value)[self.place]
 
     def __set__(self, value: object, given: ArrayLike | None) -> None:
         vars(value)[self.place] = None if given is None else frozen(given, self.dtype)
 
 
-class _NamedArrays(_Field):
-    """Takes sequences of numbers by name, none by default, and is a dictionary of arrays."""
-
-    def __get__(self, value: object, owner: type) -> dict[str, Values]:
-        return cast("dict[str, Values]", None if value is None else vars(value)[self.place])
-
-    def __set__(self, value: object, given: Mapping[str, ArrayLike] | None) -> None:
-        vars(value)[self.place] = {name: frozen(values, self.dtype) for name, values in (given or {}).items()}
-
-
 class _Arrays:
     """Base of values that hold arrays: compared by content, a NaN being equal to a NaN."""
 
-    def __eq__(self, other: object) -> bool:
-        names = [f.name for f in fields(self) if f.compare]  # type: ignore[arg-type]
-        return type(other) is type(self) and all(_same(getattr(self, n), getattr(other, n)) for n in names)
-
     __hash__ = None  # type: ignore[assignment]
 
+    def __eq__(self, other: object) -> bool:
+        compared = (f.name for f in fields(self) if f.compare)  # type: ignore[arg-type]
+        return type(other) is type(self) and all(_same(getattr(self, n), getattr(other, n)) for n in compared)
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for value in state.values():  # unpickled arrays can be written to
-            for array in value.values() if isinstance(value, dict) else (value,):
-                if hasattr(array, "setflags"):
-                    array.setflags(write=False)
+        for value in (*state.values(), *state.get("token_values", {}).values()):
+            if hasattr(value, "setflags"):
+                value.setflags(write=False)  # what is unpickled could be written to
         vars(self).update(state)
 
 
 def _same(one: Any, other: Any) -> bool:
-    import numpy as np
-
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+    if hasattr(one, "setflags") and hasattr(other, "setflags"):
+        return one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_same(one[k], other[k]) for k in one)
     return bool(one == other)
@@ -202,11 +181,8 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class Completion(_Arrays):
-    """One sampled response. `logps` are behaviour log-probs (nats) at the sampling temperature, one per id.
-
-    `action_mask` is true on tokens the model chose and false on tokens put there by a tool. `ids` includes the end
-    token when `finish` is "stop". `candidate_ids` [response, k], likeliest first, are the k likeliest ids at every
-    position as far as they were asked for; rows of tokens that a tool put there are not read.
+    """One sampled response. `ids` includes the end token when `finish` is "stop"; `logps` are behaviour log-probs.
+    `candidate_ids` [response, k] are candidates as far as they were asked for; rows where a tool wrote are not read.
 
     Example:
         >>> Completion(ids=(5, 2), logps=(-0.1, -0.2), action_mask=(1, 1), finish="stop").ids
@@ -238,9 +214,8 @@ class Grade:
 class ScoreRequest(_Arrays):
     """What a teacher is asked: log-probs of `response_ids` after `prompt_ids`.
 
-    `candidate_ids`, where given, are k further ids for every response position whose log-probs are wanted too (the
-    student's top k, say). `top_k` above 0 asks for the teacher's own k likeliest ids at every position.
-    `vision` holds the pictures of the prompt for a teacher that sees (`Prompt.vision`); a text-only one never gets any.
+    `candidate_ids` [response, k] are further ids whose log-probs are wanted too (the student's top k, say). `top_k`
+    above 0 asks for the teacher's own likeliest ids. `vision` holds the prompt's pictures for a teacher that sees.
 
     Example:
         >>> ScoreRequest(prompt_ids=(1, 2), response_ids=(5, 2)).response_ids
@@ -259,8 +234,8 @@ class TokenScores(_Arrays):
     """A teacher's answer: `logp` (nats) of each response token, same length as the response.
 
     `candidate_logp` [response, k] answers `candidate_ids`; `top_ids` and `top_logp` [response, top_k], likeliest
-    first, answer `top_k`. None where it was not asked for. `aligned` is False on tokens that a teacher with another
-    tokenizer has no score for (NaN there): they take no part in anything. None: every token has one.
+    first, answer `top_k`. `aligned` is False on tokens that a teacher with another tokenizer has no score for (NaN
+    there): they take no part in anything. None: every token has one.
 
     Example:
         >>> TokenScores(logp=(-0.3, -0.01)).logp
@@ -278,18 +253,15 @@ class TokenScores(_Arrays):
 class Rollout(_Arrays):
     """A graded response and everything the objective needs to know about it.
 
-    `group` numbers the prompt within the step: rollouts of one prompt share it. `teacher` is None where the
-    objective has no use for the teacher's opinion, or the task has no text view. `source` says who wrote the response:
-    the student, or the teacher whose traces are mixed in.
-
-    `vold.objective.credit` fills the rest, one number a token: `advantage`; `live_weight`, the factor of a teacher
-    reward that is taken at the time of the update; `teacher_weight`, that of the teacher loss. `token_values` (one
-    number a token) and `rollout_values` hold what these were made of by name: masks, weights, cuts, shifts.
+    `group` numbers the prompt within the step. `teacher` is None where the objective has no use for the teacher's
+    opinion, or the task has no text view. `source` says who wrote the response: the student, or the teacher whose
+    traces are mixed in. `vold.objective.credit` fills the rest, one number a token: `advantage`; `live_weight`, the
+    factor of a teacher reward that is taken at the time of the update; `teacher_weight`, that of the teacher loss.
+    `token_values` (read-only float32 arrays) and `rollout_values` hold by name what these were made of.
 
     Example:
         >>> c = Completion((5, 2), (-0.1, -0.2), (1, 1), "stop")
-        >>> r = Rollout(task_id="sum-1", group=0, prompt_ids=(1,), completion=c, grade=Grade(0.0, "7", "wrong"))
-        >>> r.teacher is None
+        >>> Rollout("sum-1", 0, prompt_ids=(1,), completion=c, grade=Grade(0.0, "7", "wrong")).teacher is None
         True
     """
 
@@ -303,15 +275,14 @@ class Rollout(_Arrays):
     source: Literal["student", "teacher"] = "student"
     live_weight: _MaybeArray[np.float32] = _MaybeArray("float32")
     teacher_weight: _MaybeArray[np.float32] = _MaybeArray("float32")
-    token_values: _NamedArrays = _NamedArrays()
+    token_values: Mapping[str, Values] = field(default_factory=dict)
     rollout_values: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How to sample. `temperature` 0 is greedy; `seed` makes every row reproducible on its own. `candidates` above 0
-    asks for as many likeliest ids at every position. `first_row` is the place of the call's first row among
-    those of all processes: a row's random numbers depend on the seed and its place.
+    """How to sample. `temperature` 0 is greedy. `candidates` above 0 asks for as many likeliest ids at every position.
+    A row's random numbers depend on `seed` and its place alone; the call's first row has place `first_row`.
 
     Example:
         >>> SamplingParams(max_new_tokens=8).temperature
@@ -344,7 +315,6 @@ class Grader(Protocol):
 
     def __call__(self, response: str, reference: str, *, finish: Finish = "stop") -> Grade:
         """Mark `response` against `reference`."""
-        ...
 
 
 class Teacher(Protocol):
@@ -352,7 +322,6 @@ class Teacher(Protocol):
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[TokenScores]:
         """Log-probs of every response token, in request order."""
-        ...
 
 
 class Sampler(Protocol):
@@ -360,7 +329,6 @@ class Sampler(Protocol):
 
     def generate(self, prompts: Sequence[Prompt], params: SamplingParams, n: int = 1) -> list[list[Completion]]:
         """`n` completions of each prompt."""
-        ...
 
 
 @runtime_checkable
@@ -372,7 +340,6 @@ class StreamingSampler(Sampler, Protocol):
     ) -> list[list[Completion]]:
         """As `generate`. `whole` is called with the place of a prompt and its completions, in any order, in the
         caller's thread; again for all prompts where they had to be sampled anew."""
-        ...
 
 
 class TaskSource(Protocol):

@@ -214,7 +214,7 @@ def _one_prompt(subject: Subject) -> Iterator[Finding]:
         return
     ours = InProcessTeacher(subject.student, temperature=1.0, token_budget=len(text.ids) + 1)
     (own,) = ours.score([probe_of(text.ids)])
-    scored = {"student": sum(own.logp) / len(own.logp)}
+    scored = {"student": float(own.logp.mean())}
     scored |= {f"teacher {route}".strip(): mean for route, mean in subject.teachers.probe(text.ids).items()}
     means = ", ".join(f"{name} {mean:.2f}" for name, mean in scored.items())
     yield Finding("one prompt scored by all", f"{means} nats per token")

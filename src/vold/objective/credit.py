@@ -24,6 +24,7 @@ from vold.objective.advantages import (
 from vold.objective.custom import call_mask, call_weight, is_function
 from vold.objective.prefix_teach import downward_change, segment_means, segment_spans, top_k_margin
 from vold.objective.uni_opd import balance, margin_mask, margin_shift
+from vold.types import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -112,7 +113,7 @@ class _Work:
             advantage=self.advantage,
             live_weight=self.live,
             teacher_weight=self.loss,
-            token_values=self.token_values,
+            token_values={name: frozen(values, "float32") for name, values in self.token_values.items()},
             rollout_values=self.rollout_values,
         )
 
@@ -312,7 +313,7 @@ def value_means(rollouts: Sequence[Rollout]) -> dict[str, float]:
         for name, value in r.rollout_values.items():
             found.setdefault(name, []).append([value])
         for name, values in r.token_values.items():
-            found.setdefault(name, []).append(values[r.completion.action_mask])
+            found.setdefault(name, []).append(np.asarray(values)[r.completion.action_mask])
     together = {name: np.concatenate(values) for name, values in found.items()}
     finite = {name: values[np.isfinite(values)] for name, values in together.items()}
     return {f"mean_{name}": float(values.mean(dtype=np.float64)) for name, values in finite.items() if len(values)}

@@ -162,7 +162,8 @@ class AlignedTeacher:
     def _back(self, request: ScoreRequest, aligned: Aligned, scores: TokenScores) -> TokenScores:
         heard, first, last = aligned.places()
         logp = np.full(len(request.response_ids), NAN)
-        logp[heard] = [scores.logp[a:b].sum(dtype=np.float64) for a, b in zip(first, last, strict=True)]
+        values = np.append(scores.logp, 0.0)  # the end of the last span must be a place too
+        logp[heard] = np.add.reduceat(values, np.stack([first, last], 1).ravel())[::2]
         candidates = None
         if request.candidate_ids is not None and scores.candidate_logp is not None:
             candidates = np.full(request.candidate_ids.shape, NAN)
