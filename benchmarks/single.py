@@ -270,7 +270,7 @@ def teacher_share(model: Path) -> tuple[float, float, float, float]:
     seconds = time.perf_counter() - began
     scored = sum(len(r.teacher.logp) for r in rollouts if r.teacher is not None)
     rollouts = credit(config.objective, rollouts, 0, seed=1, max_new_tokens=96, pieces=policy.chat.pieces)
-    used = sum(sum(w != 0 for w in r.teacher_weight or ()) for r in rollouts)
+    used = sum(0 if r.teacher_weight is None else int((r.teacher_weight != 0).sum()) for r in rollouts)
     return float(scored), float(used), float(sum(len(r.completion.ids) for r in rollouts)), seconds
 
 

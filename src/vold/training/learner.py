@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import torch
+    from numpy.typing import ArrayLike
 
     from vold.model.batching import Sequences
     from vold.model.policy import Policy
     from vold.run.recipe import Distill, Sft
-    from vold.types import Prompt
+    from vold.types import Ids, Prompt
 
 Config = TypeVar("Config", bound="Sft | Distill")
 
@@ -53,7 +54,7 @@ class Learner(Generic[Config]):
     group: Processes = ALONE
 
     def micro_batches(
-        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]], action_masks: Sequence[Sequence[int]]
+        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[int] | Ids], action_masks: Sequence[ArrayLike]
     ) -> Iterator[MicroBatch]:
         """This process's micro-batches of a step, cut at `token_budget` tokens.
 

@@ -141,7 +141,7 @@ class Teachers:
             request = probe_of(handle.own_ids(ids))
             scores = handle.backend.scorer(request, temperature=1.0, token_budget=8192).score([request])[0]
             check_alive(scores, where=handle.backend.describe())
-            means[route] = sum(scores.logp) / len(scores.logp)
+            means[route] = float(scores.logp.mean())
         return means
 
     def scorer(
