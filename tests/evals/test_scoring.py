@@ -16,7 +16,7 @@ import pytest
 
 from vold.data.benchmarks.item import Form, Item
 from vold.evals.marking.numbers import decimals, one_unit, read_list, read_quantity, rounds_to
-from vold.evals.marking.rules import alternatives, compare, find_answer, read_letters, score
+from vold.evals.marking.rules import alternatives, find_answer, grade_answer, read_letters, score
 from vold.graders import outcome
 from vold.types import Grade
 
@@ -172,10 +172,10 @@ def test_find_answer_says_where_the_answer_was() -> None:
 
 def test_compare_marks_what_a_judge_extracted() -> None:
     two = item("choice", "B", "one", "two")
-    assert compare(two, "B").score == 1.0
-    assert compare(two, "two") == Grade(1.0, "B", "equal")
-    assert compare(two, "").score == 0.0
-    assert len(compare(two, "x" * 9000).extracted or "") == 2000
+    assert grade_answer(two, "B").score == 1.0
+    assert grade_answer(two, "two") == Grade(1.0, "B", "equal")
+    assert grade_answer(two, "").score == 0.0
+    assert len(grade_answer(two, "x" * 9000).extracted or "") == 2000
 
 
 def test_alternatives_are_the_lines_of_words_only() -> None:

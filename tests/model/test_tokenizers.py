@@ -20,7 +20,7 @@ from vold.evals.evaluate import evaluate
 from vold.evals.preflight import check
 from vold.model.loading import load_student
 from vold.model.policy import Policy
-from vold.model.tokenizers import add_teacher_tokens, check_shared_ids, compare, in_words
+from vold.model.tokenizers import add_teacher_tokens, check_shared_ids, pair_tokenizers, pairing_lines
 from vold.run.files import read_jsonl
 from vold.run.recipe import dump_recipe
 from vold.training.sft import sft
@@ -41,7 +41,7 @@ def config(rows: int) -> Qwen3Config:
 
 
 def test_the_papers_pair_differs_in_four_tokens_and_in_nothing_else(like_qwen2_5_vl: Any, qwen3: Any) -> None:
-    found = compare(like_qwen2_5_vl, qwen3, config(151936), config(151936))
+    found = pair_tokenizers(like_qwen2_5_vl, qwen3, config(151936), config(151936))
     assert found.shared == 151665
     assert found.different == ()
     assert [(t, i) for t, i, _ in found.extra] == [
@@ -52,15 +52,16 @@ def test_the_papers_pair_differs_in_four_tokens_and_in_nothing_else(like_qwen2_5
     ]
     assert all(pieces > 1 for _, _, pieces in found.extra)
     assert found.same_template
-    said = dict(in_words(found, 151665, 151669, added=False))
+    said = dict(pairing_lines(found, 151665, 151669, added=False))
     assert said["embedding rows"] == "student 151,936 (271 without a token), teacher 151,936 (267 without a token)"
     assert "'<think>' is id 151667 there and 3 tokens here" in said["only the teacher has"]
 
 
 def test_the_7b_students_padding_is_told_apart_from_tokens(like_qwen2_5_vl: Any, qwen3: Any) -> None:
-    found = compare(like_qwen2_5_vl, qwen3, config(152064), config(151936))
+    found = pair_tokenizers(like_qwen2_5_vl, qwen3, config(152064), config(151936))
     assert (
-        "student 152,064 (399 without a token)" in dict(in_words(found, 151665, 151669, added=False))["embedding rows"]
+        "student 152,064 (399 without a token)"
+        in dict(pairing_lines(found, 151665, 151669, added=False))["embedding rows"]
     )
 
 
@@ -189,8 +190,8 @@ def test_a_pair_with_other_ids_is_named_and_the_way_to_pair_it(qwen3: Any) -> No
         check_shared_ids(qwen3, other)
     assert "tokenizer=align" in str(caught.value)
     other.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
-    found = compare(qwen3, other, config(151936), config(128896))
-    assert dict(in_words(found, 151669, 128000, added=False))["other ids"].startswith(
+    found = pair_tokenizers(qwen3, other, config(151936), config(128896))
+    assert dict(pairing_lines(found, 151669, 128000, added=False))["other ids"].startswith(
         f"{len(found.different):,} tokens: "
     )
     assert found.shared + len(found.different) == 151669

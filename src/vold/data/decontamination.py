@@ -51,11 +51,11 @@ class Decontaminate(Section):
     or the same picture."""
 
 
-def words(text: str) -> list[str]:
+def normalised_words(text: str) -> list[str]:
     r"""The words of a problem in the form in which they are compared.
 
     Example:
-        >>> words(r"<image 1> Find $\frac{1}{2}X$; 求解")
+        >>> normalised_words(r"<image 1> Find $\frac{1}{2}X$; 求解")
         ['find', 'frac', '1', '2x', '求', '解']
     """
     return _WORD.findall(unicodedata.normalize("NFKC", plain(text, " ")).lower())
@@ -113,7 +113,7 @@ class Contamination:
     def add(self, benchmark: str, item: str, texts: Iterable[str], images: Sequence[Image] = ()) -> None:
         """Add a problem: its wordings and its pictures."""
         for text in texts:
-            found = words(text)
+            found = normalised_words(text)
             if found:
                 self._whole.setdefault(_digest(found), (benchmark, item))
             for run in self._cut(found):
@@ -127,7 +127,7 @@ class Contamination:
         Short words alone ("Find x.") do not identify a problem with a picture: there it takes a run of words, or the
         picture.
         """
-        found = words(text)
+        found = normalised_words(text)
         if (hit := self._whole.get(_digest(found))) and (not pictures or len(found) >= self.ngram):
             return Match(*hit, "same words")
         for run in self._cut(found):

@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, model_validator
 
 from vold.data.benchmarks.columns import MissingColumn
-from vold.data.decontamination import Contamination, Decontaminate, pixels, words
+from vold.data.decontamination import Contamination, Decontaminate, normalised_words, pixels
 from vold.data.files.hub import hub_files
 from vold.data.files.images import to_image
 from vold.data.files.read import read_rows
@@ -229,7 +229,9 @@ class _Maker:
         if (unwanted := spec.unwanted(example)) is not None:
             raise _Drop(*unwanted)
         shown = [pixels(to_image(raw, row.open_path)) for raw in example.images]
-        same = hashlib.blake2b("\0".join(words(example.problem)).encode() + b"".join(shown), digest_size=12).digest()
+        same = hashlib.blake2b(
+            "\0".join(normalised_words(example.problem)).encode() + b"".join(shown), digest_size=12
+        ).digest()
         if same in self.seen:
             raise _Drop("duplicate", example.problem[:100])
         self.seen.add(same)

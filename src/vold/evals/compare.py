@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from vold.errors import ConfigError, DataError
@@ -47,8 +48,8 @@ def compare_answers(
     common = [i for i in first if i in second]
     if len(common) < 2:
         raise DataError("these evaluations have fewer than two items in common", where=name, got=str(len(common)))
-    x = [_mean(first[i]) for i in common]
-    y = [_mean(second[i]) for i in common]
+    x = [fmean(r.score for r in first[i]) for i in common]
+    y = [fmean(r.score for r in second[i]) for i in common]
     clusters = [first[i][0].source for i in common]
     shared = len(set(clusters)) < len(clusters)
     paired = paired_difference(x, y, clusters=clusters if shared else None)
@@ -153,7 +154,3 @@ def _stamp(file: Path) -> Stamp:
     if not found:
         raise DataError("this file is cut short or of another version", where=str(file), fix="evaluate the set again")
     return found[0]
-
-
-def _mean(answers: Sequence[Answer]) -> float:
-    return math.fsum(r.score for r in answers) / len(answers)

@@ -8,7 +8,7 @@ score is worked out for the first samples, the second and so on, and averaged: i
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING
 
 from vold.run.results import Interval, Overall
@@ -93,14 +93,14 @@ def _wemath(items: Items) -> dict[str, dict[str, float]]:
             f"{('two', 'three')[len(parts) - 2]}_step": [w for w, _ in drawn],
         }
         for metric, values in dimensions.items():
-            out.setdefault(metric, {})[name] = _mean([float(v) for v in values])
+            out.setdefault(metric, {})[name] = fmean([float(v) for v in values])
     return out
 
 
 def _wemath_rates(items: Items) -> dict[str, Interval]:
     """Figures of We-Math's table that are ratios: accuracy over single steps, and rote among problems got right."""
     composites, scores = _composites(items), _wemath(items)
-    steps = [[_mean([r.score for r in step]) for step in parts] for _, parts in composites.values()]
+    steps = [[fmean([r.score for r in step]) for step in parts] for _, parts in composites.values()]
     out = {"one_step": interval([math.fsum(s) for s in steps], [float(len(s)) for s in steps])}
     for kind in ("strict", "loose"):
         rote, mastered = scores[f"rote_memorisation_{kind}"], scores[f"complete_mastery_{kind}"]
@@ -137,7 +137,7 @@ def _dynamath(items: Items) -> dict[str, dict[str, float]]:
         return {}
     return {
         "worst_case": {
-            seed: _mean([float(all(r.score >= 1.0 for r in draw)) for draw in zip(*variants, strict=False)])
+            seed: fmean([float(all(r.score >= 1.0 for r in draw)) for draw in zip(*variants, strict=False)])
             for seed, variants in seeds.items()
             if len(variants) == most
         }
@@ -146,7 +146,7 @@ def _dynamath(items: Items) -> dict[str, dict[str, float]]:
 
 def _dynamath_average(items: Items) -> Interval:
     """Accuracy over all variants, as DynaMath calls it."""
-    scores = [[_mean([r.score for r in answers]) for answers in variants] for variants in _seeds(items).values()]
+    scores = [[fmean([r.score for r in answers]) for answers in variants] for variants in _seeds(items).values()]
     return interval([math.fsum(s) for s in scores], [float(len(s)) for s in scores])
 
 
@@ -161,7 +161,7 @@ def _mathverse(items: Items) -> dict[str, dict[str, float]]:
     """The vision-only version by itself: what most papers call MathVerse."""
     return {
         "vision_only": {
-            answers[0].source: _mean([r.score for r in answers])
+            answers[0].source: fmean([r.score for r in answers])
             for answers in items.values()
             if answers[0].tags.get("version") == VISION_ONLY
         }
@@ -180,7 +180,3 @@ def interval(values: Sequence[float], weights: Sequence[float] | None = None) ->
     low, high = np.quantile(over[under > 0] / under[under > 0], [0.025, 0.975])
     value = math.fsum(values) / math.fsum(bottom.tolist())
     return Interval(value, float(low), float(high), int((bottom > 0).sum()))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)

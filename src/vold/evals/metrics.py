@@ -5,8 +5,8 @@ Of n items with k samples each.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from vold.evals.derived import derived
@@ -45,7 +45,7 @@ def summarise(rows: Sequence[Answer], *, benchmark: str) -> Figures:
     by = _by_tag(items)
     several = k > 1
     return Figures(
-        accuracy=_mean(means),
+        accuracy=fmean(means),
         stderr=stderr,
         low=max(0.0, low),
         high=min(1.0, high),
@@ -54,12 +54,12 @@ def summarise(rows: Sequence[Answer], *, benchmark: str) -> Figures:
         clusters=len(set(clusters)),
         outcomes=dict(Counter(r.outcome for r in rows)),
         judge_failed=sum(r.note.startswith(JUDGE_FAILED) for r in rows),
-        mean_tokens=_mean([r.tokens for r in rows]),
+        mean_tokens=fmean([r.tokens for r in rows]),
         by=by,
         derived=derived(benchmark, items),
         by_kind={value: part.accuracy for value, part in by.get("kind", {}).items()},
         pass_at=_pass_at(items) if several else None,
-        maj_at_k=_mean([_majority(answers) for answers in items.values()]) if several else None,
+        maj_at_k=fmean([_majority(answers) for answers in items.values()]) if several else None,
     )
 
 
@@ -93,13 +93,13 @@ def _by_tag(items: Mapping[str, Sequence[Answer]]) -> dict[str, dict[str, Part]]
 def _part(members: Sequence[tuple[float, str]]) -> Part:
     scores, clusters = [s for s, _ in members], [c for _, c in members]
     stderr = clustered_stderr(scores, clusters) if len(set(clusters)) > 1 else None
-    return Part(_mean(scores), stderr, len(scores))
+    return Part(fmean(scores), stderr, len(scores))
 
 
 def _pass_at(items: Mapping[str, Sequence[Answer]]) -> dict[str, float]:
     """pass@j by j, as far as every item has samples."""
     right = [(len(a), sum(r.score >= 1.0 for r in a)) for a in items.values()]
-    return {str(j): _mean([pass_at_k(n, c, j) for n, c in right]) for j in _powers(min(n for n, _ in right))}
+    return {str(j): fmean([pass_at_k(n, c, j) for n, c in right]) for j in _powers(min(n for n, _ in right))}
 
 
 def _majority(answers: Sequence[Answer]) -> float:
@@ -118,8 +118,4 @@ def _powers(k: int) -> list[int]:
 
 
 def _score(answers: Sequence[Answer]) -> float:
-    return _mean([r.score for r in answers])
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+    return fmean([r.score for r in answers])

@@ -20,9 +20,8 @@ from vold.errors import ConfigError
 from vold.evals.marking.golds import handle_golds
 from vold.model.chat import Chat
 from vold.model.loading import load_student, resolve
-from vold.model.memory import in_words, plan
-from vold.model.tokenizers import TURNS, compare
-from vold.model.tokenizers import in_words as side_by_side
+from vold.model.memory import phase_text, plan
+from vold.model.tokenizers import TURNS, pair_tokenizers, pairing_lines
 from vold.run.console import console
 from vold.run.files import latest_checkpoint
 
@@ -140,7 +139,7 @@ def _memory(subject: Subject) -> Iterator[Finding]:
     except (OSError, ValueError, KeyError):
         return
     for phase in plan(recipe, ours, theirs, devices=int(os.environ.get("WORLD_SIZE", "1"))):
-        yield Finding(f"memory of {phase.name}", in_words(phase))
+        yield Finding(f"memory of {phase.name}", phase_text(phase))
 
 
 def _student(subject: Subject) -> Iterator[Finding]:
@@ -171,9 +170,9 @@ def _pair(subject: Subject, teacher: TeacherHandle) -> Iterator[Finding]:
         yield Finding("another tokenizer", words)
         return
     config = AutoConfig.from_pretrained(resolve(teacher.spec.path))
-    found = compare(ours, theirs, subject.student.model.config, config)
+    found = pair_tokenizers(ours, theirs, subject.student.model.config, config)
     added = recipe.student.teacher_tokens == "add" and teacher.spec is recipe.teacher
-    yield from itertools.starmap(Finding, side_by_side(found, len(ours), len(theirs), added=added))
+    yield from itertools.starmap(Finding, pairing_lines(found, len(ours), len(theirs), added=added))
 
 
 def _context(subject: Subject) -> Iterator[Finding]:

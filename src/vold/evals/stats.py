@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING
 
 from vold.errors import DataError
@@ -30,7 +30,7 @@ def mean_stderr(scores: Sequence[float]) -> tuple[float, float]:
         DataError: no scores, or one that is not finite.
     """
     values = _values(scores, "scores")
-    mean = _mean(values)
+    mean = fmean(values)
     return mean, _sample_sd(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
@@ -47,7 +47,7 @@ def clustered_stderr(scores: Sequence[float], clusters: Sequence[Hashable]) -> f
     values = _values(scores, "scores")
     if len(clusters) != len(values):
         raise _mismatch("scores and clusters", len(values), len(clusters))
-    mean = _mean(values)
+    mean = fmean(values)
     sums: defaultdict[Hashable, list[float]] = defaultdict(list)
     for value, cluster in zip(values, clusters, strict=True):
         sums[cluster].append(value - mean)
@@ -210,15 +210,11 @@ def _error(values: Sequence[float], clusters: Sequence[Hashable] | None) -> tupl
     """Mean, its standard error and the degrees of freedom of that."""
     if clusters is None:
         return *mean_stderr(values), len(values) - 1
-    return _mean(values), clustered_stderr(values, clusters), len(set(clusters)) - 1
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+    return fmean(values), clustered_stderr(values, clusters), len(set(clusters)) - 1
 
 
 def _sample_sd(values: Sequence[float]) -> float:
-    mean = _mean(values)
+    mean = fmean(values)
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from vold.graders.extract import extract_boxed, squeeze
-from vold.graders.outcome import DIFFERENT, EQUAL, UNREADABLE
+from vold.graders.outcome import UNREADABLE, verdict
 from vold.graders.registry import grader
 from vold.types import Grade
 
@@ -94,5 +94,4 @@ class ChoiceGrader:
         found = option_letters(answer)
         if found is None:
             return Grade(0.0, answer, f"{UNREADABLE}: no option letter in the box")
-        equal = found == expected
-        return Grade(float(equal), ", ".join(sorted(found)), EQUAL if equal else DIFFERENT)
+        return verdict(found == expected, ", ".join(sorted(found)))

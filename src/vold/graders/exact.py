@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vold.graders.extract import extract_boxed, squeeze
-from vold.graders.outcome import DIFFERENT, EQUAL, UNREADABLE
+from vold.graders.outcome import UNREADABLE, verdict
 from vold.graders.registry import grader
 from vold.types import Grade
 
@@ -33,5 +33,4 @@ class ExactGrader:
         found = squeeze(answer)
         if not found:
             return Grade(0.0, "", f"{UNREADABLE}: empty box")
-        equal = found == squeeze(reference)
-        return Grade(float(equal), found, EQUAL if equal else DIFFERENT)
+        return verdict(found == squeeze(reference), found)

@@ -126,3 +126,13 @@ def _fold_character(character: str) -> str:
 def squeeze(text: str) -> str:
     """Fold Unicode forms, then strip and collapse blanks."""
     return " ".join(fold(text).split())
+
+
+def balanced(text: str) -> bool:
+    r"""Whether braces match; an escaped brace, such as that of a set, is none."""
+    depth = 0
+    for part in re.findall(r"\\.?|[{}]", text, re.DOTALL):
+        depth += (part == "{") - (part == "}")
+        if depth < 0 or part == "\\":
+            return False
+    return depth == 0

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from vold.types import Grade
+
 if TYPE_CHECKING:
-    from vold.types import Finish, Grade
+    from vold.types import Finish
 
 Outcome = Literal["right", "wrong", "unparsed", "truncated", "timed_out"]
 
@@ -23,6 +25,12 @@ JUDGE_FAILED = f"{UNREADABLE}: judge_failed"
 """The judge's reply could not be used: not the model's fault, so it is counted on its own as well."""
 TIME_OUT = "grader time-out"
 CRASH = "grader crash"
+
+
+def verdict(right: bool, found: str) -> Grade:
+    """A grade of 1 or 0 for an answer that was read and compared."""
+    return Grade(float(right), found, EQUAL if right else DIFFERENT)
+
 
 _BY_PREFIX: tuple[tuple[str, Outcome], ...] = (
     (TRUNCATED, "truncated"),

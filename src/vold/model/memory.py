@@ -156,7 +156,7 @@ def plan(recipe: Recipe, student: Any, teacher: Any | None, *, devices: int = 1)
     return phases
 
 
-def in_words(phase: Phase) -> str:
+def phase_text(phase: Phase) -> str:
     """A phase as one line, in GiB (2^30 bytes); what is below a hundredth is left out."""
     sizes = {name: size / 2**30 for name, size in phase.parts.items()}
     parts = ", ".join(f"{name} {size:.2f}" for name, size in sizes.items() if size >= 0.01)

@@ -45,7 +45,7 @@ class Pairing:
     same_template: bool
 
 
-def compare(
+def pair_tokenizers(
     student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, student_config: Any, teacher_config: Any
 ) -> Pairing:
     """Compare two tokenizers and the configs of their models; nothing is loaded."""
@@ -61,7 +61,7 @@ def compare(
     )
 
 
-def in_words(found: Pairing, ours: int, theirs: int, *, added: bool) -> list[tuple[str, str]]:
+def pairing_lines(found: Pairing, ours: int, theirs: int, *, added: bool) -> list[tuple[str, str]]:
     """The comparison as lines of a report, each a heading and what was found.
 
     Args:

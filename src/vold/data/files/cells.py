@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from vold.errors import DataError
+from vold.graders.extract import balanced
 
 
 def listed(value: Any) -> list[str]:
@@ -44,14 +45,5 @@ def clean_gold(text: str) -> str:
         if len(text) > 1 and text[0] == text[-1] == "$":
             text = text.strip("$").strip()
         boxed = re.fullmatch(r"\\boxed\{(.*)\}", text, re.DOTALL)
-        text = boxed[1].strip() if boxed and _balanced(boxed[1]) else text
+        text = boxed[1].strip() if boxed and balanced(boxed[1]) else text
     return re.sub(r"\s*(?:\{degrees\}|\\?\^\{?\\circ\}?|°)$", "", text).strip()
-
-
-def _balanced(text: str) -> bool:
-    depth = 0
-    for char in text:
-        depth += (char == "{") - (char == "}")
-        if depth < 0:
-            return False
-    return depth == 0

@@ -27,11 +27,11 @@ from vold.data.benchmarks.registry import benchmarks
 from vold.data.benchmarks.wording import MCQ
 from vold.engines.chat_api import EndpointSampler
 from vold.errors import SamplerError
-from vold.evals.marking.rules import compare, find_answer, read_letters
+from vold.evals.marking.rules import find_answer, grade_answer, read_letters
 from vold.evals.prompting import build_messages
 from vold.graders.choice import LETTERS
 from vold.graders.extract import THINK_OPEN, after_thinking
-from vold.graders.outcome import DIFFERENT, EQUAL, JUDGE_FAILED, TRUNCATED, UNCLOSED, UNREADABLE
+from vold.graders.outcome import DIFFERENT, EQUAL, JUDGE_FAILED, TRUNCATED, UNCLOSED, UNREADABLE, verdict
 from vold.run.files import append_jsonl, keep_rows, read_jsonl
 from vold.types import IMAGE_MARKER, Grade, Message, SamplingParams
 
@@ -156,14 +156,14 @@ def read_plainly(item: Item, response: str, text: str) -> Grade | None:
     answer = find_answer(response).answer
     answer = judging_of(item).answer(text) or answer
     if answer is not None:
-        grade = compare(item, answer)
+        grade = grade_answer(item, answer)
         final = item.form != "text" and not (judging_of(item).agreement and item.form == "math")
         if grade.score == 1.0 or (final and not grade.note.startswith(UNREADABLE)):
             return grade
     if item.form != "choice":
         return None
     letter = infer_option(text, _options(item))
-    return None if letter is None else _verdict(letter == item.answer, letter)
+    return None if letter is None else verdict(letter == item.answer, letter)
 
 
 def infer_option(text: str, options: Mapping[str, str]) -> str | None:
@@ -218,13 +218,13 @@ def _by_judge(item: Item, response: str, text: str, judge: Judge) -> Grade:
         letter = infer_option(reply, options) if letters is None else "".join(sorted(letters))
         if letter not in options:
             raise _Failed(f"no option in {reply[:80]!r}")
-        return _verdict(letter == ("A" if item.form == "text" else item.answer), letter)
+        return verdict(letter == ("A" if item.form == "text" else item.answer), letter)
     if item.form == "letters":
         compact = re.sub(r"[\s,;]+", "", reply)
         if not compact or not set(compact.upper()) <= set(LETTERS):
             raise _Failed(f"no option letters in {reply[:80]!r}")
-        return compare(item, ", ".join(sorted(set(compact.upper()))))
-    grade = compare(item, reply)
+        return grade_answer(item, ", ".join(sorted(set(compact.upper()))))
+    grade = grade_answer(item, reply)
     if judging.agreement and grade.score < 1.0:
         return _agree(item, reply, judge)
     if grade.note.startswith(UNREADABLE):
@@ -273,10 +273,6 @@ def _cleaned(text: str, *, lines: bool) -> str:
 def _fill(template: str, **parts: str) -> str:
     """Fill a prompt in one pass: a response that holds "{question}" stays as it is."""
     return _HOLE.sub(lambda m: parts[m[1]], template)
-
-
-def _verdict(right: bool, found: str) -> Grade:
-    return Grade(float(right), found, EQUAL if right else DIFFERENT)
 
 
 def _texts() -> Mapping[str, object]:

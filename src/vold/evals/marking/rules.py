@@ -24,8 +24,8 @@ from vold.data.benchmarks.registry import benchmarks
 from vold.evals.marking.numbers import decimals, one_unit, read_list, read_quantity, rounds_to
 from vold.graders import get_grader
 from vold.graders.choice import LETTERS, fold_latex, option_letters
-from vold.graders.extract import Extraction, after_thinking, extract_boxed, fold, squeeze
-from vold.graders.outcome import DIFFERENT, EQUAL, NO_BOX, TRUNCATED, UNREADABLE
+from vold.graders.extract import Extraction, after_thinking, balanced, extract_boxed, fold, squeeze
+from vold.graders.outcome import DIFFERENT, NO_BOX, TRUNCATED, UNREADABLE, verdict
 from vold.types import Grade
 
 if TYPE_CHECKING:
@@ -102,10 +102,10 @@ def score(item: Item, response: str, *, finish: Finish = "stop") -> Grade:
         return Grade(0.0, None, TRUNCATED)
     if answer is None:
         return Grade(0.0, None, note)
-    return compare(item, answer)
+    return grade_answer(item, answer)
 
 
-def compare(item: Item, answer: str) -> Grade:
+def grade_answer(item: Item, answer: str) -> Grade:
     """Mark an answer that has been extracted already, by a rule or by a judge."""
     if len(answer) > MAX_ANSWER_CHARS:
         return Grade(0.0, answer[:MAX_ANSWER_CHARS], f"{UNREADABLE}: longer than {MAX_ANSWER_CHARS} characters")
@@ -152,11 +152,11 @@ def _choice(item: Item, answer: str) -> Grade:
         benchmark = benchmarks().get(item.benchmark)
         by_text = benchmark is not None and benchmark.gold_is_a_text
         right = found == item.answer or (by_text and _twins(item, found))
-        return _verdict(right, found)
+        return verdict(right, found)
     matching = _matching_options(item.options, answer)
     if matching:
         found = item.answer if item.answer in matching else matching[0]
-        return _verdict(found == item.answer, found)
+        return verdict(found == item.answer, found)
     if named is not None and len(named) == 1:
         return Grade(0.0, next(iter(named)), f"{DIFFERENT}: there is no such option")
     return Grade(0.0, answer, f"{UNREADABLE}: neither one option letter nor one option's text")
@@ -191,7 +191,7 @@ def _letters(item: Item, answer: str) -> Grade:
     found = read_letters(answer)
     if found is None:
         return Grade(0.0, answer, f"{UNREADABLE}: no option letters")
-    return _verdict(found == gold, ", ".join(sorted(found)))
+    return verdict(found == gold, ", ".join(sorted(found)))
 
 
 def _number(item: Item, answer: str, equal: Callable[[Fraction, Fraction], bool]) -> Grade:
@@ -209,7 +209,7 @@ def _number(item: Item, answer: str, equal: Callable[[Fraction, Fraction], bool]
     unit = gold.unit or (one_unit(item.unit) if item.unit else "")
     if not _unit_fits(found, unit):
         return Grade(0.0, answer, f"{DIFFERENT}: {found.unit} instead of {unit or 'a plain number'}")
-    return _verdict(equal(found.value, gold.value), answer)
+    return verdict(equal(found.value, gold.value), answer)
 
 
 def _unit_fits(found: Quantity, unit: str) -> bool:
@@ -245,12 +245,12 @@ def _list(item: Item, answer: str) -> Grade:
         return Grade(0.0, answer, f"{UNREADABLE} reference: no list of numbers")
     if found is None:
         return Grade(0.0, answer, f"{UNREADABLE}: no list of numbers")
-    return _verdict(found == gold, answer)
+    return verdict(found == gold, answer)
 
 
 def _math(item: Item, answer: str) -> Grade:
     """Equal for the `math` grader."""
-    if not _balanced(answer):
+    if not balanced(answer):
         return Grade(0.0, answer, f"{UNREADABLE}: braces that do not match")
     return get_grader("math")(rf"\boxed{{{answer}}}", item.answer)
 
@@ -262,8 +262,8 @@ def _text(item: Item, answer: str) -> Grade:
     """
     for gold in alternatives(item):
         if _exact_words(gold) == _exact_words(answer) or _same_number(gold, answer) or _same_words(gold, answer):
-            return _verdict(True, answer)
-    return _verdict(False, answer)
+            return verdict(True, answer)
+    return verdict(False, answer)
 
 
 def _same_words(gold: str, answer: str) -> bool:
@@ -287,10 +287,6 @@ def _same_number(gold: str, answer: str) -> bool:
     return rounds_to(found.value, wanted.value, max(LEAST_DECIMALS, places))
 
 
-def _verdict(right: bool, found: str) -> Grade:
-    return Grade(float(right), found, EQUAL if right else DIFFERENT)
-
-
 def _exact_words(text: str) -> str:
     """The text without markup and final stop; case and everything else kept. LaTeX loses its blanks."""
     bare = _LATEX_BLANK.sub(" ", _TEXT_COMMAND.sub(r"\1", squeeze(text)).strip("$ "))
@@ -308,15 +304,6 @@ def _without_delimiters(text: str) -> str:
     r"""Take `\( \)` or `\[ \]` off where they are around the whole text."""
     inner = re.fullmatch(r"\\[(\[](.*)\\[)\]]\.?", text)
     return inner[1].strip() if inner else text
-
-
-def _balanced(text: str) -> bool:
-    depth = 0
-    for part in re.findall(r"\\.?|[{}]", text, re.DOTALL):
-        depth += (part == "{") - (part == "}")
-        if depth < 0 or part == "\\":
-            return False
-    return depth == 0
 
 
 _FORMS: dict[Form, Callable[[Item, str], Grade]] = {
