@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Literal
 from vold.run.results import Published
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from fractions import Fraction
 
     from vold.data.benchmarks.item import Form, Item, ProtocolName
     from vold.data.files.read import Row
+    from vold.run.answers import Answer
+
+    Items = Mapping[str, Sequence[Answer]]
+    """Stored answers by item, samples in order."""
 
 PIXELS: Mapping[ProtocolName, tuple[int, int]] = {"vlmevalkit": (1280 * 28 * 28, 16384 * 28 * 28)}
 """Least and most pixels of a picture, by protocol: VLMEvalKit's for Qwen2.5-VL. Others leave it to the processor."""
@@ -114,6 +118,9 @@ class Benchmark:
         tolerance: floats are compared with this absolute tolerance, and not by rounding to a number of decimals.
         gold_is_a_text: the gold choice is an option's text: where two options read the same, either letter is right.
         published: figures that others measured.
+        cluster_scores: derived scores that are means over clusters (the problems of a composite, the variants of a
+            seed): by name and cluster.
+        ratios: derived scores that are ratios of two sums over clusters: by name, one number a cluster for each sum.
     """
 
     name: str
@@ -128,6 +135,8 @@ class Benchmark:
     tolerance: Fraction | None = None
     gold_is_a_text: bool = False
     published: tuple[Published, ...] = ()
+    cluster_scores: Callable[[Items], Mapping[str, Mapping[str, float]]] = lambda items: {}
+    ratios: Callable[[Items], Mapping[str, tuple[Sequence[float], Sequence[float]]]] = lambda items: {}
 
     @property
     def split(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from vold.data.benchmarks.benchmark import Benchmark, Judging, Prompt
@@ -13,6 +14,7 @@ from vold.data.files.cells import clean_gold
 from vold.errors import DataError
 
 if TYPE_CHECKING:
+    from vold.data.benchmarks.benchmark import Items
     from vold.data.files.read import Row
 
 # The row's chain-of-thought prompt, which a vision-only item has instead of a question; official scoring is a judge.
@@ -206,6 +208,17 @@ def _is_vision_only(row: Row) -> bool:
     return bool(row.values.get("problem_version") == "Vision Only")
 
 
+def _by_version(items: Items) -> dict[str, dict[str, float]]:
+    """The vision-only version by itself: what most papers call MathVerse."""
+    return {
+        "vision_only": {
+            answers[0].source: fmean([r.score for r in answers])
+            for answers in items.values()
+            if answers[0].tags.get("version") == "Vision Only"
+        }
+    }
+
+
 _REPO, _CONFIG = "AI4Math/MathVerse", "testmini"
 BENCHMARKS = (
     Benchmark(
@@ -218,6 +231,7 @@ BENCHMARKS = (
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},
         judging=_JUDGING,
         published=_PUBLISHED,
+        cluster_scores=_by_version,
     ),
     Benchmark(
         "mathverse_vision_only",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from vold.data.benchmarks.benchmark import Benchmark, Judging, Prompt
@@ -14,7 +16,9 @@ from vold.data.benchmarks.wording import ALONE_THEN_BOX, MATCHING_EXAMPLES, QUES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from vold.data.benchmarks.benchmark import Items
     from vold.data.files.read import Row
+    from vold.run.answers import Answer
 
 # The official prompt asks for a brief thought and an answer between << and >>; a box is one form for all benchmarks.
 _RULE = Prompt(option="{letter}. {text}", with_options=QUESTION_THEN_BOX, without_options=ALONE_THEN_BOX)
@@ -98,6 +102,67 @@ def _semicolons(text: str) -> Sequence[str]:
     return [o for o in re.split(r"\s*;\s*(?=[A-L]\s*[.:)])", text.strip().strip(";")) if o]
 
 
+def _dimensions(items: Items) -> dict[str, dict[str, float]]:
+    """Strict and loose score and the four dimensions over composite problems of which every step was asked.
+
+    With the problem right and all steps right a model has mastered it; right with a step wrong it has learnt by rote
+    (loosely: with every step wrong, and one right step makes it mastery); wrong with all steps right it generalises
+    badly (half a point); else it lacks knowledge. Score = (mastered + generalises badly / 2) / problems, which is
+    (N - IG/2 - RM - IK) / N of the paper (arXiv 2407.01284).
+    """
+    out: dict[str, dict[str, float]] = {}
+    for name, (whole, parts) in _composites(items).items():
+        drawn = [
+            (w.score >= 1.0, [s.score >= 1.0 for s in steps])
+            for w, *steps in zip(whole, *parts, strict=False)
+        ]  # fmt: skip
+        dimensions: dict[str, list[float | bool]] = {
+            "score_strict": [0.5 * (not w and all(p)) + (w and all(p)) for w, p in drawn],
+            "score_loose": [0.5 * (not w and all(p)) + (w and any(p)) for w, p in drawn],
+            "insufficient_knowledge": [not w and not all(p) for w, p in drawn],
+            "inadequate_generalisation": [not w and all(p) for w, p in drawn],
+            "complete_mastery_strict": [w and all(p) for w, p in drawn],
+            "complete_mastery_loose": [w and any(p) for w, p in drawn],
+            "rote_memorisation_strict": [w and not all(p) for w, p in drawn],
+            "rote_memorisation_loose": [w and not any(p) for w, p in drawn],
+            f"{('two', 'three')[len(parts) - 2]}_step": [w for w, _ in drawn],
+        }
+        for metric, values in dimensions.items():
+            out.setdefault(metric, {})[name] = fmean([float(v) for v in values])
+    return out
+
+
+def _rates(items: Items) -> dict[str, tuple[list[float], list[float]]]:
+    """Figures of We-Math's table that are ratios: accuracy over single steps, and rote among problems got right."""
+    composites, scores = _composites(items), _dimensions(items)
+    if not composites:
+        return {}
+    steps = [[fmean([r.score for r in step]) for step in parts] for _, parts in composites.values()]
+    out = {"one_step": ([math.fsum(s) for s in steps], [float(len(s)) for s in steps])}
+    for kind in ("strict", "loose"):
+        rote, mastered = scores[f"rote_memorisation_{kind}"], scores[f"complete_mastery_{kind}"]
+        right = [rote[c] + mastered[c] for c in composites]
+        if any(right):
+            out[f"rote_rate_{kind}"] = ([rote[c] for c in composites], right)
+    return out
+
+
+def _composites(items: Items) -> dict[str, tuple[Sequence[Answer], list[Sequence[Answer]]]]:
+    """Answers to the composite problem and to each of its steps, where all of them were asked."""
+    found: dict[str, dict[str, Sequence[Answer]]] = {}
+    for answers in items.values():
+        tags = answers[0].tags
+        if "composite" in tags and "key" in tags:
+            found.setdefault(tags["composite"], {})[tags["key"]] = answers
+    out = {}
+    for name, by_key in found.items():
+        for steps in (2, 3):
+            keys = [f"{steps}steps_{part}" for part in ("multi", *range(1, steps + 1))]
+            if all(key in by_key for key in keys):
+                out[name] = (by_key[keys[0]], [by_key[key] for key in keys[1:]])
+    return out
+
+
 BENCHMARKS = (
     Benchmark(
         "wemath",
@@ -109,5 +174,7 @@ BENCHMARKS = (
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},
         judging=Judging("wemath", _JUDGED, one_option=True, no_option=True),
         published=_PUBLISHED,
+        cluster_scores=_dimensions,
+        ratios=_rates,
     ),
 )
