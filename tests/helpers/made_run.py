@@ -58,6 +58,7 @@ def make_run(root: Path) -> Path:
             "grad_norm": 0.5,
             "trained_tokens": 32,
             "entropy": 0.3,
+            "teacher_gap": 0.5,
             **to_json(describe(rollouts)),
         }
         append_jsonl(root / "distill" / "metrics.jsonl", [row])

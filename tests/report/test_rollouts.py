@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from vold.report.rollouts import gaps_of, in_words, mean_gap, rollout_values, show_rollout, token_values
+from vold.report.rollouts import gaps_of, in_words, rollout_values, show_rollout, token_values
 from vold.report.text import DASH
 
 
 def test_gap_by_hand() -> None:
     row = {"tokens": ["a", "b", "c"], "logp": [-1.0, -2.0, -0.5], "teacher_logp": [-1.5, -1.0, float("nan")]}
     assert gaps_of(row) == [0.5, -1.0, None]
-    assert mean_gap([row, {"tokens": ["a"], "logp": [-1.0], "teacher_logp": None}]) == -0.25
+    assert show_rollout(row).mean_gap == -0.25
+    assert show_rollout({"tokens": ["a"], "logp": [-1.0], "teacher_logp": None}).mean_gap is None
     assert [t.side for t in show_rollout(row).tokens] == ["over", "under", "plain"]
 
 

@@ -24,12 +24,7 @@ Samples: TypeAlias = Mapping[str, Mapping[str, Sequence[Json]]]
 
 @dataclass(frozen=True)
 class Answer:
-    """What one model said. `changes`: gained or lost against the first model, `gained:MODEL` against others before it.
-
-    Example:
-        >>> answer_of("base", {"response": "4", "score": 1.0}).outcome
-        'right'
-    """
+    """What one model said. `changes`: gained or lost against the first model, `gained:MODEL` against others before it."""
 
     model: str
     outcome: str
@@ -46,12 +41,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Card:
-    """One question of a set, one sample of it, and every model's answer.
-
-    Example:
-        >>> Card("s", "S", "q1", "0", (), Cut("1 + 1?"), "2", (), ()).href
-        '#samples?set=s&id=q1&sample=0'
-    """
+    """One question of a set, one sample of it, every model's answer, and the address of it all on the page."""
 
     set: str
     title: str
@@ -62,32 +52,19 @@ class Card:
     reference: str
     tags: tuple[str, ...]
     answers: tuple[Answer, ...]
-
-    @property
-    def href(self) -> str:
-        """The address of this question alone."""
-        return link(set=self.set, id=self.id, sample=self.sample)
+    href: str
 
 
 @dataclass(frozen=True)
 class Shown:
-    """The cards of a set, and of how many questions and answers they are a choice.
-
-    Example:
-        >>> Shown("s", "S", (), 9, 18).shown
-        0
-    """
+    """The cards of a set and how many answers they hold; of how many questions and answers they are a choice."""
 
     set: str
     title: str
     cards: tuple[Card, ...]
     questions: int
     answers: int
-
-    @property
-    def shown(self) -> int:
-        """How many answers the cards hold."""
-        return sum(len(c.answers) for c in self.cards)
+    shown: int
 
 
 def outcome_of(row: Json) -> str:
@@ -159,7 +136,8 @@ def _shown(
         room -= sum(len(p.uri) for p in card.images)
         cards.append(card)
     questions = len({k for found in answers.values() for k in found})
-    return Shown(name, title, tuple(cards), questions, sum(map(len, answers.values())))
+    shown = sum(len(c.answers) for c in cards)
+    return Shown(name, title, tuple(cards), questions, sum(map(len, answers.values())), shown)
 
 
 def _card(name: str, title: str, key: Key, rows: Mapping[str, Json], baseline: str, room: int) -> Card:
@@ -167,16 +145,18 @@ def _card(name: str, title: str, key: Key, rows: Mapping[str, Json], baseline: s
         return next((r[field] for r in rows.values() if r.get(field) not in (None, "", [], {})), None)
 
     tags = tuple(" ".join(f"{k}: {v}".split())[:SHORT] for k, v in part(tidy(first("tags"))).items())
+    question, sample = map(clean, key)
     return Card(
         set=name,
         title=title,
-        id=clean(key[0]),
-        sample=clean(key[1]),
+        id=question,
+        sample=sample,
         images=tuple(_pictures(listed(first("images")), room)),
         prompt=cut(first("prompt"), PROMPT),
         reference=short(first("reference")),
         tags=tags,
         answers=tuple(answer_of(m, r, _changes(m, rows, baseline)) for m, r in rows.items()),
+        href=link(set=name, id=question, sample=sample),
     )
 
 

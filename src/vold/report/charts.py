@@ -126,7 +126,6 @@ def line_chart(
     *,
     span: tuple[float, float] | None = None,
     shares: bool = False,
-    dots: bool = False,
 ) -> Markup | None:
     """A figure of lines by step with a legend and a read-out under the pointer; None if there is nothing to draw.
 
@@ -136,7 +135,6 @@ def line_chart(
         series: the lines, the first one at the back.
         span: lowest and highest value of the vertical axis; from the data if absent.
         shares: values are shares of 1, written in percent.
-        dots: mark every point, for lines of few points.
     """
     lines = [replace(s, points=thin(s.points)) for s in series if s.points]
     if not lines:
@@ -165,8 +163,8 @@ def line_chart(
     for s in lines:
         name, at = f"c{s.colour}{' faint' * s.faint}", [(px(x), py(y)) for x, y in s.points]
         parts.append(_tag("polyline", name, points=" ".join(f"{x:.1f},{y:.1f}" for x, y in at)))
-        if dots or len(at) == 1:
-            parts += [_tag("circle", name, cx=x, cy=y, r=3) for x, y in at]
+        if len(at) == 1:
+            parts.append(_tag("circle", name, cx=at[0][0], cy=at[0][1], r=3))
     parts.append(_tag("line", "cursor", y1=TOP, y2=bottom, visibility="hidden"))
     keys = [_tag("span", f"key line c{s.colour}{' faint' * s.faint}", s.label) for s in lines if s.label]
     head = _tag("b", "", title) + " " + _tag("span", "unit", unit) + _tag("span", "legend", Markup(" ").join(keys))

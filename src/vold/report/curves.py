@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Curve:
-    """A chart: one metric, drawn each step and smoothed, or several by label, smoothed alone.
-
-    Example:
-        >>> Curve("Loss", "nats per token", "loss").metrics
-        {}
-    """
+    """A chart: one metric, drawn each step and smoothed, or several by label, smoothed alone."""
 
     title: str
     unit: str
@@ -64,15 +59,9 @@ DISTILL = (
 )
 
 
-def training_charts(curves: Sequence[Curve], rows: Sequence[Json], stored_gap: Sequence[Point] = ()) -> list[Markup]:
-    """Charts of a stage's metric rows. `stored_gap` (mean teacher gap of stored steps) stands in for logged gaps."""
-    made = []
-    for curve in curves:
-        chart = _chart(curve, rows)
-        if not chart and curve.metric == "teacher_gap":
-            chart = line_chart(curve.title, curve.unit, [Series("stored steps", stored_gap)], dots=True)
-        made.append(chart)
-    return [c for c in made if c]
+def training_charts(curves: Sequence[Curve], rows: Sequence[Json]) -> list[Markup]:
+    """Charts of a stage's metric rows, as far as these have values."""
+    return [chart for curve in curves if (chart := _chart(curve, rows))]
 
 
 def _chart(curve: Curve, rows: Sequence[Json]) -> Markup | None:

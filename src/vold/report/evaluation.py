@@ -25,85 +25,35 @@ NORMAL_95 = 1.959964
 
 @dataclass(frozen=True)
 class Measured:
-    """One model on one set: what the figures draw, and the stored figures themselves.
+    """One model on one set: what the figures draw, samples a question, and the stored figures.
 
-    Example:
-        >>> Measured(Bar("base", 0.5), {"n": 40}).n
-        40.0
+    `pass_at` leaves out k = 1, which is the accuracy; `derived` has other scores by name, with their intervals.
     """
 
     bar: Bar
+    k: float
     figures: Json
-
-    @property
-    def n(self) -> float | None:
-        """Questions."""
-        return number(self.figures.get("n"))
-
-    @property
-    def k(self) -> float:
-        """Samples a question."""
-        return number(self.figures.get("k")) or 1.0
-
-    @property
-    def pass_at(self) -> Json:
-        """pass@k by k, but for k = 1, which is the accuracy."""
-        return {k: v for k, v in part(self.figures, "pass_at").items() if k != "1"}
-
-    @property
-    def derived(self) -> Mapping[str, Json]:
-        """Derived scores by name, with the ends of their intervals."""
-        return {k.replace("_", " "): part(v) for k, v in part(self.figures, "derived").items()}
+    pass_at: Json
+    derived: Mapping[str, Json]
 
 
 @dataclass(frozen=True)
 class MeasuredSet:
-    """One set: the models measured on it, and what the results say about the set itself.
-
-    Example:
-        >>> MeasuredSet("s", "S", (), {"bad_rows": [{"where": "row 3"}]}).bad_rows
-        [{'where': 'row 3'}]
-    """
+    """One set: the models measured on it, what the results say about the set, and the faults found in its data."""
 
     name: str
     title: str
     rows: tuple[Measured, ...]
     about: Json
-
-    @property
-    def published(self) -> list[Json]:
-        """Other people's figures."""
-        return several(self.about, "published")
-
-    @property
-    def bad_rows(self) -> list[Json]:
-        """Rows that cannot be asked."""
-        return several(self.about, "bad_rows")
-
-    @property
-    def bad_golds(self) -> list[Json]:
-        """Reference answers that cannot be marked."""
-        return several(self.about, "bad_golds")
-
-    @property
-    def checked(self) -> bool:
-        """Whether the results say anything about bad rows and reference answers."""
-        return "bad_rows" in self.about and "bad_golds" in self.about
-
-    @property
-    def protocol(self) -> Json:
-        """How the set was asked and marked."""
-        return part(self.about, "protocol")
+    protocol: Json
+    published: list[Json]
+    bad_rows: list[Json]
+    bad_golds: list[Json]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference between two models on one set; shares of 1.
-
-    Example:
-        >>> Difference("s", "S", "sft", "base", {"low": -0.01, "high": 0.05}, "").verdict
-        'not told apart'
-    """
+    """A paired difference between two models on one set (shares of 1), its drawing, and what its interval says."""
 
     set: str
     title: str
@@ -111,24 +61,12 @@ class Difference:
     against: str
     figures: Json
     strip: str
-
-    @property
-    def verdict(self) -> str:
-        """What the 95% interval allows to say."""
-        low, high = number(self.figures.get("low")), number(self.figures.get("high"))
-        if low is None or high is None:
-            return DASH
-        return "better" if low > 0 else "worse" if high < 0 else "not told apart"
+    verdict: str
 
 
 @dataclass(frozen=True)
 class Group:
-    """A row of a breakdown: a value of a tag, the questions that carry it, the figures of every model, a link.
-
-    Example:
-        >>> Group("easy", 12.0, (), "").value
-        'easy'
-    """
+    """A row of a breakdown: a value of a tag, the questions that carry it, the figures of every model, a link."""
 
     value: str
     n: float | None
@@ -138,12 +76,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Accuracies of the models on one set by the values of one tag.
-
-    Example:
-        >>> Breakdown("S", "level", ("base",), ()).tag
-        'level'
-    """
+    """Accuracies of the models on one set by the values of one tag."""
 
     title: str
     tag: str
@@ -155,53 +88,22 @@ class Breakdown:
 class Evaluation:
     """All that is shown of an evaluation; models in order, the first one being the baseline.
 
-    Example:
-        >>> evaluation({}, {}, 60).models
-        ()
+    `charts` and `stacks` draw accuracies and outcomes of the sets that are `measured`; `ks` are those of pass@k, and
+    `majority` says whether any model has a majority vote. `tags` and `samples` are of the answers on the page.
     """
 
-    models: tuple[str, ...]
+    models: Mapping[str, int]
+    """Colour number by model."""
     sets: tuple[MeasuredSet, ...]
-    differences: tuple[Difference, ...]
-    breakdowns: tuple[Breakdown, ...]
-    samples: tuple[Shown, ...]
-
-    @property
-    def colours(self) -> dict[str, int]:
-        """Colour number by model."""
-        return {m: colour(i) for i, m in enumerate(self.models)}
-
-    @property
-    def measured(self) -> list[MeasuredSet]:
-        """Sets on which a model was measured."""
-        return [s for s in self.sets if s.rows]
-
-    @property
-    def charts(self) -> list[Markup]:
-        """Accuracies of every set, on one scale."""
-        ends = [v for s in self.measured for r in s.rows for v in (r.bar.value, r.bar.high) if v is not None]
-        return [accuracy_chart(s.title, [r.bar for r in s.rows], scale_top(ends)) for s in self.measured]
-
-    @property
-    def stacks(self) -> list[Markup]:
-        """Outcomes of every set."""
-        bars = {s.title: [r.bar for r in s.rows] for s in self.measured}
-        return [outcome_chart(title, b) for title, b in bars.items() if any(x.outcomes for x in b)]
-
-    @property
-    def pass_at(self) -> list[str]:
-        """Every k of pass@k."""
-        return sorted({k for s in self.sets for r in s.rows for k in r.pass_at}, key=natural)
-
-    @property
-    def majority(self) -> bool:
-        """Whether any model has a majority vote."""
-        return any(number(r.figures.get("maj_at_k")) is not None for s in self.sets for r in s.rows)
-
-    @property
-    def tags(self) -> list[str]:
-        """Tags of the questions that are shown."""
-        return sorted({t for s in self.samples for c in s.cards for t in c.tags}, key=natural)
+    measured: list[MeasuredSet]
+    charts: list[Markup]
+    stacks: list[Markup]
+    ks: list[str]
+    majority: bool
+    differences: list[Difference]
+    breakdowns: list[Breakdown]
+    tags: list[str]
+    samples: list[Shown]
 
 
 def evaluation(results: Results | Json, samples: Samples, per_set: int) -> Evaluation:
@@ -211,25 +113,48 @@ def evaluation(results: Results | Json, samples: Samples, per_set: int) -> Evalu
     """
     known = part(tidy(to_json(results)))
     stages = part(known, "stages")
-    stored = {clean(m): s for m, s in samples.items()}
-    models = tuple(dict.fromkeys([*part(known, "run", "models"), *stages, *stored]))
+    models = list(dict.fromkeys([*part(known, "run", "models"), *stages, *map(clean, samples)]))
     names = [*part(known, "sets"), *(s for m in stages for s in part(stages, m))]
     names += [clean(s) for m in samples.values() for s in part(m)]
     titles = {n: words(at(known, "sets", n, "title") or n) for n in dict.fromkeys(names)}
-    shown = tuple(sample_sets(samples, models, titles, per_set))
+    shown = sample_sets(samples, models, titles, per_set)
     seen = {(c.set, a.model, a.outcome) for s in shown for c in s.cards for a in c.answers}
-    sets = []
-    for n, title in titles.items():
-        found = {m: s for m in models if (s := part(stages, m, n))}
-        rows = tuple(Measured(_bar(n, m, s, seen), s) for m, s in found.items())
-        sets.append(MeasuredSet(n, title, rows, part(known, "sets", n)))
     tags = {(c.set, t) for s in shown for c in s.cards for t in c.tags}
-    groups = [b for n, title in titles.items() for b in _breakdowns(stages, models, n, title, tags)]
-    return Evaluation(models, tuple(sets), tuple(_differences(known, titles)), tuple(groups), shown)
+    sets = tuple(_set(n, title, known, models, seen) for n, title in titles.items())
+    rows = [r for s in sets for r in s.rows]
+    top = scale_top([v for r in rows for v in (r.bar.value, r.bar.high) if v is not None])
+    measured = [s for s in sets if s.rows]
+    bars = [(s.title, [r.bar for r in s.rows]) for s in measured]
+    return Evaluation(
+        models={m: colour(i) for i, m in enumerate(models)},
+        sets=sets,
+        measured=measured,
+        charts=[accuracy_chart(title, found, top) for title, found in bars],
+        stacks=[outcome_chart(title, found) for title, found in bars if any(b.outcomes for b in found)],
+        ks=sorted({k for r in rows for k in r.pass_at}, key=natural),
+        majority=any(number(r.figures.get("maj_at_k")) is not None for r in rows),
+        differences=_differences(known, titles),
+        breakdowns=[b for n, title in titles.items() for b in _breakdowns(stages, models, n, title, tags)],
+        tags=sorted({t for _, t in tags}, key=natural),
+        samples=shown,
+    )
+
+
+def _set(name: str, title: str, known: Json, models: Sequence[str], seen: set[tuple[str, str, str]]) -> MeasuredSet:
+    """One set. `seen`: set, model and outcome of the answers on the page, so that a share can lead to them."""
+    about, rows = part(known, "sets", name), []
+    for model in models:
+        if figures := part(known, "stages", model, name):
+            pass_at = {k: v for k, v in part(figures, "pass_at").items() if k != "1"}
+            derived = {k.replace("_", " "): part(v) for k, v in part(figures, "derived").items()}
+            k = number(figures.get("k")) or 1.0
+            rows.append(Measured(_bar(name, model, figures, seen), k, figures, pass_at, derived))
+    faults = (several(about, k) for k in ("published", "bad_rows", "bad_golds"))
+    return MeasuredSet(name, title, tuple(rows), about, part(about, "protocol"), *faults)
 
 
 def _bar(name: str, model: str, figures: Json, seen: set[tuple[str, str, str]]) -> Bar:
-    """What is drawn of one model; a missing interval is made from the standard error. `seen`: answers on the page."""
+    """What is drawn of one model; a missing interval is made from the standard error."""
     counts = {o: number(v) or 0.0 for o, v in part(figures, "outcomes").items()}
     total = sum(counts.values())
     shares = {o: counts.get(o, 0.0) / total for o in OUTCOMES} if total else {}
@@ -249,9 +174,16 @@ def _differences(known: Json, titles: Mapping[str, str]) -> list[Difference]:
         name, model, against = (words(c.get(k)) for k in ("set", "model", "against"))
         drawn = (number(c.get(k)) for k in ("difference", "low", "high", "min_detectable"))
         strip = interval_strip(*drawn, reach=max(ends, default=0.0))
-        out.append(Difference(name, titles.get(name, name), model, against, c, strip))
+        title, verdict = titles.get(name, name), _verdict(number(c.get("low")), number(c.get("high")))
+        out.append(Difference(name, title, model, against, c, strip, verdict))
     order = list(titles)
     return sorted(out, key=lambda d: order.index(d.set) if d.set in titles else len(order))
+
+
+def _verdict(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return DASH
+    return "better" if low > 0 else "worse" if high < 0 else "not told apart"
 
 
 def _breakdowns(

@@ -26,12 +26,7 @@ _URI = re.compile(r"data:image/(?:png|jpeg|webp|gif);base64,([A-Za-z0-9+/]+={0,2
 
 @dataclass(frozen=True)
 class Picture:
-    """A data URI with the size it is shown at; without one, `note` says why.
-
-    Example:
-        >>> picture("https://example.org/x.png")
-        Picture(uri='', width=0, height=0, pixelated=False, note='a picture cannot be read')
-    """
+    """A data URI with the size it is shown at; without one, `note` says why."""
 
     uri: str = ""
     width: int = 0

@@ -8,11 +8,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from vold.report.answers import PROMPT
-from vold.report.stored import rows
 from vold.report.text import Cut, Json, clean, cut, decimal, listed, number, part, short
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 ROLLOUTS = 3
@@ -27,17 +26,14 @@ RUNS = 8
 
 @dataclass(frozen=True)
 class Token:
-    """A token as it is shown: its text, its number if it has one, the strength of its colour in [0, 1], words."""
+    """A token as it is shown: its number, if it has one, colours it, with a strength in [0, 1]. `side` says which: that
+    of a teacher gap `over` or `under` 0, `plain` for none, or `value` for any other number."""
 
     text: str
     value: float | None
+    side: str
     strength: float
     words: str
-
-    @property
-    def side(self) -> str:
-        """Which model is surer of it where the number is the teacher gap."""
-        return "plain" if self.value is None else "over" if self.value > 0 else "under"
 
 
 @dataclass(frozen=True)
@@ -85,17 +81,6 @@ def gaps_of(row: Json) -> list[float | None]:
 
 def _numbers(row: Json, key: str) -> list[float | None]:
     return [number(v) for v in listed(row.get(key))]
-
-
-def mean_gap(found: Sequence[Json]) -> float | None:
-    """Mean teacher gap over the scored tokens of some rollouts; None if there are none."""
-    values = [g for r in found for g in gaps_of(r) if g is not None]
-    return sum(values) / len(values) if values else None
-
-
-def step_gaps(steps: Mapping[int, Path]) -> list[tuple[float, float]]:
-    """Step and mean teacher gap of every stored step that has one."""
-    return [(float(step), gap) for step, file in steps.items() if (gap := mean_gap(rows(file))) is not None]
 
 
 def pick_rollouts(found: Sequence[Json], count: int) -> list[ShownRollout]:
@@ -150,8 +135,9 @@ def _tokens(row: Json) -> tuple[Token, ...]:
         gap = at.get("gap")
         words = [f"{name} {decimal(v, sign=True)}{' nats' * (name == 'gap')}" for name, v in at.items()]
         written = clean(text).replace("\n", "↵\n").replace("\t", "⇥") or "·"
-        strength = min(1.0, abs(gap or 0.0) / GAP_LIMIT)
-        shown.append(Token(written, gap, strength, "  ".join([f"id {ids[t] if t < len(ids) else '?'}", *words])))
+        side = "plain" if gap is None else "over" if gap > 0 else "under"
+        about = "  ".join([f"id {ids[t] if t < len(ids) else '?'}", *words])
+        shown.append(Token(written, gap, side, min(1.0, abs(gap or 0.0) / GAP_LIMIT), about))
     return tuple(shown)
 
 
@@ -178,7 +164,7 @@ def token_values(row: Json, texts: Sequence[str]) -> list[Values]:
         tokens = []
         for text, value in zip(texts, values, strict=False):
             share = 0.0 if value is None else (value - low) / (high - low) if high > low else float(high != 0)
-            tokens.append(Token(text, value, share, f"{name} {decimal(value)}"))
+            tokens.append(Token(text, value, "value", share, f"{name} {decimal(value)}"))
         out.append(Values(name.replace("_", " "), in_words(values), tuple(tokens)))
     return out
 

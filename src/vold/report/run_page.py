@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from vold.errors import DataError
 from vold.report.curves import DISTILL, SFT, training_charts
 from vold.report.evaluation import evaluation
-from vold.report.rollouts import GAP_LIMIT, ROLLOUTS, pick_rollouts, step_gaps, stored_steps
+from vold.report.rollouts import GAP_LIMIT, ROLLOUTS, pick_rollouts, stored_steps
 from vold.report.stored import answers_of, one, recipe_of, rows
 from vold.report.text import Json, at, decimal, part, percent, words
 from vold.report.write import write_page
@@ -95,7 +95,7 @@ def content(run_dir: Path) -> Json:
         "stages": stages_of(run_dir),
         "traces": one(run_dir / "traces" / "summary.json"),
         "sft_charts": training_charts(SFT, rows(run_dir / "sft" / "metrics.jsonl")),
-        "distill_charts": training_charts(DISTILL, rows(run_dir / "distill" / "metrics.jsonl"), step_gaps(steps)),
+        "distill_charts": training_charts(DISTILL, rows(run_dir / "distill" / "metrics.jsonl")),
         "steps": {s: pick_rollouts(rows(steps[s]), ROLLOUTS) for s in sorted({*list(steps)[:1], *list(steps)[-1:]})},
         "gap_limit": GAP_LIMIT,
     }

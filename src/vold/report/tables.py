@@ -41,7 +41,7 @@ def print_results(results: Results | Json) -> None:
     measured = [(s, r) for s in shown.measured for r in s.rows]
     rows = []
     for s, r in measured:
-        count = decimal(r.n, 0) if r.k == 1 else f"{decimal(r.n, 0)} x {decimal(r.k, 0)}"
+        count = decimal(r.figures.get("n"), 0) + (f" x {decimal(r.k, 0)}" if r.k != 1 else "")
         accuracy = f"{percent(r.bar.value)} ± {percent(r.figures.get('stderr'))}"
         rows.append((s.name, r.bar.label, count, accuracy, *(percent(r.bar.outcomes.get(o)) for o in SHARES)))
     if rows:
