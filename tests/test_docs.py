@@ -34,7 +34,7 @@ from vold.data.hf_datasets import Published
 from vold.data.sources.jsonl import Row
 from vold.evals.study.study import Study
 from vold.objective import PRESETS, Objective
-from vold.report.methods import knobs
+from vold.objective.axes import axes
 from vold.run import model_sections as sections
 from vold.run import recipe as config
 from vold.run.recipe import Recipe, load_recipe
@@ -60,12 +60,12 @@ def presets_table() -> str:
     return "\n".join(lines)
 
 
-def knobs_table() -> str:
+def axes_table() -> str:
     """Every method along the axes of the algebra."""
-    columns = {method: knobs(Objective.model_validate({"method": method})) for method in PRESETS}
+    columns = {method: axes(Objective.model_validate({"method": method})) for method in PRESETS}
     rows = [f"| | {' | '.join(f'`{m}`' for m in columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for knob in next(iter(columns.values())):
-        rows.append(f"| {knob} | {' | '.join(c[knob] for c in columns.values())} |")
+    for axis in next(iter(columns.values())):
+        rows.append(f"| {axis} | {' | '.join(c[axis] for c in columns.values())} |")
     return "\n".join(rows)
 
 
@@ -210,7 +210,7 @@ def benchmarks_table() -> str:
 
 WRITTEN = (
     ("docs/method.md", "presets", presets_table),
-    ("docs/method.md", "knobs", knobs_table),
+    ("docs/method.md", "axes", axes_table),
     ("docs/method.md", "readings", readings_table),
     ("docs/architecture.md", "layers", layers_picture),
     ("docs/performance.md", "benchmarks", benchmarks_table),

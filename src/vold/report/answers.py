@@ -24,7 +24,7 @@ Samples: TypeAlias = Mapping[str, Mapping[str, Sequence[Json]]]
 
 @dataclass(frozen=True)
 class Answer:
-    """What one model said. `changes`: gained or lost against the first model, `gained:MODEL` against others before it."""
+    """What one model said. `changes`: gained or lost against the first model, `gained:MODEL` against others before."""
 
     model: str
     outcome: str

@@ -11,7 +11,7 @@ from vold.errors import ConfigError, DataError
 from vold.report.rollouts import GAP_LIMIT, ShownRollout, pick_rollouts, stored_steps
 from vold.report.run_page import about, alignments, check_run, stages_of, write_report
 from vold.report.stored import one, rows
-from vold.report.tables import print_results, print_table
+from vold.report.tables import print_pairs, print_results, print_table
 from vold.report.text import MINUS, Json, decimal
 from vold.run.console import console
 from vold.run.recipe import load_recipe
@@ -53,8 +53,7 @@ def show(
             fix=f"one of {', '.join(map(str, stored))}" if stored else "run `vold distill` first",
         )
     console.print(Text(str(run_dir), style="bold"))
-    for label, value in about(run_dir):
-        console.print(Text.assemble((f"{label:<10}", "dim"), value))
+    print_pairs(about(run_dir), 10)
     console.print()
     print_table(("stage", "state", "", "where"), [(s.name, s.state, s.detail, s.where) for s in stages_of(run_dir)])
     console.print()

@@ -35,6 +35,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
     console.print(table)
 
 
+def print_pairs(pairs: Iterable[tuple[str, str]], width: int) -> None:
+    """Print labels, dim and `width` wide, with their values."""
+    for label, value in pairs:
+        console.print(Text.assemble((f"{label:<{width}}", "dim"), value))
+
+
 def print_results(results: Results | Json) -> None:
     """Accuracy of every model on every set with what went wrong, then what each gained over the ones before it."""
     shown = evaluation(results, {}, 0)
