@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from experiments.smollm2.join import join, text_model
+from experiments.smollm2.packages import COLOURS, SHAPES
+from experiments.smollm2.scenes import described, files, sample_scene, split_of, worked_sum
 from vold.data.sources.gym import GymTasks
-from vold.data.worlds.packages import COLOURS, SHAPES
-from vold.data.worlds.scenes import described, files, sample_scene, split_of, worked_sum
 from vold.model.batching import collate
 from vold.model.policy import Policy
 from vold.run.console import Bar

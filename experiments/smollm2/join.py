@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from vold.data.worlds.packages import DEPTH, WIDTH, language_model, vision_backbone
+from experiments.smollm2.packages import DEPTH, WIDTH, language_model, vision_backbone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -93,6 +93,17 @@ def test_a_new_file_is_a_new_kind(tmp_path: Path) -> None:
         open_stage(recipe_from(raw, where="test recipe"), "distill")
 
 
+def test_a_source_outside_the_package_is_named_with_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_tasks.py").write_text(ECHO.replace("class Spec", "class Echo"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    raw = tiny.recipe_dict(tmp_path)
+    raw["tasks"]["more"] = {"kind": "my_tasks:Echo", "words": ["a", "b"]}
+    recipe = recipe_from(raw, where="test recipe")
+    assert [t.reference for t in tiny.opened(recipe.tasks["more"])] == ["a", "b"]
+    (tmp_path / "r.yaml").write_text(dump_recipe(recipe))
+    assert load_recipe(tmp_path / "r.yaml") == recipe
+
+
 @pytest.mark.usefixtures("echo")
 def test_what_a_new_kind_gives_is_checked_like_any_other(tmp_path: Path) -> None:
     with pytest.raises(UngradableReference, match="echo: task banana"):
@@ -119,6 +130,9 @@ def test_what_a_new_kind_gives_is_checked_like_any_other(tmp_path: Path) -> None
         ("train", "a task set is a mapping", "tasks.x", "{kind: ..., ...}"),
         ({"kind": "__init__"}, "unknown kind of task set", "tasks.x", "choose one of"),
         ({"kind": ["digits"]}, "unknown kind of task set", "tasks.x", "choose one of"),
+        ({"kind": "json:dumps"}, "this is no task source", "tasks.x", "vold.data.sources.Source"),
+        ({"kind": "json:nothing"}, "this is no task source", "tasks.x", "vold.data.sources.Source"),
+        ({"kind": "no_such_module:Echo"}, "cannot be imported", "tasks.x", "PYTHONPATH"),
         ({"kind": "digits", "split": "train"}, "field required", "tasks.x.size", ""),
         ({"kind": "digits", "split": "train", "size": 0}, "greater than 0", "tasks.x.size", ""),
         (

@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 
 import tiny
+from experiments.smollm2 import packages
 from experiments.smollm2.join import GRID, siglip_names
+from experiments.smollm2.scenes import Scene, described, sample_scene, split_of, worked_sum
 from vold.data.sources import gym
-from vold.data.worlds import packages
-from vold.data.worlds.scenes import Scene, described, sample_scene, split_of, worked_sum
 from vold.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def test_pictures_are_found_by_what_the_answers_say(package_of_pictures: Path) -
 @pytest.mark.usefixtures("package_of_pictures")
 def test_both_forms_ask_the_same_and_splits_share_no_picture() -> None:
     def tasks(split: str, form: str) -> list[Task]:
-        spec = {"kind": "scenes", "split": split, "form": form, "size": 60, "seed": 3}
+        spec = {"kind": "experiments.smollm2.scenes:Scenes", "split": split, "form": form, "size": 60, "seed": 3}
         return list(tiny.opened(spec))
 
     text, image = tasks("test", "text"), tasks("test", "image")

@@ -59,22 +59,31 @@ def is_function(name: str) -> bool:
     return NAME.fullmatch(name) is not None
 
 
+def load_named(name: str) -> Any:
+    """What `module:name` names; None where the module holds nothing of that name.
+
+    Raises:
+        ConfigError: the module cannot be imported.
+    """
+    module_name, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute, None)
+    except Exception as error:
+        raise ConfigError(
+            "the module of this name cannot be imported",
+            where=name,
+            got=f"{type(error).__name__}: {error}",
+            fix=f"run with PYTHONPATH naming the directory of {module_name.partition('.')[0]}.py",
+        ) from error
+
+
 def load_function(name: str) -> Any:
     """Import `module:function`.
 
     Raises:
         ConfigError: no such module or function, or not a plain function of one argument.
     """
-    module_name, _, attribute = name.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), attribute, None)
-    except Exception as error:
-        raise ConfigError(
-            "the module of this function cannot be imported",
-            where=name,
-            got=f"{type(error).__name__}: {error}",
-            fix=f"run with PYTHONPATH naming the directory of {module_name.partition('.')[0]}.py",
-        ) from error
+    function = load_named(name)
     if not inspect.isfunction(function):
         got = "nothing of that name" if function is None else type(function).__name__
         raise ConfigError("this is not a Python function", where=name, got=got, fix="name a function defined with def")
@@ -84,7 +93,7 @@ def load_function(name: str) -> Any:
         raise ConfigError(
             "a mask or weight is a function of one argument, the rollouts of a step",
             where=name,
-            got=f"{attribute}{inspect.signature(function)}",
+            got=f"{name.partition(':')[2]}{inspect.signature(function)}",
             fix="def my_weight(rollouts): ...",
         ) from error
     return function

@@ -1,7 +1,8 @@
 """Task sets of a recipe: named once, referred to by stages, and read by the task source that `kind` names.
 
 A source is a module of `vold.data.sources`; its `Spec` has the keys of a set. It is found by its name when a recipe
-asks for it: no table lists the sources, and none is loaded that no recipe uses.
+asks for it: no table lists the sources, and none is loaded that no recipe uses. A source that stands elsewhere is named
+with its module, as masks and weights are: `my_module:MySpec`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
 from vold.errors import ConfigError
+from vold.objective.custom import is_function, load_named
 from vold.run.model_sections import Section
 
 SOURCES = "vold.data.sources"
@@ -55,6 +57,16 @@ def task_source(kind: object) -> type[TaskSpec]:
     Raises:
         ConfigError: there is none of this name.
     """
+    if isinstance(kind, str) and is_function(kind):
+        found = load_named(kind)
+        if not (isinstance(found, type) and issubclass(found, TaskSpec)):
+            raise ConfigError(
+                "this is no task source",
+                where="kind",
+                got=f"{kind}, which is {found!r}",
+                fix="name a subclass of vold.data.sources.Source",
+            )
+        return found
     if kind not in task_kinds():
         close = difflib.get_close_matches(str(kind), task_kinds(), n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}? " if close else ""
@@ -64,8 +76,8 @@ def task_source(kind: object) -> type[TaskSpec]:
             got=repr(kind),
             fix=f"{hint}choose one of {', '.join(task_kinds())}",
         )
-    found: type[TaskSpec] = importlib.import_module(f"{SOURCES}.{kind}").Spec
-    return found
+    spec: type[TaskSpec] = importlib.import_module(f"{SOURCES}.{kind}").Spec
+    return spec
 
 
 def _read_by_its_source(raw: object) -> TaskSpec:

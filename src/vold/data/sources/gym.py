@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from vold.data.sources import Source, Tasks
-from vold.data.worlds.scenes import INSTRUCTION
 from vold.errors import ConfigError, DataError
 from vold.types import Message, Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+INSTRUCTION = r"Work step by step and put the final answer in \boxed{}."
 
 
 class Spec(Source):

@@ -12,16 +12,20 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from vold.data.worlds.packages import COLOURS, SHAPES, pictures
+from pydantic import Field
+
+from experiments.smollm2.packages import COLOURS, SHAPES, pictures
+from vold.data.sources import Source, Tasks
+from vold.data.sources.gym import INSTRUCTION
 from vold.errors import DataError
 from vold.types import Message, Task
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 Split = Literal["train", "select", "test"]
 Form = Literal["text", "image"]
-INSTRUCTION = r"Work step by step and put the final answer in \boxed{}."
 _SEED: dict[Split, int] = {"train": 0, "select": 1, "test": 2}
 SELECT_SHARE = 4
 """Of easy-vqa's test part, one picture in so many of every look belongs to `select`."""
@@ -112,6 +116,23 @@ def files(split: Split, look: tuple[str, str]) -> tuple[Path, ...]:
         return pictures("train")[look]
     found = pictures("test")[look]
     return found[::SELECT_SHARE] if split == "select" else tuple(f for i, f in enumerate(found) if i % SELECT_SHARE)
+
+
+class Scenes(Source):
+    """`kind: experiments.smollm2.scenes:Scenes` of a recipe: its keys."""
+
+    split: Split
+    """Splits share no problem and no picture."""
+    form: Form = "text"
+    """Pictures described, or shown."""
+    size: int = Field(gt=0)
+    """How many problems."""
+    seed: int = 0
+    """Which problems."""
+
+    def open(self, parts: Mapping[str, Tasks], *, references: bool) -> Tasks:
+        """The problems; all have references."""
+        return Tasks(SceneTasks(self.split, self.form, self.size, self.seed), f"scenes/{self.split}")
 
 
 class SceneTasks:
