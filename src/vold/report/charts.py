@@ -35,12 +35,7 @@ LABEL = 27
 
 @dataclass(frozen=True)
 class Series:
-    """One line: its label, its points by rising x, the colour number (1 to 4), and whether it stays in the background.
-
-    Example:
-        >>> Series("loss", [(0, 2.5), (1, 2.0)]).colour
-        1
-    """
+    """One line: label, points by rising x, colour number (1 to 4), and whether it stays in the background."""
 
     label: str
     points: Sequence[Point]
@@ -50,12 +45,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Bar:
-    """One model in one figure: name, accuracy with the ends of its interval (shares), outcomes as shares, and links.
-
-    Example:
-        >>> Bar("base", 0.25, 0.2, 0.3).outcomes
-        {}
-    """
+    """One model in one figure: name, accuracy with the ends of its interval (shares), outcomes as shares, and links."""
 
     label: str
     value: float | None = None

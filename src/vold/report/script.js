@@ -10,15 +10,15 @@ if (form) {
     .map(part => part.textContent).join("\n").toLowerCase();
   const fits = (answer, want) => fields.every(f => !want[f] || (f === "text" ? answer.hit : answer[f].includes(want[f])))
     && (!only.id || answer.card.dataset.id === only.id) && (!only.sample || answer.card.dataset.sample === only.sample);
-  const wanted = () => Object.fromEntries(fields.map(f => [f, f === "text" ? form.elements.text.value.trim().toLowerCase() : form.elements[f].value]));
   let unknown = [];
   const apply = () => {
-    const want = wanted();
+    const want = Object.fromEntries(new FormData(form));
+    want.text = want.text.trim().toLowerCase();
     for (const a of answers) a.hit = !want.text || words(a).includes(want.text);
     const matching = new Set(answers.filter(a => fits(a, want))), shown = new Set([...matching].map(a => a.card));
     for (const a of answers) {
       const other = !matching.has(a);
-      a.node.hidden = other && !(form.elements.others.checked && shown.has(a.card));
+      a.node.hidden = other && !(want.others && shown.has(a.card));
       a.node.classList.toggle("other", other);
     }
     for (const card of cards) card.hidden = !shown.has(card);
@@ -36,10 +36,7 @@ if (form) {
       + (only.id ? "; only question " + only.id : "") + (unknown.length ? "; not on this page: " + unknown.join(", ") : "");
   };
   const write = () => {
-    const query = new URLSearchParams();
-    for (const f of fields) if (form.elements[f].value) query.set(f, form.elements[f].value);
-    for (const k of ["id", "sample"]) if (only[k]) query.set(k, only[k]);
-    if (form.elements.others.checked) query.set("others", "1");
+    const query = new URLSearchParams([...new FormData(form), ...Object.entries(only)].filter(([, value]) => value));
     history.replaceState(null, "", "#samples" + (query.size ? "?" + query : ""));
   };
   const read = () => {
@@ -96,18 +93,13 @@ for (const table of document.querySelectorAll(".sortable")) {
   }));
 }
 for (const card of document.querySelectorAll(".rollout")) {
-  const about = card.querySelector(".about-token");
-  let on = null;
   const tell = e => {
-    if (e.target.matches(".tokens span")) {
-      if (on) on.classList.remove("on");
-      on = e.target;
-      on.classList.add("on");
-      about.textContent = on.title;
-    }
+    if (!e.target.matches(".tokens span")) return;
+    card.querySelector(".on")?.classList.remove("on");
+    e.target.classList.add("on");
+    card.querySelector(".about-token").textContent = e.target.title;
   };
-  card.addEventListener("mouseover", tell);
-  card.addEventListener("click", tell);
+  for (const event of ["mouseover", "click"]) card.addEventListener(event, tell);
 }
 for (const chart of document.querySelectorAll("[data-lines]")) {
   const [low, high, left, width] = JSON.parse(chart.dataset.box), lines = JSON.parse(chart.dataset.lines);
@@ -117,9 +109,9 @@ for (const chart of document.querySelectorAll("[data-lines]")) {
     const box = svg.getBoundingClientRect(), at = (e.clientX - box.left) / box.width * svg.viewBox.baseVal.width;
     const x = low + (at - left) / width * (high - low);
     const near = lines.map(l => l.points.reduce((a, b) => Math.abs(b[0] - x) < Math.abs(a[0] - x) ? b : a));
-    const where = left + (near[near.length - 1][0] - low) / (high - low) * width;
+    const step = near.at(-1)[0], where = left + (step - low) / (high - low) * width;
     cursor.setAttribute("x1", where); cursor.setAttribute("x2", where); cursor.setAttribute("visibility", "visible");
-    out.textContent = "step " + near[near.length - 1][0] + ": " + lines.map((l, i) => (lines.length > 1 ? l.label + " " : "") + text(near[i][1])).join(", ");
+    out.textContent = "step " + step + ": " + lines.map((l, i) => (lines.length > 1 ? l.label + " " : "") + text(near[i][1])).join(", ");
     chart.classList.add("live");
   });
   svg.addEventListener("pointerleave", () => { cursor.setAttribute("visibility", "hidden"); chart.classList.remove("live"); });
