@@ -6,35 +6,70 @@ the cold start reads them. A killed run goes on after the last whole batch and g
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vold.data.sources import open_tasks
 from vold.engines.grade import grade
 from vold.engines.teachers.teachers import TeacherHandle, open_teachers
 from vold.errors import ConfigError, DataError
 from vold.model.loading import load_student
-from vold.run.console import Bar
 from vold.run.directory import open_stage, record_data
-from vold.run.files import append_jsonl, keep_rows, read_jsonl, write_json
+from vold.run.files import read_records, write_json
 from vold.run.order import seed_of
+from vold.run.summaries import TracesSummary
+from vold.training.stored_rows import stored_rows
 from vold.types import Completion, Finish, Grade, SamplingParams, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from vold.model.chat import Chat
     from vold.model.policy import Policy
-    from vold.run.recipe import Recipe
+    from vold.run.recipe import Recipe, Traces
 
-    Answered = tuple[Chat, tuple[int, ...], tuple[int, ...], Finish]
-    """Whose ids they are, ids with the end token, which of them the model chose, and why it ended."""
-    Answer = Callable[[Sequence[Task], int], list[Answered]]
-    """Answers some tasks, given the place of the first."""
+    Answer = Callable[[Sequence[Task], int], list[tuple[Chat, Completion]]]
+    """Answers some tasks, given the place of the first: whose ids they are, and the answer."""
 
 FILE = "traces.jsonl"
+
+
+@dataclass(frozen=True)
+class TraceRow:
+    """A row of traces/traces.jsonl: an answer, with the end token among its ids, and its verdict. `action_mask` is 1 on
+    tokens that the teacher wrote and 0 on those of a tool."""
+
+    task_id: str
+    response: str
+    response_ids: tuple[int, ...]
+    action_mask: tuple[int, ...]
+    finish: Finish
+    score: float
+    extracted: str | None
+    note: str
+
+    @classmethod
+    def of(cls, task: Task, chat: Chat, completion: Completion) -> TraceRow:
+        """That of an answer in `chat`'s ids; one without a reference scores 0."""
+        verdict = grade(task, chat, completion) if task.reference else Grade(0.0, None, "no reference")
+        return cls(
+            task_id=task.id,
+            response=chat.text(completion.ids),
+            response_ids=tuple(completion.ids.tolist()),
+            action_mask=tuple(map(int, completion.action_mask)),
+            finish=completion.finish,
+            score=verdict.score,
+            extracted=verdict.extracted,
+            note=verdict.note,
+        )
+
+    def passes(self, config: Traces) -> bool:
+        """Whole answers within the length limit; correct ones only where the recipe asks for it."""
+        whole = self.finish == "stop" and len(self.response_ids) <= config.max_tokens
+        return whole and (config.keep == "all" or self.score == 1.0)
 
 
 @dataclass(frozen=True)
@@ -62,64 +97,62 @@ def make_traces(recipe: Recipe, *, student: Policy | None = None) -> Path:
     file = directory / FILE
     tasks = open_tasks(recipe.tasks, config.tasks, references=False)
     record_data(directory, "traces.tasks", tasks.cards)
-    student = student or load_student(recipe)
-    answer = _own(student) if config.answers == "data" else _taught(recipe, student, tasks)
-    rows = read_jsonl(file)
-    done = len(rows) // config.batch_size * config.batch_size if len(rows) < len(tasks) else len(tasks)
-    keep_rows(file, rows[:done])
     began = time.monotonic()
-    with Bar("traces", len(tasks), done) as bar:
-        for start in range(done, len(tasks), config.batch_size):
-            part = tasks[start : start + config.batch_size]
-            append_jsonl(file, [_row(t, answered) for t, answered in zip(part, answer(part, start), strict=True)])
-            bar.advance(len(part))
-    rows = read_jsonl(file)
-    kept = [r for r in rows if _passes(r, config.max_tokens, config.keep)]
-    write_json(
-        directory / "summary.json",
-        {
-            "answers": len(rows),
-            "correct": sum(r["score"] == 1.0 for r in rows),
-            "truncated": sum(r["finish"] != "stop" for r in rows),
-            "kept": len(kept),
-            "tokens_kept": sum(len(r["response_ids"]) for r in kept),
-            "seconds": round(time.monotonic() - began, 1),
-        },
+    rows = stored_rows(file, TraceRow, tasks, config.batch_size, lambda: _answering(recipe, config, student, tasks))
+    kept = [r for r in rows if r.passes(config)]
+    summary = TracesSummary(
+        answers=len(rows),
+        correct=sum(r.score == 1.0 for r in rows),
+        truncated=sum(r.finish != "stop" for r in rows),
+        kept=len(kept),
+        tokens_kept=sum(len(r.response_ids) for r in kept),
+        seconds=round(time.monotonic() - began, 1),
     )
+    write_json(directory / "summary.json", summary)
     return file
 
 
-def _taught(recipe: Recipe, student: Policy, tasks: Sequence[Task]) -> Answer:
+@contextlib.contextmanager
+def _answering(
+    recipe: Recipe, config: Traces, student: Policy | None, tasks: Sequence[Task]
+) -> Iterator[Callable[[Sequence[Task], int], list[TraceRow]]]:
+    student = student or load_student(recipe)
+    answer = _solutions(student) if config.answers == "data" else _teachers(recipe, config, student, tasks)
+    yield lambda part, start: [
+        TraceRow.of(task, *answered) for task, answered in zip(part, answer(part, start), strict=True)
+    ]
+
+
+def _teachers(recipe: Recipe, config: Traces, student: Policy, tasks: Sequence[Task]) -> Answer:
     """Answers of each task's own teacher."""
-    config = recipe.traces
-    assert config is not None
-    assert config.sampling is not None
     sampling = config.sampling
+    assert sampling is not None  # the section sees to that
     for task in tasks:
         if task.teacher_messages is None:
             raise DataError("this task has no text view for the teacher", where=f"task {task.id}")
     teachers = open_teachers(recipe, student)
 
-    def answer(part: Sequence[Task], start: int) -> list[Answered]:
+    def answer(part: Sequence[Task], start: int) -> list[tuple[Chat, Completion]]:
         seed = seed_of(recipe.run.seed, "traces", start)
         params = SamplingParams(sampling.max_new_tokens, sampling.temperature, seed)
         completions = teachers.sample(part, params)
         return [in_the_students_ids(teachers.of(t), c) for t, c in zip(part, completions, strict=True)]
 
-    def in_the_students_ids(teacher: TeacherHandle, c: Completion) -> Answered:
+    def in_the_students_ids(teacher: TeacherHandle, c: Completion) -> tuple[Chat, Completion]:
         chat = teacher.backend.chat
         if teacher.aligner is None:
-            return chat, tuple(c.ids.tolist()), tuple(map(int, c.action_mask)), c.finish
+            return chat, c
         ids = student.chat.tokens(chat.text(c.ids)) + (student.chat.end_id,) * (c.finish == "stop")
-        return student.chat, ids, (1,) * len(ids), c.finish
+        return student.chat, _written(ids, c.finish)
 
     return answer
 
 
-def _own(student: Policy) -> Answer:
+def _solutions(student: Policy) -> Answer:
     """Solutions that come with the tasks."""
+    chat = student.chat
 
-    def answer(part: Sequence[Task], start: int) -> list[Answered]:
+    def answer(part: Sequence[Task], start: int) -> list[tuple[Chat, Completion]]:
         for task in part:
             if task.response is None:
                 raise DataError(
@@ -127,27 +160,14 @@ def _own(student: Policy) -> Answer:
                     where=f"task {task.id}",
                     fix="set traces.answers=teacher, or give its row a `response`",
                 )
-        chat = student.chat
-        found = [(*chat.tokens(task.response or ""), chat.end_id) for task in part]
-        return [(chat, ids, (1,) * len(ids), "stop") for ids in found]
+        return [(chat, _written((*chat.tokens(t.response or ""), chat.end_id), "stop")) for t in part]
 
     return answer
 
 
-def _row(task: Task, answered: Answered) -> dict[str, Any]:
-    chat, ids, mask, finish = answered
-    completion = Completion(ids, (0.0,) * len(ids), mask, finish)
-    verdict = grade(task, chat, completion) if task.reference else Grade(0.0, None, "no reference")
-    return {
-        "task_id": task.id,
-        "response": chat.text(ids),
-        "response_ids": list(ids),
-        "action_mask": list(mask),
-        "finish": finish,
-        "score": verdict.score,
-        "extracted": verdict.extracted,
-        "note": verdict.note,
-    }
+def _written(ids: tuple[int, ...], finish: Finish) -> Completion:
+    """A text that was not sampled in these ids: it has no log-probs."""
+    return Completion(ids, (0.0,) * len(ids), (1,) * len(ids), finish)
 
 
 def read_traces(recipe: Recipe) -> list[Trace]:
@@ -161,19 +181,15 @@ def read_traces(recipe: Recipe) -> list[Trace]:
         raise ConfigError("this recipe has no `traces` section", where="traces")
     file = recipe.run.dir / "traces" / FILE
     tasks = open_tasks(recipe.tasks, config.tasks, references=False)
-    rows = read_jsonl(file)
-    if len(rows) != len(tasks) or any(r["task_id"] != t.id for r, t in zip(rows, tasks, strict=True)):
+    rows = read_records(file, TraceRow)
+    if len(rows) != len(tasks) or any(r.task_id != t.id for r, t in zip(rows, tasks, strict=True)):
         raise DataError(
             "the teacher's traces are not all there",
             where=str(file),
             got=f"{len(rows)} answers to {len(tasks)} prompts",
             fix="run `vold traces` with this recipe; it goes on where it stopped",
         )
-    kept = [
-        Trace(t, tuple(r["response_ids"]), tuple(r["action_mask"]))
-        for t, r in zip(tasks, rows, strict=True)
-        if _passes(r, config.max_tokens, config.keep)
-    ]
+    kept = [Trace(t, r.response_ids, r.action_mask) for t, r in zip(tasks, rows, strict=True) if r.passes(config)]
     if not kept:
         raise DataError(
             "no trace passes the filters",
@@ -182,9 +198,3 @@ def read_traces(recipe: Recipe) -> list[Trace]:
             fix="raise traces.max_tokens or traces.sampling.max_new_tokens, or set traces.keep=all",
         )
     return kept
-
-
-def _passes(row: dict[str, Any], max_tokens: int, keep: str) -> bool:
-    """Whole answers within the length limit; correct ones only where the recipe asks for it."""
-    whole = row["finish"] == "stop" and len(row["response_ids"]) <= max_tokens
-    return whole and (keep == "all" or row["score"] == 1.0)
