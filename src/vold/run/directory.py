@@ -19,7 +19,7 @@ from vold.run.records import to_json
 from vold.run.task_sections import STAGES_WITH_TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from vold.run.recipe import Recipe
     from vold.run.summaries import DataCard
@@ -96,11 +96,12 @@ def _set_of(key: str) -> tuple[str, ...] | None:
     return parts[:3] if parts[:2] in (("eval", "tasks"), ("eval", "benchmarks")) else None
 
 
-def _sets(flat: dict[str, Any]) -> set[tuple[str, ...]]:
+def _sets(flat: Iterable[str]) -> set[tuple[str, ...]]:
     return {found for key in flat if (found := _set_of(key)) is not None}
 
 
-def _fingerprint(recipe: Recipe, stage: str) -> dict[str, Any]:
+def _fingerprint(recipe: Recipe, stage: str) -> dict[str, object]:
+    """Flat keys and values of all that decides what a stage makes."""
     raw = _resolved(recipe)
     parts = {"run": {"seed": raw["run"]["seed"], "threads": raw["run"]["threads"]}, "student": raw["student"]}
     if stage in ("traces", "sft", "align", "distill"):
@@ -113,9 +114,7 @@ def _fingerprint(recipe: Recipe, stage: str) -> dict[str, Any]:
     copies = ("all_correct", "all_incorrect", "some_correct", "max_copies")  # the labels of `vold balance` stay
     for harmless in ("checkpoint_every", "models", "self_check", *copies):
         parts[stage].pop(harmless, None)
-    flat: dict[str, Any] = {}
-    _flatten(parts, "", flat)
-    return {k: v for k, v in flat.items() if not PLACES.intersection(k.split("."))}
+    return {k: v for k, v in _flat(parts) if not PLACES.intersection(k.split("."))}
 
 
 def _resolved(recipe: Recipe) -> dict[str, Any]:
@@ -132,12 +131,13 @@ def _resolved(recipe: Recipe) -> dict[str, Any]:
     return raw
 
 
-def _flatten(value: Any, prefix: str, out: dict[str, Any]) -> None:
+def _flat(value: object, key: str = "") -> Iterator[tuple[str, object]]:
+    """Dotted keys and values of nested dictionaries."""
     if isinstance(value, dict):
-        for k, v in value.items():
-            _flatten(v, f"{prefix}.{k}" if prefix else k, out)
+        for name, inner in value.items():
+            yield from _flat(inner, f"{key}.{name}" if key else name)
     else:
-        out[prefix] = value
+        yield key, value
 
 
 def versions() -> dict[str, str]:

@@ -86,6 +86,16 @@ class Study(Section):
             raise ValueError("select_seeds and seeds overlap: choices would be made on the test")
         if self.select_on not in self.select_tasks:
             raise ValueError(f"select_on names no selection task set: {self.select_on!r}")
+        self._arms_are_in_order()
+        for key, claim in self.claims.items():
+            for arm_name in (claim.better, claim.worse):
+                if arm_name is not None and arm_name not in self.arms:
+                    raise ValueError(f"claim {key!r} names no arm: {arm_name!r}")
+        if taken := {*self.measures} & {*self.test_tasks, "reward"}:
+            raise ValueError(f"a measure and a task set share the name {min(taken)!r}")
+        return self
+
+    def _arms_are_in_order(self) -> None:
         seen: list[str] = []
         for name, arm in self.arms.items():
             if arm.after is not None and arm.after not in seen:
@@ -96,13 +106,6 @@ class Study(Section):
         swept = {len(a.rates) for a in self.arms.values() if a.stage}
         if len(swept) > 1:
             raise ValueError("every arm is swept over equally many rates")
-        for key, claim in self.claims.items():
-            for arm_name in (claim.better, claim.worse):
-                if arm_name is not None and arm_name not in seen:
-                    raise ValueError(f"claim {key!r} names no arm: {arm_name!r}")
-        if taken := {*self.measures} & {*self.test_tasks, "reward"}:
-            raise ValueError(f"a measure and a task set share the name {min(taken)!r}")
-        return self
 
 
 def load_study(path: Path) -> Study:
