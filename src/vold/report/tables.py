@@ -51,8 +51,9 @@ def print_results(results: Results | Json) -> None:
         accuracy = f"{percent(r.bar.value)} ± {percent(r.figures.get('stderr'))}"
         rows.append((s.name, r.bar.label, count, accuracy, *(percent(r.bar.outcomes.get(o)) for o in SHARES)))
     if rows:
-        shares = (f">{o.replace('_', ' ')}, %" for o in SHARES)
-        print_table(("set", "model", ">n", ">accuracy, % ± standard error", *shares), rows)
+        shares = (f">{o.replace('_', ' ')}" for o in SHARES)
+        columns = ("set", "model", ">n", ">accuracy", *shares)
+        print_table(columns, rows, "accuracy ± standard error and shares of answers, %")
     for s, r in measured:
         for label, d in r.derived.items():
             value, low, high = (percent(d.get(k)) for k in ("value", "low", "high"))
@@ -66,7 +67,8 @@ def print_results(results: Results | Json) -> None:
             _print(f"{s.name}: left out: {bad} (listed in results.json)")
     if shown.differences:
         rows = [(d.set, d.model, d.against, *_interval(d.figures)) for d in shown.differences]
-        print_table(("set", "model", "against", ">points [95% interval]", ">p"), rows, "paired difference")
+        console.print()
+        print_table(("set", "model", "against", ">difference", ">p"), rows, "paired difference, points [95% interval]")
 
 
 def print_comparison(a: str, b: str, found: Sequence[SetComparison]) -> None:

@@ -1,0 +1,34 @@
+"""The curves of training from metric rows."""
+
+from __future__ import annotations
+
+import json
+from html import unescape
+from typing import Any
+
+from vold.report.curves import DISTILL, SFT, points, training_charts, window
+
+
+def drawn(chart: str) -> Any:
+    return json.loads(unescape(chart.partition('data-lines="')[2].partition('"')[0]))
+
+
+def test_a_metric_is_drawn_each_step_and_smoothed() -> None:
+    rows = [{"step": s, "loss": float(s)} for s in range(20)]
+    (loss,) = training_charts(SFT, rows)
+    each, mean = drawn(loss)
+    assert (each["label"], mean["label"]) == ("each step", "mean of the last 5")
+    assert each["points"][7] == [7, 7]
+    assert mean["points"][1] == [1, 0.5] and mean["points"][7] == [7, 5]  # of 3, 4, 5, 6, 7
+    (short,) = training_charts(SFT, rows[:3])
+    assert [line["points"] for line in drawn(short)] == [[[0, 0], [1, 1], [2, 2]]]
+    assert (window(19), window(20), window(400)) == (1, 5, 20)
+
+
+def test_steps_without_a_value_and_lines_of_nothing_are_left_out() -> None:
+    rows = [{"step": 0, "teacher_gap": 1.0, "teacher_tokens": 4}, {"step": 1, "teacher_gap": 2.0, "teacher_tokens": 0}]
+    assert points(rows, "teacher_gap", "teacher_tokens") == [(0.0, 1.0)]
+    assert points([{"step": 1, "x": "y"}, {"x": 1.0}, {"step": 2, "x": float("nan")}], "x") == []
+    (failed,) = training_charts(DISTILL, [{"step": 0, "share_wrong": 0.5, "share_unparsed": 0.0}])
+    assert [line["label"] for line in drawn(failed)] == ["wrong"]
+    assert training_charts(DISTILL, []) == []

@@ -1,0 +1,42 @@
+"""Results as tables of the terminal: the evaluation worked out by hand in `pages`."""
+
+from __future__ import annotations
+
+import pytest
+
+from pages import HOSTILE, made_results
+from vold.report.tables import print_results
+from vold.report.text import DASH, MINUS
+from vold.run.console import console
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal wide enough for every table."""
+    monkeypatch.setattr(console, "_width", 1000)
+
+
+def test_accuracies_shares_and_differences_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
+    results = made_results()
+    results["stages"]["vold"]["angles"] |= {"judge_failed": 3, "k": 8}
+    print_results(results)
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in lines]
+    assert ["set", "model", "n", "accuracy", "wrong", "truncated", "unparsed", "timed", "out"] in rows
+    assert ["angles", "base", "4", "25.0", "±", "25.0", "25.0", "25.0", "25.0", "0.0"] in rows
+    assert ["angles", "vold", "4", "x", "8", "75.0", "±", "25.0", "0.0", "0.0", "0.0", "25.0"] in rows
+    assert f"angles vold base +50.0 [{MINUS}41.9, +141.9] 0.182".split() in rows
+    assert "angles, vold: worst case 12.5 [1.0, 30.0] (n=8)" in lines
+    assert "angles, vold: the judge's reply to 3 answers could not be used; they score 0" in lines
+    bad = "1 rows cannot be used, 1 golds do not grade themselves (listed in results.json)"
+    assert f"angles: left out: {bad}" in lines
+
+
+def test_half_results_and_hostile_ones_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    print_results({})
+    assert capsys.readouterr().out == ""
+    print_results({"stages": {"[bold]m": {HOSTILE: {"n": 3}}, "other": 4}})
+    out = capsys.readouterr().out
+    assert f"{DASH} ± {DASH}" in out
+    assert "[bold]m" in out
+    assert not set("\u202e\x1b\ud83d") & set(out)
