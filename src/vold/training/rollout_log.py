@@ -24,24 +24,36 @@ if TYPE_CHECKING:
 def describe(rollouts: Sequence[Rollout]) -> RolloutMetrics:
     """What a step's rollouts looked like: reward, outcomes, lengths, and how much the teacher was asked."""
     rollouts = [r for r in rollouts if r.source == "student"] or rollouts
-    scores: dict[int, list[float]] = {}
-    for r in rollouts:
-        scores.setdefault(r.group, []).append(r.grade.score)
+    scores = [r.grade.score for r in rollouts]
+    groups = _scores_by_group(rollouts)
     counts = Counter(outcome(r.grade, r.completion.finish) for r in rollouts)
     tokens = [len(r.completion.ids) for r in rollouts]
     shares = {f"share_{name}": counts[name] / len(rollouts) for name in ("wrong", "unparsed", "truncated", "timed_out")}
     scored = [r.teacher for r in rollouts if r.teacher is not None]
     return RolloutMetrics(
-        reward=sum(r.grade.score for r in rollouts) / len(rollouts),
+        reward=sum(scores) / len(scores),
         **shares,
-        groups_all_pass=sum(all(s == 1 for s in g) for g in scores.values()) / len(scores),
-        groups_all_fail=sum(all(s == 0 for s in g) for g in scores.values()) / len(scores),
+        groups_all_pass=_share_of(groups, 1.0),
+        groups_all_fail=_share_of(groups, 0.0),
         mean_tokens=sum(tokens) / len(tokens),
         rollout_tokens=sum(tokens),
         teacher_tokens=sum(len(s.logp) for s in scored),
         aligned_share=aligned_share(scored) if scored else None,
         **value_means(rollouts),
     )
+
+
+def _scores_by_group(rollouts: Sequence[Rollout]) -> list[list[float]]:
+    """Scores of each group of rollouts of one task."""
+    scores: dict[int, list[float]] = {}
+    for r in rollouts:
+        scores.setdefault(r.group, []).append(r.grade.score)
+    return list(scores.values())
+
+
+def _share_of(groups: Sequence[Sequence[float]], score: float) -> float:
+    """Share of the groups that have this score throughout."""
+    return sum(all(s == score for s in group) for group in groups) / len(groups)
 
 
 def store(file: Path, rollouts: Sequence[Rollout], tasks: Sequence[Task], policy: Policy) -> None:

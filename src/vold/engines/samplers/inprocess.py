@@ -81,7 +81,7 @@ class InProcessSampler:
 
     def _batch(self, prompts: list[Prompt], uniforms: torch.Tensor, params: SamplingParams) -> list[Completion]:
         policy = self.policy
-        device, end_id = policy.model.device, policy.chat.end_id
+        device = policy.model.device
         firsts = [i for i, p in enumerate(prompts) if not i or p is not prompts[i - 1]]
         repeats = torch.tensor([b - a for a, b in itertools.pairwise([*firsts, len(prompts)])], device=device)
         asked = [prompts[i] for i in firsts]  # a prompt that rows share is read once, and its cache copied
@@ -90,12 +90,7 @@ class InProcessSampler:
         vision = {k: v.to(device) for k, v in stack_vision(asked).items()}
         positions = policy.positions(ids, mask, vision)
         cache = DynamicCache()
-        alive = torch.arange(len(prompts), device=device)
-        out_ids = torch.zeros((len(prompts), params.max_new_tokens), dtype=torch.int64, device=device)
-        out_logps = torch.zeros((len(prompts), params.max_new_tokens), dtype=torch.float32, device=device)
-        lengths = torch.full((len(prompts),), params.max_new_tokens, dtype=torch.int64, device=device)
-        finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-        candidates = torch.zeros((*out_ids.shape, params.candidates), dtype=torch.int64, device=device)
+        rows = _Rows(len(prompts), params, policy.chat.end_id, device)
         uniforms = uniforms.to(device)
         head = policy.model.get_output_embeddings()
         for step in range(params.max_new_tokens):
@@ -111,15 +106,8 @@ class InProcessSampler:
             logits = head_logits(last, head, policy.banned, params.temperature)
             logp = logits.log_softmax(-1)
             greedy = params.temperature == 0
-            token = logits.argmax(-1) if greedy else _inverse_cdf(logp, uniforms[alive, step])
-            out_ids[alive, step] = token
-            out_logps[alive, step] = logp.gather(-1, token[:, None])[:, 0]
-            if params.candidates:
-                candidates[alive, step] = top_logprobs(logp, params.candidates)[0]
-            now = (token == end_id) & ~finished[alive]
-            lengths[alive[now]] = step + 1
-            finished[alive[now]] = True
-            live = ~finished[alive]
+            token = logits.argmax(-1) if greedy else _inverse_cdf(logp, uniforms[rows.here, step])
+            live = rows.append(step, token, logp)
             if not live.any():
                 break
             ids = token[:, None]
@@ -128,8 +116,43 @@ class InProcessSampler:
             if live.float().mean() < COMPACT_BELOW:
                 keep = live.nonzero()[:, 0]
                 cache.batch_select_indices(keep)
-                alive, ids, mask, positions = alive[keep], ids[keep], mask[keep], positions[..., keep, :]
-        return _completions(out_ids, out_logps, lengths, finished, candidates)
+                rows.here, ids, mask, positions = rows.here[keep], ids[keep], mask[keep], positions[..., keep, :]
+        return rows.completions()
+
+
+class _Rows:
+    """What has been sampled so far. `here` are the places of the rows that are still in the batch."""
+
+    def __init__(self, count: int, params: SamplingParams, end_id: int, device: torch.device) -> None:
+        size = (count, params.max_new_tokens)
+        self.end_id, self.here = end_id, torch.arange(count, device=device)
+        self.ids = torch.zeros(size, dtype=torch.int64, device=device)
+        self.logps = torch.zeros(size, dtype=torch.float32, device=device)
+        self.lengths = torch.full((count,), params.max_new_tokens, dtype=torch.int64, device=device)
+        self.finished = torch.zeros(count, dtype=torch.bool, device=device)
+        self.candidates = torch.zeros((*size, params.candidates), dtype=torch.int64, device=device)
+
+    def append(self, step: int, token: torch.Tensor, logp: torch.Tensor) -> torch.Tensor:
+        """Take a token of each row that is here [rows], out of its log-probs; which of the rows go on [rows]."""
+        here = self.here
+        self.ids[here, step] = token
+        self.logps[here, step] = logp.gather(-1, token[:, None])[:, 0]
+        if k := self.candidates.shape[-1]:
+            self.candidates[here, step] = top_logprobs(logp, k)[0]
+        now = (token == self.end_id) & ~self.finished[here]
+        self.lengths[here[now]] = step + 1
+        self.finished[here[now]] = True
+        return ~self.finished[here]
+
+    def completions(self) -> list[Completion]:
+        """All rows, each up to its end."""
+        kept = [v.cpu().numpy() for v in (self.ids.int(), self.logps, self.candidates.int())]
+        out = []
+        for i, (length, stop) in enumerate(zip(self.lengths.tolist(), self.finished.tolist(), strict=True)):
+            row, values, best = (v[i, :length] for v in kept)
+            finish: Finish = "stop" if stop else "length"
+            out.append(Completion(row, values, np.ones(length), finish, best if best.shape[-1] else None))
+        return out
 
 
 def _left_pad(prompts: Sequence[Prompt], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,15 +170,3 @@ def _inverse_cdf(logp: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
         raise SamplerError("the student's next-token distribution is not finite", fix="lower the learning rate")
     token = torch.searchsorted(cumulative, uniform[:, None] * total, right=True)[:, 0]
     return token.clamp(max=logp.shape[-1] - 1)
-
-
-def _completions(
-    ids: torch.Tensor, logps: torch.Tensor, lengths: torch.Tensor, finished: torch.Tensor, candidates: torch.Tensor
-) -> list[Completion]:
-    kept = [v.cpu().numpy() for v in (ids.int(), logps, candidates.int())]
-    out = []
-    for i, (length, stop) in enumerate(zip(lengths.tolist(), finished.tolist(), strict=True)):
-        row, values, best = (v[i, :length] for v in kept)
-        finish: Finish = "stop" if stop else "length"
-        out.append(Completion(row, values, np.ones(length), finish, best if best.shape[-1] else None))
-    return out
