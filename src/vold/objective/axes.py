@@ -24,7 +24,7 @@ def axes(objective: Objective) -> dict[str, str]:
         "coefficient": _said(map(_coefficient, terms)),
         "M, rollout mask": _said([*map(_mask, terms), *_balance(a)]),
         "W, token weight": _said([*(term.weight or "" for term in terms), *_steps(a)]),
-        "P, prefix": f"t ≤ cut, K = {a.prefix.top_k}" if a is not None and a.prefix is not None else "-",
+        "P, prefix": _prefix(a),
         "s, shift": _shift(a.margin if a is not None else None),
         "token gate": _said(_gates(a, surrogate)),
         "clip": _clip(surrogate),
@@ -69,6 +69,10 @@ def _balance(term: TeacherAdvantage | None) -> list[str]:
 
 def _steps(term: TeacherAdvantage | None) -> list[str]:
     return [] if term is None or term.steps is None else [f"min(d_1/d_k, {1 + term.steps.delta:g})"]
+
+
+def _prefix(term: TeacherAdvantage | None) -> str:
+    return "-" if term is None or term.prefix is None else f"t ≤ cut, K = {term.prefix.top_k}"
 
 
 def _shift(margin: Margin | None) -> str:
