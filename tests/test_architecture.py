@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import socket
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -17,6 +19,7 @@ from package import EXPERIMENTS, FILES, LAYERS, ROOT, SOURCE
 
 MAY_BE_ABSENT = {"vold.__main__"}
 LONGEST = 350
+LONGEST_BODY = 50
 HEAVY = ("torch", "transformers", "numpy", "scipy", "sklearn", "matplotlib", "PIL", "pydantic")
 
 ALL = FILES | EXPERIMENTS
@@ -125,6 +128,75 @@ def test_nothing_imports_the_experiments(module: str) -> None:
 def test_no_file_is_too_long(module: str) -> None:
     lines = len(ALL[module].read_text().splitlines())
     assert lines <= LONGEST, f"{module} has {lines} lines: over {LONGEST} it wants to be two modules"
+
+
+def functions(module: str) -> list[ast.FunctionDef]:
+    return [n for n in ast.walk(ast.parse(ALL[module].read_text())) if isinstance(n, ast.FunctionDef)]
+
+
+def body_lines(function: ast.FunctionDef) -> int:
+    """Lines of a function without its signature and its docstring."""
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def complexity(function: ast.FunctionDef) -> int:
+    """Ways through a function: one, and one more for each branch, loop, condition of a comprehension, choice inside an
+    expression, `and` or `or`, handler and assertion. Functions inside it count with it."""
+    ways = 1
+    for node in ast.walk(function):
+        if isinstance(node, ast.BoolOp):
+            ways += len(node.values) - 1
+        elif isinstance(node, ast.comprehension):
+            ways += 1 + len(node.ifs)
+        elif isinstance(node, BRANCHES):
+            ways += 1
+    return ways
+
+
+BRANCHES = (ast.If, ast.IfExp, ast.For, ast.While, ast.Assert, ast.ExceptHandler, ast.match_case)
+MOST_COMPLEX = 12
+STRICT = tuple(m for m in FILES if m.startswith(("vold.training", "vold.objective")))
+"""Where the method is; elsewhere ruff's bounds in pyproject.toml are enough."""
+
+
+@all_modules
+def test_no_function_is_too_long(module: str) -> None:
+    assert {f.name: n for f in functions(module) if (n := body_lines(f)) > LONGEST_BODY} == {}
+
+
+@pytest.mark.parametrize("module", STRICT)
+def test_no_function_of_the_method_has_too_many_ways_through_it(module: str) -> None:
+    assert {f.name: n for f in functions(module) if (n := complexity(f)) > MOST_COMPLEX} == {}
+
+
+def test_lines_and_ways_are_counted_right() -> None:
+    """Seven ways: one, the loop, its comprehension, that one's condition, `or`, the choice, the branch."""
+    code = '''
+def f(a):
+    """Says what it does
+    in two lines."""
+    for b in [c for c in a if c]:
+        d = 1 if b or a else 2
+        if d: return d
+'''
+    (function,) = (n for n in ast.walk(ast.parse(code)) if isinstance(n, ast.FunctionDef))
+    assert (body_lines(function), complexity(function)) == (3, 7)
+
+
+LET_OFF = re.compile(r"#\s*(ruff:\s*)?noqa(\s*$|:.*(C901|PLR09))", re.IGNORECASE)
+
+
+def test_nothing_is_let_off_the_gates_on_size() -> None:
+    for top in ("src", "experiments", "benchmarks", "tests"):
+        for path in sorted((ROOT / top).rglob("*.py")):
+            assert not [line for line in path.read_text().splitlines() if LET_OFF.search(line)], path
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]
+    assert {"C901", "PLR0913", "PLR0915"} <= set(settings["select"])
+    assert settings["mccabe"] == {"max-complexity": 10}
+    assert settings["pylint"] == {"max-args": 7, "max-statements": 40}
+    ignored = {code for codes in (settings["ignore"], *settings["per-file-ignores"].values()) for code in codes}
+    assert not [code for code in ignored if code.startswith(("C9", "PL"))]
 
 
 FORBIDDEN_CALLS = {
