@@ -1,6 +1,6 @@
 """The README and docs/ against the code: commands, recipes, names, links, and the parts that are written from code.
 
-`python tests/test_docs.py` writes those parts again.
+`PYTHONPATH=tests/helpers python tests/test_docs.py` writes those parts again.
 """
 
 from __future__ import annotations
@@ -226,7 +226,9 @@ def marks(name: str) -> tuple[str, str]:
 @pytest.mark.parametrize(("page", "name", "make"), WRITTEN, ids=lambda v: v if isinstance(v, str) else "")
 def test_parts_written_from_code_are_up_to_date(page: str, name: str, make: Callable[[], str]) -> None:
     begin, end = marks(name)
-    assert f"{begin}\n\n{make()}\n\n{end}" in PAGES[page].read_text(), "run: python tests/test_docs.py"
+    assert f"{begin}\n\n{make()}\n\n{end}" in PAGES[page].read_text(), (
+        "run: PYTHONPATH=tests/helpers python tests/test_docs.py"
+    )
 
 
 # -- reading Markdown -------------------------------------------------------------------------------------------------

@@ -264,7 +264,7 @@ def _prefix(slot: Prefix, w: _Work, scores: TokenScores, pieces: Pieces | None) 
         )
     margins = np.where(w.own, top_k_margin(candidates[:, : slot.top_k], slot.margin), np.nan)
     segments = segment_means(margins, segment_spans(pieces(w.rollout.completion.ids.tolist()), slot.boundary))
-    cut = downward_change([mean for mean, _ in segments], slot.least_segments)
+    cut = downward_change([mean for mean, _ in segments])
     end = length if cut.segment is None else segments[cut.segment - 1][1]
     prefix = (np.arange(length) < end).astype(np.float64)
     w.token_values |= {"candidate_margin": margins, "prefix": prefix}

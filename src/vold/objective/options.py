@@ -87,8 +87,6 @@ class Prefix(Slot):
     """How the margin is read."""
     boundary: str = BOUNDARY
     """Regular expression of what ends a segment."""
-    least_segments: int = Field(2, ge=2)
-    """Fewest segments before and after a cut; a response with fewer than twice as many stays whole."""
 
     @field_validator("boundary")
     @classmethod

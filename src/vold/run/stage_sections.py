@@ -18,8 +18,6 @@ class Optimizer(Section):
     """Peak learning rate."""
     weight_decay: float = Field(0.01, ge=0)
     """Decoupled weight decay."""
-    betas: tuple[float, float] = (0.9, 0.98)
-    """Moment decay rates."""
     warmup_steps: int = Field(5, ge=0)
     """Steps of linear warm-up."""
     schedule: Literal["cosine", "constant"] = "cosine"

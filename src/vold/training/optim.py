@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from vold.model.policy import Policy
     from vold.run.recipe import Optimizer
 
+BETAS = (0.9, 0.98)
+"""Decay rates of the moments. The paper does not give any."""
+
 
 class MasterAdamW(torch.optim.AdamW):
     """AdamW for weights below float32: it updates a float32 copy of them and rounds that.
@@ -73,7 +76,7 @@ def build_optimizer(policy: Policy, config: Optimizer) -> torch.optim.AdamW:
         {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
     ]
     kind = torch.optim.AdamW if all(p.dtype == torch.float32 for _, p in named) else MasterAdamW
-    return kind(groups, lr=config.lr, betas=config.betas, fused=True)  # one pass over memory, not ten
+    return kind(groups, lr=config.lr, betas=BETAS, fused=True)  # one pass over memory, not ten
 
 
 def learning_rate(config: Optimizer, step: int, steps: int) -> float:
