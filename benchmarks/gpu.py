@@ -32,7 +32,7 @@ from vold.types import Prompt
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vold.model.lm_head.fused import Reading
+    from vold.model.lm_head.fused import HeadOutput
 
 MIB = 2**20
 
@@ -176,7 +176,7 @@ def head(shape: Shape, device: str, tokens: int, repetitions: int) -> dict[str, 
     return alternate(sides, Clock(device), repetitions)
 
 
-def summed(_: slice, reading: Reading) -> torch.Tensor:
+def summed(_: slice, reading: HeadOutput) -> torch.Tensor:
     return reading.logp.sum()
 
 

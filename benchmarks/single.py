@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vold.model.batching import Sequences
-    from vold.model.lm_head.fused import Reading
+    from vold.model.lm_head.fused import HeadOutput
 
 NOTHING = torch.tensor([], dtype=torch.int64)
 PROMPT = 32
@@ -84,7 +84,7 @@ class Heads:
     def ours(self, what: str, per_token: torch.Tensor, **asked: Any) -> None:
         """A weighted sum of what our head reads, and its gradient."""
 
-        def loss_of(part: slice, found: Reading) -> torch.Tensor:
+        def loss_of(part: slice, found: HeadOutput) -> torch.Tensor:
             value: torch.Tensor = (getattr(found, what) * per_token[part]).sum()
             return value
 
@@ -171,7 +171,7 @@ def head_memory(tokens: int, *, width: int = 32, vocabulary: int = 151936) -> di
     against = Against(teacher, torch.ones(tokens, dtype=torch.bool), FullDivergence("reverse_kl"))
     own = (layer.weight.numel() + hidden.numel()) * 4 / MIB
 
-    def kl(_: slice, reading: Reading) -> torch.Tensor:
+    def kl(_: slice, reading: HeadOutput) -> torch.Tensor:
         assert reading.divergence is not None
         return reading.divergence.sum()
 
@@ -229,7 +229,7 @@ def _head(weight: torch.Tensor, dtype: torch.dtype) -> torch.nn.Linear:
     return layer
 
 
-def summed(_: slice, reading: Reading) -> torch.Tensor:
+def summed(_: slice, reading: HeadOutput) -> torch.Tensor:
     """The loss of a chunk where the loss is the sum of log-probs."""
     return reading.logp.sum()
 

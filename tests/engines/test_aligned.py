@@ -371,7 +371,7 @@ def test_a_run_with_a_shuffled_teacher_is_the_run_with_the_teacher_that_shares_i
 
 def test_the_verdict_without_a_top_1_agreement_goes_by_the_kl() -> None:
     assert [verdict(kl, None)[0] for kl in (0.5, 2.0, 4.0)] == ["ready", "doubtful", "not aligned"]
-    assert "favourite" not in verdict(0.5, None)[1]
+    assert "likeliest" not in verdict(0.5, None)[1]
 
 
 # -- two published tokenizers -----------------------------------------------------------------------------------------

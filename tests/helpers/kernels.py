@@ -15,7 +15,7 @@ TOKENS, WIDTH, VOCABULARY = 11, 16, 9001
 
 
 def results(dtype: torch.dtype, banned: list[int], temperature: float, chunk: int, bias: bool) -> list[torch.Tensor]:
-    """Log-prob, entropy, favourite, and the gradients of states, weight and bias for unequal upstream gradients."""
+    """Log-prob, entropy, argmax, and the gradients of states, weight and bias for unequal upstream gradients."""
     draw = torch.Generator().manual_seed(3)
     hidden = torch.randn(TOKENS, WIDTH, generator=draw).to(dtype).requires_grad_()
     layer = torch.nn.Linear(WIDTH, VOCABULARY, bias=bias, dtype=dtype)
@@ -28,13 +28,13 @@ def results(dtype: torch.dtype, banned: list[int], temperature: float, chunk: in
         layer.bias.data[8000] = layer.bias.data[17]
     targets = torch.randint(20, VOCABULARY, (TOKENS,), generator=draw)
     upstream = torch.randn(TOKENS, generator=draw).to(torch.promote_types(dtype, torch.float32))
-    logp, entropy, favourite = token_logprobs(
+    logp, entropy, argmax = token_logprobs(
         hidden, layer, targets, banned=torch.tensor(banned, dtype=torch.int64), temperature=temperature,
         chunk_tokens=chunk,
     )  # fmt: skip
     (logp * upstream).sum().backward()
     grads = [hidden.grad, layer.weight.grad, *([layer.bias.grad] if bias else [])]
-    return [logp.detach(), entropy, favourite, *(g for g in grads if g is not None)]
+    return [logp.detach(), entropy, argmax, *(g for g in grads if g is not None)]
 
 
 def interpret() -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ def test_chunked_head_equals_a_dense_one_in_value_and_gradient() -> None:
     targets = torch.randint(0, 28, (23,))
     banned = torch.tensor([28, 30])
     weights = torch.randn(23)
-    logp, entropy, favourite = token_logprobs(hidden, head, targets, banned=banned, temperature=0.7, chunk_tokens=4)
+    logp, entropy, argmax = token_logprobs(hidden, head, targets, banned=banned, temperature=0.7, chunk_tokens=4)
     (logp * weights).sum().backward()
     got = (hidden.grad.clone(), head.weight.grad.clone())  # type: ignore[union-attr]
     hidden.grad = head.weight.grad = None
@@ -56,7 +56,7 @@ def test_chunked_head_equals_a_dense_one_in_value_and_gradient() -> None:
     (expected * weights).sum().backward()
     torch.testing.assert_close(logp, expected)
     torch.testing.assert_close(entropy, -(dense.exp() * dense).sum(-1), rtol=1e-5, atol=1e-6)
-    assert favourite.tolist() == [keep[int(i)] for i in dense.argmax(-1)]
+    assert argmax.tolist() == [keep[int(i)] for i in dense.argmax(-1)]
     torch.testing.assert_close(got[0], hidden.grad, rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(got[1], head.weight.grad, rtol=1e-5, atol=1e-6)
 

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from vold.types import Ids
 
 TOKEN_BUDGET = 8192
-NAMES = ("logp", "entropy", "favourite")
+NAMES = ("logp", "entropy", "argmax")
 UNKNOWN = -1
-"""Stands for the favourite token of a teacher that has other tokens than the student."""
+"""Stands for the likeliest token of a teacher that has other tokens than the student."""
 READY_KL, READY_TOP1 = 1.0, 0.8
 LOST_KL, LOST_TOP1 = 3.0, 0.5
 """Thresholds of the verdict, in nats per token and shares of tokens. They are rules of thumb set on the demo world:
@@ -96,7 +96,7 @@ def _overlap(
     failed = failed & known
     gap = ours["logp"] - theirs["logp"]
     kl = _mean(gap[known])
-    same = None if bool((theirs["favourite"] == UNKNOWN).any()) else _mean(ours["favourite"] == theirs["favourite"])
+    same = None if bool((theirs["argmax"] == UNKNOWN).any()) else _mean(ours["argmax"] == theirs["argmax"])
     heading, words = verdict(kl, same)
     return Overlap(
         student=student,
@@ -126,7 +126,7 @@ def verdict(kl: float, top1: float | None) -> tuple[str, str]:
     if top1 is None:
         top1 = 1.0  # the KL alone decides
     else:
-        figures += f", the same favourite token at {top1:.0%} of the student's tokens"
+        figures += f", the same likeliest token at {top1:.0%} of the student's tokens"
     if kl <= READY_KL and top1 >= READY_TOP1:
         return "ready", f"Student and teacher write alike ({figures}): distillation has something to correct."
     if kl >= LOST_KL or top1 <= LOST_TOP1:
@@ -149,7 +149,7 @@ def _opinions(
     directory: Path,
 ) -> dict[str, torch.Tensor]:
     """As `_values`, from each question's own teacher; the entropy is NaN where that is a server. From one with another
-    tokenizer, log-probs are NaN on tokens that do not align, and favourites are `UNKNOWN`."""
+    tokenizer, log-probs are NaN on tokens that do not align, and likeliest tokens are `UNKNOWN`."""
     rows: dict[int, tuple[torch.Tensor, ...]] = {}
     for route, handle in teachers.by_route.items():
         mine = [i for i, a in enumerate(asks) if teachers.route_of(a.ids) == route]
@@ -166,8 +166,8 @@ def _opinions(
             for i, scores in zip(mine, scorer.score(requests), strict=True):
                 logp = torch.tensor(scores.logp)
                 best = None if scores.top_ids is None else torch.tensor(scores.top_ids[:, 0], dtype=torch.int64)
-                favourite = torch.full((len(logp),), UNKNOWN) if best is None else best
-                rows[i] = (logp, torch.full_like(logp, float("nan")), favourite)
+                argmax = torch.full((len(logp),), UNKNOWN) if best is None else best
+                rows[i] = (logp, torch.full_like(logp, float("nan")), argmax)
     return {name: torch.cat([rows[i][k] for i in range(len(asks))]) for k, name in enumerate(NAMES)}
 
 

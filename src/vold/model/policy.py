@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from vold.model.batching import Sequences
-    from vold.model.lm_head.fused import LossOf, Reading
+    from vold.model.lm_head.fused import HeadOutput, LossOf
     from vold.model.lm_head.teacher_logits import Against
     from vold.types import Prompt
 
@@ -181,8 +181,8 @@ class Policy:
         self, batch: Sequences, *, temperature: float = 1.0, loss_of: LossOf | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Log-prob, entropy and most likely token at every selected token of a batch, each [tokens]; see `read`."""
-        reading = self.read(batch, temperature=temperature, loss_of=loss_of)
-        return reading.logp, reading.entropy, reading.favourite
+        output = self.read(batch, temperature=temperature, loss_of=loss_of)
+        return output.logp, output.entropy, output.argmax
 
     def read(
         self,
@@ -193,7 +193,7 @@ class Policy:
         top_k: int = 0,
         against: Against | None = None,
         loss_of: LossOf | None = None,
-    ) -> Reading:
+    ) -> HeadOutput:
         """What `lm_head.logprobs.read_head` finds at the selected tokens of a batch, which describes the arguments."""
         batch = batch.to(self.model.device)
         asked = Query(batch.targets, self.banned, temperature, 0, candidates, top_k, against, loss_of)

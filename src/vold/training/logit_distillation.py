@@ -17,7 +17,7 @@ from vold.types import ScoreRequest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vold.model.lm_head.fused import Reading
+    from vold.model.lm_head.fused import HeadOutput
     from vold.model.lm_head.teacher_logits import Divergence
     from vold.objective import Objective
     from vold.objective.terms import TeacherLoss
@@ -92,14 +92,14 @@ class Comparison:
         if slot.top_k.form == "stop_gradient":
             self._compare = stopped_reverse_kl
 
-    def stream(self, reading: Reading, part: slice = slice(None)) -> torch.Tensor:
+    def stream(self, output: HeadOutput, part: slice = slice(None)) -> torch.Tensor:
         """D of the tokens of `part` [part] in float32 nats, for `vold.objective.Streams`, from what the head has read
         there; 0 where the teacher has no weight."""
-        if reading.divergence is not None:
-            return reading.divergence
-        if reading.candidates is None:
-            return torch.zeros_like(reading.logp) + reading.logp[:0].sum()  # 0, and can be back-propagated
-        return candidate_divergence(reading.candidates, self._theirs[part], self._compare)
+        if output.divergence is not None:
+            return output.divergence
+        if output.candidates is None:
+            return torch.zeros_like(output.logp) + output.logp[:0].sum()  # 0, and can be back-propagated
+        return candidate_divergence(output.candidates, self._theirs[part], self._compare)
 
 
 def compared(

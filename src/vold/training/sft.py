@@ -80,7 +80,7 @@ def accumulate(learner: Learner[Sft], traces: Sequence[Trace], step: int) -> tup
     masks = [t.action_mask for t in traces]
     total, value = sum(map(sum, masks)), 0.0
     for micro in learner.micro_batches(prompts, [t.response_ids for t in traces], masks):
-        logp, _, _ = learner.policy.logprobs(micro.batch, loss_of=lambda _, reading: nll(reading.logp).sum() / total)
+        logp, _, _ = learner.policy.logprobs(micro.batch, loss_of=lambda _, output: nll(output.logp).sum() / total)
         loss = nll(logp).sum() / total
         learner.backward(loss, micro, step)
         value += loss.item() * micro.turn.counts

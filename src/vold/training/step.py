@@ -19,7 +19,7 @@ from vold.training.streams import flatten, has_signal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vold.model.lm_head.fused import Reading
+    from vold.model.lm_head.fused import HeadOutput
     from vold.objective import Denominators
     from vold.run.recipe import Distill
     from vold.training.learner import Learner, MicroBatch
@@ -44,11 +44,11 @@ def update(learner: Learner[Distill], rollouts: Sequence[Rollout], step: Step, t
     tally = Tally()
     for micro in learner.micro_batches(prompts, [c.ids for c in made], [c.action_mask for c in made]):
         loss_of = MicroLoss.of(learner, [live[i] for i in micro.rows], step, counts, teacher)
-        reading = loss_of.read(learner, micro)
-        loss, sums = loss_of.total(reading)
+        output = loss_of.read(learner, micro)
+        loss, sums = loss_of.total(output)
         learner.backward(loss, micro, step.number)
         if micro.turn.counts:
-            tally.add(loss, sums, reading, loss_of)
+            tally.add(loss, sums, output, loss_of)
     tally = tally.merged(learner.group)
     mismatch = learner.config.mismatch
     if warning := tally.mismatch.over(mismatch.limit, mismatch.action, step=step.number):
@@ -98,7 +98,7 @@ class MicroLoss:
         sampled = torch.tensor([r.source == "student" for r in rollouts])[streams.sequence_index.cpu()].to(device)
         return cls(config, streams, comparison, sampled, denominators, step.number)
 
-    def read(self, learner: Learner[Distill], micro: MicroBatch) -> Reading:
+    def read(self, learner: Learner[Distill], micro: MicroBatch) -> HeadOutput:
         """What the student's LM head says at the micro-batch's tokens."""
         return learner.policy.read(
             micro.batch,
@@ -108,15 +108,15 @@ class MicroLoss:
             loss_of=self.loss_of if self.config.objective.by_token else None,
         )
 
-    def total(self, reading: Reading, tokens: slice = slice(None)) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def total(self, output: HeadOutput, tokens: slice = slice(None)) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of some of its tokens and the sums that metrics are made of; see `vold.objective.total`."""
-        divergence = None if self.comparison is None else self.comparison.stream(reading, tokens)
-        streams = self.streams.at(tokens, reading.logp, divergence)
+        divergence = None if self.comparison is None else self.comparison.stream(output, tokens)
+        streams = self.streams.at(tokens, output.logp, divergence)
         return total(self.config.objective, streams, self.denominators, self.step)
 
-    def loss_of(self, tokens: slice, reading: Reading) -> torch.Tensor:
+    def loss_of(self, tokens: slice, output: HeadOutput) -> torch.Tensor:
         """The loss alone, chunk by chunk, for the LM head's own gradient."""
-        return self.total(reading, tokens)[0]
+        return self.total(output, tokens)[0]
 
 
 @dataclass
@@ -127,12 +127,12 @@ class Tally:
     sums: Counter[str] = field(default_factory=Counter)
     mismatch: Mismatch = field(default_factory=Mismatch)
 
-    def add(self, loss: torch.Tensor, sums: dict[str, torch.Tensor], reading: Reading, micro: MicroLoss) -> None:
+    def add(self, loss: torch.Tensor, sums: dict[str, torch.Tensor], output: HeadOutput, micro: MicroLoss) -> None:
         """Count a micro-batch."""
         self.loss += loss.item()
         self.sums.update({name: float(value) for name, value in sums.items()})
-        self.sums.update({"entropy_sum": float(reading.entropy.sum()), "trained_tokens": len(reading.logp)})
-        self.mismatch.add(reading.logp[micro.own], micro.streams.behaviour_logp[micro.own])
+        self.sums.update({"entropy_sum": float(output.entropy.sum()), "trained_tokens": len(output.logp)})
+        self.mismatch.add(output.logp[micro.own], micro.streams.behaviour_logp[micro.own])
 
     def merged(self, group: Processes) -> Tally:
         """The sums of all processes together."""

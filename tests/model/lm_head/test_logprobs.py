@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from peak import Widest
 from vold.errors import ConfigError
 from vold.model.lm_head.chunked_logits import Gradients, Projection, is_linear
-from vold.model.lm_head.fused import Query, Reading
+from vold.model.lm_head.fused import HeadOutput, Query
 from vold.model.lm_head.fused_divergence import FullDivergence
 from vold.model.lm_head.logprobs import read_head, token_logprobs
 from vold.model.lm_head.teacher_logits import ABSENT, Against, Distributions
@@ -50,7 +50,7 @@ def test_log_probs_entropy_and_gradient_are_those_of_float64(
 ) -> None:
     hidden, head, targets = model(dtype, bias=bias)
     weights = torch.randn(TOKENS)
-    logp, entropy, favourite = token_logprobs(hidden, head, targets, banned=BANNED, temperature=0.7, chunk_tokens=chunk)
+    logp, entropy, argmax = token_logprobs(hidden, head, targets, banned=BANNED, temperature=0.7, chunk_tokens=chunk)
     assert (logp.dtype, entropy.dtype, entropy.requires_grad) == (torch.float32, torch.float32, False)
     (logp * weights).sum().backward()
     dense, leaves = oracle(hidden, head, 0.7)
@@ -59,7 +59,7 @@ def test_log_probs_entropy_and_gradient_are_those_of_float64(
     torch.testing.assert_close(logp.double(), expected, rtol=0, atol=value)
     safe = dense.detach().masked_fill(dense.isneginf(), 0.0)
     torch.testing.assert_close(entropy.double(), -(dense.exp() * safe).sum(-1), rtol=0, atol=value)
-    assert dense.gather(-1, favourite[:, None])[:, 0].tolist() == pytest.approx(dense.amax(-1).tolist(), abs=value)
+    assert dense.gather(-1, argmax[:, None])[:, 0].tolist() == pytest.approx(dense.amax(-1).tolist(), abs=value)
     for got, leaf in zip((hidden, head.weight, head.bias), leaves, strict=False):
         assert got.grad is not None and leaf.grad is not None
         assert got.grad.dtype == dtype
@@ -118,7 +118,7 @@ def test_log_probs_candidates_and_divergence_of_one_pass_are_those_of_float64(
     third[~used] = torch.nan  # nothing may come from there
     possible = (ids >= 0) & (ids < VOCABULARY) & ~torch.isin(ids, BANNED)
 
-    def loss_of(part: slice, found: Reading) -> torch.Tensor:
+    def loss_of(part: slice, found: HeadOutput) -> torch.Tensor:
         assert found.candidates is not None and found.divergence is not None
         on = used[part]
         return (
@@ -278,10 +278,10 @@ def test_a_loss_that_was_not_what_was_foreseen_gets_its_own_gradient() -> None:
     weights, off = torch.randn(TOKENS), torch.zeros(TOKENS)
     off[7] = 1e-3
 
-    def foreseen(part: slice, found: Reading) -> torch.Tensor:
+    def foreseen(part: slice, found: HeadOutput) -> torch.Tensor:
         return (found.logp * weights[part]).sum()
 
-    def nothing(part: slice, found: Reading) -> torch.Tensor:
+    def nothing(part: slice, found: HeadOutput) -> torch.Tensor:
         return found.entropy.sum()
 
     for loss_of, made in ((foreseen, weights.flip(0)), (foreseen, weights + off), (nothing, weights)):
@@ -298,7 +298,7 @@ def test_a_loss_that_was_not_what_was_foreseen_gets_its_own_gradient() -> None:
 def test_a_chunk_whose_loss_has_no_gradient_adds_none() -> None:
     hidden, head, targets = model(torch.float32)
 
-    def last(part: slice, found: Reading) -> torch.Tensor:
+    def last(part: slice, found: HeadOutput) -> torch.Tensor:
         return found.logp.sum() if part.start >= 20 else found.entropy.sum()
 
     plain, _, _ = token_logprobs(hidden, head, targets, banned=BANNED)

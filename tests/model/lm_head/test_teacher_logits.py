@@ -11,7 +11,7 @@ import torch
 from vold.errors import ConfigError
 from vold.model.lm_head import logprobs as head
 from vold.model.lm_head.chunked_logits import NEVER
-from vold.model.lm_head.fused import Query, Reading
+from vold.model.lm_head.fused import HeadOutput, Query
 from vold.model.lm_head.fused_divergence import FullDivergence, row_dot
 from vold.model.lm_head.logprobs import read_head
 from vold.model.lm_head.teacher_logits import ABSENT, Against, Distributions, candidate_divergence
@@ -34,7 +34,7 @@ def dense(d: Distributions, ids: list[int]) -> torch.Tensor:
     return logits[:, ids].log_softmax(-1)
 
 
-def read(student: Distributions, **asked: Any) -> Reading:
+def read(student: Distributions, **asked: Any) -> HeadOutput:
     targets = torch.zeros(len(student.states), dtype=torch.int64)
     return read_head(
         student.states, student.head, Query(targets, banned=student.banned, temperature=student.temperature, **asked)

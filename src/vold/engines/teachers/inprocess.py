@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vold.model.batching import Sequences
-    from vold.model.lm_head.fused import Reading
+    from vold.model.lm_head.fused import HeadOutput
     from vold.model.policy import Policy
 
 
@@ -97,7 +97,7 @@ def _candidates(requests: Sequence[ScoreRequest]) -> torch.Tensor | None:
     return torch.from_numpy(rows)
 
 
-def _answer(request: ScoreRequest, read: Reading, part: slice) -> TokenScores:
+def _answer(request: ScoreRequest, read: HeadOutput, part: slice) -> TokenScores:
     candidates = top_ids = top_logp = None
     if request.candidate_ids is not None and read.candidates is not None:
         values = read.candidates[part, : request.candidate_ids.shape[-1]]

@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
     from vold.model.lm_head.teacher_logits import Against
 
-    LossOf = Callable[[slice, "Reading"], torch.Tensor]
+    LossOf = Callable[[slice, "HeadOutput"], torch.Tensor]
 
 
-class Reading(NamedTuple):
+class HeadOutput(NamedTuple):
     """What was read at every token; the last four where asked for.
 
     Attributes:
         logp: [tokens] float32 nats, of the target, with gradient; minus infinity for a banned one.
         entropy: [tokens] float32 nats, without gradient.
-        favourite: [tokens] int64, the most likely id.
+        argmax: [tokens] int64, the most likely id.
         candidates: [tokens, k] float32 nats, with gradient; `ABSENT` for an id the model can not emit.
         divergence: [tokens] float32 nats, with gradient; 0 where the teacher is not heard.
         top_ids: [tokens, top_k] int64, likeliest first.
@@ -37,7 +37,7 @@ class Reading(NamedTuple):
 
     logp: torch.Tensor
     entropy: torch.Tensor
-    favourite: torch.Tensor
+    argmax: torch.Tensor
     candidates: torch.Tensor | None = None
     divergence: torch.Tensor | None = None
     top_ids: torch.Tensor | None = None
@@ -56,7 +56,7 @@ class Query:
         candidates: [tokens, k] int64, ids whose log-probs are wanted too.
         top_k: how many of the likeliest ids are wanted.
         against: a teacher, for a divergence over the vocabulary.
-        loss_of: from a range of tokens and their reading to their addend of the loss. A promise that is checked: where
+        loss_of: from a range of tokens and their output to their addend of the loss. A promise that is checked: where
             the gradient that comes back is not a multiple of the one foreseen, it is computed again. Not to be given
             where the loss of a token depends on tokens that may be in another chunk.
     """
@@ -105,14 +105,14 @@ class HeadPass:
         if query.against is not None:
             self.teacher = _Teacher(query.against, weight.shape[0], query.banned, self.of.size, places_of(query))
 
-    def read(self, part: slice) -> Reading:
+    def read(self, part: slice) -> HeadOutput:
         """What the query asks for, at the tokens of a chunk."""
         query, y = self.query, self.query.targets[part, None]
         z = self.of.logits(part)
         if self.kernels is not None:
-            logp, entropy, favourite, self.norm = self.kernels.read(z, y[:, 0])
+            logp, entropy, argmax, self.norm = self.kernels.read(z, y[:, 0])
             self.z = z
-            return Reading(self._possible(logp, y), entropy, favourite)
+            return HeadOutput(self._possible(logp, y), entropy, argmax)
         assert self.spare is not None
         top = z.argmax(-1, keepdim=True)
         self.p = p = torch.softmax(z, -1, out=self.spare[: len(z)])
@@ -134,7 +134,7 @@ class HeadPass:
             student = z.sub_(norm)
             entropy = -row_dot(p, student)
             divergence = self.teacher.compare(part, student, p)
-        return Reading(
+        return HeadOutput(
             logp, entropy.float(), top[:, 0],
             None if candidates is None else candidates.float(),
             None if divergence is None else divergence.float(),

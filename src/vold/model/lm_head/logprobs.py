@@ -15,7 +15,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from vold.model.lm_head.chunked_logits import Gradients, chunk_elements, head_logits, is_linear
-from vold.model.lm_head.fused import HeadPass, Query, Reading, places_of
+from vold.model.lm_head.fused import HeadOutput, HeadPass, Query, places_of
 from vold.model.lm_head.teacher_logits import ABSENT, top_logprobs
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ SAME = 1e-5
 """By how much of its largest entry an upstream gradient may differ from the one foreseen: rounding, and no more."""
 
 
-def read_head(hidden: torch.Tensor, head: nn.Module, query: Query) -> Reading:
+def read_head(hidden: torch.Tensor, head: nn.Module, query: Query) -> HeadOutput:
     """Read the distribution of every token once.
 
     A head that is more than a linear layer (an adapter, a sharded one) is called as the module it is; that takes the
@@ -56,15 +56,15 @@ def read_head(hidden: torch.Tensor, head: nn.Module, query: Query) -> Reading:
     if not is_linear(head):
         return _read_plainly(query, hidden, head)
     apply = cast("Callable[..., tuple[Any, ...]]", _Read.apply)
-    return Reading(*apply(query, hidden, head.weight, head.bias))
+    return HeadOutput(*apply(query, hidden, head.weight, head.bias))
 
 
-def _of_nothing(hidden: torch.Tensor, query: Query) -> Reading:
+def _of_nothing(hidden: torch.Tensor, query: Query) -> HeadOutput:
     """No tokens, with a gradient of 0 for the states."""
     empty = hidden.sum() * 0.0 + hidden.new_zeros(0, dtype=torch.float32)
     none = torch.zeros(0, dtype=torch.int64, device=hidden.device)
     k = query.top_k
-    return Reading(
+    return HeadOutput(
         empty, empty.detach(), none,
         None if query.candidates is None else empty[:, None].expand(0, query.candidates.shape[1]),
         None if query.against is None else empty,
@@ -85,11 +85,11 @@ def token_logprobs(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Log-prob, entropy and most likely token alone: the first three of `read_head`, without a `Query`."""
     query = Query(targets, banned, temperature=temperature, chunk_tokens=chunk_tokens, loss_of=loss_of)
-    reading = read_head(hidden, head, query)
-    return reading.logp, reading.entropy, reading.favourite
+    output = read_head(hidden, head, query)
+    return output.logp, output.entropy, output.argmax
 
 
-def _read_plainly(query: Query, hidden: torch.Tensor, head: nn.Module) -> Reading:
+def _read_plainly(query: Query, hidden: torch.Tensor, head: nn.Module) -> HeadOutput:
     """Any head, with PyTorch's own gradients, a checkpointed chunk at a time."""
     places = places_of(query)
 
@@ -111,10 +111,10 @@ def _read_plainly(query: Query, hidden: torch.Tensor, head: nn.Module) -> Readin
             divergence = torch.zeros_like(logp).masked_scatter(used, values)
         with torch.no_grad():
             entropy = -(whole.exp() * whole.masked_fill(whole.isneginf(), 0.0)).sum(-1)
-            favourite = logits.argmax(-1)
+            argmax = logits.argmax(-1)
             if query.top_k:
                 top_ids, top_logp = top_logprobs(whole, query.top_k)
-        return logp, entropy, favourite, candidates, divergence, top_ids, top_logp
+        return logp, entropy, argmax, candidates, divergence, top_ids, top_logp
 
     size = query.chunk_tokens
     parts = [slice(i, min(i + size, len(hidden))) for i in range(0, len(hidden), size)]
@@ -122,13 +122,13 @@ def _read_plainly(query: Query, hidden: torch.Tensor, head: nn.Module) -> Readin
         found = [checkpoint(chunk, hidden[p], p, use_reentrant=False) for p in parts]
     else:
         found = [chunk(hidden[p], p) for p in parts]
-    return _whole(Reading(*values) for values in found)
+    return _whole(HeadOutput(*values) for values in found)
 
 
-def _whole(readings: Iterable[Reading]) -> Reading:
+def _whole(outputs: Iterable[HeadOutput]) -> HeadOutput:
     """Those of all chunks as one."""
-    fields: list[Any] = [None if v[0] is None else torch.cat(v) for v in zip(*readings, strict=True)]
-    return Reading(*fields)
+    fields: list[Any] = [None if v[0] is None else torch.cat(v) for v in zip(*outputs, strict=True)]
+    return HeadOutput(*fields)
 
 
 class _Foreseen(NamedTuple):
@@ -150,19 +150,19 @@ class _Read(torch.autograd.Function):
         ctx.query, ctx.foreseen = query, None
         run = HeadPass(query, hidden, weight, bias)
         sums = None if query.loss_of is None else Gradients(run.of, ctx.needs_input_grad[1:])
-        readings, upstreams = list[Reading](), list[tuple[torch.Tensor | None, ...]]()
+        outputs, upstreams = list[HeadOutput](), list[tuple[torch.Tensor | None, ...]]()
         for part in run.of.slices():
-            reading = run.read(part)
-            readings.append(reading)
+            output = run.read(part)
+            outputs.append(output)
             if sums is not None and query.loss_of is not None:
-                upstreams.append(_upstream(query.loss_of, part, reading))
+                upstreams.append(_upstream(query.loss_of, part, output))
                 sums.add(part, run.slope(part, *upstreams[-1]))
-        out = _whole(readings)
+        out = _whole(outputs)
         if sums is not None:
-            of = zip(*((r.logp, r.candidates, r.divergence) for r in readings), strict=True)
+            of = zip(*((r.logp, r.candidates, r.divergence) for r in outputs), strict=True)
             ups = zip(*upstreams, strict=True)
             ctx.foreseen = _Foreseen(sums, [_joined(u, like) for u, like in zip(ups, of, strict=True)])
-        still = (out.entropy, out.favourite, out.top_ids, out.top_logp)
+        still = (out.entropy, out.argmax, out.top_ids, out.top_logp)
         ctx.mark_non_differentiable(*(t for t in still if t is not None))
         return tuple(out)
 
@@ -196,15 +196,15 @@ def _or_zeros(value: torch.Tensor | None, like: torch.Tensor | None) -> torch.Te
     return torch.zeros_like(like)
 
 
-def _upstream(loss_of: LossOf, part: slice, reading: Reading) -> tuple[torch.Tensor | None, ...]:
+def _upstream(loss_of: LossOf, part: slice, output: HeadOutput) -> tuple[torch.Tensor | None, ...]:
     """The gradient of a chunk's loss by its log-probs, candidates and divergence."""
-    wanted = (reading.logp, reading.candidates, reading.divergence)
+    wanted = (output.logp, output.candidates, output.divergence)
     leaves = [None if t is None else t.detach().requires_grad_() for t in wanted]
     known = [t for t in leaves if t is not None]
     with torch.enable_grad():
         logp, candidates, divergence = leaves
         assert logp is not None
-        loss = loss_of(part, reading._replace(logp=logp, candidates=candidates, divergence=divergence))
+        loss = loss_of(part, output._replace(logp=logp, candidates=candidates, divergence=divergence))
     found: Sequence[torch.Tensor | None] = [None] * len(known)
     if loss.requires_grad:
         found = torch.autograd.grad(loss, known, allow_unused=True)

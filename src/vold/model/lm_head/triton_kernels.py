@@ -26,10 +26,10 @@ def read(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, tor
         float32 nats, but for the ids, which are int64.
     """
     values = logits.new_empty((3, len(logits)))
-    favourite = torch.empty_like(targets)
-    _forward[(len(logits),)](logits, targets, values, favourite, logits.shape[1], logits.stride(0), BLOCK=BLOCK)
+    argmax = torch.empty_like(targets)
+    _forward[(len(logits),)](logits, targets, values, argmax, logits.shape[1], logits.stride(0), BLOCK=BLOCK)
     logp, entropy, normaliser = values
-    return logp, entropy, favourite, normaliser
+    return logp, entropy, argmax, normaliser
 
 
 def turn_into_gradient(
@@ -49,7 +49,7 @@ def turn_into_gradient(
 
 
 @triton.jit
-def _forward(logits, targets, values, favourite, size, stride, BLOCK: tl.constexpr):
+def _forward(logits, targets, values, argmax, size, stride, BLOCK: tl.constexpr):
     rows = tl.num_programs(0).to(tl.int64)
     row = tl.program_id(0).to(tl.int64)
     start = logits + row * stride
@@ -72,7 +72,7 @@ def _forward(logits, targets, values, favourite, size, stride, BLOCK: tl.constex
     norm = top + tl.log(total)
     tl.store(values + row, tl.load(start + tl.load(targets + row)) - norm)
     tl.store(values + rows + row, norm - weighted / total)
-    tl.store(favourite + row, best)
+    tl.store(argmax + row, best)
     tl.store(values + 2 * rows + row, norm)
 
 
