@@ -56,6 +56,7 @@ def test_the_objective_loads_no_model_code() -> None:
 
 def test_a_run_is_read_back_as_what_was_written(tmp_path: Path) -> None:
     raw = tiny.recipe_dict(tmp_path)
+    raw["distill"] |= {"steps": 2, "init": raw["student"]["path"], "keep_rollouts_every": 1}
     recipe = recipe_from(raw, where="test")
     results = vold.evaluate(recipe)
     run = vold.Run(recipe.run.dir)
@@ -65,6 +66,17 @@ def test_a_run_is_read_back_as_what_was_written(tmp_path: Path) -> None:
     row = SftRow(step=0, loss=2.5, grad_norm=1.0, lr=0.1, tokens=8, seconds=0.5)
     append_jsonl(recipe.run.dir / "sft" / "metrics.jsonl", [row])
     assert run.metrics("sft") == [row]
+    vold.distill(recipe)
+    rows = run.metrics("distill")
+    assert [r.step for r in rows] == [0, 1]
+    assert list(run.stored_steps) == [0, 1]
+    rollouts = run.rollouts(1)
+    assert sum(r.score for r in rollouts) / len(rollouts) == rows[1].reward
+    assert sum(len(r.ids) for r in rollouts) == sum(len(r.logp) for r in rollouts) == rows[1].rollout_tokens
+    assert all(type(r.logp[0]) is float for r in rollouts)
+    with pytest.raises(DataError, match="rollouts of this step are not stored") as error:
+        run.rollouts(7)
+    assert error.value.fix == "one of 0, 1"
     assert repr(run) == f"Run({str(recipe.run.dir)!r})"
 
 

@@ -12,7 +12,6 @@ from vold.report.text import Cut, Json, clean, cut, decimal, listed, number, par
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 ROLLOUTS = 3
 """Passed, and as many failed, rollouts shown of the first and of the last stored step."""
@@ -64,12 +63,6 @@ class ShownRollout:
     spaced: bool
     figures: tuple[str, ...]
     values: tuple[Values, ...]
-
-
-def stored_steps(run_dir: Path) -> dict[int, Path]:
-    """Files of stored rollouts by step, in order."""
-    files = (run_dir / "distill" / "rollouts").glob("step-*.jsonl")
-    return dict(sorted((int(m.group(1)), f) for f in files if (m := re.fullmatch(r"step-(\d+)\.jsonl", f.name))))
 
 
 def gaps_of(row: Json) -> list[float | None]:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from vold.errors import DataError
 from vold.report.curves import DISTILL, SFT, training_charts
 from vold.report.evaluation import evaluation
-from vold.report.rollouts import GAP_LIMIT, ROLLOUTS, pick_rollouts, stored_steps
+from vold.report.rollouts import GAP_LIMIT, ROLLOUTS, pick_rollouts
 from vold.report.stored import answers_of, one, recipe_of, rows
 from vold.report.text import Json, at, decimal, part, percent, words
 from vold.report.write import write_page
+from vold.run.rollouts import stored_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable

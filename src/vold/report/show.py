@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from vold.errors import ConfigError, DataError
-from vold.report.rollouts import GAP_LIMIT, ShownRollout, pick_rollouts, stored_steps
+from vold.report.rollouts import GAP_LIMIT, ShownRollout, pick_rollouts
 from vold.report.run_page import about, alignments, check_run, stages_of, write_report
 from vold.report.stored import one, rows
 from vold.report.tables import print_pairs, print_results, print_table
 from vold.report.text import MINUS, Json, decimal
 from vold.run.console import console
 from vold.run.recipe import load_recipe
+from vold.run.rollouts import stored_steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

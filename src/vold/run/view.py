@@ -10,9 +10,10 @@ from vold.run.files import read_json, read_records
 from vold.run.metrics import DistillRow, SftRow
 from vold.run.recipe import Recipe, load_recipe
 from vold.run.results import Results
+from vold.run.rollouts import StoredRollout, stored_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class Run:
@@ -58,6 +59,27 @@ class Run:
         """
         file = self.path / stage / "metrics.jsonl"
         return read_records(file, SftRow) if stage == "sft" else read_records(file, DistillRow)
+
+    @property
+    def stored_steps(self) -> Mapping[int, Path]:
+        """The steps of `distill` whose rollouts are stored, in order, with their files."""
+        return stored_steps(self.path)
+
+    def rollouts(self, step: int) -> Sequence[StoredRollout]:
+        """All rollouts of a step of `distill`.
+
+        Raises:
+            DataError: they are not stored, or another version of vold wrote them.
+        """
+        stored = self.stored_steps
+        if step not in stored:
+            raise DataError(
+                "the rollouts of this step are not stored",
+                where=str(self.path / "distill" / "rollouts"),
+                got=f"step {step}",
+                fix=f"one of {', '.join(map(str, stored))}" if stored else "run `vold distill` first",
+            )
+        return read_records(stored[step], StoredRollout)
 
     @property
     def results(self) -> Results:

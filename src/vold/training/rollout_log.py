@@ -12,6 +12,8 @@ from vold.graders import outcome
 from vold.objective import value_means
 from vold.run.files import write_text
 from vold.run.metrics import RolloutMetrics
+from vold.run.records import to_json
+from vold.run.rollouts import StoredRollout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,33 +60,30 @@ def _share_of(groups: Sequence[Sequence[float]], score: float) -> float:
 
 def store(file: Path, rollouts: Sequence[Rollout], tasks: Sequence[Task], policy: Policy) -> None:
     """Write every rollout of a step with all its token values, for `vold show` and the report. `tasks` are by group."""
-    lines = []
-    for r in rollouts:
-        task = tasks[r.group]
-        c = r.completion
-        lines.append(
-            json.dumps(
-                {
-                    "task_id": r.task_id,
-                    "group": r.group,
-                    "prompt": task.messages[-1].text,
-                    "reference": task.reference,
-                    "tokens": [policy.chat.tokenizer.decode([i]) for i in c.ids.tolist()],
-                    "ids": c.ids.tolist(),
-                    "finish": c.finish,
-                    "score": r.grade.score,
-                    "extracted": r.grade.extracted,
-                    "note": r.grade.note,
-                    "logp": [_finite(v) for v in c.logps.tolist()],
-                    "teacher_logp": None if r.teacher is None else [_logp(v) for v in r.teacher.logp.tolist()],
-                    "advantage": [] if r.advantage is None else r.advantage.tolist(),
-                    "source": r.source,
-                    "token_values": {k: [_finite(v) for v in values.tolist()] for k, values in r.token_values.items()},
-                    "rollout_values": {k: _finite(v) for k, v in r.rollout_values.items()},
-                }
-            )
-        )
-    write_text(file, "\n".join(lines) + "\n")
+    rows = [_row(r, tasks[r.group], policy) for r in rollouts]
+    write_text(file, "".join(json.dumps(to_json(row)) + "\n" for row in rows))
+
+
+def _row(r: Rollout, task: Task, policy: Policy) -> StoredRollout:
+    ids = r.completion.ids.tolist()
+    return StoredRollout(
+        task_id=r.task_id,
+        group=r.group,
+        prompt=task.messages[-1].text,
+        reference=task.reference,
+        tokens=tuple(str(policy.chat.tokenizer.decode([i])) for i in ids),
+        ids=tuple(ids),
+        finish=r.completion.finish,
+        score=r.grade.score,
+        extracted=r.grade.extracted,
+        note=r.grade.note,
+        logp=tuple(_finite(v) for v in r.completion.logps.tolist()),
+        teacher_logp=None if r.teacher is None else tuple(_logp(v) for v in r.teacher.logp.tolist()),
+        advantage=() if r.advantage is None else tuple(r.advantage.tolist()),
+        source=r.source,
+        token_values={name: tuple(_finite(v) for v in values.tolist()) for name, values in r.token_values.items()},
+        rollout_values={name: _finite(v) for name, v in r.rollout_values.items()},
+    )
 
 
 def _finite(value: float) -> float | None:
