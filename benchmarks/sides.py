@@ -88,7 +88,7 @@ class Ours:
             objective = self.config.objective
             self.rollouts = credit(
                 objective, consult(self.rollouts, self.teacher, [*self.prompts], objective), 0,
-                seed=1, max_new_tokens=s["longest"], pieces=self.policy.chat.pieces,
+                seed=1, max_new_tokens=s["longest"], token_texts=self.policy.chat.token_texts,
             )  # fmt: skip
 
     def _with_behaviour(self, rollouts: list[Any]) -> list[Any]:
@@ -135,7 +135,12 @@ class Ours:
                 rollouts.append(Rollout(f"task-{g}", g, self.prompts[g].ids, c, Grade(score, None, "")))
         rollouts = consult(rollouts, self.teacher, list(self.prompts), self.config.objective)
         rollouts = credit(
-            self.config.objective, rollouts, 0, seed=1, max_new_tokens=self.s["longest"], pieces=self.policy.chat.pieces
+            self.config.objective,
+            rollouts,
+            0,
+            seed=1,
+            max_new_tokens=self.s["longest"],
+            token_texts=self.policy.chat.token_texts,
         )
         return self.update(rollouts)
 

@@ -269,7 +269,7 @@ def teacher_share(model: Path) -> tuple[float, float, float, float]:
     rollouts = consult(rollouts, teacher, list(prompts), config.objective)
     seconds = time.perf_counter() - began
     scored = sum(len(r.teacher.logp) for r in rollouts if r.teacher is not None)
-    rollouts = credit(config.objective, rollouts, 0, seed=1, max_new_tokens=96, pieces=policy.chat.pieces)
+    rollouts = credit(config.objective, rollouts, 0, seed=1, max_new_tokens=96, token_texts=policy.chat.token_texts)
     used = sum(0 if r.teacher_weight is None else int((r.teacher_weight != 0).sum()) for r in rollouts)
     return float(scored), float(used), float(sum(len(r.completion.ids) for r in rollouts)), seconds
 

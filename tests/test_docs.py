@@ -50,11 +50,11 @@ pages = pytest.mark.parametrize("page", PAGES)
 
 
 def presets_table() -> str:
-    """Every preset and what stands in each slot."""
+    """Every preset and what each term is made of."""
     names = [n for n in Objective.model_fields if n not in ("method", "reading")]
     lines = [f"| `method` | {' | '.join(f'`{n}`' for n in names)} |", "|---" * (len(names) + 1) + "|"]
     for method, preset in PRESETS.items():
-        parts = preset.parts
+        parts = preset.terms
         cells = ["<br>".join(f"{k} {_value(v)}" for k, v in parts[n].items()) if n in parts else "-" for n in names]
         lines.append(f"| `{method}` | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -74,7 +74,7 @@ def readings_table() -> str:
     rows = ["| `method` | source | fidelity | other readings |", "|---|---|---|---|"]
     for method, preset in PRESETS.items():
         fidelity = preset.fidelity + (f": {preset.missing}" if preset.missing else "")
-        readings = "<br>".join(f"`{name}`: {reading.about}" for name, reading in preset.readings.items()) or "-"
+        readings = "<br>".join(f"`{name}`: {reading.about}" for name, reading in preset.variants.items()) or "-"
         rows.append(f"| `{method}` | {preset.source} | {fidelity} | {readings} |")
     return "\n".join(rows)
 

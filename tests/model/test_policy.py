@@ -239,8 +239,8 @@ def test_running_text_gets_no_special_tokens() -> None:
 def test_pieces_join_to_the_text_word_by_word_and_byte_by_byte() -> None:
     chat = tiny.student().chat
     ids = chat.tokens("<think> 1 + 2 = 3 ; </think>")
-    assert "".join(chat.pieces(ids)) == chat.tokenizer.decode(list(ids))
-    assert chat.pieces(ids)[6] == " ;"
+    assert "".join(chat.token_texts(ids)) == chat.tokenizer.decode(list(ids))
+    assert chat.token_texts(ids)[6] == " ;"
     bpe = Tokenizer(BPE(unk_token=None))
     bpe.pre_tokenizer, bpe.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
     alphabet = ByteLevel.alphabet()
@@ -250,7 +250,7 @@ def test_pieces_join_to_the_text_word_by_word_and_byte_by_byte() -> None:
     fast = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="s", pad_token="s", chat_template="x")
     text = "It is so. Ja, caf\u00e9! Yes"
     encoded = fast(text, add_special_tokens=False)["input_ids"]
-    pieces = Chat(fast).pieces(encoded)
+    pieces = Chat(fast).token_texts(encoded)
     assert len(pieces) == len(encoded)
     assert (
         "".join(pieces).replace("\ufffd", "") == text

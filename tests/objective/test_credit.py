@@ -176,7 +176,7 @@ def prefix_rollout(margins: list[float]) -> Rollout:
 def test_the_teacher_speaks_up_to_the_cut() -> None:
     """Sentence means 3, 3, 1, 1 (of 2 and 4, of 0 and 2): cut after the second. K = 2 leaves out the third token."""
     o = plain("prefix_teach", teacher_advantage={"prefix": {"top_k": 2, "boundary": r"\."}})
-    (got,) = credit(o, [prefix_rollout([2, 4, 2, 4, 0, 2, 0, 2])], 0, pieces=split)
+    (got,) = credit(o, [prefix_rollout([2, 4, 2, 4, 0, 2, 0, 2])], 0, token_texts=split)
     assert of(got.advantage) == (0.5,) * 4 + (0.0,) * 4
     assert of(got.token_values["prefix"]) == (1.0,) * 4 + (0.0,) * 4
     assert of(got.token_values["candidate_margin"]) == approx(2, 4, 2, 4, 0, 2, 0, 2)
@@ -186,15 +186,15 @@ def test_the_teacher_speaks_up_to_the_cut() -> None:
 
 def test_a_response_without_a_cut_is_taught_whole() -> None:
     o = plain("prefix_teach", teacher_advantage={"prefix": {"top_k": 2, "boundary": r"\."}})
-    (got,) = credit(o, [prefix_rollout([0, 2, 0, 2, 2, 4, 2, 4])], 0, pieces=split)
+    (got,) = credit(o, [prefix_rollout([0, 2, 0, 2, 2, 4, 2, 4])], 0, token_texts=split)
     assert of(got.advantage) == (0.5,) * 8
     assert got.rollout_values["cut"] == 8
 
 
 def test_candidates_the_teacher_did_not_score_are_an_error() -> None:
     with pytest.raises(AlignmentError, match="candidates"):
-        credit(plain("prefix_teach"), [rollout(0, [0.5])], 0, pieces=split)
-    with pytest.raises(ValueError, match="pieces"):
+        credit(plain("prefix_teach"), [rollout(0, [0.5])], 0, token_texts=split)
+    with pytest.raises(ValueError, match="token_texts"):
         credit(plain("prefix_teach"), [rollout(0, [0.5])], 0)
 
 

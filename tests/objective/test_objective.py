@@ -141,7 +141,7 @@ def test_a_key_beside_the_method_changes_that_key_alone() -> None:
     base = make("vold").model_dump()
     base["teacher_loss"]["coefficient"], base["surrogate"]["clip_high"] = 0.5, 0.2
     assert o.model_dump() == base
-    assert PRESETS["vold"].parts["teacher_loss"]["coefficient"] == 0.1
+    assert PRESETS["vold"].terms["teacher_loss"]["coefficient"] == 0.1
 
 
 @pytest.mark.parametrize("method", [*PRESETS])

@@ -94,7 +94,7 @@ def test_a_reading_changes_what_it_says_and_nothing_else(method: str, reading: s
 
 def test_every_reading_of_every_method_can_run_and_reads_back_equal() -> None:
     for method, preset in PRESETS.items():
-        for reading in (None, *preset.readings):
+        for reading in (None, *preset.variants):
             o = make(method, reading=reading)
             assert Objective.model_validate_json(o.model_dump_json()) == o
         assert (preset.fidelity == "in the style of") <= bool(preset.missing), method

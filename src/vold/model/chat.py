@@ -173,7 +173,7 @@ class Chat:
         said = np.asarray(ids, np.int64)
         return str(self.tokenizer.decode(said[said != self.tokenizer.eos_token_id].tolist()))
 
-    def pieces(self, ids: Sequence[int]) -> list[str]:
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
         """The text that each id adds to those before it; joined they are the decoded response."""
         out = []
         for t in range(len(ids)):

@@ -13,7 +13,7 @@ step, also those whose weight is 0: as the student passes more often, the teache
 
 from vold.objective.credit import credit, needs_teacher, value_means
 from vold.objective.loss import Denominators, Streams, averages, token_counts, total
-from vold.objective.presets import PRESETS, Method, Preset, Reading
+from vold.objective.presets import PRESETS, Method, Preset, Variant
 from vold.objective.spec import Needs, Objective
 
 __all__ = [
@@ -23,8 +23,8 @@ __all__ = [
     "Needs",
     "Objective",
     "Preset",
-    "Reading",
     "Streams",
+    "Variant",
     "averages",
     "credit",
     "needs_teacher",

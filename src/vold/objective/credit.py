@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from vold.objective.terms import Mask, OutcomeAdvantage, TeacherAdvantage, TeacherLoss
     from vold.types import Rollout, TokenScores
 
-    Pieces = Callable[[Sequence[int]], list[str]]
+    TokenTexts = Callable[[Sequence[int]], list[str]]
 
 
 def needs_teacher(objective: Objective, rollouts: Sequence[Rollout]) -> list[bool]:
-    """Which rollouts the teacher must score: those some slot's mask gives a weight other than 0. Of their tokens, only
+    """Which rollouts the teacher must score: those some term's mask gives a weight other than 0. Of their tokens, only
     the model's own (action mask 1) are read.
 
     Raises:
@@ -49,9 +49,9 @@ def needs_teacher(objective: Objective, rollouts: Sequence[Rollout]) -> list[boo
         TrainingError: a mask of the user's own failed.
     """
     wanted = [False] * len(rollouts)
-    for slot in (objective.teacher_advantage, objective.teacher_loss):
-        if slot is not None:
-            wanted = [w or m != 0 for w, m in zip(wanted, _mask(slot, rollouts), strict=True)]
+    for term in (objective.teacher_advantage, objective.teacher_loss):
+        if term is not None:
+            wanted = [w or m != 0 for w, m in zip(wanted, _mask(term, rollouts), strict=True)]
     return wanted
 
 
@@ -62,7 +62,7 @@ def credit(
     *,
     seed: int = 0,
     max_new_tokens: int = 0,
-    pieces: Pieces | None = None,
+    token_texts: TokenTexts | None = None,
 ) -> list[Rollout]:
     """The rollouts with `advantage`, `live_weight` and `teacher_weight` filled, 0 on tokens the model did not choose,
     and in `token_values` and `rollout_values` what these were made of.
@@ -75,7 +75,7 @@ def credit(
         step: 0-based optimizer step, for annealing.
         seed: of the random choice of `balance`.
         max_new_tokens: the token budget, which `overlong` refers to.
-        pieces: ids to the text each adds, which `prefix` finds sentences in.
+        token_texts: ids to the text each adds, which `prefix` finds sentences in.
 
     Raises:
         AlignmentError: teacher scores and response differ in length, or candidates were not scored.
@@ -86,7 +86,7 @@ def credit(
     if objective.outcome is not None:
         _outcome(objective.outcome, [w for w in work if w.rollout.source == "student"], max_new_tokens)
     if objective.teacher_advantage is not None:
-        _teacher_advantage(objective.teacher_advantage, work, step, seed, pieces)
+        _teacher_advantage(objective.teacher_advantage, work, step, seed, token_texts)
     if objective.teacher_loss is not None:
         _teacher_loss(objective, objective.teacher_loss, work)
     return [w.done() for w in work]
@@ -134,106 +134,106 @@ class _Scored:
         return np.where(np.isfinite(ratios), ratios, 0.0)
 
 
-def _mask(slot: TeacherAdvantage | TeacherLoss, rollouts: Sequence[Rollout]) -> list[float]:
-    if is_function(slot.mask):
-        return call_mask(slot.mask, rollouts)
-    return mask_weights(cast("Mask", slot.mask), [r.grade.score for r in rollouts], [r.group for r in rollouts])
+def _mask(term: TeacherAdvantage | TeacherLoss, rollouts: Sequence[Rollout]) -> list[float]:
+    if is_function(term.mask):
+        return call_mask(term.mask, rollouts)
+    return mask_weights(cast("Mask", term.mask), [r.grade.score for r in rollouts], [r.group for r in rollouts])
 
 
-def _outcome(slot: OutcomeAdvantage, work: Sequence[_Work], max_new_tokens: int) -> None:
+def _outcome(term: OutcomeAdvantage, work: Sequence[_Work], max_new_tokens: int) -> None:
     rewards = []
     for w in work:
         completion, score = w.rollout.completion, w.rollout.grade.score
-        reward = 2 * score - 1 if slot.signed else score
-        if slot.tool_reward is not None:
+        reward = 2 * score - 1 if term.signed else score
+        if term.tool_reward is not None:
             calls = max(0, len(action_runs(completion.action_mask)) - 1)
-            reward = tool_reward(reward, calls, per_call=slot.tool_reward.per_call, ceiling=slot.tool_reward.ceiling)
-        if slot.overlong is not None:
-            buffer = max(1, round(slot.overlong.buffer * max_new_tokens))
-            reward += overlong_penalty(len(completion.ids), max_new_tokens, buffer, slot.overlong.factor)
-        if slot.tool_reward is not None or slot.overlong is not None:
+            reward = tool_reward(reward, calls, per_call=term.tool_reward.per_call, ceiling=term.tool_reward.ceiling)
+        if term.overlong is not None:
+            buffer = max(1, round(term.overlong.buffer * max_new_tokens))
+            reward += overlong_penalty(len(completion.ids), max_new_tokens, buffer, term.overlong.factor)
+        if term.tool_reward is not None or term.overlong is not None:
             w.rollout_values["reward"] = reward
         rewards.append(reward)
     groups = [w.rollout.group for w in work]
-    if slot.normalise == "leave_one_out":
+    if term.normalise == "leave_one_out":
         relative = leave_one_out(rewards, groups)
     else:
-        relative = group_relative(rewards, groups, slot.normalise, slot.eps)
+        relative = group_relative(rewards, groups, term.normalise, term.eps)
     for w, value in zip(work, relative, strict=True):
-        w.advantage[w.own] = slot.weight * value
+        w.advantage[w.own] = term.weight * value
 
 
 def _teacher_advantage(
-    slot: TeacherAdvantage, work: Sequence[_Work], step: int, seed: int, pieces: Pieces | None
+    term: TeacherAdvantage, work: Sequence[_Work], step: int, seed: int, token_texts: TokenTexts | None
 ) -> None:
-    scored = _scored(slot, work, seed)
+    scored = _scored(term, work, seed)
     shifts, stays = [0.0] * len(scored), [1.0] * len(scored)
-    if slot.margin is not None:
-        shifts, stays = _margin(slot.margin, scored)
+    if term.margin is not None:
+        shifts, stays = _margin(term.margin, scored)
     for s, shift, stay in zip(scored, shifts, stays, strict=True):
         w, on = s.work, s.work.scored
-        weight = slot.at(step) * (s.mask * stay) * _token_weights(slot, s, pieces)
-        if slot.against == "current":
+        weight = term.at(step) * (s.mask * stay) * _token_weights(term, s, token_texts)
+        if term.against == "current":
             w.live[on] = np.where(np.isfinite(s.scores.logp), weight, 0.0)[on]
         else:
-            w.advantage[on] += (weight * (_token_rewards(slot, s) + shift))[on]
+            w.advantage[on] += (weight * (_token_rewards(term, s) + shift))[on]
 
 
-def _scored(slot: TeacherAdvantage, work: Sequence[_Work], seed: int) -> list[_Scored]:
+def _scored(term: TeacherAdvantage, work: Sequence[_Work], seed: int) -> list[_Scored]:
     """The student's rollouts that the teacher has scored, as far as anything depends on them."""
     rollouts = [w.rollout for w in work]
-    own = call_weight(slot.weight, rollouts) if slot.weight is not None else [None] * len(work)
-    kept = iter(_balanced(slot, work, seed))
+    own = call_weight(term.weight, rollouts) if term.weight is not None else [None] * len(work)
+    kept = iter(_balanced(term, work, seed))
     out = []
-    for w, mask, weight in zip(work, _mask(slot, rollouts), own, strict=True):
+    for w, mask, weight in zip(work, _mask(term, rollouts), own, strict=True):
         if w.rollout.source == "teacher":
             continue
         mask *= next(kept)
         w.rollout_values["teacher_mask"] = mask
-        if w.rollout.teacher is not None and (mask != 0 or slot.margin is not None):
+        if w.rollout.teacher is not None and (mask != 0 or term.margin is not None):
             _aligned(w.rollout, w.rollout.teacher)
             out.append(_Scored(w, w.rollout.teacher, mask, weight))
     return out
 
 
-def _token_weights(slot: TeacherAdvantage, s: _Scored, pieces: Pieces | None) -> Numbers:
+def _token_weights(term: TeacherAdvantage, s: _Scored, token_texts: TokenTexts | None) -> Numbers:
     """W and P of every token."""
     weights, completion, kept = np.ones(len(s.work.own)), s.work.rollout.completion, s.work.token_values
     if s.own_weight is not None:
         weights = kept["own_weight"] = s.own_weight
-    if slot.steps is not None:
+    if term.steps is not None:
         kept["step_weight"] = step_weights(
-            completion.logps, s.scores.logp, completion.action_mask, eps=slot.steps.eps, delta=slot.steps.delta
+            completion.logps, s.scores.logp, completion.action_mask, eps=term.steps.eps, delta=term.steps.delta
         )
         weights = weights * kept["step_weight"]
-    if slot.prefix is not None:
-        weights = weights * _prefix(slot.prefix, s.work, s.scores, pieces)
+    if term.prefix is not None:
+        weights = weights * _prefix(term.prefix, s.work, s.scores, token_texts)
     return weights
 
 
-def _token_rewards(slot: TeacherAdvantage, s: _Scored) -> Numbers:
+def _token_rewards(term: TeacherAdvantage, s: _Scored) -> Numbers:
     """R_t, or what stands in its place."""
     rewards = s.rewards
-    if slot.margin is not None and slot.margin.form == "broadcast":
+    if term.margin is not None and term.margin.form == "broadcast":
         rewards = np.full(len(rewards), s.work.rollout_values["return"])
-    if slot.future is not None:
-        rewards = future_sums(rewards, s.work.own, **slot.future.model_dump())
+    if term.future is not None:
+        rewards = future_sums(rewards, s.work.own, **term.future.model_dump())
         s.work.token_values["future_reward"] = rewards
     return rewards
 
 
-def _balanced(slot: TeacherAdvantage, work: Sequence[_Work], seed: int) -> list[float]:
+def _balanced(term: TeacherAdvantage, work: Sequence[_Work], seed: int) -> list[float]:
     mine = [w for w in work if w.rollout.source == "student"]
-    if slot.balance is None:
+    if term.balance is None:
         return [1.0] * len(mine)
     scores, groups = [w.rollout.grade.score for w in mine], [w.rollout.group for w in mine]
-    keep = balance(scores, groups, ratio=slot.balance.ratio, scope=slot.balance.scope, seed=seed)
+    keep = balance(scores, groups, ratio=term.balance.ratio, scope=term.balance.scope, seed=seed)
     for w, stays in zip(mine, keep, strict=True):
         w.rollout_values["balance"] = stays
     return keep
 
 
-def _margin(slot: Margin, scored: Sequence[_Scored]) -> tuple[list[float], list[float]]:
+def _margin(options: Margin, scored: Sequence[_Scored]) -> tuple[list[float], list[float]]:
     """Shift and mask of every rollout. Statistics include rollouts that balancing dropped, as in the released code."""
     work, returns = [s.work for s in scored], []
     for s, w in zip(scored, work, strict=True):
@@ -241,19 +241,21 @@ def _margin(slot: Margin, scored: Sequence[_Scored]) -> tuple[list[float], list[
         w.rollout_values["return"] = returns[-1]
     scores, groups = [w.rollout.grade.score for w in work], [w.rollout.group for w in work]
     shifts, stays = [0.0] * len(work), [1.0] * len(work)
-    if slot.form == "mask":
-        stays = margin_mask(returns, scores, groups, delta=slot.delta, scope=slot.scope, statistic=slot.statistic)
+    if options.form == "mask":
+        stays = margin_mask(
+            returns, scores, groups, delta=options.delta, scope=options.scope, statistic=options.statistic
+        )
     else:
-        shifts = margin_shift(returns, scores, groups, **slot.model_dump(exclude={"form"}))
+        shifts = margin_shift(returns, scores, groups, **options.model_dump(exclude={"form"}))
     for w, shift, stay in zip(work, shifts, stays, strict=True):
-        w.rollout_values |= {"margin_keep": stay} if slot.form == "mask" else {"shift": shift}
+        w.rollout_values |= {"margin_keep": stay} if options.form == "mask" else {"shift": shift}
     return shifts, stays
 
 
-def _prefix(slot: Prefix, w: _Work, scores: TokenScores, pieces: Pieces | None) -> Numbers:
+def _prefix(options: Prefix, w: _Work, scores: TokenScores, token_texts: TokenTexts | None) -> Numbers:
     """P of every token: 1 up to the cut."""
-    if pieces is None:
-        raise ValueError("`prefix` needs `pieces`, the text that each token adds")
+    if token_texts is None:
+        raise ValueError("`prefix` needs `token_texts`, the text that each token adds")
     candidates, length = scores.candidate_logp, len(w.own)
     if candidates is None or len(candidates) != length:
         raise AlignmentError(
@@ -262,8 +264,8 @@ def _prefix(slot: Prefix, w: _Work, scores: TokenScores, pieces: Pieces | None) 
             got="none" if candidates is None else f"candidates of {len(candidates)} tokens for {length}",
             fix="use a teacher that answers candidate_ids, such as one in this process",
         )
-    margins = np.where(w.own, top_k_margin(candidates[:, : slot.top_k], slot.margin), np.nan)
-    segments = segment_means(margins, segment_spans(pieces(w.rollout.completion.ids.tolist()), slot.boundary))
+    margins = np.where(w.own, top_k_margin(candidates[:, : options.top_k], options.margin), np.nan)
+    segments = segment_means(margins, segment_spans(token_texts(w.rollout.completion.ids.tolist()), options.boundary))
     cut = downward_change([mean for mean, _ in segments])
     end = length if cut.segment is None else segments[cut.segment - 1][1]
     prefix = (np.arange(length) < end).astype(np.float64)
@@ -272,11 +274,11 @@ def _prefix(slot: Prefix, w: _Work, scores: TokenScores, pieces: Pieces | None) 
     return prefix
 
 
-def _teacher_loss(objective: Objective, slot: TeacherLoss, work: Sequence[_Work]) -> None:
+def _teacher_loss(objective: Objective, term: TeacherLoss, work: Sequence[_Work]) -> None:
     rollouts = [w.rollout for w in work]
-    own = call_weight(slot.weight, rollouts) if slot.weight is not None else None
+    own = call_weight(term.weight, rollouts) if term.weight is not None else None
     scale = mix_scale(objective, rollouts)
-    for i, (w, mask) in enumerate(zip(work, _mask(slot, rollouts), strict=True)):
+    for i, (w, mask) in enumerate(zip(work, _mask(term, rollouts), strict=True)):
         w.rollout_values["loss_mask"] = mask
         scores = w.rollout.teacher
         if scores is None or mask == 0:
@@ -294,13 +296,13 @@ def mix_scale(objective: Objective, rollouts: Sequence[Rollout]) -> dict[str, fl
 
     With N addends in all and N_s from the student, its factor is λ N / N_s.
     """
-    slot = objective.teacher_loss
-    if objective.mix is None or slot is None:
+    term = objective.teacher_loss
+    if objective.mix is None or term is None:
         return {"student": 1.0, "teacher": 1.0}
     counts = {"student": 0, "teacher": 0}
     for r in rollouts:
         if r.teacher is not None:
-            counts[r.source] += int(r.completion.action_mask.sum()) if slot.aggregate == "token_mean" else 1
+            counts[r.source] += int(r.completion.action_mask.sum()) if term.aggregate == "token_mean" else 1
     share = {"student": objective.mix.student_share, "teacher": 1 - objective.mix.student_share}
     return {name: share[name] * sum(counts.values()) / max(1, count) for name, count in counts.items()}
 

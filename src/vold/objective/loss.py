@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vold.objective.losses import (
+    SAMPLED,
     clipped_surrogate,
     importance_surrogate,
     inside_band,
     k1,
-    k2,
-    k3,
     nll,
     sequence_log_ratio,
 )
@@ -56,7 +55,7 @@ def token_counts(
     The surrogate's leaves out the teacher's traces, which are no samples of the student.
 
     Args:
-        objective: says which slots count tokens and which count rollouts.
+        objective: says which terms count tokens and which count rollouts.
         rollouts: ALL rollouts of the step on this process, also those that carry no signal.
         teachable: [rollouts] whether the task has a text view. Rollouts the teacher could never be asked about are
             left out of the teacher term's denominator, lest they dilute it; by default every rollout counts.
@@ -66,12 +65,12 @@ def token_counts(
     sampled = [n for n, r in zip(everyone, rollouts, strict=True) if r.source == "student"]
     seen = everyone if teachable is None else [n for n, ok in zip(everyone, teachable, strict=True) if ok]
 
-    def count(slot: Surrogate | TeacherLoss | Nll | None, lengths: list[int]) -> int:
-        if slot is None:
+    def count(term: Surrogate | TeacherLoss | Nll | None, lengths: list[int]) -> int:
+        if term is None:
             return 0
-        if slot.aggregate == "budget_mean":
+        if term.aggregate == "budget_mean":
             return len(lengths) * max_new_tokens
-        return sum(lengths) if slot.aggregate == "token_mean" else len(lengths)
+        return sum(lengths) if term.aggregate == "token_mean" else len(lengths)
 
     return Denominators(
         count(objective.surrogate, sampled), count(objective.teacher_loss, seen), count(objective.nll, everyone)
@@ -172,12 +171,12 @@ def total(
 
 
 def _selected(
-    objective: Objective, slot: Surrogate, streams: Streams, logp: Tensor
+    objective: Objective, term: Surrogate, streams: Streams, logp: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Tensor]]:
     """Log-probs, behaviour log-probs, advantages and rollout lengths of the tokens that teach, [tokens] each; and the
     number of these tokens, and of those that gate and band have dropped."""
     own, behaviour, live = logp.detach(), streams.behaviour_logp, streams.live_weight
-    if slot.ratio == "sequence":
+    if term.ratio == "sequence":
         behaviour = own - sequence_log_ratio(logp, behaviour, streams.sequence_index).detach()
     signal = streams.advantage != 0
     advantage = streams.advantage
@@ -188,19 +187,17 @@ def _selected(
     on = signal
     if objective.teacher_advantage is not None and objective.teacher_advantage.gate is not None:
         on = on & ~((own - streams.teacher_logp).abs() >= objective.teacher_advantage.gate)
-    if slot.band is not None:
-        on = on & inside_band(own - behaviour, slot.band.low, slot.band.high)
+    if term.band is not None:
+        on = on & inside_band(own - behaviour, term.band.low, term.band.high)
     counts = {"policy_tokens": on.sum(), "dropped_tokens": (signal & ~on).sum()}
     return logp[on], behaviour[on], advantage[on], streams.sequence_length[on], counts
 
 
-def _divergence(slot: TeacherLoss, streams: Streams, logp: Tensor, on: Tensor) -> Tensor:
-    if slot.estimator == "k2":
-        return k2(logp[on], streams.teacher_logp[on])
-    if slot.estimator == "k3":
-        return k3(logp[on], streams.teacher_logp[on])
+def _divergence(term: TeacherLoss, streams: Streams, logp: Tensor, on: Tensor) -> Tensor:
+    if not term.over_vocabulary:
+        return SAMPLED[term.estimator](logp[on], streams.teacher_logp[on])
     if streams.divergence is None:
-        raise ValueError(f"{slot.estimator} needs the stream `divergence`")
+        raise ValueError(f"{term.estimator} needs the stream `divergence`")
     return streams.divergence[on]
 
 

@@ -19,6 +19,8 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 
@@ -92,6 +94,13 @@ def k3(student_logp: Tensor, teacher_logp: Tensor) -> Tensor:
     """
     gap = k1(student_logp, teacher_logp)
     return gap.neg().expm1() + gap
+
+
+SAMPLED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"k2": k2, "k3": k3}
+"""Estimators of a teacher loss on sampled tokens: of the student's and the teacher's log-probs. One more is a line
+here; recipes know it by its name."""
+OVER_VOCABULARY = ("reverse_kl", "forward_kl", "jsd")
+"""Estimators over the vocabulary, or over candidates; see `vold.training.logit_distillation`."""
 
 
 def sequence_log_ratio(logp: Tensor, behaviour_logp: Tensor, sequence: Tensor) -> Tensor:

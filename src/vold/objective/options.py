@@ -1,4 +1,4 @@
-"""Settings that a slot of the objective may hold: one small frozen model for each published device."""
+"""Options of loss terms: one small frozen model for each published device."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from vold.objective.prefix_teach import BOUNDARY, MarginForm
 from vold.objective.uni_opd import Direction, Scope, Statistic
 
 
-class Slot(BaseModel):
-    """Base of the objective's parts: frozen, and closed to unknown keys."""
+class Options(BaseModel):
+    """Base of loss terms and their options: frozen, and closed to unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-class Overlong(Slot):
+class Overlong(Options):
     """DAPO's soft penalty for responses near the token budget; see `vold.objective.advantages.overlong_penalty`."""
 
     buffer: float = Field(gt=0, le=1)
@@ -27,7 +27,7 @@ class Overlong(Slot):
     """The penalty at the full budget."""
 
 
-class ToolReward(Slot):
+class ToolReward(Options):
     """SOD's bonus for trying tools when the answer is wrong; see `vold.objective.advantages.tool_reward`."""
 
     per_call: float = Field(0.1, ge=0)
@@ -36,7 +36,7 @@ class ToolReward(Slot):
     """The highest a negative reward can become."""
 
 
-class Steps(Slot):
+class Steps(Options):
     """SOD's weight of every step of a rollout; see `vold.objective.advantages.step_weights`."""
 
     eps: float = Field(1e-6, gt=0)
@@ -45,7 +45,7 @@ class Steps(Slot):
     """How far above 1 a weight may go: 0.2 in the paper and its script, 0.5 as default of its library."""
 
 
-class Balance(Slot):
+class Balance(Options):
     """Uni-OPD's online balancing of correct and incorrect rollouts; see `vold.objective.uni_opd.balance`."""
 
     ratio: float | Literal["correct_only"] = 1.0
@@ -61,7 +61,7 @@ class Balance(Slot):
         return value
 
 
-class Margin(Slot):
+class Margin(Options):
     """Uni-OPD's margin between correct and incorrect rollouts; see `vold.objective.uni_opd`."""
 
     form: Literal["shift", "broadcast", "mask"] = "shift"
@@ -78,7 +78,7 @@ class Margin(Slot):
     """Who is moved; not used by `mask`."""
 
 
-class Prefix(Slot):
+class Prefix(Options):
     """Cut of the teacher's supervision, in the style of Prefix-Teach; see `vold.objective.prefix_teach`."""
 
     top_k: int = Field(8, ge=2)
@@ -99,7 +99,7 @@ class Prefix(Slot):
         return value
 
 
-class Future(Slot):
+class Future(Options):
     """Credit for what follows a token; see `vold.objective.advantages.future_sums`."""
 
     discount: float = Field(1.0, ge=0, le=1)
@@ -110,7 +110,7 @@ class Future(Slot):
     """Divide by the number of addends."""
 
 
-class TopK(Slot):
+class TopK(Options):
     """A divergence over K candidates in place of the whole vocabulary."""
 
     k: int = Field(ge=2)
@@ -122,7 +122,7 @@ class TopK(Slot):
     left as they are, with the student's weights detached; see `vold.objective.losses.stopped_reverse_kl`."""
 
 
-class Band(Slot):
+class Band(Options):
     """Ratios of trainer to sampler outside of which a token teaches nothing (MiMo)."""
 
     low: float = Field(0.5, ge=0, lt=1)
@@ -131,7 +131,7 @@ class Band(Slot):
     """Largest one."""
 
 
-class Mix(Slot):
+class Mix(Options):
     """GKD's mixture of rollouts and the teacher's traces within each step; see `vold.training.trace_mixture`."""
 
     student_share: float = Field(0.5, ge=0, le=1)

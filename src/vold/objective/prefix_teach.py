@@ -76,14 +76,14 @@ def top_k_margin(candidate_logp: ArrayLike, form: MarginForm = "log_gap") -> Num
     return np.where(known, margin, np.nan)
 
 
-def segment_spans(pieces: Sequence[str], boundary: str = BOUNDARY) -> list[range]:
+def segment_spans(token_texts: Sequence[str], boundary: str = BOUNDARY) -> list[range]:
     """Sentences of a response as ranges of tokens that together cover it.
 
     A token that holds the end of a sentence belongs to that sentence. What follows the last boundary is a segment of
     its own.
 
     Args:
-        pieces: [response] the text each token adds; joined they are the response.
+        token_texts: [response] the text each token adds; joined they are the response.
         boundary: regular expression of what ends a segment.
 
     Example:
@@ -92,10 +92,10 @@ def segment_spans(pieces: Sequence[str], boundary: str = BOUNDARY) -> list[range
         >>> segment_spans(["A", ".", "\\\\n", "C"])
         [range(0, 3), range(3, 4)]
     """
-    ends = np.cumsum([len(piece) for piece in pieces])
-    found = np.array([m.end() for m in re.finditer(boundary, "".join(pieces))], np.int64)
-    stops = np.unique(np.append(np.searchsorted(ends, found) + 1, len(pieces))).tolist()
-    return [range(start, stop) for start, stop in itertools.pairwise([0, *stops])] if pieces else []
+    ends = np.cumsum([len(piece) for piece in token_texts])
+    found = np.array([m.end() for m in re.finditer(boundary, "".join(token_texts))], np.int64)
+    stops = np.unique(np.append(np.searchsorted(ends, found) + 1, len(token_texts))).tolist()
+    return [range(start, stop) for start, stop in itertools.pairwise([0, *stops])] if token_texts else []
 
 
 def segment_means(values: ArrayLike, spans: Sequence[range]) -> list[tuple[float, int]]:

@@ -1,7 +1,7 @@
-"""The published methods as presets of the algebra, and their second readings.
+"""The published methods as presets of the algebra, and their variants.
 
-A preset names slots and their keys and nothing else; slots not named are empty. Where paper and released code differ,
-or a paper leaves a choice open, the other reading has a name of its own and is chosen by `reading`.
+A preset names terms and their options and nothing else; terms not named are left out. Where paper and released code
+differ, or a paper leaves a choice open, the variant has a name of its own and is chosen by `reading`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ Method = Literal[
 ]  # fmt: skip
 """Names of the presets."""
 
-Parts = dict[str, Any]
+Terms = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Another reading of a method: what it is, and what it changes."""
+class Variant:
+    """A variant of a method, another reading of its paper: what it is, and what it changes."""
 
     about: str
-    parts: Parts
+    terms: Terms
 
 
 @dataclass(frozen=True)
@@ -34,36 +34,36 @@ class Preset:
     Attributes:
         source: where its formulas are from.
         about: one sentence on what it does.
-        parts: slots and their keys.
+        terms: loss terms and their options.
         fidelity: `as published`, or `in the style of` where something essential is not known to us or not built.
         missing: what is ours, or left out; empty if nothing is.
-        readings: other readings by name.
+        variants: other readings by name.
     """
 
     source: str
     about: str
-    parts: Parts
+    terms: Terms
     fidelity: Literal["as published", "in the style of"] = "as published"
     missing: str = ""
-    readings: Mapping[str, Reading] = field(default_factory=dict)
+    variants: Mapping[str, Variant] = field(default_factory=dict)
 
 
-def _surrogate(low: float | None, high: float | None, aggregate: str = "token_mean", **more: Any) -> Parts:
+def _surrogate(low: float | None, high: float | None, aggregate: str = "token_mean", **more: Any) -> Terms:
     return {"surrogate": {"clip_low": low, "clip_high": high, "aggregate": aggregate} | more}
 
 
-_OUTCOME: Parts = {"outcome": {"weight": 1.0, "normalise": "std"}}
-_GRPO: Parts = _OUTCOME | _surrogate(0.2, 0.3)
-_K2: Parts = {"estimator": "k2", "aggregate": "token_mean"}
-_KDRL: Parts = {"coefficient": 5e-3, "final_coefficient": 1e-3, "anneal_per_step": 5e-5, "mask": "none"}
+_OUTCOME: Terms = {"outcome": {"weight": 1.0, "normalise": "std"}}
+_GRPO: Terms = _OUTCOME | _surrogate(0.2, 0.3)
+_K2: Terms = {"estimator": "k2", "aggregate": "token_mean"}
+_KDRL: Terms = {"coefficient": 5e-3, "final_coefficient": 1e-3, "anneal_per_step": 5e-5, "mask": "none"}
 
 PRESETS: dict[str, Preset] = {
     "vold": Preset(
         "arXiv 2510.23497, Eq. 6",
         "GRPO, and the teacher's k2 loss on failed rollouts.",
         _GRPO | {"teacher_loss": _K2 | {"coefficient": 0.1, "mask": "failed"}},
-        readings={
-            "supplement": Reading(
+        variants={
+            "supplement": Variant(
                 "β of supplementary table 4, on the token sum that Eq. 6 writes.",
                 {"teacher_loss": {"coefficient": 1e-3, "aggregate": "token_sum"}},
             ),
@@ -76,10 +76,10 @@ PRESETS: dict[str, Preset] = {
         _GRPO | {"teacher_loss": _K2 | _KDRL},
         fidelity="in the style of",
         missing="clip bounds are those of `grpo`; on-policy they do not act",
-        readings={
-            "response_mask": Reading("No distillation on passed rollouts.", {"teacher_loss": {"mask": "failed"}}),
-            "group_mask": Reading("Distillation where nobody passed.", {"teacher_loss": {"mask": "group_failed"}}),
-            "reward": Reading(
+        variants={
+            "response_mask": Variant("No distillation on passed rollouts.", {"teacher_loss": {"mask": "failed"}}),
+            "group_mask": Variant("Distillation where nobody passed.", {"teacher_loss": {"mask": "group_failed"}}),
+            "reward": Variant(
                 "The teacher's log-ratio is added to the token reward.",
                 {"teacher_loss": None, "teacher_advantage": _KDRL},
             ),
@@ -91,8 +91,8 @@ PRESETS: dict[str, Preset] = {
         {"teacher_advantage": {"coefficient": 1.0, "mask": "none"}} | _surrogate(None, None),
         fidelity="in the style of",
         missing="averages over tokens, where the released code sums",
-        readings={
-            "future": Reading(
+        variants={
+            "future": Variant(
                 "A discounted sum of later rewards (no gain reported).",
                 {"teacher_advantage": {"future": {"discount": 0.99}}},
             ),
@@ -108,8 +108,8 @@ PRESETS: dict[str, Preset] = {
             "teacher_advantage": {"coefficient": 1.0, "mask": "none", "steps": {"eps": 1e-6, "delta": 0.2}},
         }
         | _surrogate(0.2, 0.28),
-        readings={
-            "library": Reading(
+        variants={
+            "library": Variant(
                 "δ as the released library sets it by default.", {"teacher_advantage": {"steps": {"delta": 0.5}}}
             ),
         },
@@ -128,8 +128,8 @@ PRESETS: dict[str, Preset] = {
         }
         | _surrogate(0.2, 0.28, "sequence_mean"),
         missing="balancing is as the paper says: the released script does not reach it",
-        readings={
-            "paper": Reading(
+        variants={
+            "paper": Variant(
                 "The shifted mean return is given to all tokens; the gap is lowest correct minus highest incorrect.",
                 {
                     "teacher_advantage": {
@@ -137,7 +137,7 @@ PRESETS: dict[str, Preset] = {
                     }
                 },
             ),
-            "mask": Reading(
+            "mask": Variant(
                 "Offending rollouts are dropped instead of shifted.",
                 {"teacher_advantage": {"margin": {"form": "mask"}}},
             ),
@@ -150,11 +150,11 @@ PRESETS: dict[str, Preset] = {
         | _surrogate(None, None),
         fidelity="in the style of",
         missing="margin, K, the parameters of the BIC test, clip and average are ours",
-        readings={
-            "probability": Reading(
+        variants={
+            "probability": Variant(
                 "The margin in probability.", {"teacher_advantage": {"prefix": {"margin": "probability_gap"}}}
             ),
-            "best_to_mean": Reading(
+            "best_to_mean": Variant(
                 "Best candidate against the mean.", {"teacher_advantage": {"prefix": {"margin": "best_to_mean"}}}
             ),
         },
@@ -181,10 +181,10 @@ PRESETS: dict[str, Preset] = {
             },
             "mix": {"student_share": 0.5},
         },
-        readings={
-            "forward": Reading("β = 0: forward KL.", {"teacher_loss": {"teacher_share": 0.0}}),
-            "reverse": Reading("β = 1: reverse KL.", {"teacher_loss": {"teacher_share": 1.0}}),
-            "top_k": Reading(
+        variants={
+            "forward": Variant("β = 0: forward KL.", {"teacher_loss": {"teacher_share": 0.0}}),
+            "reverse": Variant("β = 1: reverse KL.", {"teacher_loss": {"teacher_share": 1.0}}),
+            "top_k": Variant(
                 "The teacher's 32 likeliest tokens, for a teacher without logits.",
                 {"teacher_loss": {"top_k": {"k": 32, "support": "teacher"}}},
             ),
@@ -204,8 +204,8 @@ PRESETS: dict[str, Preset] = {
         | _surrogate(0.2, 0.2),
         fidelity="in the style of",
         missing="no sampling mixed with the teacher's, no pre-training loss, one update a batch; the average is ours",
-        readings={
-            "sampled": Reading(
+        variants={
+            "sampled": Variant(
                 "R_t from the token on, without the full-vocabulary term.",
                 {
                     "teacher_loss": None,
@@ -231,8 +231,8 @@ PRESETS: dict[str, Preset] = {
         "arXiv 2503.20783",
         "GRPO without the division by the standard deviation and by response length.",
         {"outcome": {"weight": 1.0, "normalise": "none"}} | _surrogate(0.2, 0.2, "token_sum"),
-        readings={
-            "code": Reading(
+        variants={
+            "code": Variant(
                 "The token sum is divided by the token budget.", {"surrogate": {"aggregate": "budget_mean"}}
             ),
         },
@@ -248,7 +248,7 @@ PRESETS: dict[str, Preset] = {
 """Presets by name."""
 
 
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Parts:
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Terms:
     """`over` laid on `base`, dictionary by dictionary; any other value, None included, replaces."""
     out = dict(base)
     for key, value in over.items():

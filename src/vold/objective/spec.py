@@ -1,4 +1,4 @@
-"""The objective of a recipe: a preset, a reading of it, and any of its parts overridden."""
+"""The objective of a recipe: a preset, a variant of it, and any of its terms overridden."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from vold.errors import ConfigError
 from vold.objective.custom import is_function, try_function
-from vold.objective.options import Mix, Slot
+from vold.objective.options import Mix, Options
 from vold.objective.presets import PRESETS, Method, merged
 from vold.objective.terms import Nll, OutcomeAdvantage, Surrogate, TeacherAdvantage, TeacherLoss
 
@@ -43,8 +43,8 @@ class Needs:
         return ", ".join(text for on, text in said if on) or "nothing"
 
 
-class Objective(Slot):
-    """A preset by `method`, and any part of it overridden beside it; null empties a slot.
+class Objective(Options):
+    """A preset by `method`, and any term of it overridden beside it; null leaves a term out.
 
     Example:
         >>> o = Objective.model_validate({"method": "vold", "teacher_loss": {"coefficient": 0.5}})
@@ -55,7 +55,7 @@ class Objective(Slot):
     """
 
     method: Method | None = "vold"
-    """The preset to start from (`vold methods` lists them); null starts from empty slots."""
+    """The preset to start from (`vold methods` lists them); null starts from no terms."""
     reading: str | None = None
     """Another reading of the method, where there is one (`vold methods METHOD` lists them)."""
     outcome: OutcomeAdvantage | None = None
@@ -81,11 +81,11 @@ class Objective(Slot):
             return data
         preset, reading = PRESETS[method], data.get("reading")
         if reading is None:
-            return merged(preset.parts, data)
-        if not isinstance(reading, str) or reading not in preset.readings:
-            known = ", ".join(preset.readings) or "it has one reading only"
+            return merged(preset.terms, data)
+        if not isinstance(reading, str) or reading not in preset.variants:
+            known = ", ".join(preset.variants) or "it has one reading only"
             raise ConfigError(f"{method} has no such reading", got=str(reading), fix=f"readings: {known}")
-        return merged(merged(preset.parts, preset.readings[reading].parts), data)
+        return merged(merged(preset.terms, preset.variants[reading].terms), data)
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Objective:
@@ -120,7 +120,7 @@ class Objective(Slot):
 
     @property
     def uses_teacher(self) -> bool:
-        """Whether any part needs the teacher's log-probs."""
+        """Whether any term needs the teacher's log-probs."""
         return self.teacher_advantage is not None or self.teacher_loss is not None
 
     @property
@@ -149,11 +149,11 @@ class Objective(Slot):
             ConfigError: one cannot be used.
         """
         tried = []
-        for slot in (self.teacher_advantage, self.teacher_loss):
-            if slot is not None and is_function(slot.mask):
-                try_function(slot.mask, per_token=False)
-                tried.append(slot.mask)
-            if slot is not None and slot.weight is not None:
-                try_function(slot.weight, per_token=True)
-                tried.append(slot.weight)
+        for term in (self.teacher_advantage, self.teacher_loss):
+            if term is not None and is_function(term.mask):
+                try_function(term.mask, per_token=False)
+                tried.append(term.mask)
+            if term is not None and term.weight is not None:
+                try_function(term.weight, per_token=True)
+                tried.append(term.weight)
         return tried

@@ -1,15 +1,16 @@
-"""The slots an objective is made of, each a small frozen model. `vold.objective` puts them together."""
+"""The terms an objective is made of, each a small frozen model. `vold.objective` puts them together."""
 
 from __future__ import annotations
 
 import difflib
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from vold.errors import ConfigError
 from vold.objective.custom import is_function
-from vold.objective.options import Balance, Band, Future, Margin, Overlong, Prefix, Slot, Steps, ToolReward, TopK
+from vold.objective.losses import OVER_VOCABULARY, SAMPLED
+from vold.objective.options import Balance, Band, Future, Margin, Options, Overlong, Prefix, Steps, ToolReward, TopK
 
 Aggregate = Literal["token_mean", "token_sum", "sequence_mean", "budget_mean"]
 """How per-token values become one number. `token_mean`: their sum over the action tokens of all rollouts of the step.
@@ -20,6 +21,12 @@ Mask = Literal["none", "failed", "passed", "group_failed", "zero_score"]
 """The weight M of a rollout, from scores in [0, 1]. `none`: 1. `failed`: 1 - score, VOLD's (1 - r). `passed`: score.
 `group_failed`: 1 - best score of the group, so that only prompts nobody solved count (KDRL). `zero_score`: 1 where the
 score is 0, else 0 (HyperEyes)."""
+
+
+if TYPE_CHECKING:
+    Estimator = str
+else:
+    Estimator = Literal[*SAMPLED, *OVER_VOCABULARY]
 
 
 def _mask(value: object) -> object:
@@ -43,7 +50,7 @@ FunctionName = Annotated[str, BeforeValidator(_function)]
 """`my_module:function` (`vold.objective.custom.TokenWeight`)."""
 
 
-class OutcomeAdvantage(Slot):
+class OutcomeAdvantage(Options):
     """The verifier's verdict as an advantage, one number for all tokens of a rollout."""
 
     weight: float = 1.0
@@ -71,7 +78,7 @@ class OutcomeAdvantage(Slot):
         return self
 
 
-class Annealed(Slot):
+class Annealed(Options):
     """A coefficient that may fall linearly: max(coefficient - anneal_per_step · step, final_coefficient)."""
 
     coefficient: float = Field(ge=0)
@@ -133,7 +140,7 @@ class TeacherAdvantage(Annealed):
         return self
 
 
-class Surrogate(Slot):
+class Surrogate(Options):
     """The policy-gradient term that turns advantages into a loss."""
 
     clip_low: float | None = Field(0.2, ge=0, le=1)
@@ -161,7 +168,7 @@ class Surrogate(Slot):
 class TeacherLoss(Annealed):
     """The teacher as a loss of its own, β · M · W · D(student, teacher) at every token."""
 
-    estimator: Literal["k2", "k3", "reverse_kl", "forward_kl", "jsd"] = "k2"
+    estimator: Estimator = "k2"
     """On the sampled token: `k2` has the gradient of KL(student‖teacher), the reverse KL of VOLD and KDRL; `k3` that of
     KL(teacher‖student). Over the vocabulary, or over `top_k` candidates: `reverse_kl`, `forward_kl`, and `jsd`, GKD's
     mixture of the two."""
@@ -211,10 +218,10 @@ class TeacherLoss(Annealed):
     @property
     def over_vocabulary(self) -> bool:
         """Whether whole distributions, or candidates of them, are compared."""
-        return self.estimator not in ("k2", "k3")
+        return self.estimator not in SAMPLED
 
 
-class Nll(Slot):
+class Nll(Options):
     """Plain likelihood of the given tokens, the cold start's loss."""
 
     aggregate: Aggregate = "token_mean"

@@ -36,7 +36,7 @@ def methods(name: str | None = None, overrides: Sequence[str] = ()) -> None:
         ConfigError: there is no such method, or a key or value of it is wrong.
     """
     if name is None:
-        rows = [(m, p.about, expand(m).needs.words, ", ".join(p.readings) or "-") for m, p in PRESETS.items()]
+        rows = [(m, p.about, expand(m).needs.words, ", ".join(p.variants) or "-") for m, p in PRESETS.items()]
         print_table(("method", "what it does", "needs of the teacher", "readings"), rows)
         usage = "vold methods METHOD [--expand] [reading=NAME] [key.path=value ...]"
         console.print(Text(f"\n{usage} says more of one; --expand prints the recipe keys it stands for"))
@@ -47,7 +47,7 @@ def methods(name: str | None = None, overrides: Sequence[str] = ()) -> None:
         "source": preset.source,
         "fidelity": preset.fidelity + (f": {preset.missing}" if preset.missing else ""),
         "teacher": objective.needs.words,
-        **{f"reading={reading}": r.about for reading, r in preset.readings.items()},
+        **{f"reading={reading}": r.about for reading, r in preset.variants.items()},
     }
     print_pairs(about.items(), 22)
     console.print()

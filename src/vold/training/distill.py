@@ -57,7 +57,7 @@ def distill(recipe: Recipe) -> Path:
                 rollouts = teacher.score(rollouts, step, early)  # 4 teacher scores
                 rollouts = credit(  # 5 advantages
                     objective, rollouts, number, seed=step.seed,
-                    max_new_tokens=stage.config.sampling.max_new_tokens, pieces=run.policy.chat.pieces,
+                    max_new_tokens=stage.config.sampling.max_new_tokens, token_texts=run.policy.chat.token_texts,
                 )  # fmt: skip
             with run.phase("update"):
                 updated = update(run.learner, rollouts, step, teacher.teacher)  # 6 micro-batches, 7 update

@@ -40,11 +40,11 @@ def refuse_without_logits(objective: Objective, teacher: Teacher) -> None:
         ConfigError: saying what can give logits.
     """
     if objective.needs.logits and not isinstance(teacher, LogitTeacher):
-        slot = objective.teacher_loss
+        term = objective.teacher_loss
         raise ConfigError(
             "this loss compares whole distributions, and this teacher does not give them",
             where="distill.objective.teacher_loss.estimator",
-            got=f"{slot.estimator if slot else ''} with {type(teacher).__name__}",
+            got=f"{term.estimator if term else ''} with {type(teacher).__name__}",
             fix="use a teacher in this process (teacher.path), or candidates: top_k: {k: 32, support: teacher}",
         )
 
@@ -54,7 +54,7 @@ class Comparison:
     how its answer becomes D of every token.
 
     Args:
-        slot: says which divergence.
+        term: says which divergence.
         rollouts: of this micro-batch, credited.
         asks: [rollouts] the teacher's prompts.
         teacher: asked for distributions where the loss is over the whole vocabulary.
@@ -68,7 +68,7 @@ class Comparison:
 
     def __init__(
         self,
-        slot: TeacherLoss,
+        term: TeacherLoss,
         rollouts: Sequence[Rollout],
         asks: Sequence[Prompt | None],
         teacher: Teacher | None,
@@ -77,19 +77,19 @@ class Comparison:
         used = torch.cat([torch.tensor(_weighed(r)[r.completion.action_mask]) for r in rollouts]).to(device)
         self.candidates: torch.Tensor | None = None
         self.against: Against | None = None
-        plain = FullDivergence(_kind(slot), slot.teacher_share)
+        plain = FullDivergence(_kind(term), term.teacher_share)
         self._compare: Divergence = plain
         if not bool(used.any()):
             return
-        if slot.top_k is None:
+        if term.top_k is None:
             self.against = Against(_teacher_at(rollouts, asks, teacher), used, plain)
             return
-        ids, theirs = _candidates(slot, rollouts)
-        self.candidates = torch.zeros((len(used), slot.top_k.k), dtype=torch.int64, device=device)
+        ids, theirs = _candidates(term, rollouts)
+        self.candidates = torch.zeros((len(used), term.top_k.k), dtype=torch.int64, device=device)
         self.candidates[used] = ids.to(device)
         self._theirs = torch.full(self.candidates.shape, ABSENT, device=device)
         self._theirs[used] = theirs.to(device)
-        if slot.top_k.form == "stop_gradient":
+        if term.top_k.form == "stop_gradient":
             self._compare = stopped_reverse_kl
 
     def stream(self, output: HeadOutput, part: slice = slice(None)) -> torch.Tensor:
@@ -110,23 +110,22 @@ def compared(
     device: torch.device,
 ) -> Comparison | None:
     """As `Comparison`; None for an objective that compares sampled tokens only."""
-    slot = objective.teacher_loss
-    if slot is None or not slot.over_vocabulary:
+    term = objective.teacher_loss
+    if term is None or not term.over_vocabulary:
         return None
-    return Comparison(slot, rollouts, asks, teacher, device)
+    return Comparison(term, rollouts, asks, teacher, device)
 
 
-def _kind(slot: TeacherLoss) -> Literal["reverse_kl", "forward_kl", "jsd"]:
-    assert slot.estimator != "k2" and slot.estimator != "k3"
-    return slot.estimator
+def _kind(term: TeacherLoss) -> Literal["reverse_kl", "forward_kl", "jsd"]:
+    return cast("Literal['reverse_kl', 'forward_kl', 'jsd']", term.estimator)
 
 
 def _teacher_at(rollouts: Sequence[Rollout], asks: Sequence[Prompt | None], teacher: Teacher | None) -> Distributions:
     """The teacher's distributions at the tokens with a weight, in the order of the student's."""
-    heard = [(r, ask) for r, ask in zip(rollouts, asks, strict=True) if ask is not None and _weighed(r).any()]
-    requests = [ScoreRequest(ask.ids, r.completion.ids, vision=ask.vision) for r, ask in heard]
+    scored = [(r, ask) for r, ask in zip(rollouts, asks, strict=True) if ask is not None and _weighed(r).any()]
+    requests = [ScoreRequest(ask.ids, r.completion.ids, vision=ask.vision) for r, ask in scored]
     whole = cast("LogitTeacher", teacher).distributions(requests)
-    weighed = torch.cat([torch.tensor(_weighed(r)) for r, _ in heard])
+    weighed = torch.cat([torch.tensor(_weighed(r)) for r, _ in scored])
     return whole.at(weighed.to(whole.states.device))
 
 
@@ -137,15 +136,15 @@ def _weighed(rollout: Rollout) -> Flags:
     return weighed
 
 
-def _candidates(slot: TeacherLoss, rollouts: Sequence[Rollout]) -> tuple[torch.Tensor, torch.Tensor]:
+def _candidates(term: TeacherLoss, rollouts: Sequence[Rollout]) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and the teacher's log-probs at the tokens with a weight, each [tokens, k]."""
-    assert slot.top_k is not None
-    k, ids, values = slot.top_k.k, [], []
+    assert term.top_k is not None
+    k, ids, values = term.top_k.k, [], []
     for r in rollouts:
         weighed = _weighed(r)
         if r.teacher is None or not weighed.any():
             continue
-        if slot.top_k.support == "student":
+        if term.top_k.support == "student":
             rows, theirs = candidates_of(r, k), r.teacher.candidate_logp
         else:
             rows, theirs = r.teacher.top_ids, r.teacher.top_logp

@@ -148,8 +148,8 @@ class AlignedTeacher:
             return None
         ids = np.array(aligned.ids, np.int32)
         out = np.repeat(ids[:, None], request.candidate_ids.shape[-1], axis=1)
-        heard, first, _ = aligned.places()
-        theirs = self._singles(request.candidate_ids[heard])
+        scored, first, _ = aligned.places()
+        theirs = self._singles(request.candidate_ids[scored])
         out[first] = np.where(theirs < 0, out[first], theirs)
         return out
 
@@ -160,16 +160,16 @@ class AlignedTeacher:
         return np.array([-1 if one is None else one for one in found], np.int32)[place].reshape(ids.shape)
 
     def _back(self, request: ScoreRequest, aligned: Aligned, scores: TokenScores) -> TokenScores:
-        heard, first, last = aligned.places()
+        scored, first, last = aligned.places()
         logp = np.full(len(request.response_ids), NAN)
         values = np.append(scores.logp, 0.0)  # the end of the last span must be a place too
-        logp[heard] = np.add.reduceat(values, np.stack([first, last], 1).ravel())[::2]
+        logp[scored] = np.add.reduceat(values, np.stack([first, last], 1).ravel())[::2]
         candidates = None
         if request.candidate_ids is not None and scores.candidate_logp is not None:
             candidates = np.full(request.candidate_ids.shape, NAN)
-            theirs = self._singles(request.candidate_ids[heard])
-            candidates[heard] = np.where(theirs < 0, -np.inf, scores.candidate_logp[first])
-        return TokenScores(logp, candidates, aligned=heard)
+            theirs = self._singles(request.candidate_ids[scored])
+            candidates[scored] = np.where(theirs < 0, -np.inf, scores.candidate_logp[first])
+        return TokenScores(logp, candidates, aligned=scored)
 
 
 def aligned_share(scores: Sequence[TokenScores]) -> float:

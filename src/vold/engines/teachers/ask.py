@@ -44,13 +44,13 @@ def consult(
         AlignmentError: the teacher returned another number of scores than there are tokens.
     """
     wanted = _requests(rollouts, prompts, objective)
-    heard = {i: early[key] for i, r in wanted if (key := _key(r)) in early} if early else {}
-    rest = [(i, r) for i, r in wanted if i not in heard][group.rank :: group.world]
+    scored = {i: early[key] for i, r in wanted if (key := _key(r)) in early} if early else {}
+    rest = [(i, r) for i, r in wanted if i not in scored][group.rank :: group.world]
     for (i, request), scores in zip(rest, teacher.score([r for _, r in rest]), strict=True):
         _line_up(request, scores, rollouts[i].task_id)
-        heard[i] = scores
+        scored[i] = scores
     out = list(rollouts)
-    for part in group.gather(heard):
+    for part in group.gather(scored):
         for i, scores in part.items():
             out[i] = dataclasses.replace(rollouts[i], teacher=scores)
     return out
@@ -59,8 +59,8 @@ def consult(
 def decides_by_group(objective: Objective) -> bool:
     """Whether an objective's masks need nothing but a rollout's own group to say if the teacher is asked about it. All
     but functions of the user's own do."""
-    slots = (objective.teacher_advantage, objective.teacher_loss)
-    return not any(slot is not None and is_function(slot.mask) for slot in slots)
+    terms = (objective.teacher_advantage, objective.teacher_loss)
+    return not any(term is not None and is_function(term.mask) for term in terms)
 
 
 class EarlyTeacher:
