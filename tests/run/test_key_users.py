@@ -41,8 +41,8 @@ def written() -> Iterator[str]:
         for one in (raw, *raw["arms"].values()):
             yield from leaves(one.get("set", {}))
     for preset in PRESETS.values():
-        yield from leaves({"distill": {"objective": dict(preset.parts)}})
-        for reading in preset.readings.values():
+        yield from leaves({"distill": {"objective": dict(preset.terms)}})
+        for reading in preset.variants.values():
             yield from leaves({"distill": {"objective": dict(reading.parts)}})
 
 
