@@ -43,7 +43,7 @@ def written() -> Iterator[str]:
     for preset in PRESETS.values():
         yield from leaves({"distill": {"objective": dict(preset.terms)}})
         for reading in preset.variants.values():
-            yield from leaves({"distill": {"objective": dict(reading.parts)}})
+            yield from leaves({"distill": {"objective": dict(reading.terms)}})
 
 
 def pages() -> str:
