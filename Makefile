@@ -71,7 +71,11 @@ test: lint
 	  $(VENV)/bin/python tests/helpers/browser.py || { echo "no browser starts here: tests of pages are left out"; export VOLD_BROWSER=none; }; \
 	fi; \
 	$(VENV)/bin/python tests/helpers/published.py; \
-	$(VENV)/bin/python -m pytest -n 2
+	$(VENV)/bin/python -m pytest -n 2 --cov --cov-report=
+	@set -e; for room in objective training; do \
+	  echo "branch coverage of $$room, 95 % at least:"; \
+	  $(VENV)/bin/coverage report --include="src/vold/$$room/*" --skip-covered --fail-under=95; \
+	done
 
 # vLLM pins packages of its own, so it gets an environment of its own; the tests start it from there as a server.
 # The list is complete and installed as it is: what vLLM asks for besides (torchvision, torchaudio, torchcodec) it needs
