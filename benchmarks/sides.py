@@ -82,12 +82,11 @@ class Ours:
                 Policy.load(s["model"] + "-teacher"), temperature=1.0, token_budget=s["budget"]
             )
         if s["method"] != "grpo" and s["what"] == "update":
-            from vold.engines.teachers.ask import consult
             from vold.objective import credit
 
             objective = self.config.objective
             self.rollouts = credit(
-                objective, consult(self.rollouts, self.teacher, [*self.prompts], objective), 0,
+                objective, score_rollouts(self.rollouts, self.teacher, [*self.prompts], objective), 0,
                 seed=1, max_new_tokens=s["longest"], token_texts=self.policy.chat.token_texts,
             )  # fmt: skip
 
@@ -122,7 +121,6 @@ class Ours:
     def step(self) -> float:
         """Rollouts, grades by length, the teacher on those that failed, update."""
         from vold.engines.samplers.inprocess import InProcessSampler
-        from vold.engines.teachers.ask import consult
         from vold.objective import credit
         from vold.types import Grade, Rollout, SamplingParams
 
@@ -133,7 +131,7 @@ class Ours:
             for k, c in enumerate(group):
                 score = float(k == 0)
                 rollouts.append(Rollout(f"task-{g}", g, self.prompts[g].ids, c, Grade(score, None, "")))
-        rollouts = consult(rollouts, self.teacher, list(self.prompts), self.config.objective)
+        rollouts = score_rollouts(rollouts, self.teacher, list(self.prompts), self.config.objective)
         rollouts = credit(
             self.config.objective,
             rollouts,

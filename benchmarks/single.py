@@ -249,7 +249,6 @@ def teacher_share(model: Path) -> tuple[float, float, float, float]:
     passed."""
     from shapes import stored_rollouts
 
-    from vold.engines.teachers.ask import consult
     from vold.engines.teachers.inprocess import InProcessTeacher
     from vold.objective import credit
     from vold.run.recipe import Distill
@@ -266,7 +265,7 @@ def teacher_share(model: Path) -> tuple[float, float, float, float]:
     policy = Policy.load(str(model))
     teacher = InProcessTeacher(policy, temperature=1.0, token_budget=8192)
     began = time.perf_counter()
-    rollouts = consult(rollouts, teacher, list(prompts), config.objective)
+    rollouts = score_rollouts(rollouts, teacher, list(prompts), config.objective)
     seconds = time.perf_counter() - began
     scored = sum(len(r.teacher.logp) for r in rollouts if r.teacher is not None)
     rollouts = credit(config.objective, rollouts, 0, seed=1, max_new_tokens=96, token_texts=policy.chat.token_texts)

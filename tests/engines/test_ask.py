@@ -17,7 +17,7 @@ from engine_backends import text_model
 from served import metrics, on, raw_recipe
 from vllm_server import VllmServer
 from vold.engines.samplers.inprocess import InProcessSampler
-from vold.engines.teachers.ask import EarlyTeacher, consult, decides_by_group
+from vold.engines.teachers.ask import EarlyTeacher, decides_by_group, score_rollouts
 from vold.engines.teachers.inprocess import InProcessTeacher
 from vold.errors import TeacherError
 from vold.objective import Objective
@@ -109,9 +109,9 @@ def test_nothing_is_asked_twice_and_only_failed_rollouts(tmp_path: Path) -> None
     said = early.finish()
     assert [r.response_ids.tolist() for r in teacher.asked] == [r.completion.ids.tolist() for r in groups[0][1:]]
     flat = [r for g in groups for r in g]
-    got = consult(flat, teacher, list(prompts), objective, early=said)
+    got = score_rollouts(flat, teacher, list(prompts), objective, early=said)
     assert len(teacher.asked) == 4
-    assert got == consult(flat, Recording(), list(prompts), objective)
+    assert got == score_rollouts(flat, Recording(), list(prompts), objective)
     assert [r.teacher is None for r in got] == [True, False, False] * 2
 
 

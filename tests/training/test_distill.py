@@ -11,7 +11,6 @@ import torch
 
 import tiny
 from vold.engines.samplers.inprocess import InProcessSampler
-from vold.engines.teachers.ask import consult
 from vold.engines.teachers.inprocess import InProcessTeacher
 from vold.errors import AlignmentError, DataError, TrainingError
 from vold.model.policy import Policy
@@ -60,7 +59,7 @@ def rollouts_of(policy: Policy, config: Distill, scores: Sequence[float]) -> tup
 
 
 def finished(rollouts: list[Rollout], prompts: list[Prompt], objective: Objective) -> list[Rollout]:
-    done = consult(rollouts, Recording(), list(prompts), objective)
+    done = score_rollouts(rollouts, Recording(), list(prompts), objective)
     return credit(objective, done, 0)
 
 
@@ -83,7 +82,7 @@ def test_the_teacher_reads_only_the_rollouts_the_objective_uses(
     config = config_of(tmp_path, objective=objective)
     rollouts, prompts = rollouts_of(tiny.student(), config, MIXED)
     teacher = Recording()
-    done = consult(rollouts, teacher, list(prompts), config.objective)
+    done = score_rollouts(rollouts, teacher, list(prompts), config.objective)
     expected = [ScoreRequest(prompts[i // 3].ids, rollouts[i].completion.ids) for i in asked]
     assert teacher.asked == expected
     assert [i for i, r in enumerate(done) if r.teacher is not None] == asked
@@ -97,7 +96,7 @@ def test_scores_of_another_length_are_refused(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     rollouts, prompts = rollouts_of(tiny.student(), config, MIXED)
     with pytest.raises(AlignmentError, match="do not line up"):
-        consult(rollouts, Short(), list(prompts), config.objective)
+        score_rollouts(rollouts, Short(), list(prompts), config.objective)
 
 
 def dense_vold(policy: Policy, teacher: Policy, rollouts: list[Rollout], beta: float) -> torch.Tensor:
@@ -219,7 +218,7 @@ def test_tasks_without_a_text_view_do_not_dilute_the_teacher(tmp_path: Path) -> 
     config = config_of(tmp_path)
     policy = tiny.student()
     rollouts, prompts = rollouts_of(policy, config, (0.0,) * 6)
-    both = consult(rollouts, Recording(), [prompts[0], None], config.objective)
+    both = score_rollouts(rollouts, Recording(), [prompts[0], None], config.objective)
     assert [r.teacher is not None for r in both] == [True] * 3 + [False] * 3
     only = both[:3]
     losses = []

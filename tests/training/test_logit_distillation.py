@@ -11,7 +11,7 @@ import torch
 
 import tiny
 from vold.engines.samplers.inprocess import InProcessSampler
-from vold.engines.teachers.ask import candidates_of, consult
+from vold.engines.teachers.ask import candidates_of
 from vold.engines.teachers.inprocess import InProcessTeacher
 from vold.errors import AlignmentError, ConfigError
 from vold.model.policy import Policy
@@ -127,7 +127,7 @@ def test_an_update_over_distributions_follows_the_gradient_written_out_in_full(
     graded = [
         dataclasses.replace(r, grade=Grade(s, None, "")) for r, s in zip(sampled, (1, 0, 0, 0.5, 0, 0), strict=True)
     ]
-    done = credit(config.objective, consult(graded, teacher, asks, config.objective), 0)
+    done = credit(config.objective, score_rollouts(graded, teacher, asks, config.objective), 0)
     tokens = sum(len(r.completion.ids) for r in done)
     terms = []
     for r in done:
@@ -190,7 +190,7 @@ def test_a_teacher_that_ignores_candidates_is_noticed(tmp_path: Path) -> None:
     tasks = tiny.opened(tiny.TASKS["train"])[:1]
     prompts = [policy.chat.prompt(t.messages) for t in tasks]
     sampled = sample(InProcessSampler(policy), policy.chat, config, tiny.step(prompts, tasks=tasks), range(len(tasks)))
-    done = credit(config.objective, consult(sampled, Server(), [prompts[0]], config.objective), 0)
+    done = credit(config.objective, score_rollouts(sampled, Server(), [prompts[0]], config.objective), 0)
     with pytest.raises(AlignmentError, match="has not scored the candidates"):
         learner = Learner(config, policy, build_optimizer(policy, config.optimizer))
         update(learner, done, tiny.step(prompts), Server())

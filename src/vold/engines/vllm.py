@@ -44,7 +44,7 @@ class VllmClient(HttpClient[JsonObject]):
         bodies: Sequence[JsonObject],
         *,
         root: bool = False,
-        heard: Callable[[int, JsonObject], None] = lambda place, reply: None,
+        on_reply: Callable[[int, JsonObject], None] = lambda place, reply: None,
     ) -> list[JsonObject]:
         """POST each body to some server, several at a time; replies in request order.
 
@@ -52,7 +52,7 @@ class VllmClient(HttpClient[JsonObject]):
             path: below `/v1`, or below the servers' root where `root` is set.
             bodies: JSON to send; the model's name is added.
             root: see `path`.
-            heard: called in this thread with the place of a body and its reply, in the order of the replies.
+            on_reply: called in this thread with the place of a body and its reply, in the order of the replies.
 
         Raises:
             VoldError: of the class `error`. A request was refused for good, or no server answered within `patience`.
@@ -65,7 +65,7 @@ class VllmClient(HttpClient[JsonObject]):
         with contextlib.closing(as_they_come(calls, self.concurrency)) as replies:
             for place, reply in replies:
                 found[place] = reply
-                heard(place, reply)
+                on_reply(place, reply)
         return [found[i] for i in range(len(bodies))]
 
     def each(

@@ -58,8 +58,8 @@ def align(recipe: Recipe) -> Overlap:
     path = models.get("sft", recipe.student.path)
     student = load_student(recipe, resolve(path))
     teachers = open_teachers(recipe, student)
-    asked = [(t, ask) for t in open_tasks(recipe.tasks, config.tasks) if (ask := teachers.prompt(t)) is not None]
-    tasks, asks = [t for t, _ in asked], [ask for _, ask in asked]
+    pairs = [(t, prompt) for t in open_tasks(recipe.tasks, config.tasks) if (prompt := teachers.prompt(t)) is not None]
+    tasks, teacher_prompts = [t for t, _ in pairs], [prompt for _, prompt in pairs]
     prompts = [student.chat.prompt(t.messages) for t in tasks]
     params = SamplingParams(
         config.sampling.max_new_tokens, config.sampling.temperature, seed_of(recipe.run.seed, "align")
@@ -71,7 +71,7 @@ def align(recipe: Recipe) -> Overlap:
         responses = [c.ids for cs in completions for c in cs]
         repeat = [i for i in range(len(tasks)) for _ in range(config.rollouts)]
         ours = _values(student, [prompts[i] for i in repeat], responses, config.sampling.temperature)
-        theirs = _opinions(teachers, [asks[i] for i in repeat], responses, config.sampling, directory)
+        theirs = _opinions(teachers, [teacher_prompts[i] for i in repeat], responses, config.sampling, directory)
         bar.advance()
     failed = torch.cat([torch.full((len(r),), not ok) for r, ok in zip(responses, passed, strict=True)])
     teacher = recipe.teacher.path if recipe.teacher else ""
@@ -143,7 +143,7 @@ def _mean(values: torch.Tensor) -> float:
 
 def _opinions(
     teachers: Teachers,
-    asks: Sequence[Prompt],
+    teacher_prompts: Sequence[Prompt],
     responses: Sequence[Ids],
     sampling: Sampling,
     directory: Path,
@@ -152,23 +152,25 @@ def _opinions(
     tokenizer, log-probs are NaN on tokens that do not align, and likeliest tokens are `UNKNOWN`."""
     rows: dict[int, tuple[torch.Tensor, ...]] = {}
     for route, handle in teachers.by_route.items():
-        mine = [i for i, a in enumerate(asks) if teachers.route_of(a.ids) == route]
+        mine = [i for i, a in enumerate(teacher_prompts) if teachers.route_of(a.ids) == route]
         aligned, backend = handle.aligner is not None, handle.backend
         if isinstance(backend, InProcessBackend) and mine and not aligned:
-            prompts = [asks[i] for i in mine]
+            prompts = [teacher_prompts[i] for i in mine]
             values = _values(backend.policy, prompts, [responses[i] for i in mine], sampling.temperature)
             pieces = zip(*(v.split([len(responses[i]) for i in mine]) for v in values.values()), strict=True)
             rows.update(zip(mine, pieces, strict=True))
         elif mine:
-            scorer = teachers.scorer(sampling, TOKEN_BUDGET, asks, directory)
+            scorer = teachers.scorer(sampling, TOKEN_BUDGET, teacher_prompts, directory)
             top_k = 0 if aligned else 1
-            requests = [ScoreRequest(asks[i].ids, responses[i], None, top_k, asks[i].vision) for i in mine]
+            requests = [
+                ScoreRequest(p.ids, responses[i], None, top_k, p.vision) for i in mine if (p := teacher_prompts[i])
+            ]
             for i, scores in zip(mine, scorer.score(requests), strict=True):
                 logp = torch.tensor(scores.logp)
                 best = None if scores.top_ids is None else torch.tensor(scores.top_ids[:, 0], dtype=torch.int64)
                 argmax = torch.full((len(logp),), UNKNOWN) if best is None else best
                 rows[i] = (logp, torch.full_like(logp, float("nan")), argmax)
-    return {name: torch.cat([rows[i][k] for i in range(len(asks))]) for k, name in enumerate(NAMES)}
+    return {name: torch.cat([rows[i][k] for i in range(len(teacher_prompts))]) for k, name in enumerate(NAMES)}
 
 
 def _values(

@@ -124,7 +124,7 @@ class Objective(Options):
         return self.teacher_advantage is not None or self.teacher_loss is not None
 
     @property
-    def by_token(self) -> bool:
+    def token_separable(self) -> bool:
         """Whether the loss of a token depends on the log-probs of no other token."""
         return self.surrogate is None or self.surrogate.ratio == "token"
 

@@ -121,7 +121,7 @@ class TeacherAdvantage(Annealed):
     weight: FunctionName | None = None
     """A second factor of W: `my_module:function`, a number a token."""
     prefix: Prefix | None = None
-    """P: the teacher speaks up to a cut only."""
+    """P: the teacher term is cut off after a prefix of the response."""
     future: Future | None = None
     """Put a sum over later tokens in the place of R_t."""
     gate: float | None = Field(None, gt=0)

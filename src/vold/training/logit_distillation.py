@@ -56,7 +56,7 @@ class Comparison:
     Args:
         term: says which divergence.
         rollouts: of this micro-batch, credited.
-        asks: [rollouts] the teacher's prompts.
+        teacher_prompts: [rollouts] the teacher's prompts.
         teacher: asked for distributions where the loss is over the whole vocabulary.
         device: where the student is.
 
@@ -70,7 +70,7 @@ class Comparison:
         self,
         term: TeacherLoss,
         rollouts: Sequence[Rollout],
-        asks: Sequence[Prompt | None],
+        teacher_prompts: Sequence[Prompt | None],
         teacher: Teacher | None,
         device: torch.device,
     ) -> None:
@@ -82,7 +82,7 @@ class Comparison:
         if not bool(used.any()):
             return
         if term.top_k is None:
-            self.against = Against(_teacher_at(rollouts, asks, teacher), used, plain)
+            self.against = Against(_teacher_at(rollouts, teacher_prompts, teacher), used, plain)
             return
         ids, theirs = _candidates(term, rollouts)
         self.candidates = torch.zeros((len(used), term.top_k.k), dtype=torch.int64, device=device)
@@ -105,7 +105,7 @@ class Comparison:
 def compared(
     objective: Objective,
     rollouts: Sequence[Rollout],
-    asks: Sequence[Prompt | None],
+    teacher_prompts: Sequence[Prompt | None],
     teacher: Teacher | None,
     device: torch.device,
 ) -> Comparison | None:
@@ -113,17 +113,20 @@ def compared(
     term = objective.teacher_loss
     if term is None or not term.over_vocabulary:
         return None
-    return Comparison(term, rollouts, asks, teacher, device)
+    return Comparison(term, rollouts, teacher_prompts, teacher, device)
 
 
 def _kind(term: TeacherLoss) -> Literal["reverse_kl", "forward_kl", "jsd"]:
     return cast("Literal['reverse_kl', 'forward_kl', 'jsd']", term.estimator)
 
 
-def _teacher_at(rollouts: Sequence[Rollout], asks: Sequence[Prompt | None], teacher: Teacher | None) -> Distributions:
+def _teacher_at(
+    rollouts: Sequence[Rollout], teacher_prompts: Sequence[Prompt | None], teacher: Teacher | None
+) -> Distributions:
     """The teacher's distributions at the tokens with a weight, in the order of the student's."""
-    scored = [(r, ask) for r, ask in zip(rollouts, asks, strict=True) if ask is not None and _weighed(r).any()]
-    requests = [ScoreRequest(ask.ids, r.completion.ids, vision=ask.vision) for r, ask in scored]
+    pairs = zip(rollouts, teacher_prompts, strict=True)
+    scored = [(r, prompt) for r, prompt in pairs if prompt is not None and _weighed(r).any()]
+    requests = [ScoreRequest(prompt.ids, r.completion.ids, vision=prompt.vision) for r, prompt in scored]
     whole = cast("LogitTeacher", teacher).distributions(requests)
     weighed = torch.cat([torch.tensor(_weighed(r)) for r, _ in scored])
     return whole.at(weighed.to(whole.states.device))

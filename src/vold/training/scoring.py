@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vold.engines.teachers.ask import EarlyTeacher, consult, decides_by_group
+from vold.engines.teachers.ask import EarlyTeacher, decides_by_group, score_rollouts
 from vold.training.logit_distillation import refuse_without_logits
 from vold.training.trace_mixture import adopt
 
@@ -58,4 +58,4 @@ class Scoring:
             TeacherError, AlignmentError: the teacher failed, or its scores do not line up with a response.
         """
         prompts = [p.teacher_prompt for p in step.prompted]
-        return adopt(consult(rollouts, self.teacher, prompts, self.objective, self.group, early.finish()))
+        return adopt(score_rollouts(rollouts, self.teacher, prompts, self.objective, self.group, early.finish()))

@@ -105,7 +105,7 @@ class MicroLoss:
             temperature=self.config.sampling.temperature,
             candidates=None if self.comparison is None else self.comparison.candidates,
             against=None if self.comparison is None else self.comparison.against,
-            loss_of=self.loss_of if self.config.objective.by_token else None,
+            loss_of=self.loss_of if self.config.objective.token_separable else None,
         )
 
     def total(self, output: HeadOutput, tokens: slice = slice(None)) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

@@ -77,7 +77,7 @@ class ServerSampler:
         bodies = [self._body(p, params, n, i) for i, p in enumerate(prompts)]
         made: dict[int, list[Completion]] = {}
 
-        def heard(place: int, reply: dict[str, Any]) -> None:
+        def on_reply(place: int, reply: dict[str, Any]) -> None:
             made[place] = self._read(prompts[place], reply, params, n)
             whole(place, made[place])
 
@@ -85,7 +85,7 @@ class ServerSampler:
             while True:
                 if self.weights is not None:
                     self.weights.bring()
-                self.client.post("/completions", bodies, heard=heard)
+                self.client.post("/completions", bodies, on_reply=on_reply)
                 # A server that was restarted meanwhile has answered with weights of its own.
                 if self.weights is None or self.weights.in_place():
                     break

@@ -27,7 +27,7 @@ Key = tuple[object, ...]
 """What the teacher's scores depend on: its prompt, the response and the candidates."""
 
 
-def consult(
+def score_rollouts(
     rollouts: list[Rollout],
     teacher: Teacher,
     prompts: Sequence[Prompt | None],
@@ -66,8 +66,8 @@ def decides_by_group(objective: Objective) -> bool:
 class EarlyTeacher:
     """Sends a teacher that works elsewhere the rollouts of each group as soon as the group is whole.
 
-    One thread asks, about all that has come up to then; `finish` waits for it. What is asked is what `consult` would
-    ask later, so a step is the same with it and without. With no teacher it does nothing. Leaving the `with` block
+    One thread asks, about all that has come up to then; `finish` waits for it. What is asked is what `score_rollouts`
+    would ask later, so a step is the same with it and without. With no teacher it does nothing. Leaving the `with` block
     ends the thread when what waits has been asked.
     """
 
