@@ -82,6 +82,7 @@ class Ours:
                 Policy.load(s["model"] + "-teacher"), temperature=1.0, token_budget=s["budget"]
             )
         if s["method"] != "grpo" and s["what"] == "update":
+            from vold.engines.teachers.ask import score_rollouts
             from vold.objective import credit
 
             objective = self.config.objective
@@ -121,6 +122,7 @@ class Ours:
     def step(self) -> float:
         """Rollouts, grades by length, the teacher on those that failed, update."""
         from vold.engines.samplers.inprocess import InProcessSampler
+        from vold.engines.teachers.ask import score_rollouts
         from vold.objective import credit
         from vold.types import Grade, Rollout, SamplingParams
 

@@ -15,6 +15,7 @@ from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM
 
 from vold.engines.samplers.inprocess import InProcessSampler
+from vold.engines.teachers.ask import score_rollouts
 from vold.model.batching import collate, packed_micro_batches
 from vold.model.lm_head.fused import Query
 from vold.model.lm_head.fused_divergence import FullDivergence

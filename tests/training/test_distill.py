@@ -11,6 +11,7 @@ import torch
 
 import tiny
 from vold.engines.samplers.inprocess import InProcessSampler
+from vold.engines.teachers.ask import score_rollouts
 from vold.engines.teachers.inprocess import InProcessTeacher
 from vold.errors import AlignmentError, DataError, TrainingError
 from vold.model.policy import Policy

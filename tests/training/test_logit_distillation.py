@@ -11,7 +11,7 @@ import torch
 
 import tiny
 from vold.engines.samplers.inprocess import InProcessSampler
-from vold.engines.teachers.ask import candidates_of
+from vold.engines.teachers.ask import candidates_of, score_rollouts
 from vold.engines.teachers.inprocess import InProcessTeacher
 from vold.errors import AlignmentError, ConfigError
 from vold.model.policy import Policy

@@ -67,8 +67,8 @@ class EarlyTeacher:
     """Sends a teacher that works elsewhere the rollouts of each group as soon as the group is whole.
 
     One thread asks, about all that has come up to then; `finish` waits for it. What is asked is what `score_rollouts`
-    would ask later, so a step is the same with it and without. With no teacher it does nothing. Leaving the `with` block
-    ends the thread when what waits has been asked.
+    would ask later, so a step is the same with it and without. With no teacher it does nothing. Leaving the `with`
+    block ends the thread when what waits has been asked.
     """
 
     def __init__(self, teacher: Teacher | None, prompts: Sequence[Prompt | None], objective: Objective) -> None:
