@@ -30,7 +30,7 @@ class HeadOutput(NamedTuple):
         entropy: [tokens] float32 nats, without gradient.
         argmax: [tokens] int64, the most likely id.
         candidates: [tokens, k] float32 nats, with gradient; `ABSENT` for an id the model can not emit.
-        divergence: [tokens] float32 nats, with gradient; 0 where the teacher is not heard.
+        divergence: [tokens] float32 nats, with gradient; 0 where the teacher term has no weight.
         top_ids: [tokens, top_k] int64, likeliest first.
         top_logp: [tokens, top_k] float32 nats, without gradient.
     """
