@@ -7,13 +7,13 @@ tokens.
 
 from __future__ import annotations
 
-import json
 import statistics
 from typing import TYPE_CHECKING, Any
 
 from vold.data.worlds import calls
 from vold.data.worlds.call_tokens import IMAGE, SPECIAL, VIDEO
 from vold.objective.advantages import action_runs
+from vold.run.rollouts import load_rollouts, rollout_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,9 +78,9 @@ def gap_after_failure(directory: Path) -> dict[str, Any] | None:
 
 
 def _stored(directory: Path) -> list[Gaps]:
-    file = directory / "rollouts" / "step-000000.jsonl"
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    return [gaps(row) for row in rows if row["teacher_logp"] is not None]
+    file = rollout_files(directory / "rollouts").get(0)
+    found = [] if file is None else [s for s in load_rollouts(file) if s.rollout.teacher is not None]
+    return [gaps(s.row()) for s in found]
 
 
 def _mean(values: list[float]) -> dict[str, Any] | None:

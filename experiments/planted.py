@@ -27,6 +27,7 @@ from vold.model.loading import resolve
 from vold.model.policy import Policy
 from vold.objective.prefix_teach import segment_spans
 from vold.run.files import read_jsonl
+from vold.run.rollouts import load_rollouts, rollout_files
 
 STEPS = 300
 """Training steps on top of the demo teacher's."""
@@ -153,7 +154,7 @@ def taught_tokens(stage: Path) -> dict[str, Any] | None:
 
 
 def _stored(stage: Path) -> list[list[dict[str, Any]]]:
-    return [read_jsonl(file) for file in sorted((stage / "rollouts").glob("step-*.jsonl"))]
+    return [[s.row() for s in load_rollouts(file)] for file in rollout_files(stage / "rollouts").values()]
 
 
 def _kind(row: dict[str, Any]) -> str:

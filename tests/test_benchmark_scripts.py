@@ -46,6 +46,15 @@ def test_the_script_for_gpus_runs_and_says_what_it_would_measure(tmp_path: Path)
     assert all(r["ours"] > 0 and r["peer"] > 0 for r in rows.values())
 
 
+@pytest.mark.parametrize("method", load("python_stages").METHODS)
+def test_the_stages_of_a_step_in_python_are_measured(method: str) -> None:
+    stages = load("python_stages")
+    rows = stages.measure(method, stages.Size(10, 64, 4))
+    stages_in_order = "values ask gather scores credit describe counts cut flatten collate store load"
+    assert [r.stage for r in rows] == stages_in_order.split()
+    assert all(r.seconds >= 0 and 0 <= r.mib < 10 for r in rows)
+
+
 def test_every_plain_name_that_is_promised_has_a_row_in_the_stored_results() -> None:
     stored = json.loads((HOME / "results" / "latest.json").read_text())
     rows = {r["name"]: r for r in stored["rows"]}

@@ -71,9 +71,10 @@ def test_a_run_is_read_back_as_what_was_written(tmp_path: Path) -> None:
     assert [r.step for r in rows] == [0, 1]
     assert list(run.stored_steps) == [0, 1]
     rollouts = run.rollouts(1)
-    assert sum(r.score for r in rollouts) / len(rollouts) == rows[1].reward
-    assert sum(len(r.ids) for r in rollouts) == sum(len(r.logp) for r in rollouts) == rows[1].rollout_tokens
-    assert all(type(r.logp[0]) is float for r in rollouts)
+    assert sum(r.rollout.grade.score for r in rollouts) / len(rollouts) == rows[1].reward
+    made = [r.rollout.completion for r in rollouts]
+    assert sum(len(c.ids) for c in made) == sum(len(c.logps) for c in made) == rows[1].rollout_tokens
+    assert all("".join(r.texts()) for r in rollouts)
     with pytest.raises(DataError, match="rollouts of this step are not stored") as error:
         run.rollouts(7)
     assert error.value.fix == "one of 0, 1"

@@ -12,6 +12,7 @@ import torch
 
 from engine_backends import saved, text_model
 from served import metrics, on, raw_recipe
+from stored import stored_rows
 from vllm_server import VllmServer
 from vold.engines import vllm as vllm_client
 from vold.engines.teachers.cached import CachedTeacher
@@ -214,7 +215,7 @@ def test_each_task_goes_to_the_teacher_its_tag_names(tmp_path: Path) -> None:
     with VllmServer(text_model(2)) as server:
         raw["teacher"]["routes"]["code"]["server"] = on(server)
         distill(recipe_from(raw, where="test"))
-    stored = read_jsonl(tmp_path / "run" / "distill" / "rollouts" / "step-000000.jsonl")
+    stored = stored_rows(tmp_path / "run" / "distill" / "rollouts" / "step-000000.safetensors")
     assert len(stored) == 8
     teachers = {s: InProcessTeacher(text_model(s), temperature=1.0, token_budget=512) for s in (1, 2)}
     for row in stored:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from experiments import drift
+from stored import store_rows
 from vold.data.worlds import calls
 
 
 def stored(directory: Path, rows: list[dict[str, Any]]) -> Path:
-    (directory / "rollouts").mkdir()
-    (directory / "rollouts" / "step-000000.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    store_rows(directory / "rollouts", 0, rows)
     return directory
 
 

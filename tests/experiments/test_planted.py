@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments import planted
+from stored import store_rows
 from vold.data.worlds import digits as world
 from vold.engines.teachers.inprocess import InProcessTeacher
 from vold.model.loading import resolve
@@ -75,7 +75,7 @@ def preference(policy: Policy, p: world.Problem) -> float:
 
 
 def stored(stage: Path, *rows: dict[str, object]) -> Path:
-    write_text(stage / "rollouts" / "step-000000.jsonl", "".join(json.dumps(r) + "\n" for r in rows))
+    store_rows(stage / "rollouts", 0, list(rows))
     return stage
 
 

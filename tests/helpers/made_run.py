@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from PIL import Image
 
+from stored import speller
 from vold.evals.metrics import summarise
 from vold.evals.questions import thumbnail
 from vold.run.answers import Answer
@@ -49,7 +50,8 @@ def make_run(root: Path) -> Path:
     write_json(root / "align" / "align.json", figures)
     append_jsonl(root / "sft" / "metrics.jsonl", [{"step": s, "loss": 3.0 - s, "grad_norm": 1.0} for s in range(3)])
     tasks = [Task(f"t{g}", (Message("user", f"1 + {g} ?"),), str(g + 1), "exact") for g in range(2)]
-    policy = cast("Any", SimpleNamespace(chat=SimpleNamespace(tokenizer=SimpleNamespace(decode=lambda i: WORDS[i[0]]))))
+    spelled = SimpleNamespace(to_str=lambda: speller(WORDS))
+    policy = cast("Any", SimpleNamespace(chat=SimpleNamespace(tokenizer=SimpleNamespace(backend_tokenizer=spelled))))
     for step in range(4):
         rollouts = [rollout(g, k, step) for g in range(2) for k in range(4)]
         row = {
@@ -63,7 +65,7 @@ def make_run(root: Path) -> Path:
         }
         append_jsonl(root / "distill" / "metrics.jsonl", [row])
         if step in (0, 2, 3):
-            store(root / "distill" / "rollouts" / f"step-{step:06d}.jsonl", rollouts, tasks, policy)
+            store(root / "distill" / "rollouts", step, rollouts, tasks, policy)
     for stage in ("sft", "distill"):
         (root / stage / "final").mkdir()
     for model, rights in (("base", 2), ("vold", 6)):

@@ -182,8 +182,8 @@ MUTANTS = [
     Mutant("mask-when-nothing-improves", "objective/uni_opd.py", "if best <= gap:", "if best < gap - 9:",
            "rollouts go for nothing"),
     # Prefix-Teach
-    Mutant("margin-to-the-worst", "objective/prefix_teach.py", "np.partition(np.where(known[..., None], values, 0.0), -2)[..., -2:]",
-           "np.sort(np.where(known[..., None], values, 0.0))[..., [0, -1]]", "the margin is the whole range"),
+    Mutant("margin-to-the-worst", "objective/prefix_teach.py", "np.maximum(runner_up, np.minimum(highest, column))",
+           "np.minimum(lowest, column)", "the margin is the whole range"),
     Mutant("margin-forms-swapped", "objective/prefix_teach.py", 'if form == "log_gap" else', 'if form != "log_gap" else',
            "probability and log space are exchanged"),
     Mutant("cut-upward", "objective/prefix_teach.py", "np.where(before > after,",

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 import exchanges
 import tiny
 import two_processes
+from stored import stored_rows
 from vold.engines.samplers.student import refuse_sleep
 from vold.errors import ConfigError
 from vold.model.parallel import Processes
@@ -120,8 +121,8 @@ def test_two_processes_train_as_one_does(name: str, home: Path) -> None:
     for stage in ("sft", "distill"):
         compare(*runs, stage)
     # No rollout was lost or doubled: both stored the same ones.
-    files = [run / "distill" / "rollouts" / "step-000005.jsonl" for run in runs]
-    rows = [[json.loads(line) for line in f.read_text().splitlines()] for f in files]
+    files = [run / "distill" / "rollouts" / "step-000005.safetensors" for run in runs]
+    rows = [stored_rows(f) for f in files]
     assert [r["ids"] for r in rows[0]] == [r["ids"] for r in rows[1]]
 
 

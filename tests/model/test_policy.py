@@ -256,3 +256,5 @@ def test_pieces_join_to_the_text_word_by_word_and_byte_by_byte() -> None:
         "".join(pieces).replace("\ufffd", "") == text
     )  # half a character shows up as a placeholder before the whole one
     assert segment_spans(pieces)[0].stop == len(fast("It is so.", add_special_tokens=False)["input_ids"])
+    plain = fast("It is so. Yes", add_special_tokens=False)["input_ids"]
+    assert Chat(fast).token_texts(plain) == [fast.decode([i]) for i in plain]  # no token changes another

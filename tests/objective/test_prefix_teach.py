@@ -81,6 +81,7 @@ def test_a_clean_step_down_is_cut_where_it_is(place: int) -> None:
         [5.0, 1.0, 1.0],  # too short for two on each side
         [0.1] * 7,
         [1.52] * 11,  # whose means over 3 and 8 differ by rounding
+        [0.1 + 0.2] * 4 + [0.3] * 4,  # a step of rounding
         [0.5] * 4 + [2.0] * 4,  # upward
         [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
     ],

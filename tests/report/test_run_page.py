@@ -12,6 +12,7 @@ import pytest
 
 from made_run import RECIPE, answer, make_run
 from pages import Page
+from stored import Row, change_rows, store_rows
 from vold.errors import DataError
 from vold.report import write_report
 from vold.report.answers import RESPONSE
@@ -103,12 +104,12 @@ def test_first_and_last_stored_step_with_both_outcomes(made: Path) -> None:
 
 
 def test_values_a_token_was_credited_with_are_coloured_and_named(run: Path) -> None:
-    file = run / "distill" / "rollouts" / "step-000003.jsonl"
-    stored = [json.loads(line) for line in file.read_text().splitlines()]
-    for row in stored:
-        row["token_values"] = {"step_weight": [1.0, 1.0] + [0.5] * (len(row["tokens"]) - 3) + [0.0]}
-        row["rollout_values"] = {"shift": -0.25, "cut": 3.0}
-    file.write_text("".join(json.dumps(row) + "\n" for row in stored))
+    def weighed(row: Row) -> Row:
+        weights = [1.0, 1.0] + [0.5] * (len(row["tokens"]) - 3) + [0.0]
+        return row | {"token_values": {"step_weight": weights}, "rollout_values": {"shift": -0.25, "cut": 3.0}}
+
+    file = run / "distill" / "rollouts" / "step-000003.safetensors"
+    change_rows(file, lambda rows: [weighed(r) for r in rows])
     html, page = page_of(run)
     cells = [a for a in page.named("span") if a.get("class") == "value"]
     assert {(a["title"], a["style"]) for a in cells} == {
@@ -135,7 +136,6 @@ def test_a_torn_line_is_left_out(run: Path) -> None:
         "distill/metrics.jsonl",
         "sft/metrics.jsonl",
         "eval/vold/image.jsonl",
-        "distill/rollouts/step-000003.jsonl",
     ):
         path = run / file
         path.write_text(path.read_text() + '{"step": 99, "rew')
@@ -184,8 +184,8 @@ def test_no_run_is_a_data_error(tmp_path: Path) -> None:
 
 
 def test_page_is_bounded(run: Path) -> None:
-    long = {"tokens": ["word "] * 5000, "ids": [1] * 5000, "logp": [-0.1] * 5000, "teacher_logp": None, "score": 1.0}
-    append_jsonl(run / "distill" / "rollouts" / "step-000009.jsonl", [long | {"task_id": str(i)} for i in range(50)])
+    long = {"tokens": ["word "] * 5000, "logp": [-0.1] * 5000, "score": 1.0}
+    store_rows(run / "distill" / "rollouts", 9, [long | {"task_id": str(i)} for i in range(50)])
     rows = [answer(i, True) | {"id": f"q{i}", "response": "x" * 50_000} for i in range(200)]
     append_jsonl(run / "eval" / "vold" / "image.jsonl", rows)
     found: Any = content(run)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from made_run import make_run
+from stored import Row, change_rows, store_rows
 from vold.errors import ConfigError, DataError
 from vold.report.show import gap_style, show
 from vold.run.console import console
@@ -50,15 +50,18 @@ def test_shows_stages_results_alignment_and_rollouts(made: Path, capsys: pytest.
 
 def test_values_of_a_rollout_are_printed_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path / "run")
-    file = run / "distill" / "rollouts" / "step-000003.jsonl"
-    stored = [json.loads(line) for line in file.read_text().splitlines()]
-    for row in stored:
-        row |= {"token_values": {"prefix": [1.0, 1.0, 0.0, 0.0]}, "rollout_values": {"cut": 2.0, "cut_gain": 1.5}}
-    file.write_text("".join(json.dumps(row) + "\n" for row in stored))
+    file = run / "distill" / "rollouts" / "step-000003.safetensors"
+    credit = {"rollout_values": {"cut": 2.0, "cut_gain": 1.5}}
+
+    def cut(row: Row) -> Row:
+        return row | credit | {"token_values": {"prefix": [1.0, 1.0] + [0.0] * (len(row["tokens"]) - 2)}}
+
+    change_rows(file, lambda rows: [cut(r) for r in rows])
     show(run)
     text = capsys.readouterr().out
     assert text.count("cut 2, cut gain 1.500") == 4
-    assert text.count("prefix: 1.00 x 2, 0.00 x 2") == 4
+    assert text.count("prefix: 1.00 x 2, 0.00 x 2") == 2  # the failed ones have four tokens
+    assert text.count("prefix: 1.00 x 2, 0.00 x 6") == 2
 
 
 def test_step_and_limit_from_python_and_from_the_command_line(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,7 +92,7 @@ def test_a_run_that_has_hardly_begun(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_model_text_is_not_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     row = {"tokens": ["[bold]x[/nope]", "\x1b[31m"], "logp": [-1, -1], "prompt": "[/red]", "score": 0, "note": "[/]"}
-    append_jsonl(tmp_path / "distill" / "rollouts" / "step-000001.jsonl", [row])
+    store_rows(tmp_path / "distill" / "rollouts", 1, [row])
     show(tmp_path)
     text = capsys.readouterr().out
     assert "[bold]x[/nope]" in text

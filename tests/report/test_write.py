@@ -16,9 +16,11 @@ import pytest
 from browser import evaluate
 from made_run import make_run
 from pages import HOSTILE, OUTCOMES, Page, made_results, made_samples
+from stored import Row, change_rows
 from vold.report import write_report, write_results
 from vold.report.text import clean
 from vold.run.files import append_jsonl, read_jsonl, write_json, write_text
+from vold.run.rollouts import TOKENIZER
 
 WRITTEN = {"base", "vold", "stop", "length", "student", "teacher"} | {
     o for by in OUTCOMES.values() for s in by.values() for o in s.split()
@@ -44,15 +46,21 @@ def evaluation_page(folder: Path, *, hostile: bool) -> Path:
     return write_results(folder / "p.html", *((bad(results), bad(samples)) if hostile else (results, samples)))
 
 
+def spoilt(row: Row, *, hostile: bool) -> Row:
+    row |= {"token_values": {"weight": row["logp"]}, "rollout_values": {"cut": 3}}
+    # a tokenizer spells no half of a surrogate pair
+    spelled = [t.encode(errors="replace").decode() for t in bad(row["tokens"])]
+    return bad(row) | {"tokens": spelled} if hostile else row
+
+
 def run_page(folder: Path, *, hostile: bool) -> Path:
     run = make_run(folder / "run")
     for file in (run / "distill" / "rollouts").iterdir():
-        stored = [r | {"token_values": {"weight": r["logp"]}, "rollout_values": {"cut": 3}} for r in read_jsonl(file)]
-        file.unlink()
-        append_jsonl(file, stored)
+        if file.suffix == ".safetensors":
+            change_rows(file, lambda rows: [spoilt(r, hostile=hostile) for r in rows])
     if hostile:
         write_text(run / "recipe.yaml", json.dumps({"student": {"path": HOSTILE}, "run": {"seed": HOSTILE}}))
-        for file in [*run.rglob("*.jsonl"), *run.rglob("*.json")]:
+        for file in [f for f in [*run.rglob("*.jsonl"), *run.rglob("*.json")] if f.name != TOKENIZER]:
             stored = bad(read_jsonl(file) if file.suffix == ".jsonl" else json.loads(file.read_text()))
             file.unlink()
             write_json(file, stored) if file.suffix == ".json" else append_jsonl(file, stored)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from killed import in_a_process_killed_at, weights_of
+from stored import stored_rows
 from vold.evals.evaluate import evaluate
 from vold.evals.preflight import check
 from vold.report.show import show
-from vold.run.files import read_jsonl
 from vold.run.recipe import Recipe, load_recipe
 from vold.training.distill import distill
 from vold.training.sft import sft
@@ -60,7 +60,7 @@ def test_a_small_recipe_runs_to_its_end_and_goes_on_when_killed(
     assert not in_a_process_killed_at(25, lambda: distill(broken)), "the kill came after the end"
     assert in_a_process_killed_at(10**9, lambda: distill(broken))
     assert weights_of(tmp_path / "broken" / "distill") == weights_of(tmp_path / "whole" / "distill")
-    rows = read_jsonl(tmp_path / "whole" / "distill" / "rollouts" / "step-000000.jsonl")
+    rows = stored_rows(tmp_path / "whole" / "distill" / "rollouts" / "step-000000.safetensors")
     assert {k for r in rows for k in r["token_values"]} == token_values
     assert {k for r in rows for k in r["rollout_values"]} == rollout_values
     distill(recipe)

@@ -9,8 +9,8 @@ import pytest
 
 import tiny
 from killed import in_a_process_killed_at, weights_of
+from stored import stored_rows
 from vold.errors import ConfigError, DataError
-from vold.run.files import read_jsonl
 from vold.run.recipe import Recipe, recipe_from
 from vold.training.distill import distill
 from vold.training.trace_mixture import TraceMixture, adopt, own_prompts
@@ -68,7 +68,7 @@ def test_a_killed_mixture_ends_in_the_same_weights(tmp_path: Path) -> None:
     assert not in_a_process_killed_at(17, lambda: distill(broken))
     assert in_a_process_killed_at(10**9, lambda: distill(broken))
     assert weights_of(tmp_path / "a" / "run" / "distill") == weights_of(tmp_path / "b" / "run" / "distill")
-    rows = read_jsonl(tmp_path / "a" / "run" / "distill" / "rollouts" / "step-000000.jsonl")
+    rows = stored_rows(tmp_path / "a" / "run" / "distill" / "rollouts" / "step-000000.safetensors")
     assert [r["source"] for r in rows] == ["student"] * 6 + ["teacher"] * 6
 
 

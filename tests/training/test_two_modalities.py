@@ -9,13 +9,13 @@ import pytest
 import torch
 
 import tiny
+from stored import stored_rows
 from vllm_server import VllmServer
 from vold.data.sources import open_tasks
 from vold.engines.teachers.cached import CachedTeacher
 from vold.engines.teachers.inprocess import InProcessTeacher
 from vold.engines.teachers.teachers import open_teachers
 from vold.errors import ConfigError
-from vold.run.files import read_jsonl
 from vold.run.recipe import Recipe, recipe_from
 from vold.training.distill import distill
 from vold.types import ScoreRequest
@@ -50,7 +50,7 @@ def test_each_teacher_scores_its_own_modality_with_what_it_can_read(tmp_path: Pa
     assert made.distill is not None
     tasks = {t.id: t for t in open_tasks(made.tasks, "both")}
     blind, seeing = tiny.teacher(), tiny.student(seed=7)
-    rows = read_jsonl(tmp_path / "run" / "distill" / "rollouts" / "step-000000.jsonl")
+    rows = stored_rows(tmp_path / "run" / "distill" / "rollouts" / "step-000000.safetensors")
     kinds = set()
     for row in rows:
         task = tasks[row["task_id"]]

@@ -8,6 +8,7 @@ picture the same way.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 from pathlib import Path
@@ -70,6 +71,7 @@ class Chat:
         tile_tokens: int = 0,
     ) -> None:
         self.tokenizer = tokenizer
+        self._spelled = functools.cache(lambda token: str(tokenizer.decode([token])))
         self.family = family if image_processor is not None else TEXT_ONLY
         self.processor: Any = None
         if self.family.pictures == "tiles":
@@ -175,6 +177,9 @@ class Chat:
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         """The text that each id adds to those before it; joined they are the decoded response."""
+        alone = list(map(self._spelled, ids))
+        if "".join(alone) == self.tokenizer.decode(list(ids)):
+            return alone
         out = []
         for t in range(len(ids)):
             before, now = (str(self.tokenizer.decode(list(ids[max(0, t - PIECE_CONTEXT) : end]))) for end in (t, t + 1))

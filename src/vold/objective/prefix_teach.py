@@ -64,13 +64,19 @@ def top_k_margin(candidate_logp: ArrayLike, form: MarginForm = "log_gap") -> Num
         >>> top_k_margin([[-3.0, -1.0, -2.0]], "best_to_mean")
         array([1.])
     """
-    values = np.asarray(candidate_logp, np.float64)
+    values = np.asarray(candidate_logp)
     if values.shape[-1] < 2:
         raise ValueError(f"a margin needs two candidates, got {values.shape[-1]}")
-    known = np.asarray(np.isfinite(values).all(-1))
-    second, best = np.moveaxis(np.partition(np.where(known[..., None], values, 0.0), -2)[..., -2:], -1, 0)
+    columns = np.ascontiguousarray(np.moveaxis(values, -1, 0))
+    lowest = highest = columns[0]
+    runner_up = np.full_like(highest, -np.inf)
+    for column in columns[1:]:
+        runner_up = np.maximum(runner_up, np.minimum(highest, column))
+        highest, lowest = np.maximum(highest, column), np.minimum(lowest, column)
+    known = np.isfinite(lowest) & np.isfinite(highest)
+    best, second = (np.where(known, v, 0.0).astype(np.float64) for v in (highest, runner_up))
     if form == "best_to_mean":
-        margin = best - values.mean(-1)
+        margin = best - np.where(known, columns, 0.0).sum(0, dtype=np.float64) / len(columns)
     else:
         margin = best - second if form == "log_gap" else np.exp(best) - np.exp(second)
     return np.where(known, margin, np.nan)
@@ -92,7 +98,7 @@ def segment_spans(token_texts: Sequence[str], boundary: str = BOUNDARY) -> list[
         >>> segment_spans(["A", ".", "\\\\n", "C"])
         [range(0, 3), range(3, 4)]
     """
-    ends = np.cumsum([len(piece) for piece in token_texts])
+    ends = np.cumsum(list(map(len, token_texts)))
     found = np.array([m.end() for m in re.finditer(boundary, "".join(token_texts))], np.int64)
     stops = np.unique(np.append(np.searchsorted(ends, found) + 1, len(token_texts))).tolist()
     return [range(start, stop) for start, stop in itertools.pairwise([0, *stops])] if token_texts else []

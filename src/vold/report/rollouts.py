@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from vold.errors import DataError
 from vold.report.answers import PROMPT
 from vold.report.text import Cut, Json, clean, cut, decimal, listed, number, part, short
+from vold.run.rollouts import load_rollouts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
+
+    from vold.run.rollouts import StoredRollout
 
 ROLLOUTS = 3
 """Passed, and as many failed, rollouts shown of the first and of the last stored step."""
@@ -76,22 +81,23 @@ def _numbers(row: Json, key: str) -> list[float | None]:
     return [number(v) for v in listed(row.get(key))]
 
 
-def pick_rollouts(found: Sequence[Json], count: int) -> list[ShownRollout]:
-    """`count` failed and `count` passed rollouts: different problems first, and those the teacher has read."""
-    chosen: list[Json] = []
+def pick_rollouts(file: Path, count: int) -> list[ShownRollout]:
+    """`count` failed and `count` passed rollouts of a stored step: different problems first, and those the teacher has
+    read. None of a file that cannot be read."""
+    try:
+        stored = load_rollouts(file)
+    except DataError:
+        return []
+    chosen: list[StoredRollout] = []
     for passed in (False, True):
-        part = [r for r in found if _passed(r) == passed]
-        part.sort(key=lambda r: not r.get("teacher_logp"))
-        new: dict[str, Json] = {}
-        for r in part:
-            new.setdefault(str(r.get("task_id")), r)
-        repeated = [r for r in part if r is not new[str(r.get("task_id"))]]
+        part = [s for s in stored if (s.rollout.grade.score >= 1) == passed]
+        part.sort(key=lambda s: s.rollout.teacher is None)
+        new: dict[str, StoredRollout] = {}
+        for s in part:
+            new.setdefault(s.rollout.task_id, s)
+        repeated = [s for s in part if s is not new[s.rollout.task_id]]
         chosen += [*new.values(), *repeated][:count]
-    return [show_rollout(r) for r in chosen]
-
-
-def _passed(row: Json) -> bool:
-    return (number(row.get("score")) or 0.0) >= 1.0
+    return [show_rollout(s.row()) for s in chosen]
 
 
 def show_rollout(row: Json) -> ShownRollout:
@@ -102,7 +108,7 @@ def show_rollout(row: Json) -> ShownRollout:
     return ShownRollout(
         task=short(row.get("task_id")),
         prompt=cut(row.get("prompt"), PROMPT),
-        passed=_passed(row),
+        passed=(number(row.get("score")) or 0.0) >= 1.0,
         reward=number(row.get("score")),
         extracted="none" if row.get("extracted") is None else short(row["extracted"]),
         reference=short(row.get("reference")),

@@ -97,7 +97,7 @@ def content(run_dir: Path) -> Json:
         "traces": one(run_dir / "traces" / "summary.json"),
         "sft_charts": training_charts(SFT, rows(run_dir / "sft" / "metrics.jsonl")),
         "distill_charts": training_charts(DISTILL, rows(run_dir / "distill" / "metrics.jsonl")),
-        "steps": {s: pick_rollouts(rows(steps[s]), ROLLOUTS) for s in sorted({*list(steps)[:1], *list(steps)[-1:]})},
+        "steps": {s: pick_rollouts(steps[s], ROLLOUTS) for s in sorted({*list(steps)[:1], *list(steps)[-1:]})},
         "gap_limit": GAP_LIMIT,
     }
 

@@ -67,7 +67,7 @@ def show(
         _print_last(stage, rows(run_dir / stage / "metrics.jsonl"))
     if stored:
         step = max(stored) if step is None else step
-        _print_rollouts(step, rows(stored[step]), 2 if limit is None else limit)
+        _print_rollouts(step, stored[step], 2 if limit is None else limit)
     page = write_report(run_dir)
     console.print(Text.assemble("\nwrote ", str(page)))
     return page
@@ -107,13 +107,13 @@ def _print_last(stage: str, found: Sequence[Json]) -> None:
         console.print(Text.assemble((f"{stage} step {decimal(found[-1].get('step'), 0)}  ", "dim"), ", ".join(values)))
 
 
-def _print_rollouts(step: int, found: Sequence[Json], limit: int) -> None:
+def _print_rollouts(step: int, file: Path, limit: int) -> None:
     console.print()
     line = Text.assemble((f"rollouts of step {step}", "bold"), f"  student {MINUS} teacher: ")
     for gap in (-GAP_LIMIT, -GAP_LIMIT / 2, 0.0, GAP_LIMIT / 2, GAP_LIMIT):
         line.append(f" {gap:+g} ".replace("-", MINUS), style=gap_style(gap))
     console.print(line.append(" nats; tokens the teacher did not read are plain", style="dim"))
-    for r in pick_rollouts(found, limit):
+    for r in pick_rollouts(file, limit):
         console.print()
         _print_rollout(r)
 

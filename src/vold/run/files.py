@@ -23,10 +23,15 @@ MANIFEST = "manifest.json"
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file in one step."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as f:
-        f.write(text)
+    with temporary.open("wb") as f:
+        f.write(content)
         f.flush()
         os.fsync(f.fileno())
     temporary.replace(path)

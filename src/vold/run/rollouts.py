@@ -1,43 +1,198 @@
-"""A rollout as it is stored: a row of distill/rollouts/step-NNNNNN.jsonl, with a number for every token."""
+"""The rollouts of a step on disk: one file, whole or absent, that is read without a model.
+
+It holds the arrays of all rollouts one after the other, and a table of the rest. The text of a token is not in it:
+`tokenizer.json`, written once beside the steps, spells ids when somebody looks at them.
+"""
 
 from __future__ import annotations
 
+import json
+import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
-from vold.types import Finish
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from vold.errors import DataError
+from vold.run.files import write_bytes, write_text
+from vold.types import Completion, Grade, Rollout, TokenScores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+TOKENIZER = "tokenizer.json"
+VALUES = "values/"
+"""What stands before the names of `Rollout.token_values`, which are written as JSON."""
+CREDIT = ("advantage", "live_weight", "teacher_weight")
 
 
-@dataclass(frozen=True, kw_only=True)
-class StoredRollout:
-    """One response of a stored step. Log-probs are in nats; None stands for a value that is not finite.
+@dataclass(frozen=True)
+class Question:
+    """What a group of rollouts answers, as it is shown."""
 
-    `group` numbers the prompt within the step. `tokens` are the texts of `ids`; `logp`, `teacher_logp` (None: not
-    asked) and `advantage` have one value for each. `score`, `extracted` and `note` are the grader's. `source` says who
-    wrote it, student or teacher. `token_values` and `rollout_values` are what the advantage was made of, by name.
-    """
-
-    task_id: str
-    group: int
     prompt: str
     reference: str
-    tokens: tuple[str, ...]
-    ids: tuple[int, ...]
-    finish: Finish
-    score: float
-    extracted: str | None
-    note: str
-    logp: tuple[float | None, ...]
-    teacher_logp: tuple[float | None, ...] | None
-    advantage: tuple[float, ...]
-    source: str
-    token_values: Mapping[str, tuple[float | None, ...]]
-    rollout_values: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class StoredRollout:
+    """A rollout as it was stored: without candidates, and of the teacher's scores those of the sampled tokens."""
+
+    rollout: Rollout
+    question: Question
+    tokenizer: Path
+
+    def texts(self) -> list[str]:
+        """The text of every token by itself. Where the tokenizer is gone, its id in angle brackets."""
+        ids, place = np.unique(self.rollout.completion.ids, return_inverse=True)
+        spell = _speller(self.tokenizer, self.tokenizer.stat().st_mtime_ns if self.tokenizer.is_file() else 0)
+        texts = [spell(i) for i in ids.tolist()]
+        return [texts[i] for i in place.tolist()]
+
+    def row(self) -> dict[str, Any]:
+        """The same as plain numbers and texts, for pages. A log-prob that is no number is None."""
+        r = self.rollout
+        return {
+            "task_id": r.task_id,
+            "group": r.group,
+            **asdict(self.question),
+            "tokens": self.texts(),
+            "ids": r.completion.ids.tolist(),
+            "finish": r.completion.finish,
+            **asdict(r.grade),
+            "logp": _plain(r.completion.logps),
+            "teacher_logp": None if r.teacher is None else _plain(r.teacher.logp),
+            "advantage": [] if r.advantage is None else _plain(r.advantage),
+            "source": r.source,
+            "token_values": {name: _plain(values) for name, values in r.token_values.items()},
+            "rollout_values": {name: v if math.isfinite(v) else None for name, v in r.rollout_values.items()},
+        }
 
 
 def stored_steps(run_dir: Path) -> dict[int, Path]:
-    """Files of stored rollouts by step, in order."""
-    files = (run_dir / "distill" / "rollouts").glob("step-*.jsonl")
-    return dict(sorted((int(m.group(1)), f) for f in files if (m := re.fullmatch(r"step-(\d+)\.jsonl", f.name))))
+    """Files of a run's stored rollouts by step, in order."""
+    return rollout_files(run_dir / "distill" / "rollouts")
+
+
+def rollout_files(directory: Path) -> dict[int, Path]:
+    """The same of the folder that holds them."""
+    files = [f for f in directory.glob("step-*.safetensors") if re.fullmatch(r"step-\d+", f.stem)]
+    return dict(sorted((int(f.stem.removeprefix("step-")), f) for f in files))
+
+
+def store_rollouts(directory: Path, step: int, rollouts: Sequence[Rollout], questions: Mapping[int, Question]) -> Path:
+    """Write the rollouts of a step. Returns the file.
+
+    Args:
+        directory: of the steps; see `store_tokenizer`.
+        step: its number.
+        rollouts: with whole token values.
+        questions: of every group.
+    """
+    columns: dict[str, list[NDArray[Any]]] = {}
+    table = []
+    for r in rollouts:
+        arrays = _arrays(r)
+        zero = [name for name, values in arrays.items() if values.dtype == np.float32 and not values.any()]
+        for name, values in arrays.items():
+            if name not in zero:
+                columns.setdefault(name, []).append(values)
+        table.append(
+            {
+                "task_id": r.task_id,
+                "group": r.group,
+                "prompt_ids": r.prompt_ids,
+                "finish": r.completion.finish,
+                "grade": asdict(r.grade),
+                "source": r.source,
+                "rollout_values": dict(r.rollout_values),
+                "length": len(r.completion.ids),
+                "arrays": [name for name in arrays if name not in zero],
+                "zero": zero,
+            }
+        )
+    asked = {str(group): asdict(question) for group, question in questions.items()}
+    file = directory / f"step-{step:06d}.safetensors"
+    flat = {name: np.concatenate(values) for name, values in columns.items()}
+    write_bytes(file, save(flat, {"rollouts": json.dumps(table), "questions": json.dumps(asked)}))
+    return file
+
+
+def store_tokenizer(directory: Path, written: Callable[[], str]) -> None:
+    """Write the tokenizer that spells the rollouts in a folder, once. `written` gives its tokenizer.json."""
+    if not (directory / TOKENIZER).is_file():
+        write_text(directory / TOKENIZER, written())
+
+
+def load_rollouts(file: Path) -> list[StoredRollout]:
+    """The stored rollouts of a step; nothing but the file is read.
+
+    Raises:
+        DataError: it is absent, cut short or something else.
+    """
+    try:
+        with safe_open(file, framework="numpy") as stored:
+            about = stored.metadata()
+            table, asked = json.loads(about["rollouts"]), json.loads(about["questions"])
+            names = stored.keys()
+            flat = {name: stored.get_tensor(name) for name in names}
+        read = dict.fromkeys(flat, 0)
+        return [_stored(row, flat, read, asked, file.with_name(TOKENIZER)) for row in table]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise DataError("these are no stored rollouts", where=str(file), got=str(error)[:200]) from error
+
+
+def _arrays(r: Rollout) -> dict[str, NDArray[Any]]:
+    arrays = {"ids": r.completion.ids, "logps": r.completion.logps, "action_mask": r.completion.action_mask}
+    optional = {"teacher_logp": None if r.teacher is None else r.teacher.logp}
+    optional |= {name: getattr(r, name) for name in CREDIT}
+    optional |= {VALUES + json.dumps(name): values for name, values in r.token_values.items()}
+    return arrays | {name: values for name, values in optional.items() if values is not None}
+
+
+def _stored(
+    row: dict[str, Any], flat: dict[str, NDArray[Any]], read: dict[str, int], asked: dict[str, Any], tokenizer: Path
+) -> StoredRollout:
+    """The next row; `read` counts what earlier rows have used of every array."""
+    n = row["length"]
+    arrays: dict[str, Any] = {name: np.zeros(n, np.float32) for name in row["zero"]}
+    for name in row["arrays"]:
+        arrays[name] = flat[name][read[name] : read[name] + n]
+        read[name] += n
+    teacher = TokenScores(arrays["teacher_logp"]) if "teacher_logp" in arrays else None
+    values = {json.loads(name[len(VALUES) :]): v for name, v in arrays.items() if name.startswith(VALUES)}
+    rollout = Rollout(
+        row["task_id"],
+        row["group"],
+        tuple(row["prompt_ids"]),
+        Completion(arrays["ids"], arrays["logps"], arrays["action_mask"], row["finish"]),
+        Grade(**row["grade"]),
+        teacher,
+        source=row["source"],
+        token_values=values,
+        rollout_values=row["rollout_values"],
+        **{name: arrays.get(name) for name in CREDIT},
+    )
+    return StoredRollout(rollout, Question(**asked[str(row["group"])]), tokenizer)
+
+
+def _plain(values: NDArray[np.float32]) -> list[float | None]:
+    """As JSON can hold them: minus infinity as a very small number, None where there is none."""
+    return [max(v, -1e9) if v < math.inf else None for v in values.tolist()]
+
+
+@lru_cache(maxsize=4)
+def _speller(file: Path, changed: int) -> Callable[[int], str]:
+    if not changed:
+        return lambda token: f"<{token}>"
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(file))
+    return lambda token: str(tokenizer.decode([token], skip_special_tokens=False))

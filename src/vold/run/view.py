@@ -10,7 +10,7 @@ from vold.run.files import read_json, read_records
 from vold.run.metrics import DistillRow, SftRow
 from vold.run.recipe import Recipe, load_recipe
 from vold.run.results import Results
-from vold.run.rollouts import StoredRollout, stored_steps
+from vold.run.rollouts import StoredRollout, load_rollouts, stored_steps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,7 +79,7 @@ class Run:
                 got=f"step {step}",
                 fix=f"one of {', '.join(map(str, stored))}" if stored else "run `vold distill` first",
             )
-        return read_records(stored[step], StoredRollout)
+        return load_rollouts(stored[step])
 
     @property
     def results(self) -> Results:

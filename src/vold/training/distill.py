@@ -85,5 +85,4 @@ def _log(run: Training[Distill], row: DistillRow, rollouts: list[Rollout], step:
     run.log(row, f"reward {row.reward:.2f}")
     config, number = run.stage.config, step.number
     if run.stage.group.first and (number % config.keep_rollouts_every == 0 or number + 1 == config.steps):
-        file = run.stage.directory / "rollouts" / f"step-{number:06d}.jsonl"
-        store(file, rollouts, [p.task for p in step.prompted], run.policy)
+        store(run.stage.directory / "rollouts", number, rollouts, [p.task for p in step.prompted], run.policy)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from vold.engines.teachers.aligned import aligned_share
 from vold.graders import outcome
 from vold.objective import value_means
-from vold.run.files import write_text
 from vold.run.metrics import RolloutMetrics
-from vold.run.records import to_json
-from vold.run.rollouts import StoredRollout
+from vold.run.rollouts import Question, store_rollouts, store_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,38 +54,8 @@ def _share_of(groups: Sequence[Sequence[float]], score: float) -> float:
     return sum(all(s == score for s in group) for group in groups) / len(groups)
 
 
-def store(file: Path, rollouts: Sequence[Rollout], tasks: Sequence[Task], policy: Policy) -> None:
+def store(directory: Path, step: int, rollouts: Sequence[Rollout], tasks: Sequence[Task], policy: Policy) -> None:
     """Write every rollout of a step with all its token values, for `vold show` and the report. `tasks` are by group."""
-    rows = [_row(r, tasks[r.group], policy) for r in rollouts]
-    write_text(file, "".join(json.dumps(to_json(row)) + "\n" for row in rows))
-
-
-def _row(r: Rollout, task: Task, policy: Policy) -> StoredRollout:
-    ids = r.completion.ids.tolist()
-    return StoredRollout(
-        task_id=r.task_id,
-        group=r.group,
-        prompt=task.messages[-1].text,
-        reference=task.reference,
-        tokens=tuple(str(policy.chat.tokenizer.decode([i])) for i in ids),
-        ids=tuple(ids),
-        finish=r.completion.finish,
-        score=r.grade.score,
-        extracted=r.grade.extracted,
-        note=r.grade.note,
-        logp=tuple(_finite(v) for v in r.completion.logps.tolist()),
-        teacher_logp=None if r.teacher is None else tuple(_logp(v) for v in r.teacher.logp.tolist()),
-        advantage=() if r.advantage is None else tuple(r.advantage.tolist()),
-        source=r.source,
-        token_values={name: tuple(_finite(v) for v in values.tolist()) for name, values in r.token_values.items()},
-        rollout_values={name: _finite(v) for name, v in r.rollout_values.items()},
-    )
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _logp(value: float) -> float | None:
-    """A log-prob as JSON can hold it: minus infinity as a very small one, None where there is none."""
-    return None if math.isnan(value) else max(value, -1e9)
+    questions = {g: Question(t.messages[-1].text, t.reference) for g, t in enumerate(tasks)}
+    store_tokenizer(directory, lambda: policy.chat.tokenizer.backend_tokenizer.to_str())
+    store_rollouts(directory, step, rollouts, questions)

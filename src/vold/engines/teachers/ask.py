@@ -169,4 +169,6 @@ def candidates_of(rollout: Rollout, k: int) -> Ids | None:
             got=f"{'none' if rows is None else rows.shape} for {len(completion.ids)} tokens, {k} candidates wanted",
             fix="use a sampler that reports its likeliest tokens, such as the one in this process",
         )
+    if completion.action_mask.all():
+        return rows[:, :k]
     return np.where(completion.action_mask[:, None], rows[:, :k], np.int32(0))
