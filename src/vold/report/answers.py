@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TypeAlias
 
 from vold.graders.extract import THINK_CLOSE, THINK_OPEN, after_thinking
 from vold.report.charts import OUTCOMES
 from vold.report.pictures import Picture, picture
-from vold.report.text import DASH, SHORT, Cut, Json, clean, cut, link, listed, number, part, short, tidy
+from vold.report.text import DASH, SHORT, Cut, Json, clean, cut, listed, number, part, several, short, tidy
 
 PROMPT, THINKING, RESPONSE = 6000, 8000, 6000
 """Characters shown of a prompt, of a thinking block and of the response after it."""
@@ -24,27 +25,25 @@ Samples: TypeAlias = Mapping[str, Mapping[str, Sequence[Json]]]
 
 @dataclass(frozen=True)
 class Answer:
-    """What one model said. `changes`: gained or lost against the first model, `gained:MODEL` against others before."""
+    """A stored answer of one model, its response in two parts: the thinking, `thought` characters, and the rest.
+
+    `changes`: gained or lost against the first model, `gained:MODEL` against others before.
+    """
 
     model: str
+    row: Json
     outcome: str
     changes: tuple[str, ...]
     thinking: Cut
     thought: int
     closed: bool
     response: Cut
-    extracted: str
-    note: str
-    tokens: float | None
-    score: float | None
 
 
 @dataclass(frozen=True)
 class Card:
-    """One question of a set, one sample of it, every model's answer, and the address of it all on the page."""
+    """One question of a set, one sample of it, and every model's answer."""
 
-    set: str
-    title: str
     id: str
     sample: str
     images: tuple[Picture, ...]
@@ -52,19 +51,17 @@ class Card:
     reference: str
     tags: tuple[str, ...]
     answers: tuple[Answer, ...]
-    href: str
 
 
 @dataclass(frozen=True)
 class Shown:
-    """The cards of a set and how many answers they hold; of how many questions and answers they are a choice."""
+    """The cards of a set, and of how many questions and answers they are a choice."""
 
     set: str
     title: str
     cards: tuple[Card, ...]
     questions: int
     answers: int
-    shown: int
 
 
 def outcome_of(row: Json) -> str:
@@ -87,11 +84,7 @@ def choose(outcomes: Mapping[str, Mapping[Key, str]], count: int, name: str) -> 
     All keys are ranked by a hash of the set's `name` and the key itself. First come the best ranked ones of every
     outcome of every model, rarest first, for up to half of the places; then the best ranked of all. So every outcome
     that occurs is seen if there is room, and what is shown does not depend on how anyone would like it.
-
-    Args:
-        outcomes: model -> key -> outcome.
-        count: places.
-        name: the set.
+    `outcomes` are by model and key.
     """
     everything = list(dict.fromkeys(k for found in outcomes.values() for k in found))
     ranked = sorted(
@@ -116,9 +109,8 @@ def sample_sets(samples: Samples, models: Sequence[str], titles: Mapping[str, st
     for name in titles:
         for model in models:
             by_key: dict[Key, Json] = {}
-            for row in listed(stored.get(model, {}).get(name)):
-                if isinstance(row, Mapping):
-                    by_key.setdefault(key_of(row), row)
+            for row in several(stored, model, name):
+                by_key.setdefault(key_of(row), row)
             if by_key:
                 found.setdefault(name, {})[model] = by_key
     room = PAGE_PICTURES // max(1, len(found))
@@ -132,31 +124,26 @@ def _shown(
     cards = []
     for key in choose(outcomes, per_set, name):
         rows = {m: found[key] for m, found in answers.items() if key in found}
-        card = _card(name, title, key, rows, baseline, room)
+        card = _card(key, rows, baseline, room)
         room -= sum(len(p.uri) for p in card.images)
         cards.append(card)
     questions = len({k for found in answers.values() for k in found})
-    shown = sum(len(c.answers) for c in cards)
-    return Shown(name, title, tuple(cards), questions, sum(map(len, answers.values())), shown)
+    return Shown(name, title, tuple(cards), questions, sum(map(len, answers.values())))
 
 
-def _card(name: str, title: str, key: Key, rows: Mapping[str, Json], baseline: str, room: int) -> Card:
+def _card(key: Key, rows: Mapping[str, Json], baseline: str, room: int) -> Card:
     def first(field: str) -> object:
         return next((r[field] for r in rows.values() if r.get(field) not in (None, "", [], {})), None)
 
-    tags = tuple(" ".join(f"{k}: {v}".split())[:SHORT] for k, v in part(tidy(first("tags"))).items())
     question, sample = map(clean, key)
     return Card(
-        set=name,
-        title=title,
         id=question,
         sample=sample,
         images=tuple(_pictures(listed(first("images")), room)),
         prompt=cut(first("prompt"), PROMPT),
         reference=short(first("reference")),
-        tags=tags,
-        answers=tuple(answer_of(m, r, _changes(m, rows, baseline)) for m, r in rows.items()),
-        href=link(set=name, id=question, sample=sample),
+        tags=tuple(" ".join(f"{k}: {v}".split())[:SHORT] for k, v in part(tidy(first("tags"))).items()),
+        answers=tuple(_answer(m, rows, baseline) for m in rows),
     )
 
 
@@ -171,31 +158,15 @@ def _pictures(uris: Sequence[object], room: int) -> list[Picture]:
     return out
 
 
-def _changes(model: str, rows: Mapping[str, Json], baseline: str) -> tuple[str, ...]:
-    names = list(rows)
-    right = {m: outcome_of(r) == "right" for m, r in rows.items()}
-    changed = [m for m in names[: names.index(model)] if right[m] != right[model]]
-    word = "gained" if right[model] else "lost"
-    return tuple(word if m == baseline else f"{word}:{m}" for m in changed)
-
-
-def answer_of(model: str, row: Json, changes: tuple[str, ...] = ()) -> Answer:
-    """Return what the page shows of a stored answer."""
+def _answer(model: str, rows: Mapping[str, Json], baseline: str) -> Answer:
+    row, outcomes = rows[model], {m: outcome_of(r) for m, r in rows.items()}
+    right = outcomes[model] == "right"
+    before = [m for m in takewhile(model.__ne__, rows) if (outcomes[m] == "right") != right]
+    word = "gained" if right else "lost"
+    changes = tuple(word if m == baseline else f"{word}:{m}" for m in before)
     thinking, closed, rest = split_thinking("" if row.get("response") is None else str(row["response"]))
-    outcome, score = outcome_of(row), number(row.get("score"))
-    return Answer(
-        model=model,
-        outcome=outcome,
-        changes=changes,
-        thinking=cut(thinking, THINKING),
-        thought=len(thinking),
-        closed=closed,
-        response=cut(rest, RESPONSE),
-        extracted=short(row.get("extracted")),
-        note=short(row.get("note")) if row.get("note") else "",
-        tokens=number(row.get("tokens")),
-        score=score if score is not None and 0 < score < 1 else None,
-    )
+    shown = cut(thinking, THINKING), len(thinking), closed, cut(rest, RESPONSE)
+    return Answer(model, row, outcomes[model], changes, *shown)
 
 
 def split_thinking(response: str) -> tuple[str, bool, str]:

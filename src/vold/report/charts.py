@@ -45,7 +45,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Bar:
-    """One model in one figure: name, accuracy with the ends of its interval (shares), outcomes as shares, and links."""
+    """One model on one set: name, accuracy with the ends of its interval (shares), outcomes as shares, and links."""
 
     label: str
     value: float | None = None

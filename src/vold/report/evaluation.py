@@ -6,17 +6,15 @@ Nothing here fails on results that are half there or written by an older version
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vold.report.answers import Samples, Shown, sample_sets
-from vold.report.charts import OUTCOMES, Bar, accuracy_chart, colour, interval_strip, outcome_chart, scale_top
+from vold.report.charts import OUTCOMES, Bar, colour, interval_strip, scale_top
 from vold.report.text import DASH, Json, at, clean, link, natural, number, part, several, tidy, words
 from vold.run.records import to_json
 
 if TYPE_CHECKING:
-    from markupsafe import Markup
-
     from vold.run.results import Results
 
 NORMAL_95 = 1.959964
@@ -24,17 +22,12 @@ NORMAL_95 = 1.959964
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One model on one set: what the figures draw, samples a question, and the stored figures.
+class Measured(Bar):
+    """A bar with the stored figures behind it; `derived` has other scores by name, with their intervals."""
 
-    `pass_at` leaves out k = 1, which is the accuracy; `derived` has other scores by name, with their intervals.
-    """
-
-    bar: Bar
-    k: float
-    figures: Json
-    pass_at: Json
-    derived: Mapping[str, Json]
+    k: float = 1.0
+    figures: Json = field(default_factory=dict)
+    derived: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -43,7 +36,7 @@ class MeasuredSet:
 
     name: str
     title: str
-    rows: tuple[Measured, ...]
+    rows: list[Measured]
     about: Json
     protocol: Json
     published: list[Json]
@@ -56,7 +49,6 @@ class Difference:
     """A paired difference between two models on one set (shares of 1), its drawing, and what its interval says."""
 
     set: str
-    title: str
     model: str
     against: str
     figures: Json
@@ -86,24 +78,25 @@ class Breakdown:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that is shown of an evaluation; models in order, the first one being the baseline.
+    """All that is shown of an evaluation; models in order with their colours, the first one being the baseline.
 
-    `charts` and `stacks` draw accuracies and outcomes of the sets that are `measured`; `ks` are those of pass@k, and
-    `majority` says whether any model has a majority vote. `tags` and `samples` are of the answers on the page.
+    `top` is the share at the end of every axis; `ks` are those of pass@k but 1, which is the accuracy. `tags` and
+    `samples` are of the answers on the page.
     """
 
     models: Mapping[str, int]
-    """Colour number by model."""
-    sets: tuple[MeasuredSet, ...]
-    measured: list[MeasuredSet]
-    charts: list[Markup]
-    stacks: list[Markup]
+    sets: Mapping[str, MeasuredSet]
+    top: float
     ks: list[str]
-    majority: bool
     differences: list[Difference]
     breakdowns: list[Breakdown]
     tags: list[str]
     samples: list[Shown]
+
+    @property
+    def measured(self) -> list[MeasuredSet]:
+        """The sets on which a model was measured."""
+        return [s for s in self.sets.values() if s.rows]
 
 
 def evaluation(results: Results | Json, samples: Samples, per_set: int) -> Evaluation:
@@ -118,22 +111,16 @@ def evaluation(results: Results | Json, samples: Samples, per_set: int) -> Evalu
     names += [clean(s) for m in samples.values() for s in part(m)]
     titles = {n: words(at(known, "sets", n, "title") or n) for n in dict.fromkeys(names)}
     shown = sample_sets(samples, models, titles, per_set)
-    seen = {(c.set, a.model, a.outcome) for s in shown for c in s.cards for a in c.answers}
-    tags = {(c.set, t) for s in shown for c in s.cards for t in c.tags}
-    sets = tuple(_set(n, title, known, models, seen) for n, title in titles.items())
-    rows = [r for s in sets for r in s.rows]
-    top = scale_top([v for r in rows for v in (r.bar.value, r.bar.high) if v is not None])
-    measured = [s for s in sets if s.rows]
-    bars = [(s.title, [r.bar for r in s.rows]) for s in measured]
+    seen = {(s.set, a.model, a.outcome) for s in shown for c in s.cards for a in c.answers}
+    tags = {(s.set, t) for s in shown for c in s.cards for t in c.tags}
+    sets = {n: _set(n, title, known, models, seen) for n, title in titles.items()}
+    rows = [r for s in sets.values() for r in s.rows]
     return Evaluation(
         models={m: colour(i) for i, m in enumerate(models)},
         sets=sets,
-        measured=measured,
-        charts=[accuracy_chart(title, found, top) for title, found in bars],
-        stacks=[outcome_chart(title, found) for title, found in bars if any(b.outcomes for b in found)],
-        ks=sorted({k for r in rows for k in r.pass_at}, key=natural),
-        majority=any(number(r.figures.get("maj_at_k")) is not None for r in rows),
-        differences=_differences(known, titles),
+        top=scale_top([v for r in rows for v in (r.value, r.high) if v is not None]),
+        ks=sorted({k for r in rows for k in part(r.figures, "pass_at")} - {"1"}, key=natural),
+        differences=_differences(known, list(titles)),
         breakdowns=[b for n, title in titles.items() for b in _breakdowns(stages, models, n, title, tags)],
         tags=sorted({t for _, t in tags}, key=natural),
         samples=shown,
@@ -142,19 +129,15 @@ def evaluation(results: Results | Json, samples: Samples, per_set: int) -> Evalu
 
 def _set(name: str, title: str, known: Json, models: Sequence[str], seen: set[tuple[str, str, str]]) -> MeasuredSet:
     """One set. `seen`: set, model and outcome of the answers on the page, so that a share can lead to them."""
-    about, rows = part(known, "sets", name), []
-    for model in models:
-        if figures := part(known, "stages", model, name):
-            pass_at = {k: v for k, v in part(figures, "pass_at").items() if k != "1"}
-            derived = {k.replace("_", " "): part(v) for k, v in part(figures, "derived").items()}
-            k = number(figures.get("k")) or 1.0
-            rows.append(Measured(_bar(name, model, figures, seen), k, figures, pass_at, derived))
+    about = part(known, "sets", name)
+    stored = [(model, part(known, "stages", model, name)) for model in models]
+    rows = [_measured(name, model, figures, seen) for model, figures in stored if figures]
     faults = (several(about, k) for k in ("published", "bad_rows", "bad_golds"))
-    return MeasuredSet(name, title, tuple(rows), about, part(about, "protocol"), *faults)
+    return MeasuredSet(name, title, rows, about, part(about, "protocol"), *faults)
 
 
-def _bar(name: str, model: str, figures: Json, seen: set[tuple[str, str, str]]) -> Bar:
-    """What is drawn of one model; a missing interval is made from the standard error."""
+def _measured(name: str, model: str, figures: Json, seen: set[tuple[str, str, str]]) -> Measured:
+    """One model on one set; a missing interval is made from the standard error."""
     counts = {o: number(v) or 0.0 for o, v in part(figures, "outcomes").items()}
     total = sum(counts.values())
     shares = {o: counts.get(o, 0.0) / total for o in OUTCOMES} if total else {}
@@ -162,28 +145,23 @@ def _bar(name: str, model: str, figures: Json, seen: set[tuple[str, str, str]]) 
     value, stderr, low, high = (number(figures.get(k)) for k in ("accuracy", "stderr", "low", "high"))
     if value is not None and stderr is not None and (low is None or high is None):
         low, high = value - NORMAL_95 * stderr, value + NORMAL_95 * stderr
-    return Bar(model, value, low, high, shares, links)
+    derived = {k.replace("_", " "): part(v) for k, v in part(figures, "derived").items()}
+    return Measured(model, value, low, high, shares, links, number(figures.get("k")) or 1.0, figures, derived)
 
 
-def _differences(known: Json, titles: Mapping[str, str]) -> list[Difference]:
-    """Paired differences, sets in the order of `titles`."""
+def _differences(known: Json, order: Sequence[str]) -> list[Difference]:
+    """Paired differences, sets in the given order."""
     found = several(known, "comparisons")
-    ends = [abs(v) for c in found for k in ("difference", "low", "high") if (v := number(c.get(k))) is not None]
+    reach = max((abs(number(c.get(k)) or 0.0) for c in found for k in ("difference", "low", "high")), default=0.0)
     out = []
     for c in found:
+        value, low, high, unseen = (number(c.get(k)) for k in ("difference", "low", "high", "min_detectable"))
+        verdict = "better" if (low or 0.0) > 0 else "worse" if (high or 0.0) < 0 else "not told apart"
+        verdict = DASH if low is None or high is None else verdict
+        strip = interval_strip(value, low, high, unseen, reach=reach)
         name, model, against = (words(c.get(k)) for k in ("set", "model", "against"))
-        drawn = (number(c.get(k)) for k in ("difference", "low", "high", "min_detectable"))
-        strip = interval_strip(*drawn, reach=max(ends, default=0.0))
-        title, verdict = titles.get(name, name), _verdict(number(c.get("low")), number(c.get("high")))
-        out.append(Difference(name, title, model, against, c, strip, verdict))
-    order = list(titles)
-    return sorted(out, key=lambda d: order.index(d.set) if d.set in titles else len(order))
-
-
-def _verdict(low: float | None, high: float | None) -> str:
-    if low is None or high is None:
-        return DASH
-    return "better" if low > 0 else "worse" if high < 0 else "not told apart"
+        out.append(Difference(name, model, against, c, strip, verdict))
+    return sorted(out, key=lambda d: order.index(d.set) if d.set in order else len(order))
 
 
 def _breakdowns(

@@ -48,8 +48,8 @@ def print_results(results: Results | Json) -> None:
     rows = []
     for s, r in measured:
         count = decimal(r.figures.get("n"), 0) + (f" x {decimal(r.k, 0)}" if r.k != 1 else "")
-        accuracy = f"{percent(r.bar.value)} ± {percent(r.figures.get('stderr'))}"
-        rows.append((s.name, r.bar.label, count, accuracy, *(percent(r.bar.outcomes.get(o)) for o in SHARES)))
+        accuracy = f"{percent(r.value)} ± {percent(r.figures.get('stderr'))}"
+        rows.append((s.name, r.label, count, accuracy, *(percent(r.outcomes.get(o)) for o in SHARES)))
     if rows:
         shares = (f">{o.replace('_', ' ')}" for o in SHARES)
         columns = ("set", "model", ">n", ">accuracy", *shares)
@@ -57,11 +57,11 @@ def print_results(results: Results | Json) -> None:
     for s, r in measured:
         for label, d in r.derived.items():
             value, low, high = (percent(d.get(k)) for k in ("value", "low", "high"))
-            _print(f"{s.name}, {r.bar.label}: {label} {value} [{low}, {high}] (n={decimal(d.get('n'), 0)})")
+            _print(f"{s.name}, {r.label}: {label} {value} [{low}, {high}] (n={decimal(d.get('n'), 0)})")
         if failed := number(r.figures.get("judge_failed")):
             lost = f"the judge's reply to {decimal(failed, 0)} answers could not be used; they score 0"
-            _print(f"{s.name}, {r.bar.label}: {lost}")
-    for s in shown.sets:
+            _print(f"{s.name}, {r.label}: {lost}")
+    for s in shown.sets.values():
         if s.bad_rows or s.bad_golds:
             bad = f"{len(s.bad_rows)} rows cannot be used, {len(s.bad_golds)} golds do not grade themselves"
             _print(f"{s.name}: left out: {bad} (listed in results.json)")

@@ -125,14 +125,12 @@ def words(value: object) -> str:
     """Return any value as text: a dash for nothing, JSON for what has parts."""
     if value is None or str(value) == "":  # what a template finds undefined is the empty text too
         return DASH
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def short(value: object) -> str:
     """Return a value of few words as text: a dash for none, cut where it is too long after all."""
-    if value is None or value == "":
-        return DASH
-    text = clean(value)
+    text = clean(words(value))
     return text if len(text) <= SHORT else f"{text[:SHORT]} … ({len(text) - SHORT:,} more characters)"
 
 

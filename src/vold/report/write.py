@@ -9,9 +9,12 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
-from vold.report.charts import FAILURES, OUTCOMES
-from vold.report.text import Json, clean, decimal, p_value, percent, words
+from vold.report.charts import FAILURES, OUTCOMES, accuracy_chart, outcome_chart
+from vold.report.text import Json, clean, decimal, link, p_value, part, percent, short, words
 from vold.run.files import write_text
+
+FILTERS = (decimal, p_value, percent, short, words)
+FUNCTIONS = (accuracy_chart, link, outcome_chart, part)
 
 
 def write_page(file: Path, template: str, content: Json) -> Path:
@@ -20,8 +23,8 @@ def write_page(file: Path, template: str, content: Json) -> Path:
     The whole page goes through `clean` once more, so that no text that was overlooked can stop it from being written.
     """
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
-    environment.filters |= {"decimal": decimal, "percent": percent, "p_value": p_value, "words": words}
-    environment.globals |= {"outcomes": OUTCOMES, "failures": FAILURES}
+    environment.filters |= {f.__name__: f for f in FILTERS}
+    environment.globals |= {f.__name__: f for f in FUNCTIONS} | {"outcomes": OUTCOMES, "failures": FAILURES}
     html = clean(environment.get_template(template).render(content))
     script = re.search(r"<script>(.*?)</script>", html, re.DOTALL)
     digest = hashlib.sha256(script.group(1).encode() if script else b"").digest()
