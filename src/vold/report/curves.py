@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vold.report.charts import Point, Series, line_chart
@@ -17,45 +17,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Curve:
-    """A chart: one metric, drawn each step and smoothed, or several by label, smoothed alone."""
+    """A chart of metrics, each with its label. One metric is drawn each step and smoothed, several are smoothed alone.
+
+    A row is drawn where its key `where` is there and not 0. Of `rare` lines those that are 0 throughout are left out.
+    """
 
     title: str
     unit: str
-    metric: str = ""
-    metrics: Mapping[str, str] = field(default_factory=dict)
-    """Label by metric."""
+    metrics: Mapping[str, str]
     where: str = ""
-    """A key that a row must have, and not 0, to be drawn."""
     span: tuple[float, float] | None = None
     shares: bool = False
     rare: bool = False
-    """Lines that are 0 throughout are left out."""
 
 
 GAP = f"student {MINUS} teacher, nats per scored token"
-SFT = (Curve("Loss", "nats per token", "loss"), Curve("Gradient norm", "before clipping", "grad_norm"))
+FAILED = {f"share_{o}": o.replace("_", " ") for o in ("wrong", "unparsed", "truncated", "timed_out")}
+GROUPS = {"groups_all_pass": "all pass", "groups_all_fail": "all fail"}
+TOKENS = {"rollout_tokens": "in rollouts", "teacher_tokens": "read by the teacher"}
+SECONDS = {"seconds_sample": "sample", "seconds_teacher": "teacher", "seconds_update": "update"}
+SFT = (Curve("Loss", "nats per token", {"loss": ""}), Curve("Gradient norm", "before clipping", {"grad_norm": ""}))
 DISTILL = (
-    Curve("Reward", "mean score of a step's rollouts", "reward", span=(0, 1)),
-    Curve("Teacher gap", GAP, "teacher_gap", where="teacher_tokens"),
-    Curve("Entropy", "student, nats per token", "entropy", where="trained_tokens"),
-    Curve("Gradient norm", "before clipping", "grad_norm", where="trained_tokens"),
-    Curve(
-        "Groups of one outcome",
-        "share of prompts",
-        metrics={"groups_all_pass": "all pass", "groups_all_fail": "all fail"},
-        span=(0, 1),
-        shares=True,
-    ),
-    Curve("Tokens", "per step", metrics={"rollout_tokens": "in rollouts", "teacher_tokens": "read by the teacher"}),
-    Curve(
-        "Rollouts that fail",
-        "share of rollouts",
-        metrics={f"share_{o}": o.replace("_", " ") for o in ("wrong", "unparsed", "truncated", "timed_out")},
-        shares=True,
-        rare=True,
-    ),
-    Curve("Response length", "mean tokens", "mean_tokens"),
-    Curve("Time", "seconds per step", metrics={f"seconds_{p}": p for p in ("sample", "teacher", "update")}),
+    Curve("Reward", "mean score of a step's rollouts", {"reward": ""}, span=(0, 1)),
+    Curve("Teacher gap", GAP, {"teacher_gap": ""}, where="teacher_tokens"),
+    Curve("Entropy", "student, nats per token", {"entropy": ""}, where="trained_tokens"),
+    Curve("Gradient norm", "before clipping", {"grad_norm": ""}, where="trained_tokens"),
+    Curve("Groups of one outcome", "share of prompts", GROUPS, span=(0, 1), shares=True),
+    Curve("Tokens", "per step", TOKENS),
+    Curve("Rollouts that fail", "share of rollouts", FAILED, shares=True, rare=True),
+    Curve("Response length", "mean tokens", {"mean_tokens": ""}),
+    Curve("Time", "seconds per step", SECONDS),
 )
 
 
@@ -65,18 +56,18 @@ def training_charts(curves: Sequence[Curve], rows: Sequence[Json]) -> list[Marku
 
 
 def _chart(curve: Curve, rows: Sequence[Json]) -> Markup | None:
-    if curve.metric:
-        line = points(rows, curve.metric, curve.where)
-        size = window(len(line))
-        smooth = Series(f"mean of the last {size}" if size > 1 else "", trailing_mean(line, size))
-        series = [Series("each step", line, faint=True), smooth] if size > 1 else [smooth]
-        return line_chart(curve.title, curve.unit, series, span=curve.span, shares=curve.shares)
-    size = window(len(rows))
-    lines = [(label, trailing_mean(points(rows, key), size)) for key, label in curve.metrics.items()]
-    series = [Series(label, line, i) for i, (label, line) in enumerate(lines, 1)]
-    shown = [s for s in series if not curve.rare or any(y for _, y in s.points)]
-    unit = curve.unit + (f", mean of the last {size}" if size > 1 else "")
-    return line_chart(curve.title, unit, shown, span=curve.span, shares=curve.shares)
+    lines = {label: points(rows, metric, curve.where) for metric, label in curve.metrics.items()}
+    size = window(max(map(len, lines.values())))
+    smooth = {label: trailing_mean(line, size) for label, line in lines.items()}
+    series = [Series(label, line, i) for i, (label, line) in enumerate(smooth.items(), 1)]
+    series = [s for s in series if not curve.rare or any(y for _, y in s.points)]
+    unit = curve.unit
+    if size > 1 and len(lines) == 1:
+        each, mean = lines[""], smooth[""]
+        series = [Series("each step", each, faint=True), Series(f"mean of the last {size}", mean)]
+    elif size > 1:
+        unit += f", mean of the last {size}"
+    return line_chart(curve.title, unit, series, span=curve.span, shares=curve.shares)
 
 
 def points(rows: Sequence[Json], key: str, where: str = "") -> list[Point]:

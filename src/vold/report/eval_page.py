@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vold.report.evaluation import about, evaluation
-from vold.report.text import Json, at, clean
+from vold.report.evaluation import evaluation
+from vold.report.text import Json, part, tidy, words
 from vold.report.write import write_page
 from vold.run.records import to_json
 
@@ -19,24 +19,27 @@ LISTED = 100
 
 
 def write_results(file: Path, results: Results | Json, samples: Samples, *, per_set: int = 60) -> Path:
-    """Write the page of an evaluation and return its path.
+    """Write the page of an evaluation in the place of an older one and return its path.
 
     Args:
-        file: the page; an older one is replaced.
-        results: what `vold eval` writes: `run`, `sets`, `stages`, `comparisons`. Accuracies and differences are shares
-            of 1; published values are in percent, as they are printed.
-        samples: model -> set -> stored answers, as in `eval/MODEL/SET.jsonl`. A subset of the questions of each set is
-            shown, chosen by `vold.report.answers.choose`.
-        per_set: questions shown of each set.
+        file: the page.
+        results: what `vold eval` writes. Accuracies and differences are shares of 1; published values are in percent.
+        samples: model -> set -> stored answers, as in `eval/MODEL/SET.jsonl`.
+        per_set: questions shown of each set, chosen by `vold.report.answers.choose`.
     """
     return write_page(Path(file), "eval_page.html.j2", content(results, samples, per_set))
 
 
 def content(results: Results | Json, samples: Samples, per_set: int) -> Json:
     """Everything the template shows."""
+    run = part(tidy(to_json(results)), "run")
+    about = {k: v for k, v in run.items() if k not in ("name", "models", "versions")}
+    about |= part(run, "models")
+    if versions := part(run, "versions"):
+        about["versions"] = ", ".join(f"{k} {words(v)}" for k, v in versions.items())
     return {
-        "name": clean(at(to_json(results), "run", "name") or "Evaluation"),
-        "about": about(results),
+        "name": words(run.get("name") or "Evaluation"),
+        "about": about,
         "evaluation": evaluation(results, samples, per_set),
         "listed": LISTED,
     }

@@ -58,11 +58,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Group:
-    """A row of a breakdown: a value of a tag, the questions that carry it, the figures of every model, a link."""
+    """A row of a breakdown: a value of a tag, every model's figures of the questions that carry it, a link to them."""
 
     value: str
-    n: float | None
-    cells: tuple[Json, ...]
+    figures: Mapping[str, Json]
     href: str
 
 
@@ -72,8 +71,7 @@ class Breakdown:
 
     title: str
     tag: str
-    models: tuple[str, ...]
-    rows: tuple[Group, ...]
+    rows: list[Group]
 
 
 @dataclass(frozen=True)
@@ -173,20 +171,9 @@ def _breakdowns(
     for tag in dict.fromkeys(t for found in here.values() for t in found):
         rows = []
         for value in sorted({v for found in here.values() for v in part(found, tag)}, key=natural):
-            cells = tuple(part(here[m], tag, value) for m in here)
-            counts = [n for c in cells if (n := number(c.get("n"))) is not None]
             label = " ".join(f"{tag}: {value}".split())
             href = link(set=name, tag=label) if (name, label) in tags else ""
-            rows.append(Group(value, max(counts, default=None), cells, href))
+            rows.append(Group(value, {m: part(here[m], tag, value) for m in here}, href))
         if rows:
-            out.append(Breakdown(title, tag, tuple(here), tuple(rows)))
+            out.append(Breakdown(title, tag, rows))
     return out
-
-
-def about(results: Results | Json) -> list[tuple[str, str]]:
-    """Label and value of what the evaluation is: its models and versions."""
-    run = part(tidy(to_json(results)), "run")
-    pairs = [(k, words(v)) for k, v in run.items() if k not in ("name", "models", "versions")]
-    pairs += [(name, words(path)) for name, path in part(run, "models").items()]
-    versions = ", ".join(f"{k} {words(v)}" for k, v in part(run, "versions").items())
-    return [*pairs, ("versions", versions)] if versions else pairs

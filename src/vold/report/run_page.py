@@ -49,16 +49,6 @@ class Stage:
     where: str
 
 
-@dataclass(frozen=True)
-class Alignment:
-    """Figures of `vold align` by label, its verdict, and when they were taken, if that is known."""
-
-    when: str
-    verdict: str
-    words: str
-    figures: dict[str, str]
-
-
 def write_report(run_dir: Path) -> Path:
     """Write `report.html` into the run directory, from whatever the run has made so far. Returns the file.
 
@@ -93,6 +83,7 @@ def content(run_dir: Path) -> Json:
         "about": about(run_dir),
         "evaluation": evaluation(one(run_dir / "eval" / "results.json"), answers_of(run_dir), QUESTIONS),
         "alignments": alignments(run_dir),
+        "overlap": ALIGNMENT,
         "stages": stages_of(run_dir),
         "traces": one(run_dir / "traces" / "summary.json"),
         "sft_charts": training_charts(SFT, rows(run_dir / "sft" / "metrics.jsonl")),
@@ -102,8 +93,8 @@ def content(run_dir: Path) -> Json:
     }
 
 
-def about(run_dir: Path) -> list[tuple[str, str]]:
-    """What the run is: label and value, for the head of the page and the terminal."""
+def about(run_dir: Path) -> dict[str, str]:
+    """What the run is, for the head of the page and the terminal."""
     recipe, versions = recipe_of(run_dir), one(run_dir / "versions.json")
     pairs = {
         "student": at(recipe, "student", "path"),
@@ -112,45 +103,37 @@ def about(run_dir: Path) -> list[tuple[str, str]]:
         "seed": at(recipe, "run", "seed"),
         "versions": ", ".join(f"{k} {v}" for k, v in versions.items()),
     }
-    return [(k, words(v)) for k, v in pairs.items() if v not in (None, "")]
+    return {k: words(v) for k, v in pairs.items() if v not in (None, "")}
 
 
 def stages_of(run_dir: Path) -> list[Stage]:
     """Each stage and how far it is."""
-    recipe = recipe_of(run_dir)
-    traces, align = one(run_dir / "traces" / "summary.json"), one(run_dir / "align" / "align.json")
-    results = one(run_dir / "eval" / "results.json")
-    kept = f"{words(traces.get('kept'))} of {words(traces.get('answers'))} answers kept"
-    done = {
-        "traces": traces and f"{kept}, {words(traces.get('correct'))} correct",
+    traces, align, results = (
+        one(run_dir / name) for name in ("traces/summary.json", "align/align.json", "eval/results.json")
+    )
+    kept, answers, correct = (words(traces.get(key)) for key in ("kept", "answers", "correct"))
+    details = {
+        "traces": traces and f"{kept} of {answers} answers kept, {correct} correct",
+        "sft": _steps(run_dir, "sft", "loss"),
         "align": align and f"{words(align.get('verdict'))}: {decimal(align.get('kl'))} nats per token",
+        "distill": _steps(run_dir, "distill", "reward"),
         "eval": results and ", ".join(part(results, "stages")),
     }
     out = []
-    for stage in STAGES:
-        there = (run_dir / stage).is_dir()
-        finished = bool(done[stage]) if stage in done else (run_dir / stage / "final").is_dir()
-        detail = (done[stage] or "") if stage in done else _steps(run_dir, stage, recipe)
-        state = "done" if finished else "begun" if there else "not run"
-        out.append(Stage(stage, state, str(detail), f"{stage}/" if there or finished else ""))
+    for stage, detail in details.items():
+        done = (run_dir / stage / "final").is_dir() if stage in ("sft", "distill") else bool(detail)
+        state = "done" if done else "begun" if (run_dir / stage).is_dir() else "not run"
+        out.append(Stage(stage, state, str(detail or ""), f"{stage}/" if state != "not run" else ""))
     return out
 
 
-def _steps(run_dir: Path, stage: str, recipe: Json) -> str:
-    found = rows(run_dir / stage / "metrics.jsonl")
-    key = "loss" if stage == "sft" else "reward"
-    of = at(recipe, stage, "steps") or "?"
+def _steps(run_dir: Path, stage: str, key: str) -> str:
+    found, of = rows(run_dir / stage / "metrics.jsonl"), at(recipe_of(run_dir), stage, "steps") or "?"
     return f"{len(found)} of {of} steps, last {key} {decimal(found[-1].get(key))}" if found else ""
 
 
-def alignments(run_dir: Path) -> list[Alignment]:
-    """The alignment figures: before and after the cold start where both were taken, else the last ones."""
+def alignments(run_dir: Path) -> dict[str, Json]:
+    """What `vold align` found before and after the cold start, if it was run then, else what it found last."""
     timed = {f"{when} the cold start": one(run_dir / "align" / f"{when}-sft.json") for when in ("before", "after")}
     found = {when: f for when, f in timed.items() if f} or {"": one(run_dir / "align" / "align.json")}
-    return [alignment(f, when) for when, f in found.items() if f]
-
-
-def alignment(figures: Json, when: str = "") -> Alignment:
-    """The figures of `vold align`, made ready to be shown."""
-    told = {label: form(figures.get(key)) for key, label, form in ALIGNMENT}
-    return Alignment(when, words(figures.get("verdict")), words(figures.get("words")), told)
+    return {when: f for when, f in found.items() if f}

@@ -12,7 +12,7 @@ from vold.report.rollouts import GAP_LIMIT, ShownRollout, pick_rollouts
 from vold.report.run_page import about, alignments, check_run, stages_of, write_report
 from vold.report.stored import one, rows
 from vold.report.tables import print_pairs, print_results, print_table
-from vold.report.text import MINUS, Json, decimal
+from vold.report.text import MINUS, Json, decimal, words
 from vold.run.console import console
 from vold.run.recipe import load_recipe
 from vold.run.rollouts import stored_steps
@@ -54,14 +54,14 @@ def show(
             fix=f"one of {', '.join(map(str, stored))}" if stored else "run `vold distill` first",
         )
     console.print(Text(str(run_dir), style="bold"))
-    print_pairs(about(run_dir), 10)
+    print_pairs(about(run_dir).items(), 10)
     console.print()
     print_table(("stage", "state", "", "where"), [(s.name, s.state, s.detail, s.where) for s in stages_of(run_dir)])
     console.print()
     print_results(one(run_dir / "eval" / "results.json"))
-    for found in alignments(run_dir):
-        line = Text.assemble("\n", ("alignment ", "dim"), (f"{found.when} " if found.when else "", "dim"))
-        console.print(line.append(found.verdict, style="bold").append(f": {found.words}"))
+    for when, found in alignments(run_dir).items():
+        line = Text.assemble("\n", ("alignment ", "dim"), (f"{when} " if when else "", "dim"))
+        console.print(line.append(words(found.get("verdict")), style="bold").append(f": {words(found.get('words'))}"))
     console.print()
     for stage in ("sft", "distill"):
         _print_last(stage, rows(run_dir / stage / "metrics.jsonl"))
@@ -132,9 +132,9 @@ def _print_rollout(r: ShownRollout) -> None:
     console.print(body.append(f"… {more} more" if more else ""))
     widest = sorted((t for t in r.tokens if t.value is not None), key=lambda t: -abs(t.value or 0.0))[:3]
     gaps = ", ".join(f"{t.text.strip()!r} {decimal(t.value, 2, sign=True)}" for t in widest)
-    for words in (", ".join(r.figures), *(f"{v.name}: {v.words}" for v in r.values), gaps and f"widest gaps: {gaps}"):
-        if words:
-            console.print(Text(words, style="dim"))
+    for said in (", ".join(r.figures), *(f"{v.name}: {v.words}" for v in r.values), gaps and f"widest gaps: {gaps}"):
+        if said:
+            console.print(Text(said, style="dim"))
 
 
 def gap_style(gap: float | None) -> str:

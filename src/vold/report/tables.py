@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from vold.report.evaluation import evaluation
-from vold.report.run_page import alignment
-from vold.report.text import Json, decimal, number, p_value, part, percent
+from vold.report.run_page import ALIGNMENT
+from vold.report.text import Json, decimal, number, p_value, percent
 from vold.run.console import console
 from vold.run.records import to_json
 
@@ -105,9 +105,9 @@ def print_balance(summary: BalanceSummary) -> None:
 
 def print_alignment(figures: Overlap) -> None:
     """The figures of `vold align` and its verdict."""
-    shown = alignment(part(to_json(figures)))
-    print_table(("figure", ">value"), shown.figures.items(), f"{figures.student} against {figures.teacher}")
-    _print(f": {shown.words}", shown.verdict)
+    rows = [(label, form(getattr(figures, key))) for key, label, form in ALIGNMENT]
+    print_table(("figure", ">value"), rows, f"{figures.student} against {figures.teacher}")
+    _print(f": {figures.words}", figures.verdict)
 
 
 def print_self_check(figures: SelfCheck) -> None:
