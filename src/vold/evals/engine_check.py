@@ -11,8 +11,8 @@ from vold.data.sources import open_tasks
 from vold.engines.mismatch import Mismatch
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.engines.samplers.student import open_sampler
-from vold.engines.teachers.backend import InProcessBackend
 from vold.engines.teachers.health import check_alive, probe_of
+from vold.engines.teachers.inprocess import InProcessBackend
 from vold.engines.teachers.teachers import open_teachers
 from vold.errors import ConfigError, TeacherError
 from vold.model.loading import load_student, resolve, stage_models

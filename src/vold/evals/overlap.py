@@ -14,7 +14,7 @@ import torch
 from vold.data.sources import open_tasks
 from vold.engines.grade import grade
 from vold.engines.samplers.inprocess import InProcessSampler
-from vold.engines.teachers.backend import InProcessBackend
+from vold.engines.teachers.inprocess import InProcessBackend
 from vold.engines.teachers.teachers import Teachers, open_teachers
 from vold.errors import ConfigError, DataError
 from vold.model.batching import collate

@@ -140,6 +140,11 @@ class TextTeacher(Model):
     """`shared`: token ids must mean the same in both models. `align`: the teacher may cut text otherwise. It scores
     those tokens of the student whose bytes are one or several whole tokens of its own, and no others."""
 
+    @property
+    def place(self) -> str:
+        """Where it runs: the module of `vold.engines.teachers` that opens it."""
+        return "inprocess" if self.server is None else "server"
+
 
 class Teacher(TextTeacher):
     """The model that is learnt from, or several."""

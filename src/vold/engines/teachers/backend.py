@@ -1,29 +1,18 @@
-"""Where a teacher runs: in this process, or on vLLM servers, behind one protocol.
+"""Where a teacher runs, behind one protocol, and the module that opens it there.
 
-A further place to run teachers is a class here and its choice in `open_backend`.
+A further place to run teachers is a module of this folder with `open_backend`, and its key in
+`vold.run.model_sections.TextTeacher`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import importlib
 from typing import TYPE_CHECKING, Protocol
-
-from transformers import AutoConfig
-
-from vold.engines.samplers.inprocess import InProcessSampler
-from vold.engines.samplers.server import ServerSampler
-from vold.engines.teachers.inprocess import InProcessTeacher
-from vold.engines.teachers.server import ServerTeacher
-from vold.engines.vllm import VllmClient
-from vold.errors import TeacherError
-from vold.model.chat import Chat
-from vold.model.loading import load_model, resolve
-from vold.model.tokenizers import banned_ids
 
 if TYPE_CHECKING:
     import torch
 
-    from vold.model.policy import Policy
+    from vold.model.chat import Chat
     from vold.run.model_sections import TextTeacher
     from vold.run.recipe import Recipe
     from vold.types import Sampler, ScoreRequest, Teacher
@@ -81,94 +70,12 @@ class TeacherBackend(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class InProcessBackend:
-    """A teacher in this process; `served_as` is its precision."""
-
-    policy: Policy
-    served_as: str
-
-    on_servers = concurrent = False
-
-    @property
-    def chat(self) -> Chat:
-        """See `TeacherBackend`."""
-        return self.policy.chat
-
-    @property
-    def modules(self) -> list[torch.nn.Module]:
-        """See `TeacherBackend`."""
-        return [self.policy.model]
-
-    def sampler(self, rows: int) -> Sampler:
-        """See `TeacherBackend`."""
-        return InProcessSampler(self.policy, rows)
-
-    def scorer(self, probe: ScoreRequest, *, temperature: float, token_budget: int) -> InProcessTeacher:
-        """See `TeacherBackend`; the probe has no use, as nothing can change this teacher."""
-        return InProcessTeacher(self.policy, temperature=temperature, token_budget=token_budget)
-
-    def context(self) -> int:
-        """See `TeacherBackend`."""
-        return int(self.policy.model.config.get_text_config().max_position_embeddings)
-
-    def describe(self) -> str:
-        """See `TeacherBackend`."""
-        size = sum(p.numel() for p in self.policy.model.parameters())
-        return f"{type(self.policy.model).__name__}, {size:,} parameters"
-
-
-@dataclass(frozen=True)
-class ServerBackend:
-    """A teacher on vLLM servers that all hold it; `path` is the directory or hub id of its tokenizer and config."""
-
-    path: str
-    chat: Chat
-    client: VllmClient
-
-    on_servers = True
-
-    @property
-    def modules(self) -> list[torch.nn.Module]:
-        """See `TeacherBackend`."""
-        return []
-
-    @property
-    def concurrent(self) -> bool:
-        """See `TeacherBackend`: servers that sleep share a device with the student."""
-        return not self.client.sleep
-
-    @property
-    def served_as(self) -> str:
-        """See `TeacherBackend`."""
-        return f"server {self.client.model}"
-
-    def sampler(self, rows: int) -> Sampler:
-        """See `TeacherBackend`; servers decide themselves how many rows run side by side."""
-        banned = banned_ids(AutoConfig.from_pretrained(self.path), self.chat.tokenizer)
-        return ServerSampler(self.client, end_id=self.chat.end_id, banned=banned)
-
-    def scorer(self, probe: ScoreRequest, *, temperature: float, token_budget: int) -> ServerTeacher:
-        """See `TeacherBackend`; servers score at temperature 1 and cut their own batches."""
-        return ServerTeacher(self.client, probe)
-
-    def context(self) -> int:
-        """See `TeacherBackend`."""
-        return self.client.context()
-
-    def describe(self) -> str:
-        """See `TeacherBackend`."""
-        return f"{self.client.model} on {', '.join(self.client.urls)}"
-
-
 def open_backend(recipe: Recipe, spec: TextTeacher) -> TeacherBackend:
-    """Load a teacher, or find its servers.
+    """Load a teacher, or find its servers: `open_backend` of the module that `spec.place` names.
 
     Raises:
         CheckpointError: its directory is missing or not whole.
         TeacherError: a server does not answer, or holds another model.
     """
-    if spec.server is None:
-        return InProcessBackend(load_model(recipe, spec.path, spec.dtype), spec.dtype)
-    path = resolve(spec.path)
-    return ServerBackend(path, Chat.load(path), VllmClient(spec.server, role="teacher", error=TeacherError))
+    backend: TeacherBackend = importlib.import_module(f"vold.engines.teachers.{spec.place}").open_backend(recipe, spec)
+    return backend

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from vold.engines.samplers.inprocess import InProcessSampler
 from vold.errors import TeacherError
 from vold.model.batching import collate
 from vold.model.lm_head.teacher_logits import ABSENT, Distributions
+from vold.model.loading import load_model
 from vold.types import Prompt, ScoreRequest, TokenScores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from vold.engines.teachers.backend import TeacherBackend
     from vold.model.batching import Sequences
+    from vold.model.chat import Chat
     from vold.model.lm_head.fused import HeadOutput
     from vold.model.policy import Policy
+    from vold.run.model_sections import TextTeacher
+    from vold.run.recipe import Recipe
+    from vold.types import Sampler
 
 
 class InProcessTeacher:
@@ -106,3 +114,45 @@ def _answer(request: ScoreRequest, read: HeadOutput, part: slice) -> TokenScores
         top_ids = read.top_ids[part, : request.top_k].cpu().numpy()
         top_logp = read.top_logp[part, : request.top_k].cpu().numpy()
     return TokenScores(read.logp[part].cpu().numpy(), candidates, top_ids, top_logp)
+
+
+@dataclass(frozen=True)
+class InProcessBackend:
+    """A teacher in this process; `served_as` is its precision."""
+
+    policy: Policy
+    served_as: str
+
+    on_servers = concurrent = False
+
+    @property
+    def chat(self) -> Chat:
+        """See `TeacherBackend`."""
+        return self.policy.chat
+
+    @property
+    def modules(self) -> list[torch.nn.Module]:
+        """See `TeacherBackend`."""
+        return [self.policy.model]
+
+    def sampler(self, rows: int) -> Sampler:
+        """See `TeacherBackend`."""
+        return InProcessSampler(self.policy, rows)
+
+    def scorer(self, probe: ScoreRequest, *, temperature: float, token_budget: int) -> InProcessTeacher:
+        """See `TeacherBackend`; the probe has no use, as nothing can change this teacher."""
+        return InProcessTeacher(self.policy, temperature=temperature, token_budget=token_budget)
+
+    def context(self) -> int:
+        """See `TeacherBackend`."""
+        return int(self.policy.model.config.get_text_config().max_position_embeddings)
+
+    def describe(self) -> str:
+        """See `TeacherBackend`."""
+        size = sum(p.numel() for p in self.policy.model.parameters())
+        return f"{type(self.policy.model).__name__}, {size:,} parameters"
+
+
+def open_backend(recipe: Recipe, spec: TextTeacher) -> TeacherBackend:
+    """See `vold.engines.teachers.backend.open_backend`."""
+    return InProcessBackend(load_model(recipe, spec.path, spec.dtype), spec.dtype)

@@ -5,21 +5,31 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from transformers import AutoConfig
 
+from vold.engines.samplers.server import ServerSampler
 from vold.engines.teachers.health import check_alive, check_same
+from vold.engines.vllm import VllmClient
 from vold.errors import AlignmentError, TeacherError
+from vold.model.chat import Chat
+from vold.model.loading import resolve
+from vold.model.tokenizers import banned_ids
 from vold.types import ScoreRequest, TokenScores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
     from numpy.typing import ArrayLike
 
-    from vold.engines.vllm import VllmClient
-    from vold.types import Values
+    from vold.engines.teachers.backend import TeacherBackend
+    from vold.run.model_sections import TextTeacher
+    from vold.run.recipe import Recipe
+    from vold.types import Sampler, Values
 
 LOWEST = -9999.0
 """What vLLM writes for minus infinity, which JSON does not have."""
@@ -164,3 +174,53 @@ def _ids(request: ScoreRequest) -> list[int]:
 def _logp(values: ArrayLike) -> Values:
     found = np.asarray(values, np.float32)
     return np.where(found <= LOWEST, np.float32(-np.inf), found)
+
+
+@dataclass(frozen=True)
+class ServerBackend:
+    """A teacher on vLLM servers that all hold it; `path` is the directory or hub id of its tokenizer and config."""
+
+    path: str
+    chat: Chat
+    client: VllmClient
+
+    on_servers = True
+
+    @property
+    def modules(self) -> list[torch.nn.Module]:
+        """See `TeacherBackend`."""
+        return []
+
+    @property
+    def concurrent(self) -> bool:
+        """See `TeacherBackend`: servers that sleep share a device with the student."""
+        return not self.client.sleep
+
+    @property
+    def served_as(self) -> str:
+        """See `TeacherBackend`."""
+        return f"server {self.client.model}"
+
+    def sampler(self, rows: int) -> Sampler:
+        """See `TeacherBackend`; servers decide themselves how many rows run side by side."""
+        banned = banned_ids(AutoConfig.from_pretrained(self.path), self.chat.tokenizer)
+        return ServerSampler(self.client, end_id=self.chat.end_id, banned=banned)
+
+    def scorer(self, probe: ScoreRequest, *, temperature: float, token_budget: int) -> ServerTeacher:
+        """See `TeacherBackend`; servers score at temperature 1 and cut their own batches."""
+        return ServerTeacher(self.client, probe)
+
+    def context(self) -> int:
+        """See `TeacherBackend`."""
+        return self.client.context()
+
+    def describe(self) -> str:
+        """See `TeacherBackend`."""
+        return f"{self.client.model} on {', '.join(self.client.urls)}"
+
+
+def open_backend(recipe: Recipe, spec: TextTeacher) -> TeacherBackend:
+    """See `vold.engines.teachers.backend.open_backend`; `spec` names servers."""
+    assert spec.server is not None
+    path = resolve(spec.path)
+    return ServerBackend(path, Chat.load(path), VllmClient(spec.server, role="teacher", error=TeacherError))
