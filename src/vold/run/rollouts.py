@@ -121,7 +121,8 @@ def store_rollouts(directory: Path, step: int, rollouts: Sequence[Rollout], ques
     asked = {str(group): asdict(question) for group, question in questions.items()}
     file = directory / f"step-{step:06d}.safetensors"
     flat = {name: np.concatenate(values) for name, values in columns.items()}
-    write_bytes(file, save(flat, {"rollouts": json.dumps(table), "questions": json.dumps(asked)}))
+    # One entry: safetensors writes several in an order that differs from process to process.
+    write_bytes(file, save(flat, {"rollouts": json.dumps({"table": table, "questions": asked})}))
     return file
 
 
@@ -139,8 +140,8 @@ def load_rollouts(file: Path) -> list[StoredRollout]:
     """
     try:
         with safe_open(file, framework="numpy") as stored:
-            about = stored.metadata()
-            table, asked = json.loads(about["rollouts"]), json.loads(about["questions"])
+            about = json.loads(stored.metadata()["rollouts"])
+            table, asked = about["table"], about["questions"]
             names = stored.keys()
             flat = {name: stored.get_tensor(name) for name in names}
         read = dict.fromkeys(flat, 0)
