@@ -13,7 +13,7 @@ from browser import evaluate
 from pages import DISPLAYED, Page, made_results, made_samples, uri
 from vold.report import answers as chosen
 from vold.report.answers import PROMPT, RESPONSE, THINKING
-from vold.report.eval_page import content, write_results
+from vold.report.evaluation import content, write_results
 from vold.report.text import DASH, MINUS
 
 if TYPE_CHECKING:

@@ -7,7 +7,12 @@ from vold.report.text import DASH
 
 
 def test_gap_by_hand() -> None:
-    row = {"tokens": ["a", "b", "c"], "logp": [-1.0, -2.0, -0.5], "teacher_logp": [-1.5, -1.0, float("nan")]}
+    row = {
+        "tokens": ["a", "b", "c"],
+        "ids": [1, 2, 3],
+        "logp": [-1.0, -2.0, -0.5],
+        "teacher_logp": [-1.5, -1.0, float("nan")],
+    }
     assert gaps_of(row) == [0.5, -1.0, None]
     assert show_rollout(row).mean_gap == -0.25
     assert show_rollout({"tokens": ["a"], "logp": [-1.0], "teacher_logp": None}).mean_gap is None

@@ -100,7 +100,7 @@ def test_first_and_last_stored_step_with_both_outcomes(made: Path) -> None:
     assert list(steps) == [0, 3]
     for rollouts in steps.values():
         assert [r.passed for r in rollouts] == [False] * ROLLOUTS + [True] * ROLLOUTS
-        assert len({r.task for r in rollouts[:2]}) == 2
+        assert len({r.row["task_id"] for r in rollouts[:2]}) == 2
 
 
 def test_values_a_token_was_credited_with_are_coloured_and_named(run: Path) -> None:

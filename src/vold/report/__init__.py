@@ -3,7 +3,7 @@
 One writer, one set of templates, one set of charts and one cleaner of text serve both pages.
 """
 
-from vold.report.eval_page import write_results
+from vold.report.evaluation import write_results
 from vold.report.run_page import write_report
 
 __all__ = ["write_report", "write_results"]

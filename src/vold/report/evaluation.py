@@ -1,4 +1,4 @@
-"""The results of an evaluation, made ready to be shown on a page or in the terminal.
+"""The results of an evaluation, made ready to be shown on a page or in the terminal, and the page that shows them.
 
 Nothing here fails on results that are half there or written by an older version: what is missing becomes a dash.
 """
@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vold.report.answers import Samples, Shown, sample_sets
 from vold.report.charts import OUTCOMES, Bar, colour, interval_strip, scale_top
 from vold.report.text import DASH, Json, at, clean, link, natural, number, part, several, tidy, words
+from vold.report.write import write_page
 from vold.run.records import to_json
 
 if TYPE_CHECKING:
     from vold.run.results import Results
 
+LISTED = 100
+"""Bad rows, and as many bad golds, that are listed of a set; all are counted."""
 NORMAL_95 = 1.959964
 """Standard errors to each side of a 95% interval, for results that hold no interval."""
 
@@ -95,6 +99,33 @@ class Evaluation:
     def measured(self) -> list[MeasuredSet]:
         """The sets on which a model was measured."""
         return [s for s in self.sets.values() if s.rows]
+
+
+def write_results(file: Path, results: Results | Json, samples: Samples, *, per_set: int = 60) -> Path:
+    """Write the page of an evaluation in the place of an older one and return its path.
+
+    Args:
+        file: the page.
+        results: what `vold eval` writes. Accuracies and differences are shares of 1; published values are in percent.
+        samples: model -> set -> stored answers, as in `eval/MODEL/SET.jsonl`.
+        per_set: questions shown of each set, chosen by `vold.report.answers.choose`.
+    """
+    return write_page(Path(file), "eval_page.html.j2", content(results, samples, per_set))
+
+
+def content(results: Results | Json, samples: Samples, per_set: int) -> Json:
+    """Everything the template shows."""
+    run = part(tidy(to_json(results)), "run")
+    about = {k: v for k, v in run.items() if k not in ("name", "models", "versions")}
+    about |= part(run, "models")
+    if versions := part(run, "versions"):
+        about["versions"] = ", ".join(f"{k} {words(v)}" for k, v in versions.items())
+    return {
+        "name": words(run.get("name") or "Evaluation"),
+        "about": about,
+        "evaluation": evaluation(results, samples, per_set),
+        "listed": LISTED,
+    }
 
 
 def evaluation(results: Results | Json, samples: Samples, per_set: int) -> Evaluation:

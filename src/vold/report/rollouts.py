@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 
 from vold.errors import DataError
 from vold.report.answers import PROMPT
-from vold.report.text import Cut, Json, clean, cut, decimal, listed, number, part, short
+from vold.report.text import Cut, Json, clean, cut, decimal, listed, number, part
 from vold.run.rollouts import load_rollouts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-    from vold.run.rollouts import StoredRollout
 
 ROLLOUTS = 3
 """Passed, and as many failed, rollouts shown of the first and of the last stored step."""
@@ -51,30 +49,23 @@ class Values:
 
 @dataclass(frozen=True)
 class ShownRollout:
-    """A stored rollout as the page and the terminal show it."""
+    """A stored rollout with what the page and the terminal show of it. `length`: of all its tokens."""
 
-    task: str
+    row: Json
     prompt: Cut
     passed: bool
-    reward: float | None
-    extracted: str
-    reference: str
-    note: str
-    truncated: bool
-    by_teacher: bool
     length: int
     mean_gap: float | None
-    tokens: tuple[Token, ...]
+    tokens: list[Token]
     spaced: bool
-    figures: tuple[str, ...]
-    values: tuple[Values, ...]
+    figures: list[str]
+    values: list[Values]
 
 
 def gaps_of(row: Json) -> list[float | None]:
-    """Student minus teacher log-prob (nats) of every token; None where there is no score."""
+    """Student minus teacher log-prob (nats) of every token; None where there is no score, nothing without a teacher."""
     pairs = zip(_numbers(row, "logp"), _numbers(row, "teacher_logp"), strict=False)
-    found = [None if a is None or b is None else a - b for a, b in pairs]
-    return found + [None] * (len(listed(row.get("tokens"))) - len(found))
+    return [None if a is None or b is None else a - b for a, b in pairs]
 
 
 def _numbers(row: Json, key: str) -> list[float | None]:
@@ -88,15 +79,12 @@ def pick_rollouts(file: Path, count: int) -> list[ShownRollout]:
         stored = load_rollouts(file)
     except DataError:
         return []
-    chosen: list[StoredRollout] = []
+    stored.sort(key=lambda s: s.rollout.teacher is None)
+    chosen = []
     for passed in (False, True):
         part = [s for s in stored if (s.rollout.grade.score >= 1) == passed]
-        part.sort(key=lambda s: s.rollout.teacher is None)
-        new: dict[str, StoredRollout] = {}
-        for s in part:
-            new.setdefault(s.rollout.task_id, s)
-        repeated = [s for s in part if s is not new[s.rollout.task_id]]
-        chosen += [*new.values(), *repeated][:count]
+        first = {s.rollout.task_id: s for s in reversed(part)}
+        chosen += sorted(part, key=lambda s: s is not first[s.rollout.task_id])[:count]
     return [show_rollout(s.row()) for s in chosen]
 
 
@@ -106,38 +94,32 @@ def show_rollout(row: Json) -> ShownRollout:
     texts = listed(row.get("tokens"))
     tokens = _tokens(row)
     return ShownRollout(
-        task=short(row.get("task_id")),
+        row=row,
         prompt=cut(row.get("prompt"), PROMPT),
         passed=(number(row.get("score")) or 0.0) >= 1.0,
-        reward=number(row.get("score")),
-        extracted="none" if row.get("extracted") is None else short(row["extracted"]),
-        reference=short(row.get("reference")),
-        note=short(row.get("note")),
-        truncated=row.get("finish") == "length",
-        by_teacher=row.get("source") == "teacher",
         length=len(texts),
         mean_gap=sum(known) / len(known) if known else None,
         tokens=tokens,
         spaced=not any(re.search(r"\s", str(t)) for t in texts),
-        figures=tuple(rollout_values(row)),
-        values=tuple(token_values(row, [t.text for t in tokens])),
+        figures=rollout_values(row),
+        values=token_values(row, [t.text for t in tokens]),
     )
 
 
-def _tokens(row: Json) -> tuple[Token, ...]:
+def _tokens(row: Json) -> list[Token]:
     told = {name: _numbers(row, key) for name, key in (("student", "logp"), ("teacher", "teacher_logp"))}
-    told |= {"gap": gaps_of(row) if told["teacher"] else [], "advantage": _numbers(row, "advantage")}
-    ids = listed(row.get("ids"))
+    told |= {"gap": gaps_of(row), "advantage": _numbers(row, "advantage")}
+    told = {name: values for name, values in told.items() if values}
     shown = []
-    for t, text in enumerate(listed(row.get("tokens"))[:TOKENS]):
-        at = {name: values[t] if t < len(values) else None for name, values in told.items() if values}
-        gap = at.get("gap")
+    for text, token, *values in zip(listed(row.get("tokens")), listed(row.get("ids")), *told.values(), strict=False):
+        at = dict(zip(told, values, strict=True))
+        gap = number(at.get("gap"))
         words = [f"{name} {decimal(v, sign=True)}{' nats' * (name == 'gap')}" for name, v in at.items()]
         written = clean(text).replace("\n", "↵\n").replace("\t", "⇥") or "·"
         side = "plain" if gap is None else "over" if gap > 0 else "under"
-        about = "  ".join([f"id {ids[t] if t < len(ids) else '?'}", *words])
-        shown.append(Token(written, gap, side, min(1.0, abs(gap or 0.0) / GAP_LIMIT), about))
-    return tuple(shown)
+        strength = min(1.0, abs(gap or 0.0) / GAP_LIMIT)
+        shown.append(Token(written, gap, side, strength, "  ".join([f"id {token}", *words])))
+    return shown[:TOKENS]
 
 
 def rollout_values(row: Json) -> list[str]:

@@ -6,17 +6,20 @@ out. Only a directory that holds no run at all is an error.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import yaml
 
 from vold.errors import DataError
 from vold.report.curves import DISTILL, SFT, training_charts
 from vold.report.evaluation import evaluation
 from vold.report.rollouts import GAP_LIMIT, ROLLOUTS, pick_rollouts
-from vold.report.stored import answers_of, one, recipe_of, rows
-from vold.report.text import Json, at, decimal, part, percent, words
+from vold.report.text import Json, at, decimal, part, percent, tidy, words
 from vold.report.write import write_page
+from vold.run.files import read_jsonl
 from vold.run.rollouts import stored_steps
 
 if TYPE_CHECKING:
@@ -93,9 +96,34 @@ def content(run_dir: Path) -> Json:
     }
 
 
+def rows(file: Path) -> list[Json]:
+    """The whole rows of a JSON-lines file; none if it is absent or no text."""
+    try:
+        return [r for r in read_jsonl(file) if isinstance(r, dict)]
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def one(file: Path) -> Json:
+    """The object in a JSON or YAML file, its texts cleaned; an empty one if it is absent, cut short or unlike it."""
+    load = yaml.safe_load if file.suffix == ".yaml" else json.loads
+    try:
+        return part(tidy(load(file.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return {}
+
+
+def answers_of(run_dir: Path) -> dict[str, dict[str, list[Json]]]:
+    """Stored answers by model and set; base, sft and vold come first."""
+    first = ("base", "sft", "vold")
+    folders = [f for f in sorted((run_dir / "eval").glob("*")) if f.is_dir() and not f.name.startswith(".")]
+    folders.sort(key=lambda f: first.index(f.name) if f.name in first else len(first))
+    return {f.name: {file.stem: rows(file) for file in sorted(f.glob("*.jsonl"))} for f in folders}
+
+
 def about(run_dir: Path) -> dict[str, str]:
     """What the run is, for the head of the page and the terminal."""
-    recipe, versions = recipe_of(run_dir), one(run_dir / "versions.json")
+    recipe, versions = one(run_dir / "recipe.yaml"), one(run_dir / "versions.json")
     pairs = {
         "student": at(recipe, "student", "path"),
         "teacher": at(recipe, "teacher", "path"),
@@ -128,7 +156,7 @@ def stages_of(run_dir: Path) -> list[Stage]:
 
 
 def _steps(run_dir: Path, stage: str, key: str) -> str:
-    found, of = rows(run_dir / stage / "metrics.jsonl"), at(recipe_of(run_dir), stage, "steps") or "?"
+    found, of = rows(run_dir / stage / "metrics.jsonl"), at(one(run_dir / "recipe.yaml"), stage, "steps") or "?"
     return f"{len(found)} of {of} steps, last {key} {decimal(found[-1].get(key))}" if found else ""
 
 

@@ -9,10 +9,9 @@ from rich.text import Text
 
 from vold.errors import ConfigError, DataError
 from vold.report.rollouts import GAP_LIMIT, ShownRollout, pick_rollouts
-from vold.report.run_page import about, alignments, check_run, stages_of, write_report
-from vold.report.stored import one, rows
+from vold.report.run_page import about, alignments, check_run, one, rows, stages_of, write_report
 from vold.report.tables import print_pairs, print_results, print_table
-from vold.report.text import MINUS, Json, decimal, words
+from vold.report.text import MINUS, Json, decimal, short, words
 from vold.run.console import console
 from vold.run.recipe import load_recipe
 from vold.run.rollouts import stored_steps
@@ -120,9 +119,11 @@ def _print_rollouts(step: int, file: Path, limit: int) -> None:
 
 def _print_rollout(r: ShownRollout) -> None:
     verdict = ("passed", "bold green") if r.passed else ("failed", "bold red")
-    head = Text.assemble(verdict, f"  reward {decimal(r.reward, 2)}, answer {r.extracted}, reference {r.reference}")
+    answer = "none" if r.row["extracted"] is None else short(r.row["extracted"])
+    told = f"  reward {decimal(r.row['score'], 2)}, answer {answer}, reference {short(r.row['reference'])}"
+    head = Text.assemble(verdict, told)
     gap = "not read by the teacher" if r.mean_gap is None else f"mean gap {decimal(r.mean_gap, 2, sign=True)} nats"
-    console.print(head.append(f"  {r.note}, {r.length} tokens, {gap}", style="dim"))
+    console.print(head.append(f"  {short(r.row['note'])}, {r.length} tokens, {gap}", style="dim"))
     console.print(Text(f"{r.prompt.head}{' … ' * bool(r.prompt.tail)}{r.prompt.tail}", style="italic"))
     body = Text()
     for token in r.tokens:
