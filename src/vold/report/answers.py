@@ -11,7 +11,7 @@ from typing import TypeAlias
 from vold.graders.extract import THINK_CLOSE, THINK_OPEN, after_thinking
 from vold.report.charts import OUTCOMES
 from vold.report.pictures import Picture, picture
-from vold.report.text import DASH, SHORT, Cut, Json, clean, cut, listed, number, part, several, short, tidy
+from vold.report.text import DASH, SHORT, Cut, Json, clean, cut, listed, number, part, several, short
 
 PROMPT, THINKING, RESPONSE = 6000, 8000, 6000
 """Characters shown of a prompt, of a thinking block and of the response after it."""
@@ -104,12 +104,11 @@ def choose(outcomes: Mapping[str, Mapping[Key, str]], count: int, name: str) -> 
 
 def sample_sets(samples: Samples, models: Sequence[str], titles: Mapping[str, str], per_set: int) -> list[Shown]:
     """Return for each set of `titles` that has answers its cards, of up to `per_set` questions."""
-    stored = {clean(m): {clean(n): rows for n, rows in part(s).items()} for m, s in samples.items()}
     found: dict[str, dict[str, dict[Key, Json]]] = {}
     for name in titles:
         for model in models:
             by_key: dict[Key, Json] = {}
-            for row in several(stored, model, name):
+            for row in several(samples, model, name):
                 by_key.setdefault(key_of(row), row)
             if by_key:
                 found.setdefault(name, {})[model] = by_key
@@ -135,14 +134,13 @@ def _card(key: Key, rows: Mapping[str, Json], baseline: str, room: int) -> Card:
     def first(field: str) -> object:
         return next((r[field] for r in rows.values() if r.get(field) not in (None, "", [], {})), None)
 
-    question, sample = map(clean, key)
     return Card(
-        id=question,
-        sample=sample,
+        id=key[0],
+        sample=key[1],
         images=tuple(_pictures(listed(first("images")), room)),
         prompt=cut(first("prompt"), PROMPT),
         reference=short(first("reference")),
-        tags=tuple(" ".join(f"{k}: {v}".split())[:SHORT] for k, v in part(tidy(first("tags"))).items()),
+        tags=tuple(" ".join(clean(f"{k}: {v}").split())[:SHORT] for k, v in part(first("tags")).items()),
         answers=tuple(_answer(m, rows, baseline) for m in rows),
     )
 

@@ -110,21 +110,12 @@ def colour(index: int) -> int:
 
 
 def line_chart(
-    title: str,
-    unit: str,
-    series: Iterable[Series],
-    *,
-    span: tuple[float, float] | None = None,
-    shares: bool = False,
+    title: str, unit: str, series: Iterable[Series], *, span: Point | None = None, shares: bool = False
 ) -> Markup | None:
     """A figure of lines by step with a legend and a read-out under the pointer; None if there is nothing to draw.
 
-    Args:
-        title: what is shown.
-        unit: what the vertical axis measures.
-        series: the lines, the first one at the back.
-        span: lowest and highest value of the vertical axis; from the data if absent.
-        shares: values are shares of 1, written in percent.
+    The first line is at the back. `span` is the lowest and highest value of the vertical axis, which follows the data
+    where it is absent; `shares` of 1 are written in percent.
     """
     lines = [replace(s, points=thin(s.points)) for s in series if s.points]
     if not lines:

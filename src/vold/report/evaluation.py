@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vold.report.answers import Samples, Shown, sample_sets
 from vold.report.charts import OUTCOMES, Bar, colour, interval_strip, scale_top
-from vold.report.text import DASH, Json, at, clean, link, natural, number, part, several, tidy, words
+from vold.report.text import DASH, Json, at, clean, link, natural, number, part, several, words
 from vold.report.write import write_page
 from vold.run.records import to_json
 
@@ -61,21 +61,13 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Group:
-    """A row of a breakdown: a value of a tag, every model's figures of the questions that carry it, a link to them."""
-
-    value: str
-    figures: Mapping[str, Json]
-    href: str
-
-
-@dataclass(frozen=True)
 class Breakdown:
-    """Accuracies of the models on one set by the values of one tag."""
+    """Every model's figures on one set by the values of one tag, and links to the answers that have such a value."""
 
     title: str
     tag: str
-    rows: list[Group]
+    rows: Mapping[str, Mapping[str, Json]]
+    links: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -115,7 +107,7 @@ def write_results(file: Path, results: Results | Json, samples: Samples, *, per_
 
 def content(results: Results | Json, samples: Samples, per_set: int) -> Json:
     """Everything the template shows."""
-    run = part(tidy(to_json(results)), "run")
+    run = part(to_json(results), "run")
     about = {k: v for k, v in run.items() if k not in ("name", "models", "versions")}
     about |= part(run, "models")
     if versions := part(run, "versions"):
@@ -133,11 +125,11 @@ def evaluation(results: Results | Json, samples: Samples, per_set: int) -> Evalu
 
     Accuracies and differences are shares of 1; published values are in percent, as they are printed.
     """
-    known = part(tidy(to_json(results)))
+    known = part(to_json(results))
     stages = part(known, "stages")
-    models = list(dict.fromkeys([*part(known, "run", "models"), *stages, *map(clean, samples)]))
+    models = list(dict.fromkeys([*part(known, "run", "models"), *stages, *samples]))
     names = [*part(known, "sets"), *(s for m in stages for s in part(stages, m))]
-    names += [clean(s) for m in samples.values() for s in part(m)]
+    names += [s for m in samples.values() for s in part(m)]
     titles = {n: words(at(known, "sets", n, "title") or n) for n in dict.fromkeys(names)}
     shown = sample_sets(samples, models, titles, per_set)
     seen = {(s.set, a.model, a.outcome) for s in shown for c in s.cards for a in c.answers}
@@ -200,11 +192,9 @@ def _breakdowns(
     here = {m: found for m in models if (found := part(stages, m, name, "by"))}
     out = []
     for tag in dict.fromkeys(t for found in here.values() for t in found):
-        rows = []
-        for value in sorted({v for found in here.values() for v in part(found, tag)}, key=natural):
-            label = " ".join(f"{tag}: {value}".split())
-            href = link(set=name, tag=label) if (name, label) in tags else ""
-            rows.append(Group(value, {m: part(here[m], tag, value) for m in here}, href))
-        if rows:
-            out.append(Breakdown(title, tag, rows))
-    return out
+        values = sorted({v for found in here.values() for v in part(found, tag)}, key=natural)
+        labels = {v: " ".join(clean(f"{tag}: {v}").split()) for v in values}
+        links = {v: link(set=name, tag=label) for v, label in labels.items() if (name, label) in tags}
+        rows = {v: {m: part(here[m], tag, v) for m in here} for v in values}
+        out.append(Breakdown(title, tag, rows, links))
+    return [b for b in out if b.rows]

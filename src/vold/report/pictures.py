@@ -65,14 +65,12 @@ def _shrunk(image: Image) -> Picture:
     flat = Image.new("RGB", before, "white")
     whole = image.convert("RGBA")
     flat.paste(whole, mask=whole)
-    data = b""
     for side, quality in SHRUNK:
         flat.thumbnail((side, side))
         buffer = io.BytesIO()
         flat.save(buffer, "JPEG", quality=quality)
-        data = buffer.getvalue()
-        if len(data) <= PICTURE_BYTES:
+        if buffer.tell() <= PICTURE_BYTES:
             break
     width, height = flat.size
     note = f"shown as a JPEG of {width} by {height} pixels, stored at {before[0]} by {before[1]}"
-    return Picture("data:image/jpeg;base64," + base64.b64encode(data).decode(), width, height, note=note)
+    return Picture("data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode(), width, height, note=note)

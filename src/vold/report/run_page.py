@@ -17,7 +17,7 @@ from vold.errors import DataError
 from vold.report.curves import DISTILL, SFT, training_charts
 from vold.report.evaluation import evaluation
 from vold.report.rollouts import GAP_LIMIT, ROLLOUTS, pick_rollouts
-from vold.report.text import Json, at, decimal, part, percent, tidy, words
+from vold.report.text import Json, at, decimal, part, percent, words
 from vold.report.write import write_page
 from vold.run.files import read_jsonl
 from vold.run.rollouts import stored_steps
@@ -105,10 +105,10 @@ def rows(file: Path) -> list[Json]:
 
 
 def one(file: Path) -> Json:
-    """The object in a JSON or YAML file, its texts cleaned; an empty one if it is absent, cut short or unlike it."""
+    """The object in a JSON or YAML file; an empty one if it is absent, cut short or unlike it."""
     load = yaml.safe_load if file.suffix == ".yaml" else json.loads
     try:
-        return part(tidy(load(file.read_text(encoding="utf-8"))))
+        return part(load(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
 

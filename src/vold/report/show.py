@@ -11,7 +11,7 @@ from vold.errors import ConfigError, DataError
 from vold.report.rollouts import GAP_LIMIT, ShownRollout, pick_rollouts
 from vold.report.run_page import about, alignments, check_run, one, rows, stages_of, write_report
 from vold.report.tables import print_pairs, print_results, print_table
-from vold.report.text import MINUS, Json, decimal, short, words
+from vold.report.text import MINUS, Json, decimal, short
 from vold.run.console import console
 from vold.run.recipe import load_recipe
 from vold.run.rollouts import stored_steps
@@ -60,7 +60,7 @@ def show(
     print_results(one(run_dir / "eval" / "results.json"))
     for when, found in alignments(run_dir).items():
         line = Text.assemble("\n", ("alignment ", "dim"), (f"{when} " if when else "", "dim"))
-        console.print(line.append(words(found.get("verdict")), style="bold").append(f": {words(found.get('words'))}"))
+        console.print(line.append(short(found.get("verdict")), style="bold").append(f": {short(found.get('words'))}"))
     console.print()
     for stage in ("sft", "distill"):
         _print_last(stage, rows(run_dir / stage / "metrics.jsonl"))

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from vold.report.evaluation import evaluation
 from vold.report.run_page import ALIGNMENT
-from vold.report.text import Json, decimal, number, p_value, percent
+from vold.report.text import Json, clean, decimal, number, p_value, percent
 from vold.run.console import console
 from vold.run.records import to_json
 
@@ -31,14 +31,14 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
         justify: JustifyMethod = "right" if column.startswith(">") else "left"
         table.add_column(column.removeprefix(">"), justify=justify, no_wrap=column == "set")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(clean(cell)) for cell in row))
     console.print(table)
 
 
 def print_pairs(pairs: Iterable[tuple[str, str]], width: int) -> None:
     """Print labels, dim and `width` wide, with their values."""
     for label, value in pairs:
-        console.print(Text.assemble((f"{label:<{width}}", "dim"), value))
+        console.print(Text.assemble((f"{label:<{width}}", "dim"), clean(value)))
 
 
 def print_results(results: Results | Json) -> None:
@@ -119,7 +119,7 @@ def print_self_check(figures: SelfCheck) -> None:
 
 def _print(text: str, bold: str = "") -> None:
     """A line that is no markup, whatever a model or a file put into it."""
-    console.print(Text.assemble((bold, "bold"), text))
+    console.print(Text.assemble((clean(bold), "bold"), clean(text)))
 
 
 def _interval(figures: Json) -> tuple[str, str]:

@@ -44,15 +44,6 @@ def clean(text: object) -> str:
     return _TURNS.sub(lambda found: f"[U+{ord(found.group()):04X}]", text)
 
 
-def tidy(value: object) -> object:
-    """Return a JSON value whose every string, keys included, went through `clean`; other objects become strings."""
-    if isinstance(value, Mapping):
-        return {clean(k): tidy(v) for k, v in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [tidy(v) for v in value]
-    return value if value is None or isinstance(value, bool | int | float) else clean(value)
-
-
 def number(value: object) -> float | None:
     """Return a finite float, or None for anything else.
 
@@ -161,4 +152,4 @@ def link(**chosen: str) -> str:
         >>> link(set="mathvision", tag="level: 5")
         '#samples?set=mathvision&tag=level%3A+5'
     """
-    return f"#samples?{urlencode(chosen)}"
+    return f"#samples?{urlencode({key: clean(value) for key, value in chosen.items()})}"
