@@ -56,3 +56,9 @@ def test_hostile(case: dict[str, Any], impatient: MathGrader) -> None:
     assert outcome(grade) in case["outcomes"], (case["why"], grade)
     fresh = len(case["response"]) + ord(case["why"][0])  # not one whose verdict is remembered
     assert impatient(rf"\boxed{{\frac{{{fresh}}}{{2}}}}", str(fresh / 2)).score == 1.0, "the next answer is graded"
+
+
+@pytest.mark.parametrize("name", sorted({*grader_names()} - {"math"}))
+@pytest.mark.parametrize("case", load("hostile"))
+def test_hostile_text_gets_a_grade_from_every_grader(case: dict[str, Any], name: str) -> None:
+    assert 0 <= get_grader(name)(case["response"], case["reference"]).score <= 1, case["why"]

@@ -17,7 +17,7 @@ from vold.types import Grade
 
 
 def test_names_and_sharing() -> None:
-    assert set(grader_names()) == {"exact", "choice", "math"}
+    assert {"exact", "choice", "math"} <= set(grader_names())
     assert all(get_grader(name) is get_grader(name) for name in grader_names())
 
 
@@ -28,8 +28,9 @@ def test_unknown_name_suggests(name: str, hint: str) -> None:
 
 
 def test_unknown_name_lists_all() -> None:
-    with pytest.raises(ConfigError, match="choose one of choice, exact, math"):
+    with pytest.raises(ConfigError) as caught:
         get_grader("???")
+    assert caught.value.fix == f"choose one of {', '.join(grader_names())}"
 
 
 def test_a_grader_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,12 +43,13 @@ def test_a_grader_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "    def __call__(self, response, reference, *, finish='stop'):\n"
         "        return Grade(float(response == reference.upper()), response, 'equal')\n"
     )
+    grader_names()  # all others are in the table that stays
+    monkeypatch.setattr(registry, "_GRADERS", dict(registry._GRADERS))
     monkeypatch.setattr(vold.graders, "__path__", [*vold.graders.__path__, str(tmp_path)])
     assert "shout" in grader_names()
     assert get_grader("shout")("YES", "yes").score == 1.0
     assert jsonl.Spec(kind="jsonl", path=tmp_path, grader="shout").grader == "shout"
-    monkeypatch.delitem(registry._GRADERS, "shout")
-    monkeypatch.delitem(sys.modules, "vold.graders.shout")
+    del sys.modules["vold.graders.shout"]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_outcome(grade: Grade, finish: str, expected: str) -> None:
 MATHS = st.text(alphabet="0123456789xyeE+-*/^_=<>()[]{}\\., %$frac sqrtboxedmin°²½\u2212π|!:;&\"'\x00\n", max_size=40)
 
 
-@pytest.mark.parametrize("name", ["exact", "choice"])
+@pytest.mark.parametrize("name", sorted({*grader_names()} - {"math"}))
 @given(response=st.text() | MATHS, reference=st.text() | MATHS)
 def test_text_graders_never_raise(name: str, response: str, reference: str) -> None:
     for text in (response, f"\\boxed{{{response}}}"):

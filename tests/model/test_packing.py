@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, SmolLM3Config
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import families
 import tiny
@@ -23,23 +23,16 @@ from vold.model.packing import pack
 from vold.model.policy import Policy
 from vold.types import Prompt
 
-TEXT: dict[str, Any] = {
-    "llama": LlamaConfig,
-    "mistral": MistralConfig,
-    "qwen2": Qwen2Config,
-    "qwen3": Qwen3Config,
-    "smollm3": SmolLM3Config,
-}
 
-
-def policy_of(family: str) -> Policy:
-    if family == "qwen2_5_vl_text":
-        return tiny.student()
-    if family == "qwen3_vl_text":
-        return families.qwen3_vl()
+def policy_of(kind: str) -> Policy:
+    """A student whose language model has this `model_type`."""
+    for name, family in FAMILIES.items():
+        if family.tower and kind in family.packs:
+            return families.IMAGE_STUDENTS[name]()
     torch.manual_seed(3)
     tokenizer = build_tokenizer()
-    config = TEXT[family](
+    config = AutoConfig.for_model(
+        kind,
         vocab_size=len(tokenizer) + 2,
         hidden_size=16,
         intermediate_size=32,
@@ -51,7 +44,7 @@ def policy_of(family: str) -> Policy:
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        **({"sliding_window": 5} if family == "mistral" else {}),
+        **({"sliding_window": 5} if kind == "mistral" else {}),
     )
     return Policy(AutoModelForCausalLM.from_config(config), Chat(tokenizer))
 
