@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import json
 import re
 import shlex
@@ -29,10 +30,12 @@ sys.path.insert(0, str(Path(__file__).parent / "helpers"))  # where this file ru
 import metric_docs
 from package import FILES, LAYERS
 from vold.cli import VERBS
+from vold.data.benchmarks.registry import benchmarks
 from vold.data.decontamination import Decontaminate, EvaluationSet
 from vold.data.hf_datasets import Published
 from vold.data.sources.jsonl import Row
 from vold.evals.study.study import Study
+from vold.graders import get_grader, grader_names
 from vold.objective import PRESETS, Objective
 from vold.objective.axes import axes
 from vold.run import model_sections as sections
@@ -208,7 +211,27 @@ def benchmarks_table() -> str:
     )
 
 
+def graders_table() -> str:
+    """Every grader by its name in recipes and data files, in the words of its class."""
+    rows = ["| grader | what it does |", "|---|---|"]
+    for name in grader_names():
+        said = " ".join((inspect.getdoc(type(get_grader(name))) or "").partition("\n\n")[0].split())
+        rows.append(f"| `{name}` | {said} |")
+    return "\n".join(rows)
+
+
+def known_benchmarks_table() -> str:
+    """Every benchmark, its published splits and where its data lies."""
+    rows = ["| name | benchmark | rows, by split | hub data set |", "|---|---|---|---|"]
+    for b in benchmarks().values():
+        splits = ", ".join(f"`{split}` {size:,}" for split, size in b.size.items())
+        rows.append(f"| `{b.name}` | {b.title} | {splits} | `{b.repo}` |")
+    return "\n".join(rows)
+
+
 WRITTEN = (
+    ("docs/recipes.md", "graders", graders_table),
+    ("docs/evaluation.md", "known benchmarks", known_benchmarks_table),
     ("docs/method.md", "presets", presets_table),
     ("docs/method.md", "axes", axes_table),
     ("docs/method.md", "readings", readings_table),

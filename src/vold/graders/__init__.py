@@ -1,11 +1,5 @@
 r"""Graders: what a response must do to earn its reward. All of them read the last closed `\boxed{}` and nothing else.
-A grader is a class in a module of this folder under `@grader("name")`.
-
-| name     | right when                                                                          |
-|----------|-------------------------------------------------------------------------------------|
-| `exact`  | the boxed text equals the reference, up to blanks and Unicode forms                  |
-| `choice` | the boxed option letters (A to L) are the reference's letters, as a set              |
-| `math`   | Math-Verify finds both equal, in a worker process with a time and a memory limit     |
+A grader is a class in a module of this folder under `@grader("name")`; `vold.graders.registry` finds it.
 
 Example:
     >>> from vold.graders import get_grader
