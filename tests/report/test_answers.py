@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
-from vold.report.answers import choose, outcome_of, sample_sets, split_thinking
+from vold.graders.extract import split_thinking
+from vold.report.answers import sample_sets
+from vold.run.answers import choose, outcome_of
 
 
 def test_choice_is_the_hash_order_by_hand() -> None:

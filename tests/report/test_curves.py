@@ -6,7 +6,7 @@ import json
 from html import unescape
 from typing import Any
 
-from vold.report.curves import DISTILL, SFT, points, training_charts, window
+from vold.report.run_page import DISTILL, SFT, points, training_charts, window
 
 
 def drawn(chart: str) -> Any:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pages import uri
 from vold.evals.questions import thumbnail
-from vold.report.pictures import PICTURE_BYTES, picture
+from vold.report.answers import PICTURE_BYTES, picture
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])

@@ -17,9 +17,8 @@ from vold.evals.metrics import summarise
 from vold.evals.published import matching
 from vold.evals.questions import QuestionSet, open_sets, thumbnail
 from vold.model.loading import load_model, resolve, stage_models
-from vold.report.answers import choose, key_of, outcome_of
 from vold.report.evaluation import write_results
-from vold.run.answers import Answer, ModelStamp, Stamp
+from vold.run.answers import Answer, ModelStamp, Stamp, choose, key_of, outcome_of
 from vold.run.directory import open_stage, versions
 from vold.run.files import append_jsonl, read_jsonl, read_records, write_json
 from vold.run.order import seed_of

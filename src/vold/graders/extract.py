@@ -44,6 +44,22 @@ def after_thinking(response: str) -> str | None:
     return response if close < 0 else response[close + len(THINK_CLOSE) :]
 
 
+def split_thinking(response: str) -> tuple[str, bool, str]:
+    """Return the thinking block of a response, whether it was closed, and what comes after it.
+
+    The block ends at the last closing tag. Some chat templates open it in the prompt.
+
+    Example:
+        >>> split_thinking("<think>1 + 1</think>2")
+        ('1 + 1', True, '2')
+    """
+    rest = after_thinking(response)
+    if rest == response:
+        return "", True, response
+    block = response if rest is None else response[: len(response) - len(rest) - len(THINK_CLOSE)]
+    return block.strip().removeprefix(THINK_OPEN).strip(), rest is not None, (rest or "").strip()
+
+
 def last_box(text: str) -> str | None:
     r"""Return what is inside the last closed `\boxed{}` or `\fbox{}`, or None.
 

@@ -1,26 +1,51 @@
-"""Answers that a page shows: which ones, and each question with the answers of all models."""
+"""Answers that a page shows: each question with its pictures, enlarged or shrunk, and the answers of all models."""
 
 from __future__ import annotations
 
-import hashlib
+import base64
+import io
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from vold.graders.extract import THINK_CLOSE, THINK_OPEN, after_thinking
-from vold.report.charts import OUTCOMES
-from vold.report.pictures import Picture, picture
-from vold.report.text import DASH, SHORT, Cut, Json, clean, cut, listed, number, part, several, short
+from vold.graders.extract import split_thinking
+from vold.report.text import SHORT, Cut, Json, clean, cut, listed, part, several, short
+from vold.run.answers import Key, choose, key_of, outcome_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 PROMPT, THINKING, RESPONSE = 6000, 8000, 6000
 """Characters shown of a prompt, of a thinking block and of the response after it."""
 PAGE_PICTURES = 32_000_000
 """Bytes of pictures on a page, shared out evenly among the sets."""
 
-Key = tuple[str, str]
+PICTURE_BYTES = 200_000
+"""A picture of more bytes is made smaller."""
+SHRUNK = ((1024, 85), (768, 80), (512, 60))
+"""Longest side in pixels and JPEG quality to try in turn until a picture has at most `PICTURE_BYTES`."""
+AREA = 50_000_000
+"""Pictures of more pixels are not opened."""
+SMALL = 64
+"""Pictures lower than this many pixels are enlarged, pixel by pixel."""
+_URI = re.compile(r"data:image/(?:png|jpeg|webp|gif);base64,([A-Za-z0-9+/]+={0,2})\Z")
+
 Samples: TypeAlias = Mapping[str, Mapping[str, Sequence[Json]]]
 """Stored answers by model and set."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A data URI with the size it is shown at; without one, `note` says why."""
+
+    uri: str = ""
+    width: int = 0
+    height: int = 0
+    pixelated: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,44 +87,6 @@ class Shown:
     cards: tuple[Card, ...]
     questions: int
     answers: int
-
-
-def outcome_of(row: Json) -> str:
-    """Return the stored outcome of an answer; older rows have only a score, and "unknown" stands for neither."""
-    known = row.get("outcome")
-    if known in OUTCOMES:
-        return str(known)
-    score = number(row.get("score"))
-    return "unknown" if score is None else "right" if score >= 1 else "wrong"
-
-
-def key_of(row: Json) -> Key:
-    """Return what the answers of all models to the same question, sample by sample, share."""
-    return str(row.get("id", DASH)), str(row.get("sample") or 0)
-
-
-def choose(outcomes: Mapping[str, Mapping[Key, str]], count: int, name: str) -> list[Key]:
-    """Return up to `count` keys in the order of the data, always the same ones.
-
-    All keys are ranked by a hash of the set's `name` and the key itself. First come the best ranked ones of every
-    outcome of every model, rarest first, for up to half of the places; then the best ranked of all. So every outcome
-    that occurs is seen if there is room, and what is shown does not depend on how anyone would like it.
-    `outcomes` are by model and key.
-    """
-    everything = list(dict.fromkeys(k for found in outcomes.values() for k in found))
-    ranked = sorted(
-        everything, key=lambda k: hashlib.sha256("\0".join((name, *k)).encode("utf-8", "surrogatepass")).digest()
-    )
-    piles: dict[tuple[str, str], list[Key]] = {}
-    for key in ranked:
-        for model, found in outcomes.items():
-            if key in found:
-                piles.setdefault((model, found[key]), []).append(key)
-    rarest = sorted(piles.values(), key=len)
-    turns = max(1, count // (2 * max(1, len(rarest))))
-    first = [pile[turn] for turn in range(turns) for pile in rarest if turn < len(pile)]
-    chosen = set(list(dict.fromkeys([*first, *ranked]))[:count])
-    return [key for key in everything if key in chosen]
 
 
 def sample_sets(samples: Samples, models: Sequence[str], titles: Mapping[str, str], per_set: int) -> list[Shown]:
@@ -167,17 +154,42 @@ def _answer(model: str, rows: Mapping[str, Json], baseline: str) -> Answer:
     return Answer(model, row, outcomes[model], changes, *shown)
 
 
-def split_thinking(response: str) -> tuple[str, bool, str]:
-    """Return the thinking block of a response, whether it was closed, and what comes after it.
+def picture(uri: object) -> Picture:
+    """Return a stored data URI as the page shows it. More than `PICTURE_BYTES` are shrunk, which the note says."""
+    from PIL import Image
 
-    The block ends where the graders say it does, at the last closing tag. Some chat templates open it in the prompt.
+    match = _URI.match(uri) if isinstance(uri, str) else None
+    if match is None:
+        return Picture(note="a picture cannot be read")
+    try:
+        data = base64.b64decode(match.group(1), validate=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with Image.open(io.BytesIO(data)) as image:
+                width, height = image.size
+                if width * height > AREA:
+                    return Picture(note=f"a picture of {width} by {height} pixels is left out")
+                if len(data) > PICTURE_BYTES:
+                    return _shrunk(image)
+    except (OSError, ValueError, SyntaxError, EOFError, Warning, Image.DecompressionBombError):
+        return Picture(note="a picture cannot be read")
+    factor = max(1, min(3 * SMALL // 2 // max(1, height), 480 // max(1, width))) if height < SMALL else 1
+    return Picture(match.group(), width * factor, height * factor, factor > 1)
 
-    Example:
-        >>> split_thinking("<think>1 + 1</think>2")
-        ('1 + 1', True, '2')
-    """
-    rest = after_thinking(response)
-    if rest == response:
-        return "", True, response
-    block = response if rest is None else response[: len(response) - len(rest) - len(THINK_CLOSE)]
-    return block.strip().removeprefix(THINK_OPEN).strip(), rest is not None, (rest or "").strip()
+
+def _shrunk(image: Image) -> Picture:
+    from PIL import Image
+
+    before = image.size
+    flat = Image.new("RGB", before, "white")
+    whole = image.convert("RGBA")
+    flat.paste(whole, mask=whole)
+    for side, quality in SHRUNK:
+        flat.thumbnail((side, side))
+        buffer = io.BytesIO()
+        flat.save(buffer, "JPEG", quality=quality)
+        if buffer.tell() <= PICTURE_BYTES:
+            break
+    width, height = flat.size
+    note = f"shown as a JPEG of {width} by {height} pixels, stored at {before[0]} by {before[1]}"
+    return Picture("data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode(), width, height, note=note)

@@ -87,20 +87,11 @@ class Evaluation:
     tags: list[str]
     samples: list[Shown]
 
-    @property
-    def measured(self) -> list[MeasuredSet]:
-        """The sets on which a model was measured."""
-        return [s for s in self.sets.values() if s.rows]
-
 
 def write_results(file: Path, results: Results | Json, samples: Samples, *, per_set: int = 60) -> Path:
     """Write the page of an evaluation in the place of an older one and return its path.
 
-    Args:
-        file: the page.
-        results: what `vold eval` writes. Accuracies and differences are shares of 1; published values are in percent.
-        samples: model -> set -> stored answers, as in `eval/MODEL/SET.jsonl`.
-        per_set: questions shown of each set, chosen by `vold.report.answers.choose`.
+    `per_set` questions of each set are shown with their stored answers, chosen by `vold.run.answers.choose`.
     """
     return write_page(Path(file), "eval_page.html.j2", content(results, samples, per_set))
 

@@ -7,6 +7,7 @@ out. Only a directory that holds no run at all is an error.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,16 +15,18 @@ from typing import TYPE_CHECKING
 import yaml
 
 from vold.errors import DataError
-from vold.report.curves import DISTILL, SFT, training_charts
+from vold.report.charts import Point, Series, line_chart
 from vold.report.evaluation import evaluation
 from vold.report.rollouts import GAP_LIMIT, ROLLOUTS, pick_rollouts
-from vold.report.text import Json, at, decimal, part, percent, words
+from vold.report.text import MINUS, Json, at, decimal, number, part, percent, words
 from vold.report.write import write_page
 from vold.run.files import read_jsonl
 from vold.run.rollouts import stored_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
+
+    from markupsafe import Markup
 
 STAGES = ("traces", "sft", "align", "distill", "eval")
 QUESTIONS = 24
@@ -50,6 +53,40 @@ class Stage:
     state: str
     detail: str
     where: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A chart of metrics, each with its label. One metric is drawn each step and smoothed, several are smoothed alone.
+
+    A row is drawn where its key `where` is there and not 0. Of `rare` lines those that are 0 throughout are left out.
+    """
+
+    title: str
+    unit: str
+    metrics: Mapping[str, str]
+    where: str = ""
+    span: tuple[float, float] | None = None
+    shares: bool = False
+    rare: bool = False
+
+
+FAILED = {f"share_{o}": o.replace("_", " ") for o in ("wrong", "unparsed", "truncated", "timed_out")}
+GROUPS = {"groups_all_pass": "all pass", "groups_all_fail": "all fail"}
+TOKENS = {"rollout_tokens": "in rollouts", "teacher_tokens": "read by the teacher"}
+SECONDS = {"seconds_sample": "sample", "seconds_teacher": "teacher", "seconds_update": "update"}
+SFT = (Curve("Loss", "nats per token", {"loss": ""}), Curve("Gradient norm", "before clipping", {"grad_norm": ""}))
+DISTILL = (
+    Curve("Reward", "mean score of a step's rollouts", {"reward": ""}, span=(0, 1)),
+    Curve("Teacher gap", f"student {MINUS} teacher, nats per scored token", {"teacher_gap": ""}, "teacher_tokens"),
+    Curve("Entropy", "student, nats per token", {"entropy": ""}, "trained_tokens"),
+    Curve("Gradient norm", "before clipping", {"grad_norm": ""}, "trained_tokens"),
+    Curve("Groups of one outcome", "share of prompts", GROUPS, span=(0, 1), shares=True),
+    Curve("Tokens", "per step", TOKENS),
+    Curve("Rollouts that fail", "share of rollouts", FAILED, shares=True, rare=True),
+    Curve("Response length", "mean tokens", {"mean_tokens": ""}),
+    Curve("Time", "seconds per step", SECONDS),
+)
 
 
 def write_report(run_dir: Path) -> Path:
@@ -136,9 +173,8 @@ def about(run_dir: Path) -> dict[str, str]:
 
 def stages_of(run_dir: Path) -> list[Stage]:
     """Each stage and how far it is."""
-    traces, align, results = (
-        one(run_dir / name) for name in ("traces/summary.json", "align/align.json", "eval/results.json")
-    )
+    files = ("traces/summary.json", "align/align.json", "eval/results.json")
+    traces, align, results = (one(run_dir / file) for file in files)
     kept, answers, correct = (words(traces.get(key)) for key in ("kept", "answers", "correct"))
     details = {
         "traces": traces and f"{kept} of {answers} answers kept, {correct} correct",
@@ -165,3 +201,47 @@ def alignments(run_dir: Path) -> dict[str, Json]:
     timed = {f"{when} the cold start": one(run_dir / "align" / f"{when}-sft.json") for when in ("before", "after")}
     found = {when: f for when, f in timed.items() if f} or {"": one(run_dir / "align" / "align.json")}
     return {when: f for when, f in found.items() if f}
+
+
+def training_charts(curves: Sequence[Curve], rows: Sequence[Json]) -> list[Markup]:
+    """Charts of a stage's metric rows, as far as these have values."""
+    return [chart for curve in curves if (chart := _chart(curve, rows))]
+
+
+def _chart(curve: Curve, rows: Sequence[Json]) -> Markup | None:
+    lines = {label: points(rows, metric, curve.where) for metric, label in curve.metrics.items()}
+    size = window(max(map(len, lines.values())))
+    smooth = {label: trailing_mean(line, size) for label, line in lines.items()}
+    series = [Series(label, line, i) for i, (label, line) in enumerate(smooth.items(), 1)]
+    series = [s for s in series if not curve.rare or any(y for _, y in s.points)]
+    unit = curve.unit
+    if size > 1 and len(lines) == 1:
+        each, mean = lines[""], smooth[""]
+        series = [Series("each step", each, faint=True), Series(f"mean of the last {size}", mean)]
+    elif size > 1:
+        unit += f", mean of the last {size}"
+    return line_chart(curve.title, unit, series, span=curve.span, shares=curve.shares)
+
+
+def points(rows: Sequence[Json], key: str, where: str = "") -> list[Point]:
+    """The finite values of one key of metric rows, by step, over the rows where another key is not 0."""
+    pairs = [(number(r.get("step")), number(r.get(key))) for r in rows if not where or r.get(where)]
+    return sorted((a, b) for a, b in pairs if a is not None and b is not None)
+
+
+def window(count: int) -> int:
+    """Steps a smoothed line averages over: a twentieth of the run, at least 5 if there are 20."""
+    return max(5, count // 20) if count >= 20 else 1
+
+
+def trailing_mean(line: Sequence[Point], window: int) -> list[Point]:
+    """Each point's mean with up to `window - 1` points before it.
+
+    Example:
+        >>> trailing_mean([(0, 1.0), (1, 3.0), (2, 5.0)], 2)
+        [(0, 1.0), (1, 2.0), (2, 4.0)]
+    """
+    return [
+        (x, math.fsum(y for _, y in line[max(0, i - window + 1) : i + 1]) / min(i + 1, window))
+        for i, (x, _) in enumerate(line)
+    ]

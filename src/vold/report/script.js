@@ -92,15 +92,13 @@ for (const table of document.querySelectorAll(".sortable")) {
     body.append(...[...body.rows].sort((a, b) => up ? compare(a, b) : compare(b, a)));
   }));
 }
-for (const card of document.querySelectorAll(".rollout")) {
-  const tell = e => {
-    if (!e.target.matches(".tokens span")) return;
-    card.querySelector(".on")?.classList.remove("on");
-    e.target.classList.add("on");
-    card.querySelector(".about-token").textContent = e.target.title;
-  };
-  for (const event of ["mouseover", "click"]) card.addEventListener(event, tell);
-}
+for (const event of ["mouseover", "click"]) addEventListener(event, ({ target }) => {
+  if (!target.matches?.(".tokens span")) return;
+  const card = target.closest(".rollout");
+  card.querySelector(".on")?.classList.remove("on");
+  target.classList.add("on");
+  card.querySelector(".about-token").textContent = target.title;
+});
 for (const chart of document.querySelectorAll("[data-lines]")) {
   const [low, high, left, width] = JSON.parse(chart.dataset.box), lines = JSON.parse(chart.dataset.lines);
   const svg = chart.querySelector("svg"), cursor = svg.querySelector(".cursor"), out = chart.querySelector("output");

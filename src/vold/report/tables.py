@@ -44,7 +44,7 @@ def print_pairs(pairs: Iterable[tuple[str, str]], width: int) -> None:
 def print_results(results: Results | Json) -> None:
     """Accuracy of every model on every set with what went wrong, then what each gained over the ones before it."""
     shown = evaluation(results, {}, 0)
-    measured = [(s, r) for s in shown.measured for r in s.rows]
+    measured = [(s, r) for s in shown.sets.values() for r in s.rows]
     rows = []
     for s, r in measured:
         count = decimal(r.figures.get("n"), 0) + (f" x {decimal(r.k, 0)}" if r.k != 1 else "")

@@ -13,18 +13,16 @@ from vold.report.charts import FAILURES, OUTCOMES, accuracy_chart, outcome_chart
 from vold.report.text import Json, clean, decimal, link, p_value, part, percent, short, words
 from vold.run.files import write_text
 
-FILTERS = (decimal, p_value, percent, short, words)
-FUNCTIONS = (accuracy_chart, link, outcome_chart, part)
-
 
 def write_page(file: Path, template: str, content: Json) -> Path:
     """Render a template with the names in `content` and put the page in the place of an older one. Returns its path.
 
-    The whole page goes through `clean` once more, so that no text that was overlooked can stop it from being written.
+    The whole page goes through `clean`: no text can play tricks in it or stop it from being written.
     """
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
-    environment.filters |= {f.__name__: f for f in FILTERS}
-    environment.globals |= {f.__name__: f for f in FUNCTIONS} | {"outcomes": OUTCOMES, "failures": FAILURES}
+    environment.filters |= {f.__name__: f for f in (decimal, p_value, percent, short, words)}
+    environment.globals |= {f.__name__: f for f in (accuracy_chart, link, outcome_chart, part)}
+    environment.globals |= {"outcomes": OUTCOMES, "failures": FAILURES}
     html = clean(environment.get_template(template).render(content))
     script = re.search(r"<script>(.*?)</script>", html, re.DOTALL)
     digest = hashlib.sha256(script.group(1).encode() if script else b"").digest()

@@ -1,11 +1,18 @@
-"""What `vold eval` stores of a model: its answers (eval/MODEL/SET.jsonl), and how they were made."""
+"""What `vold eval` stores of a model: its answers (eval/MODEL/SET.jsonl), how they were made, and which are shown."""
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import get_args
 
+from vold.graders.outcome import Outcome
 from vold.types import Finish
+
+Key = tuple[str, str]
+"""Item and sample."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,3 +98,42 @@ class ModelStamp:
     weights: str
     """Digest of its weight files; the path itself where there are none here. Unit: hex digits. Made by
     evals/evaluate.py:weights_hash."""
+
+
+def outcome_of(row: Mapping[str, object]) -> str:
+    """Return the stored outcome of an answer; older rows have only a score, and "unknown" stands for neither."""
+    known, score = row.get("outcome"), row.get("score")
+    if known in get_args(Outcome):
+        return str(known)
+    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+        return "unknown"
+    return "right" if score >= 1 else "wrong"
+
+
+def key_of(row: Mapping[str, object]) -> Key:
+    """Return what the answers of all models to the same question, sample by sample, share."""
+    return str(row.get("id", "\N{EN DASH}")), str(row.get("sample") or 0)
+
+
+def choose(outcomes: Mapping[str, Mapping[Key, str]], count: int, name: str) -> list[Key]:
+    """Return up to `count` keys in the order of the data, always the same ones.
+
+    All keys are ranked by a hash of the set's `name` and the key itself. First come the best ranked ones of every
+    outcome of every model, rarest first, for up to half of the places; then the best ranked of all. So every outcome
+    that occurs is seen if there is room, and what is shown does not depend on how anyone would like it.
+    `outcomes` are by model and key.
+    """
+    everything = list(dict.fromkeys(k for found in outcomes.values() for k in found))
+    ranked = sorted(
+        everything, key=lambda k: hashlib.sha256("\0".join((name, *k)).encode("utf-8", "surrogatepass")).digest()
+    )
+    piles: dict[tuple[str, str], list[Key]] = {}
+    for key in ranked:
+        for model, found in outcomes.items():
+            if key in found:
+                piles.setdefault((model, found[key]), []).append(key)
+    rarest = sorted(piles.values(), key=len)
+    turns = max(1, count // (2 * max(1, len(rarest))))
+    first = [pile[turn] for turn in range(turns) for pile in rarest if turn < len(pile)]
+    chosen = set(list(dict.fromkeys([*first, *ranked]))[:count])
+    return [key for key in everything if key in chosen]
