@@ -30,7 +30,7 @@ import torch
 from vold.engines.teachers.ask import _requests
 from vold.model.batching import collate, packed_micro_batches
 from vold.objective import Objective, credit, token_counts
-from vold.run.rollouts import Question, load_rollouts, store_rollouts
+from vold.run.rollouts import RolloutTask, load_rollouts, store_rollouts
 from vold.training.rollout_log import describe
 from vold.training.streams import flatten, has_signal
 from vold.types import Completion, Grade, Prompt, Rollout, TokenScores
@@ -141,7 +141,7 @@ def measure(method: str, size: Size) -> list[Row]:
     stages.run("describe", lambda: describe(done))
     stages.run("counts", lambda: token_counts(objective, done, max_new_tokens=size.length))
     _micro_batches(stages, [r for r in done if has_signal(r)], prompts)
-    questions = {g: Question("what is it?", "8") for g in range(len(prompts))}
+    questions = {g: RolloutTask("what is it?", "8") for g in range(len(prompts))}
     with tempfile.TemporaryDirectory() as folder:
         file = stages.run("store", lambda: store_rollouts(Path(folder), 0, done, questions))
         stages.run("load", lambda: load_rollouts(file))

@@ -32,7 +32,7 @@ from package import FILES, LAYERS
 from vold.cli import VERBS
 from vold.data.benchmarks.registry import benchmarks
 from vold.data.decontamination import Decontaminate, EvaluationSet
-from vold.data.hf_datasets import Published
+from vold.data.hf_datasets import PublishedSet
 from vold.data.sources.jsonl import Row
 from vold.evals.study.study import Study
 from vold.graders import get_grader, grader_names
@@ -120,7 +120,7 @@ def keys_tables() -> str:
 def task_sources() -> list[tuple[str, type[BaseModel]]]:
     """What all task sets have, then every source; published sets share a table, and have one for what is their own."""
     found = {kind: task_source(kind) for kind in task_kinds()}
-    published = {kind: model for kind, model in found.items() if issubclass(model, Published)}
+    published = {kind: model for kind, model in found.items() if issubclass(model, PublishedSet)}
     made: list[tuple[str, type[BaseModel]]] = [
         (f"tasks.NAME, kind: {kind}", model) for kind, model in found.items() if kind not in published
     ]
@@ -129,7 +129,7 @@ def task_sources() -> list[tuple[str, type[BaseModel]]]:
     ]
     against = ("tasks.NAME.decontaminate.against.NAME", EvaluationSet)
     shared: list[tuple[str, type[BaseModel]]] = [
-        ("tasks.NAME, a published set", Published),
+        ("tasks.NAME, a published set", PublishedSet),
         ("tasks.NAME.decontaminate", Decontaminate),
         against,
     ]
@@ -138,7 +138,7 @@ def task_sources() -> list[tuple[str, type[BaseModel]]]:
 
 def own_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
     """The keys of a section; of a task source those that others do not have as well."""
-    base = Published if issubclass(model, Published) and model is not Published else TaskSpec
+    base = PublishedSet if issubclass(model, PublishedSet) and model is not PublishedSet else TaskSpec
     shared = base.model_fields if issubclass(model, base) and model is not base else {}
     return {key: info for key, info in model.model_fields.items() if key not in shared}
 

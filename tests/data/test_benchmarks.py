@@ -235,15 +235,15 @@ def test_an_unknown_benchmark_suggests_the_nearest() -> None:
 def test_a_benchmark_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module beside the others is all it takes: rows are read, asked, marked, and stand beside published figures."""
     (tmp_path / "sums.py").write_text(
-        "from vold.data.benchmarks.benchmark import Benchmark, Prompt, Source\n"
+        "from vold.data.benchmarks.benchmark import Benchmark, DataSource, PromptForm\n"
         "from vold.data.benchmarks.item import Item\n"
         "def sums(name, row):\n"
         "    values = row.values\n"
         "    return Item(name, values['id'], values['question'], (), (), values['gold'], 'float', cluster='1')\n"
-        "SOURCE = Source('A paper', 'rule', 'as we do')\n"
+        "SOURCE = DataSource('A paper', 'rule', 'as we do')\n"
         "BENCHMARKS = (\n"
         "    Benchmark('sums', 'Sums', 'some/sums', None, {'test': 1}, sums,\n"
-        "              {'rule': Prompt(without_options='Now: {question}')}, tolerance=0.5,\n"
+        "              {'rule': PromptForm(without_options='Now: {question}')}, tolerance=0.5,\n"
         "              published=SOURCE.figures('sums', 'test', {'A model': 50.0})),\n"
         ")\n"
     )

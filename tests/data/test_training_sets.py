@@ -15,7 +15,7 @@ import training_sets
 from vold.data.decontamination import Contamination
 from vold.data.files import read
 from vold.data.files.read import read_rows
-from vold.data.hf_datasets import Published, prepare
+from vold.data.hf_datasets import PublishedSet, prepare
 from vold.data.hf_layouts import BOXED
 from vold.data.sources.mixture import shares
 from vold.errors import DataError
@@ -50,7 +50,7 @@ def prompts(tasks: Tasks) -> list[str]:
     return [t.messages[0].text for t in tasks]
 
 
-PUBLISHED = [kind for kind in task_kinds() if issubclass(task_source(kind), Published)]
+PUBLISHED = [kind for kind in task_kinds() if issubclass(task_source(kind), PublishedSet)]
 
 
 @pytest.mark.parametrize("kind", PUBLISHED)

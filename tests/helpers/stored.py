@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, models
 
-from vold.run.rollouts import TOKENIZER, Question, load_rollouts, store_rollouts, store_tokenizer
+from vold.run.rollouts import TOKENIZER, RolloutTask, load_rollouts, store_rollouts, store_tokenizer
 from vold.types import Completion, Grade, Rollout, TokenScores, frozen
 
 Row = dict[str, Any]
@@ -32,7 +32,7 @@ def store_rows(directory: Path, step: int, rows: list[Row]) -> Path:
         teacher = row.get("teacher_logp")
         completion = Completion(ids, row.get("logp", [-1.0] * len(ids)), [1] * len(ids), row.get("finish", "stop"))
         grade = Grade(row.get("score", 0.0), row.get("extracted"), row.get("note", ""))
-        questions[group] = Question(row.get("prompt", ""), row.get("reference", ""))
+        questions[group] = RolloutTask(row.get("prompt", ""), row.get("reference", ""))
         rollouts.append(
             Rollout(
                 row.get("task_id", "t"),

@@ -13,7 +13,7 @@ from families import STUDENTS
 from peak import PeakMemory
 from published_models import QWEN2_5_VL_3B, QWEN3_8B
 from vold.model.batching import collate
-from vold.model.memory import PROMPT_TOKENS, Phase, footprint, phase_text, plan
+from vold.model.memory import PROMPT_TOKENS, PhaseMemory, footprint, phase_text, plan
 from vold.model.policy import DTYPES, Policy
 from vold.run.model_sections import Lora, Student
 from vold.run.recipe import Optimizer
@@ -175,5 +175,5 @@ def test_the_meter_sees_what_lives_at_the_same_time() -> None:
 
 
 def test_a_phase_in_words() -> None:
-    phase = Phase("update", {"weights": 3 * GIB, "head": GIB // 2, "cache": 1000})
+    phase = PhaseMemory("update", {"weights": 3 * GIB, "head": GIB // 2, "cache": 1000})
     assert phase_text(phase) == "3.50 GiB (weights 3.00, head 0.50)"

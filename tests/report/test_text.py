@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from vold.report.text import DASH, MINUS, Cut, clean, cut, decimal, percent, words
+from vold.report.text import DASH, MINUS, Shortened, clean, cut, decimal, percent, words
 
 
 def test_long_texts_lose_their_middle() -> None:
     short = cut("a" * 30_000 + "b" * 20_000, 6000)
-    assert short == Cut("a" * 4000, "44,000", "b" * 2000)
-    assert cut("a" * 6000, 6000) == Cut("a" * 6000)
+    assert short == Shortened("a" * 4000, "44,000", "b" * 2000)
+    assert cut("a" * 6000, 6000) == Shortened("a" * 6000)
 
 
 def test_control_characters_do_not_reach_a_terminal() -> None:

@@ -15,7 +15,7 @@ from stored import speller
 from vold.errors import DataError
 from vold.run.rollouts import (
     TOKENIZER,
-    Question,
+    RolloutTask,
     load_rollouts,
     store_rollouts,
     store_tokenizer,
@@ -23,7 +23,7 @@ from vold.run.rollouts import (
 )
 from vold.types import Completion, Grade, Rollout, TokenScores
 
-QUESTIONS = {0: Question("1 + 2 ?", "3"), 4: Question("“2 + 2” ?\n\ud800", "4")}
+QUESTIONS = {0: RolloutTask("1 + 2 ?", "3"), 4: RolloutTask("“2 + 2” ?\n\ud800", "4")}
 
 
 def rollouts() -> list[Rollout]:

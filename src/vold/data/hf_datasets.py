@@ -48,7 +48,7 @@ VERSION = 2
 _PLAIN = re.compile(r"-?\d{1,15}(?:\.\d{1,9})?|[A-L]")
 
 
-class Published(Source):
+class PublishedSet(Source):
     """A published training set in its own layout. What cannot be used is left out, counted and listed."""
 
     repo: ClassVar[str]
@@ -68,7 +68,7 @@ class Published(Source):
     """Stop after so many usable problems; all of them if absent."""
 
     @model_validator(mode="after")
-    def _counted_by_a_tokenizer(self) -> Published:
+    def _counted_by_a_tokenizer(self) -> PublishedSet:
         if (self.max_prompt_tokens is None) != (self.tokenizer is None):
             raise ValueError("`max_prompt_tokens` and `tokenizer` go together")
         return self
@@ -122,7 +122,7 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "vold" / "tasks"
 
 
-def prepare(spec: Published) -> Store:
+def prepare(spec: PublishedSet) -> Store:
     """The prepared set of a recipe; made now where it is not there yet.
 
     Raises:
@@ -160,7 +160,7 @@ def _files(source: Path) -> list[list[Any]]:
 class _Maker:
     """One pass over the rows of a set; nothing is kept in memory but digests of what was seen."""
 
-    def __init__(self, spec: Published, directory: Path) -> None:
+    def __init__(self, spec: PublishedSet, directory: Path) -> None:
         self.spec, self.directory = spec, directory
         self.seen: set[bytes] = set()
         self.ids: set[bytes] = set()

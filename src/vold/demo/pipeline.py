@@ -17,7 +17,7 @@ from vold.report.tables import print_alignment, print_results
 from vold.run.console import console
 from vold.run.files import write_json
 from vold.run.recipe import load_recipe
-from vold.run.results import Comparison, Part
+from vold.run.results import Breakdown, Comparison
 from vold.training.distill import distill
 from vold.training.sft import sft
 from vold.training.traces import make_traces
@@ -35,7 +35,7 @@ class DemoSummary:
     """summary.json. `wall_seconds` are of the last call; a part is one model on one task set."""
 
     wall_seconds: float
-    stages: Mapping[str, Mapping[str, Part]]
+    stages: Mapping[str, Mapping[str, Breakdown]]
     comparisons: tuple[Comparison, ...]
 
 
@@ -63,7 +63,7 @@ def demo(overrides: list[str]) -> DemoSummary:
     summary = DemoSummary(
         wall_seconds=round(time.monotonic() - began, 1),
         stages={
-            model: {name: Part(s.accuracy, s.stderr, s.n) for name, s in sets.items()}
+            model: {name: Breakdown(s.accuracy, s.stderr, s.n) for name, s in sets.items()}
             for model, sets in results.stages.items()
         },
         comparisons=results.comparisons,

@@ -14,7 +14,7 @@ from vold.evals.stats import clustered_stderr, pass_at_k, t_interval, wilson_int
 from vold.graders.extract import squeeze
 from vold.graders.outcome import JUDGE_FAILED
 from vold.run.answers import Answer
-from vold.run.results import Figures, Part
+from vold.run.results import Breakdown, Figures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,22 +78,22 @@ def _interval(means: Sequence[float], clusters: Sequence[str], k: int) -> tuple[
     return t_interval(means, clusters=clusters)
 
 
-def _by_tag(items: Mapping[str, Sequence[Answer]]) -> dict[str, dict[str, Part]]:
+def _by_tag(items: Mapping[str, Sequence[Answer]]) -> dict[str, dict[str, Breakdown]]:
     groups: dict[str, dict[str, list[tuple[float, str]]]] = {}
     for answers in items.values():
         for tag, value in answers[0].tags.items():
             groups.setdefault(tag, {}).setdefault(value, []).append((_score(answers), answers[0].source))
-    out: dict[str, dict[str, Part]] = {}
+    out: dict[str, dict[str, Breakdown]] = {}
     for tag, values in groups.items():
         if len(values) <= min(MOST_VALUES, max(1, len(items) - 1)):
             out[tag] = {value: _part(members) for value, members in sorted(values.items())}
     return out
 
 
-def _part(members: Sequence[tuple[float, str]]) -> Part:
+def _part(members: Sequence[tuple[float, str]]) -> Breakdown:
     scores, clusters = [s for s, _ in members], [c for _, c in members]
     stderr = clustered_stderr(scores, clusters) if len(set(clusters)) > 1 else None
-    return Part(fmean(scores), stderr, len(scores))
+    return Breakdown(fmean(scores), stderr, len(scores))
 
 
 def _pass_at(items: Mapping[str, Sequence[Answer]]) -> dict[str, float]:

@@ -3,7 +3,7 @@
 Pictures: `<image n>` in a question or an option becomes the picture of column n, at its first mention; a second
 mention stays in words (under `vlmevalkit` the picture is shown again). A mention without a picture stays in words.
 Pictures that are never mentioned come first, except where the benchmark's own code leaves them out. Which of this holds
-for a benchmark is said in its file: see `vold.data.benchmarks.benchmark.Prompt`.
+for a benchmark is said in its file: see `vold.data.benchmarks.benchmark.PromptForm`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vold.graders.choice import LETTERS
 from vold.types import IMAGE_MARKER, Message
 
 if TYPE_CHECKING:
-    from vold.data.benchmarks.benchmark import Prompt
+    from vold.data.benchmarks.benchmark import PromptForm
     from vold.data.benchmarks.item import Item, ProtocolName
 
 ASSEMBLY_VERSION = "1"
@@ -72,7 +72,7 @@ def prompt_version(benchmark: str, protocol: ProtocolName) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _with_pictures(text: str, item: Item, prompt: Prompt) -> Message:
+def _with_pictures(text: str, item: Item, prompt: PromptForm) -> Message:
     if not item.images:
         return Message("user", text)
     # A literal "<image>" in the data is no place for a picture; the model sees it in words.
@@ -97,7 +97,7 @@ def _with_pictures(text: str, item: Item, prompt: Prompt) -> Message:
     return Message("user", IMAGE_MARKER * len(never) + text, pictures)
 
 
-def prompt_of(benchmark: str, protocol: ProtocolName) -> Prompt:
+def prompt_of(benchmark: str, protocol: ProtocolName) -> PromptForm:
     """How a protocol asks a benchmark.
 
     Raises:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vold.data.benchmarks.item import Item
-    from vold.run.recipe import Benchmark, Eval, TaskSpec
+    from vold.run.recipe import BenchmarkSection, Eval, TaskSpec
     from vold.types import Finish, Grade, Message, Task
 
 
@@ -126,7 +126,7 @@ def _task_bytes(task: Task) -> bytes:
     return json.dumps(pieces).encode()
 
 
-def _benchmark(name: str, spec: Benchmark, config: Eval, judge: Judge | None, tool: str) -> QuestionSet:
+def _benchmark(name: str, spec: BenchmarkSection, config: Eval, judge: Judge | None, tool: str) -> QuestionSet:
     benchmark = get_benchmark(spec.name or name)
     loaded = load(
         benchmark.name,
@@ -171,7 +171,7 @@ def _benchmark(name: str, spec: Benchmark, config: Eval, judge: Judge | None, to
     return QuestionSet(name, benchmark.name, questions, plain, digest, pixels, about, tuple(items))
 
 
-def _marker(item: Item, spec: Benchmark, judge: Judge | None) -> Callable[[str, Finish], Grade]:
+def _marker(item: Item, spec: BenchmarkSection, judge: Judge | None) -> Callable[[str, Finish], Grade]:
     if spec.protocol == "rule":
         return lambda text, finish: score(item, text, finish=finish)
     assert judge is not None  # the recipe was refused otherwise

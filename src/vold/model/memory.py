@@ -60,7 +60,7 @@ class Footprint:
 
 
 @dataclass(frozen=True)
-class Phase:
+class PhaseMemory:
     """One phase: bytes by what they are for, on each device."""
 
     name: str
@@ -101,7 +101,7 @@ def footprint(config: Any, dtype: str, student: Student | None = None) -> Footpr
     )
 
 
-def plan(recipe: Recipe, student: Any, teacher: Any | None, *, devices: int = 1) -> list[Phase]:
+def plan(recipe: Recipe, student: Any, teacher: Any | None, *, devices: int = 1) -> list[PhaseMemory]:
     """The phases of a recipe on each of `devices` devices.
 
     The student's weights, gradients and optimizer state are divided over devices, as are rollouts; a micro-batch and
@@ -130,9 +130,9 @@ def plan(recipe: Recipe, student: Any, teacher: Any | None, *, devices: int = 1)
     phases = []
     if (t := recipe.traces) is not None and t.sampling is not None and theirs is not None and t.answers == "teacher":
         loaded = {"weights": ours.weights, "teacher": theirs.weights}
-        phases.append(Phase("traces", {**loaded, **_sampling(theirs, t.batch_size, t.sampling.max_new_tokens)}))
+        phases.append(PhaseMemory("traces", {**loaded, **_sampling(theirs, t.batch_size, t.sampling.max_new_tokens)}))
     if recipe.sft is not None:
-        phases.append(Phase("sft", {**training, **_pass(ours, recipe.sft.token_budget, chunk)}))
+        phases.append(PhaseMemory("sft", {**training, **_pass(ours, recipe.sft.token_budget, chunk)}))
     if (d := recipe.distill) is not None:
         beside = {"teacher": theirs.weights} if theirs is not None and d.objective.uses_teacher else {}
         away = recipe.run.offload
@@ -141,22 +141,24 @@ def plan(recipe: Recipe, student: Any, teacher: Any | None, *, devices: int = 1)
         if d.engine is None:
             rows = -(-d.prompts_per_step // devices) * d.rollouts
             there = {} if away else beside
-            phases.append(Phase("rollouts", {**idle, **there, **_sampling(ours, rows, d.sampling.max_new_tokens)}))
+            phases.append(
+                PhaseMemory("rollouts", {**idle, **there, **_sampling(ours, rows, d.sampling.max_new_tokens)})
+            )
         if beside and theirs is not None:
             scoring = {"activations": d.token_budget * theirs.passing, "head": _logits(theirs, d.token_budget, chunk)}
-            phases.append(Phase("teacher scoring", {**idle, **beside, **scoring}))
+            phases.append(PhaseMemory("teacher scoring", {**idle, **beside, **scoring}))
         there = {} if away and not d.objective.needs.logits else beside
         buffers = (
             4 if d.objective.needs.logits else 2
         )  # the teacher's logits too, and at most one of their probabilities
-        phases.append(Phase("update", {**training, **there, **_pass(ours, d.token_budget, chunk, buffers)}))
+        phases.append(PhaseMemory("update", {**training, **there, **_pass(ours, d.token_budget, chunk, buffers)}))
     if (e := recipe.eval) is not None and e.endpoint is None:
         answers = _sampling(ours, e.batch_size, e.sampling.max_new_tokens)
-        phases.append(Phase("eval", {"weights": ours.weights, **answers}))
+        phases.append(PhaseMemory("eval", {"weights": ours.weights, **answers}))
     return phases
 
 
-def phase_text(phase: Phase) -> str:
+def phase_text(phase: PhaseMemory) -> str:
     """A phase as one line, in GiB (2^30 bytes); what is below a hundredth is left out."""
     sizes = {name: size / 2**30 for name, size in phase.parts.items()}
     parts = ", ".join(f"{name} {size:.2f}" for name, size in sizes.items() if size >= 0.01)

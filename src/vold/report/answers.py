@@ -12,7 +12,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, TypeAlias
 
 from vold.graders.extract import split_thinking
-from vold.report.text import SHORT, Cut, Json, clean, cut, listed, part, several, short
+from vold.report.text import SHORT, Json, Shortened, clean, cut, listed, part, several, short
 from vold.run.answers import Key, choose, key_of, outcome_of
 
 if TYPE_CHECKING:
@@ -59,10 +59,10 @@ class Answer:
     row: Json
     outcome: str
     changes: tuple[str, ...]
-    thinking: Cut
+    thinking: Shortened
     thought: int
     closed: bool
-    response: Cut
+    response: Shortened
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Card:
     id: str
     sample: str
     images: tuple[Picture, ...]
-    prompt: Cut
+    prompt: Shortened
     reference: str
     tags: tuple[str, ...]
     answers: tuple[Answer, ...]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vold.errors import DataError
 from vold.report.answers import PROMPT
-from vold.report.text import Cut, Json, clean, cut, decimal, listed, number, part
+from vold.report.text import Json, Shortened, clean, cut, decimal, listed, number, part
 from vold.run.rollouts import load_rollouts
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class ShownRollout:
     """A stored rollout with what the page and the terminal show of it. `length`: of all its tokens."""
 
     row: Json
-    prompt: Cut
+    prompt: Shortened
     passed: bool
     length: int
     mean_gap: float | None

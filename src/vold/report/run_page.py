@@ -46,7 +46,7 @@ ALIGNMENT: tuple[tuple[str, str, Callable[[object], str]], ...] = (
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageState:
     """A stage of a run: its state (`done`, `begun`, `not run`), what is known of it, and where it lies."""
 
     name: str
@@ -171,7 +171,7 @@ def about(run_dir: Path) -> dict[str, str]:
     return {k: words(v) for k, v in pairs.items() if v not in (None, "")}
 
 
-def stages_of(run_dir: Path) -> list[Stage]:
+def stages_of(run_dir: Path) -> list[StageState]:
     """Each stage and how far it is."""
     files = ("traces/summary.json", "align/align.json", "eval/results.json")
     traces, align, results = (one(run_dir / file) for file in files)
@@ -187,7 +187,7 @@ def stages_of(run_dir: Path) -> list[Stage]:
     for stage, detail in details.items():
         done = (run_dir / stage / "final").is_dir() if stage in ("sft", "distill") else bool(detail)
         state = "done" if done else "begun" if (run_dir / stage).is_dir() else "not run"
-        out.append(Stage(stage, state, str(detail or ""), f"{stage}/" if state != "not run" else ""))
+        out.append(StageState(stage, state, str(detail or ""), f"{stage}/" if state != "not run" else ""))
     return out
 
 

@@ -22,7 +22,7 @@ _TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
-class Cut:
+class Shortened:
     """A long text without its middle: `left_out` characters, written out, are missing between `head` and `tail`."""
 
     head: str
@@ -125,13 +125,13 @@ def short(value: object) -> str:
     return text if len(text) <= SHORT else f"{text[:SHORT]} … ({len(text) - SHORT:,} more characters)"
 
 
-def cut(text: object, limit: int) -> Cut:
+def cut(text: object, limit: int) -> Shortened:
     """Return a text of which at most `limit` characters are left. The middle goes: an answer stands at the end."""
     whole = "" if text is None else clean(text)
     if len(whole) <= limit:
-        return Cut(whole)
+        return Shortened(whole)
     tail = limit // 3
-    return Cut(whole[: limit - tail], f"{len(whole) - limit:,}", whole[-tail:])
+    return Shortened(whole[: limit - tail], f"{len(whole) - limit:,}", whole[-tail:])
 
 
 def natural(text: str) -> list[tuple[int, float, str]]:

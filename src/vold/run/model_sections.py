@@ -146,7 +146,7 @@ class TextTeacher(Model):
         return "inprocess" if self.server is None else "server"
 
 
-class Teacher(TextTeacher):
+class TeacherSection(TextTeacher):
     """The model that is learnt from, or several."""
 
     route_by: str = "domain"

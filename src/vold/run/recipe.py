@@ -18,10 +18,10 @@ from vold.run.model_sections import Model as Model
 from vold.run.model_sections import Sampling as Sampling
 from vold.run.model_sections import Section as Section
 from vold.run.model_sections import Student as Student
-from vold.run.model_sections import Teacher, TextTeacher, ToolEnvironment
+from vold.run.model_sections import TeacherSection, TextTeacher, ToolEnvironment
 from vold.run.overrides import is_method, override, readable
 from vold.run.stage_sections import Align as Align
-from vold.run.stage_sections import Benchmark as Benchmark
+from vold.run.stage_sections import BenchmarkSection as BenchmarkSection
 from vold.run.stage_sections import Distill as Distill
 from vold.run.stage_sections import Eval as Eval
 from vold.run.stage_sections import Optimizer as Optimizer
@@ -36,7 +36,7 @@ Exchange = Literal["micro_batch", "step"]
 """When processes exchange weights and gradients; `Run.exchange` says what each costs."""
 
 
-class Run(Section):
+class RunSection(Section):
     """Where a run lives and what makes it repeatable."""
 
     dir: Path
@@ -58,11 +58,11 @@ class Run(Section):
 class Recipe(Section):
     """A whole run. Sections a verb does not use may be absent."""
 
-    run: Run
+    run: RunSection
     """Directory, seed and threads."""
     student: Student
     """The model that learns."""
-    teacher: Teacher | None = None
+    teacher: TeacherSection | None = None
     """The text-only model it learns from."""
     tasks: dict[str, AnyTaskSpec] = Field(default_factory=dict)
     """Task sets by name. `traces`, `align`, `balance`, `distill` and `eval` say by name which they use."""

@@ -25,7 +25,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Part:
+class Breakdown:
     """The items of a set that share a tag's value (`by` in results.json)."""
 
     accuracy: float
@@ -63,8 +63,8 @@ class Figures:
     evals/metrics.py:summarise."""
     mean_tokens: float
     """Mean length of an answer. Unit: tokens. Made by evals/metrics.py:summarise."""
-    by: Mapping[str, Mapping[str, Part]]
-    """Parts of the set, by tag and its value. Unit: see Part. Made by evals/metrics.py:summarise."""
+    by: Mapping[str, Mapping[str, Breakdown]]
+    """Parts of the set, by tag and its value. Unit: see Breakdown. Made by evals/metrics.py:summarise."""
     derived: Mapping[str, Interval]
     """The benchmark's own scores by name. Unit: see Interval. Made by evals/derived.py:derived."""
     by_kind: Mapping[str, float]

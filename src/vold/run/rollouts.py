@@ -34,7 +34,7 @@ CREDIT = ("advantage", "live_weight", "teacher_weight")
 
 
 @dataclass(frozen=True)
-class Question:
+class RolloutTask:
     """What a group of rollouts answers, as it is shown."""
 
     prompt: str
@@ -46,7 +46,7 @@ class StoredRollout:
     """A rollout as it was stored: without candidates, and of the teacher's scores those of the sampled tokens."""
 
     rollout: Rollout
-    question: Question
+    question: RolloutTask
     tokenizer: Path
 
     def texts(self) -> list[str]:
@@ -87,7 +87,9 @@ def rollout_files(directory: Path) -> dict[int, Path]:
     return dict(sorted((int(f.stem.removeprefix("step-")), f) for f in files))
 
 
-def store_rollouts(directory: Path, step: int, rollouts: Sequence[Rollout], questions: Mapping[int, Question]) -> Path:
+def store_rollouts(
+    directory: Path, step: int, rollouts: Sequence[Rollout], questions: Mapping[int, RolloutTask]
+) -> Path:
     """Write the rollouts of a step. Returns the file.
 
     Args:
@@ -181,7 +183,7 @@ def _stored(
         rollout_values=row["rollout_values"],
         **{name: arrays.get(name) for name in CREDIT},
     )
-    return StoredRollout(rollout, Question(**asked[str(row["group"])]), tokenizer)
+    return StoredRollout(rollout, RolloutTask(**asked[str(row["group"])]), tokenizer)
 
 
 def _plain(values: NDArray[np.float32]) -> list[float | None]:

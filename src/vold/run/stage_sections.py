@@ -115,7 +115,7 @@ class Align(Section):
     """Put the student in its teacher's place, in the same engine: the two must then agree."""
 
 
-class Benchmark(Section):
+class BenchmarkSection(Section):
     """A published benchmark. Training sections do not accept one."""
 
     name: str | None = None
@@ -137,7 +137,7 @@ class Eval(Section):
 
     tasks: tuple[str, ...] = ()
     """Task sets, such as `[image, text]`; results stand under their names."""
-    benchmarks: dict[str, Benchmark] = Field(default_factory=dict)
+    benchmarks: dict[str, BenchmarkSection] = Field(default_factory=dict)
     """Benchmarks by name."""
     sampling: Sampling
     """Sampling of the model under test."""

@@ -49,7 +49,7 @@ def refuse_without_logits(objective: Objective, teacher: Teacher) -> None:
         )
 
 
-class Comparison:
+class TokenDivergence:
     """What a loss over the vocabulary or over candidates needs for one micro-batch: what the head must be asked, and
     how its answer becomes D of every token.
 
@@ -108,12 +108,12 @@ def compared(
     teacher_prompts: Sequence[Prompt | None],
     teacher: Teacher | None,
     device: torch.device,
-) -> Comparison | None:
+) -> TokenDivergence | None:
     """As `Comparison`; None for an objective that compares sampled tokens only."""
     term = objective.teacher_loss
     if term is None or not term.over_vocabulary:
         return None
-    return Comparison(term, rollouts, teacher_prompts, teacher, device)
+    return TokenDivergence(term, rollouts, teacher_prompts, teacher, device)
 
 
 def _kind(term: TeacherLoss) -> Literal["reverse_kl", "forward_kl", "jsd"]:

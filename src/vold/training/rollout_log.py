@@ -9,7 +9,7 @@ from vold.engines.teachers.aligned import aligned_share
 from vold.graders import outcome
 from vold.objective import value_means
 from vold.run.metrics import RolloutMetrics
-from vold.run.rollouts import Question, store_rollouts, store_tokenizer
+from vold.run.rollouts import RolloutTask, store_rollouts, store_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +56,6 @@ def _share_of(groups: Sequence[Sequence[float]], score: float) -> float:
 
 def store(directory: Path, step: int, rollouts: Sequence[Rollout], tasks: Sequence[Task], policy: Policy) -> None:
     """Write every rollout of a step with all its token values, for `vold show` and the report. `tasks` are by group."""
-    questions = {g: Question(t.messages[-1].text, t.reference) for g, t in enumerate(tasks)}
+    questions = {g: RolloutTask(t.messages[-1].text, t.reference) for g, t in enumerate(tasks)}
     store_tokenizer(directory, lambda: policy.chat.tokenizer.backend_tokenizer.to_str())
     store_rollouts(directory, step, rollouts, questions)

@@ -13,7 +13,7 @@ from vold.model.parallel import Processes
 from vold.objective import Streams, averages, token_counts, total
 from vold.run.console import console
 from vold.run.metrics import UpdateMetrics
-from vold.training.logit_distillation import Comparison, compared
+from vold.training.logit_distillation import TokenDivergence, compared
 from vold.training.streams import flatten, has_signal
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class MicroLoss:
 
     config: Distill
     streams: Streams
-    comparison: Comparison | None
+    comparison: TokenDivergence | None
     own: torch.Tensor
     denominators: Denominators
     step: int

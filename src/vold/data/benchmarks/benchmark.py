@@ -23,7 +23,7 @@ PIXELS: Mapping[ProtocolName, tuple[int, int]] = {"vlmevalkit": (1280 * 28 * 28,
 
 
 @dataclass(frozen=True)
-class Prompt:
+class PromptForm:
     """How a protocol asks. {question}, {options}, {query} and {instruction} are filled in.
 
     Every field is part of the prompt's version unless it has its default.
@@ -129,7 +129,7 @@ class Benchmark:
     config: str | None
     size: Mapping[str, int]
     adapt: Callable[[str, Row], Item]
-    prompts: Mapping[ProtocolName, Prompt]
+    prompts: Mapping[ProtocolName, PromptForm]
     keep: Callable[[Row], bool] = lambda _row: True
     judging: Judging | None = None
     tolerance: Fraction | None = None
@@ -145,7 +145,7 @@ class Benchmark:
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """Where published figures were read. `protocol` names the protocol of ours that the source used; any other word
     says that it used none of them, and its figures are never shown beside ours."""
 

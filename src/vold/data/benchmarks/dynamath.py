@@ -8,7 +8,7 @@ from fractions import Fraction
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from vold.data.benchmarks.benchmark import Benchmark, Judging, Prompt
+from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm
 from vold.data.benchmarks.columns import letter_answer, pictures, tags, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import OPEN_COMPASS, VOLD_TABLE_1
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # The official prompt asks for JSON, which a model trained to box ignores. Its scoring allows 0.001, so three decimals
 # have to be asked for.
-_RULE = Prompt(
+_RULE = PromptForm(
     without_options=(
         '{question}\nPlease solve the problem step by step and put your answer in one "\\boxed{}". {instruction}'
     ),
@@ -37,7 +37,7 @@ _RULE = Prompt(
     },
 )
 # With its JSON instructions and their spelling.
-_VLMEVALKIT = Prompt(
+_VLMEVALKIT = PromptForm(
     without_options=(
         "## Question\n"
         " {question}\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from vold.data.benchmarks.benchmark import Benchmark, Judging, Prompt
+from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm
 from vold.data.benchmarks.columns import pictures, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import OPEN_COMPASS, VOLD_ABLATIONS, VOLD_TABLE_1
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vold.data.files.read import Row
 
 # There is no official prompt beyond the question. Answers may be several letters, which MATH-Vision's words forbid.
-_RULE = Prompt(
+_RULE = PromptForm(
     without_options=(
         "{question}\n"
         'Please solve the problem step by step and put your answer in one "\\boxed{}". Put the option letters in '
@@ -25,7 +25,7 @@ _RULE = Prompt(
     )
 )
 # Nothing is added.
-_VLMEVALKIT = Prompt(without_options="{question}")
+_VLMEVALKIT = PromptForm(without_options="{question}")
 _PUBLISHED = (
     *VOLD_TABLE_1.figures(
         "logicvista",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from vold.data.benchmarks.benchmark import Benchmark, Judging, Prompt
+from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm
 from vold.data.benchmarks.columns import letter_answer, pictures, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import LEAK, OPEN_COMPASS, QWEN2_5_VL, VOLD_SUPPLEMENT, VOLD_TABLE_1
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from vold.data.files.read import Row
 
 # The row's chain-of-thought prompt, which a vision-only item has instead of a question; official scoring is a judge.
-_RULE = Prompt(query=QUERY_THEN_BOX, without_options=ALONE_THEN_BOX)
+_RULE = PromptForm(query=QUERY_THEN_BOX, without_options=ALONE_THEN_BOX)
 # MathVerse_MINI sends the question alone, MathVerse_MINI_Vision_Only_cot the row's chain-of-thought prompt.
-_VLMEVALKIT = Prompt(without_options="{question}", unconfirmed=True)
-_VLMEVALKIT_VISION_ONLY = Prompt(query="{query}", without_options="{question}")
+_VLMEVALKIT = PromptForm(without_options="{question}", unconfirmed=True)
+_VLMEVALKIT_VISION_ONLY = PromptForm(query="{query}", without_options="{question}")
 _PUBLISHED = (
     *QWEN2_5_VL.figures("mathverse", "testmini", {"Qwen2.5-VL-7B-Instruct": 49.2, "Qwen2.5-VL-3B-Instruct": 47.6}),
 )

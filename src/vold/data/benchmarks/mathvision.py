@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vold.data.benchmarks.benchmark import Benchmark, Judging, Prompt
+from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm
 from vold.data.benchmarks.columns import cell, pictures, tags, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import OPEN_COMPASS, QWEN2_5_VL, VOLD_ABLATIONS, VOLD_TABLE_1
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vold.data.files.read import Row
 
 # Official, with its last line break. One merged picture serves all mentions.
-_RULE = Prompt(
+_RULE = PromptForm(
     option="({letter}) {text}",
     with_options=(
         'Please solve the problem step by step and put your answer in one "\\boxed{}". If it is a multiple '
@@ -35,7 +35,7 @@ _RULE = Prompt(
     marker="<image{number}>",
 )
 # VLMEvalKit's table has hint and choices in `question`; its words are those of its extraction examples.
-_VLMEVALKIT = Prompt(
+_VLMEVALKIT = PromptForm(
     option="({letter}) {text}",
     with_options=(
         "Hint: Please answer the question and provide the correct option letter, e.g., A, B, C, D, at the end.\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vold.data.benchmarks.benchmark import Benchmark, Judging, Prompt
+from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm
 from vold.data.benchmarks.columns import cell, pictures, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import LEAK, OPEN_COMPASS, QWEN2_5_VL, VOLD_SUPPLEMENT, VOLD_TABLE_1
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 # Official question (hint, unit and choices are in the row's own prompt), but official scoring is a judge: a box is
 # asked for in MATH-Vision's words.
-_RULE = Prompt(
+_RULE = PromptForm(
     query=QUERY_THEN_BOX, option="({letter}) {text}", with_options=QUESTION_THEN_BOX, without_options=ALONE_THEN_BOX
 )
 # MathVista_MINI: the row's own prompt, hint first. VLMEvalKit's table has it as `question`.
-_VLMEVALKIT = Prompt(query="{query}", without_options="{question}", with_options="{question}")
+_VLMEVALKIT = PromptForm(query="{query}", without_options="{question}", with_options="{question}")
 _PUBLISHED = (
     *VOLD_TABLE_1.figures(
         "mathvista",

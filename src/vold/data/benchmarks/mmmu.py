@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from vold.data.benchmarks.benchmark import Benchmark, Prompt
+from vold.data.benchmarks.benchmark import Benchmark, PromptForm
 from vold.data.benchmarks.columns import cell, letter_answer, lettered_options, numbered_pictures, tags, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import OPEN_COMPASS, QWEN2_5_VL
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from vold.data.files.read import Row
 
 # The official prompt asks for the letter alone, which leaves no room to reason.
-_RULE = Prompt(
+_RULE = PromptForm(
     option="({letter}) {text}", with_options=QUESTION_THEN_BOX, without_options=ALONE_THEN_BOX, pictures="mentioned"
 )
 # MMMU_DEV_VAL. An open question is asked without a word more.
-_VLMEVALKIT = Prompt(
+_VLMEVALKIT = PromptForm(
     option="{letter}. {text}",
     with_options=MCQ_QUESTION,
     without_options="Question: {question}\n",

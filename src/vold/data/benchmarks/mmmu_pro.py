@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vold.data.benchmarks.benchmark import Benchmark, Prompt
+from vold.data.benchmarks.benchmark import Benchmark, PromptForm
 from vold.data.benchmarks.columns import letter_answer, lettered_options, numbered_pictures, pictures, tags, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import QWEN2_5_VL, VOLD_MMMU_PRO
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Official, prompts.yaml "cot": it asks for a line that a rule can read, so no box is needed. The official code writes
 # "[image]" for a marker and appends the pictures; here they stand where they are mentioned. Like there, pictures
 # that are never mentioned are not shown: some of them are worked solutions.
-_RULE = Prompt(
+_RULE = PromptForm(
     option="{letter}. {text}",
     with_options=(
         "{question}\n"
@@ -30,7 +30,7 @@ _RULE = Prompt(
     ),
     pictures="mentioned",
 )
-_RULE_VISION = Prompt(
+_RULE_VISION = PromptForm(
     with_options=(
         "Write out the multiple-choice question in the image and then solve it. The last line of your response "
         "should be of the following format: 'Answer: $LETTER' (without quotes) where LETTER is one of options. "
@@ -38,7 +38,7 @@ _RULE_VISION = Prompt(
     )
 )
 # VLMEvalKit's MMMU_Pro_10c_COT and MMMU_Pro_V_COT. It has no table with 4 options.
-_VLMEVALKIT = Prompt(
+_VLMEVALKIT = PromptForm(
     option="{letter}. {text}",
     with_options=(
         "Question: {question}\n"
@@ -51,7 +51,7 @@ _VLMEVALKIT = Prompt(
     pictures="mentioned",
     again=True,
 )
-_VLMEVALKIT_VISION = Prompt(
+_VLMEVALKIT_VISION = PromptForm(
     with_options=(
         "Answer the following multiple-choice question in the image. The last line of your response should be of "
         "the following format: 'Answer: $LETTER' (without quotes) where LETTER is one of the options. Think step "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vold.data.benchmarks.benchmark import Benchmark, Prompt
+from vold.data.benchmarks.benchmark import Benchmark, PromptForm
 from vold.data.benchmarks.columns import letter_answer, pictures, split_options, tags, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import VOLD_ABLATIONS, VOLD_TABLE_1
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from vold.data.files.read import Row
 
 # Options are part of the question. The official prompt asks for the letter alone.
-_RULE = Prompt(without_options=ALONE_THEN_BOX)
+_RULE = PromptForm(without_options=ALONE_THEN_BOX)
 # VLMEvalKit's table has the options in columns, the hub's rows in the question.
-_VLMEVALKIT = Prompt(
+_VLMEVALKIT = PromptForm(
     option="{letter}. {text}", with_options=MCQ_QUESTION, without_options="Question: {question}\n", split_options=True
 )
 _PUBLISHED = (

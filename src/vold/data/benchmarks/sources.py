@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from vold.data.benchmarks.benchmark import Source
+from vold.data.benchmarks.benchmark import DataSource
 
 _VOLD = "VOLD, arXiv 2510.23497 v3"
-VOLD_TABLE_1 = Source(
+VOLD_TABLE_1 = DataSource(
     f"{_VOLD}, Table 1",
     "vlmevalkit",
     "vLLM and VLMEvalKit, answers extracted by GPT-4o-mini; decoding and token budget not given",
 )
-VOLD_MMMU_PRO = Source(f"{_VOLD}, Table 1", "unknown", "the paper does not say which of MMMU-Pro's settings this is")
-VOLD_ABLATIONS = Source(f"{_VOLD}, ablations", "vlmevalkit", "protocol as in its Table 1")
-VOLD_SUPPLEMENT = Source(f"{_VOLD}, supplement", "vlmevalkit", "protocol as in its Table 1")
-OPEN_COMPASS = Source("InternVL3, arXiv 2504.10479 (OpenCompass)", "vlmevalkit", "OpenCompass leaderboard, VLMEvalKit")
-QWEN2_5_VL = Source("Qwen2.5-VL, arXiv 2502.13923, Table 3", "vendor", "the vendor's own prompts and scoring")
+VOLD_MMMU_PRO = DataSource(
+    f"{_VOLD}, Table 1", "unknown", "the paper does not say which of MMMU-Pro's settings this is"
+)
+VOLD_ABLATIONS = DataSource(f"{_VOLD}, ablations", "vlmevalkit", "protocol as in its Table 1")
+VOLD_SUPPLEMENT = DataSource(f"{_VOLD}, supplement", "vlmevalkit", "protocol as in its Table 1")
+OPEN_COMPASS = DataSource(
+    "InternVL3, arXiv 2504.10479 (OpenCompass)", "vlmevalkit", "OpenCompass leaderboard, VLMEvalKit"
+)
+QWEN2_5_VL = DataSource("Qwen2.5-VL, arXiv 2502.13923, Table 3", "vendor", "the vendor's own prompts and scoring")
 LEAK = "trained partly on this benchmark's sources, as the paper marks it"

@@ -7,7 +7,7 @@ import re
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from vold.data.benchmarks.benchmark import Benchmark, Judging, Prompt
+from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm
 from vold.data.benchmarks.columns import letter_answer, pictures, tags, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import OPEN_COMPASS, VOLD_TABLE_1
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from vold.run.answers import Answer
 
 # The official prompt asks for a brief thought and an answer between << and >>; a box is one form for all benchmarks.
-_RULE = Prompt(option="{letter}. {text}", with_options=QUESTION_THEN_BOX, without_options=ALONE_THEN_BOX)
+_RULE = PromptForm(option="{letter}. {text}", with_options=QUESTION_THEN_BOX, without_options=ALONE_THEN_BOX)
 # WeMath_COT: hint and requirement are columns of the table; the words are We-Math's own.
-_VLMEVALKIT = Prompt(
+_VLMEVALKIT = PromptForm(
     option="{letter}. {text}",
     with_options=(
         "Hint: Now, we require you to solve a multiple-choice math question. Please briefly describe your thought "

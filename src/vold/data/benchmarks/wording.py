@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vold.data.benchmarks.benchmark import Judging, Prompt
+from vold.data.benchmarks.benchmark import Judging, PromptForm
 
 QUERY_THEN_BOX = (
     "{query}\n"
@@ -22,7 +22,7 @@ ALONE_THEN_BOX = (
     'choice question, only one letter is allowed in the "\\boxed{}".'
 )
 STEP_BY_STEP = "{question}\nPlease reason step by step, and put your final answer within \\boxed{}."
-WRITTEN = Prompt(without_options=STEP_BY_STEP)
+WRITTEN = PromptForm(without_options=STEP_BY_STEP)
 """Text benchmarks have no prompt of their own; these are the words that Qwen's models are evaluated with."""
 MCQ_QUESTION = "Question: {question}\nOptions:\n{options}\nPlease select the correct answer from the options above. \n"
 """VLMEvalKit's multiple-choice question."""

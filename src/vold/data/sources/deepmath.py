@@ -6,14 +6,14 @@ import math
 from typing import TYPE_CHECKING, ClassVar
 
 from vold.data.benchmarks.columns import cell, tags
-from vold.data.hf_datasets import Published
+from vold.data.hf_datasets import PublishedSet
 from vold.data.hf_layouts import Example, checked
 
 if TYPE_CHECKING:
     from vold.data.files.read import Row
 
 
-class Spec(Published):
+class Spec(PublishedSet):
     """DeepMath-103K: text, with answers, solutions and difficulties."""
 
     repo: ClassVar[str] = "zwhe99/DeepMath-103K"

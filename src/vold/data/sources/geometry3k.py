@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from vold.data.benchmarks.columns import cell
-from vold.data.hf_datasets import Published
+from vold.data.hf_datasets import PublishedSet
 from vold.data.hf_layouts import Example, checked, own_id
 
 if TYPE_CHECKING:
     from vold.data.files.read import Row
 
 
-class Spec(Published):
+class Spec(PublishedSet):
     """Geometry3K: pictures, with answers."""
 
     repo: ClassVar[str] = "hiyouga/geometry3k"

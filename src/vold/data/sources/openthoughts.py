@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, ClassVar
 
 from vold.data.benchmarks.columns import cell, tags, text_cell
-from vold.data.hf_datasets import Published
+from vold.data.hf_datasets import PublishedSet
 from vold.data.hf_layouts import Example, question_and_answer, thinking, worded
 from vold.errors import DataError
 
@@ -20,7 +20,7 @@ _THOUGHT = re.compile(
 )
 
 
-class Spec(Published):
+class Spec(PublishedSet):
     """OpenThoughts-114k: text, with solutions."""
 
     repo: ClassVar[str] = "open-thoughts/OpenThoughts-114k"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from vold.data.benchmarks.columns import cell, text_cell
-from vold.data.hf_datasets import Published
+from vold.data.hf_datasets import PublishedSet
 from vold.data.hf_layouts import Example, checked
 from vold.errors import DataError
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vold.data.files.read import Row
 
 
-class Spec(Published):
+class Spec(PublishedSet):
     """Open-Reasoner-Zero's 57k: text, with answers."""
 
     repo: ClassVar[str] = "Open-Reasoner-Zero/orz_math_57k_collection"
