@@ -18,6 +18,7 @@ from vold.model.memory import plan
 from vold.model.policy import Policy
 from vold.run.files import read_jsonl
 from vold.run.recipe import load_recipe
+from vold.run.rollouts import load_rollouts, stored_steps
 from vold.training.distill import distill
 from vold.training.sft import sft
 from vold.training.traces import make_traces
@@ -208,5 +209,6 @@ def test_training_with_the_published_tokenizers_and_their_padded_rows(
     distill(recipe)
     (row,) = read_jsonl(tmp_path / "run" / "distill" / "metrics.jsonl")
     assert row["teacher_tokens"] > 0
-    (kept,) = (tmp_path / "run" / "distill" / "rollouts").iterdir()
-    assert not {i for r in read_jsonl(kept) for i in r["ids"]} & set(final.banned.tolist())
+    (kept,) = stored_steps(tmp_path / "run").values()
+    sampled = {i for stored in load_rollouts(kept) for i in stored.rollout.completion.ids.tolist()}
+    assert sampled and not sampled & set(final.banned.tolist())
