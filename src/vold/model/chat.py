@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 PIECE_CONTEXT = 8
 """Tokens before one that can change how it is written: blanks between words, bytes of one character."""
+PAIRS = 2**16
+"""Pairs of ids whose texts are remembered."""
 
 
 class ImageTextProcessor(Qwen2_5_VLProcessor):
@@ -72,6 +74,9 @@ class Chat:
     ) -> None:
         self.tokenizer = tokenizer
         self._spelled = functools.cache(lambda token: str(tokenizer.decode([token])))
+        self._added = functools.lru_cache(PAIRS)(
+            lambda before, token: _rest(self._spelled(before), str(tokenizer.decode([before, token])))
+        )
         self.family = family if image_processor is not None else TEXT_ONLY
         self.processor: Any = None
         if self.family.pictures == "tiles":
@@ -177,15 +182,15 @@ class Chat:
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         """The text that each id adds to those before it; joined they are the decoded response."""
-        alone = list(map(self._spelled, ids))
-        if "".join(alone) == self.tokenizer.decode(list(ids)):
+        whole, alone = str(self.tokenizer.decode(list(ids))), list(map(self._spelled, ids))
+        if "".join(alone) == whole:
             return alone
-        out = []
-        for t in range(len(ids)):
-            before, now = (str(self.tokenizer.decode(list(ids[max(0, t - PIECE_CONTEXT) : end]))) for end in (t, t + 1))
-            same = next((i for i, (a, b) in enumerate(zip(before, now, strict=False)) if a != b), len(before))
-            out.append(now[same:])
-        return out
+        after_one = alone[:1] + list(map(self._added, ids, ids[1:]))
+        if "".join(after_one) == whole:
+            return after_one
+        decoded = [str(self.tokenizer.decode(list(ids[max(0, t - PIECE_CONTEXT) : t + 1]))) for t in range(len(ids))]
+        before = [str(self.tokenizer.decode(list(ids[max(0, t - PIECE_CONTEXT) : t]))) for t in range(len(ids))]
+        return [_rest(a, b) for a, b in zip(before, decoded, strict=True)]
 
     @property
     def end_id(self) -> int:
@@ -197,6 +202,13 @@ class Chat:
         """Id used to fill rows up; the end token where the tokenizer names none."""
         pad = self.tokenizer.pad_token_id
         return self.end_id if pad is None else int(pad)
+
+
+def _rest(before: str, now: str) -> str:
+    """What `now` has beyond what it begins with in common with `before`."""
+    if now.startswith(before):
+        return now[len(before) :]
+    return now[next((i for i, (a, b) in enumerate(zip(before, now, strict=False)) if a != b), len(before)) :]
 
 
 def _image_processor(family: Family) -> Any:
