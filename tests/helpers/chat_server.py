@@ -36,7 +36,7 @@ class ChatServer:
     `bodies` and `headers` are those of every request so far. Use as a context manager; `stop` kills it early.
     """
 
-    def __init__(self, answer: Answer, port: int = 0) -> None:
+    def __init__(self, answer: Answer) -> None:
         self.answer, self.bodies, self.headers = answer, list[dict[str, Any]](), list[dict[str, str]]()
         server = self
 
@@ -65,7 +65,7 @@ class ChatServer:
             def log_message(self, format: str, *args: Any) -> None:
                 """Say nothing."""
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self._thread.start()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import httpx
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from ports import HeldPort
 from vold.data.worlds.call_tokens import build_tokenizer
 from vold.engines.teachers.health import probe_of
 from vold.engines.vllm import VllmClient
@@ -86,19 +86,15 @@ class RealVllm:
 
     model: Path
     log: Path
-    port: int = 0
+    port: HeldPort = field(default_factory=HeldPort)
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http://127.0.0.1:{self.port.number}/v1"
 
     def start(self, *options: str) -> RealVllm:
         """Start it and wait until it answers."""
-        if not self.port:
-            with socket.socket() as s:
-                s.bind(("127.0.0.1", 0))
-                self.port = s.getsockname()[1]
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
@@ -108,7 +104,7 @@ class RealVllm:
             "VLLM_SERVER_DEV_MODE": "1",
         }
         command = [VLLM_PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(self.model)]
-        command += ["--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(self.port.number)]
         command += ["--max-model-len", "128", "--max-num-seqs", "16", "--dtype", "float32", "--enforce-eager"]
         command += ["--logprobs-mode", "processed_logprobs", *options]
         with self.log.open("ab") as log:

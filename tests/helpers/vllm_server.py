@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ports import HeldPort
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.model.policy import Policy
 from vold.types import Completion, Prompt, SamplingParams
@@ -31,7 +32,7 @@ class VllmServer:
     `requests` are the paths asked for so far, `hang_up` makes it close connections without an answer.
     """
 
-    def __init__(self, policy: Policy, *, name: str = "tiny", context: int = 128, port: int = 0) -> None:
+    def __init__(self, policy: Policy, *, name: str = "tiny", context: int = 128) -> None:
         self.policy, self.name, self.context = policy, name, context
         self.requests, self.version, self.hang_up = list[str](), "default", False
         self.hook: Hook = lambda path, body: None
@@ -55,18 +56,17 @@ class VllmServer:
         self._handler = Handler
         self._http: ThreadingHTTPServer | None = None
         self._open: set[socket.socket] = set()
-        self.port = port
+        self._port = HeldPort()
         self.start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http://127.0.0.1:{self._port.number}/v1"
 
     def start(self) -> None:
         """Listen, at the port of the last time."""
-        self._http = ThreadingHTTPServer(("127.0.0.1", self.port), self._handler)
+        self._http = ThreadingHTTPServer(("127.0.0.1", self._port.number), self._handler)
         self._http.daemon_threads = True
-        self.port = int(self._http.server_address[1])
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def kill(self) -> None:
@@ -83,6 +83,7 @@ class VllmServer:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+        self._port.free()
 
     def reply(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         self._open.add(handler.connection)
