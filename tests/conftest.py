@@ -76,11 +76,8 @@ def vllm_teacher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealVllm]
     from engine_backends import RealVllm, saved, text_model
 
     home = tmp_path_factory.mktemp("vllm-teacher")
-    server = RealVllm(saved(text_model(1), home / "model"), home / "log")
-    try:
-        yield server.start()
-    finally:
-        server.kill()
+    with RealVllm(saved(text_model(1), home / "model"), home / "log") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -89,8 +86,5 @@ def vllm_rollouts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealVllm
     from engine_backends import RealVllm, saved, text_model
 
     home = tmp_path_factory.mktemp("vllm-rollouts")
-    server = RealVllm(saved(text_model(4, padded_rows=3), home / "model"), home / "log")
-    try:
-        yield server.start()
-    finally:
-        server.kill()
+    with RealVllm(saved(text_model(4, padded_rows=3), home / "model"), home / "log") as server:
+        yield server

@@ -82,7 +82,7 @@ PROBE: ScoreRequest = probe_of(list(range(20, 40)))
 
 @dataclass
 class RealVllm:
-    """vLLM in a process of its own, on this machine's CPU."""
+    """vLLM in a process of its own, on this machine's CPU. Use as a context manager."""
 
     model: Path
     log: Path
@@ -128,3 +128,10 @@ class RealVllm:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
+
+    def __enter__(self) -> RealVllm:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self.port.free()
