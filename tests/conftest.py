@@ -77,7 +77,7 @@ def vllm_teacher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealVllm]
 
     home = tmp_path_factory.mktemp("vllm-teacher")
     with RealVllm(saved(text_model(1), home / "model"), home / "log") as server:
-        yield server
+        yield server.start()
 
 
 @pytest.fixture(scope="session")
@@ -87,4 +87,4 @@ def vllm_rollouts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealVllm
 
     home = tmp_path_factory.mktemp("vllm-rollouts")
     with RealVllm(saved(text_model(4, padded_rows=3), home / "model"), home / "log") as server:
-        yield server
+        yield server.start()

@@ -130,7 +130,7 @@ class RealVllm:
             self.process = None
 
     def __enter__(self) -> RealVllm:
-        return self.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.kill()
