@@ -36,8 +36,8 @@ def engines(model: Path, repetitions: int, *, rows: int = 16) -> dict[str, dict[
     chance = random.Random(0)
     ids = [tuple(chance.randrange(100, policy.rows) for _ in range(PROMPT)) for _ in range(rows // GROUP)]
     prompts = [Prompt(p) for p in ids]
-    server = RealVllm(model, model.parent / "vllm.log").start()
-    try:
+    with RealVllm(model, model.parent / "vllm.log") as server:
+        server.start()
         rollout_client, teacher_client = (client(server.url, role=r, patience=600.0) for r in ("rollout", "teacher"))
         remote = ServerSampler(rollout_client, end_id=policy.chat.end_id, banned=policy.banned.tolist())
         made = remote.generate(prompts, SamplingParams(NEW, 1.0, 0), GROUP)
@@ -56,8 +56,6 @@ def engines(model: Path, repetitions: int, *, rows: int = 16) -> dict[str, dict[
             return sum(len(s.logp) for s in teachers[side].score(requests))
 
         return {"rollouts": _alternate(sample, repetitions), "teacher": _alternate(score, repetitions)}
-    finally:
-        server.kill()
 
 
 def _alternate(work: Callable[[str, int], int], repetitions: int) -> dict[str, list[float]]:

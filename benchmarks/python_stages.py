@@ -165,7 +165,7 @@ def _micro_batches(stages: Stages, live: list[Rollout], prompts: list[Prompt]) -
             here = [live[i].completion for i in cut]
             collate([shown[i] for i in cut], [c.ids for c in here], [c.action_mask for c in here], 0)
 
-    stages.run("flatten", lambda: [flatten(live, cut, device) for cut in cuts])
+    stages.run("flatten", lambda: [flatten([live[i] for i in cut], device) for cut in cuts])
     stages.run("collate", grids)
 
 

@@ -50,6 +50,8 @@ class Ours:
     """vold: its own update, teacher and sampler."""
 
     def __init__(self, s: dict[str, Any]) -> None:
+        from vold.engines.teachers.inprocess import InProcessTeacher
+        from vold.engines.teachers.routed import RoutedTeacher
         from vold.model.parallel import processes
         from vold.model.policy import Policy
         from vold.run.recipe import Distill
@@ -75,21 +77,23 @@ class Ours:
         optimizer = build_optimizer(self.policy, self.config.optimizer)
         self.learner = Learner(self.config, self.policy, optimizer, self.group)
         self.gradients = sum(p.numel() * p.element_size() for _, p in self.policy.trainable()) / MIB
+        self.teacher: Any = RoutedTeacher({}, lambda ids: "")
         if s["method"] != "grpo" or s["what"] == "step":
-            from vold.engines.teachers.inprocess import InProcessTeacher
-
             self.teacher = InProcessTeacher(
                 Policy.load(s["model"] + "-teacher"), temperature=1.0, token_budget=s["budget"]
             )
         if s["method"] != "grpo" and s["what"] == "update":
-            from vold.engines.teachers.ask import score_rollouts
-            from vold.objective import credit
+            self.rollouts = self._credited(self.rollouts)
 
-            objective = self.config.objective
-            self.rollouts = credit(
-                objective, score_rollouts(self.rollouts, self.teacher, [*self.prompts], objective), 0,
-                seed=1, max_new_tokens=s["longest"], token_texts=self.policy.chat.token_texts,
-            )  # fmt: skip
+    def _credited(self, rollouts: list[Any]) -> list[Any]:
+        from vold.engines.teachers.ask import score_rollouts
+        from vold.objective import credit
+
+        objective = self.config.objective
+        return credit(
+            objective, score_rollouts(rollouts, self.teacher, [*self.prompts], objective), 0,
+            seed=1, max_new_tokens=self.s["longest"], token_texts=self.policy.chat.token_texts,
+        )  # fmt: skip
 
     def _with_behaviour(self, rollouts: list[Any]) -> list[Any]:
         from vold.model.batching import collate
@@ -108,22 +112,18 @@ class Ours:
         self.update(self.rollouts[:GROUP])
 
     def update(self, rollouts: list[Any] | None = None) -> float:
-        from vold.engines.teachers.routed import RoutedTeacher
         from vold.training.prompted import Prompted, Step
         from vold.training.step import update
         from vold.types import Task
 
         alone = self.s["method"] == "grpo"
-        teacher = RoutedTeacher({}, lambda ids: "") if alone and self.s["what"] == "update" else self.teacher
         problems = [Prompted(Task(f"{g}", (), "", ""), p, None if alone else p) for g, p in enumerate(self.prompts)]
         step = Step(number=0, seed=0, prompted=problems)
-        return update(self.learner, self.rollouts if rollouts is None else rollouts, step, teacher).grad_norm
+        return update(self.learner, self.rollouts if rollouts is None else rollouts, step, self.teacher).grad_norm
 
     def step(self) -> float:
         """Rollouts, grades by length, the teacher on those that failed, update."""
         from vold.engines.samplers.inprocess import InProcessSampler
-        from vold.engines.teachers.ask import score_rollouts
-        from vold.objective import credit
         from vold.types import Grade, Rollout, SamplingParams
 
         sampler = InProcessSampler(self.policy, len(self.rollouts))
@@ -133,16 +133,7 @@ class Ours:
             for k, c in enumerate(group):
                 score = float(k == 0)
                 rollouts.append(Rollout(f"task-{g}", g, self.prompts[g].ids, c, Grade(score, None, "")))
-        rollouts = score_rollouts(rollouts, self.teacher, list(self.prompts), self.config.objective)
-        rollouts = credit(
-            self.config.objective,
-            rollouts,
-            0,
-            seed=1,
-            max_new_tokens=self.s["longest"],
-            token_texts=self.policy.chat.token_texts,
-        )
-        return self.update(rollouts)
+        return self.update(self._credited(rollouts))
 
 
 class Trl:

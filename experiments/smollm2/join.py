@@ -104,7 +104,7 @@ def siglip_names(dino: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """DINOv2's tensors under the names of Idefics3's tower, which has neither layer scale nor a class token.
 
     Layer scale multiplies what a layer's last projection gives, so it is folded into that projection. Without the
-    class token patch features change a little: `tests/demo/test_smollm2.py` measures how much.
+    class token patch features change a little.
     """
     grid = dino["positions"].reshape(1, 37, 37, WIDTH).permute(0, 3, 1, 2)
     grid = functional.interpolate(grid, size=(GRID, GRID), mode="bicubic", align_corners=False)

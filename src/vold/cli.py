@@ -55,8 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one verb. Exit status 0: done; 2: the user can mend it; 130: interrupted."""
     args = _parser().parse_intermixed_args(argv)
     if args.verb == "demo":
-        overrides = [args.target, *args.overrides] if args.target else args.overrides
-        target = "recipes/demo.yaml"
+        target, overrides = "", [args.target, *args.overrides] if args.target else args.overrides
     elif args.target is None and args.verb != "methods":
         _parser().error(f"`vold {args.verb}` needs a {'run directory' if args.verb in ('show', 'compare') else 'file'}")
     else:
@@ -85,11 +84,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _recipe(target: str, overrides: list[str]) -> Recipe:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import torch
-
     from vold.run.recipe import load_recipe
 
     recipe = load_recipe(target, overrides)
+    import torch  # after the recipe: a mistake in it is said before a second goes into loading this
+
     torch.set_num_threads(recipe.run.threads)
     return recipe
 
@@ -156,7 +155,6 @@ def _eval(target: str, overrides: list[str]) -> None:
 def _compare(target: str, overrides: list[str]) -> None:
     from pathlib import Path
 
-    from vold.errors import ConfigError
     from vold.evals.compare import compare_runs
     from vold.report.tables import print_comparison
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,12 @@ from served import metrics, on, raw_recipe
 from vllm_server import VllmServer
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.engines.teachers.ask import EarlyTeacher, decides_by_group, score_rollouts
-from vold.engines.teachers.inprocess import InProcessTeacher
 from vold.errors import TeacherError
 from vold.objective import Objective
 from vold.run.recipe import recipe_from
 from vold.training.distill import distill
 from vold.training.rollout import sample
-from vold.types import Prompt, Rollout, ScoreRequest, StreamingSampler, TokenScores
+from vold.types import Prompt, Rollout, StreamingSampler
 
 PATIENCE = 60.0
 """Seconds after which a test that waits for what never comes fails."""
@@ -73,18 +71,6 @@ def test_what_a_teacher_refuses_meanwhile_stops_the_run_with_its_own_words(tmp_p
             run(tmp_path, teacher, sampler, overlap=True)
 
 
-class Recording:
-    """A real teacher that remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.inner = InProcessTeacher(tiny.teacher(), temperature=1.0, token_budget=512)
-        self.asked: list[ScoreRequest] = []
-
-    def score(self, requests: Sequence[ScoreRequest]) -> list[TokenScores]:
-        self.asked += requests
-        return self.inner.score(requests)
-
-
 def sampled(home: Path) -> tuple[list[list[Rollout]], list[Prompt], Objective]:
     """Two groups of three rollouts, the first of each passed."""
     config = tiny.recipe(home).distill
@@ -103,7 +89,7 @@ def sampled(home: Path) -> tuple[list[list[Rollout]], list[Prompt], Objective]:
 def test_nothing_is_asked_twice_and_only_failed_rollouts(tmp_path: Path) -> None:
     """Of six rollouts four failed. Two of them are asked about early; the other two are left for later."""
     groups, prompts, objective = sampled(tmp_path)
-    teacher = Recording()
+    teacher = tiny.RecordingTeacher()
     with EarlyTeacher(teacher, list(prompts), objective) as early:
         early.group(groups[0])
     said = early.finish()
@@ -111,13 +97,13 @@ def test_nothing_is_asked_twice_and_only_failed_rollouts(tmp_path: Path) -> None
     flat = [r for g in groups for r in g]
     got = score_rollouts(flat, teacher, list(prompts), objective, early=said)
     assert len(teacher.asked) == 4
-    assert got == score_rollouts(flat, Recording(), list(prompts), objective)
+    assert got == score_rollouts(flat, tiny.RecordingTeacher(), list(prompts), objective)
     assert [r.teacher is None for r in got] == [True, False, False] * 2
 
 
 def test_a_sampler_that_fails_leaves_nothing_running(tmp_path: Path) -> None:
     groups, prompts, objective = sampled(tmp_path)
-    early = EarlyTeacher(Recording(), list(prompts), objective)
+    early = EarlyTeacher(tiny.RecordingTeacher(), list(prompts), objective)
     with pytest.raises(RuntimeError, match="lost"), early:
         early.group(groups[0])
         raise RuntimeError("lost")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from chat_server import ChatServer, completion, said
+from chat_server import ChatServer, chat_client, completion, said
 from vold.engines.chat_api import ATTEMPTS, EndpointReply, EndpointSampler, content, fitted_size
 from vold.errors import ConfigError, DataError, SamplerError
 from vold.run.recipe import Endpoint
@@ -23,7 +23,7 @@ RED, BLUE = (Image.new("RGB", (6, 4), c) for c in ("red", "blue"))
 
 
 def sampler(*urls: str, concurrency: int = 4) -> EndpointSampler:
-    return EndpointSampler(Endpoint(urls=urls, model="student", concurrency=concurrency), first_wait=0.0)
+    return chat_client(*urls, model="student", concurrency=concurrency)
 
 
 def prompts(*texts: str) -> list[tuple[Message, ...]]:
@@ -367,9 +367,9 @@ def test_an_error_does_not_wait_for_retries() -> None:
         return 401, "no"
 
     with ChatServer(answer) as server:
-        endpoint = EndpointSampler(Endpoint(urls=(server.url,), model="student", concurrency=2), first_wait=3600.0)
+        patient = chat_client(server.url, concurrency=2, first_wait=3600.0)
         with pytest.raises(SamplerError, match="status 401"):
-            ask(endpoint, "busy", "bad")
+            ask(patient, "busy", "bad")
         assert sorted(said(b) for b in server.bodies) == ["bad", "busy"]
 
 

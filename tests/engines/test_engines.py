@@ -14,13 +14,16 @@ from engine_backends import saved, text_model
 from served import metrics, on, raw_recipe
 from stored import stored_rows
 from vllm_server import VllmServer
-from vold.engines import vllm as vllm_client
+from vold.data.sources import open_tasks
+from vold.engines.http import HttpClient
 from vold.engines.teachers.cached import CachedTeacher
 from vold.engines.teachers.inprocess import InProcessTeacher
+from vold.engines.teachers.teachers import open_teachers
 from vold.errors import ConfigError, DataError, TeacherError, TrainingError
 from vold.evals.engine_check import self_check
 from vold.evals.overlap import align
 from vold.evals.preflight import check
+from vold.model.loading import load_student
 from vold.model.policy import Policy
 from vold.run.console import console
 from vold.run.files import latest_checkpoint, read_jsonl
@@ -32,7 +35,20 @@ from vold.types import Message, ScoreRequest, TokenScores
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_client, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(HttpClient, "first_wait", 0.001)
+
+
+def test_opening_a_teacher_that_sleeps_wakes_it_and_asks_it_once(tmp_path: Path) -> None:
+    with VllmServer(text_model(1)) as server:
+        raw = raw_recipe(tmp_path)
+        raw["teacher"]["server"] = on(server, sleep=True)
+        recipe = recipe_from(raw, where="test")
+        assert recipe.distill is not None
+        teachers = open_teachers(recipe, load_student(recipe))
+        prompts = [teachers.prompt(t) for t in open_tasks(recipe.tasks, recipe.distill.tasks)]
+        server.requests.clear()
+        teachers.scorer(recipe.distill.sampling, 512, prompts, tmp_path)
+        assert [r for r in server.requests if r != "/v1/models"] == ["/wake_up", "/v1/completions", "/sleep?level=1"]
 
 
 def test_a_teacher_on_a_server_trains_the_student_like_one_in_the_process(tmp_path: Path) -> None:

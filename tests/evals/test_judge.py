@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from chat_server import ChatServer, completion, said
+from chat_server import ChatServer, chat_client, completion, said
 from vold.data.benchmarks.item import Form, Item
 from vold.engines.chat_api import EndpointSampler
 from vold.errors import SamplerError
@@ -68,7 +68,7 @@ class Bench:
         return completion(self.says) if isinstance(self.says, str) else self.says(body)
 
     def judge(self, model: str = "judge") -> Judge:
-        return Judge(EndpointSampler(Endpoint(urls=(self.server.url,), model=model), first_wait=0.0), self.directory)
+        return Judge(chat_client(self.server.url, model=model), self.directory)
 
     def score(self, of: Item, response: str, says: str | Callable[[dict[str, Any]], Any]) -> Grade:
         self.says = says
@@ -437,5 +437,5 @@ def test_the_identity_names_the_model_and_its_prompts(bench: Bench) -> None:
 
 
 def test_a_judge_is_built_from_a_recipe(tmp_path: Path) -> None:
-    judge = Judge.from_config(Endpoint(urls=("http://h/v1",), model="m"), tmp_path)
+    judge = Judge(EndpointSampler(Endpoint(urls=("http://h/v1",), model="m")), tmp_path)
     assert judge.file.parent == tmp_path

@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 
 import layouts
+from chat_server import chat_client
 from vold.cli import main
 from vold.data.benchmarks.item import Item
 from vold.engines.chat_api import ATTEMPTS, EndpointSampler
@@ -79,7 +80,7 @@ def serve() -> Iterator[Callable[[Answer], Server]]:
 
 
 def ask(urls: list[str], questions: list[str], **options: Any) -> dict[int, Any]:
-    sampler = EndpointSampler(Endpoint(urls=tuple(urls), model="m", **options), first_wait=0.0)
+    sampler = chat_client(*urls, **options)
     prompts = [(Message("user", q),) for q in questions]
     return {r.index: r for r in sampler.answer(prompts, PARAMS, [0] * len(prompts))}
 
@@ -205,7 +206,7 @@ def item(form: Any, answer: str, options: tuple[str, ...] = ()) -> Item:
 
 def judged(serve: Callable[[Answer], Server], directory: Path, reply: str) -> tuple[Judge, Server]:
     server = serve(lambda _b, _h: completion(reply))
-    return Judge(EndpointSampler(Endpoint(urls=(server.url,), model="judge"), first_wait=0.0), directory), server
+    return Judge(chat_client(server.url, model="judge"), directory), server
 
 
 @pytest.mark.parametrize(
@@ -243,7 +244,7 @@ def test_a_second_marking_asks_nobody_and_gives_the_same(serve: Callable[[Answer
     judge, server = judged(serve, tmp_path, "14")
     first = score_vlmevalkit(item("integer", "14"), "fourteen", judge)
     server.close()
-    again = Judge(EndpointSampler(Endpoint(urls=(server.url,), model="judge"), first_wait=0.0), tmp_path)
+    again = Judge(chat_client(server.url, model="judge"), tmp_path)
     assert score_vlmevalkit(item("integer", "14"), "fourteen", again) == first
     with pytest.raises(SamplerError):
         score_vlmevalkit(item("integer", "14"), "another text", again)

@@ -7,6 +7,9 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+from vold.engines.chat_api import EndpointSampler
+from vold.run.recipe import Endpoint
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -89,3 +92,10 @@ class ChatServer:
     def __exit__(self, *_: object) -> None:
         if self._thread.is_alive():
             self.stop()
+
+
+def chat_client(*urls: str, first_wait: float = 0.0, model: str = "m", **options: Any) -> EndpointSampler:
+    """A client of these servers that does not wait between its tries."""
+    made = EndpointSampler(Endpoint(urls=urls, model=model, **options))
+    made.first_wait = first_wait
+    return made

@@ -74,7 +74,9 @@ def client(
     """A client that does not wait long and says nothing."""
     error = TeacherError if role == "teacher" else SamplerError
     section = Server(urls=urls, model="tiny", patience=patience, **more)
-    return VllmClient(section, role=role, error=error, first_wait=0.001, report=report)
+    made = VllmClient(section, role=role, error=error, report=report)
+    made.first_wait = 0.001
+    return made
 
 
 PROBE: ScoreRequest = probe_of(list(range(20, 40)))

@@ -13,12 +13,13 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from vold.data.sources import Tasks, open_tasks
 from vold.data.worlds.call_tokens import build_tokenizer
+from vold.engines.teachers.inprocess import InProcessTeacher
 from vold.engines.teachers.routed import RoutedTeacher
 from vold.model.chat import Chat
 from vold.model.policy import Policy
 from vold.run.recipe import AnyTaskSpec, Recipe, TaskSpec, recipe_from
 from vold.training.prompted import Prompted, Step
-from vold.types import Prompt, Task
+from vold.types import Prompt, ScoreRequest, Task, TokenScores
 
 
 def student(seed: int = 0, tokenizer: Any = None, rows: int | None = None) -> Policy:
@@ -83,6 +84,18 @@ def teacher(seed: int = 1, tokenizer: Any = None, rows: int | None = None) -> Po
         pad_token_id=tokenizer.pad_token_id,
     )
     return Policy(Qwen3ForCausalLM(config), Chat(tokenizer))
+
+
+class RecordingTeacher:
+    """A real teacher that remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.inner = InProcessTeacher(teacher(), temperature=1.0, token_budget=512)
+        self.asked: list[ScoreRequest] = []
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[TokenScores]:
+        self.asked += requests
+        return self.inner.score(requests)
 
 
 TASKS: dict[str, dict[str, Any]] = {

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import zipfile
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageDraw
-
+import layouts
 from layouts import parquet
 
 if TYPE_CHECKING:
@@ -16,11 +14,7 @@ if TYPE_CHECKING:
 
 
 def picture(word: str) -> bytes:
-    image = Image.new("RGB", (60, 40), "white")
-    ImageDraw.Draw(image).text((4, 4), word, fill="black")
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+    return layouts.picture(word, (60, 40))
 
 
 def struct(word: str) -> dict[str, Any]:

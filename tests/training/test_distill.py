@@ -12,7 +12,6 @@ import torch
 import tiny
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.engines.teachers.ask import score_rollouts
-from vold.engines.teachers.inprocess import InProcessTeacher
 from vold.errors import AlignmentError, DataError, TrainingError
 from vold.model.policy import Policy
 from vold.objective import Objective, credit
@@ -26,18 +25,6 @@ from vold.training.sft import accumulate, refuse_banned, sft
 from vold.training.step import update
 from vold.training.traces import Trace, read_traces
 from vold.types import Completion, Grade, Prompt, Rollout, ScoreRequest, TokenScores
-
-
-class Recording:
-    """A real teacher that remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.inner = InProcessTeacher(tiny.teacher(), temperature=1.0, token_budget=512)
-        self.asked: list[ScoreRequest] = []
-
-    def score(self, requests: Sequence[ScoreRequest]) -> list[TokenScores]:
-        self.asked += requests
-        return self.inner.score(requests)
 
 
 def config_of(home: Path, **changes: object) -> Distill:
@@ -60,7 +47,7 @@ def rollouts_of(policy: Policy, config: Distill, scores: Sequence[float]) -> tup
 
 
 def finished(rollouts: list[Rollout], prompts: list[Prompt], objective: Objective) -> list[Rollout]:
-    done = score_rollouts(rollouts, Recording(), list(prompts), objective)
+    done = score_rollouts(rollouts, tiny.RecordingTeacher(), list(prompts), objective)
     return credit(objective, done, 0)
 
 
@@ -82,7 +69,7 @@ def test_the_teacher_reads_only_the_rollouts_the_objective_uses(
 ) -> None:
     config = config_of(tmp_path, objective=objective)
     rollouts, prompts = rollouts_of(tiny.student(), config, MIXED)
-    teacher = Recording()
+    teacher = tiny.RecordingTeacher()
     done = score_rollouts(rollouts, teacher, list(prompts), config.objective)
     expected = [ScoreRequest(prompts[i // 3].ids, rollouts[i].completion.ids) for i in asked]
     assert teacher.asked == expected
@@ -219,7 +206,7 @@ def test_tasks_without_a_text_view_do_not_dilute_the_teacher(tmp_path: Path) -> 
     config = config_of(tmp_path)
     policy = tiny.student()
     rollouts, prompts = rollouts_of(policy, config, (0.0,) * 6)
-    both = score_rollouts(rollouts, Recording(), [prompts[0], None], config.objective)
+    both = score_rollouts(rollouts, tiny.RecordingTeacher(), [prompts[0], None], config.objective)
     assert [r.teacher is not None for r in both] == [True] * 3 + [False] * 3
     only = both[:3]
     losses = []

@@ -34,7 +34,7 @@ from vold.data.sources.jsonl import Row as JsonlRow
 from vold.errors import DataError, UngradableReference
 from vold.graders import check_reference
 from vold.run.console import console
-from vold.run.records import from_json, to_json
+from vold.run.files import read_json, write_json
 from vold.run.summaries import DataCard
 
 if TYPE_CHECKING:
@@ -142,13 +142,12 @@ def prepare(spec: PublishedSet) -> Store:
         temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=".making-"))
         try:
             card = _Maker(spec, temporary).make(source, shown, revision)
-            (temporary / "card.json").write_text(json.dumps(to_json(card), indent=2) + "\n")
+            write_json(temporary / "card.json", card)
             if not directory.exists():  # another process may have been faster
                 temporary.replace(directory)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    card_file = directory / "card.json"
-    return Store(directory, from_json(DataCard, json.loads(card_file.read_text()), where=str(card_file)))
+    return Store(directory, read_json(directory / "card.json", DataCard))
 
 
 def _files(source: Path) -> list[list[Any]]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import dataclasses
-import io
 import math
 from dataclasses import dataclass
 from functools import partial
 from threading import Event, Lock
 from typing import TYPE_CHECKING
 
-from vold.engines.http import FIRST_WAIT_SECONDS, HttpClient, JsonObject, as_they_come
+from vold.data.files.images import png_uri
+from vold.engines.http import HttpClient, JsonObject, as_they_come
 from vold.errors import SamplerError
 from vold.types import Message, SamplingParams
 
@@ -50,8 +49,8 @@ class EndpointSampler(HttpClient[EndpointReply]):
 
     rounds = ATTEMPTS
 
-    def __init__(self, config: Endpoint, *, first_wait: float = FIRST_WAIT_SECONDS) -> None:
-        super().__init__(config, error=SamplerError, first_wait=first_wait)
+    def __init__(self, config: Endpoint) -> None:
+        super().__init__(config, error=SamplerError)
         self._proving = Lock()
         self._proven: set[bool] = set()  # kinds of request (with a picture or not) that this server has answered
 
@@ -205,6 +204,4 @@ def _data_uri(image: Image, pixels: tuple[int, int] | None) -> str:
 
         size = fitted_size(image.width, image.height, pixels)
         image = image.resize(size, pil.Resampling.BICUBIC) if size != image.size else image
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return png_uri(image)

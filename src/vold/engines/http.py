@@ -31,7 +31,6 @@ JsonObject: TypeAlias = dict[str, Any]
 Reply = TypeVar("Reply")
 
 CONNECT_SECONDS = 10.0
-FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 20.0
 TIMEOUT_SECONDS = 1800.0
 """An answer of 8,192 tokens on a busy server takes minutes."""
@@ -54,13 +53,14 @@ class HttpClient(Generic[Reply]):
         config: their addresses, the model's name there, the key and the requests under way at a time.
         role: what the servers are to the run, for messages: "teacher", "rollout", or nothing.
         error: raised where no server answers.
-        first_wait: seconds before the second round over all servers.
         report: is told when all servers are down and when one is up again.
 
     Raises:
         ConfigError: the environment variable of `key_env` is not set.
     """
 
+    first_wait: float = 0.5
+    """Seconds before the second round over all servers."""
     rounds: float = math.inf
     """Rounds over all servers before it gives up."""
     patience: float = math.inf
@@ -72,11 +72,10 @@ class HttpClient(Generic[Reply]):
         *,
         role: str = "",
         error: type[VoldError],
-        first_wait: float = FIRST_WAIT_SECONDS,
         report: Callable[[str], None] = lambda words: None,
     ) -> None:
         self.urls, self.model, self.concurrency = [u.rstrip("/") for u in config.urls], config.model, config.concurrency
-        self.server, self.error, self.first_wait, self.report = f"{role} server".strip(), error, first_wait, report
+        self.server, self.error, self.report = f"{role} server".strip(), error, report
         key = os.environ.get(config.key_env, "") if config.key_env else ""  # held in memory only
         if config.key_env and not key:
             raise ConfigError(
@@ -135,10 +134,12 @@ class HttpClient(Generic[Reply]):
             response = self.client.request("GET" if get else "POST", base + path, json=body)
         except httpx.HTTPError as error:
             return Failed(f"{base}: {type(error).__name__}: {error}")
-        status, message = response.status_code, _message(response)
+        status = response.status_code
+        if status == 200 and (reply := self.read(response)) is not None:
+            return reply
+        message = _message(response)
         if status == 200:
-            reply = self.read(response)
-            return Failed(f"{base}: no whole reply: {message}") if reply is None else reply
+            return Failed(f"{base}: no whole reply: {message}")
         if 400 <= status < 500 and status not in BUSY:
             return self.refuse(base + path, status, message)
         return Failed(f"{base}: status {status}: {message}", _retry_after(response))

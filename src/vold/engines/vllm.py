@@ -10,7 +10,7 @@ import contextlib
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vold.engines.http import FIRST_WAIT_SECONDS, Failed, HttpClient, JsonObject, as_they_come
+from vold.engines.http import Failed, HttpClient, JsonObject, as_they_come
 from vold.run.console import console
 
 if TYPE_CHECKING:
@@ -32,10 +32,9 @@ class VllmClient(HttpClient[JsonObject]):
         *,
         role: str,
         error: type[VoldError],
-        first_wait: float = FIRST_WAIT_SECONDS,
         report: Callable[[str], None] = lambda words: console.print(words),
     ) -> None:
-        super().__init__(config, role=role, error=error, first_wait=first_wait, report=report)
+        super().__init__(config, role=role, error=error, report=report)
         self.patience, self.sleep = config.patience, config.sleep
 
     def post(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vold.model.chat import Chat
     from vold.model.policy import Policy
     from vold.run.recipe import Eval
-    from vold.types import Completion, Sampler
+    from vold.types import Finish, Sampler
 
 
 def is_complete(file: Path, questions: QuestionSet, samples: int) -> bool:
@@ -96,7 +96,7 @@ def _answers(
     policy: Policy, sampler: Sampler, found: QuestionSet, part: Sequence[Question], params: SamplingParams, n: int
 ) -> list[tuple[Question, Unmarked]]:
     """`n` answers to each question of a batch, question after question."""
-    context = int(policy.model.config.get_text_config().max_position_embeddings)
+    context = policy.context
     prompts = [policy.chat.prompt(q.messages) for q in part]
     fit = [i for i, p in enumerate(prompts) if len(p.ids) + params.max_new_tokens <= context]
     answers = dict(zip(fit, sampler.generate([prompts[i] for i in fit], params, n), strict=True))
@@ -105,9 +105,14 @@ def _answers(
         images = _images(found, question)
         for sample in range(n):
             if i in answers:
-                row = _own(question, sample, images, policy.chat, answers[i][sample])
+                made = answers[i][sample]
+                own = None if all(made.action_mask) else answer_text(policy.chat, made)
+                text = policy.chat.text(made.ids)
+                row = _row(question, sample, images, text, made.finish, len(made.ids), answer=own)
             else:
-                row = _unasked(question, sample, images, len(prompts[i].ids), context)
+                length = len(prompts[i].ids)
+                error = f"truncated: the prompt has {length} tokens, the context {context}; it was not asked"
+                row = _row(question, sample, images, "", "length", 0, error=error)
             out.append((question, row))
     return out
 
@@ -126,16 +131,9 @@ def answer_by_endpoint(
         replies = endpoint.answer([q.messages for q, _ in wanted], params, [s for _, s in wanted], pixels=found.pixels)
         for reply in replies:
             question, sample = wanted[reply.index]
-            row = Unmarked(
-                id=question.id,
-                sample=sample,
-                prompt=question.messages[-1].text,
-                images=_images(found, question),
-                response=reply.text,
-                finish=reply.finish,
-                tokens=reply.tokens,
-                error=f"not answered: {reply.error}" if reply.error else None,
-            )
+            error = f"not answered: {reply.error}" if reply.error else None
+            images = _images(found, question)
+            row = _row(question, sample, images, reply.text, reply.finish, reply.tokens, error=error)
             append_jsonl(file, [_ready(found, question, row)])
             bar.advance(1)
     place = {q.id: i for i, q in enumerate(found.questions)}
@@ -147,31 +145,21 @@ def _images(found: QuestionSet, question: Question) -> tuple[str, ...]:
     return () if found.items else tuple(thumbnail(i) for m in question.messages for i in m.images)
 
 
-def _own(question: Question, sample: int, images: tuple[str, ...], chat: Chat, completion: Completion) -> Unmarked:
-    """An answer of a model in this process."""
+def _row(
+    question: Question,
+    sample: int,
+    images: tuple[str, ...],
+    response: str,
+    finish: Finish,
+    tokens: int,
+    **told: str | None,
+) -> Unmarked:
+    """An answer as it came; `told` are its `error` and `answer`."""
+    prompt = question.messages[-1].text
     return Unmarked(
-        id=question.id,
-        sample=sample,
-        prompt=question.messages[-1].text,
-        images=images,
-        response=chat.text(completion.ids),
-        finish=completion.finish,
-        tokens=len(completion.ids),
-        answer=None if all(completion.action_mask) else answer_text(chat, completion),
-    )
-
-
-def _unasked(question: Question, sample: int, images: tuple[str, ...], length: int, context: int) -> Unmarked:
-    return Unmarked(
-        id=question.id,
-        sample=sample,
-        prompt=question.messages[-1].text,
-        images=images,
-        response="",
-        finish="length",
-        tokens=0,
-        error=f"truncated: the prompt has {length} tokens, the context {context}; it was not asked",
-    )
+        id=question.id, sample=sample, prompt=prompt, images=images,
+        response=response, finish=finish, tokens=tokens, **told,
+    )  # fmt: skip
 
 
 def _ready(found: QuestionSet, question: Question, row: Unmarked) -> Answer | Unmarked:

@@ -50,7 +50,7 @@ def self_check(recipe: Recipe) -> SelfCheck:
         raise ConfigError("this recipe has no `align` section", where="align")
     directory = open_stage(recipe, "align")
     path = stage_models(recipe).get("sft", recipe.student.path)
-    student = load_student(recipe, resolve(path))
+    student = load_student(recipe, path)
     backend: TeacherBackend = InProcessBackend(student, recipe.student.dtype)
     if recipe.teacher.server is not None:
         backend = open_teachers(recipe, student).by_route[""].backend

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vold.data.benchmarks.registry import get_benchmark
 from vold.engines.chat_api import EndpointSampler
 from vold.engines.samplers.multi_turn import tool_turns
 from vold.errors import ConfigError
@@ -82,7 +83,8 @@ def evaluate(recipe: Recipe) -> Results:
                     in_turns=in_turns,
                     seed_of=lambda start: seed_of(recipe.run.seed, "eval", start),
                 )
-            mark(found, file, label=label, threads=config.judge.concurrency if config.judge is not None else 1)
+            if config.judge is not None:
+                mark(found, file, label=label, threads=config.judge.concurrency)
     return _results(recipe, directory, models, sets)
 
 
@@ -148,7 +150,7 @@ def _published(found: QuestionSet) -> tuple[Published, ...]:
         return ()
     split, protocol = str(found.protocol["split"]), str(found.protocol["name"])
     out = []
-    for metric in ("accuracy", "score_strict", "worst_case"):
+    for metric in dict.fromkeys(figure.metric for figure in get_benchmark(found.benchmark).published):
         for figure in matching(found.benchmark, split, protocol, metric):
             label = "" if metric == "accuracy" else f"{metric.replace('_', ' ')}; "
             out.append(replace(figure, note=label + figure.note))

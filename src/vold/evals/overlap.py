@@ -18,7 +18,7 @@ from vold.engines.teachers.inprocess import InProcessBackend
 from vold.engines.teachers.teachers import Teachers, open_teachers
 from vold.errors import ConfigError, DataError
 from vold.model.batching import collate
-from vold.model.loading import load_student, resolve, stage_models
+from vold.model.loading import load_student, stage_models
 from vold.run.console import Bar
 from vold.run.directory import open_stage
 from vold.run.files import write_json
@@ -56,7 +56,7 @@ def align(recipe: Recipe) -> Overlap:
     directory = open_stage(recipe, "align")
     models = stage_models(recipe)
     path = models.get("sft", recipe.student.path)
-    student = load_student(recipe, resolve(path))
+    student = load_student(recipe, path)
     teachers = open_teachers(recipe, student)
     pairs = [(t, prompt) for t in open_tasks(recipe.tasks, config.tasks) if (prompt := teachers.prompt(t)) is not None]
     tasks, teacher_prompts = [t for t, _ in pairs], [prompt for _, prompt in pairs]
@@ -160,11 +160,10 @@ def _opinions(
             pieces = zip(*(v.split([len(responses[i]) for i in mine]) for v in values.values()), strict=True)
             rows.update(zip(mine, pieces, strict=True))
         elif mine:
-            scorer = teachers.scorer(sampling, TOKEN_BUDGET, teacher_prompts, directory)
+            scorer = teachers.scorer(sampling, TOKEN_BUDGET, [teacher_prompts[i] for i in mine], directory)
             top_k = 0 if aligned else 1
-            requests = [
-                ScoreRequest(p.ids, responses[i], None, top_k, p.vision) for i in mine if (p := teacher_prompts[i])
-            ]
+            asked = [(teacher_prompts[i], responses[i]) for i in mine]
+            requests = [ScoreRequest(p.ids, ids, None, top_k, p.vision) for p, ids in asked]
             for i, scores in zip(mine, scorer.score(requests), strict=True):
                 logp = torch.tensor(scores.logp)
                 best = None if scores.top_ids is None else torch.tensor(scores.top_ids[:, 0], dtype=torch.int64)

@@ -92,19 +92,19 @@ class Subject:
     @cached_property
     def context(self) -> int:
         """The least context length of all models, in tokens. A teacher whose length is unknown does not count."""
-        own = int(self.student.model.config.get_text_config().max_position_embeddings)
-        return min([own, *filter(None, (t.backend.context() for t in self.teachers.by_route.values()))])
+        return min(
+            [self.student.context, *filter(None, (t.backend.context() for t in self.teachers.by_route.values()))]
+        )
 
     @cached_property
     def task_sets(self) -> list[TaskSet]:
         """Those of the stages, then those of the evaluation."""
         r = self.recipe
-        stages = {"traces": r.traces, "align": r.align, "balance": r.balance, "distill": r.distill}
-        named = [(f"{name}.tasks", s.tasks, s.sampling) for name, s in stages.items() if s is not None]
+        named = [(f"{name}.tasks", s.tasks, s.sampling) for name, s in r.stages_with_tasks.items()]
         if r.eval is not None:
             named += [(f"eval.tasks: {name}", name, r.eval.sampling) for name in r.eval.tasks]
-        room = {key: s.max_new_tokens if s is not None else 0 for key, _, s in named}
-        return [TaskSet(key, name, r.tasks, room[key], self.student) for key, name, _ in named]
+        room = [s.max_new_tokens if s is not None else 0 for _, _, s in named]
+        return [TaskSet(key, name, r.tasks, n, self.student) for (key, name, _), n in zip(named, room, strict=True)]
 
 
 def check(recipe: Recipe) -> list[str]:

@@ -12,9 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vold.evals.marking.golds import GOLDS_RULE
-from vold.evals.marking.rules import SCORING_VERSION
-
-__all__ = ["SCORING_VERSION", "Protocol", "differences", "protocol_hash"]
 
 _WORDS = {
     "name": "protocol",

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vold.data.benchmarks.registry import get_benchmark, load
+from vold.data.files.images import png_uri
 from vold.data.sources import open_tasks
+from vold.engines.chat_api import EndpointSampler
 from vold.engines.grade import grade_text
 from vold.errors import DataError
 from vold.evals.marking.golds import handle_golds
 from vold.evals.marking.llm_judge import Judge, score_vlmevalkit
-from vold.evals.marking.rules import score
+from vold.evals.marking.rules import SCORING_VERSION, score
 from vold.evals.prompting import build_messages, image_limits, prompt_version
-from vold.evals.protocol import SCORING_VERSION, Protocol, protocol_hash
+from vold.evals.protocol import Protocol, protocol_hash
 from vold.run.results import BenchmarkInfo, SetInfo
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def open_sets(config: Eval, sets: Mapping[str, TaskSpec], directory: Path, *, to
     Raises:
         DataError, ConfigError: data that cannot be read, an unknown benchmark, or a set of fewer than two problems.
     """
-    judge = None if config.judge is None else Judge.from_config(config.judge, directory / "judge")
+    judge = None if config.judge is None else Judge(EndpointSampler(config.judge), directory / "judge")
     opened = [_task_set(name, open_tasks(sets, name), config, tool) for name in config.tasks]
     opened += [_benchmark(name, spec, config, judge, tool) for name, spec in config.benchmarks.items()]
     for found in opened:
@@ -180,11 +181,7 @@ def _marker(item: Item, spec: BenchmarkSection, judge: Judge | None) -> Callable
 
 def thumbnail(image: Any, limit: int = 512) -> str:
     """The picture as a PNG data URI, made smaller where a side is over `limit` pixels."""
-    import base64
-
     if max(image.size) > limit:
         image = image.copy()
         image.thumbnail((limit, limit))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return png_uri(image)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vold.model.families import linear_layers
+from vold.model.families import linear_layers, part_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,8 @@ ADAPTER = "adapter"
 
 
 def add_adapters(model: Any, family: Family, *, rank: int, alpha: int, seed: int) -> Any:
-    """Put adapters on every linear layer of the language model's blocks, in place; all other weights are frozen.
+    """Put adapters on every linear layer of the language model's blocks, in place; the rest of the language model is
+    frozen. The vision tower and the projector stay as they are: frozen, or trained in full.
 
     A layer then computes W x + (alpha / rank) B A x. B starts at zero, so the model starts as it was; A is drawn from
     `seed`. Adapters are float32, whatever W is.
@@ -30,9 +31,13 @@ def add_adapters(model: Any, family: Family, *, rank: int, alpha: int, seed: int
 
     prefix = f"{model.base_model_prefix}." if model.base_model is not model else ""
     names = [prefix + n for n in linear_layers(model.base_model, family)]
+    beside = [p for n, p in model.base_model.named_parameters() if part_of(n, family) and p.requires_grad]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=names))
+        view = get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=names))
+    for parameter in beside:
+        parameter.requires_grad_(True)
+    return view
 
 
 def merged_state(model: Any) -> dict[str, torch.Tensor]:

@@ -15,6 +15,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM, AutoModelForI
 from vold.model.families import family_of, part_of
 from vold.model.lm_head.chunked_logits import chunk_elements
 from vold.model.lora import add_adapters
+from vold.model.policy import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from vold.run.model_sections import Student
     from vold.run.recipe import Recipe
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PROBE_TOKENS = 64
 ATTENTION = "vold_memory"
 """The name under which Transformers finds `_attention`."""
@@ -195,10 +195,7 @@ def _shape(config: Any, dtype: torch.dtype, layers: int, student: Student | None
         for name, parameter in model.base_model.named_parameters():
             parameter.requires_grad_(part_of(name, family) not in student.freeze)
         if student.lora is not None:
-            beside = [p for n, p in model.base_model.named_parameters() if part_of(n, family) and p.requires_grad]
             add_adapters(model, family, rank=student.lora.rank, alpha=student.lora.alpha, seed=0)
-            for parameter in beside:
-                parameter.requires_grad_(True)
     return model
 
 

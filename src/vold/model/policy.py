@@ -101,6 +101,11 @@ class Policy:
         """How many ids the embedding has rows for."""
         return int(self.model.config.get_text_config().vocab_size)
 
+    @property
+    def context(self) -> int:
+        """Tokens that prompt and response may have together."""
+        return int(self.model.config.get_text_config().max_position_embeddings)
+
     def ban_placeholders(self) -> None:
         """Set `banned`, the ids no response may hold, from the model's config and its tokenizer as they are now.
 
@@ -136,17 +141,8 @@ class Policy:
                 parameter.requires_grad_(False)
 
     def add_lora(self, *, rank: int, alpha: int, seed: int) -> None:
-        """Train adapters in place of the language model's weights; see `vold.model.lora.add_adapters`.
-
-        The vision tower and the projector stay as they are: frozen, or trained in full.
-        """
-        beside = [
-            p for part in ("vision", "projector") for _, p in parameters_of(self.model.base_model, self.family, part)
-        ]
-        trained = [p for p in beside if p.requires_grad]
+        """Train adapters in place of the language model's weights; see `vold.model.lora.add_adapters`."""
         self.adapters = add_adapters(self.model, self.family, rank=rank, alpha=alpha, seed=seed)
-        for parameter in trained:
-            parameter.requires_grad_(True)
 
     def trainable(self) -> list[tuple[str, torch.nn.Parameter]]:
         """Names and parameters that training changes, in a fixed order."""

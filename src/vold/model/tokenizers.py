@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vold.errors import VocabularyMismatch
 from vold.model.families import family_of
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -146,7 +141,7 @@ PLACEHOLDERS = ("image_token_id", "video_token_id", "vision_start_token_id", "vi
 
 def banned_ids(config: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Ids that no response may hold: vision placeholders, and embedding rows the tokenizer has no token for."""
-    rows = int(config.get_text_config().vocab_size)
+    rows = _rows(config)
     placeholders = {int(i) for name in PLACEHOLDERS if (i := getattr(config, name, None)) is not None}
     if pattern := family_of(config).placeholders:
         placeholders |= {i for token, i in tokenizer.get_vocab().items() if re.fullmatch(pattern, token)}

@@ -16,14 +16,13 @@ def axes(objective: Objective) -> dict[str, str]:
     """Value by axis; a dash where the objective has nothing on it."""
     outcome, a, loss = objective.outcome, objective.teacher_advantage, objective.teacher_loss
     surrogate = objective.surrogate
-    terms = [term for term in (a, loss) if term is not None]
     averaged = [term.aggregate for term in (surrogate, loss, objective.nll) if term is not None]
     return {
         "outcome advantage": "-" if outcome is None else f"{outcome.weight:g}, {outcome.normalise}",
         "teacher enters as": _said([*_advantage(a), *_loss(loss)]),
-        "coefficient": _said(map(_coefficient, terms)),
-        "M, rollout mask": _said([*map(_mask, terms), *_balance(a)]),
-        "W, token weight": _said([*(term.weight or "" for term in terms), *_steps(a)]),
+        "coefficient": _said(map(_coefficient, objective.teacher_terms)),
+        "M, rollout mask": _said([*map(_mask, objective.teacher_terms), *_balance(a)]),
+        "W, token weight": _said([*(term.weight or "" for term in objective.teacher_terms), *_steps(a)]),
         "P, prefix": _prefix(a),
         "s, shift": _shift(a.margin if a is not None else None),
         "token gate": _said(_gates(a, surrogate)),

@@ -49,9 +49,8 @@ def needs_teacher(objective: Objective, rollouts: Sequence[Rollout]) -> list[boo
         TrainingError: a mask of the user's own failed.
     """
     wanted = [False] * len(rollouts)
-    for term in (objective.teacher_advantage, objective.teacher_loss):
-        if term is not None:
-            wanted = [w or m != 0 for w, m in zip(wanted, _mask(term, rollouts), strict=True)]
+    for term in objective.teacher_terms:
+        wanted = [w or m != 0 for w, m in zip(wanted, _mask(term, rollouts), strict=True)]
     return wanted
 
 
@@ -191,7 +190,7 @@ def _scored(term: TeacherAdvantage, work: Sequence[_Work], seed: int) -> list[_S
         mask *= next(kept)
         w.rollout_values["teacher_mask"] = mask
         if w.rollout.teacher is not None and (mask != 0 or term.margin is not None):
-            _aligned(w.rollout, w.rollout.teacher)
+            line_up(w.rollout, w.rollout.teacher)
             out.append(_Scored(w, w.rollout.teacher, mask, weight))
     return out
 
@@ -283,7 +282,7 @@ def _teacher_loss(objective: Objective, term: TeacherLoss, work: Sequence[_Work]
         scores = w.rollout.teacher
         if scores is None or mask == 0:
             continue
-        _aligned(w.rollout, scores)
+        line_up(w.rollout, scores)
         on = w.own & ~np.isnan(scores.logp)
         w.loss[on] = mask * scale[w.rollout.source] * (own[i][on] if own is not None else 1.0)
         if own is not None:
@@ -321,7 +320,12 @@ def value_means(rollouts: Sequence[Rollout]) -> dict[str, float]:
     return {f"mean_{name}": float(values.mean(dtype=np.float64)) for name, values in finite.items() if len(values)}
 
 
-def _aligned(rollout: Rollout, scores: TokenScores) -> None:
+def line_up(rollout: Rollout, scores: TokenScores) -> None:
+    """Refuse scores that are not one a token of the response.
+
+    Raises:
+        AlignmentError: there are more, or fewer.
+    """
     if len(scores.logp) != len(rollout.completion.ids):
         raise AlignmentError(
             "the teacher's scores do not line up with the response",

@@ -136,7 +136,6 @@ def try_function(name: str, *, per_token: bool) -> None:
         Rollout("trial", 0, (1, 2), Completion((5, 2), (-0.1, -0.2), (1, 1), "stop"), Grade(1.0, "8", "equal")),
         Rollout("trial", 0, (1, 2), steps, Grade(0.0, "7", "wrong"), scores),
     ]
-    load_function(name)
     try:
         call_weight(name, rollouts) if per_token else call_mask(name, rollouts)
     except TrainingError as error:

@@ -119,9 +119,14 @@ class Objective(Options):
             )
 
     @property
+    def teacher_terms(self) -> tuple[TeacherAdvantage | TeacherLoss, ...]:
+        """The terms that the teacher's log-probs enter."""
+        return tuple(term for term in (self.teacher_advantage, self.teacher_loss) if term is not None)
+
+    @property
     def uses_teacher(self) -> bool:
         """Whether any term needs the teacher's log-probs."""
-        return self.teacher_advantage is not None or self.teacher_loss is not None
+        return bool(self.teacher_terms)
 
     @property
     def token_separable(self) -> bool:
@@ -149,11 +154,11 @@ class Objective(Options):
             ConfigError: one cannot be used.
         """
         tried = []
-        for term in (self.teacher_advantage, self.teacher_loss):
-            if term is not None and is_function(term.mask):
+        for term in self.teacher_terms:
+            if is_function(term.mask):
                 try_function(term.mask, per_token=False)
                 tried.append(term.mask)
-            if term is not None and term.weight is not None:
+            if term.weight is not None:
                 try_function(term.weight, per_token=True)
                 tried.append(term.weight)
         return tried

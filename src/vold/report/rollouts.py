@@ -90,9 +90,10 @@ def pick_rollouts(file: Path, count: int) -> list[ShownRollout]:
 
 def show_rollout(row: Json) -> ShownRollout:
     """A stored rollout with its texts cleaned and cut."""
-    known = [g for g in gaps_of(row) if g is not None]
+    gaps = gaps_of(row)
+    known = [g for g in gaps if g is not None]
     texts = listed(row.get("tokens"))
-    tokens = _tokens(row)
+    tokens = _tokens(row, texts[:TOKENS], gaps)
     return ShownRollout(
         row=row,
         prompt=cut(row.get("prompt"), PROMPT),
@@ -106,12 +107,12 @@ def show_rollout(row: Json) -> ShownRollout:
     )
 
 
-def _tokens(row: Json) -> list[Token]:
+def _tokens(row: Json, texts: Sequence[object], gaps: list[float | None]) -> list[Token]:
     told = {name: _numbers(row, key) for name, key in (("student", "logp"), ("teacher", "teacher_logp"))}
-    told |= {"gap": gaps_of(row), "advantage": _numbers(row, "advantage")}
+    told |= {"gap": gaps, "advantage": _numbers(row, "advantage")}
     told = {name: values for name, values in told.items() if values}
     shown = []
-    for text, token, *values in zip(listed(row.get("tokens")), listed(row.get("ids")), *told.values(), strict=False):
+    for text, token, *values in zip(texts, listed(row.get("ids")), *told.values(), strict=False):
         at = dict(zip(told, values, strict=True))
         gap = number(at.get("gap"))
         words = [f"{name} {decimal(v, sign=True)}{' nats' * (name == 'gap')}" for name, v in at.items()]
@@ -119,7 +120,7 @@ def _tokens(row: Json) -> list[Token]:
         side = "plain" if gap is None else "over" if gap > 0 else "under"
         strength = min(1.0, abs(gap or 0.0) / GAP_LIMIT)
         shown.append(Token(written, gap, side, strength, "  ".join([f"id {token}", *words])))
-    return shown[:TOKENS]
+    return shown
 
 
 def rollout_values(row: Json) -> list[str]:

@@ -173,14 +173,14 @@ def about(run_dir: Path) -> dict[str, str]:
 
 def stages_of(run_dir: Path) -> list[StageState]:
     """Each stage and how far it is."""
-    files = ("traces/summary.json", "align/align.json", "eval/results.json")
-    traces, align, results = (one(run_dir / file) for file in files)
+    files = ("recipe.yaml", "traces/summary.json", "align/align.json", "eval/results.json")
+    recipe, traces, align, results = (one(run_dir / file) for file in files)
     kept, answers, correct = (words(traces.get(key)) for key in ("kept", "answers", "correct"))
     details = {
         "traces": traces and f"{kept} of {answers} answers kept, {correct} correct",
-        "sft": _steps(run_dir, "sft", "loss"),
+        "sft": _steps(run_dir, recipe, "sft", "loss"),
         "align": align and f"{words(align.get('verdict'))}: {decimal(align.get('kl'))} nats per token",
-        "distill": _steps(run_dir, "distill", "reward"),
+        "distill": _steps(run_dir, recipe, "distill", "reward"),
         "eval": results and ", ".join(part(results, "stages")),
     }
     out = []
@@ -191,8 +191,8 @@ def stages_of(run_dir: Path) -> list[StageState]:
     return out
 
 
-def _steps(run_dir: Path, stage: str, key: str) -> str:
-    found, of = rows(run_dir / stage / "metrics.jsonl"), at(one(run_dir / "recipe.yaml"), stage, "steps") or "?"
+def _steps(run_dir: Path, recipe: Json, stage: str, key: str) -> str:
+    found, of = rows(run_dir / stage / "metrics.jsonl"), at(recipe, stage, "steps") or "?"
     return f"{len(found)} of {of} steps, last {key} {decimal(found[-1].get(key))}" if found else ""
 
 

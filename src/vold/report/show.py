@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from vold.errors import ConfigError, DataError
+from vold.errors import ConfigError
 from vold.report.rollouts import GAP_LIMIT, ShownRollout, pick_rollouts
 from vold.report.run_page import about, alignments, check_run, one, rows, stages_of, write_report
 from vold.report.tables import print_pairs, print_results, print_table
 from vold.report.text import MINUS, Json, decimal, short
 from vold.run.console import console
 from vold.run.recipe import load_recipe
-from vold.run.rollouts import stored_steps
+from vold.run.rollouts import stored_step, stored_steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,13 +45,8 @@ def show(
     run_dir = _run_dir(target, rest)
     check_run(run_dir)
     stored = stored_steps(run_dir)
-    if step is not None and step not in stored:
-        raise DataError(
-            "the rollouts of this step are not stored",
-            where=str(run_dir / "distill" / "rollouts"),
-            got=f"step {step}",
-            fix=f"one of {', '.join(map(str, stored))}" if stored else "run `vold distill` first",
-        )
+    if step is not None:
+        stored_step(run_dir, step)
     console.print(Text(str(run_dir), style="bold"))
     print_pairs(about(run_dir).items(), 10)
     console.print()

@@ -1,8 +1,4 @@
-"""Files of a run: whole or absent, whatever moment the process dies at.
-
-A file or directory is written under a temporary name, flushed to disk and renamed. Lists that grow (metrics, traces,
-samples) are JSON lines; a last line cut short by a kill is dropped when they are read.
-"""
+"""Directories of a run and its stages, and the settings that a stage goes on with."""
 
 from __future__ import annotations
 

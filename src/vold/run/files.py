@@ -14,7 +14,7 @@ from vold.errors import CheckpointError, DataError
 from vold.run.records import from_json, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_of(path)
     with temporary.open("wb") as f:
         f.write(content)
         f.flush()
@@ -98,7 +98,7 @@ def _line(row: object) -> str:
 
 
 def temporary_of(path: Path) -> Path:
-    """Where `new_directory` lets `path` be written."""
+    """Where `path` is written before it is put in place."""
     return path.with_name(f".{path.name}.tmp")
 
 
@@ -163,8 +163,8 @@ def latest_checkpoint(directory: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def drop_older(directory: Path, newest: Path, delete: Callable[[Path], None] = shutil.rmtree) -> None:
+def drop_older(directory: Path, newest: Path) -> None:
     """Remove every checkpoint but the newest."""
     for path in directory.glob("step-*"):
         if path != newest:
-            delete(path)
+            shutil.rmtree(path)

@@ -3,15 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 import random
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def seed_of(*parts: object) -> int:

@@ -14,7 +14,6 @@ from pydantic import Field, ValidationError, model_validator
 
 from vold.errors import ConfigError
 from vold.run.model_sections import Endpoint as Endpoint
-from vold.run.model_sections import Model as Model
 from vold.run.model_sections import Sampling as Sampling
 from vold.run.model_sections import Section as Section
 from vold.run.model_sections import Student as Student
@@ -81,6 +80,17 @@ class Recipe(Section):
     eval: Eval | None = None
     """Evaluation."""
 
+    @property
+    def stages_with_tasks(self) -> dict[str, Traces | Align | PromptBalance | Distill]:
+        """The stages present that use one task set, by name."""
+        stages = {"traces": self.traces, "align": self.align, "balance": self.balance, "distill": self.distill}
+        return {name: section for name, section in stages.items() if section is not None}
+
+    @property
+    def text_teachers(self) -> list[TextTeacher]:
+        """The teacher, then those of its routes."""
+        return [self.teacher, *self.teacher.routes.values()] if self.teacher is not None else []
+
     @model_validator(mode="before")
     @classmethod
     def _task_sets_are_not_inline(cls, raw: Any) -> Any:
@@ -90,10 +100,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _task_sets_exist(self) -> Recipe:
-        stages = {"traces": self.traces, "align": self.align, "balance": self.balance, "distill": self.distill}
-        for stage, section in stages.items():
-            if section is not None:
-                find_task_set(self.tasks, section.tasks, f"{stage}.tasks")
+        for stage, section in self.stages_with_tasks.items():
+            find_task_set(self.tasks, section.tasks, f"{stage}.tasks")
         for name in self.eval.tasks if self.eval is not None else ():
             find_task_set(self.tasks, name, "eval.tasks")
         for mixture, spec in self.tasks.items():
@@ -121,7 +129,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _aligned_teachers_score_single_tokens(self) -> Recipe:
-        if any(t.tokenizer == "align" for t in self._teachers()):
+        if any(t.tokenizer == "align" for t in self.text_teachers):
             if self.environment is not None:
                 raise ValueError("teacher.tokenizer=align: `environment` needs a teacher of the same ids and template")
             needs = self.distill.objective.needs if self.distill is not None else None
@@ -132,12 +140,9 @@ class Recipe(Section):
                 )
         return self
 
-    def _teachers(self) -> list[TextTeacher]:
-        return [self.teacher, *self.teacher.routes.values()] if self.teacher is not None else []
-
     @model_validator(mode="after")
     def _servers_score_at_temperature_one(self) -> Recipe:
-        if any(t.server is not None for t in self._teachers()):
+        if any(t.server is not None for t in self.text_teachers):
             for name, stage in (("align", self.align), ("distill", self.distill)):
                 if stage is not None and stage.sampling.temperature != 1:
                     raise ValueError(

@@ -30,6 +30,8 @@ def to_json(value: object) -> Any:
         >>> to_json(SftRow(step=0, loss=2.5, grad_norm=1.0, lr=0.1, tokens=8, seconds=0.5))["loss"]
         2.5
     """
+    if value is None or isinstance(value, str | int | float):  # first: nearly all that is stored are numbers
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         out: dict[str, Any] = {}
         for f in dataclasses.fields(value):
@@ -41,7 +43,7 @@ def to_json(value: object) -> Any:
         return out
     if isinstance(value, Mapping):
         return {key: to_json(found) for key, found in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, Sequence):
         return [to_json(found) for found in value]
     return value
 

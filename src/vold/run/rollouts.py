@@ -81,6 +81,23 @@ def stored_steps(run_dir: Path) -> dict[int, Path]:
     return rollout_files(run_dir / "distill" / "rollouts")
 
 
+def stored_step(run_dir: Path, step: int) -> Path:
+    """The file of one step.
+
+    Raises:
+        DataError: the rollouts of this step are not stored.
+    """
+    stored = stored_steps(run_dir)
+    if step not in stored:
+        raise DataError(
+            "the rollouts of this step are not stored",
+            where=str(run_dir / "distill" / "rollouts"),
+            got=f"step {step}",
+            fix=f"one of {', '.join(map(str, stored))}" if stored else "run `vold distill` first",
+        )
+    return stored[step]
+
+
 def rollout_files(directory: Path) -> dict[int, Path]:
     """The same of the folder that holds them."""
     files = [f for f in directory.glob("step-*.safetensors") if re.fullmatch(r"step-\d+", f.stem)]

@@ -10,7 +10,7 @@ from vold.run.files import read_json, read_records
 from vold.run.metrics import DistillRow, SftRow
 from vold.run.recipe import Recipe, load_recipe
 from vold.run.results import Results
-from vold.run.rollouts import StoredRollout, load_rollouts, stored_steps
+from vold.run.rollouts import StoredRollout, load_rollouts, stored_step, stored_steps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,15 +71,7 @@ class Run:
         Raises:
             DataError: they are not stored, or another version of vold wrote them.
         """
-        stored = self.stored_steps
-        if step not in stored:
-            raise DataError(
-                "the rollouts of this step are not stored",
-                where=str(self.path / "distill" / "rollouts"),
-                got=f"step {step}",
-                fix=f"one of {', '.join(map(str, stored))}" if stored else "run `vold distill` first",
-            )
-        return load_rollouts(stored[step])
+        return load_rollouts(stored_step(self.path, step))
 
     @property
     def results(self) -> Results:

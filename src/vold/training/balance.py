@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
-import json
 import random
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vold.data.files.images import png_bytes
 from vold.data.sources import open_tasks
 from vold.engines.grade import grade
 from vold.engines.samplers.multi_turn import tool_turns
 from vold.engines.samplers.student import open_sampler
 from vold.errors import ConfigError, DataError
-from vold.model.loading import load_student, resolve, sft_result
+from vold.model.loading import load_student, sft_result
 from vold.run.directory import open_stage, record_data
-from vold.run.files import new_directory, write_json
+from vold.run.files import append_jsonl, new_directory, write_json
 from vold.run.order import seed_of
 from vold.run.summaries import BalanceSummary
 from vold.training.stored_rows import stored_rows
@@ -135,7 +134,7 @@ def _labelling(
     recipe: Recipe, config: PromptBalance, directory: Path, student: Policy | None
 ) -> Iterator[Callable[[Sequence[Task], int], list[Label]]]:
     """Labels of some tasks, by the student that the recipe names."""
-    model = resolve(config.init) if config.init else sft_result(recipe, "balance")
+    model = config.init or sft_result(recipe, "balance")
     student = student or load_student(recipe, model)
     engine = open_sampler(config, student, directory)
     sampler = tool_turns(recipe)(engine, student.chat)
@@ -169,13 +168,13 @@ def _histogram(correct: Sequence[int], repeats: Sequence[int], rollouts: int) ->
 def _write(directory: Path, tasks: Tasks, labels: Sequence[Label], repeats: Sequence[int]) -> None:
     """The set as `kind: jsonl` reads it, copies of a problem one after the other; their ids end in `#2`, `#3`."""
     (directory / "images").mkdir()
-    with (directory / ROWS).open("w", encoding="utf-8") as file:
-        for i, times in enumerate(repeats):
-            if times:
-                row = _stored(tasks[i], directory)
-                row["tags"] |= {"correct": str(labels[i].correct)}
-                for name in (row["id"], *(f"{row['id']}#{turn}" for turn in range(2, times + 1))):
-                    file.write(json.dumps(row | {"id": name}) + "\n")
+    rows = []
+    for i, times in enumerate(repeats):
+        if times:
+            row = _stored(tasks[i], directory)
+            row["tags"] |= {"correct": str(labels[i].correct)}
+            rows += [row | {"id": name} for name in (row["id"], *(f"{row['id']}#{n}" for n in range(2, times + 1)))]
+    append_jsonl(directory / ROWS, rows)
 
 
 def _stored(task: Task, directory: Path) -> dict[str, Any]:
@@ -204,8 +203,7 @@ def _question(messages: Sequence[Message]) -> Message | None:
 
 
 def _keep(directory: Path, image: Image) -> str:
-    encoded = io.BytesIO()
-    image.save(encoded, format="PNG")
-    name = f"images/{hashlib.sha256(encoded.getvalue()).hexdigest()[:32]}.png"
-    (directory / name).write_bytes(encoded.getvalue())
+    encoded = png_bytes(image)
+    name = f"images/{hashlib.sha256(encoded).hexdigest()[:32]}.png"
+    (directory / name).write_bytes(encoded)
     return name

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vold.engines.samplers.student import refuse_sleep
 from vold.engines.teachers.teachers import no_teachers, open_teachers
-from vold.model.loading import resolve, sft_result
+from vold.model.loading import sft_result
 from vold.model.parallel import processes
 from vold.objective import credit
 from vold.run.metrics import DistillRow, PhaseSeconds
@@ -44,7 +44,7 @@ def distill(recipe: Recipe) -> Path:
     if stage.finished:
         return stage.final
     init, objective = stage.config.init, stage.config.objective
-    with Training(stage, resolve(init) if init else sft_result(recipe)) as run:
+    with Training(stage, init or sft_result(recipe)) as run:
         teachers = open_teachers(recipe, run.policy) if objective.uses_teacher else no_teachers()
         problems = Problems(run, teachers)
         teacher = Scoring(run, teachers, problems.prompted)

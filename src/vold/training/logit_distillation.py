@@ -39,12 +39,12 @@ def refuse_without_logits(objective: Objective, teacher: Teacher) -> None:
     Raises:
         ConfigError: saying what can give logits.
     """
-    if objective.needs.logits and not isinstance(teacher, LogitTeacher):
-        term = objective.teacher_loss
+    term = objective.teacher_loss
+    if term is not None and objective.needs.logits and not isinstance(teacher, LogitTeacher):
         raise ConfigError(
             "this loss compares whole distributions, and this teacher does not give them",
             where="distill.objective.teacher_loss.estimator",
-            got=f"{term.estimator if term else ''} with {type(teacher).__name__}",
+            got=f"{term.estimator} with {type(teacher).__name__}",
             fix="use a teacher in this process (teacher.path), or candidates: top_k: {k: 32, support: teacher}",
         )
 
@@ -58,7 +58,7 @@ class TokenDivergence:
         rollouts: of this micro-batch, credited.
         teacher_prompts: [rollouts] the teacher's prompts.
         teacher: asked for distributions where the loss is over the whole vocabulary.
-        device: where the student is.
+        weighed: [tokens] which have a weight in the teacher loss, on the student's device.
 
     Attributes:
         candidates: [tokens, k] ids whose log-probs the head is asked for; None where the loss has none.
@@ -71,24 +71,23 @@ class TokenDivergence:
         term: TeacherLoss,
         rollouts: Sequence[Rollout],
         teacher_prompts: Sequence[Prompt | None],
-        teacher: Teacher | None,
-        device: torch.device,
+        teacher: Teacher,
+        weighed: torch.Tensor,
     ) -> None:
-        used = torch.cat([torch.tensor(_weighed(r)[r.completion.action_mask]) for r in rollouts]).to(device)
         self.candidates: torch.Tensor | None = None
         self.against: Against | None = None
         plain = FullDivergence(_kind(term), term.teacher_share)
         self._compare: Divergence = plain
-        if not bool(used.any()):
+        if not bool(weighed.any()):
             return
         if term.top_k is None:
-            self.against = Against(_teacher_at(rollouts, teacher_prompts, teacher), used, plain)
+            self.against = Against(_teacher_at(rollouts, teacher_prompts, teacher), weighed, plain)
             return
         ids, theirs = _candidates(term, rollouts)
-        self.candidates = torch.zeros((len(used), term.top_k.k), dtype=torch.int64, device=device)
-        self.candidates[used] = ids.to(device)
-        self._theirs = torch.full(self.candidates.shape, ABSENT, device=device)
-        self._theirs[used] = theirs.to(device)
+        self.candidates = torch.zeros((len(weighed), term.top_k.k), dtype=torch.int64, device=weighed.device)
+        self.candidates[weighed] = ids.to(weighed.device)
+        self._theirs = torch.full(self.candidates.shape, ABSENT, device=weighed.device)
+        self._theirs[weighed] = theirs.to(weighed.device)
         if term.top_k.form == "stop_gradient":
             self._compare = stopped_reverse_kl
 
@@ -106,14 +105,14 @@ def compared(
     objective: Objective,
     rollouts: Sequence[Rollout],
     teacher_prompts: Sequence[Prompt | None],
-    teacher: Teacher | None,
-    device: torch.device,
+    teacher: Teacher,
+    weighed: torch.Tensor,
 ) -> TokenDivergence | None:
-    """As `Comparison`; None for an objective that compares sampled tokens only."""
+    """As `TokenDivergence`; None for an objective that compares sampled tokens only."""
     term = objective.teacher_loss
     if term is None or not term.over_vocabulary:
         return None
-    return TokenDivergence(term, rollouts, teacher_prompts, teacher, device)
+    return TokenDivergence(term, rollouts, teacher_prompts, teacher, weighed)
 
 
 def _kind(term: TeacherLoss) -> Literal["reverse_kl", "forward_kl", "jsd"]:
@@ -121,7 +120,7 @@ def _kind(term: TeacherLoss) -> Literal["reverse_kl", "forward_kl", "jsd"]:
 
 
 def _teacher_at(
-    rollouts: Sequence[Rollout], teacher_prompts: Sequence[Prompt | None], teacher: Teacher | None
+    rollouts: Sequence[Rollout], teacher_prompts: Sequence[Prompt | None], teacher: Teacher
 ) -> Distributions:
     """The teacher's distributions at the tokens with a weight, in the order of the student's."""
     pairs = zip(rollouts, teacher_prompts, strict=True)

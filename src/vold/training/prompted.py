@@ -42,6 +42,11 @@ class Step:
         """How many of the problems the student answers itself: the first ones."""
         return len(self.prompted) - len(self.traces)
 
+    @property
+    def teacher_prompts(self) -> list[Prompt | None]:
+        """The teacher prompt of each problem."""
+        return [p.teacher_prompt for p in self.prompted]
+
     def of(self, rollouts: Iterable[Rollout]) -> list[Prompted]:
         """The problem of each rollout."""
         return [self.prompted[r.group] for r in rollouts]

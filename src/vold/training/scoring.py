@@ -48,8 +48,7 @@ class Scoring:
 
     def early(self, step: Step) -> EarlyTeacher:
         """A context in which whole groups can be handed to the teacher while others are still sampled."""
-        prompts = [p.teacher_prompt for p in step.prompted]
-        return EarlyTeacher(self.teacher if self._concurrent else None, prompts, self.objective)
+        return EarlyTeacher(self.teacher if self._concurrent else None, step.teacher_prompts, self.objective)
 
     def score(self, rollouts: list[Rollout], step: Step, early: EarlyTeacher) -> list[Rollout]:
         """The rollouts with the teacher's scores where the objective will use them. `early` has some already.
@@ -57,5 +56,5 @@ class Scoring:
         Raises:
             TeacherError, AlignmentError: the teacher failed, or its scores do not line up with a response.
         """
-        prompts = [p.teacher_prompt for p in step.prompted]
-        return adopt(score_rollouts(rollouts, self.teacher, prompts, self.objective, self.group, early.finish()))
+        said = early.finish()
+        return adopt(score_rollouts(rollouts, self.teacher, step.teacher_prompts, self.objective, self.group, said))

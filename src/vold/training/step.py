@@ -93,9 +93,9 @@ class MicroLoss:
         """That of some credited rollouts."""
         device, config = learner.policy.model.device, learner.config
         prompts = [p.teacher_prompt for p in step.of(rollouts)]
-        comparison = compared(config.objective, rollouts, prompts, teacher, device)
-        streams = flatten(rollouts, range(len(rollouts)), device)
-        sampled = torch.tensor([r.source == "student" for r in rollouts])[streams.sequence_index.cpu()].to(device)
+        streams = flatten(rollouts, device)
+        comparison = compared(config.objective, rollouts, prompts, teacher, streams.teacher_weight != 0)
+        sampled = torch.tensor([r.source == "student" for r in rollouts], device=device)[streams.sequence_index]
         return cls(config, streams, comparison, sampled, denominators, step.number)
 
     def read(self, learner: Learner[Distill], micro: MicroBatch) -> HeadOutput:

@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from vold.data.sources import Tasks
     from vold.types import Task
 
-    Make = Callable[[Sequence[Task], int], Sequence[object]]
-    """The rows of some tasks, given the place of the first."""
-
 Row = TypeVar("Row")
 
 
 def stored_rows(
-    file: Path, kind: type[Row], tasks: Tasks, batch_size: int, maker: Callable[[], AbstractContextManager[Make]]
+    file: Path,
+    kind: type[Row],
+    tasks: Tasks,
+    batch_size: int,
+    maker: Callable[[], AbstractContextManager[Callable[[Sequence[Task], int], Sequence[Row]]]],
 ) -> list[Row]:
     """The row of every task: from the file as far as it holds whole batches, then made and appended to it.
 
@@ -33,16 +34,22 @@ def stored_rows(
         kind: the dataclass of a row.
         tasks: all of them.
         batch_size: tasks that are answered together.
-        maker: opened only if a row is missing, and left when all are there.
+        maker: gives what makes the rows of some tasks, given the place of the first; opened only if a row is missing,
+            and left when all are there.
     """
     rows = read_records(file, kind)
+    if len(rows) == len(tasks):
+        return rows
     done = len(rows) // batch_size * batch_size if len(rows) < len(tasks) else len(tasks)
-    keep_rows(file, rows[:done])
+    rows = rows[:done]
+    keep_rows(file, rows)
     if done == len(tasks):
-        return rows[:done]
+        return rows
     with Bar(file.parent.name, len(tasks), done) as bar, maker() as make:
         for start in range(done, len(tasks), batch_size):
             part = tasks[start : start + batch_size]
-            append_jsonl(file, make(part, start))
+            made = make(part, start)
+            append_jsonl(file, made)
+            rows += made
             bar.advance(len(part))
-    return read_records(file, kind)
+    return rows

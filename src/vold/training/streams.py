@@ -38,15 +38,14 @@ def has_signal(rollout: Rollout) -> bool:
     return any(v is not None and bool(v.any()) for v in values)
 
 
-def flatten(rollouts: Sequence[Rollout], part: Sequence[int], device: torch.device) -> Streams:
-    """Per-token values of the rollouts numbered in `part`, action tokens only, rollout after rollout. The log-probs at
-    the time of sampling stand for those of the student until `Streams.at` brings them."""
-    here = [rollouts[i] for i in part]
-    lengths = np.array([np.count_nonzero(r.completion.action_mask) for r in here], np.int64)
-    flat = {"sequence_index": np.repeat(np.array(part, np.int64), lengths), "sequence_length": lengths.repeat(lengths)}
+def flatten(rollouts: Sequence[Rollout], device: torch.device) -> Streams:
+    """Per-token values of some rollouts, action tokens only, rollout after rollout. The log-probs at the time of
+    sampling stand for those of the student until `Streams.at` brings them."""
+    lengths = np.array([np.count_nonzero(r.completion.action_mask) for r in rollouts], np.int64)
+    flat = {"sequence_index": np.repeat(np.arange(len(rollouts)), lengths), "sequence_length": lengths.repeat(lengths)}
     streams = {name: torch.from_numpy(values).to(device) for name, values in flat.items()}
     for name, (read, absent) in SOURCES.items():
-        values = np.concatenate([_own(r, read(r), absent) for r in here])
+        values = np.concatenate([_own(r, read(r), absent) for r in rollouts])
         if name not in OPTIONAL or values.any():
             streams[name] = torch.from_numpy(values).to(device)
     return Streams(logp=streams["behaviour_logp"], **streams)

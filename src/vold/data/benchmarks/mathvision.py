@@ -8,7 +8,7 @@ from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm
 from vold.data.benchmarks.columns import cell, pictures, tags, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import OPEN_COMPASS, QWEN2_5_VL, VOLD_ABLATIONS, VOLD_TABLE_1
-from vold.data.benchmarks.wording import extraction
+from vold.data.benchmarks.wording import BOX, extraction
 from vold.data.files.cells import clean_gold, listed
 from vold.data.files.markers import numbered
 from vold.errors import DataError
@@ -20,17 +20,8 @@ if TYPE_CHECKING:
 # Official, with its last line break. One merged picture serves all mentions.
 _RULE = PromptForm(
     option="({letter}) {text}",
-    with_options=(
-        'Please solve the problem step by step and put your answer in one "\\boxed{}". If it is a multiple '
-        'choice question, only one letter is allowed in the "\\boxed{}".\n'
-        "{question}\n"
-        "{options}\n"
-    ),
-    without_options=(
-        'Please solve the problem step by step and put your answer in one "\\boxed{}". If it is a multiple '
-        'choice question, only one letter is allowed in the "\\boxed{}".\n'
-        "{question}\n"
-    ),
+    with_options=BOX + "\n{question}\n{options}\n",
+    without_options=BOX + "\n{question}\n",
     pictures="first",
     marker="<image{number}>",
 )

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from vold.data.benchmarks.benchmark import Judging, PromptForm
 
-QUERY_THEN_BOX = (
-    "{query}\n"
+BOX = (
     'Please solve the problem step by step and put your answer in one "\\boxed{}". If it is a multiple '
     'choice question, only one letter is allowed in the "\\boxed{}".'
 )
-"""A row's own prompt, and a box asked for in MATH-Vision's words."""
-QUESTION_THEN_BOX = (
-    "{question}\n"
-    "{options}\n"
-    'Please solve the problem step by step and put your answer in one "\\boxed{}". If it is a multiple '
-    'choice question, only one letter is allowed in the "\\boxed{}".'
-)
-ALONE_THEN_BOX = (
-    "{question}\n"
-    'Please solve the problem step by step and put your answer in one "\\boxed{}". If it is a multiple '
-    'choice question, only one letter is allowed in the "\\boxed{}".'
-)
+"""MATH-Vision's words."""
+QUERY_THEN_BOX = "{query}\n" + BOX
+"""A row's own prompt, and a box asked for."""
+QUESTION_THEN_BOX = "{question}\n{options}\n" + BOX
+ALONE_THEN_BOX = "{question}\n" + BOX
 STEP_BY_STEP = "{question}\nPlease reason step by step, and put your final answer within \\boxed{}."
 WRITTEN = PromptForm(without_options=STEP_BY_STEP)
 """Text benchmarks have no prompt of their own; these are the words that Qwen's models are evaluated with."""

@@ -44,6 +44,18 @@ def to_image(value: Any, open_path: Callable[[str], bytes]) -> Image:
         raise DataError("this picture cannot be decoded", got=str(error)[:200]) from None
 
 
+def png_bytes(image: Image) -> bytes:
+    """A picture as PNG."""
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+def png_uri(image: Image) -> str:
+    """A picture as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode()
+
+
 def image_values(value: Any) -> list[Any]:
     """The stored pictures of a cell as a list: none, one, a list, or a list written as text."""
     if value is None or (isinstance(value, str) and not value.strip()):

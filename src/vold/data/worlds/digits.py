@@ -39,7 +39,6 @@ SIDE = 8
 """Pixels on each side of one digit."""
 SELECT_IMAGES, TEST_IMAGES = 150, 350
 """How many images at the end of the data set are kept for choosing settings, and then for the test."""
-_SPLIT_SEED: dict[Split, int] = {"train": 0, "select": 1, "test": 2}
 
 
 @dataclass(frozen=True)

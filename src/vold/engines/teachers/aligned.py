@@ -136,40 +136,46 @@ class AlignedTeacher:
                 fix="use a term over sampled tokens or over the student's candidates, or a teacher that shares ids",
             )
         aligned = [self.aligner.align(r.response_ids.tolist()) for r in requests]
+        theirs = [self._singles(r, a) for r, a in zip(requests, aligned, strict=True)]
         asked = [
-            ScoreRequest(r.prompt_ids, a.ids, self._candidates(r, a), vision=r.vision)
-            for r, a in zip(requests, aligned, strict=True)
+            ScoreRequest(r.prompt_ids, a.ids, _candidates(a, t), vision=r.vision)
+            for r, a, t in zip(requests, aligned, theirs, strict=True)
         ]
-        return [self._back(r, a, s) for r, a, s in zip(requests, aligned, self.teacher.score(asked), strict=True)]
+        scores = self.teacher.score(asked)
+        return [_back(r, a, t, s) for r, a, t, s in zip(requests, aligned, theirs, scores, strict=True)]
 
-    def _candidates(self, request: ScoreRequest, aligned: Aligned) -> Ids | None:
-        """The student's candidates as teacher tokens, at the places where a student token begins."""
+    def _singles(self, request: ScoreRequest, aligned: Aligned) -> Ids | None:
+        """The teacher's one token for each candidate of the aligned places, -1 where there is none."""
         if request.candidate_ids is None:
             return None
-        ids = np.array(aligned.ids, np.int32)
-        out = np.repeat(ids[:, None], request.candidate_ids.shape[-1], axis=1)
-        scored, first, _ = aligned.places()
-        theirs = self._singles(request.candidate_ids[scored])
-        out[first] = np.where(theirs < 0, out[first], theirs)
-        return out
-
-    def _singles(self, ids: Ids) -> Ids:
-        """The teacher's one token for each of the student's, -1 where there is none."""
+        ids = request.candidate_ids[aligned.places()[0]]
         known, place = np.unique(ids, return_inverse=True)
         found = [self.aligner.single(i) for i in known.tolist()]
         return np.array([-1 if one is None else one for one in found], np.int32)[place].reshape(ids.shape)
 
-    def _back(self, request: ScoreRequest, aligned: Aligned, scores: TokenScores) -> TokenScores:
-        scored, first, last = aligned.places()
-        logp = np.full(len(request.response_ids), NAN)
-        values = np.append(scores.logp, 0.0)  # the end of the last span must be a place too
-        logp[scored] = np.add.reduceat(values, np.stack([first, last], 1).ravel())[::2]
-        candidates = None
-        if request.candidate_ids is not None and scores.candidate_logp is not None:
-            candidates = np.full(request.candidate_ids.shape, NAN)
-            theirs = self._singles(request.candidate_ids[scored])
-            candidates[scored] = np.where(theirs < 0, -np.inf, scores.candidate_logp[first])
-        return TokenScores(logp, candidates, aligned=scored)
+
+def _candidates(aligned: Aligned, theirs: Ids | None) -> Ids | None:
+    """The student's candidates as teacher tokens, at the places where a student token begins."""
+    if theirs is None:
+        return None
+    ids = np.array(aligned.ids, np.int32)
+    out = np.repeat(ids[:, None], theirs.shape[-1], axis=1)
+    _, first, _ = aligned.places()
+    out[first] = np.where(theirs < 0, out[first], theirs)
+    return out
+
+
+def _back(request: ScoreRequest, aligned: Aligned, theirs: Ids | None, scores: TokenScores) -> TokenScores:
+    """Scores of the teacher's tokens as those of the student's."""
+    scored, first, last = aligned.places()
+    logp = np.full(len(request.response_ids), NAN)
+    values = np.append(scores.logp, 0.0)  # the end of the last span must be a place too
+    logp[scored] = np.add.reduceat(values, np.stack([first, last], 1).ravel())[::2]
+    candidates = None
+    if theirs is not None and scores.candidate_logp is not None:
+        candidates = np.full((len(logp), theirs.shape[-1]), NAN)
+        candidates[scored] = np.where(theirs < 0, -np.inf, scores.candidate_logp[first])
+    return TokenScores(logp, candidates, aligned=scored)
 
 
 def aligned_share(scores: Sequence[TokenScores]) -> float:

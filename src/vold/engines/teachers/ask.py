@@ -14,6 +14,7 @@ import numpy as np
 from vold.errors import AlignmentError
 from vold.model.parallel import ALONE, Processes
 from vold.objective import needs_teacher
+from vold.objective.credit import line_up
 from vold.objective.custom import is_function
 from vold.types import Prompt, Rollout, ScoreRequest
 
@@ -46,8 +47,8 @@ def score_rollouts(
     wanted = _requests(rollouts, prompts, objective)
     scored = {i: early[key] for i, r in wanted if (key := _key(r)) in early} if early else {}
     rest = [(i, r) for i, r in wanted if i not in scored][group.rank :: group.world]
-    for (i, request), scores in zip(rest, teacher.score([r for _, r in rest]), strict=True):
-        _line_up(request, scores, rollouts[i].task_id)
+    for (i, _), scores in zip(rest, teacher.score([r for _, r in rest]), strict=True):
+        line_up(rollouts[i], scores)
         scored[i] = scores
     out = list(rollouts)
     for part in group.gather(scored):
@@ -59,8 +60,7 @@ def score_rollouts(
 def decides_by_group(objective: Objective) -> bool:
     """Whether an objective's masks need nothing but a rollout's own group to say if the teacher is asked about it. All
     but functions of the user's own do."""
-    terms = (objective.teacher_advantage, objective.teacher_loss)
-    return not any(term is not None and is_function(term.mask) for term in terms)
+    return not any(is_function(term.mask) for term in objective.teacher_terms)
 
 
 class EarlyTeacher:
@@ -119,7 +119,7 @@ class EarlyTeacher:
             try:
                 asked = _requests(rollouts, self.prompts, self.objective)
                 for (i, request), scores in zip(asked, teacher.score([r for _, r in asked]), strict=True):
-                    _line_up(request, scores, rollouts[i].task_id)
+                    line_up(rollouts[i], scores)
                     self._said[_key(request)] = scores
             except BaseException as error:
                 self._error = error
@@ -140,15 +140,6 @@ def _requests(
 def _key(request: ScoreRequest) -> Key:
     ids = request.response_ids, request.candidate_ids
     return request.prompt_ids, *(None if i is None else hashlib.sha256(i.tobytes()).digest() for i in ids)
-
-
-def _line_up(request: ScoreRequest, scores: TokenScores, task: str) -> None:
-    if len(scores.logp) != len(request.response_ids):
-        raise AlignmentError(
-            "the teacher's scores do not line up with the response",
-            where=f"task {task}",
-            got=f"{len(scores.logp)} scores for {len(request.response_ids)} tokens",
-        )
 
 
 def candidates_of(rollout: Rollout, k: int) -> Ids | None:

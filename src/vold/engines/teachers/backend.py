@@ -9,13 +9,24 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Protocol
 
+from vold.types import Teacher
+
 if TYPE_CHECKING:
     import torch
 
     from vold.model.chat import Chat
     from vold.run.model_sections import TextTeacher
     from vold.run.recipe import Recipe
-    from vold.types import Sampler, ScoreRequest, Teacher
+    from vold.types import Sampler, ScoreRequest, TokenScores
+
+
+class ProbedTeacher(Teacher, Protocol):
+    """A teacher that was opened with a probe."""
+
+    @property
+    def known(self) -> TokenScores:
+        """What it says of the probe."""
+        ...
 
 
 class TeacherBackend(Protocol):
@@ -51,7 +62,7 @@ class TeacherBackend(Protocol):
         """A sampler of its own answers, `rows` side by side where it runs in this process."""
         ...
 
-    def scorer(self, probe: ScoreRequest, *, temperature: float, token_budget: int) -> Teacher:
+    def scorer(self, probe: ScoreRequest, *, temperature: float, token_budget: int) -> ProbedTeacher:
         """What scores requests in its own ids.
 
         Args:

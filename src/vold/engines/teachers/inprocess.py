@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,12 +36,21 @@ class InProcessTeacher:
         policy: the teacher model.
         temperature: the rollout temperature; teacher and student are compared at the same one.
         token_budget: tokens per forward pass.
+        probe: see `known`.
     """
 
-    def __init__(self, policy: Policy, *, temperature: float, token_budget: int) -> None:
-        self.policy, self.temperature, self.token_budget = policy, temperature, token_budget
+    def __init__(
+        self, policy: Policy, *, temperature: float, token_budget: int, probe: ScoreRequest | None = None
+    ) -> None:
+        self.policy, self.temperature, self.token_budget, self._probe = policy, temperature, token_budget, probe
         policy.model.requires_grad_(False)
         policy.model.eval()
+
+    @cached_property
+    def known(self) -> TokenScores:
+        """What it says of its probe; asked when somebody wants to know, as nothing can change this teacher."""
+        assert self._probe is not None
+        return self.score([self._probe])[0]
 
     def distributions(self, requests: Sequence[ScoreRequest]) -> Distributions:
         """Whole next-token distributions at every response token, request after request, without gradient."""
@@ -140,12 +150,12 @@ class InProcessBackend:
         return InProcessSampler(self.policy, rows)
 
     def scorer(self, probe: ScoreRequest, *, temperature: float, token_budget: int) -> InProcessTeacher:
-        """See `TeacherBackend`; the probe has no use, as nothing can change this teacher."""
-        return InProcessTeacher(self.policy, temperature=temperature, token_budget=token_budget)
+        """See `TeacherBackend`."""
+        return InProcessTeacher(self.policy, temperature=temperature, token_budget=token_budget, probe=probe)
 
     def context(self) -> int:
         """See `TeacherBackend`."""
-        return int(self.policy.model.config.get_text_config().max_position_embeddings)
+        return self.policy.context
 
     def describe(self) -> str:
         """See `TeacherBackend`."""

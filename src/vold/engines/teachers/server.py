@@ -178,11 +178,11 @@ def _logp(values: ArrayLike) -> Values:
 
 @dataclass(frozen=True)
 class ServerBackend:
-    """A teacher on vLLM servers that all hold it; `path` is the directory or hub id of its tokenizer and config."""
+    """A teacher on vLLM servers that all hold it. `banned` are ids that it must not answer with."""
 
-    path: str
     chat: Chat
     client: VllmClient
+    banned: list[int]
 
     on_servers = True
 
@@ -203,8 +203,7 @@ class ServerBackend:
 
     def sampler(self, rows: int) -> Sampler:
         """See `TeacherBackend`; servers decide themselves how many rows run side by side."""
-        banned = banned_ids(AutoConfig.from_pretrained(self.path), self.chat.tokenizer)
-        return ServerSampler(self.client, end_id=self.chat.end_id, banned=banned)
+        return ServerSampler(self.client, end_id=self.chat.end_id, banned=self.banned)
 
     def scorer(self, probe: ScoreRequest, *, temperature: float, token_budget: int) -> ServerTeacher:
         """See `TeacherBackend`; servers score at temperature 1 and cut their own batches."""
@@ -223,4 +222,6 @@ def open_backend(recipe: Recipe, spec: TextTeacher) -> TeacherBackend:
     """See `vold.engines.teachers.backend.open_backend`; `spec` names servers."""
     assert spec.server is not None
     path = resolve(spec.path)
-    return ServerBackend(path, Chat.load(path), VllmClient(spec.server, role="teacher", error=TeacherError))
+    chat = Chat.load(path)
+    client = VllmClient(spec.server, role="teacher", error=TeacherError)
+    return ServerBackend(chat, client, banned_ids(AutoConfig.from_pretrained(path), chat.tokenizer))

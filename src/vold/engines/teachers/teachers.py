@@ -139,7 +139,7 @@ class Teachers:
         means = {}
         for route, handle in self.by_route.items():
             request = probe_of(handle.own_ids(ids))
-            scores = handle.backend.scorer(request, temperature=1.0, token_budget=8192).score([request])[0]
+            scores = handle.backend.scorer(request, temperature=1.0, token_budget=8192).known
             check_alive(scores, where=handle.backend.describe())
             means[route] = float(scores.logp.mean())
         return means
@@ -227,7 +227,7 @@ def _scorer(
     keepers = [directory] if backend.on_servers else []
     keepers += [spec.cache] if spec.cache is not None else []
     if keepers:
-        scores = teacher.score([probe])[0]
+        scores = teacher.known
         check_alive(scores, where=backend.describe())
         for keeper in keepers:
             remember(keeper / card, probe, scores, where=backend.describe())

@@ -75,15 +75,15 @@ class PythonInterpreter:
         ConfigError: this machine cannot shut a program in.
     """
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.limits, self._jail = limits or Limits(), JAIL
+    def __init__(self, limits: Limits) -> None:
+        self._jail = JAIL
         standard, packages = sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")
         self._path = [standard, sysconfig.get_config_var("DESTSHARED"), packages]
         self._readable = [*self._path, *LIBRARIES]
         # A busy machine must not pass for one that cannot shut programs in.
-        self.limits = dataclasses.replace(self.limits, seconds=max(self.limits.seconds, PROBE_SECONDS))
+        self.limits = dataclasses.replace(limits, seconds=max(limits.seconds, PROBE_SECONDS))
         self._check()
-        self.limits = limits or Limits()
+        self.limits = limits
 
     def _check(self) -> None:
         """Run a program that is only safe where the walls stand."""

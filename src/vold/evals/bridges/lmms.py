@@ -5,11 +5,11 @@ lmms-eval 0.7.3 needs an environment of its own: it brings a Math-Verify that ca
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vold.data.files.images import png_bytes
 from vold.errors import DataError
 from vold.evals.bridges.vlmevalkit import Prediction
 from vold.evals.prompting import build_messages
@@ -104,11 +104,7 @@ def read_lmms_samples(file: Path, items: Sequence[Item]) -> list[Prediction]:
 
 def _question(item: Item, protocol: ProtocolName) -> dict[str, Any]:
     (message,) = build_messages(item, protocol)
-    pictures = []
-    for image in message.images:
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        pictures.append({"bytes": buffer.getvalue(), "path": None})
+    pictures = [{"bytes": png_bytes(image), "path": None} for image in message.images]
     return {"id": item.id, "prompt": message.text, "answer": item.answer, "images": pictures}
 
 

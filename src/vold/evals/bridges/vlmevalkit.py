@@ -20,7 +20,7 @@ from vold.evals.marking.rules import score
 from vold.graders import outcome
 from vold.graders.choice import LETTERS
 from vold.run.answers import Answer
-from vold.run.files import write_text
+from vold.run.files import write_bytes, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -200,18 +200,11 @@ def _write(file: Path, records: Sequence[Mapping[str, Cell]]) -> None:
         writer = csv.writer(buffer, delimiter="\t", quoting=csv.QUOTE_ALL, lineterminator="\n")
         writer.writerow(records[0])
         writer.writerows(r.values() for r in records)
-        _write_bytes(file, buffer.getvalue().encode())
+        write_bytes(file, buffer.getvalue().encode())
     elif file.suffix == ".xlsx":
-        _write_bytes(file, _spreadsheet(file, records))
+        write_bytes(file, _spreadsheet(file, records))
     else:
         raise _unknown(file)
-
-
-def _write_bytes(file: Path, content: bytes) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(file)
 
 
 def _spreadsheet(file: Path, records: Sequence[Mapping[str, Cell]]) -> bytes:

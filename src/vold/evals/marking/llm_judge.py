@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
     from vold.data.benchmarks.benchmark import Judging
     from vold.data.benchmarks.item import Item
-    from vold.run.recipe import Endpoint
     from vold.types import Finish
 
 NO_ANSWER = f"{UNREADABLE}: the judge finds no answer"
@@ -83,11 +82,6 @@ class Judge:
         keep_rows(self.file, rows)  # or a line cut short by a kill would swallow the next one
         self.replies = {r["key"]: str(r["reply"]) for r in rows}
         self._lock = threading.Lock()
-
-    @classmethod
-    def from_config(cls, config: Endpoint, directory: Path) -> Judge:
-        """Build from a recipe's section; raises as `EndpointSampler.from_config`."""
-        return cls(EndpointSampler(config), directory)
 
     @property
     def identity(self) -> str:

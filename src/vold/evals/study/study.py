@@ -239,7 +239,7 @@ class _Running:
 def _refuse_training_sets(path: Path, study: Study) -> None:
     """Selection and test sets stand in for sets of the recipe with their names: none that a stage trains on."""
     recipe = load_recipe(path.parent / study.recipe)
-    trained = {s.tasks for s in (recipe.traces, recipe.align, recipe.balance, recipe.distill) if s is not None}
+    trained = {s.tasks for s in recipe.stages_with_tasks.values()}
     trained |= {part for name in trained for part in recipe.tasks[name].parts.values()}
     if taken := trained & {*study.select_tasks, *study.test_tasks}:
         raise ConfigError(
