@@ -17,12 +17,13 @@ export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-engines bench study world smollm2 lint format docs wheel
+.PHONY: help setup demo test test-engines faults bench study world smollm2 lint format docs wheel
 
 help:
 	@echo "make demo     the whole method on the demo world, on a CPU, nothing to download"
 	@echo "make test     style, types and the test suite"
 	@echo "make test-engines  teachers and rollouts on a real vLLM server, on a CPU; sets up .venv-engines (3 GB)"
+	@echo "make faults   kills, damage, bad input, servers and programs that lie, put into real runs: a table of what was lost"
 	@echo "make bench    time and memory against peers, about 10 minutes; sets up .venv-bench (1.6 GB)"
 	@echo "make study    arms x seeds on the demo world, with a verdict on each claim"
 	@echo "make world    train the demo world's three models again, from nothing"
@@ -57,7 +58,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo test test-engines bench study smollm2: export HF_HUB_OFFLINE := 1
+demo test test-engines faults bench study smollm2: export HF_HUB_OFFLINE := 1
 
 demo: $(STAMP)
 	$(VENV)/bin/vold demo $(ARGS)
@@ -89,6 +90,10 @@ $(ENGINES_STAMP): $(STAMP) requirements-engines.txt
 
 test-engines: $(ENGINES_STAMP)
 	VOLD_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/bin/python $(VENV)/bin/python -m pytest -v -m "engines or processes" --durations=5 tests
+
+# Each fault runs in a child of a process that has everything loaded: see tests/helpers/faults.
+faults: $(STAMP)
+	PYTHONPATH=tests/helpers $(VENV)/bin/python -m faults $(ARGS)
 
 # Peers live in an environment of their own; pip finds PyTorch as in `setup`.
 $(BENCH)/.vold-installed: $(STAMP) benchmarks/constraints.txt

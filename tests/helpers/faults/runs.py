@@ -1,0 +1,106 @@
+"""A tiny run of every stage that nothing has disturbed, kept as it was before and after each of them."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import tiny
+from faults.frame import vold_in
+from vold.run.recipe import recipe_from
+
+STAGES = ("traces", "sft", "balance", "distill", "eval")
+"""In the order in which they run."""
+
+CLOCK = ("seconds", "per_second", "time", "started")
+"""Words in the names of fields that depend on the clock."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Where the runs are.
+
+    Attributes:
+        home: a directory of this process.
+        recipe: the recipe's file. Its `run.dir` is `run`, so that it serves any working directory.
+    """
+
+    home: Path
+    recipe: str
+
+    def before(self, stage: str, to: Path) -> None:
+        """Copy the run as it is before a stage into the directory `to`."""
+        _copy(self.home / "before" / stage, to)
+
+    def after(self, stage: str) -> Path:
+        """The directory that holds the run after a stage."""
+        return self.home / "after" / stage
+
+
+@cache
+def runs() -> Runs:
+    """Made once by the process that asks first, and removed with it."""
+    home = Path(tempfile.mkdtemp(prefix="faults-"))
+    owner = os.getpid()
+    atexit.register(_remove, home, owner)
+    raw = tiny.recipe_dict(home)
+    raw["run"]["dir"] = "run"
+    raw["balance"] = {"tasks": "train", "rollouts": 2, "sampling": raw["align"]["sampling"], "batch_size": 4}
+    recipe = home / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(raw))
+    made = Runs(home, str(recipe))
+    work = home / "work"
+    work.mkdir()
+    for stage in STAGES:
+        if stage == "sft":  # an untrained teacher rarely ends an answer: the cold start gets whole ones
+            shutil.rmtree(work / "run" / "traces")
+            tiny.write_traces(work, recipe_from(raw, where=str(recipe)))
+        _copy(work, home / "before" / stage)
+        ended = vold_in([stage, made.recipe], work)
+        assert ended.code == 0, f"{stage}: {ended.said}"
+        _copy(work, home / "after" / stage)
+    return made
+
+
+def _remove(home: Path, owner: int) -> None:
+    if os.getpid() == owner:  # not in its children
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _copy(source: Path, to: Path) -> None:
+    shutil.copytree(source, to, symlinks=True, dirs_exist_ok=True)
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """Files below `run` of two directories that differ in more than times and pages."""
+    left, right = _content(one / "run"), _content(other / "run")
+    return sorted(name for name in {*left, *right} if left.get(name) != right.get(name))
+
+
+def _content(run: Path) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for file in sorted(f for f in run.rglob("*") if f.is_file() and f.suffix != ".html" and f.name != ".lock"):
+        name = file.relative_to(run).as_posix()
+        if file.suffix == ".jsonl":
+            found[name] = [_without_clock(json.loads(line)) for line in file.read_text().splitlines()]
+        elif file.suffix == ".json" and file.name != "manifest.json":
+            found[name] = _without_clock(json.loads(file.read_text()))
+        elif file.name != "manifest.json":  # a manifest names hashes of files that are compared themselves
+            found[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return found
+
+
+def _without_clock(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_clock(v) for k, v in value.items() if not any(word in k for word in CLOCK)}
+    return [_without_clock(v) for v in value] if isinstance(value, list) else value
