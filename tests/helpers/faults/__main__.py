@@ -23,6 +23,7 @@ from vold.run.console import Bar, console
 
 KINDS = {
     "kill": "killed, started again",
+    "disk": "disk full, then room again",
 }
 """Modules of this package, and what each puts in."""
 

@@ -91,7 +91,9 @@ def _play(work: Callable[[], int], out: int) -> None:
     os.setsid()  # a group of its own: what it starts ends with it
     for stream in (1, 2):
         os.dup2(out, stream)
-    sys.stdout, sys.stderr = (io.TextIOWrapper(io.FileIO(stream, "w"), line_buffering=True) for stream in (1, 2))
+    sys.stdout, sys.stderr = (
+        io.TextIOWrapper(io.FileIO(stream, "w", closefd=False), line_buffering=True) for stream in (1, 2)
+    )
     signal.signal(signal.SIGINT, signal.default_int_handler)
     code = 1
     try:
