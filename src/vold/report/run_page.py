@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from vold.errors import DataError
 from vold.report.charts import Point, Series, line_chart
 from vold.report.evaluation import evaluation
@@ -22,6 +20,7 @@ from vold.report.text import MINUS, Json, at, decimal, number, part, percent, wo
 from vold.report.write import write_page
 from vold.run.files import read_jsonl
 from vold.run.rollouts import stored_steps
+from vold.run.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -143,10 +142,10 @@ def rows(file: Path) -> list[Json]:
 
 def one(file: Path) -> Json:
     """The object in a JSON or YAML file; an empty one if it is absent, cut short or unlike it."""
-    load = yaml.safe_load if file.suffix == ".yaml" else json.loads
+    load = parse_yaml if file.suffix == ".yaml" else json.loads
     try:
         return part(load(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError):
         return {}
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import BaseModel
 
 from vold.errors import ConfigError, VoldError
 from vold.run.task_sections import InvalidTaskSet
+from vold.run.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -24,10 +24,7 @@ def override(raw: dict[str, Any], item: str) -> None:
     key, equals, text = item.partition("=")
     if not equals or not key.strip():
         raise ConfigError("an override reads key.path=value", where="command line", got=repr(item))
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError("this value is not YAML", where=f"command line: {key}", got=repr(text)) from error
+    value = parse_yaml(text, what=f"this value is not YAML: {text!r}", where=f"command line: {key}")
     node = raw
     *parents, last = key.strip().split(".")
     for i, part in enumerate(parents):

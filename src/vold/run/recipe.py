@@ -30,6 +30,7 @@ from vold.run.stage_sections import Traces as Traces
 from vold.run.task_sections import AnyTaskSpec as AnyTaskSpec
 from vold.run.task_sections import TaskSpec as TaskSpec
 from vold.run.task_sections import find_task_set, refuse_inline_tasks
+from vold.run.yaml_text import read_yaml
 
 Exchange = Literal["micro_batch", "step"]
 """When processes exchange weights and gradients; `Run.exchange` says what each costs."""
@@ -159,19 +160,10 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     method: a teacher term set up for `vold` would otherwise stay under `grpo`.
 
     Raises:
-        ConfigError: no such file, not YAML, unknown or mistyped keys, or values that cannot run.
+        ConfigError: no such file, not YAML, a key that is there twice, unknown or mistyped keys, or values that cannot
+            run.
     """
-    file = Path(path)
-    try:
-        raw = yaml.safe_load(file.read_text())
-    except OSError as error:
-        raise ConfigError("cannot read this recipe", where=str(path), got=str(error.strerror)) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            "this recipe is not valid YAML", where=str(path), got=str(error).replace("\n", " ")
-        ) from error
-    if not isinstance(raw, dict):
-        raise ConfigError("a recipe is a mapping of sections", where=str(path), got=type(raw).__name__)
+    raw = read_yaml(Path(path), "recipe")
     # A method named on the command line starts the objective afresh, so it goes before changes to its parts.
     for item in sorted(overrides, key=lambda i: not is_method(i.partition("=")[0])):
         override(raw, item)

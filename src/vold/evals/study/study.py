@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from vold.errors import ConfigError
@@ -27,6 +26,7 @@ from vold.run.console import Bar, console
 from vold.run.files import MANIFEST, write_json
 from vold.run.overrides import readable
 from vold.run.recipe import AnyTaskSpec, Section, load_recipe
+from vold.run.yaml_text import read_yaml
 
 if TYPE_CHECKING:
     from multiprocessing.pool import Pool
@@ -112,14 +112,10 @@ def load_study(path: Path) -> Study:
     """Read a study file.
 
     Raises:
-        ConfigError: no such file, or a key that is unknown, mistyped or inconsistent.
+        ConfigError: no such file, or a key that is unknown, mistyped, inconsistent or there twice.
     """
     try:
-        return Study.model_validate(yaml.safe_load(path.read_text()))
-    except OSError as error:
-        raise ConfigError("cannot read this study", where=str(path), got=str(error.strerror)) from error
-    except yaml.YAMLError as error:
-        raise ConfigError("this study is not valid YAML", where=str(path), got=str(error).replace("\n", " ")) from None
+        return Study.model_validate(read_yaml(path, "study"))
     except ValidationError as error:
         raise readable(error, str(path), Study) from None
 

@@ -1,0 +1,147 @@
+"""The one way YAML is read: every key once, nothing that grows when it is unfolded, and mistakes with their lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from vold.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LONGEST = 1 << 20
+"""Bytes of a file."""
+DEEPEST = 64
+"""Lists and mappings inside each other."""
+MOST = 100_000
+"""Values of a file, with every alias written out."""
+
+
+def read_yaml(path: Path, kind: str) -> dict[str, Any]:
+    """A YAML file that holds a mapping.
+
+    Args:
+        path: the file.
+        kind: what it is, such as `recipe`.
+
+    Raises:
+        ConfigError: there is none, it is no text, too long, no YAML, no mapping, or says a key twice.
+    """
+    found = parse_yaml(text_of(path, kind), what=f"this {kind} is not valid YAML", where=str(path))
+    if not isinstance(found, dict):
+        raise ConfigError(f"a {kind} is a mapping of sections", where=str(path), got=type(found).__name__)
+    return found
+
+
+def text_of(path: Path, kind: str) -> str:
+    """The text of a YAML file; see `read_yaml` for errors."""
+    try:
+        with path.open("rb") as f:
+            content = f.read(LONGEST + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot read this {kind}", where=str(path), got=error.strerror or str(error)) from None
+    except ValueError as error:  # a name that no file can have
+        raise ConfigError(f"cannot read this {kind}", where=repr(str(path)), got=str(error)) from None
+    if len(content) > LONGEST:
+        raise ConfigError(f"this is no {kind}", where=str(path), got=f"a file of more than {LONGEST:,} bytes")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        got = f"a byte that is not UTF-8 on line {line}"
+        raise ConfigError(f"this {kind} is not valid YAML", where=str(path), got=got) from None
+
+
+def parse_yaml(text: str, *, what: str = "this is not valid YAML", where: str = "") -> Any:
+    """The value that a YAML text stands for; no tag makes anything but plain values.
+
+    Raises:
+        ConfigError: `what` is said of `where`, and the line is named.
+
+    Example:
+        >>> parse_yaml("{a: 1, b: [x, null]}")
+        {'a': 1, 'b': ['x', None]}
+    """
+    try:
+        loader = _Loader(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+        said = ", ".join(filter(None, (error.context, error.problem, error.note)))
+        raise ConfigError(what, where=where, got=place + said, fix=_fix(error)) from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(what, where=where, got=" ".join(str(error).split())[:500]) from None
+
+
+class _Twice(yaml.MarkedYAMLError):
+    """A key that a mapping has already."""
+
+
+def _fix(error: yaml.MarkedYAMLError) -> str:
+    return "keep one of the two: the last would silently win" if isinstance(error, _Twice) else ""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which lets nothing pass in silence."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth, self._seen = 0, set[int]()
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Count how deep a node lies and how many values it stands for. An alias gives the node that it names."""
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise self._refusal(f"more than {DEEPEST} lists and mappings inside each other")
+        alias = self.check_event(yaml.AliasEvent)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        if alias and id(node) not in self._sizes:
+            raise self._refusal("an alias inside of what it stands for")
+        if node is not None and not alias:
+            self._sizes[id(node)] = 1 + sum(self._sizes[id(inner)] for inner in _inner(node))
+            if self._sizes[id(node)] > MOST:
+                raise self._refusal(f"aliases that stand for more than {MOST:,} values")
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Name the line of a value that is not what it looks like, such as the date 2024-99-99."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
+            why = str(error)[:200] if isinstance(error, ValueError) else f"no value of {node.tag}"
+            raise yaml.constructor.ConstructorError(problem=why, problem_mark=node.start_mark) from None
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Refuse a key that is there twice, before keys are merged in from elsewhere (`<<`), which a key may repeat."""
+        if id(node) not in self._seen:
+            self._seen.add(id(node))
+            marks: dict[Any, yaml.Mark] = {}
+            for key, _ in node.value:
+                mark = key.start_mark
+                name = key.value if key.tag == "tag:yaml.org,2002:merge" else self.construct_object(key, deep=True)
+                if not isinstance(name, str | int | float | None):
+                    raise yaml.constructor.ConstructorError(
+                        problem="a key that is no word", problem_mark=key.start_mark
+                    )
+                if name in marks:
+                    said = f"the key {name!r} is there twice: first on line {marks[name].line + 1}"
+                    raise _Twice(problem=said, problem_mark=mark)
+                marks[name] = mark
+        super().flatten_mapping(node)
+
+    def _refusal(self, problem: str) -> yaml.MarkedYAMLError:
+        return yaml.composer.ComposerError(problem=problem, problem_mark=self.peek_event().start_mark)
+
+
+def _inner(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [one for pair in node.value for one in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else []
