@@ -98,17 +98,17 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Count how deep a node lies and how many values it stands for. An alias gives the node that it names."""
         self._depth += 1
-        if self._depth > DEEPEST:
-            raise self._refusal(f"more than {DEEPEST} lists and mappings inside each other")
+        if self._depth > DEEPEST and parent is not None:
+            raise _refusal(parent, f"more than {DEEPEST} lists and mappings inside each other")
         alias = self.check_event(yaml.AliasEvent)
         node: yaml.Node | None = super().compose_node(parent, index)
         self._depth -= 1
-        if alias and id(node) not in self._sizes:
-            raise self._refusal("an alias inside of what it stands for")
+        if alias and node is not None and id(node) not in self._sizes:
+            raise _refusal(node, "an alias inside of what it stands for")
         if node is not None and not alias:
             self._sizes[id(node)] = 1 + sum(self._sizes[id(inner)] for inner in _inner(node))
             if self._sizes[id(node)] > MOST:
-                raise self._refusal(f"aliases that stand for more than {MOST:,} values")
+                raise _refusal(node, f"aliases that stand for more than {MOST:,} values")
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -137,8 +137,9 @@ class _Loader(yaml.SafeLoader):
                 marks[name] = mark
         super().flatten_mapping(node)
 
-    def _refusal(self, problem: str) -> yaml.MarkedYAMLError:
-        return yaml.composer.ComposerError(problem=problem, problem_mark=self.peek_event().start_mark)
+
+def _refusal(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.composer.ComposerError(problem=problem, problem_mark=node.start_mark)
 
 
 def _inner(node: yaml.Node) -> list[yaml.Node]:
