@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import sys
-from typing import TYPE_CHECKING
+import traceback
+from typing import TYPE_CHECKING, NoReturn
 
 from vold import __version__
-from vold.errors import ConfigError, VoldError
+from vold.errors import ConfigError, clean
+from vold.run.failures import in_words
+from vold.run.stopping import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,12 +39,21 @@ Move reasoning from a text-only teacher LLM into a vision-language student.
 Any key of a recipe can be overridden: vold sft recipes/demo.yaml sft.steps=50 run.dir=runs/short
 Every verb goes on where it stopped when it is started again with the same recipe.
 """
+FAULT = (
+    "this is a fault of the program, not of the recipe: please report it with the lines above. "
+    "What is stored is whole; the same command goes on from it"
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """What is typed is text in its messages too."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(clean(message))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="vold", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _Parser(prog="vold", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     parser.add_argument("verb", choices=sorted(VERBS), metavar="VERB", help=", ".join(VERBS))
@@ -52,8 +66,24 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb. Exit status 0: done; 2: the user can mend it; 130: interrupted."""
-    args = _parser().parse_intermixed_args(argv)
+    """Run one verb. Exit status 0: done; 2: the user can mend it; 1: a fault of this program, with its traceback;
+    128 + n: stopped by signal n, 130 for Ctrl-C."""
+    with Stop("vold") as stop:
+        shown = False
+        try:
+            for stream in (sys.stdout, sys.stderr):
+                if isinstance(stream, io.TextIOWrapper):  # None where it is closed
+                    stream.reconfigure(errors="backslashreplace")
+            args = _parser().parse_intermixed_args(argv)
+            shown = args.traceback
+            return _run(args, stop)
+        except SystemExit:
+            raise
+        except BaseException as error:
+            return _say(error, stop, shown=shown)
+
+
+def _run(args: argparse.Namespace, stop: Stop) -> int:
     if args.verb == "demo":
         target, overrides = "", [args.target, *args.overrides] if args.target else args.overrides
     elif args.target is None and args.verb != "methods":
@@ -62,24 +92,39 @@ def main(argv: list[str] | None = None) -> int:
         target, overrides = args.target or "", args.overrides
     if args.expand and (args.verb != "methods" or args.target is None):
         _parser().error("--expand goes with `vold methods METHOD`")
-    others = int(os.environ.get("WORLD_SIZE", "1")) - 1
-    name = f"vold {args.verb}" + (f" [process {os.environ.get('RANK')}]" if others else "")
-    try:
-        if others and args.verb not in ("sft", "distill"):
-            raise ConfigError(f"`vold {args.verb}` runs in one process", fix="start it without torchrun")
-        if args.expand:
-            _expand(target, overrides)
-        else:
-            VERBS[args.verb](target, overrides)
-    except VoldError as error:
-        if args.traceback:
-            raise
-        print(f"{name}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\n{name}: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    others = os.environ.get("WORLD_SIZE", "1")
+    if not others.isascii() or not others.isdecimal():
+        raise ConfigError("this is no number of processes", where="environment: WORLD_SIZE", got=others, fix="unset it")
+    stop.name = f"vold {args.verb}" + (f" [process {os.environ.get('RANK')}]" if others != "1" else "")
+    if others != "1" and args.verb not in ("sft", "distill"):
+        raise ConfigError(f"`vold {args.verb}` runs in one process", fix="start it without torchrun")
+    if args.expand:
+        _expand(target, overrides)
+    else:
+        VERBS[args.verb](target, overrides)
+    from vold.run.console import lost
+
+    if said := lost():
+        raise said
     return 0
+
+
+def _say(error: BaseException, stop: Stop, *, shown: bool) -> int:
+    """Print why a verb ended; returns the exit status."""
+    stopped = (
+        isinstance(error, KeyboardInterrupt) or stop.signal is not None
+    )  # libraries turn one into errors of theirs
+    told = None if stopped else in_words(error)
+    words, status = f"{stop.name}: {told}", 2
+    if stopped:
+        words, status = f"\n{stop.name}: stopped; the same command goes on from here", stop.status
+    elif told is None:
+        words, status, shown = f"{stop.name}: {FAULT}", 1, True
+    if shown:
+        words = clean("".join(traceback.format_exception(error))) + words
+    with contextlib.suppress(OSError):
+        print(words, file=sys.stderr, flush=True)
+    return status
 
 
 def _recipe(target: str, overrides: list[str]) -> Recipe:
@@ -94,9 +139,10 @@ def _recipe(target: str, overrides: list[str]) -> Recipe:
 
 
 def _check(target: str, overrides: list[str]) -> None:
+    recipe = _recipe(target, overrides)
     from vold.evals.preflight import check
 
-    check(_recipe(target, overrides))
+    check(recipe)
 
 
 def _traces(target: str, overrides: list[str]) -> None:

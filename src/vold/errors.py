@@ -14,10 +14,33 @@ VoldError
 ```
 
 Each class is also the standard-library type in brackets, so callers who do not know `vold` still catch it. All of
-them survive pickling. A message says four things: what is wrong, where, what was found, and how to mend it.
+them survive pickling. A message says four things: what is wrong, where, what was found, and how to mend it. A message
+may quote a file, a server or a model: what it quotes is text to whoever prints it (`clean`).
 """
 
 from __future__ import annotations
+
+import re
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+_UNSEEN = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
+    "\ufff9-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+
+
+def clean(text: object) -> str:
+    """Return text that shows itself as it is, in a terminal and on a page; tabs and ends of lines stay.
+
+    Control characters (C0 and C1, so that no escape code is whole) and half surrogate pairs become U+FFFD. What is not
+    seen but changes what is, such as controls of direction, characters of no width and tags, is written as its number.
+
+    Example:
+        >>> clean("a" + chr(0x202E) + "b")
+        'a[U+202E]b'
+    """
+    text = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", str(text))
+    return _UNSEEN.sub(lambda found: f"[U+{ord(found.group()):04X}]", text)
 
 
 class VoldError(Exception):
@@ -32,11 +55,9 @@ class VoldError(Exception):
 
     def __init__(self, what: str, *, where: str = "", got: str = "", fix: str = "") -> None:
         self.what, self.where, self.got, self.fix = what, where, got, fix
-        lines = [what]
-        lines += [f"  where: {where}"] if where else []
-        lines += [f"  got:   {got}"] if got else []
-        lines += [f"  fix:   {fix}"] if fix else []
-        super().__init__("\n".join(lines))
+        parts = {"": what, "  where: ": where, "  got:   ": got, "  fix:   ": fix}
+        # Further lines of a part stand below its first, so that what is quoted cannot look like another part.
+        super().__init__("\n".join(h + clean(p).replace("\n", "\n         ") for h, p in parts.items() if p or not h))
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self.where, self.got, self.fix)

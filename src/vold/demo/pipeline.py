@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from rich.text import Text
 
 from vold.evals.evaluate import evaluate
 from vold.evals.overlap import align
@@ -56,7 +57,7 @@ def demo(overrides: list[str]) -> DemoSummary:
         ("distill: GRPO and the teacher's opinion on failed rollouts (text only)", lambda: distill(recipe)),
         ("eval: problems and handwriting never trained on", lambda: None),
     ):
-        console.print(f"\n[bold]{title}[/bold]  ({time.monotonic() - began:.0f} s)")
+        console.print(Text.assemble("\n", (title, "bold"), f"  ({time.monotonic() - began:.0f} s)"))
         work()
     results = evaluate(recipe)
     print_results(results)

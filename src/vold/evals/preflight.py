@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from rich.text import Text
 from transformers import AutoConfig
 
 from vold.data.benchmarks.registry import load
@@ -119,7 +120,7 @@ def check(recipe: Recipe) -> list[str]:
     for one in CHECKS:
         for found in one(subject):
             lines.append(f"{found.what}: {found.how}")
-            console.print(f"  ok  [bold]{found.what}[/bold]  {found.how}")
+            console.print(Text.assemble("  ok  ", (found.what, "bold"), f"  {found.how}"))
     return lines
 
 

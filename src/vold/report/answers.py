@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, TypeAlias
 
+from vold.errors import clean
 from vold.graders.extract import split_thinking
-from vold.report.text import SHORT, Json, Shortened, clean, cut, listed, part, several, short
+from vold.report.text import SHORT, Json, Shortened, cut, listed, part, several, short
 from vold.run.answers import Key, choose, key_of, outcome_of
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, get_args
 
 from markupsafe import Markup, escape
 
+from vold.errors import clean
 from vold.graders.outcome import Outcome
-from vold.report.text import DASH, MINUS, clean, percent
+from vold.report.text import DASH, MINUS, percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

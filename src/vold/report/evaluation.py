@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vold.errors import clean
 from vold.report.answers import Samples, Shown, sample_sets
 from vold.report.charts import OUTCOMES, Bar, colour, interval_strip, scale_top
-from vold.report.text import DASH, Json, at, clean, link, natural, number, part, several, words
+from vold.report.text import DASH, Json, at, link, natural, number, part, several, words
 from vold.report.write import write_page
 from vold.run.records import to_json
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from vold.errors import DataError
+from vold.errors import DataError, clean
 from vold.report.answers import PROMPT
-from vold.report.text import Json, Shortened, clean, cut, decimal, listed, number, part
+from vold.report.text import Json, Shortened, cut, decimal, listed, number, part
 from vold.run.rollouts import load_rollouts
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from vold.errors import clean
 from vold.report.evaluation import evaluation
 from vold.report.run_page import ALIGNMENT
-from vold.report.text import Json, clean, decimal, number, p_value, percent
+from vold.report.text import Json, decimal, number, p_value, percent
 from vold.run.console import console
 from vold.run.records import to_json
 

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import urlencode
 
+from vold.errors import clean
+
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 SHORT = 500
 """Characters shown of a value that should be a few words."""
 
 Json: TypeAlias = Mapping[str, object]
 """An object of a stored document, of which nothing is taken for granted."""
-
-_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-_TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
@@ -28,20 +27,6 @@ class Shortened:
     head: str
     left_out: str = ""
     tail: str = ""
-
-
-def clean(text: object) -> str:
-    """Return text that shows itself as it is: control characters and bidirectional controls become visible.
-
-    Embeddings, overrides and isolates could show an answer in another order than it was graded in; escape codes could
-    command a terminal; half a surrogate pair cannot be written to a file at all.
-
-    Example:
-        >>> clean("a" + chr(0x202E) + "b")
-        'a[U+202E]b'
-    """
-    text = _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", str(text))
-    return _TURNS.sub(lambda found: f"[U+{ord(found.group()):04X}]", text)
 
 
 def number(value: object) -> float | None:

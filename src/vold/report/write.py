@@ -9,8 +9,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
+from vold.errors import clean
 from vold.report.charts import FAILURES, OUTCOMES, accuracy_chart, outcome_chart
-from vold.report.text import Json, clean, decimal, link, p_value, part, percent, short, words
+from vold.report.text import Json, decimal, link, p_value, part, percent, short, words
 from vold.run.files import write_text
 
 

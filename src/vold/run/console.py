@@ -5,16 +5,75 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.segment import Segment
+
+from vold.errors import VoldError, clean
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
 
-console = Console(highlight=False, soft_wrap=True, quiet=os.environ.get("RANK", "0") != "0")
+
+class _Output:
+    """Standard output as it is now. A run outlives it: once it fails, what would be printed is dropped."""
+
+    failed: OSError | None = None
+
+    def write(self, text: str) -> None:
+        self._try("write", text)
+
+    def flush(self) -> None:
+        self._try("flush")
+
+    def _try(self, name: str, *args: str) -> None:
+        stream: IO[str] | None = sys.stdout  # None where it was closed before the start
+        if stream is None or self.failed is not None:
+            return
+        try:
+            getattr(stream, name)(*args)
+        except OSError as error:
+            self.failed = error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for what Python itself still has to write
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stdout, name)
+
+
+class _Console(Console):
+    """Prints text as text: no markup, and nothing that a terminal would take for a command."""
+
+    def render(self, *args: Any, **options: Any) -> Iterable[Segment]:
+        for text, style, control in super().render(*args, **options):
+            yield Segment(text if control else clean(text), style, control)
+
+
+_output = _Output()
+console = _Console(
+    file=_output,  # type: ignore[arg-type]  # of a file, rich uses what is there
+    markup=False,
+    emoji=False,
+    highlight=False,
+    soft_wrap=True,
+    quiet=os.environ.get("RANK", "0") != "0",
+)
 """Of several processes the first speaks for all."""
+
+
+def lost() -> VoldError | None:
+    """What kept the output from being written, for the end of a verb; None too where its reader has left, as `head`
+    does."""
+    if _output.failed is None or isinstance(_output.failed, BrokenPipeError):
+        return None
+    return VoldError(
+        "not all that was to be printed could be written; the work itself is done",
+        where="standard output",
+        got=str(_output.failed),
+        fix="free space where it goes, and repeat the command",
+    )
 
 
 class Bar:
@@ -32,14 +91,14 @@ class Bar:
         self._rich: Progress | None = None
 
     def __enter__(self) -> Bar:
-        if sys.stdout.isatty():
+        if console.is_terminal:
             self._rich = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
                 console=console,
             )
             self._rich.start()

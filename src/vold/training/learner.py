@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
+from vold.errors import TrainingError
 from vold.model.batching import collate
 from vold.model.parallel import ALONE, Processes, Round
 from vold.training.optim import apply_update, check_finite, learning_rate
@@ -37,7 +38,7 @@ class MicroBatch(NamedTuple):
     turn: Round
 
 
-@dataclass(frozen=True)
+@dataclass
 class Learner(Generic[Config]):
     """A student in training.
 
@@ -46,12 +47,14 @@ class Learner(Generic[Config]):
         policy: the student.
         optimizer: over its trainable parameters.
         group: the processes that train it.
+        updated: the last step whose update has begun: until it has ended, the weights are of no step.
     """
 
     config: Config
     policy: Policy
     optimizer: torch.optim.Optimizer
     group: Processes = ALONE
+    updated: int = -1
 
     def micro_batches(
         self, prompts: Sequence[Prompt], responses: Sequence[Sequence[int] | Ids], action_masks: Sequence[ArrayLike]
@@ -95,4 +98,9 @@ class Learner(Generic[Config]):
             TrainingError: the gradient is not finite. The weights are left as they were.
         """
         clip = self.config.optimizer.max_grad_norm
-        return apply_update(self.policy, self.optimizer, lr=self.rate(step), max_grad_norm=clip)
+        before, self.updated = self.updated, step
+        try:
+            return apply_update(self.policy, self.optimizer, lr=self.rate(step), max_grad_norm=clip)
+        except TrainingError:
+            self.updated = before
+            raise

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal
 
-from vold.errors import ConfigError, VoldError
+from vold.errors import ConfigError
 from vold.model.loading import load_student
 from vold.model.parallel import Processes, processes
 from vold.run.console import Bar
@@ -114,14 +114,18 @@ class Training(Generic[Config]):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        """Save the state where a run stops on an error of ours, such as a server that stays away.
+        """Save the state where a run stops before its end, whatever stopped it: a server that stays away, a signal, a
+        full disk or memory.
 
+        Only weights of a whole step are saved, and what keeps them from being saved is not said: the first error is.
         Where several processes train nothing is saved: the others may not have stopped, and the last checkpoint has to
         do.
         """
         path = self.stage.directory / f"step-{self._done:06d}"
-        if isinstance(value, VoldError) and self._done and not path.exists() and self.stage.group.world == 1:
-            self._save_state(self._done)
+        whole = self.learner.updated < self._done
+        if value is not None and whole and self._done and not path.exists() and self.stage.group.world == 1:
+            with contextlib.suppress(Exception):
+                self._save_state(self._done)
 
     def share_device(self, teachers: Sequence[torch.nn.Module], *, late: bool) -> None:
         """Let student, optimizer and teachers take turns on the device, if the recipe wants it (`run.offload`).
@@ -141,6 +145,7 @@ class Training(Generic[Config]):
                 self._done = step
                 self.seconds.clear()
                 yield step
+                self._done = step + 1
                 if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
                     self._save_state(step + 1)
                 bar.advance(note=self._note)

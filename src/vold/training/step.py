@@ -52,7 +52,7 @@ def update(learner: Learner[Distill], rollouts: Sequence[Rollout], step: Step, t
     tally = tally.merged(learner.group)
     mismatch = learner.config.mismatch
     if warning := tally.mismatch.over(mismatch.limit, mismatch.action, step=step.number):
-        console.print(f"[bold]warning[/bold]: {warning}")
+        console.print(f"warning: {warning}")
     norm = learner.apply_update(step.number) if live else 0.0
     return tally.metrics(step.number, norm, learner.rate(step.number))
 
