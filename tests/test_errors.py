@@ -6,6 +6,7 @@ import copy
 import inspect
 import pickle
 import re
+import unicodedata
 
 import pytest
 
@@ -21,6 +22,7 @@ from vold.errors import (
     UngradableReference,
     VocabularyMismatch,
     VoldError,
+    clean,
 )
 
 PARENTS: dict[type[VoldError], tuple[type[Exception], ...]] = {
@@ -104,3 +106,36 @@ def test_parts_that_are_not_given_leave_no_line(parts: dict[str, str], lines: li
 def test_only_the_first_part_is_positional() -> None:
     with pytest.raises(TypeError):
         VoldError("broken", "a.jsonl:3")  # type: ignore[call-arg]
+
+
+def test_no_control_character_is_shown() -> None:
+    kept = "\t\n"
+    controls = [chr(i) for i in (*range(0x20), *range(0x7F, 0xA0)) if chr(i) not in kept]
+    for one in (*controls, "\ud800", "\udfff", "\uffff", "\ufdd0"):
+        assert clean(f"a{one}b") == "a\N{REPLACEMENT CHARACTER}b"
+    assert clean("a\x1b[31mb\x9b2Jc\td\n") == "a\N{REPLACEMENT CHARACTER}[31mb\N{REPLACEMENT CHARACTER}2Jc\td\n"
+
+
+def test_what_is_not_seen_but_changes_what_is_becomes_visible() -> None:
+    """Every character of Unicode's class Cf that no letter is written with, and the two separators of lines."""
+    shown = {*map(chr, (*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2)), "\U000110bd", "\U000110cd"}
+    shown |= set(map(chr, (*range(0x13430, 0x13440), *range(0x1BCA0, 0x1BCA4))))  # hieroglyphs and shorthand
+    unseen = [chr(i) for i in range(0x110000) if unicodedata.category(chr(i)) in ("Cf", "Zl", "Zp")]
+    assert len(unseen) > 100
+    for one in set(unseen) - shown:
+        assert clean(f"a{one}b") == f"a[U+{ord(one):04X}]b"
+
+
+def test_text_that_is_only_text_stays() -> None:
+    text = "\u05d0 \u0645 \N{GRINNING FACE} \u2764\ufe0f e\u0301 \u3042 [red]no markup[/b] :smile: \\n\n\t"
+    assert clean(text) == text
+
+
+def test_what_a_message_quotes_cannot_look_like_another_of_its_parts() -> None:
+    told = str(ConfigError("wrong", got="a\n  fix:   pay\x1b[2J", fix="mend it"))
+    assert told.splitlines() == [
+        "wrong",
+        "  got:   a",
+        "           fix:   pay\N{REPLACEMENT CHARACTER}[2J",
+        "  fix:   mend it",
+    ]

@@ -56,11 +56,15 @@ class VoldError(Exception):
     def __init__(self, what: str, *, where: str = "", got: str = "", fix: str = "") -> None:
         self.what, self.where, self.got, self.fix = what, where, got, fix
         parts = {"": what, "  where: ": where, "  got:   ": got, "  fix:   ": fix}
-        # Further lines of a part stand below its first, so that what is quoted cannot look like another part.
-        super().__init__("\n".join(h + clean(p).replace("\n", "\n         ") for h, p in parts.items() if p or not h))
+        super().__init__("\n".join(head + _below(clean(part)) for head, part in parts.items() if part or not head))
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self.where, self.got, self.fix)
+
+
+def _below(text: str) -> str:
+    """Text whose further lines stand below its first, so that what is quoted cannot look like another part."""
+    return re.sub(r"\n(?! {4})", "\n         ", text)
 
 
 def _rebuild(cls: type[VoldError], what: str, where: str, got: str, fix: str) -> VoldError:

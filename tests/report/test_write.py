@@ -17,8 +17,8 @@ from browser import evaluate
 from made_run import make_run
 from pages import HOSTILE, OUTCOMES, Page, made_results, made_samples
 from stored import Row, change_rows
+from vold.errors import clean
 from vold.report import write_report, write_results
-from vold.report.text import clean
 from vold.run.files import append_jsonl, read_jsonl, write_json, write_text
 from vold.run.rollouts import TOKENIZER
 

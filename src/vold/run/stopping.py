@@ -37,7 +37,8 @@ class Stop:
     """
 
     def __init__(self, name: str) -> None:
-        self.name, self.signal = name, None
+        self.name = name
+        self.signal: signal.Signals | None = None
         self._before: dict[int, Any] = {}
 
     @property

@@ -22,6 +22,7 @@ from faults.frame import Fault, Outcome, load
 from vold.run.console import Bar, console
 
 KINDS = {
+    "refusal": "bad inputs",
     "kill": "killed, started again",
     "disk": "disk full, then room again",
 }
