@@ -20,12 +20,14 @@ from transformers import AutoConfig, AutoTokenizer, Idefics3Processor, Processor
 
 from vold.errors import DataError
 from vold.model.families import QWEN2_5_VL, TEXT_ONLY, family_of
+from vold.model.special_tokens import TypedText
 from vold.types import Message, Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike
+    from PIL.Image import Image
     from transformers import PreTrainedTokenizerBase
 
     from vold.model.families import Family
@@ -73,6 +75,7 @@ class Chat:
         tile_tokens: int = 0,
     ) -> None:
         self.tokenizer = tokenizer
+        self.typed = TypedText(tokenizer)
         self._spelled = functools.cache(lambda token: str(tokenizer.decode([token])))
         self._added = functools.lru_cache(PAIRS)(
             lambda before, token: _rest(self._spelled(before), str(tokenizer.decode([before, token])))
@@ -128,27 +131,35 @@ class Chat:
     def prompt(self, messages: Sequence[Message]) -> Prompt:
         """Token ids (with one placeholder per image patch group) and image tensors, ready for a response.
 
+        Special tokens in the messages' texts are spelled with ordinary tokens.
+
         Raises:
             DataError: images for a text-only model, or another number of `<image>` markers than images.
         """
         images = [image for m in messages for image in m.images]
         if images and self.processor is None:
             raise DataError("a text-only model was given an image", got=f"{len(images)} image(s)")
+        messages, hidden = self.typed.hide(messages)
         turns: list[Any] = [{"role": m.role, "content": _content(m)} for m in messages]
-        text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        text = str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        text, places = (text, []) if hidden is None else hidden.carried(text)
+        ids, vision = self._encoded(text, images)
+        return Prompt(ids if hidden is None else hidden.spell(ids, self.end_id, places), vision)
+
+    def _encoded(self, text: str, images: Sequence[Image]) -> tuple[tuple[int, ...], dict[str, torch.Tensor]]:
+        """Ids of a rendered conversation, and its pictures."""
         if not images:
-            return Prompt(tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
-        assert self.processor is not None
+            return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]), {}
         encoded = self.processor(text=[text], images=images, return_tensors="pt", add_special_tokens=False)
         vision = {k: v for k, v in encoded.items() if k.startswith(("pixel_", "image_"))}
         if self.family.pictures == "tiles":  # one row a tile, so that rows of several prompts can be joined
             vision = {k: v[0].unsqueeze(1) for k, v in vision.items()}
-        return Prompt(tuple(encoded["input_ids"][0].tolist()), vision)
+        return tuple(encoded["input_ids"][0].tolist()), vision
 
     def after_turn(self, observation: str) -> tuple[int, ...]:
         """Ids that follow a turn of the model, after its end token: a tool's answer, and the start of the next turn.
 
-        Special tokens in the answer are broken up, lest a program's output ends the turn or shows a picture.
+        Special tokens in the answer stay text, lest a program's output ends the turn or shows a picture.
 
         Raises:
             DataError: the chat template has no place for a tool's answer.
@@ -166,14 +177,12 @@ class Chat:
                 got=self.tokenizer.name_or_path,
                 fix="add the role `tool` to chat_template.jinja, or use a model that knows tools",
             )
-        for token in self.tokenizer.added_tokens_decoder.values():
-            if len(token.content) > 1:
-                observation = observation.replace(token.content, f"{token.content[0]} {token.content[1:]}")
-        return (*self.tokens(before), *self.tokens(observation), *self.tokens(after))
+        (before_ids, _), (after_ids, _) = self._encoded(before, ()), self._encoded(after, ())
+        return (*before_ids, *self.tokens(observation), *after_ids)
 
     def tokens(self, text: str) -> tuple[int, ...]:
-        """Ids of running text, no template and no special tokens added."""
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        """Ids of running text, no template and no special tokens added; those in the text stay text."""
+        return self.typed.ids(text)
 
     def text(self, ids: ArrayLike) -> str:
         """The text of response ids without the end token; other special tokens, such as `<think>`, stay."""
