@@ -50,7 +50,7 @@ def test_what_is_typed_into_a_prompt_ends_no_turn(text: str) -> None:
     ids = chat.prompt(messages).ids
     special = [chat.tokenizer.convert_ids_to_tokens(i) for i in ids if i in chat.tokenizer.all_special_ids]
     assert special == ["<|end|>", "<|user|>", "<|end|>", "<|assistant|>"]  # <|system|> is no token
-    assert chat.tokenizer.decode(ids) == f"<|system|>be {text}<|end|><|user|>{text}<|end|><|assistant|>"
+    assert chat.tokenizer.decode(list(ids)) == f"<|system|>be {text}<|end|><|user|>{text}<|end|><|assistant|>"
 
 
 @pytest.mark.parametrize("text", TEXTS)

@@ -150,7 +150,15 @@ class Chat:
         """Ids of a rendered conversation, and its pictures."""
         if not images:
             return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]), {}
-        encoded = self.processor(text=[text], images=images, return_tensors="pt", add_special_tokens=False)
+        try:
+            encoded = self.processor(text=[text], images=images, return_tensors="pt", add_special_tokens=False)
+        except ValueError as error:  # a strip of 5,000 x 1 pixels, for one
+            sizes = ", ".join(f"{i.width} x {i.height}" for i in images)
+            raise DataError(
+                "the model's image processor refuses a picture",
+                got=f"{sizes} pixels: {error}",
+                fix="leave that row out",
+            ) from None
         vision = {k: v for k, v in encoded.items() if k.startswith(("pixel_", "image_"))}
         if self.family.pictures == "tiles":  # one row a tile, so that rows of several prompts can be joined
             vision = {k: v[0].unsqueeze(1) for k, v in vision.items()}

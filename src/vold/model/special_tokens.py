@@ -40,11 +40,10 @@ class TypedText:
         pattern, special = self._known(len(self.tokenizer))
         if not pattern.search(text):
             return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        spell = functools.partial(self._copy(len(self.tokenizer)), add_special_tokens=False, split_special_tokens=True)
-        ids = spell(text)["input_ids"]
+        ids = self._spelled(text)
         if special.intersection(ids):  # a vocabulary of whole words has them as words, too
-            ids = spell(pattern.sub(lambda m: f"{m[0][0]} {m[0][1:]}", text))["input_ids"]
-        return tuple(ids)
+            ids = self._spelled(pattern.sub(lambda m: f"{m[0][0]} {m[0][1:]}", text))
+        return ids
 
     def hide(self, messages: Sequence[Message]) -> tuple[Sequence[Message], Hidden | None]:
         """Messages with a mark in place of each special token, so that neither template nor processor sees one.
@@ -69,6 +68,10 @@ class TypedText:
             return replace(m, text=pattern.sub(functools.partial(marked, keep=keep), m.text))
 
         return [without(m) for m in messages], Hidden(mark, tuple(found), str(self.tokenizer.eos_token), self._inside)
+
+    def _spelled(self, text: str) -> tuple[int, ...]:
+        tokenizer: Any = self._copy(len(self.tokenizer))
+        return tuple(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     def _inside(self, text: str) -> tuple[int, ...]:
         """Ids of a piece in the middle of a text, where some tokenizers would put a blank before it."""

@@ -5,43 +5,172 @@ from __future__ import annotations
 import ast
 import base64
 import binascii
+import contextlib
 import io
+import stat
+import struct
 import warnings
+import zlib
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from vold.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from PIL.Image import Image
 
 MAX_PIXELS = 64_000_000
 """A larger picture is refused: it is a mistake or an attack, and would be scaled down anyway."""
 
+MAX_BYTES = 256_000_000
+"""A larger file is refused before it is read."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO")
+"""Formats that are read: those that hold pixels. Pillow would hand others, such as EPS, to other programs."""
+
 
 def to_image(value: Any, open_path: Callable[[str], bytes]) -> Image:
-    """Decode one stored picture to RGB. `open_path` reads a path relative to the data.
+    """One stored picture in RGB, as `as_shown` says. `open_path` reads a path relative to the data.
 
     Raises:
-        DataError: it cannot be decoded, is cut short or is larger than `MAX_PIXELS`.
+        DataError: it cannot be decoded, is cut short or is too large.
     """
     from PIL import Image as pil
 
-    if isinstance(value, pil.Image):
-        return value.convert("RGB")
-    raw = image_bytes(value, open_path)
+    return as_shown(value) if isinstance(value, pil.Image) else decoded(image_bytes(value, open_path))
+
+
+def decoded(raw: bytes) -> Image:
+    """An encoded picture in RGB, as `as_shown` says.
+
+    Raises:
+        DataError: it cannot be decoded, is cut short or is too large.
+    """
+    from PIL import Image as pil
+    from PIL import UnidentifiedImageError
+
+    if len(raw) > MAX_BYTES:
+        raise DataError("this picture is too large", got=f"{len(raw):,} bytes", fix=f"at most {MAX_BYTES:,}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", pil.DecompressionBombWarning)
-            with pil.open(io.BytesIO(raw)) as image:
+            warnings.simplefilter("ignore")  # of bombs, which are refused below, and of odd but readable metadata
+            with pil.open(io.BytesIO(raw), formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise DataError("this picture is too large", got=f"{image.width} x {image.height} pixels")
-                return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as error:
+                    got = f"{image.width} x {image.height} pixels"
+                    raise DataError("this picture is too large", got=got, fix=f"at most {MAX_PIXELS:,} pixels")
+                if image.format == "PNG":
+                    _check_rows(raw)
+                return as_shown(image)
+    except DataError:
+        raise
+    except Exception as error:  # a decoder that is given rubbish raises anything: struct.error, KeyError, EOFError
+        got = "no such format" if isinstance(error, UnidentifiedImageError) else str(error)[:200]
+        raise DataError("this picture cannot be decoded", got=got, fix=f"formats: {', '.join(FORMATS)}") from None
+
+
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""Of the passes of an interlaced PNG: first column and row, and the steps across and down."""
+
+
+def _check_rows(raw: bytes) -> None:
+    """See that a PNG holds all its rows: where its compressed data end early, Pillow leaves the rest black.
+
+    Raises:
+        ValueError: it does not.
+    """
+    width, height, depth, colour, interlaced = struct.unpack_from(">IIBBxxB", raw, 16)
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    needed = 0
+    for x, y, across, down in ADAM7 if interlaced else ((0, 0, 1, 1),):
+        columns, rows = len(range(x, width, across)), len(range(y, height, down))
+        needed += rows * (1 + -(-columns * bits // 8)) if columns else 0
+    inflate, at, found = zlib.decompressobj(), 8, 0
+    while found < needed and at + 8 <= len(raw):
+        length, kind = struct.unpack_from(">I4s", raw, at)
+        if kind == b"IDAT":
+            found += len(inflate.decompress(raw[at + 8 : at + 8 + length], needed))
+        at += 12 + length
+    if found < needed:
+        raise ValueError(f"{found} of {needed} bytes of pixels")
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a picture's file.
+
+    Raises:
+        DataError: there is none, it is no ordinary file, or it is larger than `MAX_BYTES`.
+    """
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise DataError("this picture is no ordinary file", where=str(path))
+        if found.st_size > MAX_BYTES:
+            got = f"{found.st_size:,} bytes"
+            raise DataError("this picture is too large", where=str(path), got=got, fix=f"at most {MAX_BYTES:,}")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError("this picture cannot be decoded", got=str(error)[:200]) from None
+        raise DataError("cannot open this picture", where=repr(str(path)), got=str(error)) from None
+
+
+def as_shown(image: Image) -> Image:
+    """A picture in RGB as a viewer shows it.
+
+    Turned as its EXIF data say; the first frame of a moving one; on white where it is transparent; CMYK by its own
+    colour profile; deep grey scaled to 8 bit. Grey of floating point or 32 bit has no agreed white: values from 0 to 1
+    (floating point), 255 or 65535 are taken for parts of that, others are spread from their least to their largest.
+    """
+    from PIL import ImageOps
+
+    image.seek(0)
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):
+        return _grey(image).convert("RGB")
+    if image.mode == "CMYK":
+        return _by_profile(image)
+    if image.has_transparency_data:
+        from PIL import Image as pil
+
+        shown = image.convert("RGBA")
+        return pil.alpha_composite(pil.new("RGBA", shown.size, "white"), shown).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey(image: Image) -> Image:
+    from PIL import Image as pil
+
+    floating = image.mode.startswith("F")
+    values = np.asarray(image, dtype=np.float64)
+    values = np.nan_to_num(values, posinf=3e38, neginf=-3e38)
+    low, high = float(values.min()), float(values.max())
+    if image.mode.startswith("I;16"):
+        white = 65535.0
+    else:
+        ranges = (1.0, 255.0, 65535.0) if floating else (255.0, 65535.0)
+        white = next((w for w in ranges if low >= 0 and high <= w), 0.0)
+    if not white:
+        values, white = values - low, high - low
+    return pil.fromarray(np.rint(values / white * 255).astype(np.uint8))
+
+
+def _by_profile(image: Image) -> Image:
+    """CMYK as its colour profile says; by the plain formula where it has none, or a broken one."""
+    from PIL import ImageCms
+
+    profile = image.info.get("icc_profile")
+    if profile:
+        with contextlib.suppress(ImageCms.PyCMSError, OSError):
+            source, screen = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+            shown = ImageCms.profileToProfile(image, source, screen, outputMode="RGB")
+            if shown is not None:
+                return shown
+    return image.convert("RGB")
 
 
 def png_bytes(image: Image) -> bytes:

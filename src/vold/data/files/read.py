@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from vold.data.files.images import read_file
 from vold.errors import DataError
 
 if TYPE_CHECKING:
@@ -229,17 +230,19 @@ def _opener(base: Path) -> Callable[[str], bytes]:
     archives: dict[Path, tuple[zipfile.ZipFile, Members]] = {}
 
     def open_path(name: str) -> bytes:
-        file = (root / name).resolve()
-        if not file.is_relative_to(root):
-            raise DataError("a picture's path leads out of the data's folder", got=name)
         try:
+            file = (root / name).resolve()
+            if not file.is_relative_to(root):
+                raise DataError("a picture's path leads out of the data's folder", got=name)
             if not file.exists():
                 for archive, members in _archives(root, archives):
                     if name in members:
                         return _member(archive, members, name)
-            return file.read_bytes()
-        except (OSError, zipfile.BadZipFile) as error:
-            raise DataError("cannot open this picture", got=f"{name}: {error}") from None
+        except DataError:
+            raise
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise DataError("cannot open this picture", got=f"{name!r}: {error}") from None
+        return read_file(file)
 
     return open_path
 

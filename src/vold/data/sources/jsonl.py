@@ -7,9 +7,9 @@ from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from PIL import Image, UnidentifiedImageError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from vold.data.files.images import decoded, read_file
 from vold.data.sources import Source, Tasks
 from vold.errors import DataError, VoldError
 from vold.graders import known_grader
@@ -18,6 +18,8 @@ from vold.types import Message, Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from PIL.Image import Image
 
 GraderName = Annotated[str, AfterValidator(known_grader)]
 
@@ -137,10 +139,9 @@ class JsonlTasks:
             response=row.response,
         )
 
-    def _image(self, number: int, name: str) -> Image.Image:
-        file = self.path.parent / name
+    def _image(self, number: int, name: str) -> Image:
         try:
-            with Image.open(file) as image:
-                return image.convert("RGB")
-        except (OSError, UnidentifiedImageError) as error:
-            raise DataError("cannot open this image", where=f"{self.path}: line {number}", got=str(error)) from error
+            return decoded(read_file(self.path.parent / name))
+        except DataError as error:
+            where = f"{self.path}: line {number}, picture {name!r}"
+            raise DataError(error.what, where=where, got=error.got, fix=error.fix) from None
