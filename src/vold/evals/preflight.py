@@ -135,8 +135,10 @@ def _memory(subject: Subject) -> Iterator[Finding]:
     recipe = subject.recipe
     teacher = recipe.teacher if recipe.teacher is not None and recipe.teacher.server is None else None
     try:
-        ours = AutoConfig.from_pretrained(resolve(recipe.student.path))
-        theirs = AutoConfig.from_pretrained(resolve(teacher.path)) if teacher is not None else None
+        ours = AutoConfig.from_pretrained(resolve(recipe.student.path), trust_remote_code=False)
+        theirs = (
+            AutoConfig.from_pretrained(resolve(teacher.path), trust_remote_code=False) if teacher is not None else None
+        )
     except (OSError, ValueError, KeyError):
         return
     for phase in plan(recipe, ours, theirs, devices=int(os.environ.get("WORLD_SIZE", "1"))):
@@ -170,7 +172,7 @@ def _pair(subject: Subject, teacher: TeacherHandle) -> Iterator[Finding]:
         words = f"{got} of {len(spans)} tokens of a short text are whole tokens of the teacher's"
         yield Finding("another tokenizer", words)
         return
-    config = AutoConfig.from_pretrained(resolve(teacher.spec.path))
+    config = AutoConfig.from_pretrained(resolve(teacher.spec.path), trust_remote_code=False)
     found = pair_tokenizers(ours, theirs, subject.student.model.config, config)
     added = recipe.student.teacher_tokens == "add" and teacher.spec is recipe.teacher
     yield from itertools.starmap(Finding, pairing_lines(found, len(ours), len(theirs), added=added))

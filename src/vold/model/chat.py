@@ -98,9 +98,9 @@ class Chat:
             ConfigError: the model belongs to no known family.
             DataError: the tokenizer has no chat template.
         """
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         family = family_of(config)
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         if not tokenizer.chat_template:
             raise DataError(
                 "this tokenizer has no chat template",

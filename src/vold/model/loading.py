@@ -46,7 +46,7 @@ def load_student(recipe: Recipe, path: str | None = None, *, train: bool = False
     spec: Student = recipe.student
     policy = load_model(recipe, path or spec.path, spec.dtype, spec.freeze)
     if spec.teacher_tokens == "add" and recipe.teacher is not None:
-        teacher = AutoTokenizer.from_pretrained(resolve(recipe.teacher.path))
+        teacher = AutoTokenizer.from_pretrained(resolve(recipe.teacher.path), trust_remote_code=False)
         add_teacher_tokens(policy.chat.tokenizer, teacher, rows=policy.rows)
         policy.ban_placeholders()
     if train:

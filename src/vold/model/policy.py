@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.utils import logging as hf_logging
+from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, find_adapter_config_file
 
 from vold.errors import CheckpointError, ConfigError
 from vold.model.batching import evened, micro_batches, packed_micro_batches
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 hf_logging.disable_progress_bar()  # a bar for every save would tear our own apart
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 
 
 class Policy:
@@ -58,19 +60,26 @@ class Policy:
 
     @classmethod
     def load(cls, path: str, *, dtype: str = "float32", device: str = "cpu", freeze: Sequence[Part] = ()) -> Policy:
-        """Read a model directory or hub id with `from_pretrained`. Remote code is never run.
+        """Read a model directory or hub id with `from_pretrained`: safetensors alone, and no code of the model's.
 
         Raises:
-            CheckpointError: the directory is missing, incomplete or corrupt.
+            CheckpointError: the directory is missing, incomplete or corrupt, or holds an adapter.
             ConfigError: the model has no part of that name to freeze.
         """
         # Local directories must be whole; a name that is no directory is left to the hub client.
         if not Path(path).is_dir() and (path.startswith((".", "/", "~")) or len(Path(path).parts) != 2):
             raise CheckpointError("there is no model directory here", where=path, fix="check the path in the recipe")
         try:
-            config = AutoConfig.from_pretrained(path)
+            _check_files(path)
+            config = AutoConfig.from_pretrained(path, trust_remote_code=False)
             factory = AutoModelForImageTextToText if family_of(config).tower else AutoModelForCausalLM
-            loaded: Any = factory.from_pretrained(path, dtype=DTYPES[dtype], output_loading_info=True)
+            loaded: Any = factory.from_pretrained(
+                path,
+                dtype=DTYPES[dtype],
+                output_loading_info=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
             model, info = loaded
             chat = Chat.load(path)
         except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
@@ -259,3 +268,27 @@ class Policy:
             self.model.save_pretrained(path, state_dict=merged_state(self.model))
             save_adapters(self.adapters, path)
         self.chat.save(path)
+
+
+def _check_files(path: str) -> None:
+    """Refuse what Transformers would load beside the model, or unpickle.
+
+    Raises:
+        CheckpointError: the directory or hub repository holds an adapter, or its weights are pickles.
+    """
+    if find_adapter_config_file(path) is not None:
+        raise CheckpointError(
+            "this is an adapter, or a model with one beside it, which would change its weights unseen",
+            where=path,
+            got=ADAPTER_CONFIG_NAME,
+            fix="merge it (peft: PeftModel.merge_and_unload) and save the model, or move the adapter's files away",
+        )
+    pickles = sorted(f.name for suffix in PICKLES for f in Path(path).glob(f"*{suffix}"))
+    if pickles and not list(Path(path).glob("*.safetensors")):
+        raise CheckpointError(
+            "the weights of this model are pickles, which can run code; only safetensors are read",
+            where=path,
+            got=", ".join(pickles[:3]),
+            fix="take a release with safetensors; or, if you trust its source, load it with Transformers and call "
+            "`save_pretrained`",
+        )

@@ -224,4 +224,6 @@ def open_backend(recipe: Recipe, spec: TextTeacher) -> TeacherBackend:
     path = resolve(spec.path)
     chat = Chat.load(path)
     client = VllmClient(spec.server, role="teacher", error=TeacherError)
-    return ServerBackend(chat, client, banned_ids(AutoConfig.from_pretrained(path), chat.tokenizer))
+    return ServerBackend(
+        chat, client, banned_ids(AutoConfig.from_pretrained(path, trust_remote_code=False), chat.tokenizer)
+    )

@@ -1,0 +1,66 @@
+"""What a model directory may hold: weights in safetensors, no adapter, and code that is never run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import tiny
+from vold.errors import CheckpointError
+from vold.model.policy import Policy
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    tiny.teacher().save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth", "model.ckpt"])
+def test_weights_that_are_pickles_are_not_read(model: Path, name: str) -> None:
+    torch.save(load_file(model / "model.safetensors"), model / name)
+    whole = Policy.load(str(model))  # beside safetensors they are left alone
+    assert whole.rows
+    (model / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="are pickles") as error:
+        Policy.load(str(model))
+    assert error.value.got == name
+    assert "save_pretrained" in error.value.fix
+
+
+def test_an_adapter_in_a_model_directory_is_refused(model: Path) -> None:
+    student = tiny.student()
+    student.add_lora(rank=2, alpha=4, seed=0)
+    student.save(model.parent / "lora")
+    assert Policy.load(str(model.parent / "lora"))  # ours lies one folder below, where nothing applies it
+    for file in (model.parent / "lora" / "adapter").iterdir():
+        (model / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(CheckpointError, match="adapter") as error:
+        Policy.load(str(model))
+    assert "merge" in error.value.fix
+    with pytest.raises(CheckpointError, match="adapter"):
+        Policy.load(str(model.parent / "lora" / "adapter"))
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("known", [True, False])
+def test_code_that_comes_with_a_model_is_never_run_nor_asked_about(model: Path, file: str, known: bool) -> None:
+    ran = model / "ran"
+    (model / "evil.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    config = json.loads((model / file).read_text())
+    config["auto_map"] = dict.fromkeys(("AutoConfig", "AutoModelForCausalLM"), "evil.Evil")
+    config["auto_map"]["AutoTokenizer"] = ["evil.Evil", "evil.Evil"]
+    if not known:
+        key = "model_type" if file == "config.json" else "tokenizer_class"
+        config[key] = "evil"
+    (model / file).write_text(json.dumps(config))
+    try:
+        Policy.load(str(model))
+    except CheckpointError as error:
+        assert not known
+        assert error.fix
+    assert not ran.exists()
