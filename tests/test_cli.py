@@ -55,7 +55,7 @@ GOOD = {"prompt": "digits 3 5 . sum ?", "reference": "8"}
         ([], ["not a single task"]),
         ([{**GOOD, "reference": "\\frac{1}{", "grader": "math"}], ["itself", "rows-1"]),
         ([{**GOOD, "reference": "banana", "grader": "choice"}], ["itself", "rows-1"]),
-        ([{**GOOD, "images": ["nowhere.png"]}], ["cannot open this image", "line 1"]),
+        ([{**GOOD, "images": ["nowhere.png"]}], ["cannot open this picture", "line 1"]),
     ],
 )
 def test_rows_that_cannot_be_used_are_named(
