@@ -211,7 +211,7 @@ def study_dict(home: Path) -> dict[str, object]:
         ({"seeds": [1]}, "at least 2"),
         ({"claims": {"c": {"claim": "x", "better": "z", "worse": "base", "measure": "image", "rule": "gain"}}}, "'z'"),
         ({"arms": {"a": {"stage": "sft"}}}, "go together"),
-        ({"arms": {"a": {"stage": "sft", "rates": [1.0], "after": "b"}}}, "not an arm above"),
+        ({"arms": {"a": {"stage": "sft", "rates": [1.0], "after": "b"}}}, "no such arm above"),
         (
             {"arms": {"a": {"stage": "sft", "rates": [1.0]}, "b": {"stage": "sft", "rates": [1.0, 2.0]}}},
             "equally many",

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 import tiny
 from vold.errors import ConfigError
-from vold.run.overrides import models_in
+from vold.run.mistakes import models_in
 from vold.run.recipe import Recipe, dump_recipe, load_recipe
 from vold.run.task_sections import TaskSpec, task_kinds, task_source
 
@@ -51,13 +51,13 @@ def test_overrides_are_yaml_values_at_dotted_keys() -> None:
         ("distil.steps=1", "unknown key 'distil'", "distil", "did you mean 'distill'?"),
         ("tasks.train.splitt=train", "unknown key 'splitt'", "tasks.train.splitt", "did you mean 'split'?"),
         ("distill.objective.teacher_loss.beta=1", "unknown key 'beta'", "teacher_loss.beta", "known keys here"),
-        ("sft.steps=many", "valid integer", "sft.steps", "'many'"),
+        ("sft.steps=many", "whole number", "sft.steps", "a whole number above 0"),
         ("sft.steps=0", "greater than 0", "sft.steps", "0"),
         ("tasks.train.kind=parquet", "unknown kind", "tasks.train", "digits"),
         ("distill.objective.method=vould", "vold", "distill.objective.method", "vould"),
         ("distill.objective.teacher_loss.estimator=k1", "k1", "distill.objective.teacher_loss.estimator", "k2"),
-        ("distill.sampling.temperature=0", "greedy rollouts", "recipe", ""),
-        ("teacher=null", "need a teacher", "recipe", ""),
+        ("distill.sampling.temperature=0", "greedy rollouts", "distill.sampling.temperature", "above 0"),
+        ("teacher=null", "need a teacher", "command line: teacher", "add `teacher: {path: ...}`"),
     ],
 )
 def test_a_mistake_is_named_with_its_place_and_cure(override: str, what: str, where: str, fix: str) -> None:

@@ -45,7 +45,7 @@ def refused(*overrides: str, recipe: Path = DEMO) -> ConfigError:
 def test_a_name_that_no_set_has_is_refused(overrides: list[str], where: str, got: str, fix: str) -> None:
     error = refused(*overrides)
     assert (error.what, error.got, error.fix) == ("no task set has this name", got, fix)
-    assert error.where == f"{DEMO}: {where}"
+    assert error.where == f"command line: {where}"
 
 
 def test_a_mixture_is_made_of_sets_that_are_none() -> None:
@@ -54,7 +54,8 @@ def test_a_mixture_is_made_of_sets_that_are_none() -> None:
         "tasks.b={kind: mixture, sources: {x: a}}",
     )
     assert error.what == "a mixture has no mixture among its sources"
-    assert error.where == f"{DEMO}: tasks.b.sources.x"
+    assert error.where == "command line: tasks.b.sources.x"
+    assert error.fix == "name its sources here: image"
 
 
 def test_an_evaluation_names_a_set_once() -> None:
@@ -66,13 +67,13 @@ def test_an_evaluation_names_a_set_once() -> None:
     [
         (
             "distill.tasks={kind: jsonl, path: x.jsonl}",
-            f"{DEMO}: distill.tasks",
+            "command line: distill.tasks",
             "{kind: jsonl, ...}",
             "tasks.distill={kind: jsonl, ...} distill.tasks=distill",
         ),
         (
             "eval.tasks={hard: {kind: digits, split: test, size: 9}}",
-            f"{DEMO}: eval.tasks",
+            "command line: eval.tasks",
             "{hard: {...}}",
             "tasks.hard={kind: digits, ...} eval.tasks=[hard]",
         ),
@@ -90,7 +91,7 @@ def test_an_evaluation_names_a_set_once() -> None:
         ),
         (
             "balance.tasks.size=5",
-            f"{DEMO}: balance.tasks",
+            "command line: balance.tasks.size=5",
             "{size: 5}",
             "tasks.balance={size: 5} balance.tasks=balance",
         ),

@@ -82,7 +82,7 @@ def test_files_of_the_tree_are_read_as_ever(file: Path) -> None:
         (b"a: \xff\n", "not valid YAML", "a byte that is not UTF-8 on line 1"),
         ("a: 1\n".encode("utf-16"), "not valid YAML", "a byte that is not UTF-8 on line 1"),
         (b"a: 1\n" + b"#" * LONGEST, "this is no", f"a file of more than {LONGEST:,} bytes"),
-        (b"", "mapping of sections", "NoneType"),
+        (b"", "mapping of sections", "an empty file"),
         (b"- a\n", "mapping of sections", "list"),
         (b"a: 1\na: 2\n", "not valid YAML", "first on line 1"),
     ],

@@ -31,7 +31,7 @@ from vold.data.hf_layouts import BOXED
 from vold.data.sources import Source, Tasks
 from vold.data.sources.jsonl import JsonlTasks
 from vold.data.sources.jsonl import Row as JsonlRow
-from vold.errors import DataError, UngradableReference
+from vold.errors import ConfigError, DataError, UngradableReference
 from vold.graders import check_reference
 from vold.run.console import console
 from vold.run.files import read_json, write_json
@@ -70,7 +70,7 @@ class PublishedSet(Source):
     @model_validator(mode="after")
     def _counted_by_a_tokenizer(self) -> PublishedSet:
         if (self.max_prompt_tokens is None) != (self.tokenizer is None):
-            raise ValueError("`max_prompt_tokens` and `tokenizer` go together")
+            raise ConfigError("`max_prompt_tokens` and `tokenizer` go together", fix="give both, or neither")
         return self
 
     def files(self) -> list[str]:

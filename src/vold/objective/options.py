@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from vold.errors import ConfigError
 from vold.objective.prefix_teach import BOUNDARY, MarginForm
 from vold.objective.uni_opd import Direction, Scope, Statistic
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 class Options(BaseModel):
-    """Base of loss terms and their options: frozen, and closed to unknown keys."""
+    """Base of loss terms and their options, and of every section of a recipe: frozen, closed to unknown keys, and of
+    finite numbers, which `true` is not."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number_is_true(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python counts `True` as 1."""
+        inner = value if isinstance(value, list | tuple) else value.values() if isinstance(value, dict) else (value,)
+        if any(isinstance(one, bool) for one in inner):
+            kinds = set(_kinds(cls.model_fields[str(info.field_name)].annotation))
+            if kinds & {int, float} and bool not in kinds:
+                raise ConfigError("should be a number", got=str(value).lower(), fix="write a number, such as 1")
+        return value
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The types that an annotation is made of."""
+    yield annotation
+    for inner in get_args(annotation):
+        yield from _kinds(inner)
 
 
 class Overlong(Options):

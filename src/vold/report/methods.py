@@ -13,7 +13,8 @@ from vold.objective import PRESETS, Objective
 from vold.objective.axes import axes
 from vold.report.tables import print_pairs, print_table
 from vold.run.console import console
-from vold.run.overrides import override, readable
+from vold.run.mistakes import Written, readable
+from vold.run.overrides import override
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +76,8 @@ def expand(name: str, overrides: Sequence[str] = ()) -> Objective:
     raw = {"method": name}
     for item in overrides:
         override(raw, item)
+    read = {"objective": raw}
     try:
-        return _Root.model_validate({"objective": raw}).objective
+        return _Root.model_validate(read).objective
     except ValidationError as error:
-        raise readable(error, "command line", _Root) from None
+        raise readable(error, read, Written("command line"), _Root) from None

@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from vold.errors import ConfigError
+from vold.objective.options import Options
 
 
-class Section(BaseModel):
-    """Base of every recipe section: frozen, and closed to unknown keys."""
+class Section(Options):
+    """Base of every recipe section: frozen, closed to unknown keys, and of finite numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+def _address(value: str) -> str:
+    import httpx  # most recipes have no server
+
+    try:
+        url = httpx.URL(value)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise ConfigError("this is no address", got=repr(value), fix=f"write http://HOST:PORT/v1 ({error})") from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigError("this is no address of a server", got=repr(value), fix="write http://HOST:PORT/v1")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+"""The address of a server: http or https, and a host."""
+
+
+COLDEST = 0.01
+"""The least temperature above 0, as vLLM has it."""
 
 
 class Sampling(Section):
@@ -19,8 +40,16 @@ class Sampling(Section):
 
     max_new_tokens: int = Field(gt=0)
     """Token budget of a response; one that reaches it counts as truncated."""
-    temperature: float = Field(1.0, ge=0)
+    temperature: float = Field(1.0, ge=0, le=10)
     """0 is greedy. Student and teacher log-probs are taken at the rollout temperature."""
+
+    @field_validator("temperature")
+    @classmethod
+    def _zero_or_not(cls, value: float) -> float:
+        if 0 < value < COLDEST:
+            fix = "set it to 0 for greedy answers, or to 1"
+            raise ConfigError(f"a temperature below {COLDEST} overflows log-probs", got=f"{value:g}", fix=fix)
+        return value
 
 
 class Model(Section):
@@ -35,7 +64,7 @@ class Model(Section):
 class Lora(Section):
     """Adapters on every linear layer of the language model, trained in place of its weights."""
 
-    rank: int = Field(16, gt=0)
+    rank: int = Field(16, gt=0, le=65_536)
     """Width of an adapter."""
     alpha: int = Field(32, gt=0)
     """An adapter's output is multiplied by alpha / rank."""
@@ -61,9 +90,10 @@ class Student(Model):
     @model_validator(mode="after")
     def _new_tokens_have_trained_rows(self) -> Student:
         if self.lora is not None and self.teacher_tokens == "add":
-            raise ValueError(
-                "teacher_tokens=add trains rows of the embedding, which lora leaves as they are: drop "
-                "one, or use teacher.tokenizer=align"
+            raise ConfigError(
+                "teacher_tokens=add trains rows of the embedding, which lora leaves as they are",
+                got="teacher_tokens: add with lora",
+                fix="drop one, or use teacher.tokenizer=align",
             )
         return self
 
@@ -75,13 +105,13 @@ class ToolEnvironment(Section):
     """The tool."""
     calls: Literal["hermes", "fenced"] = "hermes"
     """How a call is written: JSON between `<tool_call>` tags, or a program between lines of three backticks."""
-    max_turns: int = Field(4, gt=1)
+    max_turns: int = Field(4, gt=1, le=1000)
     """Turns of the model in one rollout. `max_new_tokens` is the budget of all turns and tool answers together."""
-    seconds: float = Field(10.0, gt=0)
+    seconds: float = Field(10.0, gt=0, le=86_400)
     """Wall-clock seconds of a program."""
-    memory_mb: int = Field(1024, ge=64)
+    memory_mb: int = Field(1024, ge=64, le=2**20)
     """MiB of memory of a program."""
-    output: int = Field(2000, gt=0)
+    output: int = Field(2000, gt=0, le=10**7)
     """Characters of a program's output that the model gets to see."""
 
     def words(self) -> str:
@@ -93,20 +123,20 @@ class ToolEnvironment(Section):
 class Endpoint(Section):
     """A server that speaks the OpenAI chat protocol, such as `vllm serve`."""
 
-    urls: tuple[str, ...] = Field(min_length=1)
+    urls: tuple[Address, ...] = Field(min_length=1)
     """Base addresses that end in `/v1`; requests are spread over them."""
     model: str
     """The name the server gives the model."""
     key_env: str | None = None
     """Environment variable that holds the key; the key itself is never stored."""
-    concurrency: int = Field(32, gt=0)
+    concurrency: int = Field(32, gt=0, le=4096)
     """Requests under way at a time."""
 
 
 class Server(Endpoint):
     """vLLM servers that all hold the same model."""
 
-    patience: float = Field(1800.0, ge=0)
+    patience: float = Field(1800.0, ge=0, le=10**7)
     """Seconds a run waits for servers that do not answer. Then it saves its state and stops."""
     sleep: bool = False
     """Servers give up their GPU's memory while it is not their turn; they need `--enable-sleep-mode`."""

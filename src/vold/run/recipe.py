@@ -6,19 +6,22 @@ errors with a suggestion. The resolved recipe is written to the run directory an
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from vold.errors import ConfigError
+from vold.run.mistakes import SeveralMistakes, Written, mistakes_in, readable
 from vold.run.model_sections import Endpoint as Endpoint
 from vold.run.model_sections import Sampling as Sampling
 from vold.run.model_sections import Section as Section
 from vold.run.model_sections import Student as Student
 from vold.run.model_sections import TeacherSection, TextTeacher, ToolEnvironment
-from vold.run.overrides import is_method, override, readable
+from vold.run.names import Name, no_twins
+from vold.run.overrides import is_method, override
 from vold.run.stage_sections import Align as Align
 from vold.run.stage_sections import BenchmarkSection as BenchmarkSection
 from vold.run.stage_sections import Distill as Distill
@@ -30,7 +33,12 @@ from vold.run.stage_sections import Traces as Traces
 from vold.run.task_sections import AnyTaskSpec as AnyTaskSpec
 from vold.run.task_sections import TaskSpec as TaskSpec
 from vold.run.task_sections import find_task_set, refuse_inline_tasks
-from vold.run.yaml_text import read_yaml
+from vold.run.yaml_text import read_yaml, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vold.run.mistakes import Mistake
 
 Exchange = Literal["micro_batch", "step"]
 """When processes exchange weights and gradients; `Run.exchange` says what each costs."""
@@ -43,7 +51,7 @@ class RunSection(Section):
     """Directory of the run; created if absent, continued if present."""
     seed: int = 1
     """Seeds data order, rollouts and traces. Two runs of one recipe and seed give the same weights."""
-    threads: int = Field(1, ge=1)
+    threads: int = Field(1, ge=1, le=1024)
     """CPU threads of PyTorch. Results repeat bit for bit only at the same number."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models live; `auto` takes a GPU if there is one."""
@@ -64,7 +72,7 @@ class Recipe(Section):
     """The model that learns."""
     teacher: TeacherSection | None = None
     """The text-only model it learns from."""
-    tasks: dict[str, AnyTaskSpec] = Field(default_factory=dict)
+    tasks: Annotated[dict[Name, AnyTaskSpec], AfterValidator(no_twins)] = Field(default_factory=dict)
     """Task sets by name. `traces`, `align`, `balance`, `distill` and `eval` say by name which they use."""
     environment: ToolEnvironment | None = None
     """A tool for all rollouts: the teacher's traces, the student's rollouts and the evaluation."""
@@ -100,57 +108,96 @@ class Recipe(Section):
         return raw
 
     @model_validator(mode="after")
-    def _task_sets_exist(self) -> Recipe:
-        for stage, section in self.stages_with_tasks.items():
-            find_task_set(self.tasks, section.tasks, f"{stage}.tasks")
-        for name in self.eval.tasks if self.eval is not None else ():
-            find_task_set(self.tasks, name, "eval.tasks")
-        for mixture, spec in self.tasks.items():
-            for label, name in spec.parts.items():
-                where = f"tasks.{mixture}.sources.{label}"
-                if find_task_set(self.tasks, name, where).parts:
-                    raise ConfigError("a mixture has no mixture among its sources", where=where, got=name)
+    def _sections_go_together(self) -> Recipe:
+        """All that is wrong between sections, at once."""
+        checks = (self._task_sets, self._teacher_where_needed, self._aligned_teachers, self._servers, self._greedy)
+        if found := [error for check in checks for error in check()]:
+            raise SeveralMistakes(found)
         return self
 
-    @model_validator(mode="after")
-    def _teacher_where_needed(self) -> Recipe:
+    def _task_sets(self) -> Iterator[ConfigError]:
+        """Sets that are named and not there, and mixtures of mixtures."""
+        named = [(f"{stage}.tasks", section.tasks) for stage, section in self.stages_with_tasks.items()]
+        named += [("eval.tasks", name) for name in (self.eval.tasks if self.eval is not None else ())]
+        parts = [(f"tasks.{m}.sources.{label}", n) for m, spec in self.tasks.items() for label, n in spec.parts.items()]
+        for where, name in (*named, *parts):
+            try:
+                inner = find_task_set(self.tasks, name, where).parts
+            except ConfigError as error:
+                yield error
+                continue
+            if inner and (where, name) in parts:
+                yield ConfigError(
+                    "a mixture has no mixture among its sources",
+                    where=where,
+                    got=name,
+                    fix=f"name its sources here: {', '.join(inner.values())}",
+                )
+
+    def _teacher_where_needed(self) -> Iterator[ConfigError]:
         users = ["traces"] if self.traces is not None and self.traces.answers == "teacher" else []
         users += ["align"] if self.align is not None else []
         if self.distill is not None and self.distill.objective.uses_teacher:
             users.append("distill")
         if users and self.teacher is None:
-            raise ValueError(f"{' and '.join(users)} need a teacher: add `teacher: {{path: ...}}`")
+            yield ConfigError(
+                f"{' and '.join(users)} need a teacher",
+                where="teacher",
+                got="none",
+                fix="add `teacher: {path: ...}`, or leave out these sections",
+            )
         if self.distill is not None and self.distill.objective.mix is not None and self.traces is None:
-            raise ValueError("distill.objective.mix needs the teacher's traces: add a `traces` section")
-        if self.environment is not None and self.eval is not None and self.eval.endpoint is not None:
-            raise ValueError("tools are not offered to a model behind `eval.endpoint`: drop that, or `environment`")
+            yield ConfigError(
+                "the mixture needs the teacher's traces",
+                where="distill.objective.mix",
+                fix="add a `traces` section, or set distill.objective.mix=null",
+            )
+
+    def _greedy(self) -> Iterator[ConfigError]:
         if self.distill is not None and self.distill.sampling.temperature == 0:
-            raise ValueError("distill.sampling.temperature must be above 0: greedy rollouts of a group are all equal")
-        return self
+            yield ConfigError(
+                "greedy rollouts of a group are all equal",
+                where="distill.sampling.temperature",
+                got="0",
+                fix="set it above 0; 1 is usual",
+            )
 
-    @model_validator(mode="after")
-    def _aligned_teachers_score_single_tokens(self) -> Recipe:
-        if any(t.tokenizer == "align" for t in self.text_teachers):
-            if self.environment is not None:
-                raise ValueError("teacher.tokenizer=align: `environment` needs a teacher of the same ids and template")
-            needs = self.distill.objective.needs if self.distill is not None else None
-            if needs is not None and (needs.logits or needs.top_k):
-                raise ValueError(
-                    f"teacher.tokenizer=align can not give {needs.words}: another tokenizer has other tokens to choose "
-                    "from. Use k2, k3, a teacher advantage, or top_k with support: student"
-                )
-        return self
+    def _aligned_teachers(self) -> Iterator[ConfigError]:
+        """Teachers of another tokenizer score single tokens."""
+        if not any(t.tokenizer == "align" for t in self.text_teachers):
+            return
+        if self.environment is not None:
+            yield ConfigError(
+                "`environment` needs a teacher of the same ids and template",
+                where="teacher.tokenizer",
+                got="align",
+                fix="set teacher.tokenizer=shared, or leave out `environment`",
+            )
+        needs = self.distill.objective.needs if self.distill is not None else None
+        if needs is not None and (needs.logits or needs.top_k):
+            yield ConfigError(
+                f"teacher.tokenizer=align can not give {needs.words}: another tokenizer has other tokens",
+                where="distill.objective",
+                fix="use k2, k3, a teacher advantage, or top_k with support: student",
+            )
 
-    @model_validator(mode="after")
-    def _servers_score_at_temperature_one(self) -> Recipe:
+    def _servers(self) -> Iterator[ConfigError]:
+        """What servers cannot do."""
+        if self.environment is not None and self.eval is not None and self.eval.endpoint is not None:
+            yield ConfigError(
+                "tools are not offered to a model behind `eval.endpoint`",
+                where="eval.endpoint",
+                fix="leave out that, or `environment`",
+            )
         if any(t.server is not None for t in self.text_teachers):
             for name, stage in (("align", self.align), ("distill", self.distill)):
                 if stage is not None and stage.sampling.temperature != 1:
-                    raise ValueError(
-                        f"{name}.sampling.temperature must be 1 with a teacher on a server: vLLM scores given tokens "
-                        "at temperature 1 only, and teacher and rollouts have to be compared at the same one"
+                    yield ConfigError(
+                        "vLLM scores given tokens at temperature 1 only, and teacher and rollouts are compared at one",
+                        where=f"{name}.sampling.temperature",
+                        got=f"{stage.sampling.temperature:g}",
+                        fix="set it to 1, which a teacher on a server needs",
                     )
-        return self
 
 
 def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
@@ -164,10 +211,17 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
             run.
     """
     raw = read_yaml(Path(path), "recipe")
+    alone = copy.deepcopy(raw)
     # A method named on the command line starts the objective afresh, so it goes before changes to its parts.
     for item in sorted(overrides, key=lambda i: not is_method(i.partition("=")[0])):
         override(raw, item)
-    return recipe_from(raw, where=str(path))
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        known = frozenset(_mistakes(alone)) if overrides else frozenset()
+        raise readable(
+            error, raw, Written(str(path), text_of(Path(path), "recipe"), tuple(overrides), known), Recipe
+        ) from None
 
 
 def recipe_from(raw: dict[str, Any], *, where: str) -> Recipe:
@@ -175,7 +229,15 @@ def recipe_from(raw: dict[str, Any], *, where: str) -> Recipe:
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
-        raise readable(error, where, Recipe) from None
+        raise readable(error, raw, Written(where), Recipe) from None
+
+
+def _mistakes(raw: dict[str, Any]) -> list[Mistake]:
+    try:
+        Recipe.model_validate(raw)
+    except ValidationError as error:
+        return mistakes_in(error, raw, Recipe)
+    return []
 
 
 def dump_recipe(recipe: Recipe) -> str:

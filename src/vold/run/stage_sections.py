@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from vold.errors import ConfigError
 from vold.objective import Objective
 from vold.run.model_sections import Endpoint, MismatchGate, RolloutServer, Sampling, Section
+from vold.run.names import Name, PathName, no_twins
 
 
 class Optimizer(Section):
     """AdamW with linear warm-up."""
 
-    lr: float = Field(gt=0)
+    lr: float = Field(gt=0, le=100)
     """Peak learning rate."""
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(0.01, ge=0, le=100)
     """Decoupled weight decay."""
     warmup_steps: int = Field(5, ge=0)
     """Steps of linear warm-up."""
@@ -47,7 +49,9 @@ class Traces(Section):
     @model_validator(mode="after")
     def _a_teacher_is_sampled(self) -> Traces:
         if self.answers == "teacher" and self.sampling is None:
-            raise ValueError("a teacher needs `sampling`: add `sampling: {max_new_tokens: ...}`")
+            raise ConfigError(
+                "a teacher needs `sampling`", got="none", fix="add `traces.sampling: {max_new_tokens: ...}`"
+            )
         return self
 
 
@@ -132,20 +136,27 @@ class BenchmarkSection(Section):
     """Only the first so many rows."""
 
 
+class TestedEndpoint(Endpoint):
+    """A server whose model is tested."""
+
+    model: PathName
+    """The name the server gives the model; its answers lie in a folder of that name."""
+
+
 class Eval(Section):
     """`vold eval`: accuracy of every stage on every task set and benchmark."""
 
     tasks: tuple[str, ...] = ()
     """Task sets, such as `[image, text]`; results stand under their names."""
-    benchmarks: dict[str, BenchmarkSection] = Field(default_factory=dict)
+    benchmarks: Annotated[dict[Name, BenchmarkSection], AfterValidator(no_twins)] = Field(default_factory=dict)
     """Benchmarks by name."""
     sampling: Sampling
     """Sampling of the model under test."""
     samples: int = Field(1, gt=0)
     """Answers to each problem; accuracy is their mean (avg@k)."""
-    models: dict[str, str] | None = None
+    models: Annotated[dict[Name, str], AfterValidator(no_twins)] | None = None
     """Models by name; if absent: `base`, `sft` and `vold`, as far as this run has them."""
-    endpoint: Endpoint | None = None
+    endpoint: TestedEndpoint | None = None
     """Ask this server instead of loading `models`; the results carry its model's name."""
     judge: Endpoint | None = None
     """Server that extracts answers under the `vlmevalkit` protocol."""
@@ -155,13 +166,15 @@ class Eval(Section):
     @model_validator(mode="after")
     def _something_to_do(self) -> Eval:
         if not self.tasks and not self.benchmarks:
-            raise ValueError("eval needs `tasks` or `benchmarks`")
+            raise ConfigError("eval needs `tasks` or `benchmarks`", fix="add `tasks: [NAME]`, or leave out `eval`")
         if len(set(self.tasks)) < len(self.tasks):
-            raise ValueError(f"a task set is named twice: {', '.join(self.tasks)}")
+            raise ConfigError(f"a task set is named twice: {', '.join(self.tasks)}", fix="name each of them once")
+        no_twins(dict.fromkeys([*self.tasks, *self.benchmarks]))
         if both := sorted({*self.tasks} & self.benchmarks.keys()):
-            raise ValueError(f"a task set and a benchmark share the name {both[0]!r}")
+            raise ConfigError(f"a task set and a benchmark share the name {both[0]!r}", fix="rename one of them")
         if self.judge is None and any(b.protocol == "vlmevalkit" for b in self.benchmarks.values()):
-            raise ValueError("the vlmevalkit protocol needs a judge: add `judge: {urls: [...], model: ...}`")
+            fix = "add `judge: {urls: [...], model: ...}`"
+            raise ConfigError("the vlmevalkit protocol needs a judge", got="none", fix=fix)
         return self
 
 
@@ -197,7 +210,10 @@ class PromptBalance(Section):
     @model_validator(mode="after")
     def _can_differ(self) -> PromptBalance:
         if self.sampling.temperature == 0:
-            raise ValueError("`sampling.temperature` must be above 0: greedy rollouts of a problem are all equal")
+            raise ConfigError(
+                "greedy rollouts of a problem are all equal", got="sampling.temperature 0", fix="set it above 0"
+            )
         if self.some_correct != "flat" and self.some_correct < 0:
-            raise ValueError("`some_correct` must be `flat` or a number from 0 on")
+            fix = "write `flat`, or a number from 0 on"
+            raise ConfigError("`some_correct` counts copies", got=f"{self.some_correct:g}", fix=fix)
         return self

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from vold.errors import ConfigError
+from vold.run.names import close_to
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 LONGEST = 1 << 20
 """Bytes of a file."""
+OTHER = "give the path of a YAML file"
+"""What to do about one that cannot be read."""
 DEEPEST = 64
 """Lists and mappings inside each other."""
 MOST = 100_000
@@ -31,7 +35,9 @@ def read_yaml(path: Path, kind: str) -> dict[str, Any]:
     """
     found = parse_yaml(text_of(path, kind), what=f"this {kind} is not valid YAML", where=str(path))
     if not isinstance(found, dict):
-        raise ConfigError(f"a {kind} is a mapping of sections", where=str(path), got=type(found).__name__)
+        got = "an empty file" if found is None else f"a {type(found).__name__}"
+        fix = f"write sections, a name and a colon each; see docs/{'recipes' if kind == 'recipe' else kind}.md"
+        raise ConfigError(f"a {kind} is a mapping of sections", where=str(path), got=got, fix=fix)
     return found
 
 
@@ -41,17 +47,20 @@ def text_of(path: Path, kind: str) -> str:
         with path.open("rb") as f:
             content = f.read(LONGEST + 1)
     except OSError as error:
-        raise ConfigError(f"cannot read this {kind}", where=str(path), got=error.strerror or str(error)) from None
+        got = error.strerror or str(error)
+        raise ConfigError(f"cannot read this {kind}", where=str(path), got=got, fix=_other(path)) from None
     except ValueError as error:  # a name that no file can have
-        raise ConfigError(f"cannot read this {kind}", where=repr(str(path)), got=str(error)) from None
+        where = repr(str(path))
+        raise ConfigError(f"cannot read this {kind}", where=where, got=str(error), fix=OTHER) from None
     if len(content) > LONGEST:
-        raise ConfigError(f"this is no {kind}", where=str(path), got=f"a file of more than {LONGEST:,} bytes")
+        got = f"a file of more than {LONGEST:,} bytes"
+        raise ConfigError(f"this is no {kind}", where=str(path), got=got, fix=OTHER)
     try:
         return content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         got = f"a byte that is not UTF-8 on line {line}"
-        raise ConfigError(f"this {kind} is not valid YAML", where=str(path), got=got) from None
+        raise ConfigError(f"this {kind} is not valid YAML", where=str(path), got=got, fix="save it as UTF-8") from None
 
 
 def parse_yaml(text: str, *, what: str = "this is not valid YAML", where: str = "") -> Any:
@@ -76,7 +85,8 @@ def parse_yaml(text: str, *, what: str = "this is not valid YAML", where: str = 
         said = ", ".join(filter(None, (error.context, error.problem, error.note)))
         raise ConfigError(what, where=where, got=place + said, fix=_fix(error)) from None
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(what, where=where, got=" ".join(str(error).split())[:500]) from None
+        got = " ".join(str(error).split())[:500]
+        raise ConfigError(what, where=where, got=got, fix="drop what is no plain text") from None
 
 
 class _Twice(yaml.MarkedYAMLError):
@@ -84,7 +94,16 @@ class _Twice(yaml.MarkedYAMLError):
 
 
 def _fix(error: yaml.MarkedYAMLError) -> str:
-    return "keep one of the two: the last would silently win" if isinstance(error, _Twice) else ""
+    twice = "keep one of the two: the last would silently win"
+    return twice if isinstance(error, _Twice) else "look there, and before it, at brackets, quotes, colons and blanks"
+
+
+def _other(path: Path) -> str:
+    """The file that was meant, as far as there is one of nearly its name."""
+    known = os.path.isdir(path.parent) and not os.path.exists(path)  # unlike pathlib's, these take any name
+    beside = [f.name for f in path.parent.glob("*.yaml")] if known else []
+    close = close_to(path.name, beside)
+    return f"did you mean {path.parent / close}?" if close else OTHER
 
 
 class _Loader(yaml.SafeLoader):

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from vold.types import Task, TaskSource
 
 
+MOST = 1_000_000
+"""Problems that a recipe can ask a generator for; every one of them is made and graded before a run starts."""
+
+
 class Tasks(Sequence["Task"]):
     """Tasks of a source, each made when it is asked for.
 

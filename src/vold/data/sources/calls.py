@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from vold.data.sources import Source, Tasks
+from vold.data.sources import MOST, Source, Tasks
 from vold.data.worlds.calls import CallTasks, Split
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ class Spec(Source):
 
     split: Split
     """Splits share no problem."""
-    size: int = Field(gt=0)
+    size: int = Field(gt=0, le=MOST)
     """How many problems."""
     seed: int = 0
     """Which problems."""

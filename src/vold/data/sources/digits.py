@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from vold.data.sources import Source, Tasks
+from vold.data.sources import MOST, Source, Tasks
 from vold.data.worlds.digits import DigitTasks, Form, Split
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class Spec(Source):
     """Splits share no row of digits; image forms of `select` and `test` share no handwriting."""
     form: Form = "text"
     """Digits written out, or shown as handwriting."""
-    size: int = Field(gt=0)
+    size: int = Field(gt=0, le=MOST)
     """How many problems."""
     seed: int = 0
     """Which problems."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from vold.data.sources import Source, Tasks
+from vold.data.sources import MOST, Source, Tasks
 from vold.errors import ConfigError, DataError
 from vold.types import Message, Task
 
@@ -22,7 +22,7 @@ class Spec(Source):
 
     name: str
     """The generator, such as `chain_sum`."""
-    size: int = Field(gt=0)
+    size: int = Field(gt=0, le=MOST)
     """How many problems."""
     seed: int = 0
     """Which problems."""

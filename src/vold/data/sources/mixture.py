@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
-from vold.data.sources import Source, Tasks
+from vold.data.sources import MOST, Source, Tasks
 from vold.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Spec(Source):
     """Names of task sets that are no mixtures, each under the value that the tag `set` of its problems gets."""
     weights: dict[str, float] | None = None
     """Share of each source, under the same keys, in any unit; if absent, every problem of every set once."""
-    size: int | None = Field(None, gt=0)
+    size: int | None = Field(None, gt=0, le=MOST)
     """How many problems; smaller sets are then repeated, in a new order each time. If absent, as many as there can be
     without repeating one."""
     seed: int = 0
@@ -38,12 +38,14 @@ class Spec(Source):
     @model_validator(mode="after")
     def _every_set_has_a_weight(self) -> Spec:
         if self.weights is None and self.size is not None:
-            raise ValueError("`size` needs `weights`")
+            raise ConfigError("`size` needs `weights`", fix="add `weights: {NAME: 1, ...}`, or leave out `size`")
         if self.weights is not None:
             if self.weights.keys() != self.sources.keys():
-                raise ValueError(f"`weights` must name every source: {', '.join(self.sources)}")
+                got, fix = ", ".join(self.weights), f"give weights of {', '.join(self.sources)}"
+                raise ConfigError("`weights` must name every source, and no other", got=got, fix=fix)
             if min(self.weights.values()) <= 0:
-                raise ValueError("every weight must be above 0; leave out sets that are not wanted")
+                got, fix = f"{min(self.weights.values()):g}", "leave out sets that are not wanted"
+                raise ConfigError("every weight must be above 0", got=got, fix=fix)
         return self
 
     def open(self, parts: Mapping[str, Tasks], *, references: bool) -> Tasks:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from vold.errors import DataError
+from vold.errors import ConfigError, DataError
 from vold.evals.stats import paired_difference, t_interval
 from vold.evals.study.results import COLUMNS, ArmResult, ClaimFigures, StudyResults, UnitResult, Verdict
 from vold.run.recipe import Section
@@ -43,7 +43,8 @@ class Claim(Section):
     def _whole(self) -> Claim:
         alone = self.rule == "at least"
         if (self.worse is None) != alone or (self.value is not None) != alone:
-            raise ValueError("`at least` takes a value and one arm, the other rules two arms and no value")
+            fix = "give `better` and `value` alone, or `better` and `worse` alone"
+            raise ConfigError("`at least` takes a value and one arm, the other rules two arms and no value", fix=fix)
         return self
 
 

@@ -12,11 +12,11 @@ import multiprocessing
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from vold.errors import ConfigError
 from vold.evals.study.claims import Claim, decide, write_tables
@@ -24,15 +24,19 @@ from vold.evals.study.results import COLUMNS, ArmResult, StudyResults
 from vold.evals.study.units import Settings, Unit, build_models, is_done, result_of, run_unit
 from vold.run.console import Bar, console
 from vold.run.files import MANIFEST, write_json
-from vold.run.overrides import readable
+from vold.run.mistakes import Written, readable
+from vold.run.names import Name, close_to, no_twins
 from vold.run.recipe import AnyTaskSpec, Section, load_recipe
-from vold.run.yaml_text import read_yaml
+from vold.run.yaml_text import read_yaml, text_of
 
 if TYPE_CHECKING:
     from multiprocessing.pool import Pool
 
 WORK = Path("runs/studies")
 """Where units leave their runs; results go beside the study file."""
+
+TAKEN = ("models", "clock.json")
+"""What a study keeps beside the folders of its arms."""
 
 
 class Arm(Section):
@@ -55,7 +59,7 @@ class Study(Section):
     """The recipe all arms share, relative to the study file."""
     set: dict[str, Any] = Field(default_factory=dict)
     """Recipe keys that hold for every arm; `{seed}` in a value becomes the seed."""
-    workers: int = Field(2, ge=1)
+    workers: int = Field(2, ge=1, le=1024)
     """Units that run side by side, one CPU thread each."""
     seeds: tuple[int, ...] = Field(min_length=2)
     """Training seeds of the test."""
@@ -63,11 +67,11 @@ class Study(Section):
     """Training seeds of the sweep; none of them is a test seed."""
     select_on: str
     """Task set whose accuracy chooses the rate."""
-    select_tasks: dict[str, AnyTaskSpec]
+    select_tasks: dict[Name, AnyTaskSpec]
     """Selection tasks."""
-    test_tasks: dict[str, AnyTaskSpec]
+    test_tasks: dict[Name, AnyTaskSpec]
     """Test tasks."""
-    models: dict[str, str] = Field(default_factory=dict)
+    models: Annotated[dict[Name, str], AfterValidator(no_twins)] = Field(default_factory=dict)
     """Models made for this study: by name the `my_module:function` that saves one in the directory it is given. In a
     value of `set`, `{models}` becomes the directory that holds them."""
     measures: dict[str, str] = Field(default_factory=dict)
@@ -75,7 +79,7 @@ class Study(Section):
     with `accuracy` for a share or `value` for any other number, and optionally `counts`, or None where it has none."""
     columns: dict[str, str] = Field(default_factory=lambda: dict(COLUMNS))
     """Measures shown in the table, with their headings."""
-    arms: dict[str, Arm]
+    arms: Annotated[dict[Name, Arm], AfterValidator(no_twins)]
     """Arms by name, parents before children."""
     claims: dict[str, Claim]
     """Claims by id."""
@@ -83,29 +87,38 @@ class Study(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Study:
         if set(self.seeds) & set(self.select_seeds):
-            raise ValueError("select_seeds and seeds overlap: choices would be made on the test")
+            raise ConfigError(
+                "select_seeds and seeds overlap: choices would be made on the test",
+                got=str(sorted(set(self.seeds) & set(self.select_seeds))),
+                fix="give select_seeds numbers that seeds does not have",
+            )
         if self.select_on not in self.select_tasks:
-            raise ValueError(f"select_on names no selection task set: {self.select_on!r}")
+            raise _no_such("selection task set", self.select_on, self.select_tasks, "select_on")
         self._arms_are_in_order()
         for key, claim in self.claims.items():
             for arm_name in (claim.better, claim.worse):
                 if arm_name is not None and arm_name not in self.arms:
-                    raise ValueError(f"claim {key!r} names no arm: {arm_name!r}")
+                    raise _no_such("arm", arm_name, self.arms, f"claims.{key}")
         if taken := {*self.measures} & {*self.test_tasks, "reward"}:
-            raise ValueError(f"a measure and a task set share the name {min(taken)!r}")
+            raise ConfigError(f"a measure and a task set share the name {min(taken)!r}", fix="rename the measure")
         return self
 
     def _arms_are_in_order(self) -> None:
         seen: list[str] = []
         for name, arm in self.arms.items():
             if arm.after is not None and arm.after not in seen:
-                raise ValueError(f"arm {name!r} comes after {arm.after!r}, which is not an arm above it")
+                raise _no_such("arm above it", arm.after, seen, f"arms.{name}.after")
             if (arm.stage is None) != (not arm.rates):
-                raise ValueError(f"arm {name!r}: a stage and its learning rates go together")
+                fix = "give both `stage` and `rates`, or neither"
+                raise ConfigError("a stage and its learning rates go together", where=f"arms.{name}", fix=fix)
+            if name in TAKEN:
+                fix = "call it otherwise"
+                raise ConfigError("the study keeps its own files under this name", where=f"arms.{name}", fix=fix)
             seen.append(name)
         swept = {len(a.rates) for a in self.arms.values() if a.stage}
         if len(swept) > 1:
-            raise ValueError("every arm is swept over equally many rates")
+            fix = "give each the same number, lest one is chosen from more"
+            raise ConfigError("every arm is swept over equally many rates", where="arms", got=str(swept), fix=fix)
 
 
 def load_study(path: Path) -> Study:
@@ -114,10 +127,22 @@ def load_study(path: Path) -> Study:
     Raises:
         ConfigError: no such file, or a key that is unknown, mistyped, inconsistent or there twice.
     """
+    raw = read_yaml(path, "study")
+    if not {"arms", "claims"} & raw.keys():
+        got = f"keys {', '.join(map(str, raw))}"
+        fix = "give a study file, which names a recipe, arms and claims; see docs/study.md"
+        raise ConfigError("this is no study", where=str(path), got=got, fix=fix)
     try:
-        return Study.model_validate(read_yaml(path, "study"))
+        return Study.model_validate(raw)
     except ValidationError as error:
-        raise readable(error, str(path), Study) from None
+        raise readable(error, raw, Written(str(path), text_of(path, "study")), Study) from None
+
+
+def _no_such(kind: str, name: str, known: Iterable[str], where: str) -> ConfigError:
+    known = list(known)
+    close = close_to(name, known)
+    fix = f"did you mean {close!r}?" if close else f"one of {', '.join(known) or 'none'}"
+    return ConfigError(f"there is no such {kind}", where=where, got=repr(name), fix=fix)
 
 
 def run_study(target: str, overrides: list[str]) -> StudyResults:
