@@ -19,18 +19,35 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from vold.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 JAIL = Path(__file__).with_name("jail.py")
 LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache")
 """Where the C libraries of extension modules are."""
 
-PROBE = "open('note', 'w').write('x')\nimport socket\nsocket.socket()"
-"""A program that must fail, and may write."""
+PROBE = """
+import fcntl, os, socket
+for reach in (
+    lambda: os.truncate(KEPT, 0), lambda: os.open(KEPT, os.O_RDONLY | os.O_TRUNC), lambda: open(KEPT, "w"),
+    lambda: os.remove(KEPT), lambda: os.listdir("/"), socket.socket, os.fork, lambda: os.execv("/bin/true", ["true"]),
+    lambda: os.kill(os.getppid(), 0), lambda: fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid()),
+):
+    try:
+        reach()
+    except PermissionError:
+        continue
+    print("nothing forbids", reach.__code__.co_names)
+print("shut in")
+"""
+"""Tries what must fail, on a file KEPT below a folder that can be read."""
 
 PROBE_SECONDS = 10.0
-"""Seconds it has at least."""
+"""Seconds it has at least: a busy machine must not pass for one that cannot shut programs in."""
 
 
 @dataclass(frozen=True)
@@ -76,63 +93,54 @@ class PythonInterpreter:
     """
 
     def __init__(self, limits: Limits) -> None:
+        self.limits = limits
         self._jail = JAIL
         standard, packages = sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")
         self._path = [standard, sysconfig.get_config_var("DESTSHARED"), packages]
-        self._readable = [*self._path, *LIBRARIES]
-        # A busy machine must not pass for one that cannot shut programs in.
-        self.limits = dataclasses.replace(limits, seconds=max(limits.seconds, PROBE_SECONDS))
-        self._check()
-        self.limits = limits
-
-    def _check(self) -> None:
-        """Run a program that is only safe where the walls stand."""
+        self._namespaces = True
         if not sys.platform.startswith("linux"):
-            raise ConfigError(
-                "programs of a model cannot be shut in on this system",
-                where="environment",
-                got=sys.platform,
-                fix="use Linux 5.13 or newer, whose Landlock and seccomp the interpreter relies on",
-            )
-        result = self.run(PROBE)
-        if "PermissionError" not in result.output:
-            raise ConfigError(
-                "programs of a model cannot be shut in on this machine",
-                where="environment",
-                got=result.output.strip()[-300:],
-                fix="use Linux 5.13 or newer with Landlock and seccomp, on x86_64 or aarch64; containers may forbid it",
-            )
+            raise _not_isolated("on this system", sys.platform)
+        said = self._probe()
+        if said:  # some kernels grant namespaces and then forbid to use them
+            self._namespaces = False
+            said = self._probe()
+        if said:
+            raise _not_isolated("on this machine", said[-300:])
+
+    def _probe(self) -> str:
+        """What a program says that is only safe where the walls stand; nothing if they do."""
+        limits = dataclasses.replace(self.limits, seconds=max(self.limits.seconds, PROBE_SECONDS), output=4000)
+        with tempfile.TemporaryDirectory(prefix="vold-probe-") as folder:
+            kept = Path(folder, "kept")
+            kept.write_text("kept")
+            result = self._run(f"KEPT = {str(kept)!r}{PROBE}", limits, readable=[folder])
+            stands = result.ok and result.output == "shut in\n" and kept.read_text() == "kept"
+        return "" if stands else result.output.strip() or "nothing"
 
     def run(self, program: str) -> ProgramResult:
-        """Run a program to its end or to its limits. Never raises on what the program is or does."""
+        """Run a program to its end or to its limits. Never raises on what the program is or does.
+
+        Raises:
+            ConfigError: this machine cannot start a program.
+        """
+        return self._run(program, self.limits)
+
+    def _run(self, program: str, limits: Limits, readable: Sequence[str] = ()) -> ProgramResult:
         began = time.monotonic()
-        limits = self.limits
         with tempfile.TemporaryDirectory(prefix="vold-program-", ignore_cleanup_errors=True) as scratch:
             task = {
                 "program": program,
                 "scratch": scratch,
+                "namespaces": self._namespaces,
                 "path": self._path,
-                "readable": self._readable,
+                "readable": [*self._path, *LIBRARIES, *readable],
                 "cpu_seconds": max(1, round(limits.seconds + 0.5)),
                 "memory_mb": limits.memory_mb,
                 "scratch_mb": limits.scratch_mb,
             }
-            # The environment is replaced: a key or a token in ours is nobody's business.
-            environment = {"LANG": "C.UTF-8", "HOME": scratch, "TMPDIR": scratch, "OMP_NUM_THREADS": "1"}
-            with tempfile.TemporaryFile() as stdin:
-                stdin.write(json.dumps(task).encode())
-                stdin.seek(0)
-                process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-B", str(self._jail)],
-                    stdin=stdin,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    env=environment,
-                    cwd="/",
-                    process_group=0,
-                )
+            process = self._start(task, scratch)
             try:
-                raw, stopped = self._read(process, began + limits.seconds)
+                raw, stopped = _read(process, limits, began + limits.seconds)
             finally:
                 # The whole group: the process that waits, and through it the namespace with all that is in it.
                 with contextlib.suppress(ProcessLookupError):
@@ -145,35 +153,68 @@ class PythonInterpreter:
             output += f"{'' if output.endswith(chr(10)) or not output else chr(10)}{stopped}\n"
         return ProgramResult(output, ok=code == 0 and not stopped, seconds=time.monotonic() - began)
 
-    def _read(self, process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, str]:
-        """Output up to four bytes a kept character, and why the program was stopped, if it was."""
-        assert process.stdout is not None
-        most, size = 4 * self.limits.output, 0
-        chunks: list[bytes] = []
-        with selectors.DefaultSelector() as selector:
-            selector.register(process.stdout, selectors.EVENT_READ)
-            while size <= most:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return b"".join(chunks), f"TimeoutError: stopped after {self.limits.seconds:g} s"
-                if not selector.select(left):
-                    continue
-                chunk = os.read(process.stdout.fileno(), 65536)
-                if not chunk:
-                    break
-                chunks.append(chunk)
-                size += len(chunk)
-            else:
-                return b"".join(chunks)[
-                    :most
-                ], f"OutputError: stopped after {self.limits.output:,} characters of output"
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(max(0.0, deadline - time.monotonic()))
-        if process.returncode is None:  # it closed its output and went on
-            return b"".join(chunks), f"TimeoutError: stopped after {self.limits.seconds:g} s"
-        if process.returncode not in (0, 1) and not chunks:
-            return b"", f"the program ended with status {process.returncode}"
-        return b"".join(chunks), ""
+    def _start(self, task: dict[str, Any], scratch: str) -> subprocess.Popen[bytes]:
+        # The environment is replaced: a key or a token in ours is nobody's business.
+        environment = {"LANG": "C.UTF-8", "HOME": scratch, "TMPDIR": scratch, "OMP_NUM_THREADS": "1"}
+        python = sys.executable or ""
+        with tempfile.TemporaryFile() as stdin:
+            stdin.write(json.dumps(task).encode())
+            stdin.seek(0)
+            try:
+                return subprocess.Popen(
+                    [python, "-I", "-S", "-B", str(self._jail)],
+                    stdin=stdin,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    cwd="/",
+                    process_group=0,
+                )
+            except OSError as error:
+                raise ConfigError(
+                    "the Python that runs the programs of a model cannot be started",
+                    where=python or "sys.executable",
+                    got=str(error),
+                    fix="use a Python that this user may execute, or free processes and memory if it may",
+                ) from None
+
+
+def _not_isolated(where: str, got: str) -> ConfigError:
+    return ConfigError(
+        f"programs of a model cannot be shut in {where}",
+        where="environment",
+        got=got,
+        fix="use Linux 6.2 or newer with Landlock and seccomp, on x86_64 or aarch64; containers may forbid it",
+    )
+
+
+def _read(process: subprocess.Popen[bytes], limits: Limits, deadline: float) -> tuple[bytes, str]:
+    """Output up to four bytes a kept character, and why the program was stopped, if it was."""
+    assert process.stdout is not None
+    most, size = 4 * limits.output, 0
+    chunks: list[bytes] = []
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while size <= most:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return b"".join(chunks), f"TimeoutError: stopped after {limits.seconds:g} s"
+            if not selector.select(left):
+                continue
+            chunk = os.read(process.stdout.fileno(), 65536)
+            if not chunk:
+                break
+            chunks.append(chunk)
+            size += len(chunk)
+        else:
+            return b"".join(chunks)[:most], f"OutputError: stopped after {limits.output:,} characters of output"
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(max(0.0, deadline - time.monotonic()))
+    if process.returncode is None:  # it closed its output and went on
+        return b"".join(chunks), f"TimeoutError: stopped after {limits.seconds:g} s"
+    if process.returncode not in (0, 1) and not chunks:
+        return b"", f"the program ended with status {process.returncode}"
+    return b"".join(chunks), ""
 
 
 def _trimmed(text: str, most: int) -> str:
