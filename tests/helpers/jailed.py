@@ -250,7 +250,9 @@ def _started(python: str, arguments: list[str], user: int | None) -> subprocess.
         env={"PYTHONPATH": os.pathsep.join(path), "PATH": os.defpath},
         cwd="/",
         start_new_session=True,
-        **({} if user is None else {"user": user, "group": user, "extra_groups": []}),
+        user=user,
+        group=user,
+        extra_groups=None if user is None else [],
     )
 
 

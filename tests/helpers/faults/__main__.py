@@ -25,6 +25,7 @@ KINDS = {
     "refusal": "bad inputs",
     "kill": "killed, started again",
     "disk": "disk full, then room again",
+    "program": "programs that want out of the sandbox",
 }
 """Modules of this package, and what each puts in."""
 
