@@ -28,11 +28,12 @@ def rows(scores: str, **more: Any) -> list[Answer]:
 
 
 def test_clustered_paired_difference_by_hand() -> None:
-    """Differences 1 1 0 0 in two clusters: error 1/2, one degree of freedom, t = 1, p = 1/2 (Cauchy)."""
+    """Differences 1 1 0 0 in two clusters: error 1/2. They count as two pairs of which one is won: w = 2/4, l = 1/4,
+    middle 1/4, error sqrt((3/4 - 1/16) / 4) = 0.414578, t = 0.603023 with one degree of freedom (Cauchy)."""
     found = paired_difference([1, 1, 0, 0], [0, 0, 0, 0], clusters=["a", "a", "b", "b"])
     assert (found.difference, found.stderr, found.n) == pytest.approx((0.5, 0.5, 4))
-    assert (found.low, found.high) == pytest.approx((0.5 - 6.3531, 0.5 + 6.3531), abs=1e-4)
-    assert found.p_value == pytest.approx(0.5)
+    assert (found.low, found.high) == (-1.0, 1.0)
+    assert found.p_value == pytest.approx(1 - 2 / math.pi * math.atan(0.603023), abs=1e-5)
 
 
 def test_clusters_of_one_change_nothing() -> None:
@@ -48,13 +49,14 @@ def test_one_cluster_is_no_sample() -> None:
 
 
 def test_item_by_item() -> None:
-    """Differences 1 0 1 0: mean 1/2, s^2 = 1/3, error sqrt(1/12) = 0.2887; t = 1.732 with 3 degrees has p = 0.1817.
-    Two wins and no loss: McNemar 2 / 4. Detectable: (1.9600 + 0.8416) * 0.2887."""
+    """Differences 1 0 1 0: mean 1/2, s^2 = 1/3, error sqrt(1/12) = 0.2887. One more won by each: w = 3/6, l = 1/6,
+    middle 1/3, error sqrt((2/3 - 1/9) / 6) = 0.3043; t = 1.0954 with 3 degrees has p = 0.3534, and t(3) * 0.3043 is
+    0.9684. Two wins and no loss: McNemar 2 / 4. Detectable: (1.9600 + 0.8416) * 0.2887."""
     c = compare_answers("set", rows("1110"), rows("0100"))
     error = math.sqrt(1 / 12)
     assert (c.accuracy_a, c.accuracy_b, c.difference, c.n) == (0.75, 0.25, 0.5, 4)
-    assert c.stderr == pytest.approx(error) and c.p_value == pytest.approx(0.1817, abs=1e-4)
-    assert (c.low, c.high) == pytest.approx((0.5 - 3.18245 * error, 0.5 + 3.18245 * error), abs=1e-5)
+    assert c.stderr == pytest.approx(error) and c.p_value == pytest.approx(0.3534, abs=1e-4)
+    assert (c.low, c.high) == pytest.approx((1 / 3 - 0.96839, 1.0), abs=1e-4)
     assert c.mcnemar_p == pytest.approx(0.5)
     assert c.detectable == pytest.approx(2.80159 * error, abs=1e-5)
     assert (c.only_a, c.only_b, c.clustered, c.forced, c.derived) == (0, 0, False, (), {})
@@ -84,13 +86,15 @@ def test_items_of_one_source_are_clustered_and_have_no_mcnemar() -> None:
     a = [row(n, s, cluster=n[0]) for n, s in (("a1", 1), ("a2", 1), ("b1", 0), ("b2", 0))]
     c = compare_answers("set", a, [replace(r, score=0.0) for r in a])
     assert c.clustered and c.mcnemar_p is None
-    assert (c.difference, c.stderr, c.p_value) == pytest.approx((0.5, 0.5, 0.5))
-    assert c.detectable == pytest.approx(2.80159 * 0.5, abs=1e-5)
+    assert (c.difference, c.stderr, c.p_value) == pytest.approx((0.5, 0.5, 0.654545), abs=1e-6)
+    assert c.detectable == 1.0  # 2.80159 * 0.5, and no difference is larger
 
 
-def test_equal_answers_differ_by_nothing() -> None:
+def test_equal_answers_do_not_prove_that_two_models_are_equal() -> None:
+    """w = l = 1/6, error sqrt(1/3 / 6) = 0.2357, t(3) * 0.2357 = 0.7501; detectable: 2.80159 * sqrt(1/3) / sqrt(4)."""
     c = compare_answers("set", rows("1010"), rows("1010"))
-    assert (c.difference, c.low, c.high, c.p_value, c.mcnemar_p, c.detectable) == (0.0, 0.0, 0.0, 1.0, 1.0, 0.0)
+    assert (c.difference, c.p_value, c.mcnemar_p) == (0.0, 1.0, 1.0)
+    assert (c.low, c.high, c.detectable) == pytest.approx((-0.75011, 0.75011, 0.80875), abs=1e-5)
 
 
 def test_too_little_in_common() -> None:

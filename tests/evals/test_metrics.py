@@ -18,7 +18,7 @@ from vold.evals.derived import cluster_scores, interval, mmmu_pro_overall
 from vold.evals.metrics import by_item, summarise
 from vold.run.answers import Answer
 from vold.run.records import from_json, to_json
-from vold.run.results import Figures, Interval
+from vold.run.results import Figures
 
 
 def test_accuracy_error_and_wilson_interval() -> None:
@@ -31,17 +31,20 @@ def test_accuracy_error_and_wilson_interval() -> None:
     assert out.pass_at is None and out.maj_at_k is None
 
 
-def test_many_items_get_a_t_interval() -> None:
-    """100 items, 50 right: s^2 = 100/99 / 4, the error 0.5 / sqrt(99); t(99) = 1.9842."""
+def test_many_items_have_wilsons_interval_too() -> None:
+    """50 of 100: half the width is 1.96 / (2 sqrt(100 + 3.8415)) = 0.096168. All of 500: 500 / 503.8415 to 1."""
     out = summarise([row(str(i), i % 2) for i in range(100)], benchmark="x")
-    half = 1.98422 * 0.5 / math.sqrt(99)
-    assert (out.low, out.high) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-5)
+    assert (out.low, out.high) == pytest.approx((0.5 - 0.096168, 0.5 + 0.096168), abs=1e-6)
+    out = summarise([row(str(i), 1) for i in range(500)], benchmark="x")
+    assert (out.stderr, out.high) == (0.0, 1.0) and out.low == pytest.approx(500 / 503.841459, abs=1e-8)
 
 
-def test_scores_between_0_and_1_get_no_wilson_interval() -> None:
-    """0.25 and 0.75: s = 0.3536, the error 0.25, t(1) * 0.25 is over 1 on either side: cut at 0 and 1."""
+def test_graded_scores_count_as_so_many_items() -> None:
+    """0.25 and 0.75: p(1-p) = 1/4, spread 1/16, 2 (0.25 + 0.035) / (0.0625 + 0.035) = 5.84615 items; t(1) = 12.7062, so
+    half the width is t / (2 sqrt(n + t^2))."""
     out = summarise([row("a", 0.25), row("b", 0.75)], benchmark="x")
-    assert (out.low, out.high) == (0.0, 1.0)
+    half = 12.706205 / (2 * math.sqrt(5.846154 + 12.706205**2))
+    assert (out.low, out.high) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-6)
 
 
 def answered(*counts: int) -> list[Answer]:
@@ -51,10 +54,10 @@ def answered(*counts: int) -> list[Answer]:
 
 def test_accuracy_of_several_samples_is_the_mean_of_the_items_means() -> None:
     """2, 2 and 3 of 4: means 1/2, 1/2, 3/4 with mean 7/12 and s^2 = (2/144 + 4/144) / 2 = 1/48; the error is
-    sqrt(1/48 / 3) = 1/12, and t(2) / 12 = 0.35855."""
+    sqrt(1/48 / 3) = 1/12. For the interval see test_stats.py::test_the_effective_number_by_hand."""
     out = summarise(answered(2, 2, 3), benchmark="x")
     assert (out.accuracy, out.stderr) == pytest.approx((7 / 12, 1 / 12))
-    assert (out.low, out.high) == pytest.approx((7 / 12 - 0.358554, 7 / 12 + 0.358554), abs=1e-5)
+    assert (out.low, out.high) == pytest.approx((0.207069, 0.882428), abs=1e-5)
     assert (out.n, out.k) == (3, 4)
 
 
@@ -98,12 +101,13 @@ def test_samples_are_put_in_order() -> None:
 
 
 def test_items_of_one_source_are_one_observation() -> None:
-    """Two pairs of twins, 1 1 and 0 0: the error is that of two observations, 1/2, and t(1) / 2 is cut at 0 and 1."""
+    """Two pairs of twins, 1 1 and 0 0: the error is that of two observations, 1/2, and so is the interval, with t(1):
+    half its width is 12.7062 / (2 sqrt(2 + 161.4476)) = 0.496932."""
     scores = {"a1": 1, "a2": 1, "b1": 0, "b2": 0}
     rows = [row(n, s, cluster=n[0], tags={"subject": "all"}) for n, s in scores.items()]
     out = summarise(rows, benchmark="x")
     assert out.stderr == pytest.approx(0.5)
-    assert (out.low, out.high, out.clusters) == (0.0, 1.0, 2)
+    assert (out.low, out.high, out.clusters) == pytest.approx((0.003068, 0.996932, 2), abs=1e-6)
     assert asdict(out.by["subject"]["all"]) == {"accuracy": 0.5, "stderr": pytest.approx(0.5), "n": 4}
 
 
@@ -260,29 +264,30 @@ def test_mathverse_gives_its_vision_only_version_by_itself() -> None:
 
 
 def test_mmmu_pro_overall_is_the_mean_of_two_settings() -> None:
-    """(0.3 + 0.2) / 2 with error (0.01 + 0.03) / 2 when the settings go together: 0.25 -+ 1.96 * 0.02."""
+    """(0.3 + 0.2) / 2 with error (0.01 + 0.03) / 2 when the settings go together, and so with both ends."""
     any_ = summarise([row("a", 1), row("b", 0)], benchmark="x")
-    stage = {"ten": replace(any_, accuracy=0.3, stderr=0.01), "seen": replace(any_, accuracy=0.2, stderr=0.03)}
+    ten = replace(any_, accuracy=0.3, stderr=0.01, low=0.28, high=0.33)
+    stage = {"ten": ten, "seen": replace(any_, accuracy=0.2, stderr=0.03, low=0.14, high=0.29)}
     names = {"ten": "mmmu_pro_standard10", "seen": "mmmu_pro_vision"}
     found = mmmu_pro_overall({"m": stage}, names)
     assert found is not None
-    assert astuple(found["m"]) == pytest.approx((0.25, 0.02, 0.2108, 0.2892), abs=1e-6)
+    assert astuple(found["m"]) == pytest.approx((0.25, 0.02, 0.21, 0.31), abs=1e-9)
     assert mmmu_pro_overall({"m": stage}, {"ten": "mmmu_pro_standard10", "seen": "mmmu_pro_standard4"}) is None
 
 
-def test_bootstrap_of_two_clusters() -> None:
-    """Two draws of 0 and 1 have the mean 0, 1/2 or 1 with chances 1/4, 1/2, 1/4."""
-    assert interval([0.0, 1.0]) == Interval(0.5, 0.0, 1.0, 2)
-    assert interval([0.5] * 7) == Interval(0.5, 0.5, 0.5, 7)
+def test_a_mean_over_clusters_has_the_interval_of_a_share() -> None:
+    """One of two: half of Wilson's width is 1.959964 / (2 sqrt(2 + 3.841459)) = 0.405469. Seven alike count as seven
+    items, with t(6) = 2.446912."""
+    assert astuple(interval([0.0, 1.0])) == pytest.approx((0.5, 0.094531, 0.905469, 2), abs=1e-6)
+    half = 2.446912 / (2 * math.sqrt(7 + 2.446912**2))
+    assert astuple(interval([0.5] * 7)) == pytest.approx((0.5, 0.5 - half, 0.5 + half, 7), abs=1e-6)
 
 
-def test_bootstrap_is_near_the_normal_interval_and_always_the_same() -> None:
-    """400 clusters, half of them 1: the error of the mean is 0.5 / 20."""
-    found = interval([float(i % 2) for i in range(400)])
-    assert (found.low, found.high) == pytest.approx((0.5 - 1.96 / 40, 0.5 + 1.96 / 40), abs=0.006)
-    assert found == interval([float(i % 2) for i in range(400)])
-
-
-def test_bootstrap_of_a_ratio_weighs_clusters() -> None:
-    """(1 + 6) / (2 + 8); each cluster is drawn with its weight, so the ends are 1/2 and 3/4."""
-    assert astuple(interval([1.0, 6.0], [2.0, 8.0])) == pytest.approx((0.7, 0.5, 0.75, 2))
+def test_the_interval_of_a_ratio_weighs_clusters() -> None:
+    """(1 + 6) / (2 + 8) = 0.7, p(1-p) = 0.21. Over their shares by -0.4 and 0.4; over the mean weight 5, spread 0.0064.
+    2 (0.21 + 0.035) / (0.0064 + 0.035) = 11.8357 items, with t(1). A cluster without weight does not count."""
+    n, z, p = 11.835749, 12.706205, 0.7
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    found = interval([1.0, 0.0, 6.0], [2.0, 0.0, 8.0])
+    assert astuple(found) == pytest.approx((0.7, centre - half, centre + half, 2), abs=1e-6)

@@ -13,13 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vold.errors import DataError
+from vold.evals.shares import ratio_interval, share_interval
 from vold.evals.stats import (
     clustered_stderr,
+    holm,
     mcnemar_exact,
     mean_stderr,
     min_detectable_difference,
     paired_difference,
+    paired_t,
     pass_at_k,
+    share_difference,
     t_interval,
     wilson_interval,
 )
@@ -110,11 +114,105 @@ def test_paired_of_student_1908() -> None:
     assert (found.low, found.high) == pytest.approx((0.7001, 2.4599), abs=5e-5)
 
 
-def test_paired_without_spread() -> None:
-    same = paired_difference([1, 0, 1], [1, 0, 1])
-    assert (same.difference, same.low, same.high, same.p_value) == (0.0, 0.0, 0.0, 1.0)
-    ahead = paired_difference([1, 1], [0, 0])
-    assert (ahead.difference, ahead.low, ahead.high, ahead.p_value) == (1.0, 1.0, 1.0, 0.0)
+@pytest.mark.parametrize(
+    ("a", "b", "bound", "p"),
+    [
+        ([0.52, 0.545], [0.50, 0.525], 1.0, 0.5),  # differences equal but for rounding; the sign test: 2^(1-n)
+        ([0.6] * 5, [0.5] * 5, 1.0, 1 / 16),
+        ([7.0, 9.0, 8.0], [5.0, 7.0, 6.0], math.inf, 0.25),
+        ([0.3, 0.4, 0.5], [0.3, 0.4, 0.5], 1.0, 1.0),
+    ],
+)
+def test_equal_differences_of_seeds_are_no_certainty(a: list[float], b: list[float], bound: float, p: float) -> None:
+    found = paired_difference(a, b)
+    assert (found.stderr, found.low, found.high, found.p_value) == (0.0, -bound, bound, p)
+
+
+def test_the_t_interval_of_shares_ends_at_one() -> None:
+    """Differences 0.5 and 0.9: mean 0.7, error 0.2, t(1) * 0.2 = 2.54; of other numbers it is left as it is."""
+    assert (paired_t([0.9, 0.9], [0.4, 0.0]).low, paired_t([0.9, 0.9], [0.4, 0.0]).high) == (-1.0, 1.0)
+    assert paired_t([9, 9], [4, 0]).high == pytest.approx(7 + 2 * math.tan(math.pi * 0.475))
+
+
+def test_equal_values_have_no_t_interval() -> None:
+    assert t_interval([0.5, 0.5, 0.5]) == (-math.inf, math.inf)
+
+
+@pytest.mark.parametrize(("n", "p"), [(2, 0.5), (5, 1 / 16), (6, 1 / 32)])
+def test_all_pairs_won_prove_as_much_as_the_sign_test(n: int, p: float) -> None:
+    """The interval holds 0 just where the sign test does not reject at 5%."""
+    found = paired_difference([1] * n, [0] * n)
+    assert (found.difference, found.high, found.p_value) == (1.0, 1.0, p)
+    assert (found.low > 0) == (p < 0.05)
+
+
+def test_one_more_pair_won_by_each_by_hand() -> None:
+    """5 of 5 won: w = 6/7, l = 1/7, middle 5/7, error sqrt((1 - 25/49) / 7) = 0.264521; t(4) = 2.776445. Nothing won of
+    4: w = l = 1/6, error sqrt(1/3 / 6) = 0.235702; t(3) = 3.182446."""
+    assert share_difference([1] * 5, [0] * 5).low == pytest.approx(5 / 7 - 2.776445 * 0.264521, abs=1e-5)
+    tied = share_difference([1, 0, 1, 0], [1, 0, 1, 0])
+    assert (tied.low, tied.high, tied.p_value) == pytest.approx((-0.750110, 0.750110, 1.0), abs=1e-5)
+
+
+def test_the_difference_of_graded_scores_by_hand() -> None:
+    """Differences 1/2, 0, 0, 1/2: mean 1/4, variance 1/16. Pairs of which 1/4 is won have 1/4 - 1/16 = 3/16. With
+    0.07/4 on both, 4 (0.1875 + 0.0175) / (0.0625 + 0.0175) = 10.25 pairs: w = 3.5625 / 12.25, l = 1 / 12.25."""
+    found = share_difference([1, 0, 0.5, 0.5], [0.5, 0, 0.5, 0])
+    w, lost = 3.5625 / 12.25, 1 / 12.25
+    half = 3.182446 * math.sqrt((w + lost - (w - lost) ** 2) / 12.25)
+    assert found.difference == 0.25
+    assert (found.low, found.high) == pytest.approx((w - lost - half, w - lost + half), abs=1e-6)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=30))
+def test_a_difference_of_shares_lies_between_minus_one_and_one(pairs: list[tuple[float, float]]) -> None:
+    a, b = zip(*pairs, strict=True)
+    there, back = share_difference(a, b), share_difference(b, a)
+    assert -1 <= there.low <= there.difference + 1e-9 and there.difference - 1e-9 <= there.high <= 1
+    assert (back.low, back.high) == pytest.approx((-there.high, -there.low), abs=1e-9)
+    assert (there.low > 0 or there.high < 0) <= (there.p_value <= 0.05 + 1e-9)
+
+
+def test_holm_by_hand() -> None:
+    """Sorted .005 .01 .03 .04 times 4 3 2 1: .02 .03 .06 .04, and none below the one before."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.4, 0.6]) == [0.8, 0.8] and holm([]) == []
+
+
+@pytest.mark.parametrize("k", [0, 10, 50, 80, 100])
+def test_one_answer_to_each_item_has_wilsons_interval(k: int) -> None:
+    assert share_interval([1.0] * k + [0.0] * (100 - k)) == pytest.approx(wilson_interval(k, 100), rel=1e-12)
+
+
+def test_few_wrong_reach_as_far_as_the_exact_limit() -> None:
+    """19 of 20: with a rate r of wrong answers, one or more happen in 1 - (1 - r)^20 = 7% of cases."""
+    low, high = share_interval([1.0] * 19 + [0.0])
+    assert (low, high) == pytest.approx((wilson_interval(19, 20)[0], 0.93 ** (1 / 20)), rel=1e-9)
+    assert share_interval([0.0] * 19 + [1.0]) == pytest.approx((1 - high, 1 - low), rel=1e-9)
+
+
+def test_the_effective_number_by_hand() -> None:
+    """Means 1/2, 1/2, 3/4 of 4 samples: share 7/12, p(1-p) = 35/144, spread (2/144 + 4/144) / 3 = 1/72. With 0.07/3 on
+    both, 3 * 0.266389 / 0.037222 = 21.4701 items, and Wilson's interval with t(2) = 4.302653."""
+    n, z, p = 3 * (35 / 144 + 0.07 / 3) / (1 / 72 + 0.07 / 3), 4.302653, 7 / 12
+    assert n == pytest.approx(21.4701, abs=1e-4)
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    assert share_interval([0.5, 0.5, 0.75]) == pytest.approx((centre - half, centre + half), abs=1e-6)
+
+
+def test_items_that_are_all_alike_count_once_each() -> None:
+    """10 clusters of 3, all right: as 10 items, but with t(9) = 2.262157: 10 / (10 + t^2)."""
+    low, high = share_interval([1.0] * 30, [i // 3 for i in range(30)])
+    assert (low, high) == pytest.approx((10 / (10 + 2.262157**2), 1.0), abs=1e-6)
+    assert share_interval([1.0, 1.0], ["a", "a"]) == (0.0, 1.0)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 5)), min_size=1, max_size=40))
+def test_a_share_interval_holds_its_share(items: list[tuple[float, int]]) -> None:
+    scores, clusters = zip(*items, strict=True)
+    low, high = share_interval(scores, clusters)
+    assert 0 <= low <= sum(scores) / len(scores) + 1e-9 and sum(scores) / len(scores) - 1e-9 <= high <= 1
 
 
 @given(scores, st.data())
@@ -190,6 +288,13 @@ def test_pass_at_k_by_enumeration(n: int) -> None:
         lambda: t_interval([1.0]),
         lambda: t_interval([1.0, math.inf]),
         lambda: t_interval([1.0, 2.0], conf=1.0),
+        lambda: share_interval([]),
+        lambda: share_interval([0.5, 1.5]),
+        lambda: share_interval([1.0], ["a", "b"]),
+        lambda: ratio_interval([1.0], [0.0]),
+        lambda: ratio_interval([1.0], [1.0, 1.0]),
+        lambda: share_difference([1, 2], [0, 0]),
+        lambda: share_difference([1], [0, 0]),
         lambda: paired_difference([], []),
         lambda: paired_difference([1], [1]),
         lambda: paired_difference([1, 2], [1, 2, 3]),

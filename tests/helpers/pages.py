@@ -53,7 +53,8 @@ def made_results() -> dict[str, Any]:
     levels = {"1": {"accuracy": 1.0, "stderr": 0.0, "n": 1}, "10": {"accuracy": 0.5, "stderr": 0.354, "n": 2}}
     base |= {"low": 0.046, "high": 0.699, "mean_tokens": 120.4, "by": {"level": {**levels, "2": {"accuracy": 0.0}}}}
     vold |= {"low": 0.301, "high": 0.954, "derived": {"worst_case": {"value": 0.125, "low": 0.01, "high": 0.3, "n": 8}}}
-    difference = {"difference": 0.5, "stderr": 0.2887, "low": -0.4187, "high": 1.4187, "p_value": 0.1817}
+    difference = {"difference": 0.5, "stderr": 0.2887, "low": -0.6351, "high": 1.0, "p_value": 0.3534}
+    difference |= {"corrected_p": 0.7068}
     return {
         "run": {"name": "by hand", "models": {"base": "org/base", "vold": "runs/v"}, "versions": {"vold": "0.3.0"}},
         "sets": {

@@ -49,8 +49,8 @@ def test_accuracy_stands_beside_what_was_not_marked(made: Path) -> None:
     assert rows[3] == ["vold", "75.0", "0.0", "0.0", "25.0", "25.0", "30.1 to 95.4", "4", DASH]
     assert rows[4] == ["Other-3B, published", "27.1", "arXiv 2510.23497; protocol judge"]
     assert rows[5] == ["Words"]
-    # 0.5 -+ 1.96 * 0.5, made here because no interval is stored
-    assert rows[6][:2] + rows[6][5:7] == ["base", "50.0", "50.0", f"{MINUS}48.0 to 148.0"]
+    # 0.5 -+ 1.96 * 0.5, made here because no interval is stored, and cut at 0 and 1
+    assert rows[6][:2] + rows[6][5:7] == ["base", "50.0", "50.0", "0.0 to 100.0"]
     assert not any("published" in cell for row in rows[6:] for cell in row)
     assert ["Angles", "worst case", "vold", "12.5", "1.0 to 30.0", "8"] in rows
 
@@ -58,7 +58,7 @@ def test_accuracy_stands_beside_what_was_not_marked(made: Path) -> None:
 def test_difference_by_hand(made: Path) -> None:
     html = made.read_text()
     (row,) = [r for r in Page(html).rows if "not told apart" in r]
-    assert row == ["vold", "+50.0", "", f"{MINUS}41.9 to +141.9", "not told apart", "0.182", "0.500", "80.9"]
+    assert row == ["vold", "+50.0", "", f"{MINUS}63.5 to +100.0", "not told apart", "0.353", "0.707", "0.500", "80.9"]
     assert "Differences to base" in html
     assert "With 1 interval of 95%, 0.1 would" in html
 
@@ -69,7 +69,7 @@ def test_difference_by_hand(made: Path) -> None:
 def test_what_an_interval_allows_to_say(tmp_path: Path, low: Any, high: Any, says: str) -> None:
     results = made_results()
     results["comparisons"][0] |= {"low": low, "high": high, "p_value": 1e-9}
-    row = next(r for r in page_of(tmp_path / "p.html", results)[1].rows if len(r) == 8 and r[1] == "+50.0")
+    row = next(r for r in page_of(tmp_path / "p.html", results)[1].rows if len(r) == 9 and r[1] == "+50.0")
     assert row[4].startswith(says)
     assert row[5] == "<0.001"
 

@@ -25,7 +25,7 @@ def test_accuracies_shares_and_differences_by_hand(capsys: pytest.CaptureFixture
     assert ["set", "model", "n", "accuracy", "wrong", "truncated", "unparsed", "timed", "out"] in rows
     assert ["angles", "base", "4", "25.0", "±", "25.0", "25.0", "25.0", "25.0", "0.0"] in rows
     assert ["angles", "vold", "4", "x", "8", "75.0", "±", "25.0", "0.0", "0.0", "0.0", "25.0"] in rows
-    assert f"angles vold base +50.0 [{MINUS}41.9, +141.9] 0.182".split() in rows
+    assert f"angles vold base +50.0 [{MINUS}63.5, +100.0] 0.353 0.707".split() in rows
     assert "angles, vold: worst case 12.5 [1.0, 30.0] (n=8)" in lines
     assert "angles, vold: the judge's reply to 3 answers could not be used; they score 0" in lines
     bad = "1 rows cannot be used, 1 golds do not grade themselves (listed in results.json)"

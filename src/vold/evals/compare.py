@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from vold.errors import ConfigError, DataError
 from vold.evals.derived import cluster_scores
 from vold.evals.metrics import by_item
 from vold.evals.protocol import differences
-from vold.evals.stats import mcnemar_exact, min_detectable_difference, paired_difference
+from vold.evals.stats import holm, mcnemar_exact, min_detectable_difference, share_difference
 from vold.run.answers import Answer, Stamp
 from vold.run.files import read_records
 from vold.run.results import SetComparison
@@ -37,8 +38,9 @@ def compare_answers(
 ) -> SetComparison:
     """Compare stored answers of two models to the same items.
 
-    Per item the scores of all samples are averaged. The interval is the paired t interval, with the clustered standard
-    error where items share a source. McNemar's exact test is given for one 0/1 answer to each of independent items.
+    Per item the scores of all samples are averaged. Interval and p-value are those of
+    `vold.evals.stats.share_difference`, with the clustered standard error where items share a source. McNemar's exact
+    test is given for one 0/1 answer to each of independent items.
     `benchmark` names the derived scores to compare.
 
     Raises:
@@ -52,7 +54,7 @@ def compare_answers(
     y = [fmean(r.score for r in second[i]) for i in common]
     clusters = [first[i][0].source for i in common]
     shared = len(set(clusters)) < len(clusters)
-    paired = paired_difference(x, y, clusters=clusters if shared else None)
+    paired = share_difference(x, y, clusters=clusters if shared else None)
     single = all(len(first[i]) == len(second[i]) == 1 for i in common) and {*x, *y} <= {0.0, 1.0}
     return SetComparison(
         name=name,
@@ -64,7 +66,7 @@ def compare_answers(
         high=paired.high,
         p_value=paired.p_value,
         mcnemar_p=mcnemar_exact(x, y) if single and not shared else None,
-        detectable=min_detectable_difference(len(common), paired.stderr * math.sqrt(len(common))),
+        detectable=_detectable(paired, len(set(clusters))),
         n=len(common),
         only_a=len(first) - len(common),
         only_b=len(second) - len(common),
@@ -72,6 +74,14 @@ def compare_answers(
         forced=forced,
         derived=_derived(benchmark, {i: first[i] for i in common}, {i: second[i] for i in common}),
     )
+
+
+def _detectable(paired: PairedDifference, groups: int) -> float:
+    """The true difference that so many items show. Where no pair differs from another, one more won by each says how
+    far apart they could be."""
+    if paired.stderr == 0.0:
+        return min(1.0, min_detectable_difference(groups, math.sqrt(2 / (groups + 2))))
+    return min(1.0, min_detectable_difference(paired.n, paired.stderr * math.sqrt(paired.n)))
 
 
 def _derived(
@@ -82,14 +92,15 @@ def _derived(
     for name, by in first.items():
         common = [c for c in by if c in second.get(name, {})]
         if len(common) > 1:
-            out[name] = paired_difference([by[c] for c in common], [second[name][c] for c in common])
+            out[name] = share_difference([by[c] for c in common], [second[name][c] for c in common])
     return out
 
 
 def compare_runs(a: Path, b: Path, *, force: bool = False) -> list[SetComparison]:
     """Compare two runs, or two models given as `RUN/eval/MODEL`, on every set that both have.
 
-    Of a run with several models the last stage is taken (`vold`, else `sft`, else `base`).
+    Of a run with several models the last stage is taken (`vold`, else `sft`, else `base`). The p-values are corrected
+    for the number of sets as well.
 
     Raises:
         ConfigError: a protocol differs and `force` is not set; the error names every field.
@@ -116,7 +127,7 @@ def compare_runs(a: Path, b: Path, *, force: bool = False) -> list[SetComparison
             )
         x, y = (read_records(folder / f"{name}.jsonl", Answer) for folder in (first, second))
         out.append(compare_answers(name, x, y, changed, benchmark=str(left.protocol.get("benchmark", ""))))
-    return out
+    return [replace(c, corrected_p=p) for c, p in zip(out, holm([c.p_value for c in out]), strict=True)]
 
 
 def model_folder(path: Path) -> Path:

@@ -1,17 +1,17 @@
 """Scores that are not a mean over items: those that a benchmark's file defines, and MMMU-Pro's overall.
 
-Each is a mean, or a ratio of two sums, over clusters (composite problems, seed questions), and comes with a 95%
-percentile interval from a bootstrap over them with a fixed seed (Efron 1979). Where an item was answered k times, a
-score is worked out for the first samples, the second and so on, and averaged: it is the expected score of one answer.
+Each is a mean, or a ratio of two sums, over clusters (composite problems, seed questions), and has a 95% interval over
+them (`vold.evals.shares.ratio_interval`). Where an item was answered k times, a score is worked out for the first
+samples, the second and so on, and averaged: it is the expected score of one answer.
 """
 
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from vold.data.benchmarks.registry import benchmarks
+from vold.evals.shares import ratio_interval
 from vold.run.results import Interval, Overall
 
 if TYPE_CHECKING:
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     from vold.data.benchmarks.benchmark import Items
     from vold.run.results import Figures
-
-DRAWS = 2000
-SEED = 20251023
 
 
 def derived(benchmark: str, items: Items) -> dict[str, Interval]:
@@ -44,31 +41,23 @@ def mmmu_pro_overall(
     """MMMU-Pro as published: the mean of the 10-option and the vision setting, by model; None without both.
 
     `names` maps a set's name to its benchmark. The settings ask the same questions, so their errors go together; the
-    95% interval takes them as fully correlated, which is never too narrow.
+    error and the 95% interval take them as fully correlated, which is never too narrow: both ends are means as well.
     """
     sets = {benchmark: name for name, benchmark in names.items()}
     ten, vision = sets.get("mmmu_pro_standard10"), sets.get("mmmu_pro_vision")
     if ten is None or vision is None:
         return None
-    z = NormalDist().inv_cdf(0.975)
     out = {}
     for model, by_set in stages.items():
         parts = by_set[ten], by_set[vision]
-        value, stderr = sum(p.accuracy for p in parts) / 2, sum(p.stderr for p in parts) / 2
-        low, high = max(0.0, value - z * stderr), min(1.0, value + z * stderr)
-        out[model] = Overall(value, stderr, low, high)
+        out[model] = Overall(*(sum(getattr(p, k) for p in parts) / 2 for k in ("accuracy", "stderr", "low", "high")))
     return out
 
 
 def interval(values: Sequence[float], weights: Sequence[float] | None = None) -> Interval:
-    """The mean of `values`, or their sum over that of `weights`, with its bootstrap interval; one value a cluster."""
-    import numpy as np
-
-    top = np.asarray(values, dtype=np.float64)
-    bottom = np.ones_like(top) if weights is None else np.asarray(weights, dtype=np.float64)
-    draws = np.random.default_rng(SEED).integers(0, len(top), (DRAWS, len(top)))
-    over, under = top[draws].sum(axis=1), bottom[draws].sum(axis=1)
-    # A draw without any weight has no ratio.
-    low, high = np.quantile(over[under > 0] / under[under > 0], [0.025, 0.975])
-    value = math.fsum(values) / math.fsum(bottom.tolist())
-    return Interval(value, float(low), float(high), int((bottom > 0).sum()))
+    """The mean of `values`, or their sum over that of `weights`, with its 95% interval; one value a cluster. Clusters
+    without any weight do not count."""
+    sizes = [1.0] * len(values) if weights is None else weights
+    weighed = [(v, w) for v, w in zip(values, sizes, strict=True) if w > 0]
+    tops, bottoms = ([pair[i] for pair in weighed] for i in (0, 1))
+    return Interval(math.fsum(tops) / math.fsum(bottoms), *ratio_interval(tops, bottoms), len(weighed))

@@ -17,6 +17,7 @@ from vold.evals.derived import mmmu_pro_overall
 from vold.evals.metrics import summarise
 from vold.evals.published import matching
 from vold.evals.questions import QuestionSet, open_sets, thumbnail
+from vold.evals.stats import holm
 from vold.model.loading import load_model, resolve, stage_models
 from vold.report.evaluation import write_results
 from vold.run.answers import Answer, ModelStamp, Stamp, choose, key_of, outcome_of
@@ -106,7 +107,7 @@ def _results(recipe: Recipe, directory: Path, models: dict[str, str], sets: list
         run=RunInfo(recipe.run.dir.resolve().name, models, versions()),
         sets={s.name: replace(s.about, published=_published(s)) for s in sets},
         stages=stages,
-        comparisons=tuple(_comparisons(sets, rows)),
+        comparisons=_corrected(list(_comparisons(sets, rows))),
         mmmu_pro_overall=mmmu_pro_overall(stages, {s.name: s.benchmark for s in sets}),
     )
     write_json(directory / "results.json", results)
@@ -138,6 +139,12 @@ def _comparisons(
                 min_detectable=c.detectable,
                 derived=c.derived,
             )
+
+
+def _corrected(found: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """The comparisons with p-values that allow for their number."""
+    corrected = holm([c.p_value for c in found])
+    return tuple(replace(c, corrected_p=p) for c, p in zip(found, corrected, strict=True))
 
 
 def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:

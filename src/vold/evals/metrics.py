@@ -10,7 +10,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from vold.evals.derived import derived
-from vold.evals.stats import clustered_stderr, pass_at_k, t_interval, wilson_interval
+from vold.evals.shares import share_interval
+from vold.evals.stats import clustered_stderr, pass_at_k
 from vold.graders.extract import squeeze
 from vold.graders.outcome import JUDGE_FAILED
 from vold.run.answers import Answer
@@ -18,9 +19,6 @@ from vold.run.results import Breakdown, Figures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-SMALL = 100
-"""Below so many items the interval of a proportion is Wilson's."""
 
 MOST_VALUES = 60
 """A tag with more values than this names items and does not group them."""
@@ -30,8 +28,7 @@ def summarise(rows: Sequence[Answer], *, benchmark: str) -> Figures:
     """Accuracy (avg@k) with standard error and 95% interval, pass@k, maj@k, outcomes, parts by tag, derived scores.
 
     All are shares of 1. The standard error is over items, clustered where items share a source. The interval is
-    Wilson's for fewer than `SMALL` independent items answered once, else Student's t with one degree of freedom less
-    than there are clusters, cut at 0 and 1.
+    `vold.evals.shares.share_interval`, Wilson's for the effective number of items.
 
     Raises:
         DataError: fewer than two clusters.
@@ -41,14 +38,14 @@ def summarise(rows: Sequence[Answer], *, benchmark: str) -> Figures:
     clusters = [answers[0].source for answers in items.values()]
     k = max((len(a) for a in items.values()), default=0)
     stderr = clustered_stderr(means, clusters)
-    low, high = _interval(means, clusters, k)
+    low, high = share_interval(means, clusters)
     by = _by_tag(items)
     several = k > 1
     return Figures(
         accuracy=fmean(means),
         stderr=stderr,
-        low=max(0.0, low),
-        high=min(1.0, high),
+        low=low,
+        high=high,
         n=len(items),
         k=k,
         clusters=len(set(clusters)),
@@ -69,13 +66,6 @@ def by_item(rows: Sequence[Answer]) -> dict[str, list[Answer]]:
     for row in rows:
         items.setdefault(row.id, []).append(row)
     return {name: sorted(answers, key=lambda r: r.sample) for name, answers in items.items()}
-
-
-def _interval(means: Sequence[float], clusters: Sequence[str], k: int) -> tuple[float, float]:
-    independent = len(set(clusters)) == len(clusters)
-    if k == 1 and independent and len(means) < SMALL and {*means} <= {0.0, 1.0}:
-        return wilson_interval(round(sum(means)), len(means))
-    return t_interval(means, clusters=clusters)
 
 
 def _by_tag(items: Mapping[str, Sequence[Answer]]) -> dict[str, dict[str, Breakdown]]:

@@ -3,8 +3,9 @@
 Scores are floats (0 or 1 for greedy accuracy, the mean over k samples for avg@k), one per item, or one per seed where
 seeds are compared. SciPy is imported only by the functions that need Student's t distribution.
 
-Sources: Wilson 1927 (JASA 22:209); McNemar 1947 (Psychometrika 12:153); Liang & Zeger 1986 (Biometrika 73:13);
-Chen et al. 2021 (arXiv 2107.03374); Miller 2024, "Adding error bars to evals" (arXiv 2411.00640).
+Sources: Wilson 1927 (JASA 22:209); McNemar 1947 (Psychometrika 12:153); Holm 1979 (Scand. J. Statist. 6:65); Liang &
+Zeger 1986 (Biometrika 73:13); Bonett & Price 2012 (J. Educ. Behav. Statist. 37:479); Chen et al. 2021 (arXiv
+2107.03374); Miller 2024, "Adding error bars to evals" (arXiv 2411.00640). Intervals of shares: `vold.evals.shares`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING
 
 from vold.errors import DataError
+from vold.evals.checked import SAME, finite, mismatch, t_cdf, t_quantile
+from vold.evals.shares import effective_number, wilson
 from vold.run.results import PairedDifference
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ def mean_stderr(scores: Sequence[float]) -> tuple[float, float]:
     Raises:
         DataError: no scores, or one that is not finite.
     """
-    values = _values(scores, "scores")
+    values = finite(scores, "scores")
     mean = fmean(values)
     return mean, _sample_sd(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
@@ -44,9 +47,9 @@ def clustered_stderr(scores: Sequence[float], clusters: Sequence[Hashable]) -> f
     Raises:
         DataError: empty or unequal inputs, or fewer than two clusters.
     """
-    values = _values(scores, "scores")
+    values = finite(scores, "scores")
     if len(clusters) != len(values):
-        raise _mismatch("scores and clusters", len(values), len(clusters))
+        raise mismatch("scores and clusters", len(values), len(clusters))
     mean = fmean(values)
     sums: defaultdict[Hashable, list[float]] = defaultdict(list)
     for value, cluster in zip(values, clusters, strict=True):
@@ -73,11 +76,7 @@ def wilson_interval(k: int, n: int, conf: float = 0.95) -> tuple[float, float]:
     """
     if n < 1 or not 0 <= k <= n:
         raise DataError("a proportion needs 0 <= k <= n and n >= 1", got=f"k={k}, n={n}", fix="count the items again")
-    z = NormalDist().inv_cdf((1 + _share(conf, "conf")) / 2)
-    p, square = k / n, z * z
-    centre = (p + square / (2 * n)) / (1 + square / n)
-    half = z * math.sqrt(p * (1 - p) / n + square / (4 * n * n)) / (1 + square / n)
-    return (0.0 if k == 0 else centre - half), (1.0 if k == n else centre + half)
+    return wilson(k / n, n, NormalDist().inv_cdf((1 + _share(conf, "conf")) / 2))
 
 
 def t_interval(
@@ -86,39 +85,106 @@ def t_interval(
     """Return the Student-t confidence interval of a mean, mean +- t(n-1) * s / sqrt(n). Meant for a few seeds.
 
     With `clusters`, one a value, it is mean +- t(G-1) * the clustered standard error, G being the number of clusters.
+    Equal values have no spread to judge by: their interval is (-inf, inf).
 
     Raises:
         DataError: fewer than two values or clusters, one that is not finite, or conf outside (0, 1).
     """
-    numbers = _values(values, "values", least=2)
+    numbers = finite(values, "values", least=2)
     mean, stderr, df = _error(numbers, clusters)
-    half = _t_quantile((1 + _share(conf, "conf")) / 2, df) * stderr
-    return mean - half, mean + half
+    half = t_quantile((1 + _share(conf, "conf")) / 2, df) * stderr
+    return (mean - half, mean + half) if _spread(stderr, numbers) else (-math.inf, math.inf)
 
 
 def paired_difference(
     a: Sequence[float], b: Sequence[float], conf: float = 0.95, clusters: Sequence[Hashable] | None = None
 ) -> PairedDifference:
-    """Compare two arms on the same items, or on the same seeds, by the paired t test of a - b.
-
-    t = mean(d) / (sd(d) / sqrt(n)) with n - 1 degrees of freedom. With `clusters`, one a pair, the standard error is
-    the clustered one of the differences, with one degree of freedom less than there are clusters. If all differences
-    are equal there is no spread to judge by: the interval is a point, and the p-value 1 for no difference, 0 for any.
+    """Compare two arms on the same items or seeds: answers, scored 0 or 1, by `share_difference`, other numbers by
+    `paired_t`.
 
     Raises:
         DataError: unequal lengths, fewer than two pairs or clusters, or a value that is not finite.
     """
-    first, second = _values(a, "a", least=2), _values(b, "b", least=2)
-    if len(first) != len(second):
-        raise _mismatch("a and b", len(first), len(second))
+    compare = share_difference if {*a, *b} <= {0.0, 1.0} else paired_t
+    return compare(a, b, conf, clusters)
+
+
+def paired_t(
+    a: Sequence[float], b: Sequence[float], conf: float = 0.95, clusters: Sequence[Hashable] | None = None
+) -> PairedDifference:
+    """Compare two arms on the same seeds by the paired t test of a - b.
+
+    t = mean(d) / (sd(d) / sqrt(n)) with n - 1 degrees of freedom. With `clusters`, one a pair, the standard error is
+    the clustered one of the differences, with one degree of freedom less than there are clusters. The interval of
+    shares, numbers in [0, 1], is cut at -1 and 1.
+
+    If all differences are equal there is no spread to judge by: the interval is as wide as can be, and the p-value 1
+    for no difference and that of the sign test for any, 2^(1-n).
+
+    Raises:
+        DataError: unequal lengths, fewer than two pairs or clusters, or a value that is not finite.
+    """
+    first, second = _pairs(a, b)
     differences = [x - y for x, y in zip(first, second, strict=True)]
-    n = len(differences)
     mean, stderr, df = _error(differences, clusters)
-    if stderr == 0.0:
-        return PairedDifference(mean, 0.0, mean, mean, 1.0 if mean == 0.0 else 0.0, n)
-    half = _t_quantile((1 + _share(conf, "conf")) / 2, df) * stderr
-    p_value = min(1.0, 2 * _t_cdf(-abs(mean / stderr), df))
-    return PairedDifference(mean, stderr, mean - half, mean + half, p_value, n)
+    bound = 1.0 if all(0 <= x <= 1 for x in (*first, *second)) else math.inf
+    if not _spread(stderr, (*first, *second)):
+        p_value = _sign_test(df + 1) if _spread(abs(mean), (*first, *second)) else 1.0
+        return PairedDifference(mean, 0.0, -bound, bound, p_value, len(differences))
+    half = t_quantile((1 + _share(conf, "conf")) / 2, df) * stderr
+    p_value = min(1.0, 2 * t_cdf(-abs(mean / stderr), df))
+    return PairedDifference(mean, stderr, max(-bound, mean - half), min(bound, mean + half), p_value, len(differences))
+
+
+def share_difference(
+    a: Sequence[float], b: Sequence[float], conf: float = 0.95, clusters: Sequence[Hashable] | None = None
+) -> PairedDifference:
+    """Compare the scores, in [0, 1], of two arms on the same items: interval and p-value of the mean of a - b.
+
+    Among 0/1 answers of which a wins W pairs of n and b L, one more won by each is added (Bonett & Price 2012): with
+    w = (W + 1) / (n + 2) and l = (L + 1) / (n + 2) the interval is w - l +- t sqrt((w + l - (w - l)^2) / (n + 2)), cut
+    at -1 and 1, and the p-value is that of the same statistic, so that a few pairs won prove little, as in McNemar's
+    exact test; where all pairs are won by one it is at least that of the sign test. For graded scores, means of
+    samples and items in `clusters`, W / n and L / n are the means of what a and b are ahead, and n the effective number
+    of pairs, as in `vold.evals.shares.share_interval`. `stderr` is that of the plain mean.
+
+    Raises:
+        DataError: unequal lengths, fewer than two pairs or clusters, or a score that is not in [0, 1].
+    """
+    first, second = _pairs(a, b)
+    odd = next((x for x in (*first, *second) if not 0 <= x <= 1), None)
+    if odd is not None:
+        raise DataError("a score lies in [0, 1]", got=repr(odd), fix="use paired_t for other numbers")
+    differences = [x - y for x, y in zip(first, second, strict=True)]
+    mean, stderr, df = _error(differences, clusters)
+    n, groups = len(differences), df + 1
+    ahead, behind = (math.fsum(max(0.0, sign * d) for d in differences) / n for sign in (1, -1))
+    # the variance that `groups` 0/1 pairs of these means would have, and the one that was found
+    spread = stderr**2 * df
+    pairs = effective_number(ahead + behind - mean**2, spread, groups)
+    won, lost = (ahead * pairs + 1) / (pairs + 2), (behind * pairs + 1) / (pairs + 2)
+    centre, error = won - lost, math.sqrt((won + lost - (won - lost) ** 2) / (pairs + 2))
+    half = t_quantile((1 + _share(conf, "conf")) / 2, df) * error
+    p_value = min(1.0, 2 * t_cdf(-abs(centre / error), df))
+    if not _spread(stderr, differences) and mean != 0.0:
+        p_value = max(p_value, _sign_test(groups))
+    return PairedDifference(mean, stderr, max(-1.0, centre - half), min(1.0, centre + half), p_value, n)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number (Holm 1979), in the order given: those of at most alpha are found with
+    a chance of at most alpha that any of them is a false one, however they depend on each other.
+
+    The i-th smallest of m, from 0, is multiplied by m - i, is never below the one before it, and at most 1.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    out, highest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        highest = out[i] = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
+    return out
 
 
 def mcnemar_exact(a: Sequence[float], b: Sequence[float]) -> float:
@@ -130,9 +196,9 @@ def mcnemar_exact(a: Sequence[float], b: Sequence[float]) -> float:
     Raises:
         DataError: empty or unequal inputs, or a score other than 0 and 1.
     """
-    first, second = _values(a, "a"), _values(b, "b")
+    first, second = finite(a, "a"), finite(b, "b")
     if len(first) != len(second):
-        raise _mismatch("a and b", len(first), len(second))
+        raise mismatch("a and b", len(first), len(second))
     odd = next((x for x in (*first, *second) if x not in (0.0, 1.0)), None)
     if odd is not None:
         raise DataError(
@@ -179,31 +245,17 @@ def pass_at_k(n: int, right: int, k: int) -> float:
     return (draws - math.comb(n - right, k)) / draws
 
 
-def _values(values: Sequence[float], name: str, least: int = 1) -> list[float]:
-    numbers = [float(value) for value in values]
-    if len(numbers) < least:
-        raise DataError(
-            f"needs at least {least} value{'s' if least > 1 else ''}",
-            where=name,
-            got=str(len(numbers)),
-            fix="check that the run wrote results, or use more seeds",
-        )
-    for i, number in enumerate(numbers):
-        if not math.isfinite(number):
-            raise DataError("not a finite number", where=f"{name}[{i}]", got=repr(number), fix="leave the item out")
-    return numbers
+def _pairs(a: Sequence[float], b: Sequence[float]) -> tuple[list[float], list[float]]:
+    first, second = finite(a, "a", least=2), finite(b, "b", least=2)
+    if len(first) != len(second):
+        raise mismatch("a and b", len(first), len(second))
+    return first, second
 
 
 def _share(value: float, name: str) -> float:
     if not 0 < value < 1:
         raise DataError("must lie strictly between 0 and 1", where=name, got=repr(value), fix="write 95 % as 0.95")
     return value
-
-
-def _mismatch(names: str, first: int, second: int) -> DataError:
-    return DataError(
-        f"{names} must have the same length", got=f"{first} and {second}", fix="align them by item id before comparing"
-    )
 
 
 def _error(values: Sequence[float], clusters: Sequence[Hashable] | None) -> tuple[float, float, int]:
@@ -213,18 +265,15 @@ def _error(values: Sequence[float], clusters: Sequence[Hashable] | None) -> tupl
     return fmean(values), clustered_stderr(values, clusters), len(set(clusters)) - 1
 
 
+def _spread(stderr: float, values: Sequence[float]) -> bool:
+    """Whether it is more than rounding of these values."""
+    return stderr > SAME * max(map(abs, values))
+
+
+def _sign_test(n: int) -> float:
+    return 2.0 ** (1 - n)
+
+
 def _sample_sd(values: Sequence[float]) -> float:
     mean = fmean(values)
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-
-
-def _t_quantile(probability: float, df: int) -> float:
-    from scipy.special import stdtrit  # type: ignore[import-untyped, unused-ignore]
-
-    return float(stdtrit(df, probability))
-
-
-def _t_cdf(t: float, df: int) -> float:
-    from scipy.special import stdtr  # type: ignore[import-untyped, unused-ignore]
-
-    return float(stdtr(df, t))

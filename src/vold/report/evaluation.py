@@ -157,7 +157,7 @@ def _measured(name: str, model: str, figures: Json, seen: set[tuple[str, str, st
     links = {o: link(set=name, model=model, outcome=o) for o in OUTCOMES if (name, model, o) in seen}
     value, stderr, low, high = (number(figures.get(k)) for k in ("accuracy", "stderr", "low", "high"))
     if value is not None and stderr is not None and (low is None or high is None):
-        low, high = value - NORMAL_95 * stderr, value + NORMAL_95 * stderr
+        low, high = max(0.0, value - NORMAL_95 * stderr), min(1.0, value + NORMAL_95 * stderr)
     derived = {k.replace("_", " "): part(v) for k, v in part(figures, "derived").items()}
     return Measured(model, value, low, high, shares, links, number(figures.get("k")) or 1.0, figures, derived)
 

@@ -69,7 +69,11 @@ def print_results(results: Results | Json) -> None:
     if shown.differences:
         rows = [(d.set, d.model, d.against, *_interval(d.figures)) for d in shown.differences]
         console.print()
-        print_table(("set", "model", "against", ">difference", ">p"), rows, "paired difference, points [95% interval]")
+        print_table(
+            ("set", "model", "against", ">difference", ">p", ">corrected"),
+            rows,
+            "paired difference, points [95% interval]",
+        )
 
 
 def print_comparison(a: str, b: str, found: Sequence[SetComparison]) -> None:
@@ -78,12 +82,12 @@ def print_comparison(a: str, b: str, found: Sequence[SetComparison]) -> None:
     for c in found:
         accuracies = (percent(c.accuracy_a), percent(c.accuracy_b), *_interval(to_json(c)))
         rows.append((c.name, decimal(c.n, 0), *accuracies, p_value(c.mcnemar_p), percent(c.detectable)))
-    columns = ("set", ">items", ">A, %", ">B, %", ">difference", ">p", ">McNemar p", ">detectable")
+    columns = ("set", ">items", ">A, %", ">B, %", ">difference", ">p", ">corrected", ">McNemar p", ">detectable")
     print_table(columns, rows, f"{a} minus {b}, points [95% interval]")
     _print("detectable: the true difference that so many items show with 80% power")
     for c in found:
         for label, d in c.derived.items():
-            points, p = _interval(to_json(d))
+            points, p, _ = _interval(to_json(d))
             _print(f"{c.name}: {label.replace('_', ' ')} {points}, p {p} (n={decimal(d.n, 0)})")
         if c.only_a or c.only_b:
             _print(f"{c.name}: left out, as only one has them: {c.only_a} items of A, {c.only_b} of B")
@@ -123,7 +127,7 @@ def _print(text: str, bold: str = "") -> None:
     console.print(Text.assemble((clean(bold), "bold"), clean(text)))
 
 
-def _interval(figures: Json) -> tuple[str, str]:
-    """A paired difference in points with its interval, and its p."""
+def _interval(figures: Json) -> tuple[str, str, str]:
+    """A paired difference in points with its interval, and its p, alone and corrected for the number of comparisons."""
     value, low, high = (percent(figures.get(k), sign=True) for k in ("difference", "low", "high"))
-    return f"{value} [{low}, {high}]", p_value(figures.get("p_value"))
+    return f"{value} [{low}, {high}]", p_value(figures.get("p_value")), p_value(figures.get("corrected_p"))

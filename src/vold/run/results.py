@@ -17,7 +17,7 @@ class Interval:
     value: float
     """The score. Unit: 0 to 1. Made by evals/derived.py:interval."""
     low: float
-    """Lower end of its 95% bootstrap interval. Unit: 0 to 1. Made by evals/derived.py:interval."""
+    """Lower end of its 95% interval. Unit: 0 to 1. Made by evals/derived.py:interval."""
     high: float
     """Upper end. Unit: 0 to 1. Made by evals/derived.py:interval."""
     n: int
@@ -91,11 +91,12 @@ class PairedDifference:
     stderr: float
     """Its standard error. Unit: as a and b. Made by evals/stats.py:paired_difference."""
     low: float
-    """Lower end of its confidence interval. Unit: as a and b. Made by evals/stats.py:paired_difference."""
+    """Lower end of its confidence interval, -1 or more for shares. Unit: as a and b. Made by
+    evals/stats.py:share_difference."""
     high: float
     """Upper end. Unit: as a and b. Made by evals/stats.py:paired_difference."""
     p_value: float
-    """Two-sided p of the paired t test. Unit: 0 to 1. Made by evals/stats.py:paired_difference."""
+    """Two-sided p of no difference. Unit: 0 to 1. Made by evals/stats.py:share_difference."""
     n: int
     """Pairs. Unit: count. Made by evals/stats.py:paired_difference."""
 
@@ -121,7 +122,11 @@ class Comparison:
     high: float
     """Upper end. Unit: -1 to 1. Made by evals/compare.py:compare_answers."""
     p_value: float
-    """Two-sided p of the paired t test. Unit: 0 to 1. Made by evals/compare.py:compare_answers."""
+    """Two-sided p of no difference, of the statistic that the interval is made of. Unit: 0 to 1. Made by
+    evals/stats.py:share_difference."""
+    corrected_p: float | None = None
+    """The same, corrected for the number of comparisons in the file (Holm). Unit: 0 to 1. Made by
+    evals/stats.py:holm."""
     mcnemar_p: float | None
     """Two-sided p of McNemar's exact test; null where answers are not 0/1, not one an item or not independent. Unit:
     0 to 1. Made by evals/stats.py:mcnemar_exact."""
@@ -137,7 +142,8 @@ class Comparison:
 class SetComparison:
     """Two evaluations on one set, a minus b, as `vold compare` prints them. Accuracies are shares of 1.
 
-    `mcnemar_p` is None where answers are not 0/1, not one an item, or not independent. `detectable` is at 80% power,
+    `corrected_p` is `p_value` corrected for the number of sets that are compared (Holm). `mcnemar_p` is None where
+    answers are not 0/1, not one an item, or not independent. `detectable` is at 80% power,
     two-sided 5%. `only_a` and `only_b` count items that only one of them has. `derived` has the differences in scores
     such as We-Math's strict one, over composite problems. `forced` says in what the protocols differ.
     """
@@ -150,6 +156,7 @@ class SetComparison:
     low: float
     high: float
     p_value: float
+    corrected_p: float | None = None
     mcnemar_p: float | None
     detectable: float
     n: int

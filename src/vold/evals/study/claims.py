@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from pydantic import model_validator
 
 from vold.errors import ConfigError, DataError
-from vold.evals.stats import paired_difference, t_interval
+from vold.evals.checked import SAME, t_cdf
+from vold.evals.stats import holm, mean_stderr, paired_t, t_interval
 from vold.evals.study.results import COLUMNS, ArmResult, ClaimFigures, StudyResults, UnitResult, Verdict
 from vold.run.recipe import Section
 
 MARK = "<!-- {edge}: table of {name}, written by `vold study` -->"
+UNDECIDED = "undecided"
+LEVEL = 0.05
+"""Of a claim alone, and after correction of all claims of a study together."""
+FEWEST = 3
+"""Seeds without which nothing is decided: two agree by chance too often."""
 
 
 class Claim(Section):
@@ -48,43 +56,80 @@ class Claim(Section):
         return self
 
 
+def decide_all(claims: Mapping[str, Claim], arms: Mapping[str, ArmResult], seeds: Sequence[int]) -> dict[str, Verdict]:
+    """Apply the rules of a study's claims, and correct for their number.
+
+    A claim keeps the verdict it has alone if Holm's correction leaves its p-value at 5% or less, else it is undecided:
+    so the chance of any wrong verdict in a study is 5% at most.
+    """
+    found = {key: decide(claim, arms, seeds) for key, claim in claims.items()}
+    # A claim that is undecided by itself counts for their number, and can never come before one that is not.
+    p_values = [1.0 if v.alone == UNDECIDED else v.figures.p_value for v in found.values()]
+    for (key, v), p in zip(list(found.items()), holm(p_values), strict=True):
+        figures = replace(v.figures, corrected_p=p)
+        found[key] = replace(v, verdict=v.alone if p <= LEVEL else UNDECIDED, figures=figures)
+    return found
+
+
 def decide(claim: Claim, arms: Mapping[str, ArmResult], seeds: Sequence[int]) -> Verdict:
-    """Apply a claim's rule. The difference is taken seed by seed; an arm without training counts for every seed."""
+    """Apply a claim's rule as if it were the only claim. The difference is taken seed by seed; an arm without training
+    counts for every seed. Fewer than `FEWEST` seeds, or equal numbers from all of them, decide nothing."""
     better = _values(arms[claim.better].seeds, claim.measure, seeds)
     if claim.worse is None or claim.value is not None:
         return _at_least(claim, better)
-    d = paired_difference(better, _values(arms[claim.worse].seeds, claim.measure, seeds))
+    d = paired_t(better, _values(arms[claim.worse].seeds, claim.measure, seeds))
+    above, below, under, over = (
+        _level(x, d.stderr, d.n)
+        for x in (d.difference, -d.difference, claim.margin - d.difference, claim.margin + d.difference)
+    )
+    rule = f"{claim.better} - {claim.worse} on {claim.measure}, paired by seed: holds if the 95% interval lies "
     if claim.rule == "gain":
-        if d.low > 0:
-            verdict = "holds"
-        elif d.high < 0 or (d.low > -claim.margin and d.high < claim.margin):
-            verdict = "does not hold"
-        else:
-            verdict = "undecided"
-        rule = (
-            f"{claim.better} - {claim.worse} on {claim.measure}, paired by seed: holds if the 95% interval lies above "
-            f"0, does not hold if it lies below 0 or within +-{100 * claim.margin:g} points, else undecided"
-        )
+        levels = [("holds", above), ("does not hold", below), ("does not hold", max(under, over))]
+        rule += f"above 0, does not hold if it lies below 0 or within +-{100 * claim.margin:g} points, else undecided"
     else:
-        verdict = "holds" if d.high < claim.margin else "does not hold" if d.low > 0 else "undecided"
-        rule = (
-            f"{claim.better} - {claim.worse} on {claim.measure}, paired by seed: holds if the 95% interval lies below "
-            f"+{100 * claim.margin:g} points, does not hold if it lies above 0, else undecided"
-        )
-    figures = ClaimFigures(difference=d.difference, low=d.low, high=d.high, p_value=d.p_value, seeds=d.n)
-    return Verdict(claim.claim, rule, verdict, figures)
+        levels = [("holds", under), ("does not hold", above)]
+        rule += f"below +{100 * claim.margin:g} points, does not hold if it lies above 0, else undecided"
+    verdict, p = _decided(levels, d.n)
+    low, high = _known(d.low, d.high)
+    figures = ClaimFigures(difference=d.difference, low=low, high=high, p_value=p, corrected_p=p, seeds=d.n)
+    return Verdict(claim.claim, rule, verdict, verdict, figures)
 
 
 def _at_least(claim: Claim, values: Sequence[float]) -> Verdict:
-    low, high = t_interval(values)
-    least, mean = claim.value or 0.0, sum(values) / len(values)
+    (mean, stderr), n, least = mean_stderr(values), len(values), claim.value or 0.0
+    levels = (("holds", _level(mean - least, stderr, n)), ("does not hold", _level(least - mean, stderr, n)))
+    verdict, p = _decided(levels, n)
+    low, high = _known(*_interval(values))
     return Verdict(
         claim.claim,
         f"{claim.better} on {claim.measure}: holds if the 95% interval lies above {100 * least:g}%, does not "
         "hold if it lies below, else undecided",
-        "holds" if low > least else "does not hold" if high < least else "undecided",
-        ClaimFigures(mean=mean, low=low, high=high, seeds=len(values)),
+        verdict,
+        verdict,
+        ClaimFigures(mean=mean, low=low, high=high, p_value=p, corrected_p=p, seeds=n),
     )
+
+
+def _level(distance: float, stderr: float, n: int) -> float:
+    """The smallest level at which the interval about a mean ends before what is so far away; 1 for what is on its other
+    side, and where the n numbers have no spread."""
+    return min(1.0, 2 * t_cdf(-distance / stderr, n - 1)) if stderr > SAME * max(1.0, abs(distance)) else 1.0
+
+
+def _decided(levels: Sequence[tuple[str, float]], n: int) -> tuple[str, float]:
+    """The first verdict whose level is 5% or less, and that level; else undecided, and the smallest."""
+    found = next(((verdict, p) for verdict, p in levels if p <= LEVEL and n >= FEWEST), None)
+    return found or (UNDECIDED, min(p for _, p in levels))
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    """Student's interval over seeds; that of shares ends at 0 and 1."""
+    low, high = t_interval(values)
+    return (max(0.0, low), min(1.0, high)) if all(0 <= v <= 1 for v in values) else (low, high)
+
+
+def _known(low: float, high: float) -> tuple[float | None, float | None]:
+    return (low, high) if math.isfinite(high - low) else (None, None)
 
 
 def _values(rows: Sequence[UnitResult], on: str, seeds: Sequence[int]) -> list[float]:
@@ -116,30 +161,42 @@ def table(results: StudyResults) -> str:
         rate = "-" if arm.rate is None else f"{arm.rate:g}"
         cells = [_cell(arm.seeds, on) for on in columns]
         lines.append(f"| {name} | {rate} | {' | '.join(cells)} |")
-    lines += ["", "| claim | difference, points | verdict |", "|---|---|---|"]
+    lines += ["", "| claim | difference, points | p | corrected p | alone | verdict |", "|---" * 6 + "|"]
     for found in results.claims.values():
-        lines.append(f"| {found.claim} | {_figure(found.figures)} | {found.verdict} |")
+        p, corrected = map(_p, (found.figures.p_value, found.figures.corrected_p))
+        lines.append(
+            f"| {found.claim} | {_figure(found.figures)} | {p} | {corrected} | {found.alone} | {found.verdict} |"
+        )
     return "\n".join(lines + _counts(results.arms))
 
 
 def _figure(f: ClaimFigures) -> str:
     if f.difference is not None:
-        return f"{100 * f.difference:+.1f} [{100 * f.low:+.1f}, {100 * f.high:+.1f}]"
-    return f"share: {100 * (f.mean or 0.0):.1f} [{100 * f.low:.1f}, {100 * f.high:.1f}]"
+        return _with_interval(100 * f.difference, f.low, f.high, "+.1f")
+    return "share: " + _with_interval(100 * (f.mean or 0.0), f.low, f.high, ".1f")
+
+
+def _with_interval(middle: float, low: float | None, high: float | None, form: str, scale: float = 100) -> str:
+    if low is None or high is None:
+        return f"{middle:{form}}"
+    return f"{middle:{form}} [{scale * low:{form}}, {scale * high:{form}}]"
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _cell(rows: Sequence[UnitResult], on: str) -> str:
+    """The mean over seeds with its interval, which equal numbers do not have."""
     name = on.partition("/")[0]
     present = [r for r in rows if name in r.measures]
     if not present:
         return "-"
     scale = 100 if present[0].measures[name].value is None else 1
     values = [_number(r, on) for r in present]
-    mean = scale * sum(values) / len(values)
-    if len(values) == 1:
-        return f"{mean:.1f}"
-    low, high = t_interval([scale * v for v in values])
-    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+    apart = len(values) > 1 and max(values) > min(values)
+    low, high = _interval(values) if apart else (None, None)
+    return _with_interval(scale * sum(values) / len(values), low, high, ".1f", scale)
 
 
 def _counts(arms: Mapping[str, ArmResult]) -> list[str]:

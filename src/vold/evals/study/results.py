@@ -47,24 +47,30 @@ class ArmResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimFigures:
-    """The figure a claim is decided by, with its 95% interval over `seeds`: a paired `difference` of two arms with its
-    `p_value`, or the `mean` of one."""
+    """The figure a claim is decided by, with its 95% interval over `seeds`: a paired `difference` of two arms, or the
+    `mean` of one. The interval is absent where nothing is known of it: equal numbers, of a measure that is no share.
+
+    `p_value` is the smallest level at which the rule decides the claim, 0.05 or less where the 95% interval does;
+    `corrected_p` is that with all claims of the study in view (Holm)."""
 
     difference: float | None = None
     mean: float | None = None
-    low: float
-    high: float
-    p_value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_value: float
+    corrected_p: float
     seeds: int
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim, the rule in words, and what came of it: holds, does not hold or undecided."""
+    """A claim, the rule in words, and what came of it: holds, does not hold or undecided. `verdict` is with all claims
+    of the study in view, `alone` as if it were the only one."""
 
     claim: str
     rule: str
     verdict: str
+    alone: str
     figures: ClaimFigures
 
 

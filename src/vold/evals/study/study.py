@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from vold.errors import ConfigError
-from vold.evals.study.claims import Claim, decide, write_tables
+from vold.evals.study.claims import Claim, decide_all, write_tables
 from vold.evals.study.results import COLUMNS, ArmResult, StudyResults
 from vold.evals.study.units import Settings, Unit, build_models, is_done, result_of, run_unit
 from vold.run.console import Bar, console
@@ -167,7 +167,7 @@ def run_study(target: str, overrides: list[str]) -> StudyResults:
     arms = {name: running.arm(name) for name in study.arms}
     results = StudyResults(
         arms=arms,
-        claims={key: decide(claim, arms, study.seeds) for key, claim in study.claims.items()},
+        claims=decide_all(study.claims, arms, study.seeds),
         columns=study.columns if study.columns != COLUMNS else None,
         commit=_commit(path.parent),
         wall_seconds=round(running.seconds(), 1),
