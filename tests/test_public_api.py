@@ -14,7 +14,7 @@ import pytest
 import tiny
 import vold
 from package import SOURCE
-from vold.errors import DataError
+from vold.errors import CheckpointError, DataError
 from vold.run.files import append_jsonl
 from vold.run.metrics import SftRow
 from vold.run.recipe import recipe_from
@@ -85,9 +85,9 @@ def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no run here"):
         vold.Run(tmp_path)
     (tmp_path / "recipe.yaml").write_text("")
-    with pytest.raises(DataError, match=r"results\.json"):
+    with pytest.raises(CheckpointError, match=r"results\.json"):
         _ = vold.Run(tmp_path).results
     (tmp_path / "eval").mkdir()
     (tmp_path / "eval" / "results.json").write_text('{"run": ')
-    with pytest.raises(DataError, match="not whole JSON"):
+    with pytest.raises(CheckpointError, match="not whole JSON"):
         _ = vold.Run(tmp_path).results

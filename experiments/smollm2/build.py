@@ -25,7 +25,7 @@ from vold.data.sources.gym import GymTasks
 from vold.model.batching import collate
 from vold.model.policy import Policy
 from vold.run.console import Bar
-from vold.run.files import new_directory
+from vold.run.folders import new_directory
 from vold.run.recipe import Optimizer
 from vold.training.checkpoint import restore_state, save_state
 from vold.training.optim import apply_update, build_optimizer, check_finite, learning_rate

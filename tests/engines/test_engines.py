@@ -26,7 +26,8 @@ from vold.evals.preflight import check
 from vold.model.loading import load_student
 from vold.model.policy import Policy
 from vold.run.console import console
-from vold.run.files import latest_checkpoint, read_jsonl
+from vold.run.files import read_jsonl
+from vold.run.folders import latest_checkpoint
 from vold.run.recipe import recipe_from
 from vold.training.distill import distill
 from vold.training.traces import make_traces

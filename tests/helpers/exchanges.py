@@ -21,7 +21,7 @@ from vold.training.traces import Trace
 def count(exchange: Exchange) -> dict[str, int]:
     policy = tiny.student()
     task = DigitTasks("train", "text", 1, 1)[0]
-    traces = [Trace(task, (20 + i, 21, 22), (1, 1, 1)) for i in range(8)]
+    traces = [Trace(task, (20 + i, 21, 22), (1, 1, 1), f"line {i}") for i in range(8)]
     group = processes()
     group.shard(policy, exchange)
     config = Sft(steps=1, batch_size=8, token_budget=1, optimizer=Optimizer(lr=1e-3))  # a row is a micro-batch

@@ -21,7 +21,7 @@ from vold.evals.preflight import check
 from vold.model.loading import load_student
 from vold.model.policy import Policy
 from vold.model.tokenizers import add_teacher_tokens, check_shared_ids, pair_tokenizers, pairing_lines
-from vold.run.files import read_jsonl
+from vold.run.files import read_jsonl, write_rows
 from vold.run.recipe import dump_recipe
 from vold.training.sft import sft
 
@@ -100,7 +100,7 @@ def home_with_a_teacher_that_knows_more(home: Path) -> Any:
     rows = read_jsonl(file)
     rows[0]["response_ids"].insert(0, len(policy.chat.tokenizer) - 1)
     rows[0]["action_mask"].insert(0, 1)
-    file.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    write_rows(file, rows)
     return made
 
 

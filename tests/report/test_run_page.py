@@ -13,7 +13,7 @@ import pytest
 from made_run import RECIPE, answer, make_run
 from pages import Page
 from stored import Row, change_rows, store_rows
-from vold.errors import DataError
+from vold.errors import DataError, VoldError
 from vold.report import write_report
 from vold.report.answers import RESPONSE
 from vold.report.charts import OUTCOMES
@@ -159,14 +159,22 @@ def test_only_a_recipe_or_only_a_stage_is_enough(tmp_path: Path) -> None:
     assert "1 of ? steps, last loss 2.000" in page_of(tmp_path / "b")[0]
 
 
-@pytest.mark.parametrize(
-    "junk", ["", "{", "[1, 2]\n", "null\n", '{"stages": {"base": 3}, "comparisons": [1]}\n', "\x00\ufffd\n"]
-)
-def test_junk_in_any_file_is_survived(run: Path, junk: str) -> None:
-    for file in run.rglob("*"):
-        if file.is_file():
-            file.write_text(junk)
-    page_of(run)
+READ = (
+    "recipe.yaml", "versions.json", "traces/summary.json", "align/align.json", "eval/results.json",
+    "sft/metrics.jsonl", "distill/metrics.jsonl", "eval/vold/image.jsonl", "distill/rollouts/step-000003.safetensors",
+)  # fmt: skip
+JUNK = ("", "{", "[1, 2]\n", "null\n", '{"stages": {"base": 3}, "comparisons": [1]}\n', "\x00\ufffd\n", "[" * 99_999)
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=range(len(JUNK)))
+@pytest.mark.parametrize("name", READ)
+def test_junk_in_a_file_is_an_error_that_names_it(run: Path, name: str, junk: str) -> None:
+    (run / name).write_text(junk)
+    if name.endswith((".json", ".yaml")) and junk.startswith('{"stages"'):  # of another version, perhaps
+        page_of(run)
+        return
+    with pytest.raises(VoldError, match=re.escape(name)):
+        page_of(run)
 
 
 def test_rows_without_their_keys_are_survived(run: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from vold.errors import DataError
-from vold.run.files import append_jsonl, keep_rows, read_records, write_json
+from vold.errors import CheckpointError, DataError
+from vold.run.files import append_jsonl, cut_rows, read_records, write_json
 from vold.run.metrics import DistillRow, PhaseSeconds, RolloutMetrics, SftRow, UpdateMetrics
 from vold.run.records import FLAT, from_json, to_json
 from vold.run.results import BenchmarkInfo, SetInfo
@@ -49,9 +49,9 @@ def test_keys_that_are_not_known_are_left_out_and_defaults_are_filled_in() -> No
     [
         ({"leaves": {}}, "Tree: no name"),
         ([], "Tree: a list where a dict stands"),
-        ({"name": "t", "leaves": []}, "Tree: a list where a dict stands"),
-        ({"name": "t", "leaves": {"a": {"value": 1}}}, "Tree: no why"),
-        ({"name": "t", "leaves": {}, "row": "text"}, "Tree: a str where a list stands"),
+        ({"name": "t", "leaves": []}, "Tree: leaves: a list where a dict stands"),
+        ({"name": "t", "leaves": {"a": {"value": 1}}}, "Tree: leaves: a: no why"),
+        ({"name": "t", "leaves": {}, "row": "text"}, "Tree: row: a str where a list stands"),
     ],
 )
 def test_what_has_another_shape_is_refused_with_its_place(value: object, words: str) -> None:
@@ -123,10 +123,10 @@ def test_rows_are_files(tmp_path: Path) -> None:
     rows = [SftRow(step=s, loss=2.0 - s, grad_norm=1.0, lr=0.1, tokens=8, seconds=0.5) for s in range(3)]
     append_jsonl(file, rows)
     assert read_records(file, SftRow) == rows
-    keep_rows(file, rows[:2])
+    cut_rows(file, 2)
     assert read_records(file, SftRow) == rows[:2]
     write_json(tmp_path / "one.json", rows[0])
     assert json.loads((tmp_path / "one.json").read_text()) == to_json(rows[0])
     append_jsonl(file, [{"step": 2}])
-    with pytest.raises(DataError, match=r"SftRow: no loss, grad_norm"):
+    with pytest.raises(CheckpointError, match=r"metrics.jsonl: line 3\n.*SftRow: no loss, grad_norm"):
         read_records(file, SftRow)

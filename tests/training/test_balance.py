@@ -16,7 +16,7 @@ import tiny
 from vold.cli import main
 from vold.data.sources import open_tasks
 from vold.errors import CheckpointError, ConfigError, DataError
-from vold.run.files import keep_rows, read_jsonl
+from vold.run.files import cut_rows, read_jsonl
 from vold.run.recipe import PromptBalance, dump_recipe, recipe_from
 from vold.run.records import to_json
 from vold.training.balance import LABELS, balance, copies
@@ -118,7 +118,7 @@ def test_a_run_killed_between_and_within_batches_gives_the_same_set(tmp_path: Pa
     labels = read_jsonl(stage / LABELS)
     for left in (0, 3, 5):
         shutil.rmtree(stage / "set")
-        keep_rows(stage / LABELS, labels[:left])
+        cut_rows(stage / LABELS, left)
         file, again = balance(run(tmp_path, some_correct=2))
         assert file.read_bytes() == bytes_before
         assert read_jsonl(stage / LABELS) == labels

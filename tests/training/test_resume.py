@@ -34,9 +34,9 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-# With six steps and a checkpoint every two, `sft` makes about 35 flushes and renames and `distill` about 45: the start,
+# With six steps and a checkpoint every two, `sft` makes about 60 flushes and renames and `distill` about 75: the start,
 # the steps, the middle of each checkpoint and the final model are all among these points.
-POINTS = (1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 31)
+POINTS = (1, 6, 11, 16, 21, 26, 31, 36, 41, 46, 51, 56)
 
 
 @pytest.mark.parametrize("operation", POINTS)
@@ -50,7 +50,7 @@ def test_killed_sft_ends_in_the_same_weights(operation: int, unbroken: Path, tmp
     assert rows_without_clock(tmp_path / log) == rows_without_clock(unbroken / log)
 
 
-@pytest.mark.parametrize("operation", (*POINTS, 36, 41))
+@pytest.mark.parametrize("operation", (*POINTS, 61, 71))
 def test_killed_distillation_ends_in_the_same_weights(operation: int, unbroken: Path, tmp_path: Path) -> None:
     start = str(unbroken / "run" / "sft" / "final")
     recipe = tiny.recipe(tmp_path, distill={"init": start})
@@ -67,12 +67,12 @@ def test_a_run_killed_again_and_again_still_arrives(unbroken: Path, tmp_path: Pa
     recipe = tiny.recipe(tmp_path)
     tiny.write_traces(tmp_path, recipe)
     for _ in range(20):
-        if in_a_process_killed_at(23, lambda: sft(recipe)):
+        if in_a_process_killed_at(40, lambda: sft(recipe)):
             break
     assert weights_of(tmp_path / "run" / "sft") == weights_of(unbroken / "run" / "sft")
 
 
-@pytest.mark.parametrize("operation", [1, 4, 5, 6])
+@pytest.mark.parametrize("operation", [1, 4, 7, 11, 12, 14])
 def test_killed_traces_and_evaluation_end_in_the_same_rows(operation: int, tmp_path: Path) -> None:
     whole, broken = tiny.recipe(tmp_path / "a"), tiny.recipe(tmp_path / "b")
     make_traces(whole)
@@ -93,6 +93,6 @@ def test_a_torn_last_line_is_not_read(tmp_path: Path) -> None:
     with file.open("a") as f:
         f.write('{"a": 3')
     assert files.read_jsonl(file) == [{"a": 1}, {"a": 2}]
-    files.keep_rows(file, files.read_jsonl(file)[:1])
+    files.cut_rows(file, 1)
     files.append_jsonl(file, [{"a": 4}])
     assert files.read_jsonl(file) == [{"a": 1}, {"a": 4}]

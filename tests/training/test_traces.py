@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import tiny
-from vold.errors import DataError
-from vold.run.files import keep_rows, read_jsonl
+from vold.errors import CheckpointError, DataError
+from vold.run.files import read_jsonl, write_rows
 from vold.training.traces import make_traces, read_traces
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def test_filters_are_applied_when_read_and_nothing_stored_is_lost(tmp_path: Path
     rows = read_jsonl(file)
     lengths = [len(r["response_ids"]) for r in rows]
     rows[0]["score"], rows[1]["finish"] = 0.0, "length"
-    keep_rows(file, rows)
+    write_rows(file, rows)
 
     everything = read_traces(made)
     assert [t.response_ids for t in everything] == [tuple(r["response_ids"]) for i, r in enumerate(rows) if i != 1]
@@ -44,7 +44,7 @@ def test_nothing_that_passes_is_an_error_with_the_keys_to_change(tmp_path: Path)
 def test_traces_of_other_prompts_are_not_taken(tmp_path: Path) -> None:
     tiny.write_traces(tmp_path, tiny.recipe(tmp_path))
     other = {"kind": "digits", "split": "train", "form": "text", "size": 12, "seed": 2}
-    with pytest.raises(DataError, match="not all there"):
+    with pytest.raises(CheckpointError, match=r"traces\.jsonl: line 1\n.*where .* stands"):
         read_traces(tiny.recipe(tmp_path, tasks={"other": other}, traces={"tasks": "other"}))
 
 

@@ -13,10 +13,9 @@ from vold.engines.grade import answer_text
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.evals.questions import thumbnail
 from vold.graders import outcome
-from vold.run.answers import Answer, Unmarked
+from vold.run.answers import Answer, Unmarked, refuse_doubled
 from vold.run.console import Bar
-from vold.run.files import append_jsonl, keep_rows, read_jsonl
-from vold.run.records import from_json
+from vold.run.files import append_jsonl, as_record, bad_row, cut_rows, read_jsonl, write_rows
 from vold.types import Grade, SamplingParams
 
 if TYPE_CHECKING:
@@ -31,24 +30,49 @@ if TYPE_CHECKING:
     from vold.types import Finish, Sampler
 
 
-def is_complete(file: Path, questions: QuestionSet, samples: int) -> bool:
-    """Whether every answer of a set is stored."""
-    return len(read_jsonl(file)) >= len(questions.questions) * samples
+def is_complete(file: Path, found: QuestionSet, samples: int) -> bool:
+    """Whether every answer of a set is stored; if so, the file is in order.
+
+    Raises:
+        CheckpointError: as `stored`.
+    """
+    rows = stored(file, found, samples)
+    if len(rows) < len(found.questions) * samples:
+        return False
+    _in_order(file, found, rows)
+    return True
 
 
-def stored(file: Path) -> list[Answer | Unmarked]:
-    """The answers of a file, those that wait for a judge among them."""
-    kinds: tuple[type[Answer], type[Unmarked]] = (Answer, Unmarked)
-    return [from_json(kinds["score" not in row], row, where=str(file)) for row in read_jsonl(file)]
+def stored(file: Path, found: QuestionSet, samples: int) -> list[Answer | Unmarked]:
+    """The answers of a file, those that wait for a judge among them.
+
+    Raises:
+        CheckpointError: a row is damaged, answers another question than the set asks, or one that is answered already.
+    """
+    rows: list[Answer | Unmarked] = []
+    for n, row in enumerate(read_jsonl(file), 1):
+        rows.append(as_record(file, n, row, Answer) if "score" in row else as_record(file, n, row, Unmarked))
+    refuse_doubled(rows, file)
+    asked = {q.id for q in found.questions}
+    for n, answer in enumerate(rows, 1):
+        if answer.id not in asked or answer.sample >= samples:
+            raise bad_row(file, n, f"item {answer.id!r}, sample {answer.sample}, which the set does not ask")
+    return rows
 
 
-def mark(found: QuestionSet, file: Path, *, label: str, threads: int) -> None:
-    """Mark the stored answers that are not marked yet, `threads` at a time, and put the file in order.
+def _in_order(file: Path, found: QuestionSet, rows: Sequence[Answer | Unmarked]) -> None:
+    place = {q.id: i for i, q in enumerate(found.questions)}
+    ordered = sorted(rows, key=lambda r: (place[r.id], r.sample))
+    write_rows(file, ordered)
+
+
+def mark(found: QuestionSet, file: Path, samples: int, *, label: str, threads: int) -> None:
+    """Mark the stored answers that are not marked yet, `threads` at a time.
 
     Raises:
         SamplerError: the judge fails. Every answer stays, and so does what the judge has said so far.
     """
-    rows = stored(file)
+    rows = stored(file, found, samples)
     pending = [(i, row) for i, row in enumerate(rows) if isinstance(row, Unmarked)]
     if not pending:
         return
@@ -61,7 +85,7 @@ def mark(found: QuestionSet, file: Path, *, label: str, threads: int) -> None:
                 bar.advance(1)
         finally:
             pool.shutdown(cancel_futures=True)
-    keep_rows(file, rows)
+    write_rows(file, rows)
 
 
 def answer_in_process(
@@ -79,9 +103,9 @@ def answer_in_process(
     `seed_of` gives the seed of the batch that starts at an index. A question that leaves no room for an answer in the
     model's context is stored as truncated, with a note.
     """
-    rows, n, size = stored(file), config.samples, config.batch_size
-    done = len(rows) // (size * n) * size
-    keep_rows(file, rows[: done * n])
+    n, size = config.samples, config.batch_size
+    done = _answered(file, found, n) // (size * n) * size
+    cut_rows(file, done * n)
     sampler = in_turns(InProcessSampler(policy, size), policy.chat)
     with Bar(label, len(found.questions), done) as bar, _pixels(policy, found.pixels):
         for start in range(done, len(found.questions), size):
@@ -90,6 +114,21 @@ def answer_in_process(
             answers = _answers(policy, sampler, found, part, params, n)
             append_jsonl(file, [_ready(found, question, row) for question, row in answers])
             bar.advance(len(part))
+
+
+def _answered(file: Path, found: QuestionSet, samples: int) -> int:
+    """How many answers are stored, all in the order in which they are made.
+
+    Raises:
+        CheckpointError: a row is not the answer whose turn it is.
+    """
+    rows = stored(file, found, samples)
+    for n, row in enumerate(rows):
+        expected = found.questions[n // samples].id, n % samples
+        if (row.id, row.sample) != expected:
+            got = f"item {row.id!r}, sample {row.sample} where item {expected[0]!r}, sample {expected[1]} stands"
+            raise bad_row(file, n + 1, got)
+    return len(rows)
 
 
 def _answers(
@@ -121,8 +160,8 @@ def answer_by_endpoint(
     endpoint: EndpointSampler, found: QuestionSet, config: Eval, file: Path, *, label: str, seed: int
 ) -> None:
     """Ask for every answer not yet in `file`; each is stored as it comes, and the file is put in order at the end."""
-    rows = stored(file)
-    keep_rows(file, rows)
+    rows = stored(file, found, config.samples)
+    cut_rows(file, len(rows))
     have = {(r.id, r.sample) for r in rows}
     n = config.samples
     wanted = [(q, s) for q in found.questions for s in range(n) if (q.id, s) not in have]
@@ -136,8 +175,7 @@ def answer_by_endpoint(
             row = _row(question, sample, images, reply.text, reply.finish, reply.tokens, error=error)
             append_jsonl(file, [_ready(found, question, row)])
             bar.advance(1)
-    place = {q.id: i for i, q in enumerate(found.questions)}
-    keep_rows(file, sorted(stored(file), key=lambda r: (place[r.id], r.sample)))
+    _in_order(file, found, stored(file, found, n))
 
 
 def _images(found: QuestionSet, question: Question) -> tuple[str, ...]:

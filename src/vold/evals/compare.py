@@ -13,8 +13,8 @@ from vold.evals.derived import cluster_scores
 from vold.evals.metrics import by_item
 from vold.evals.protocol import differences
 from vold.evals.stats import holm, mcnemar_exact, min_detectable_difference, share_difference
-from vold.run.answers import Answer, Stamp
-from vold.run.files import read_records
+from vold.run.answers import Answer, Stamp, refuse_doubled
+from vold.run.files import read_json, read_records
 from vold.run.results import SetComparison
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ STAGES = ("vold", "sft", "base")
 """Of a run with several models, the one that is meant: the last stage it has."""
 
 PROTOCOL = ".protocol.json"
+AGAIN = "put it back from a copy, or delete its folder and repeat `vold eval`"
 
 
 def compare_answers(
@@ -105,6 +106,7 @@ def compare_runs(a: Path, b: Path, *, force: bool = False) -> list[SetComparison
     Raises:
         ConfigError: a protocol differs and `force` is not set; the error names every field.
         DataError: no evaluation there, several models of which none is a stage, or no set in common.
+        CheckpointError: the answers or what is known of them are damaged.
     """
     first, second = model_folder(a), model_folder(b)
     names = [f.name.removesuffix(PROTOCOL) for f in sorted(first.glob(f"*{PROTOCOL}"))]
@@ -113,7 +115,7 @@ def compare_runs(a: Path, b: Path, *, force: bool = False) -> list[SetComparison
         raise DataError("these evaluations have no set in common", where=f"{first} and {second}")
     out = []
     for name in names:
-        left, right = (_stamp(folder / f"{name}{PROTOCOL}") for folder in (first, second))
+        left, right = (read_json(folder / f"{name}{PROTOCOL}", Stamp, fix=AGAIN) for folder in (first, second))
         changed = tuple(differences(left.protocol, right.protocol))
         if left.hash != right.hash and not changed:
             # The same fields, hashed by versions of vold that give them another meaning.
@@ -125,7 +127,7 @@ def compare_runs(a: Path, b: Path, *, force: bool = False) -> list[SetComparison
                 got="; ".join(changed),
                 fix="evaluate both in the same way, or add force=true and say so beside the figure",
             )
-        x, y = (read_records(folder / f"{name}.jsonl", Answer) for folder in (first, second))
+        x, y = (_answers(folder / f"{name}.jsonl") for folder in (first, second))
         out.append(compare_answers(name, x, y, changed, benchmark=str(left.protocol.get("benchmark", ""))))
     return [replace(c, corrected_p=p) for c, p in zip(out, holm([c.p_value for c in out]), strict=True)]
 
@@ -160,8 +162,7 @@ def model_folder(path: Path) -> Path:
     )
 
 
-def _stamp(file: Path) -> Stamp:
-    found = read_records(file, Stamp)
-    if not found:
-        raise DataError("this file is cut short or of another version", where=str(file), fix="evaluate the set again")
-    return found[0]
+def _answers(file: Path) -> list[Answer]:
+    found = read_records(file, Answer, whole=True)
+    refuse_doubled(found, file)
+    return found

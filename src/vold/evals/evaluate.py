@@ -22,7 +22,7 @@ from vold.model.loading import load_model, resolve, stage_models
 from vold.report.evaluation import write_results
 from vold.run.answers import Answer, ModelStamp, Stamp, choose, key_of, outcome_of
 from vold.run.directory import open_stage, versions
-from vold.run.files import append_jsonl, read_jsonl, read_records, write_json
+from vold.run.files import read_json, read_records, remove_rows, write_json
 from vold.run.order import seed_of
 from vold.run.recipe import Recipe
 from vold.run.records import to_json
@@ -85,23 +85,30 @@ def evaluate(recipe: Recipe) -> Results:
                     seed_of=lambda start: seed_of(recipe.run.seed, "eval", start),
                 )
             if config.judge is not None:
-                mark(found, file, label=label, threads=config.judge.concurrency)
+                mark(found, file, config.samples, label=label, threads=config.judge.concurrency)
     return _results(recipe, directory, models, sets)
 
 
 def _start_afresh_if(stamp_file: Path, stamp: Stamp | ModelStamp, stale: Iterable[Path]) -> None:
-    """Remove stored answers that were made under another stamp."""
-    if read_jsonl(stamp_file) == [to_json(stamp)]:
+    """Remove stored answers that were made under another stamp.
+
+    Raises:
+        CheckpointError: there are answers, and their stamp is gone or damaged.
+    """
+    stale = list(stale)
+    begun = stamp_file.exists() or any(old.exists() for old in stale)
+    fix = f"put it back from a copy, or delete {stamp_file.parent} and repeat `vold eval`: its answers are made again"
+    if begun and to_json(read_json(stamp_file, type(stamp), fix=fix)) == to_json(stamp):
         return
     for old in stale:
-        old.unlink(missing_ok=True)
-    stamp_file.unlink(missing_ok=True)
-    append_jsonl(stamp_file, [stamp])
+        remove_rows(old)
+    write_json(stamp_file, stamp)
 
 
 def _results(recipe: Recipe, directory: Path, models: dict[str, str], sets: list[QuestionSet]) -> Results:
     """Summarise and compare what is stored, and write the JSON document and the page."""
-    rows = {m: {s.name: read_records(directory / m / f"{s.name}.jsonl", Answer) for s in sets} for m in models}
+    files = {m: {s.name: directory / m / f"{s.name}.jsonl" for s in sets} for m in models}
+    rows = {m: {s: read_records(file, Answer, whole=True) for s, file in of.items()} for m, of in files.items()}
     stages = {m: {s.name: summarise(rows[m][s.name], benchmark=s.benchmark) for s in sets} for m in models}
     results = Results(
         run=RunInfo(recipe.run.dir.resolve().name, models, versions()),

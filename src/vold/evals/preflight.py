@@ -24,7 +24,7 @@ from vold.model.loading import load_student, resolve
 from vold.model.memory import phase_text, plan
 from vold.model.tokenizers import TURNS, pair_tokenizers, pairing_lines
 from vold.run.console import console
-from vold.run.files import latest_checkpoint
+from vold.run.folders import latest_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

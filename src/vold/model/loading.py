@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from vold.errors import CheckpointError, ConfigError, VocabularyMismatch
 from vold.model.policy import Policy
 from vold.model.tokenizers import add_teacher_tokens, check_shared_ids
-from vold.run.files import verify_directory
+from vold.run.folders import verify_directory
 from vold.run.order import seed_of
 
 if TYPE_CHECKING:

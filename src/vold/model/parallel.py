@@ -26,7 +26,8 @@ from torch.distributed.tensor import DTensor
 from vold.errors import ConfigError
 from vold.model.batching import collate
 from vold.model.families import Part, parameters_of
-from vold.run.files import new_directory, temporary_of
+from vold.run.files import temporary_of
+from vold.run.folders import new_directory
 from vold.types import Prompt
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ class Processes:
 
     @contextlib.contextmanager
     def new_directory(self, path: Path) -> Iterator[Path]:
-        """`vold.run.files.new_directory` that all processes write into; what they yield is the same directory."""
+        """`vold.run.folders.new_directory` that all processes write into; what they yield is the same directory."""
         if self.first:
             with new_directory(path) as temporary:
                 self.wait()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from vold.errors import DataError, clean
+from vold.errors import clean
 from vold.report.answers import PROMPT
 from vold.report.text import Json, Shortened, cut, decimal, listed, number, part
 from vold.run.rollouts import load_rollouts
@@ -74,12 +74,8 @@ def _numbers(row: Json, key: str) -> list[float | None]:
 
 def pick_rollouts(file: Path, count: int) -> list[ShownRollout]:
     """`count` failed and `count` passed rollouts of a stored step: different problems first, and those the teacher has
-    read. None of a file that cannot be read."""
-    try:
-        stored = load_rollouts(file)
-    except DataError:
-        return []
-    stored.sort(key=lambda s: s.rollout.teacher is None)
+    read. Raises DataError: the file cannot be read."""
+    stored = sorted(load_rollouts(file), key=lambda s: s.rollout.teacher is None)
     chosen = []
     for passed in (False, True):
         part = [s for s in stored if (s.rollout.grade.score >= 1) == passed]

@@ -1,26 +1,26 @@
 """What a run directory holds, made ready to be shown, and the page that shows it.
 
-Nothing here may fail on a run that is half done, cut short or written by an older version: what cannot be read is left
-out. Only a directory that holds no run at all is an error.
+Nothing here may fail on a run that is half done, was killed or written by an older version: what is not there is left
+out. A directory that holds no run at all is an error, and so is a damaged file.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vold.errors import DataError
+from vold.errors import CheckpointError, ConfigError, DataError
 from vold.report.charts import Point, Series, line_chart
 from vold.report.evaluation import evaluation
 from vold.report.rollouts import GAP_LIMIT, ROLLOUTS, pick_rollouts
 from vold.report.text import MINUS, Json, at, decimal, number, part, percent, words
 from vold.report.write import write_page
-from vold.run.files import read_jsonl
+from vold.run.files import MEND, read_json, read_jsonl
+from vold.run.metrics import MEND_METRICS, METRICS
 from vold.run.rollouts import stored_steps
-from vold.run.yaml_text import parse_yaml
+from vold.run.yaml_text import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -125,28 +125,27 @@ def content(run_dir: Path) -> Json:
         "overlap": ALIGNMENT,
         "stages": stages_of(run_dir),
         "traces": one(run_dir / "traces" / "summary.json"),
-        "sft_charts": training_charts(SFT, rows(run_dir / "sft" / "metrics.jsonl")),
-        "distill_charts": training_charts(DISTILL, rows(run_dir / "distill" / "metrics.jsonl")),
+        "sft_charts": training_charts(SFT, rows(run_dir / "sft" / METRICS)),
+        "distill_charts": training_charts(DISTILL, rows(run_dir / "distill" / METRICS)),
         "steps": {s: pick_rollouts(steps[s], ROLLOUTS) for s in sorted({*list(steps)[:1], *list(steps)[-1:]})},
         "gap_limit": GAP_LIMIT,
     }
 
 
 def rows(file: Path) -> list[Json]:
-    """The whole rows of a JSON-lines file; none if it is absent or no text."""
-    try:
-        return [r for r in read_jsonl(file) if isinstance(r, dict)]
-    except (OSError, UnicodeDecodeError):
-        return []
+    """The whole rows of a list; none if it is absent. Raises CheckpointError: one is damaged."""
+    return [*read_jsonl(file, whole=True, mend=MEND_METRICS if file.name == METRICS else MEND)]
 
 
 def one(file: Path) -> Json:
-    """The object in a JSON or YAML file; an empty one if it is absent, cut short or unlike it."""
-    load = parse_yaml if file.suffix == ".yaml" else json.loads
-    try:
-        return part(load(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
+    """The object in a JSON or YAML file; an empty one if it is absent. Raises CheckpointError: it is damaged."""
+    if not file.exists():
         return {}
+    try:
+        return read_yaml(file, "recipe") if file.suffix == ".yaml" else read_json(file, dict)
+    except ConfigError as error:
+        fix = "put it back from a copy, or repeat the last verb: each writes it"
+        raise CheckpointError(error.what, where=error.where, got=error.got, fix=fix) from None
 
 
 def answers_of(run_dir: Path) -> dict[str, dict[str, list[Json]]]:
@@ -191,7 +190,7 @@ def stages_of(run_dir: Path) -> list[StageState]:
 
 
 def _steps(run_dir: Path, recipe: Json, stage: str, key: str) -> str:
-    found, of = rows(run_dir / stage / "metrics.jsonl"), at(recipe, stage, "steps") or "?"
+    found, of = rows(run_dir / stage / METRICS), at(recipe, stage, "steps") or "?"
     return f"{len(found)} of {of} steps, last {key} {decimal(found[-1].get(key))}" if found else ""
 
 

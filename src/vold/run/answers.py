@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from vold.graders.outcome import Outcome
+from vold.run.files import bad_row
+from vold.run.records import Count, Share
 from vold.types import Finish
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Key = tuple[str, str]
 """Item and sample."""
@@ -21,7 +26,7 @@ class Unmarked:
 
     id: str
     """The item. Unit: name. Made by evals/answering.py:answer_in_process."""
-    sample: int
+    sample: Count
     """Which of the item's samples, from 0. Unit: count. Made by evals/answering.py:answer_in_process."""
     prompt: str
     """Text of the question as it was put. Unit: text. Made by evals/answering.py:answer_in_process."""
@@ -32,7 +37,7 @@ class Unmarked:
     """All that the model wrote. Unit: text. Made by evals/answering.py:answer_in_process."""
     finish: Finish
     """Why it ended. Unit: stop or length. Made by evals/answering.py:answer_in_process."""
-    tokens: int
+    tokens: Count
     """Length of the response. Unit: tokens. Made by evals/answering.py:answer_in_process."""
     error: str | None = None
     """Why there is no answer; absent where there is one. Unit: text. Made by evals/answering.py:answer_in_process."""
@@ -47,7 +52,7 @@ class Answer:
 
     id: str
     """The item. Unit: name. Made by evals/answering.py:mark."""
-    sample: int = 0
+    sample: Count = 0
     """Which of the item's samples, from 0. Unit: count. Made by evals/answering.py:mark."""
     prompt: str = ""
     """Text of the question as it was put. Unit: text. Made by evals/answering.py:mark."""
@@ -60,13 +65,13 @@ class Answer:
     """The answer that was read in it; null for none. Unit: text. Made by evals/answering.py:mark."""
     reference: str = ""
     """The right answer. Unit: text. Made by evals/answering.py:mark."""
-    score: float
+    score: Share
     """What the grader gave. Unit: 0 to 1. Made by evals/answering.py:mark."""
     note: str
     """Why. Unit: text. Made by evals/answering.py:mark."""
-    outcome: str
+    outcome: Outcome
     """right, wrong, unparsed, truncated or timed_out. Unit: word. Made by graders/outcome.py:outcome."""
-    tokens: int
+    tokens: Count
     """Length of the response. Unit: tokens. Made by evals/answering.py:mark."""
     cluster: str = ""
     """Shared by items that are not independent of each other. Unit: name. Made by evals/answering.py:mark."""
@@ -98,6 +103,19 @@ class ModelStamp:
     weights: str
     """Digest of its weight files; the path itself where there are none here. Unit: hex digits. Made by
     evals/evaluate.py:weights_hash."""
+
+
+def refuse_doubled(rows: Iterable[Answer | Unmarked], file: Path) -> None:
+    """Refuse a list that answers a question twice.
+
+    Raises:
+        CheckpointError: naming the second answer.
+    """
+    seen: set[tuple[str, int]] = set()
+    for n, row in enumerate(rows, 1):
+        if (row.id, row.sample) in seen:
+            raise bad_row(file, n, f"another answer to item {row.id!r}, sample {row.sample}")
+        seen.add((row.id, row.sample))
 
 
 def outcome_of(row: Mapping[str, object]) -> str:

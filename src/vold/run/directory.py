@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from vold import __version__
 from vold.errors import ConfigError
-from vold.run.files import write_json, write_text
+from vold.run.files import read_bytes, read_json, write_json, write_text
 from vold.run.recipe import dump_recipe
-from vold.run.records import to_json
+from vold.run.summaries import DataCard
 from vold.run.task_sections import STAGES_WITH_TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from vold.run.recipe import Recipe
-    from vold.run.summaries import DataCard
-
 
 PLACES = frozenset({"server", "cache", "engine", "mismatch"})
 """Recipe keys that say where something runs and how it is watched, not what it is: they may change between restarts."""
@@ -39,8 +37,8 @@ def open_stage(recipe: Recipe, stage: str) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     mine = json.dumps(_fingerprint(recipe, stage), indent=2, sort_keys=True) + "\n"
     stamp = directory / "settings.json"
-    if stamp.exists() and stamp.read_text() != mine:
-        old, new = json.loads(stamp.read_text()), json.loads(mine)
+    if read_bytes(stamp) not in (None, mine.encode()):
+        old, new = read_json(stamp, dict, fix=f"delete {directory} to start it afresh"), json.loads(mine)
         both = _sets(old) & _sets(new)
         changed = sorted(
             k for k in {*old, *new} if old.get(k) != new.get(k) and (_set_of(k) is None or _set_of(k) in both)
@@ -72,18 +70,18 @@ def record_data(directory: Path, key: str, cards: Mapping[str, DataCard]) -> Non
     if not cards:
         return
     file = directory / "data.json"
-    known = json.loads(file.read_text()) if file.exists() else {}
+    known = read_json(file, dict[str, dict[str, DataCard]]) if file.exists() else {}
     for name, card in cards.items():
         before = known.get(key, {}).get(name)
-        if before is not None and before["content_hash"] != card.content_hash:
-            known_by = f"revision {before['revision']} before, {card.revision} now, with " if card.revision else ""
+        if before is not None and before.content_hash != card.content_hash:
+            known_by = f"revision {before.revision} before, {card.revision} now, with " if card.revision else ""
             raise ConfigError(
                 "the data of this stage has changed since it began",
                 where=f"{key}: {name}",
                 got=f"{known_by}other rows",
                 fix="give the old revision or files, or delete the stage's directory to start it afresh",
             )
-    write_json(file, known | {key: to_json(cards)})
+    write_json(file, {**known, key: cards})
 
 
 def _set_of(key: str) -> tuple[str, ...] | None:

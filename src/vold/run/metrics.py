@@ -5,14 +5,21 @@ A value that a step does not have (no teacher, no token that learns) is None her
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from vold.run.records import Count
+
+METRICS = "metrics.jsonl"
+MEND_METRICS = "put the file back from a copy, or delete line {line} and the file's `.sums`, and that step is missing"
+"""What to do about a damaged row where nobody trains."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SftRow:
     """One step of `sft`."""
 
-    step: int
+    step: Count
     """The step, from 0. Unit: count. Made by training/sft.py:sft."""
     loss: float
     """Mean negative log-likelihood of the step's own tokens, before its update. Unit: nats per token. Made by
@@ -21,7 +28,7 @@ class SftRow:
     """Norm of the gradient before it is clipped. Unit: none. Made by training/optim.py:apply_update."""
     lr: float
     """Learning rate of the step. Unit: none. Made by training/optim.py:learning_rate."""
-    tokens: int
+    tokens: Count
     """Tokens in the loss: those the teacher wrote itself, not a tool. Unit: tokens. Made by
     training/sft.py:accumulate."""
     seconds: float
@@ -32,7 +39,7 @@ class SftRow:
 class UpdateMetrics:
     """The update of a step: loss, gradient, what the tokens that learn look like before it."""
 
-    step: int
+    step: Count
     """The step, from 0. Unit: count. Made by training/step.py:Tally.metrics."""
     loss: float
     """Loss of the whole step: the sum of the terms below. Unit: as its terms. Made by objective/loss.py:total."""
@@ -176,3 +183,7 @@ class DistillRow(PhaseSeconds, RolloutMetrics, UpdateMetrics):
     def of(cls, update: UpdateMetrics, rollouts: RolloutMetrics, seconds: PhaseSeconds) -> DistillRow:
         """One row of its three parts."""
         return cls(**vars(update), **vars(rollouts), **vars(seconds))
+
+
+ROWS: Mapping[str, type[SftRow] | type[DistillRow]] = {"sft": SftRow, "distill": DistillRow}
+"""What a row is, by the name of its stage."""

@@ -6,6 +6,7 @@ It holds the arrays of all rollouts one after the other, and a table of the rest
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -140,8 +141,9 @@ def store_rollouts(
     asked = {str(group): asdict(question) for group, question in questions.items()}
     file = directory / f"step-{step:06d}.safetensors"
     flat = {name: np.concatenate(values) for name, values in columns.items()}
+    about = {"table": table, "questions": asked}
     # One entry: safetensors writes several in an order that differs from process to process.
-    write_bytes(file, save(flat, {"rollouts": json.dumps({"table": table, "questions": asked})}))
+    write_bytes(file, save(flat, {"rollouts": json.dumps(about | {"sha256": digest(flat, about)})}))
     return file
 
 
@@ -151,22 +153,35 @@ def store_tokenizer(directory: Path, written: Callable[[], str]) -> None:
         write_text(directory / TOKENIZER, written())
 
 
+def digest(arrays: Mapping[str, NDArray[Any]], about: object) -> str:
+    """Of arrays by name, and of what is said about them: safetensors does not notice a changed value."""
+    found = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, values in sorted(arrays.items()):
+        found.update(json.dumps([name, values.dtype.name, values.shape]).encode())
+        found.update(values.tobytes())
+    return found.hexdigest()
+
+
 def load_rollouts(file: Path) -> list[StoredRollout]:
     """The stored rollouts of a step; nothing but the file is read.
 
     Raises:
-        DataError: it is absent, cut short or something else.
+        DataError: it is absent, cut short, changed or something else.
     """
     try:
         with safe_open(file, framework="numpy") as stored:
             about = json.loads(stored.metadata()["rollouts"])
-            table, asked = about["table"], about["questions"]
             names = stored.keys()
             flat = {name: stored.get_tensor(name) for name in names}
+        expected = about.pop("sha256", None)
+        if expected is not None and digest(flat, about) != expected:
+            raise ValueError("values have changed since they were stored")
         read = dict.fromkeys(flat, 0)
-        return [_stored(row, flat, read, asked, file.with_name(TOKENIZER)) for row in table]
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise DataError("these are no stored rollouts", where=str(file), got=str(error)[:200]) from error
+        return [_stored(row, flat, read, about["questions"], file.with_name(TOKENIZER)) for row in about["table"]]
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        got = f"{type(error).__name__}: {error}"[:200]
+        fix = "put it back from a copy, or delete it: no step needs it"
+        raise DataError("these are no stored rollouts", where=str(file), got=got, fix=fix) from error
 
 
 def _arrays(r: Rollout) -> dict[str, NDArray[Any]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, overload
 
 from vold.errors import DataError
 from vold.run.files import read_json, read_records
-from vold.run.metrics import DistillRow, SftRow
+from vold.run.metrics import MEND_METRICS, METRICS, DistillRow, SftRow
 from vold.run.recipe import Recipe, load_recipe
 from vold.run.results import Results
 from vold.run.rollouts import StoredRollout, load_rollouts, stored_step, stored_steps
@@ -55,10 +55,12 @@ class Run:
         """The steps of a stage so far; none before it was started. docs/metrics.md says what the values are.
 
         Raises:
-            DataError: another version of vold wrote them.
+            CheckpointError: they are damaged, or another version of vold wrote them.
         """
-        file = self.path / stage / "metrics.jsonl"
-        return read_records(file, SftRow) if stage == "sft" else read_records(file, DistillRow)
+        file = self.path / stage / METRICS
+        if stage == "sft":
+            return read_records(file, SftRow, whole=True, mend=MEND_METRICS)
+        return read_records(file, DistillRow, whole=True, mend=MEND_METRICS)
 
     @property
     def stored_steps(self) -> Mapping[int, Path]:
@@ -78,6 +80,6 @@ class Run:
         """What `vold eval` found.
 
         Raises:
-            DataError: it has not been run to its end, or by another version.
+            CheckpointError: it has not been run to its end, or by another version, or the file is damaged.
         """
         return read_json(self.path / "eval" / "results.json", Results)

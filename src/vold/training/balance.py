@@ -22,8 +22,10 @@ from vold.engines.samplers.student import open_sampler
 from vold.errors import ConfigError, DataError
 from vold.model.loading import load_student, sft_result
 from vold.run.directory import open_stage, record_data
-from vold.run.files import append_jsonl, new_directory, write_json
+from vold.run.files import bad_row, write_json, write_jsonl
+from vold.run.folders import new_directory
 from vold.run.order import seed_of
+from vold.run.records import Count
 from vold.run.summaries import BalanceSummary
 from vold.training.stored_rows import stored_rows
 from vold.types import SamplingParams
@@ -48,8 +50,8 @@ class Label:
     """A row of balance/labels.jsonl: rollouts of a problem that solved it, that were cut short, and their length."""
 
     task_id: str
-    correct: int
-    truncated: int
+    correct: Count
+    truncated: Count
     mean_tokens: float
 
 
@@ -73,6 +75,7 @@ def balance(recipe: Recipe, *, student: Policy | None = None) -> tuple[Path, Bal
     labels = stored_rows(
         directory / LABELS, Label, tasks, config.batch_size, lambda: _labelling(recipe, config, directory, student)
     )
+    _refuse_impossible(labels, config, directory / LABELS)
     correct = [row.correct for row in labels]
     repeats = copies(correct, config, seed_of(recipe.run.seed, "balance", "copies"))
     if not any(repeats):
@@ -158,6 +161,13 @@ def _label(part: Sequence[Task], config: PromptBalance, student: Policy, sampler
     ]
 
 
+def _refuse_impossible(labels: Sequence[Label], config: PromptBalance, file: Path) -> None:
+    """Raises CheckpointError: a label counts more rollouts than there are."""
+    for n, row in enumerate(labels, 1):
+        if max(row.correct, row.truncated) > config.rollouts:
+            raise bad_row(file, n, f"{max(row.correct, row.truncated)} of {config.rollouts} rollouts")
+
+
 def _histogram(correct: Sequence[int], repeats: Sequence[int], rollouts: int) -> tuple[int, ...]:
     out = [0] * (rollouts + 1)
     for solved, times in zip(correct, repeats, strict=True):
@@ -174,7 +184,7 @@ def _write(directory: Path, tasks: Tasks, labels: Sequence[Label], repeats: Sequ
             row = _stored(tasks[i], directory)
             row["tags"] |= {"correct": str(labels[i].correct)}
             rows += [row | {"id": name} for name in (row["id"], *(f"{row['id']}#{n}" for n in range(2, times + 1)))]
-    append_jsonl(directory / ROWS, rows)
+    write_jsonl(directory / ROWS, rows)
 
 
 def _stored(task: Task, directory: Path) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from vold.errors import CheckpointError
 from vold.model.parallel import ALONE, Processes
-from vold.run.files import drop_older, latest_checkpoint, verify_directory
+from vold.run.files import read_json
+from vold.run.folders import drop_older, latest_checkpoint, step_of, verify_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,7 +96,9 @@ def _read(path: Path, parameters: dict[str, torch.nn.Parameter]) -> tuple[int, T
         CheckpointError: it cannot be read.
     """
     try:
-        step = int(json.loads((path / "state.json").read_text())["step"])
+        step = step_of(path)
+        if read_json(path / "state.json", dict) != {"step": step}:
+            raise ValueError("state.json is of another step than the folder's name")
         if (path / SHARDS).is_dir():
             return step, *_read_shards(path / SHARDS, parameters)
         return step, load_file(path / "weights.safetensors"), load_file(path / "optimizer.safetensors")
@@ -103,8 +106,8 @@ def _read(path: Path, parameters: dict[str, torch.nn.Parameter]) -> tuple[int, T
         raise CheckpointError(
             "this checkpoint cannot be read",
             where=str(path),
-            got=str(error).strip().splitlines()[-1],
-            fix=f"delete {path} and start the stage again",
+            got=(str(error).strip() or type(error).__name__).splitlines()[-1],
+            fix=f"delete {path}: the stage then begins with its first step",
         ) from error
 
 

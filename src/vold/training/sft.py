@@ -51,8 +51,16 @@ def refuse_banned(traces: Sequence[Trace], policy: Policy) -> None:
     """Refuse traces that hold ids the student can never emit, such as a `<think>` its tokenizer does not know.
 
     Raises:
-        DataError: naming the ids and how many traces hold them.
+        DataError: naming the ids and how many traces hold them, or the first row with an id that has no embedding.
     """
+    for trace in traces:
+        if max(trace.response_ids, default=0) >= policy.rows:
+            raise DataError(
+                "a trace holds a token that this student has no embedding for",
+                where=trace.where,
+                got=f"id {max(trace.response_ids)}, {policy.rows} rows",
+                fix="make the traces again with this student",
+            )
     banned = set(policy.banned.tolist())
     found = [banned.intersection(t.response_ids) for t in traces]
     if any(found):

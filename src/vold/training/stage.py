@@ -14,6 +14,7 @@ from vold.model.loading import load_student
 from vold.model.parallel import Processes, processes
 from vold.run.console import Bar
 from vold.run.directory import open_stage
+from vold.run.folders import sweep, verify_directory
 from vold.training.checkpoint import restore_state, save_state
 from vold.training.learner import Config, Learner
 from vold.training.offload import TimeShare
@@ -55,7 +56,13 @@ class Stage(Generic[Config]):
 
     @property
     def finished(self) -> bool:
-        """Whether it is there already."""
+        """Whether it is there already.
+
+        Raises:
+            CheckpointError: it is, and it is damaged.
+        """
+        if self.final.is_dir():
+            verify_directory(self.final)
         return self.final.is_dir()
 
 
@@ -70,6 +77,8 @@ def enter_stage(recipe: Recipe, name: Literal["sft", "distill"], config: Config 
     group = processes()
     with group.first_goes_first():
         directory = open_stage(recipe, name)
+        if group.first:
+            sweep(directory)
     return Stage(recipe, config, directory, group)
 
 

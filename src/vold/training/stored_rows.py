@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from vold.run.console import Bar
-from vold.run.files import append_jsonl, keep_rows, read_records
+from vold.run.files import append_jsonl, bad_row, cut_rows, read_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from vold.data.sources import Tasks
     from vold.types import Task
 
-Row = TypeVar("Row")
+
+class OfTask(Protocol):
+    """A row that names its task."""
+
+    @property
+    def task_id(self) -> str:
+        """The task."""
+        ...
+
+
+Row = TypeVar("Row", bound=OfTask)
 
 
 def stored_rows(
@@ -36,13 +46,14 @@ def stored_rows(
         batch_size: tasks that are answered together.
         maker: gives what makes the rows of some tasks, given the place of the first; opened only if a row is missing,
             and left when all are there.
+
+    Raises:
+        CheckpointError: a row is damaged, or not the one of its task.
     """
-    rows = read_records(file, kind)
-    if len(rows) == len(tasks):
-        return rows
-    done = len(rows) // batch_size * batch_size if len(rows) < len(tasks) else len(tasks)
+    rows = rows_of(file, kind, tasks)
+    done = len(rows) if len(rows) == len(tasks) else len(rows) // batch_size * batch_size
     rows = rows[:done]
-    keep_rows(file, rows)
+    cut_rows(file, done)
     if done == len(tasks):
         return rows
     with Bar(file.parent.name, len(tasks), done) as bar, maker() as make:
@@ -52,4 +63,19 @@ def stored_rows(
             append_jsonl(file, made)
             rows += made
             bar.advance(len(part))
+    return rows
+
+
+def rows_of(file: Path, kind: type[Row], tasks: Tasks) -> list[Row]:
+    """The stored rows of the first tasks, as many as there are.
+
+    Raises:
+        CheckpointError: a row is damaged, or not the one of its task.
+    """
+    rows = read_records(file, kind)
+    for n, row in enumerate(rows, 1):
+        expected = tasks[n - 1].id if n <= len(tasks) else None
+        if row.task_id != expected:
+            stands = f"there are {len(tasks)} tasks" if expected is None else f"{expected!r} stands"
+            raise bad_row(file, n, f"the row of task {row.task_id!r} where {stands}")
     return rows

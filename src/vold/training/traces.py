@@ -17,10 +17,11 @@ from vold.engines.teachers.teachers import TeacherHandle, open_teachers
 from vold.errors import ConfigError, DataError
 from vold.model.loading import load_student
 from vold.run.directory import open_stage, record_data
-from vold.run.files import read_records, write_json
+from vold.run.files import write_json
 from vold.run.order import seed_of
+from vold.run.records import Bit, Share, TokenId
 from vold.run.summaries import TracesSummary
-from vold.training.stored_rows import stored_rows
+from vold.training.stored_rows import rows_of, stored_rows
 from vold.types import Completion, Finish, Grade, SamplingParams, Task
 
 if TYPE_CHECKING:
@@ -44,12 +45,16 @@ class TraceRow:
 
     task_id: str
     response: str
-    response_ids: tuple[int, ...]
-    action_mask: tuple[int, ...]
+    response_ids: tuple[TokenId, ...]
+    action_mask: tuple[Bit, ...]
     finish: Finish
-    score: float
+    score: Share
     extracted: str | None
     note: str
+
+    def __post_init__(self) -> None:
+        if len(self.response_ids) != len(self.action_mask):
+            raise ValueError(f"{len(self.response_ids)} ids and {len(self.action_mask)} places in their mask")
 
     @classmethod
     def of(cls, task: Task, chat: Chat, completion: Completion) -> TraceRow:
@@ -74,12 +79,13 @@ class TraceRow:
 
 @dataclass(frozen=True)
 class Trace:
-    """A teacher's answer that passed the filters: the task, response ids with the end token, and which of them are the
-    teacher's own (1) and which a tool's (0)."""
+    """A teacher's answer that passed the filters: the task, response ids with the end token, which of them are the
+    teacher's own (1) and which a tool's (0), and its place in the file."""
 
     task: Task
     response_ids: tuple[int, ...]
     action_mask: tuple[int, ...]
+    where: str
 
 
 def make_traces(recipe: Recipe, *, student: Policy | None = None) -> Path:
@@ -175,21 +181,26 @@ def read_traces(recipe: Recipe) -> list[Trace]:
 
     Raises:
         DataError: `vold traces` has not been run to its end, or nothing passes the filters.
+        CheckpointError: a row is damaged, or not the one of its task.
     """
     config = recipe.traces
     if config is None:
         raise ConfigError("this recipe has no `traces` section", where="traces")
     file = recipe.run.dir / "traces" / FILE
     tasks = open_tasks(recipe.tasks, config.tasks, references=False)
-    rows = read_records(file, TraceRow)
-    if len(rows) != len(tasks) or any(r.task_id != t.id for r, t in zip(rows, tasks, strict=True)):
+    rows = rows_of(file, TraceRow, tasks)
+    if len(rows) != len(tasks):
         raise DataError(
             "the teacher's traces are not all there",
             where=str(file),
             got=f"{len(rows)} answers to {len(tasks)} prompts",
             fix="run `vold traces` with this recipe; it goes on where it stopped",
         )
-    kept = [Trace(t, r.response_ids, r.action_mask) for t, r in zip(tasks, rows, strict=True) if r.passes(config)]
+    kept = [
+        Trace(t, r.response_ids, r.action_mask, f"{file}: line {n}")
+        for n, (t, r) in enumerate(zip(tasks, rows, strict=True), 1)
+        if r.passes(config)
+    ]
     if not kept:
         raise DataError(
             "no trace passes the filters",

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from vold.run.files import append_jsonl, keep_rows, read_jsonl
+from vold.run.files import append_jsonl, bad_row, cut_rows, read_records, remove_rows
+from vold.run.metrics import METRICS, ROWS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from vold.run.metrics import DistillRow, SftRow
-
-METRICS = "metrics.jsonl"
 
 
 class Tracker(Protocol):
@@ -28,11 +27,25 @@ class MetricsFile:
     Args:
         directory: the stage's.
         start: the step that comes next; rows that a killed run has written from there on are dropped.
+
+    Raises:
+        CheckpointError: the row of a step before it is damaged or gone.
     """
 
     def __init__(self, directory: Path, start: int) -> None:
         self.file = directory / METRICS
-        keep_rows(self.file, [r for r in read_jsonl(self.file) if r["step"] < start])
+        if not start:
+            remove_rows(self.file)
+            return
+        mend = (
+            f"put {self.file} back from a copy, or delete {directory}/step-* and the stage begins with its first step"
+        )
+        rows = read_records(self.file, ROWS[directory.name], mend=mend)
+        for n in range(max(start, len(rows))):
+            if n >= len(rows) or rows[n].step != n:
+                got = f"the row of step {rows[n].step} where that of step {n} stands" if n < len(rows) else "no row"
+                raise bad_row(self.file, n + 1, got, mend=mend)
+        cut_rows(self.file, start)
 
     def log(self, row: SftRow | DistillRow) -> None:
         """Append the row and flush it to disk."""

@@ -8,9 +8,10 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
+from vold.run.rollouts import digest
 from vold.types import TokenScores
 
 if TYPE_CHECKING:
@@ -63,17 +64,21 @@ class CachedTeacher:
 
 
 def _store(file: Path, scores: TokenScores) -> None:
-    values = {name: getattr(scores, name) for name in STORED}
+    values = {name: v for name in STORED if (v := getattr(scores, name)) is not None}
     file.parent.mkdir(parents=True, exist_ok=True)
     # Not flushed to disk: a file that a power cut empties is unreadable, and then asked for again.
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_bytes(save({name: v for name, v in values.items() if v is not None}))
+    temporary.write_bytes(save(values, {"sha256": digest(values, file.name)}))
     temporary.replace(file)
 
 
 def _load(file: Path, tokens: int) -> TokenScores | None:
     """The stored scores; None where there are none, or none that can be used."""
-    with contextlib.suppress(OSError, SafetensorError, KeyError, ValueError):
-        arrays = load(file.read_bytes())
-        return TokenScores(**arrays) if len(arrays["logp"]) == tokens else None
+    with contextlib.suppress(OSError, SafetensorError, KeyError, ValueError, TypeError):
+        with safe_open(file, framework="numpy") as stored:
+            names = stored.keys()
+            arrays = {name: stored.get_tensor(name) for name in names}
+            expected = (stored.metadata() or {}).get("sha256")
+        whole = expected in (None, digest(arrays, file.name))
+        return TokenScores(**arrays) if whole and len(arrays["logp"]) == tokens else None
     return None

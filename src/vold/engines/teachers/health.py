@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vold.errors import TeacherError
-from vold.run.files import read_jsonl, write_text
+from vold.run.files import read_json, write_json
+from vold.run.records import TokenId
 from vold.types import ScoreRequest, TokenScores
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PROBE_TOKENS = 64
+IMPOSSIBLE = -1e9
+"""What stands in the file for minus infinity, which JSON has no word for."""
 SAME_WITHIN_NATS = 0.1
 """Mean distance of the scores of one model that is asked twice. Batching moves bfloat16 scores by about 0.01 nats;
 another checkpoint of the same family is several tenths away."""
@@ -71,15 +74,30 @@ def check_same(scores: TokenScores, known: TokenScores, *, where: str) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Probed:
+    """A file of this module: the probe, and what the teacher said of its ids after the first."""
+
+    ids: tuple[TokenId, ...]
+    logp: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.logp) + 1 != len(self.ids):
+            raise ValueError(f"{len(self.logp)} log-probs of {len(self.ids)} ids")
+
+
 def remember(file: Path, probe: ScoreRequest, scores: TokenScores, *, where: str) -> None:
     """Store the probe's scores at the first call; compare with the stored ones at every later.
 
     Raises:
         TeacherError: as `check_same`.
+        CheckpointError: the stored scores are damaged.
     """
-    row = {"ids": [*probe.prompt_ids, *probe.response_ids.tolist()], "logp": scores.logp.tolist()}
-    stored = read_jsonl(file)
-    if stored and stored[0]["ids"] == row["ids"]:
-        check_same(scores, TokenScores(stored[0]["logp"]), where=where)
+    now = _Probed(
+        (*probe.prompt_ids, *probe.response_ids.tolist()), tuple(max(v, IMPOSSIBLE) for v in scores.logp.tolist())
+    )
+    known = read_json(file, _Probed) if file.exists() else None
+    if known is not None and known.ids == now.ids:
+        check_same(TokenScores(now.logp), TokenScores(known.logp), where=where)
     else:
-        write_text(file, json.dumps(row) + "\n")
+        write_json(file, now)

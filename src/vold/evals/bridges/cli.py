@@ -29,7 +29,9 @@ def main(argv: list[str] | None = None) -> int:
         loaded = load(args.benchmark, path=args.data, split=args.split)
         items, _ = handle_golds(loaded.items)
         if args.verb == "export":
-            count = write_vlmevalkit(read_jsonl(args.answers), items, args.file, table=args.table, sample=args.sample)
+            count = write_vlmevalkit(
+                read_jsonl(args.answers, whole=True), items, args.file, table=args.table, sample=args.sample
+            )
             print(f"wrote {count} answers to {args.file}")
         elif args.verb == "mark":
             print(json.dumps(_marked(args.file, items, args.benchmark), indent=2))

@@ -21,6 +21,7 @@ import hashlib
 import json
 import re
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vold.data.benchmarks.registry import benchmarks
@@ -32,7 +33,7 @@ from vold.evals.prompting import build_messages
 from vold.graders.choice import LETTERS
 from vold.graders.extract import THINK_OPEN, after_thinking
 from vold.graders.outcome import DIFFERENT, EQUAL, JUDGE_FAILED, TRUNCATED, UNCLOSED, UNREADABLE, verdict
-from vold.run.files import append_jsonl, keep_rows, read_jsonl
+from vold.run.files import append_jsonl, bad_row, cut_rows, read_records
 from vold.types import IMAGE_MARKER, Grade, Message, SamplingParams
 
 if TYPE_CHECKING:
@@ -65,6 +66,14 @@ class _Failed(Exception):
     """The judge's reply cannot be used; says why."""
 
 
+@dataclass(frozen=True)
+class _Reply:
+    """A row of a judge's file: the digest of what it was asked, and its words."""
+
+    key: str
+    reply: str
+
+
 class Judge:
     """A judge behind an endpoint. Its replies are kept in a file, so that marking again gives the same scores and
     marking after a kill asks only for what is missing. Safe to call from several threads.
@@ -72,15 +81,21 @@ class Judge:
     Args:
         endpoint: the judge's server.
         directory: where replies are kept; one file a judge.
+
+    Raises:
+        CheckpointError: a reply there is damaged.
     """
 
     def __init__(self, endpoint: EndpointSampler, directory: Path) -> None:
         self.endpoint = endpoint
         name = hashlib.sha256(endpoint.model.encode()).hexdigest()[:12]
         self.file = directory / f"{name}.jsonl"
-        rows = read_jsonl(self.file)
-        keep_rows(self.file, rows)  # or a line cut short by a kill would swallow the next one
-        self.replies = {r["key"]: str(r["reply"]) for r in rows}
+        rows = read_records(self.file, _Reply)
+        cut_rows(self.file, len(rows))
+        self.replies = {r.key: r.reply for r in rows}
+        if len(self.replies) < len(rows):
+            first = next(n for n, r in enumerate(rows) if r.key in {other.key for other in rows[:n]})
+            raise bad_row(self.file, first + 1, "a second reply to one question")
         self._lock = threading.Lock()
 
     @property
@@ -118,7 +133,7 @@ class Judge:
         with self._lock:
             if key not in self.replies:
                 self.replies[key] = reply.text
-                append_jsonl(self.file, [{"key": key, "reply": reply.text}])
+                append_jsonl(self.file, [_Reply(key, reply.text)])
             return self.replies[key]
 
 

@@ -36,6 +36,13 @@ class UnitResult:
 
 
 @dataclass(frozen=True)
+class Clock:
+    """clock.json beside a study's units: the time spent so far, in seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class ArmResult:
     """One arm: the `rate` that was chosen, its accuracies on the selection tasks by rate, one a
     selection seed, and its runs."""

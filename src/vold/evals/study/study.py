@@ -7,7 +7,6 @@ cut into units (arm, rate, seed) whose results are files, so a stopped study goe
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import subprocess
@@ -20,10 +19,11 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from vold.errors import ConfigError
 from vold.evals.study.claims import Claim, decide_all, write_tables
-from vold.evals.study.results import COLUMNS, ArmResult, StudyResults
+from vold.evals.study.results import COLUMNS, ArmResult, Clock, StudyResults
 from vold.evals.study.units import Settings, Unit, build_models, is_done, result_of, run_unit
 from vold.run.console import Bar, console
-from vold.run.files import MANIFEST, write_json
+from vold.run.files import read_json, write_json
+from vold.run.folders import MANIFEST
 from vold.run.mistakes import Written, readable
 from vold.run.names import Name, close_to, no_twins
 from vold.run.recipe import AnyTaskSpec, Section, load_recipe
@@ -190,7 +190,7 @@ class _Running:
         self.work = WORK.resolve() / path.parent.name
         self.work.mkdir(parents=True, exist_ok=True)
         self.clock, self.began = self.work / "clock.json", time.monotonic()
-        self.spent = float(json.loads(self.clock.read_text())["seconds"]) if self.clock.exists() else 0.0
+        self.spent = read_json(self.clock, Clock).seconds if self.clock.exists() else 0.0
         self.chosen: dict[str, float | None] = {}
         self.sweeps: dict[str, dict[str, tuple[float, ...]]] = {}
 
@@ -217,7 +217,7 @@ class _Running:
         missing = [(unit, settings, self.work) for unit, settings in jobs if not is_done(self.work, unit, settings)]
         with Bar(label, len(units), len(units) - len(missing)) as bar:
             for name in pool.imap_unordered(run_unit, missing):
-                write_json(self.clock, {"seconds": self.seconds()})
+                write_json(self.clock, Clock(self.seconds()))
                 bar.advance(note=name)
 
     def arm(self, name: str) -> ArmResult:
@@ -248,7 +248,7 @@ class _Running:
             parent=parent,
             measures=study.measures or None,
             models=str(models) if study.models else None,
-            made={n: json.loads((models / n / MANIFEST).read_text()) for n in study.models} or None,
+            made={n: read_json(models / n / MANIFEST, dict) for n in study.models} or None,
         )
 
     def _accuracies(self, arm: str, rate: float) -> tuple[float, ...]:

@@ -18,7 +18,8 @@ from vold.evals.study.results import Measure, UnitResult
 from vold.model.loading import resolve
 from vold.objective.custom import load_function
 from vold.run.console import console
-from vold.run.files import new_directory, read_json, write_json, write_text
+from vold.run.files import read_bytes, read_json, write_json, write_text
+from vold.run.folders import new_directory
 from vold.run.metrics import DistillRow
 from vold.run.recipe import Recipe, load_recipe
 from vold.run.records import from_json, to_json
@@ -84,8 +85,7 @@ def build_models(models: Mapping[str, str], work: Path) -> None:
 def is_done(work: Path, unit: Unit, settings: Settings) -> bool:
     """Whether this unit's result is there and was made with these settings; leftovers of others are removed."""
     home = work / unit.name
-    stamp = home / "stamp.txt"
-    if home.is_dir() and (not stamp.exists() or stamp.read_text() != settings.stamp()):
+    if home.is_dir() and read_bytes(home / "stamp.txt") != settings.stamp().encode():
         shutil.rmtree(home)
     return (home / "unit.json").exists()
 
@@ -94,9 +94,10 @@ def result_of(work: Path, unit: Unit) -> UnitResult:
     """What a unit has stored.
 
     Raises:
-        DataError: nothing yet.
+        CheckpointError: nothing yet, or it is damaged.
     """
-    return read_json(work / unit.name / "unit.json", UnitResult)
+    home = work / unit.name
+    return read_json(home / "unit.json", UnitResult, fix=f"delete {home} and repeat `vold study`: it is run again")
 
 
 def run_unit(job: tuple[Unit, Settings, Path]) -> str:
