@@ -17,6 +17,7 @@ import yaml
 
 import tiny
 from faults.frame import vold_in
+from vold.run.files import read_jsonl
 from vold.run.recipe import recipe_from
 
 STAGES = ("traces", "sft", "balance", "distill", "eval")
@@ -92,10 +93,10 @@ def _content(run: Path) -> dict[str, object]:
     for file in sorted(f for f in run.rglob("*") if f.is_file() and f.suffix != ".html" and f.name != ".lock"):
         name = file.relative_to(run).as_posix()
         if file.suffix == ".jsonl":
-            found[name] = [_without_clock(json.loads(line)) for line in file.read_text().splitlines()]
+            found[name] = [_without_clock(row) for row in read_jsonl(file, whole=True)]
         elif file.suffix == ".json" and file.name != "manifest.json":
             found[name] = _without_clock(json.loads(file.read_text()))
-        elif file.name != "manifest.json":  # a manifest names hashes of files that are compared themselves
+        elif file.name != "manifest.json" and file.suffix != ".sums":  # hashes of what is compared itself
             found[name] = hashlib.sha256(file.read_bytes()).hexdigest()
     return found
 
