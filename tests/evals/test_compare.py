@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from answers import composite, row
-from vold.errors import ConfigError, DataError
+from vold.errors import CheckpointError, ConfigError, DataError
 from vold.evals.compare import compare_answers, compare_runs, model_folder
 from vold.evals.protocol import Protocol, protocol_hash
 from vold.evals.stats import paired_difference, t_interval
@@ -164,7 +164,7 @@ def test_another_hash_of_the_same_fields_is_refused(tmp_path: Path) -> None:
 def test_a_protocol_file_cut_short_is_named(tmp_path: Path) -> None:
     a, b = store(tmp_path / "a", "1110"), store(tmp_path / "b", "0100")
     (b / "set.protocol.json").write_text('{"hash": "ab')
-    with pytest.raises(DataError, match=r"set\.protocol\.json"):
+    with pytest.raises(CheckpointError, match=r"set\.protocol\.json"):
         compare_runs(a, b)
 
 
