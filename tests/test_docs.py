@@ -211,6 +211,20 @@ def benchmarks_table() -> str:
     )
 
 
+def faults_table() -> str:
+    """The last `make faults`."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "faults.json").read_text())
+    rows = ["| fault | injected | survived | clear | lost |", "|---|---|---|---|---|"]
+    columns = ("injected", "survived", "clear", "lost")
+    for kind, row in found["kinds"].items():
+        rows.append(f"| {KINDS[kind]} | {' | '.join(f'{row[c]:,}' for c in columns)} |")
+    total = [sum(row[c] for row in found["kinds"].values()) for c in columns]
+    rows.append(f"| all | {' | '.join(f'{n:,}' for n in total)} |")
+    machine = found["on"]
+    minutes = found["seconds"] / 60
+    return "\n".join([*rows, "", f"{minutes:.0f} minutes on {machine['cores']} cores, {machine['system']}."])
+
+
 def graders_table() -> str:
     """Every grader by its name in recipes and data files, in the words of its class."""
     rows = ["| grader | what it does |", "|---|---|"]
@@ -237,6 +251,7 @@ WRITTEN = (
     ("docs/method.md", "readings", readings_table),
     ("docs/architecture.md", "layers", layers_picture),
     ("docs/performance.md", "benchmarks", benchmarks_table),
+    ("docs/reliability.md", "faults", faults_table),
     ("docs/reference.md", "recipe keys", keys_tables),
     ("docs/metrics.md", "metrics", metric_docs.page),
 )
