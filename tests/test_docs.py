@@ -28,6 +28,7 @@ from pydantic_core import PydanticUndefined
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))  # where this file runs as a script
 
 import metric_docs
+from faults.__main__ import KINDS
 from package import FILES, LAYERS
 from vold.cli import VERBS
 from vold.data.benchmarks.registry import benchmarks

@@ -14,6 +14,7 @@ import platform
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from rich.table import Table
@@ -59,8 +60,9 @@ def run(faults: list[Fault]) -> list[Outcome]:
     _faults[:] = faults
     outcomes: dict[int, Outcome] = {}
     context = multiprocessing.get_context("fork")  # children find loaded modules and prepared runs
-    with context.Pool(PROCESSES) as pool, Bar("faults", len(faults)) as bar:
-        for number, outcome in pool.imap_unordered(_injected, range(len(faults))):
+    with ProcessPoolExecutor(PROCESSES, context) as pool, Bar("faults", len(faults)) as bar:
+        for done in as_completed([pool.submit(_injected, number) for number in range(len(faults))]):
+            number, outcome = done.result()
             outcomes[number] = outcome
             bar.advance(note=faults[number].name[:60])
     return [outcomes[i] for i in range(len(faults))]

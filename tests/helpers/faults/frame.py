@@ -88,24 +88,26 @@ def in_a_child(work: Callable[[], int], seconds: float = 60.0) -> Ended:
 
 def _play(work: Callable[[], int], out: int) -> None:
     """The child's part: never returns."""
-    os.setsid()  # a group of its own: what it starts ends with it
-    for stream in (1, 2):
-        os.dup2(out, stream)
-    sys.stdout, sys.stderr = (
-        io.TextIOWrapper(io.FileIO(stream, "w", closefd=False), line_buffering=True) for stream in (1, 2)
-    )
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     code = 1
     try:
+        os.setsid()  # a group of its own: what it starts ends with it
+        for stream in (1, 2):
+            os.dup2(out, stream)
+        sys.stdout, sys.stderr = (
+            io.TextIOWrapper(io.FileIO(stream, "w", closefd=False), line_buffering=True) for stream in (1, 2)
+        )
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         code = work()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:
         traceback.print_exc()
-    for file in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            file.flush()
-    os._exit(code)
+    finally:  # whatever is raised above, the child must not go on with what its parent was doing
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
 
 
 def _wait(child: int, seconds: float) -> int:
