@@ -215,12 +215,12 @@ def test_a_program_has_about_32_threads(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "JAIL", jail_on(Kernel(max(KERNELS), namespaces), tmp_path))
     result = PythonInterpreter(LIMITS).run(THREADS)
     assert result.ok
-    assert 24 <= int(result.output) <= 40  # without namespaces the user's other processes come and go
+    assert 16 <= int(result.output) <= 64  # without namespaces the user's other processes come and go
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="threads of others are always limited")
 def test_root_that_cannot_be_limited_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = changed(tmp_path, Kernel(max(KERNELS), True), ("        leave_root()\n", ""))
+    file = changed(tmp_path, Kernel(max(KERNELS), True), ("alone = leave_root()", "alone = False"))
     monkeypatch.setattr(module, "JAIL", file)
     with pytest.raises(ConfigError, match="threads of root cannot be limited; run as another user"):
         PythonInterpreter(LIMITS)

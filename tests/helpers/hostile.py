@@ -280,7 +280,7 @@ print("GOT" if made > 64 else "refused", made)
     "output": "while True: print('x' * 1000)",
     "an end by signal": "import os\nprint('refused', flush=True)\nos.abort()",
     "the jail's own words": "import sys\nprint('OSError: Landlock: refused')\nsys.stdout.flush()\nimport os\nos._exit(97)",
-    "the jail's own functions": "import __main__ as m\nfor f in (lambda: m.enter_namespaces('/tmp', 1), lambda: m.drop_capabilities(), lambda: m.limit_threads(10**6)):\n  try: print('refused' if f() is False else 'GOT')\n  except (OSError, ValueError) as e: print('refused', e)",
+    "the jail's own functions": "import __main__ as m\nfor f in (lambda: m.enter_namespaces('/tmp', 1), lambda: m.drop_capabilities(), lambda: m.limit_threads(10**6, True)):\n  try: print('refused' if f() is False else 'GOT')\n  except (OSError, ValueError) as e: print('refused', e)",
 }  # fmt: skip
 
 ENDLESS = {

@@ -13,7 +13,6 @@ process gives up, for good, all it will not need. The kernel enforces it, also a
 If one of 2 to 5 fails, the program is not run. Only the standard library is imported here.
 """
 
-import ast
 import atexit
 import bisect
 import contextlib
@@ -25,6 +24,7 @@ import signal
 import struct
 import sys
 import traceback
+from _ast import Expr, Expression, PyCF_ONLY_AST  # `ast` loads much more; this is done for every program
 
 NOT_ISOLATED = 97
 """Exit status: the program was not run, because this process could not be shut in."""
@@ -51,7 +51,7 @@ FIRST, SECOND, THIRD = 16, 24, 32  # where a filter finds the low halves of a ca
 CLONE_THREAD = 0x10000
 THREAD_FLAGS = 0x7D0F00  # what the C libraries make a thread with: no namespace, no tracing, no process id as a file
 THREADS = 32
-"""Threads of a program at a time, its first one not counted."""
+"""Threads of a program at a time beside its first."""
 
 IOCTLS = (0x5401, 0x541B, 0x5451, 0x5450)  # is it a terminal, how much to read, close on exec or not
 FCNTLS = (0, 1030, 1, 2, 3)  # F_DUPFD, F_DUPFD_CLOEXEC, F_GETFD, F_SETFD, F_GETFL; all others reach further
@@ -98,15 +98,21 @@ def call(result: int, what: str) -> int:
     return result
 
 
-def leave_root() -> None:
+def leave_root() -> bool:
     """The kernel counts no threads of root: take a real user id that nobody has. Files are read as before.
 
-    Where this is not allowed nothing is changed; `limit_threads` then finds out whether there is a limit.
+    Returns False, with nothing changed, for others than root and where it is not allowed.
     """
-    if os.geteuid() == 0:
-        with contextlib.suppress(OSError), open("/proc/self/uid_map") as f:
-            first, _, size = map(int, f.readlines()[-1].split())
-            os.setresuid(first + size - 2 - os.getpid() % max(1, size // 2), -1, -1)
+    if os.geteuid() != 0:
+        return False
+    try:
+        handle = os.open("/proc/self/uid_map", os.O_RDONLY)
+        first, _, size = map(int, os.read(handle, 1 << 16).splitlines()[-1].split())
+        os.close(handle)
+        os.setresuid(first + size - 2 - os.getpid() % max(1, size // 2), -1, -1)
+    except OSError:
+        return False
+    return True
 
 
 def enter_namespaces(scratch: str, megabytes: int) -> bool:
@@ -143,8 +149,12 @@ def drop_capabilities() -> None:
     call(libc.capset(struct.pack("Ii", CAPABILITY_VERSION_3, 0), bytes(24)), "capset")
 
 
-def limit_threads(most: int) -> None:
+def limit_threads(most: int, alone: bool) -> None:
     """A limit on threads. The kernel holds it against all of the user's, so those that are there come on top.
+
+    Args:
+        most: threads beside this one.
+        alone: nobody but this process, and perhaps its parent, counts: their user or their namespace is new.
 
     Raises:
         OSError: there is no limit for this user.
@@ -165,11 +175,14 @@ def limit_threads(most: int) -> None:
 
     if admits(0):
         raise OSError("threads of root cannot be limited; run as another user or with CAP_SETUID")
-    high = 4  # enough where this process is the only one of its user, or of its namespace
-    while high < ceiling and not admits(high):
-        high *= 2
-    here = bisect.bisect_left(range(min(high, ceiling)), True, lo=high // 2, key=admits) if high > 4 else high
-    limit = min(here - 1 + most, ceiling)
+    here = 2
+    if not alone:
+        high = 2
+        while high < ceiling and not admits(high):
+            high *= 2
+        steps = range(high // 2, high, 8)  # a process is started for about half of what is tried
+        here = [*steps, high][bisect.bisect_left(steps, True, key=admits)] - 1
+    limit = min(here + most, ceiling)
     resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
 
 
@@ -268,11 +281,11 @@ def run(program: str) -> int:
     """Run a program as a Python prompt would: the value of a last line that is an expression is printed."""
     space = {"__name__": "__main__"}
     try:
-        tree = ast.parse(program, "<program>")
-        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+        tree = compile(program, "<program>", "exec", PyCF_ONLY_AST)
+        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], Expr) else None
         exec(compile(tree, "<program>", "exec"), space)
-        if isinstance(last, ast.Expr):
-            value = eval(compile(ast.Expression(last.value), "<program>", "eval"), space)
+        if isinstance(last, Expr):
+            value = eval(compile(Expression(last.value), "<program>", "eval"), space)
             if value is not None:
                 print(repr(value))
     except SystemExit as error:
@@ -309,12 +322,12 @@ def main() -> None:
         os.close(0)
         os.open(os.devnull, os.O_RDONLY)  # is 0 again; what the task came in could be written to
         call(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
-        leave_root()
+        alone = leave_root()
         writable = task["namespaces"] and enter_namespaces(task["scratch"], task["scratch_mb"])
         os.chdir(task["scratch"])
         sys.path[:] = task["path"]
         drop_capabilities()
-        limit_threads(THREADS)
+        limit_threads(THREADS, alone or writable)
         limit_resources(task["cpu_seconds"], task["memory_mb"], task["scratch_mb"])
         restrict_files(task["readable"], task["scratch"], writable)
         restrict_calls()
