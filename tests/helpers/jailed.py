@@ -235,10 +235,14 @@ class Attacker:
         return answer
 
     def close(self) -> None:
-        if self.process is not None:
+        if self.process is None:
+            return
+        try:
+            self.process.communicate(timeout=10)  # the end of its input: it cleans up and ends
+        except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.communicate()
-            self.process = None
+        self.process = None
 
 
 def _started(python: str, arguments: list[str], user: int | None) -> subprocess.Popen[bytes]:
