@@ -24,7 +24,7 @@ import signal
 import struct
 import sys
 import traceback
-from _ast import Expr, Expression, PyCF_ONLY_AST  # `ast` loads much more; this is done for every program
+from _ast import Expr, Expression, Module, PyCF_ONLY_AST  # `ast` loads much more; this is done for every program
 
 NOT_ISOLATED = 97
 """Exit status: the program was not run, because this process could not be shut in."""
@@ -282,6 +282,7 @@ def run(program: str) -> int:
     space = {"__name__": "__main__"}
     try:
         tree = compile(program, "<program>", "exec", PyCF_ONLY_AST)
+        assert isinstance(tree, Module)
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], Expr) else None
         exec(compile(tree, "<program>", "exec"), space)
         if isinstance(last, Expr):
