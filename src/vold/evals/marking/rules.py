@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from vold.evals.marking.numbers import Quantity
     from vold.types import Finish
 
-SCORING_VERSION = "2"
+SCORING_VERSION = "3"
 """Part of every protocol hash. Change it with any change that can move a score."""
 
 LEAST_DECIMALS = 2
@@ -53,6 +53,7 @@ _EMPHASIS = re.compile(r"(?<![\w)])\*\*(?=\S)([^*\n]{1,500})(?<=\S)\*\*(?![\w(])
 _MARKUP = " \t\r*_`$"
 _WITH_REASON = re.compile(r"[(\[]?([A-L])[)\]]?[.,:]?\s+[(\[]?(?:because|since)\b", re.IGNORECASE)
 _WITH_REMARK = re.compile(r"([A-L])[.:]?\s+(?:\([^()]*\)|\[[^\[\]]*\]|[-\u2013\u2014]\s+\S.*)")
+_LABELLED = re.compile(r"[(\[]?([A-L])[)\].:]\s*(.+)")
 _LONE_LETTER = re.compile(r"(?<![A-Za-z0-9])[A-L](?![A-Za-z0-9])")
 _ARTICLE = re.compile(r"(?:the|a|an)\s+(?=\S)", re.IGNORECASE)
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
@@ -146,7 +147,7 @@ def _choice(item: Item, answer: str) -> Grade:
     option is right where the answer is that text, and by its letter where the gold is a text.
     """
     alphabet = LETTERS[: len(item.options)] if item.options else LETTERS
-    named = read_letters(answer)
+    named = read_letters(answer) or _with_own_text(item.options, answer)
     if named is not None and len(named) == 1 and named <= set(alphabet):
         found = next(iter(named))
         benchmark = benchmarks().get(item.benchmark)
@@ -160,6 +161,15 @@ def _choice(item: Item, answer: str) -> Grade:
     if named is not None and len(named) == 1:
         return Grade(0.0, next(iter(named)), f"{DIFFERENT}: there is no such option")
     return Grade(0.0, answer, f"{UNREADABLE}: neither one option letter nor one option's text")
+
+
+def _with_own_text(options: Sequence[str], answer: str) -> frozenset[str] | None:
+    """The letter before the very text of its own option, whatever that text is: "C. Neither", "D. H"."""
+    found = _LABELLED.match(squeeze(_TEXT_COMMAND.sub(r"\1", fold_latex(answer))))
+    if found is None or (found[1] not in LETTERS[: len(options)]):
+        return None
+    own = _exact_words(options[LETTERS.index(found[1])])
+    return frozenset(found[1]) if own and _exact_words(found[2]) == own else None
 
 
 def _twins(item: Item, letter: str) -> bool:
