@@ -1,6 +1,6 @@
 """An lmms-eval task over a benchmark's questions, and the answers that lmms-eval has logged, for us to mark.
 
-lmms-eval 0.7.3 needs an environment of its own: it brings a Math-Verify that cannot be imported beside ours.
+lmms-eval 0.7.3 needs an environment of its own: it pins other versions of what we need.
 """
 
 from __future__ import annotations

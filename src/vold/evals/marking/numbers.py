@@ -10,7 +10,7 @@ from math import floor
 from typing import NamedTuple
 
 from vold.graders.extract import squeeze
-from vold.graders.mathematics.notation import UNITS, unit_name
+from vold.graders.mathematics.units import UNITS, unit_name
 
 MAX_CHARS = 200
 """A longer answer is no number that a benchmark asks for."""

@@ -1,4 +1,4 @@
-"""How the `math` grader compares: notation that is folded, equality by Math-Verify, the worker process and its client.
+"""How the `math` grader compares: tokens, trees, values, what counts as equal, and the worker processes.
 
 No grader is in here: graders are the modules one folder up.
 """

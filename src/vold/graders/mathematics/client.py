@@ -1,17 +1,19 @@
-"""The parent's side of the math worker: start it, ask it, kill it when it overruns, replace it."""
+"""The parent's side of the math workers: start them, share them, kill one that overruns, replace it."""
 
 from __future__ import annotations
 
+import collections
 import contextlib
-import itertools
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import threading
 import time
 import weakref
+from concurrent.futures import Future
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,42 +21,47 @@ import vold
 from vold.errors import VoldError
 from vold.graders.outcome import CRASH, TIME_OUT
 
+WORKERS = 2
+"""How many processes compare at the same time. The second is started when two threads ask at once."""
+
 START_LIMIT_SECONDS = 120.0
-"""How long a worker may take to import Math-Verify. Usually about one second."""
+"""How long a worker may take to start. Usually about a quarter of a second."""
 
-ANSWERS_PER_WORKER = 5000
-"""A worker is replaced after so many answers, so that what a computer algebra system caches cannot pile up."""
+STUCK_LIMIT_SECONDS = 120.0
+"""How long a worker may take in wall-clock time. Its own limit is in CPU time; this is for one that does not run."""
 
-_clients: weakref.WeakSet[WorkerClient] = weakref.WeakSet()
+CACHED_VERDICTS = 4096
+
+_pools: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
 
 
-class WorkerClient:
-    """One worker process, shared by all threads of this process.
+class WorkerPool:
+    """A few worker processes, shared by all threads of this process, and the verdicts they gave.
+
+    A pair is compared once: a verdict is remembered, and who asks for one that is being worked out waits for it. That
+    holds for a time-out as well, which is counted in CPU time and so does not hang on how busy the machine is.
 
     `subprocess` is used rather than `multiprocessing`, because that needs an importable `__main__` and is forbidden
-    inside daemonic processes such as the workers of a data loader. A forked child never touches its parent's worker:
+    inside daemonic processes such as the workers of a data loader. A forked child never touches its parent's workers:
     it starts its own.
     """
 
     def __init__(self, time_limit: float, memory_limit: int) -> None:
-        self._time_limit, self._memory_limit = time_limit, memory_limit
-        self._ids = itertools.count()
+        self._limits = time_limit, memory_limit
+        self._workers = [_Worker(time_limit, memory_limit) for _ in range(WORKERS)]
         self._reset()
-        _clients.add(self)
+        _pools.add(self)
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._cleanup: weakref.finalize[Any, Any] | None = None
-        self._buffer = b""
-        self._ready = False
-        self._answered = 0
+        self._free = threading.Semaphore(WORKERS)
+        self._idle = list(self._workers)
+        self._known: collections.OrderedDict[tuple[str, str], Future[str]] = collections.OrderedDict()
 
     @property
-    def pid(self) -> int | None:
-        """Process id of the running worker, None if there is none."""
-        process = self._process
-        return None if process is None or process.poll() is not None else process.pid
+    def pids(self) -> list[int]:
+        """Process ids of the workers that run."""
+        return [pid for pid in (worker.pid for worker in self._workers) if pid is not None]
 
     def compare(self, reference: str, answer: str) -> str:
         """Return the worker's note; "grader time-out" or "grader crash" if it gives none.
@@ -62,40 +69,107 @@ class WorkerClient:
         A worker that dies is replaced and asked once more: the first death may have come from outside.
 
         Raises:
-            VoldError: no worker can be started at all (Math-Verify missing or broken).
+            VoldError: no worker can be started at all.
         """
+        key = (reference, answer)
         with self._lock:
-            for _ in range(2):
-                self._ensure_ready()
-                message = self._ask(reference, answer)
-                if message is not None:
-                    return message
-                self._stop()
-            return f"{CRASH}: the worker died or ran out of memory"
+            known = self._known.get(key)
+            if known is None:
+                mine = self._known[key] = Future()
+                while len(self._known) > CACHED_VERDICTS:
+                    self._known.popitem(last=False)
+        if known is not None:
+            return known.result()
+        try:
+            note = self._ask(reference, answer)
+        except BaseException as problem:
+            self._forget(key)
+            mine.set_exception(problem)
+            raise
+        if note.startswith((CRASH, f"{TIME_OUT}:")):  # these may have come from outside
+            self._forget(key)
+        mine.set_result(note)
+        return note
 
     def close(self) -> None:
-        """End the worker, if one is running."""
+        """End the workers and forget the verdicts. The next pair starts a worker."""
         with self._lock:
-            self._stop()
+            self._known.clear()
+            for worker in self._idle:
+                worker.stop()
 
-    def _ask(self, reference: str, answer: str) -> str | None:
-        number = next(self._ids)
-        try:
-            self._write({"id": number, "reference": reference, "answer": answer})
-            reply = self._read(self._time_limit)
-        except TimeoutError:
-            self._stop()
-            with contextlib.suppress(OSError):
-                self._start()  # it gets ready while the caller goes on
-            return TIME_OUT
-        except (OSError, EOFError):
+    def _forget(self, key: tuple[str, str]) -> None:
+        with self._lock:
+            self._known.pop(key, None)
+
+    def _ask(self, reference: str, answer: str) -> str:
+        with self._free:
+            with self._lock:
+                worker = self._idle.pop()  # the one used last: a single thread needs one process only
+            try:
+                return worker.compare(reference, answer)
+            finally:
+                with self._lock:
+                    self._idle.append(worker)
+
+    def _after_fork(self) -> None:
+        """In a forked child: let go of the parent's workers and pipes without disturbing them."""
+        for worker in self._workers:
+            worker.let_go()
+        self._workers = [_Worker(*self._limits) for _ in range(WORKERS)]
+        self._reset()
+
+
+class _Worker:
+    """One worker process, used by one thread at a time."""
+
+    def __init__(self, time_limit: float, memory_limit: int) -> None:
+        self._time_limit, self._memory_limit = time_limit, memory_limit
+        self._process: subprocess.Popen[bytes] | None = None
+        self._cleanup: weakref.finalize[Any, Any] | None = None
+        self._buffer, self._ready = b"", False
+
+    @property
+    def pid(self) -> int | None:
+        process = self._process
+        return None if process is None or process.poll() is not None else process.pid
+
+    def compare(self, reference: str, answer: str) -> str:
+        for _ in range(2):
+            self._ensure_ready()
+            try:
+                self._write({"reference": reference, "answer": answer})
+                return str(self._read(STUCK_LIMIT_SECONDS)["note"])
+            except TimeoutError:
+                self.stop()
+                return f"{TIME_OUT}: no answer within {STUCK_LIMIT_SECONDS:.0f} s"
+            except (OSError, EOFError):
+                if self.stop() in (-signal.SIGPROF, -signal.SIGXCPU):
+                    with contextlib.suppress(OSError):
+                        self._start()  # it gets ready while the caller goes on
+                    return TIME_OUT
+        return f"{CRASH}: the worker died or ran out of memory"
+
+    def stop(self) -> int | None:
+        """End the process, if one runs; return its exit status."""
+        process, self._process, self._ready = self._process, None, False
+        if self._cleanup is not None:
+            self._cleanup.detach()
+            self._cleanup = None
+        if process is None:
             return None
-        self._answered += 1
-        return str(reply["note"]) if reply.get("id") == number else None
+        return _end(process)
+
+    def let_go(self) -> None:
+        if self._cleanup is not None:
+            self._cleanup.detach()
+        if self._process is not None:
+            self._process.returncode = 0  # not ours to wait for
+            _close_pipes(self._process)
 
     def _ensure_ready(self) -> None:
-        if self._answered >= ANSWERS_PER_WORKER or (self._process is not None and self._process.poll() is not None):
-            self._stop()
+        if self._process is not None and self._process.poll() is not None:
+            self.stop()
         problem = ""
         for _ in range(2):  # a worker that was killed from outside while it started gets a second chance
             if self._ready:
@@ -106,7 +180,7 @@ class WorkerClient:
                 "the worker process of the math grader cannot start",
                 where=sys.executable,
                 got=problem,
-                fix="install Math-Verify with an ANTLR runtime: pip install 'math-verify[antlr4_13_2]'",
+                fix="install this package with what it needs (mpmath) for that interpreter",
             )
 
     def _try_start(self) -> str:
@@ -118,35 +192,21 @@ class WorkerClient:
             reply = {"ready": False, "note": f"{type(failure).__name__} while it started"}
         self._ready = bool(reply.get("ready"))
         if not self._ready:
-            self._stop()
+            self.stop()
         return str(reply.get("note"))
 
     def _start(self) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "vold.graders.mathematics.worker",
-            str(self._time_limit),
-            str(self._memory_limit),
-        ]
+        module, limits = "vold.graders.mathematics.worker", (str(self._time_limit), str(self._memory_limit))
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-m", module, *limits],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
             env=_environment(),
         )
-        self._process, self._buffer, self._ready, self._answered = process, b"", False, 0
+        self._process, self._buffer, self._ready = process, b"", False
         self._cleanup = weakref.finalize(self, _end, process)
-
-    def _stop(self) -> None:
-        process, self._process, self._ready = self._process, None, False
-        if self._cleanup is not None:
-            self._cleanup.detach()
-            self._cleanup = None
-        if process is not None:
-            _end(process)
 
     def _write(self, message: dict[str, object]) -> None:
         # ASCII-only JSON of two capped strings: well below the 64 KiB a pipe holds, so this cannot block.
@@ -175,16 +235,6 @@ class WorkerClient:
             raise EOFError
         return pipe
 
-    def _after_fork(self) -> None:
-        """In a forked child: let go of the parent's worker and pipes without disturbing them."""
-        process = self._process
-        if self._cleanup is not None:
-            self._cleanup.detach()
-        if process is not None:
-            process.returncode = 0  # not ours to wait for
-            _close_pipes(process)
-        self._reset()
-
 
 def _environment() -> dict[str, str]:
     """Return an environment in which the worker finds the same packages, and hashes the same in every run."""
@@ -196,12 +246,14 @@ def _environment() -> dict[str, str]:
     return {**os.environ, **added}
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes]) -> int | None:
+    """Kill a process that may have ended by itself; return its exit status."""
     with contextlib.suppress(OSError):
         process.kill()
     _close_pipes(process)
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         process.wait(timeout=10)
+    return process.returncode
 
 
 def _close_pipes(process: subprocess.Popen[bytes]) -> None:
@@ -212,8 +264,8 @@ def _close_pipes(process: subprocess.Popen[bytes]) -> None:
 
 
 def _after_fork_in_child() -> None:
-    for client in list(_clients):
-        client._after_fork()
+    for pool in list(_pools):
+        pool._after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,273 +1,337 @@
-# ruff: noqa: RUF001, RUF002 (the look-alike characters are what this module is about)
-r"""Bring a mathematical answer into one notation, and refuse pairs that Math-Verify 0.9.0 would wrongly accept.
+# ruff: noqa: RUF001 (the look-alike characters are what this module is about)
+r"""Bring a mathematical answer into one notation and cut it into tokens.
 
-Pure string work on short text (the callers cap its length); it runs inside the worker process all the same. What the
-rules mend, each with a test:
-
-- Unicode minus, full-width digits, superscripts, fractions and signs such as "×" and "π"; "1e3"; "1 000"; `\frac12`;
-  `\sqrt2`; "east" read as e*a*s*t.
-- Accepted by Math-Verify, refused here: 10% for 10 or 0.1, "5 m" for "5 cm", 101_2 for 101, "(1,2)" for "1,2",
-  D for d, "seat" for "east", two numbers side by side ("2 3" reads as 5).
-
-A percent sign and a base are part of the answer: both sides have them or neither. A unit may be left out, but two
-different units are wrong; units are not converted.
+Layout is dropped here (`\left`, `\displaystyle`, `\,`, colours, fonts of numbers), look-alike characters are folded,
+and numbers are read whole: `1,000`, `1\,000`, `1{,}000`, `0.1\overline{6}`, `1e3`. What is inside `\text{}` becomes
+tokens of its own kind, so that words are never taken for products of letters. Linear in the length of the text.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple
 
 from vold.graders.extract import fold, squeeze
 
 _SYMBOLS = {
     "×": r"\times ", "÷": "/", "·": r"\cdot ", "⋅": r"\cdot ", "∗": "*", "∕": "/", "⁄": "/", "∶": ":", "π": r"\pi ",
-    "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ", "μ": r"\mu ", "µ": r"\mu ",
-    "σ": r"\sigma ", "φ": r"\phi ", "ω": r"\omega ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ",
-    "≈": r"\approx ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "±": r"\pm ", "°": r"^\circ ",
-    "º": r"^\circ ", "√": r"\sqrt ", "¼": r"\frac{1}{4}", "½": r"\frac{1}{2}", "¾": r"\frac{3}{4}",
-    "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "⅛": r"\frac{1}{8}", "€": r"\euro ", "£": r"\pounds ",
+    "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "δ": r"\delta ", "ε": r"\epsilon ",
+    "λ": r"\lambda ", "μ": r"\mu ", "µ": r"\mu ", "ρ": r"\rho ", "σ": r"\sigma ", "τ": r"\tau ", "φ": r"\phi ",
+    "ω": r"\omega ", "Δ": r"\Delta ", "Ω": r"\Omega ", "Σ": r"\Sigma ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ",
+    "⩽": r"\le ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "≡": r"\equiv ", "∪": r"\cup ", "∩": r"\cap ",
+    "∈": r"\in ", "∅": r"\emptyset ", "∖": r"\setminus ", "±": r"\pm ", "∓": r"\mp ", "°": r"^\circ ", "º": r"^\circ ",
+    "℃": r"^\circ C", "℉": r"^\circ F", "√": r"\sqrt ", "∛": r"\sqrt[3] ", "¼": r"\frac{1}{4}", "½": r"\frac{1}{2}",
+    "¾": r"\frac{3}{4}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "⅕": r"\frac{1}{5}", "⅖": r"\frac{2}{5}",
+    "⅗": r"\frac{3}{5}", "⅘": r"\frac{4}{5}", "⅙": r"\frac{1}{6}", "⅚": r"\frac{5}{6}", "⅛": r"\frac{1}{8}",
+    "⅜": r"\frac{3}{8}", "⅝": r"\frac{5}{8}", "⅞": r"\frac{7}{8}", "€": r"\euro ", "£": r"\pounds ", "ℝ": r"\mathbb{R}",
+    "∠": r"\angle ", "△": r"\triangle ", "′": "'", "″": "''", "’": "'", "⟨": r"\langle ", "⟩": r"\rangle ",
+    "〈": r"\langle ", "〉": r"\rangle ", "（": "(", "）": ")", "，": ",", "；": ";", "⌊": r"\lfloor ",
+    "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "¢": r"\text{ cents}", "∑": r"\sum ", "∏": r"\prod ",
+    "∫": r"\int ",
 }  # fmt: skip
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
-_SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
+_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_LAYOUT = re.compile(
+    r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|hline|hfill|strut|mathstrut|middle|noindent"
+    r"|[Bb]igg?[lrm]?|bf|rm|it|sf|left|right|boxed|fbox|underline|mathstrut)(?![a-zA-Z])"
+    r"|\\(?:text)?color\s*\{[^{}]*\}|\\[hv]space\*?\{[^{}]*\}"
+)
+_BLANK = re.compile(
+    r"(\\\\)(?:\[[^\[\]{}]*\])?|\\(?:q?quad|thinspace|enspace|thickspace|medspace)(?![a-zA-Z])|\\[,;:! ]|~"
+)
+_FULL_STOP = re.compile(r"(?<!\\left)(?<!\\right)\.$")
+_ARRAY = re.compile(r"\\begin\s*\{array\}\s*(?:\[[a-z]\]\s*)?\{[^{}]*\}")
+_CASES = re.compile(r"\\left\s*\\\{\s*\\begin\s*\{(array|aligned|matrix|gathered)\}")
+_TIMES_TEN = re.compile(r"(?<=[\d}]) ?[xX] ?(?=10 ?\^)")
+_ANGLED = re.compile(r"<([^<>=]*,[^<>=]*)>")
 
-_UNIT_NAMES = """
-% percent percentage pct
-deg degree degrees
-cm centimeter centimeters centimetre centimetres
-mm millimeter millimeters millimetre millimetres
-km kilometer kilometers kilometre kilometres
-m meter meters metre metres
-in inch inches
-ft foot feet
-yd yard yards
-mi mile miles
-kg kilogram kilograms
-g gram grams
-mg milligram milligrams
-lb lbs pound pounds
-oz ounce ounces
-s sec secs second seconds
-min mins minute minutes
-h hr hrs hour hours
-day days
-week weeks
-month months
-year years
-dollar dollars usd
-cent cents
-euro euros
-unit units
-L l liter liters litre litres
-mL ml milliliter milliliters
-m/s
-km/h kmh kph
-mph
-rad radian radians
+_TEXT_COMMANDS_TEXT = """
+text mathrm mbox textrm textit textbf textsf texttt emph mathit mathsf mathtt textnormal operatorname hbox
 """
-UNITS = {name: line.split()[0] for line in _UNIT_NAMES.strip().splitlines() for name in line.split()}
-"""Every spelling of a unit that is known by itself, with the one it is compared under."""
+TEXT_COMMANDS = frozenset(_TEXT_COMMANDS_TEXT.split())
+_BOLD = frozenset(["mathbf", "boldsymbol", "bm", "vec", "hat", "overrightarrow", "widehat"])
+_FONT_TEXT = """
+mathbb mathcal mathfrak mathscr overline bar dot tilde overparen widetilde
+"""
+_FONT = frozenset(_FONT_TEXT.split())
 
-_SPELT = "|".join(sorted((re.escape(name) for name in UNITS if name != "%"), key=len, reverse=True))
-_POWER = r"(?:\s*\^\s*\{?\s*([23])\s*\}?)?"
-_LONG = "|".join(sorted((re.escape(name) for name in UNITS if len(name) > 1), key=len, reverse=True))
-_BARE_UNIT = re.compile(rf"(?<=[\d}})])(?:\s+(?:square |cubic |sq\.? |cu\.? )?(?:{_SPELT})|\s*(?:{_LONG}))\.?{_POWER}$")
-_BRACED_UNIT = re.compile(rf"(?<=\d)\{{\s*({_LONG})\s*\}}$")
-_TEXT = r"\\(?:text|mathrm|mbox|textrm|textit|textbf|operatorname)\s*\{([^{}]*)\}"
-_TEXT_UNIT = re.compile(rf"(?:{_TEXT}{_POWER}\s*(?:/|\\cdot)?\s*)+$")
-_DEGREES = re.compile(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ)\s*$|\s*\\degree\s*$")
-_ALL_TEXT = re.compile(rf"(?:{_TEXT}\s*)+$")
-_BASE = re.compile(r"([0-9A-Za-z]+)\s*_\s*(?:\{\s*(?:\\text\{)?\s*(\w+)\s*\}*|(\d+))$")
-_BASE_NAMES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9"}
-_SCIENTIFIC = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))[eE]([+-]?\d{1,4})$")
-_SPACED_THOUSANDS = re.compile(r"(?<![\d.])\d{1,3}(?: \d{3})+(?![\d])")
-_SIDE_BY_SIDE = re.compile(r"(?<![_\d.])\d[\d.]*\s+[\d.]")  # but not \log_2 8
-_HEDGE = re.compile(r"\b(?:or|and|not|nor|but)\b|[0-9]")
-_WORDS = re.compile(r"[A-Za-z]+(?:[ '-][A-Za-z]+)*$")
-_SHORT_WORDS = {"no", "yes", "odd", "all", "one", "two", "six", "ten", "red"}
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_MARK = r"\\(?:overline|bar)\s*(?:\{\s*(\d+)\s*\}|(\d))"
+_REPEATING = re.compile(rf"(\d*)\.\s*(\d*)\s*{_MARK}")
+_DOT = r"\\dot\s*(?:\{\s*(\d)\s*\}|(\d))"
+_DOTTED = re.compile(rf"(\d*)\.\s*(\d*)\s*{_DOT}(?:(\d*)\s*{_DOT})?")
+_BRACKETED = re.compile(r"(\d+)\.\((\d+)\)")
+_SCIENTIFIC = re.compile(r"((?:\d+\.?\d*|\.\d+))[eE]([+-]?\d{1,4})(?![\w.])")
+_GROUPED = re.compile(r"\d{1,3}(?:\{,\}\d{3})+(?:\.\d+)?(?!\d)")
+_DECIMAL_COMMA = re.compile(r"(\d+)\{,\}(\d+)(?![\d{])")
+_PLAIN = re.compile(r"\d+(?:\.\d*)?|\.\d+")
+_LEX = re.compile(r"\\[a-zA-Z]+\*?|\\.|[a-zA-Z]+|<=|>=|!=|:=|.", re.DOTALL)
 
 
 class Unreadable(ValueError):
     """The text is no mathematical answer that could be compared."""
 
 
-@dataclass(frozen=True)
-class Notation:
-    """An answer taken apart: `latex` without unit and base, the `unit`, the `base`, or `words` instead of maths."""
+class Token(NamedTuple):
+    r"""A piece of an answer. `kind` is one of
 
-    latex: str
-    unit: str = ""
-    base: str = ""
-    words: str = ""
+    "num" (with its `value` and `places`, the decimals it is written with), "word" (letters), "text" (letters inside
+    `\text{}`), "cmd" (a command without its backslash), "sym" (a letter or points in a font of their own), "begin" and
+    "end" of an environment, or the sign itself. `spaced`: a blank stands before it.
+    """
+
+    kind: str
+    text: str
+    spaced: bool = False
+    value: Fraction = Fraction(0)
+    places: int = 0
 
 
-def read(text: str) -> Notation:
-    """Take an answer apart.
+def tokens(text: str) -> list[Token]:
+    """Cut an answer into tokens.
 
     Raises:
-        Unreadable: it is empty, holds control characters, or puts two numbers side by side.
+        Unreadable: it is empty, holds control characters, or braces do not match.
     """
-    if _CONTROL.search(text):
+    if CONTROL.search(text):
         raise Unreadable("control character")
-    latex = _tidy(text)
-    latex = _exact_side(latex)
-    words = _as_words(latex)
-    if words:
-        return Notation(latex, words=words)
-    latex, unit = _split_unit(latex)
-    scientific = _SCIENTIFIC.match(latex)
-    if scientific:
-        latex = rf"{scientific[1]}\times 10^{{{int(scientific[2])}}}"
-    based = _BASE.match(latex)
-    if based:
-        digits, name, number = based.groups()
-        name = name or number
-        base = _BASE_NAMES.get(name, name)
-        if base.isdecimal() and any(c.isdigit() for c in digits):
-            return Notation(digits.upper().lstrip("0") or "0", unit, base)
-    latex = _SPACED_THOUSANDS.sub(lambda found: found.group().replace(" ", ""), latex)
-    if _SIDE_BY_SIDE.search(latex):
-        raise Unreadable("two numbers side by side")
-    if not latex:
+    found = _join_thousands(_lex(tidy(text)))
+    if not found:
         raise Unreadable("empty")
-    return Notation(latex, unit)
+    return found
 
 
-def _tidy(text: str) -> str:
+def tidy(text: str) -> str:
+    """Fold look-alikes and drop layout."""
     latex = fold(text)
     if not latex.isascii():
-        latex = _SUPERSCRIPT_RUN.sub(lambda run: f"^{{{run.group().translate(_SUPERSCRIPTS)}}}", latex)
-        latex = re.sub(r"(\d)\s*([¼½¾⅓⅔⅛])", r"\1 \2", latex)
+        latex = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+", lambda run: f"^{{{run.group().translate(_SUPERSCRIPTS)}}}", latex)
+        latex = re.sub("[₀₁₂₃₄₅₆₇₈₉]+", lambda run: f"_{{{run.group().translate(_SUBSCRIPTS)}}}", latex)
         latex = "".join(_SYMBOLS.get(character, character) for character in latex)
-    latex = re.sub(
-        r"\\(?:boxed|fbox)\b|\\displaystyle\b|\\underline\b|\\(?:text)?color\s*\{[^{}]*\}|\\limits\b|\\left(?![a-zA-Z])|\\right(?![a-zA-Z])",
-        "",
-        latex,
-    )
-    latex = latex.replace(r"\$", r"\dollar ")
-    if latex.strip().startswith("$") and latex.count("$") == 1:
+    latex = squeeze(_FULL_STOP.sub("", latex.strip().replace("...", r"\ldots ")))
+    latex = _CASES.sub(r"\\begin{cases}", latex)
+    latex = re.sub(r"\\end\s*\{(?:array|aligned|matrix|gathered)\}\s*\\right\.", r"\\end{cases}", latex)
+    latex = _ARRAY.sub(r"\\begin{array}", latex)
+    latex = latex.replace(r"\left.", " ").replace(r"\right.", " ")
+    latex = _LAYOUT.sub(" ", latex).replace(r"\$", r"\dollar ")
+    if latex.count("$") == 1:
         latex = latex.replace("$", r"\dollar ")
-    latex = re.sub(r"(?<!\\)\$|\\[()\[\]]", " ", latex)
-    latex = re.sub(r"(\d)\{,\}(?=\d{3})", r"\1,", latex)
-    latex = re.sub(r"\\(?:quad|qquad)\b|\\(?:thinspace|enspace|hspace\{[^{}]*\})|\\[,;:! ]|~", " ", latex)
-    latex = re.sub(r"\\[dtc]frac\b", r"\\frac", latex)
-    latex = re.sub(r"\\frac\s*(\d)\s*(\d)(?![\d.])", r"\\frac{\1}{\2}", latex)
-    latex = re.sub(r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{", latex)
-    latex = re.sub(r"\\sqrt\s*(\d+|[a-zA-Z](?![a-zA-Z]))", r"\\sqrt{\1}", latex)
-    latex = re.sub(r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", latex)
-    latex = re.sub(r"\\(?:leqslant|leq)\b", r"\\le", latex)
-    latex = re.sub(r"\\(?:geqslant|geq)\b", r"\\ge", latex)
-    latex = latex.replace(r"\varnothing", r"\emptyset")
-    latex = re.sub(r"\\(?:text|mbox|mathrm|textrm)\s*\{\s*,?\s*(?:or|and)\s*\}|,?\s\b(?:or|and)\b(?=\s)", ", ", latex)
-    latex = _BRACED_UNIT.sub(r" \1", latex)
-    return squeeze(latex).rstrip(".,;").strip()
+    latex = re.sub(r"(\\\\)|(?<!\\)\$|\\[()\[\]]", lambda m: m[1] or " ", latex)
+    latex = re.sub(r"(?<=\d)(?:,\\!|\{,\\!\}|\\!,|\{,\})\s*(?=\d)", "{,}", latex)
+    latex = re.sub(r"\^\s*(?:\{\s*((?:\\prime\s*)+)\}|(\\prime))", lambda m: "'" * m[0].count("prime"), latex)
+    latex = _BLANK.sub(lambda m: m[1] or " ", latex)
+    latex = _TIMES_TEN.sub(r"\\times ", squeeze(latex))
+    whole = _ANGLED.fullmatch(latex.strip())
+    latex = rf"\langle {whole[1]}\rangle" if whole else latex
+    return re.sub(r"(?<!\\)\s*[,;]?\s*\.?\s*$", "", latex).strip()
 
 
-def _exact_side(latex: str) -> str:
-    """Keep the exact side of an approximation: "1/3" of "1/3 ≈ 0.333", but "x=7" of "x ≈ 7"."""
-    left, sign, right = latex.partition(r"\approx")
-    if not sign:
-        return latex
-    left, right = left.strip(), right.split(r"\approx")[0].strip()
-    return f"{left}={right}" if re.fullmatch(r"[A-Za-z](?:_\{?\w\}?)?", left) else left
+def _lex(latex: str) -> list[Token]:
+    return _Lexer(latex).run()
 
 
-def _as_words(latex: str) -> str:
-    wrapped = _ALL_TEXT.match(latex)
-    plain = squeeze(re.sub(_TEXT, r" \1 ", latex)).rstrip(".") if wrapped else latex
-    if not _WORDS.match(plain) or (wrapped and len(plain) == 1):
-        return ""
-    known = wrapped or len(plain) >= 4 or plain.lower() in _SHORT_WORDS
-    return plain.casefold() if known else ""
+class _Lexer:
+    """One pass over the text. Groups of fonts and of text are marked by the depth at which they end."""
+
+    def __init__(self, latex: str) -> None:
+        self.latex, self.at, self.spaced = latex, 0, False
+        self.found: list[Token] = []
+        self.wrapped: list[bool] = []
+        """For each open brace whether it belongs to a text command."""
+
+    def run(self) -> list[Token]:
+        while self.at < len(self.latex):
+            if self.latex[self.at].isspace():
+                self.at, self.spaced = self.at + 1, True
+            elif not ((self.latex[self.at].isdigit() or self.latex[self.at] == ".") and self._number()):
+                self._other()
+        if self.wrapped:
+            raise Unreadable("braces that do not match")
+        return self.found
+
+    def _add(self, kind: str, text: str, value: Fraction = Fraction(0), places: int = 0) -> None:
+        self.found.append(Token(kind, text, self.spaced, value, places))
+        self.spaced = False
+
+    def _number(self) -> bool:
+        for pattern, make in _NUMBERS:
+            found = pattern.match(self.latex, self.at)
+            if found:
+                value, places = make(found)
+                self._add("num", found.group(), value, places)
+                self.at = found.end()
+                return True
+        return False
+
+    def _other(self) -> None:
+        found = _LEX.match(self.latex, self.at)
+        assert found is not None
+        piece, self.at = found.group(), found.end()
+        if piece[0] == "\\" and piece[1:2].isalpha():
+            self._command(piece[1:].rstrip("*"))
+        elif piece == "{":
+            self.wrapped.append(False)
+            self._add("{", "{")
+        elif piece == "}":
+            if not self.wrapped:
+                raise Unreadable("braces that do not match")
+            if self.wrapped.pop():
+                self.spaced = True
+            else:
+                self._add("}", "}")
+        elif piece[0].isalpha() and piece.isascii():
+            self._add("text" if True in self.wrapped else "word", piece)
+        else:
+            piece = {r"\%": "%", r"\&": "&"}.get(piece, piece)
+            self._add(*(("cmd", "Vert") if piece == r"\|" else (piece, piece)))
+
+    def _command(self, name: str) -> None:
+        group = re.compile(r"\s*\{").match(self.latex, self.at)
+        if name in ("begin", "end"):
+            self._environment(name)
+        elif name in TEXT_COMMANDS and group:
+            self.at, self.spaced = group.end(), self.spaced or name != "operatorname"
+            self.wrapped.append(True)
+        elif name in _BOLD or name in _FONT:
+            self._font(name)
+        else:
+            self._plain_command(_ALIASES.get(name, name))
+
+    def _plain_command(self, name: str) -> None:
+        self._add("text" if name in ("and", "or") else "cmd" if name.isalpha() else name, name)
+
+    def _environment(self, kind: str) -> None:
+        found = re.compile(r"\s*\{\s*([a-zA-Z]+)\*?\s*\}").match(self.latex, self.at)
+        if found is None:
+            raise Unreadable("not LaTeX maths")
+        self.at = found.end()
+        self._add(kind, found[1])
+
+    def _font(self, name: str) -> None:
+        r"""`\mathbf{v}` is a name of its own; around anything but letters a font changes nothing."""
+        found = re.compile(r"\s*(?:\{\s*\\?([a-zA-Z]+)\s*\}|\\?([a-zA-Z])(?![a-zA-Z]))").match(self.latex, self.at)
+        letters = "" if found is None else {"imath": "i", "jmath": "j"}.get(found[1], found[1] or found[2])
+        if found is not None and (name in _FONT or len(letters) == 1 or name[:1] in "ow"):
+            self.at = found.end()
+            self._add("sym", f"{'bold' if name in _BOLD else _ALIASES.get(name, name)} {letters}")
+        elif name in ("mathbf", "boldsymbol", "bm"):
+            group = re.compile(r"\s*\{").match(self.latex, self.at)
+            if group:
+                self.at = group.end()
+                self.wrapped.append(True)
+        else:
+            self._plain_command(_ALIASES.get(name, name))
 
 
-def _split_unit(latex: str) -> tuple[str, str]:
-    money = re.match(r"\\(dollar|euro|pounds)\s*", latex)
-    if money and latex[money.end() :]:
-        return _split_unit(latex[money.end() :])[0], {"pounds": "pound sterling"}.get(money[1], money[1])
-    percent = re.match(r"(.*[^\s\\])\s*(?:\\?%|percent|percentage|pct)$", latex)
-    if percent:
-        return percent[1], "%"
-    for pattern in (_DEGREES, _TEXT_UNIT, _BARE_UNIT):
-        found = pattern.search(latex)
-        head = latex[: found.start()].strip() if found else ""
-        if not found or not _is_quantity(head) or (pattern is _BARE_UNIT and _letters(head)):
-            continue
-        if pattern is _TEXT_UNIT and any(map(_hedges, re.findall(_TEXT, found[0]))):
-            raise Unreadable("words beside the value")
-        return head, "deg" if pattern is _DEGREES else unit_name(found.group())
-    return latex, ""
+def _repeating(found: re.Match[str]) -> tuple[Fraction, int]:
+    return _periodic(found[1], found[2], found[3] or found[4])
 
 
-def _hedges(words: str) -> bool:
-    return bool(_HEDGE.search(re.sub(r"\^[23]", "", words)))
+def _dotted(found: re.Match[str]) -> tuple[Fraction, int]:
+    last = found[6] or found[7]
+    return _periodic(found[1], found[2], (found[3] or found[4]) + (found[5] + last if last else ""))
 
 
-def _is_quantity(head: str) -> bool:
-    """Whether a unit may follow: the text ends like a number or an expression, not like an operator."""
-    return bool(re.search(r"[\da-zA-Z)}\].]$", head))
+def _bracketed(found: re.Match[str]) -> tuple[Fraction, int]:
+    return _periodic(found[1], "", found[2])
 
 
-def unit_name(text: str) -> str:
-    """One spelling for a unit: `\\text{ square centimeters}`, `\\mathrm{cm}^{2}` and "cm^2" are all "cm^2"."""
-    plain = squeeze(re.sub(r"[{}\\^]|\\cdot", " ", re.sub(_TEXT, r" \1 ", text))).strip(" .")
-    area = re.match(r"(square|sq\.?|cubic|cu\.?)\s+(.*)", plain)
-    power = {"s": "^2", "c": "^3"}[area[1][0]] if area else ""
-    plain = area[2] if area else plain
-    trailing = re.match(r"(.*\S)\s*([23])$", plain)
-    if trailing:
-        plain, power = trailing[1], f"^{trailing[2]}"
-    plain = plain.replace(" / ", "/").replace(" per ", "/")
-    name = UNITS.get(plain) or UNITS.get(plain.lower()) or plain.lower().removesuffix("s")
-    return name + power
+def _periodic(whole: str, fixed: str, period: str) -> tuple[Fraction, int]:
+    tail = Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(fixed))
+    return Fraction(int(whole + fixed or "0"), 10 ** len(fixed)) + tail, 0
 
 
-def refuse(gold: Notation, answer: Notation) -> str:
-    """Return why the pair is wrong whatever their values are, or "" if the values decide."""
-    if gold.words or answer.words:
-        return "" if gold.words == answer.words else "words differ"
-    if gold.base != answer.base or (gold.base and gold.latex != answer.latex):
-        return "bases or digits differ"
-    if (gold.unit == "%") != (answer.unit == "%"):
-        return "a percentage on one side only"
-    if gold.unit and answer.unit and gold.unit != answer.unit:
-        return f"units differ: {answer.unit} for {gold.unit}"
-    if {_kind(gold.latex), _kind(answer.latex)} == {"tuple", "list"}:
-        return "an ordered tuple or interval on one side, a list on the other"
-    if _case_differs(_letters(gold.latex), _letters(answer.latex)):
-        return "upper and lower case differ"
-    return ""
+def _scientific(found: re.Match[str]) -> tuple[Fraction, int]:
+    return Fraction(found[1]) * Fraction(10) ** int(found[2]), 0
 
 
-def segments(latex: str, separators: str) -> list[str]:
-    """Split at top-level `separators` (outside brackets), keeping relations such as `\\le`, ">=" and "!=" whole."""
-    parts, depth, start = [], 0, 0
-    for i, character in enumerate(latex):
-        if character in "([{":
-            depth += 1
-        elif character in ")]}":
-            depth -= 1
-        elif depth == 0 and character in separators and (i == 0 or latex[i - 1] not in "\\<>!:"):
-            parts.append(latex[start:i].strip())
-            start = i + 1
-    return [*parts, latex[start:].strip()]
+def _decimal_comma(found: re.Match[str]) -> tuple[Fraction, int]:
+    return Fraction(f"{found[1]}.{found[2]}"), len(found[2])
 
 
-def _kind(latex: str) -> str:
-    """Return "tuple" for (1,2) or [1,2], "list" for 1,2 and {1,2}, "one" for anything without commas."""
-    body = segments(latex, "=")[-1].replace(r"\{", "{").replace(r"\}", "}")
-    if len(segments(body, ",")) > 1:
-        return "list"
-    inner = body[1:-1]
-    if len(body) < 2 or body[0] not in "([{" or body[-1] not in ")]}" or len(segments(inner, ",")) < 2:
-        return "one"
-    return "list" if body[0] == "{" else "tuple"
+def _plain(found: re.Match[str]) -> tuple[Fraction, int]:
+    digits = found.group().replace("{,}", "")
+    return Fraction(digits), len(digits.partition(".")[2])
 
 
-def _letters(latex: str) -> set[str]:
-    return set(re.findall(r"[A-Za-z]", re.sub(rf"{_TEXT}|\\[a-zA-Z]+", " ", latex)))
+_NUMBERS = (
+    (_REPEATING, _repeating),
+    (_DOTTED, _dotted),
+    (_BRACKETED, _bracketed),
+    (_SCIENTIFIC, _scientific),
+    (_GROUPED, _plain),
+    (_DECIMAL_COMMA, _decimal_comma),
+    (_PLAIN, _plain),
+)
+_ALIASES = {
+    "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "leq": "le", "leqslant": "le", "geq": "ge", "geqslant": "ge",
+    "lt": "<", "gt": ">", "neq": "ne", "varnothing": "emptyset", "dbinom": "binom", "tbinom": "binom",
+    "bar": "overline", "lbrace": "{", "rbrace": "}", "lvert": "|", "rvert": "|", "vert": "|", "lVert": "Vert",
+    "rVert": "Vert", "varphi": "phi", "varepsilon": "epsilon", "vartheta": "theta", "ast": "*", "div": "/",
+    "colon": ":", "land": "and", "wedge": "and", "lor": "or", "vee": "or", "dots": "ldots", "cdots": "ldots",
+    "dotsc": "ldots", "backslash": "setminus", "imath": "i", "lbrack": "[", "rbrack": "]", "lparen": "(",
+    "langle": "(", "rangle": ")", "rparen": ")", "mod": "bmod", "smallsetminus": "setminus", "percent": "%",
+    "iff": "Leftrightarrow", "widetilde": "tilde", "simeq": "approx", "bullet": "cdot",
+}  # fmt: skip
 
 
-def _case_differs(gold: set[str], answer: set[str]) -> bool:
-    return any(c in gold and c.swapcase() not in gold for c in {x.swapcase() for x in answer - gold})
+def _join_thousands(found: list[Token]) -> list[Token]:
+    """Join "1,000" outside brackets, or inside where other commas have blanks behind them; and "1 000" anywhere."""
+    joined: list[Token] = []
+    spaced_commas = _groups_with_spaced_commas(found)
+    for i, token in enumerate(found):
+        last = joined[-1] if joined else None
+        if token.kind == "num" and _three(token) and last is not None:
+            before = joined[-2] if len(joined) > 1 else None
+            if (
+                last.kind == ","
+                and not token.spaced
+                and not last.spaced
+                and before
+                and _head(joined, -2)
+                and spaced_commas[i]
+            ):
+                joined[-2:] = [_glued(before, token)]
+                continue
+            if token.spaced and _head(joined, -1):
+                joined[-1:] = [_glued(last, token)]
+                continue
+        joined.append(token)
+    return joined
+
+
+def _three(token: Token) -> bool:
+    return re.fullmatch(r"\d{3}(?:\.\d+)?", token.text) is not None
+
+
+def _head(joined: list[Token], at: int) -> bool:
+    """Whether a number can go on with three more digits: 1 to 3 digits, or groups already joined."""
+    token = joined[at]
+    before = joined[at - 1].kind if len(joined) > -at else ""
+    return (
+        token.kind == "num"
+        and before not in ("_", "^")
+        and re.fullmatch(r"[1-9]\d{0,2}(?:[, ]\d{3})*", token.text) is not None
+    )
+
+
+def _glued(head: Token, tail: Token) -> Token:
+    digits = head.text.replace(",", "").replace(" ", "") + tail.text
+    return Token("num", f"{head.text},{tail.text}", head.spaced, Fraction(digits), tail.places)
+
+
+def _groups_with_spaced_commas(found: list[Token]) -> list[bool]:
+    """For each token whether a comma just before it may separate thousands."""
+    loose: dict[int, bool] = {0: True}
+    group, stack, owner = 0, [0], []
+    for i, token in enumerate(found):
+        if token.kind in ("(", "[", r"\{", "{"):
+            group += 1
+            stack.append(group)
+        owner.append(stack[-1])
+        if token.kind in (")", "]", r"\}", "}") and len(stack) > 1:
+            stack.pop()
+        if token.kind in (",", ";") and i + 1 < len(found) and (found[i + 1].spaced or token.kind == ";"):
+            loose[stack[-1]] = True
+    return [loose.get(own, False) for own in owner]

@@ -1,20 +1,17 @@
 """The process that compares mathematical answers: one JSON object per line in, one per line out.
 
-Started by `vold.graders.math` as a module, with SECONDS and BYTES. The parent owns the wall clock and kills this
-process; the limits set here (CPU time per answer, address space) also hold if the parent is gone.
+Started by `vold.graders.mathematics.client` as a module, with SECONDS of CPU time per pair and BYTES of memory. When a
+pair takes more, the kernel ends this process, which works inside a library call too. The parent starts another one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import signal
 import sys
 from typing import BinaryIO
-
-SPARE_CPU_SECONDS = 5
 
 
 def _limit_memory(limit: int) -> None:
@@ -25,17 +22,6 @@ def _limit_memory(limit: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
 
 
-def _limit_cpu(seconds: float) -> None:
-    """Let the kernel end this process if one answer takes much longer than the parent would wait."""
-    with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource
-
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        soft = math.ceil(usage.ru_utime + usage.ru_stime + seconds) + SPARE_CPU_SECONDS
-        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        resource.setrlimit(resource.RLIMIT_CPU, (soft if hard < 0 else min(soft, hard), hard))
-
-
 def _send(channel: BinaryIO, message: dict[str, object]) -> None:
     channel.write(json.dumps(message).encode() + b"\n")
     channel.flush()
@@ -44,12 +30,13 @@ def _send(channel: BinaryIO, message: dict[str, object]) -> None:
 def main(seconds: float, memory: int) -> None:
     """Answer requests until standard input closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends the process, and says so in its exit status
     channel = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not end up between the answers
     try:
-        from vold.graders.mathematics import equal as judge
+        from vold.graders.mathematics import equal
 
-        judge.warm_up()
+        equal.warm_up()
     except Exception as problem:
         _send(channel, {"ready": False, "note": f"{type(problem).__name__}: {problem}"})
         return
@@ -57,14 +44,15 @@ def main(seconds: float, memory: int) -> None:
     _send(channel, {"ready": True})
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        _limit_cpu(seconds)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
-            note = judge.compare(request["reference"], request["answer"])
+            note = equal.compare(request["reference"], request["answer"])
         except MemoryError:
             os._exit(1)
         except (Exception, RecursionError) as problem:
             note = f"unreadable: {type(problem).__name__}"
-        _send(channel, {"id": request["id"], "note": note})
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        _send(channel, {"note": note})
 
 
 if __name__ == "__main__":

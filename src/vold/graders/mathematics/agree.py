@@ -1,0 +1,146 @@
+"""Whether two trees have the same value, or values that stay in one proportion."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+from mpmath import mp
+
+from vold.graders.mathematics.arithmetic import Grid, Undefined, real
+from vold.graders.mathematics.notation import Unreadable
+from vold.graders.mathematics.trees import Node
+from vold.graders.mathematics.values import Evaluator
+
+DIGITS = (40, 90)
+"""Two precisions: a difference that is zero shrinks from the first to the second."""
+
+POINTS = 4
+"""In how many points expressions with names in them are compared. Two different ones agree there by chance only."""
+
+ROUNDED_PLACES = 6
+"""A decimal with so many places may stand for the number it is rounded from."""
+
+RELATIVE_TOLERANCE = 1e-5
+"""And must be this close: 0.000001 does not stand for 1/1500000."""
+
+_WITH_NAMES_TEXT = """
+sym apply pm label equation inequality verbatim list rounded
+"""
+_WITH_NAMES = frozenset(_WITH_NAMES_TEXT.split())
+
+
+def constant(node: Node) -> bool:
+    """Whether there are no names in a tree."""
+    return node.op not in _WITH_NAMES and all(map(constant, node.args))
+
+
+def same_value(gold: Node, found: Node) -> bool:
+    """Whether two trees have the same value; with names in them, in all points where both have one.
+
+    Raises:
+        Unreadable: one of them has none.
+    """
+    if _bases(gold) != _bases(found):
+        return False
+    if constant(gold) and constant(found):
+        return _agree(gold, found, 0) or _is_rounded(gold, found)
+    agreed = 0
+    for point in range(POINTS):
+        try:
+            if not _agree(gold, found, point):
+                return False
+            agreed += 1
+        except Undefined:
+            continue
+    if not agreed:
+        raise Undefined("an undefined value")
+    return True
+
+
+def proportional(a: Node, b: Node, *, positive: bool) -> bool:
+    """Whether one tree is the other times a constant, in all points."""
+    ratios = []
+    for point in range(POINTS):
+        x, y = _at(a, point), _at(b, point)
+        if x is None or y is None or (x == 0) != (y == 0):
+            return False
+        if x != 0:
+            ratios.append(real(x) / real(y))
+    if not ratios or (positive and not mp.re(ratios[0]) > 0):
+        return False
+    return all(abs(ratio - ratios[0]) <= abs(ratios[0]) * 1e-12 for ratio in ratios)
+
+
+def size(node: Node) -> Any:
+    """The value of a constant as a real number."""
+    return mp.re(real(Evaluator(0, DIGITS[0]).value(node)))
+
+
+def _bases(node: Node) -> set[object]:
+    """The number bases that an answer is written in: they are a part of it."""
+    own = {node.value} if node.op == "based" else set()
+    return own.union(*map(_bases, node.args))
+
+
+def _at(tree: Node, point: int) -> Any:
+    try:
+        value = Evaluator(point, DIGITS[0]).value(tree)
+    except Unreadable:
+        return None
+    return None if isinstance(value, Grid) else value
+
+
+def _agree(gold: Node, found: Node, point: int) -> bool:
+    a, b = (Evaluator(point, DIGITS[0]).value(tree) for tree in (gold, found))
+    if isinstance(a, Fraction) and isinstance(b, Fraction):
+        return a == b
+    gap = _gap(a, b)
+    if gap is None or gap == mp.inf:
+        return False
+    if gap > 1e-12 and gap > _scale(a, b) * mp.mpf(10) ** -25:
+        return False
+    with mp.workdps(DIGITS[1]):
+        a, b = (Evaluator(point, DIGITS[1]).value(tree) for tree in (gold, found))
+        finer = _gap(a, b)
+        small = mp.mpf(10)
+        return finer is not None and (finer <= gap * small**-30 or finer <= _scale(a, b) * small**-80)
+
+
+def _gap(a: Any, b: Any) -> Any:
+    """How far two values are apart; None if they are not of one kind."""
+    if isinstance(a, Grid) or isinstance(b, Grid):
+        if not isinstance(a, Grid) or not isinstance(b, Grid) or a[:3] != b[:3]:
+            return None
+        gaps = [_gap(x, y) for x, y in zip(a.cells, b.cells, strict=True)]
+        return None if None in gaps else max(gaps)
+    x, y = real(a), real(b)
+    if mp.isinf(x) or mp.isinf(y):
+        return mp.mpf(0) if x == y else mp.inf
+    return abs(x - y)
+
+
+def _scale(a: Any, b: Any) -> Any:
+    if isinstance(a, Grid):
+        return max(_scale(x, y) for x, y in zip(a.cells, b.cells, strict=True))
+    return max(abs(real(a)), abs(real(b)))
+
+
+def _is_rounded(gold: Node, found: Node) -> bool:
+    """Whether one is a decimal of enough places that is the other, rounded."""
+    for near, exact in ((gold, found), (found, gold)):
+        places = _places(near)
+        if places >= ROUNDED_PLACES and _places(exact) < 0:
+            a, b = (Evaluator(0, DIGITS[0]).value(node) for node in (near, exact))
+            if isinstance(b, Grid) or mp.isinf(real(b)):
+                return False
+            gap = abs(real(a) - real(b))
+            return bool(gap * 2 <= mp.mpf(10) ** -places and gap <= abs(real(b)) * RELATIVE_TOLERANCE)
+    return False
+
+
+def _places(node: Node) -> int:
+    """The decimals of a number as it is written; -1 for anything but a number."""
+    if node.op == "neg":
+        return _places(node.args[0])
+    return node.number()[1] if node.op == "num" else -1
