@@ -70,7 +70,7 @@ def align(recipe: Recipe) -> Overlap:
         passed = [grade(t, student.chat, c).score == 1.0 for t, cs in zip(tasks, completions, strict=True) for c in cs]
         responses = [c.ids for cs in completions for c in cs]
         repeat = [i for i in range(len(tasks)) for _ in range(config.rollouts)]
-        ours = _values(student, [prompts[i] for i in repeat], responses, config.sampling.temperature)
+        ours = token_values(student, [prompts[i] for i in repeat], responses, config.sampling.temperature)
         theirs = _opinions(teachers, [teacher_prompts[i] for i in repeat], responses, config.sampling, directory)
         bar.advance()
     failed = torch.cat([torch.full((len(r),), not ok) for r, ok in zip(responses, passed, strict=True)])
@@ -148,15 +148,15 @@ def _opinions(
     sampling: Sampling,
     directory: Path,
 ) -> dict[str, torch.Tensor]:
-    """As `_values`, from each question's own teacher; the entropy is NaN where that is a server. From one with another
-    tokenizer, log-probs are NaN on tokens that do not align, and likeliest tokens are `UNKNOWN`."""
+    """As `token_values`, from each question's own teacher; the entropy is NaN where that is a server. From one with
+    another tokenizer, log-probs are NaN on tokens that do not align, and likeliest tokens are `UNKNOWN`."""
     rows: dict[int, tuple[torch.Tensor, ...]] = {}
     for route, handle in teachers.by_route.items():
         mine = [i for i, a in enumerate(teacher_prompts) if teachers.route_of(a.ids) == route]
         aligned, backend = handle.aligner is not None, handle.backend
         if isinstance(backend, InProcessBackend) and mine and not aligned:
             prompts = [teacher_prompts[i] for i in mine]
-            values = _values(backend.policy, prompts, [responses[i] for i in mine], sampling.temperature)
+            values = token_values(backend.policy, prompts, [responses[i] for i in mine], sampling.temperature)
             pieces = zip(*(v.split([len(responses[i]) for i in mine]) for v in values.values()), strict=True)
             rows.update(zip(mine, pieces, strict=True))
         elif mine:
@@ -172,7 +172,7 @@ def _opinions(
     return {name: torch.cat([rows[i][k] for i in range(len(teacher_prompts))]) for k, name in enumerate(NAMES)}
 
 
-def _values(
+def token_values(
     policy: Policy, prompts: Sequence[Prompt], responses: Sequence[Ids], temperature: float
 ) -> dict[str, torch.Tensor]:
     """Log-prob, entropy and most likely token at every response token, rows in the given order."""

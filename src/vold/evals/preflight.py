@@ -4,123 +4,55 @@ from __future__ import annotations
 
 import itertools
 import os
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 from transformers import AutoConfig
 
 from vold.data.benchmarks.registry import load
-from vold.data.sources import open_tasks
 from vold.engines.samplers.student import check_rollouts
 from vold.engines.teachers.health import probe_of
-from vold.engines.teachers.inprocess import InProcessTeacher
-from vold.engines.teachers.teachers import no_teachers, open_teachers
-from vold.errors import ConfigError
+from vold.engines.teachers.inprocess import InProcessBackend
+from vold.errors import CheckpointError, ConfigError
+from vold.evals.data_doubts import data_doubts, uniform
+from vold.evals.disk import disk, places
 from vold.evals.marking.golds import handle_golds
+from vold.evals.overlap import token_values
+from vold.evals.recipe_doubts import recipe_doubts
+from vold.evals.subject import PROMPTS, Finding, Subject
 from vold.model.chat import Chat
-from vold.model.loading import load_student, resolve
-from vold.model.memory import phase_text, plan
+from vold.model.loading import resolve
+from vold.model.memory import device_memory, phase_text, plan
 from vold.model.tokenizers import TURNS, pair_tokenizers, pairing_lines
 from vold.run.console import console
 from vold.run.folders import latest_checkpoint
+from vold.types import Message, Prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
-    from vold.data.sources import Tasks
-    from vold.engines.teachers.teachers import TeacherHandle, Teachers
-    from vold.model.policy import Policy
+    from vold.engines.teachers.teachers import TeacherHandle
     from vold.run.recipe import Recipe
-    from vold.run.task_sections import TaskSpec
     from vold.types import Prompt
-
-PROMPTS = 64
-"""So many prompts of a task set are measured."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the check: what was looked at, and how it was found."""
-
-    what: str
-    how: str
-
-
-@dataclass(frozen=True)
-class TaskSet:
-    """The tasks of one section, opened when they are first asked for. `key` names the set `name` of `sets`."""
-
-    key: str
-    name: str
-    sets: Mapping[str, TaskSpec]
-    max_new_tokens: int
-    student: Policy
-
-    @property
-    def graded(self) -> bool:
-        """Whether references are graded at start-up. Those of traces are not: the teacher answers these tasks."""
-        return self.key != "traces.tasks"
-
-    @cached_property
-    def tasks(self) -> Tasks:
-        """All of them."""
-        return open_tasks(self.sets, self.name, references=self.graded)
-
-    @cached_property
-    def prompts(self) -> list[Prompt]:
-        """Of the first tasks, as the student is asked."""
-        return [self.student.chat.prompt(t.messages) for t in self.tasks[:PROMPTS]]
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A recipe and what it names; models and tasks are loaded when a check first asks for them."""
-
-    recipe: Recipe
-
-    @cached_property
-    def student(self) -> Policy:
-        """The student as training would start with it."""
-        return load_student(self.recipe)
-
-    @cached_property
-    def teachers(self) -> Teachers:
-        """All teachers that the recipe names."""
-        return open_teachers(self.recipe, self.student) if self.recipe.teacher is not None else no_teachers()
-
-    @cached_property
-    def context(self) -> int:
-        """The least context length of all models, in tokens. A teacher whose length is unknown does not count."""
-        return min(
-            [self.student.context, *filter(None, (t.backend.context() for t in self.teachers.by_route.values()))]
-        )
-
-    @cached_property
-    def task_sets(self) -> list[TaskSet]:
-        """Those of the stages, then those of the evaluation."""
-        r = self.recipe
-        named = [(f"{name}.tasks", s.tasks, s.sampling) for name, s in r.stages_with_tasks.items()]
-        if r.eval is not None:
-            named += [(f"eval.tasks: {name}", name, r.eval.sampling) for name in r.eval.tasks]
-        room = [s.max_new_tokens if s is not None else 0 for _, _, s in named]
-        return [TaskSet(key, name, r.tasks, n, self.student) for (key, name, _), n in zip(named, room, strict=True)]
 
 
 def check(recipe: Recipe) -> list[str]:
-    """Plan memory, load models and data, compare vocabularies, grade every reference, fit prompts into context lengths,
-    and score one prompt with the teacher. Nothing is written. Returns one line a check.
+    """Plan memory and disk, load models and data, compare vocabularies, grade every reference, fit prompts into context
+    lengths, and score one prompt with all models. Nothing that is written stays.
+
+    Returns one line a check. Those that begin with `warn: ` stop no run, but are likely not meant.
 
     Raises:
         VoldError: the first thing that would stop the run.
     """
     lines: list[str] = []
     subject = Subject(recipe)
-    for one in CHECKS:
-        for found in one(subject):
-            lines.append(f"{found.what}: {found.how}")
-            console.print(Text.assemble("  ok  ", (found.what, "bold"), f"  {found.how}"))
+    for found in (found for one in CHECKS for found in one(subject)):
+        mark = ("warn  ", "bold yellow") if found.warns else ("  ok  ", "")
+        lines.append(f"{'warn: ' * found.warns}{found.what}: {found.how}")
+        console.print(Text.assemble(mark, (found.what, "bold"), f"  {found.how}"))
+    if warnings := sum(line.startswith("warn: ") for line in lines):
+        console.print(f"{warnings} warning{'s' * (warnings > 1)}: nothing that stops a run, and likely not meant")
     return lines
 
 
@@ -141,8 +73,11 @@ def _memory(subject: Subject) -> Iterator[Finding]:
         )
     except (OSError, ValueError, KeyError):
         return
+    room = device_memory(recipe.run.device)
     for phase in plan(recipe, ours, theirs, devices=int(os.environ.get("WORLD_SIZE", "1"))):
-        yield Finding(f"memory of {phase.name}", phase_text(phase))
+        short = phase.total > room
+        over = f"; the device has {room / 2**30:.2f} GiB" * short
+        yield Finding(f"memory of {phase.name}", phase_text(phase) + over, short)
 
 
 def _student(subject: Subject) -> Iterator[Finding]:
@@ -196,12 +131,16 @@ def _benchmarks(subject: Subject) -> Iterator[Finding]:
 def _tasks(subject: Subject) -> Iterator[Finding]:
     for these in subject.task_sets:
         longest = max(len(p.ids) for p in these.prompts)
-        if longest + these.max_new_tokens > subject.context:
+        if longest + max(these.max_new_tokens, 1) > subject.context:
+            room = subject.context - longest
             raise ConfigError(
                 "prompt and response do not fit into the context",
                 where=f"{these.key} and its max_new_tokens",
                 got=f"{longest} + {these.max_new_tokens} tokens, context {subject.context}",
-                fix=f"set max_new_tokens to {subject.context - longest} or less",
+                fix=f"set max_new_tokens to {room} or less"
+                if room > 0
+                else "leave out prompts as long as this, or take "
+                "models of a longer context: this one leaves no token for an answer",
             )
         images = sum(len(m.images) for t in these.tasks[:PROMPTS] for m in t.messages)
         view = f", {images} images in the first {len(these.prompts)}" if images else ""
@@ -211,12 +150,26 @@ def _tasks(subject: Subject) -> Iterator[Finding]:
 
 def _one_prompt(subject: Subject) -> Iterator[Finding]:
     """The first prompt without pictures, scored by every model."""
-    text = next((p for these in subject.task_sets for p in these.prompts if not p.vision), None)
-    if not subject.teachers.by_route or text is None:
+    found = [p for these in subject.task_sets for p in these.prompts if not p.vision and len(p.ids) > 2]
+    text = found[0] if found else subject.student.chat.prompt([Message("user", TURNS[0]["content"])])
+    request = probe_of(text.ids)
+    own = token_values(subject.student, [Prompt(request.prompt_ids)], [request.response_ids], 1.0)
+    if not bool((own["logp"] <= 1e-3).all()):
+        raise CheckpointError(
+            "the student gives numbers that are no log-probs",
+            where=subject.recipe.student.path,
+            got=str(own["logp"][:4].tolist()),
+            fix="save or download the model again: its weights are damaged",
+        )
+    yield from uniform("student", subject.student, own["entropy"])
+    if not subject.teachers.by_route or not found:
         return
-    ours = InProcessTeacher(subject.student, temperature=1.0, token_budget=len(text.ids) + 1)
-    (own,) = ours.score([probe_of(text.ids)])
-    scored = {"student": float(own.logp.mean())}
+    for route, handle in subject.teachers.by_route.items():
+        if isinstance(handle.backend, InProcessBackend):
+            theirs, asked = handle.backend.policy, probe_of(handle.own_ids(text.ids))
+            values = token_values(theirs, [Prompt(asked.prompt_ids)], [asked.response_ids], 1.0)
+            yield from uniform(f"teacher {route}".strip(), theirs, values["entropy"])
+    scored = {"student": float(own["logp"].mean())}
     scored |= {f"teacher {route}".strip(): mean for route, mean in subject.teachers.probe(text.ids).items()}
     means = ", ".join(f"{name} {mean:.2f}" for name, mean in scored.items())
     yield Finding("one prompt scored by all", f"{means} nats per token")
@@ -244,6 +197,7 @@ def _checkpoints(subject: Subject) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
-    _functions, _memory, _student, _teachers, _context, _benchmarks, _tasks, _one_prompt, _distill, _checkpoints,
+    places, recipe_doubts, _functions, _memory, _student, _teachers, _context, _benchmarks, _tasks, disk, _one_prompt,
+    data_doubts, _distill, _checkpoints,
 )  # fmt: skip
 """In this order: what costs nothing first."""

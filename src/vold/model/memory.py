@@ -6,6 +6,7 @@ layer keeps for its backward pass measured on shapes. All sizes are bytes.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -156,6 +157,13 @@ def plan(recipe: Recipe, student: Any, teacher: Any | None, *, devices: int = 1)
         answers = _sampling(ours, e.batch_size, e.sampling.max_new_tokens)
         phases.append(PhaseMemory("eval", {"weights": ours.weights, **answers}))
     return phases
+
+
+def device_memory(device: str) -> int:
+    """Bytes of memory of the device that `run.device` names: a GPU's, or the machine's."""
+    if device != "cpu" and torch.cuda.is_available():
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def phase_text(phase: PhaseMemory) -> str:

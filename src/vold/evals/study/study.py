@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from vold.errors import ConfigError
+from vold.evals.disk import probe
 from vold.evals.study.claims import Claim, decide_all, write_tables
 from vold.evals.study.results import COLUMNS, ArmResult, Clock, StudyResults
 from vold.evals.study.units import Settings, Unit, build_models, is_done, result_of, run_unit
@@ -149,7 +150,8 @@ def run_study(target: str, overrides: list[str]) -> StudyResults:
     """Run what is missing of a study, judge its claims, write results.json and the tables made from it.
 
     Raises:
-        ConfigError: overrides were given (a study runs as its file says), or the file is wrong.
+        ConfigError: overrides were given (a study runs as its file says), the file is wrong, or nothing can be written
+            where its results go.
     """
     if overrides:
         raise ConfigError(
@@ -158,6 +160,8 @@ def run_study(target: str, overrides: list[str]) -> StudyResults:
     path = Path(target).resolve()
     study = load_study(path)
     _refuse_training_sets(path, study)
+    for where, place in (("units of the study", WORK.resolve()), ("results of the study", path.parent)):
+        probe(place, where)
     running = _Running(path, study)
     build_models(study.models, running.work)
     context = multiprocessing.get_context("spawn")

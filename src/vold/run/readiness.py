@@ -1,0 +1,41 @@
+"""What the last comparison of student and teacher says against stage 2."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vold.run.recipe import Recipe
+
+READY = "ready"
+"""The verdict of `vold align` under which stage 2 makes sense."""
+
+
+def align_doubt(recipe: Recipe) -> str | None:
+    """Why `vold distill` should not be started yet; None where nothing is known against it.
+
+    An objective without a teacher, and a start from a model of the recipe's own (`distill.init`), are not judged.
+    """
+    d, final = recipe.distill, recipe.run.dir / "sft" / "final"
+    if d is None or not d.objective.uses_teacher or d.init is not None:
+        return None
+    found = _stored(recipe.run.dir / "align" / "align.json")
+    if not final.is_dir():
+        return None
+    if found.get("student") != str(final):
+        return "student and teacher have not been compared since the cold start: run `vold align` first"
+    if found.get("verdict") == READY:
+        return None
+    return f"the last verdict of `vold align` was {str(found.get('verdict'))!r}: {found.get('words')}"
+
+
+def _stored(file: Path) -> dict[str, object]:
+    """What a comparison left; nothing of one that is not there or not whole."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
