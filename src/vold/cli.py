@@ -31,6 +31,7 @@ Move reasoning from a text-only teacher LLM into a vision-language student.
   vold distill RECIPE    stage 2: GRPO with the teacher term on text prompts
   vold eval RECIPE       accuracy of every stage on every task set, with paired comparisons
   vold compare A B       two evaluations item by item; refused where they asked or marked differently
+  vold branch RUN --from STAGE NEW   a new run that shares the stages of RUN up to this one, and goes on from there
   vold show RUN          a run in the terminal, and its report.html
   vold demo              all of it on the demo world, on a CPU, nothing to download
   vold study STUDY       arms x seeds with a verdict on each claim
@@ -39,6 +40,8 @@ Move reasoning from a text-only teacher LLM into a vision-language student.
 Any key of a recipe can be overridden: vold sft recipes/demo.yaml sft.steps=50 run.dir=runs/short
 Every verb goes on where it stopped when it is started again with the same recipe.
 """
+OF_RUNS = ("show", "compare", "branch")
+"""Verbs that take a run directory."""
 FAULT = (
     "this is a fault of the program, not of the recipe: please report it with the lines above. "
     "What is stored is whole; the same command goes on from it"
@@ -58,8 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     parser.add_argument("verb", choices=sorted(VERBS), metavar="VERB", help=", ".join(VERBS))
     parser.add_argument(
-        "target", nargs="?", help="a recipe; a run directory for `show` and `compare`; a study file; a method"
+        "target", nargs="?", help="a recipe; a run directory for `show`, `compare` and `branch`; a study file; a method"
     )
+    parser.add_argument("--from", dest="stage", metavar="STAGE", help="with `branch RUN`: the last stage it shares")
     parser.add_argument("--expand", action="store_true", help="with `methods METHOD`: the recipe keys it stands for")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="recipe keys to override")
     return parser
@@ -87,7 +91,7 @@ def _run(args: argparse.Namespace, stop: Stop) -> int:
     if args.verb == "demo":
         target, overrides = "", [args.target, *args.overrides] if args.target else args.overrides
     elif args.target is None and args.verb != "methods":
-        _parser().error(f"`vold {args.verb}` needs a {'run directory' if args.verb in ('show', 'compare') else 'file'}")
+        _parser().error(f"`vold {args.verb}` needs a {'run directory' if args.verb in OF_RUNS else 'file'}")
     else:
         target, overrides = args.target or "", args.overrides
     if args.expand and (args.verb != "methods" or args.target is None):
@@ -101,7 +105,7 @@ def _run(args: argparse.Namespace, stop: Stop) -> int:
     if args.expand:
         _expand(target, overrides)
     else:
-        VERBS[args.verb](target, overrides)
+        VERBS[args.verb](target, overrides + ([f"--from={args.stage}"] if args.stage else []))
     from vold.run.console import lost
 
     if said := lost():
@@ -214,6 +218,21 @@ def _compare(target: str, overrides: list[str]) -> None:
     print_comparison(target, others[0], found)
 
 
+def _branch(target: str, overrides: list[str]) -> None:
+    from pathlib import Path
+
+    from vold.run.branch import branch
+
+    stages = [o.removeprefix("--from=") for o in overrides if o.startswith("--from=")]
+    new, *keys = [o for o in overrides if not o.startswith("--from=")] or [""]
+    if not new or len(stages) != 1:
+        got = " ".join(["branch", target, *overrides])
+        raise ConfigError(
+            "a branch has a stage and a new directory", got=got, fix=f"vold branch {target} --from sft NEW"
+        )
+    _wrote(branch(Path(target), stages[0], Path(new), keys))
+
+
 def _show(target: str, overrides: list[str]) -> None:
     from vold.report.show import show
 
@@ -259,6 +278,7 @@ VERBS: dict[str, Callable[[str, list[str]], None]] = {
     "distill": _distill,
     "eval": _eval,
     "compare": _compare,
+    "branch": _branch,
     "show": _show,
     "demo": _demo,
     "study": _study,

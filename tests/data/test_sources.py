@@ -87,7 +87,7 @@ def test_a_new_file_is_a_new_kind(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(dump_recipe(recipe))
     assert load_recipe(tmp_path / "r.yaml") == recipe
     assert yaml.safe_load((tmp_path / "r.yaml").read_text())["tasks"]["more"]["grader"] == "exact"
-    open_stage(recipe, "distill")
+    tiny.begun(recipe, "distill")
     raw["tasks"]["more"]["words"] = ["a"]
     with pytest.raises(ConfigError, match=r"distill\.tasks\.words"):
         open_stage(recipe_from(raw, where="test recipe"), "distill")

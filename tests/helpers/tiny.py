@@ -17,6 +17,7 @@ from vold.engines.teachers.inprocess import InProcessTeacher
 from vold.engines.teachers.routed import RoutedTeacher
 from vold.model.chat import Chat
 from vold.model.policy import Policy
+from vold.run.directory import open_stage
 from vold.run.recipe import AnyTaskSpec, Recipe, TaskSpec, recipe_from
 from vold.training.prompted import Prompted, Step
 from vold.types import Prompt, ScoreRequest, Task, TokenScores
@@ -171,6 +172,16 @@ def recipe(home: Path, **sections: dict[str, Any]) -> Recipe:
     for name, values in sections.items():
         raw[name] = {**(raw[name] or {}), **values}
     return recipe_from(raw, where="test recipe")
+
+
+def begun(recipe: Recipe, stage: str) -> Path:
+    """The directory of a stage that has been started and has made something."""
+    directory = open_stage(recipe, stage)
+    made = {"traces": "traces.jsonl", "balance": "labels.jsonl", "align": "align.json", "eval": "base/image.jsonl"}
+    file = directory / made.get(stage, "metrics.jsonl")
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("{}\n")
+    return directory
 
 
 def write_traces(home: Path, made: Recipe) -> None:

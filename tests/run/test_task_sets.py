@@ -151,7 +151,7 @@ def test_a_changed_set_is_noticed_by_the_stages_that_use_it(changed: str, notice
     then = recipe(tmp_path, tasks=tasks(**{changed: 7}), use=USE, test=["test"])
     found = set()
     for stage in STAGES:
-        open_stage(first, stage)
+        tiny.begun(first, stage)
         try:
             open_stage(then, stage)
         except ConfigError as error:
@@ -165,7 +165,7 @@ def test_a_set_under_another_name_is_the_same_set(tmp_path: Path) -> None:
     renamed = {"again" if name == "train" else name: spec for name, spec in tasks().items()}
     then = recipe(tmp_path, tasks=renamed, use=USE | {"traces": "again", "distill": "again"}, test=["test"])
     for stage in STAGES:
-        open_stage(first, stage)
+        tiny.begun(first, stage)
         open_stage(then, stage)
     stored = json.loads((tmp_path / "run" / "distill" / "settings.json").read_text())
     assert stored["distill.tasks.kind"] == "digits"
@@ -174,7 +174,7 @@ def test_a_set_under_another_name_is_the_same_set(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_may_gain_and_lose_whole_sets(tmp_path: Path) -> None:
-    open_stage(recipe(tmp_path, tasks=tasks(), use=USE, test=["test", "more"]), "eval")
+    tiny.begun(recipe(tmp_path, tasks=tasks(), use=USE, test=["test", "more"]), "eval")
     open_stage(recipe(tmp_path, tasks=tasks(), use=USE, test=["spare", "more"]), "eval")
     with pytest.raises(ConfigError, match=r"eval\.tasks\.more\.seed: 0 before, 1 now"):
         open_stage(recipe(tmp_path, tasks=tasks(more=1), use=USE, test=["more"]), "eval")

@@ -17,6 +17,7 @@ from vold.report import write_report
 from vold.report.tables import print_alignment, print_results
 from vold.run.console import console
 from vold.run.files import write_json
+from vold.run.lock import owning
 from vold.run.recipe import load_recipe
 from vold.run.results import Breakdown, Comparison
 from vold.training.distill import distill
@@ -45,8 +46,13 @@ def demo(overrides: list[str]) -> DemoSummary:
 
     A stopped demo goes on where it was. `wall_seconds` counts this call only.
     """
-    began = time.monotonic()
     recipe = load_recipe(RECIPE, overrides)
+    with owning(recipe.run.dir, "demo"):
+        return _demo(recipe)
+
+
+def _demo(recipe: Recipe) -> DemoSummary:
+    began = time.monotonic()
     torch.set_num_threads(recipe.run.threads)
     for title, work in (
         ("check: can this recipe run?", lambda: check(recipe)),

@@ -16,7 +16,7 @@ from vold.engines.teachers.inprocess import InProcessBackend
 from vold.engines.teachers.teachers import open_teachers
 from vold.errors import ConfigError, TeacherError
 from vold.model.loading import load_student, resolve, stage_models
-from vold.run.directory import open_stage
+from vold.run.directory import open_stage, works_in_run
 from vold.run.files import write_json
 from vold.run.order import seed_of
 from vold.run.summaries import SelfCheck
@@ -35,6 +35,7 @@ LIMITS = {"float32": 1e-4, "bfloat16": 2e-2}
 log-prob, which is 1e-12 in KL; bfloat16 has 8 bits, and logits of 10 to 20 come in steps of 1/16."""
 
 
+@works_in_run("align")
 def self_check(recipe: Recipe) -> SelfCheck:
     """Sample from the student, score its responses with the teacher's engine holding the student's own weights, and
     compare with the log-probs that were sampled with.

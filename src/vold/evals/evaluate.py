@@ -21,7 +21,7 @@ from vold.evals.stats import holm
 from vold.model.loading import load_model, resolve, stage_models
 from vold.report.evaluation import write_results
 from vold.run.answers import Answer, ModelStamp, Stamp, choose, key_of, outcome_of
-from vold.run.directory import open_stage, versions
+from vold.run.directory import open_stage, versions, works_in_run
 from vold.run.files import read_json, read_records, remove_rows, write_json
 from vold.run.order import seed_of
 from vold.run.recipe import Recipe
@@ -40,6 +40,7 @@ PER_SET = 60
 """Questions of each set that the page shows."""
 
 
+@works_in_run("eval")
 def evaluate(recipe: Recipe) -> Results:
     """Evaluate every model of the run, or the endpoint's, on every set; returns and stores the results.
 

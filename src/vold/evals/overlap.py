@@ -20,7 +20,7 @@ from vold.errors import ConfigError, DataError
 from vold.model.batching import collate
 from vold.model.loading import load_student, stage_models
 from vold.run.console import Bar
-from vold.run.directory import open_stage
+from vold.run.directory import open_stage, works_in_run
 from vold.run.files import write_json
 from vold.run.order import seed_of
 from vold.run.summaries import Overlap
@@ -44,6 +44,7 @@ LOST_KL, LOST_TOP1 = 3.0, 0.5
 `make demo` prints the figures before and after its cold start."""
 
 
+@works_in_run("align")
 def align(recipe: Recipe) -> Overlap:
     """Compare the student (its latest stage before distillation) with the teacher; returns and stores the figures.
 

@@ -1,26 +1,84 @@
-"""Directories of a run and its stages, and the settings that a stage goes on with."""
+"""Directories of a run and its stages: who works there, what a stage goes on with, and what is kept of a start.
+
+What a start writes about itself counts only when its stage has made something: a start that was refused, or died
+before that, binds nobody. Every stage keeps the recipe it ran with, and the run's own is put together from these
+(`vold.run.as_run`).
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import hashlib
 import json
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from vold import __version__
 from vold.errors import ConfigError
-from vold.run.files import read_bytes, read_json, write_json, write_text
-from vold.run.recipe import dump_recipe
+from vold.run.as_run import notes_of, outputs, write_run_recipe, write_stage_recipe
+from vold.run.console import console
+from vold.run.files import read_json, write_json, write_text
+from vold.run.folders import MANIFEST, latest_checkpoint, step_of
+from vold.run.lock import owning
+from vold.run.settings import TRAINED, changed, parents, seen_from, settings_of
 from vold.run.summaries import DataCard
-from vold.run.task_sections import STAGES_WITH_TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from vold.run.recipe import Recipe
+    from vold.run.settings import Settings
 
-PLACES = frozenset({"server", "cache", "engine", "mismatch"})
-"""Recipe keys that say where something runs and how it is watched, not what it is: they may change between restarts."""
+P = ParamSpec("P")
+T = TypeVar("T")
+
+SETTINGS, DATA = "settings.json", "data.json"
+BEGAN_WITH = "began with: "
+"""Keys of settings.json that name a file of the run and hold its digest."""
+
+
+def works_in_run(
+    stage: str,
+) -> Callable[[Callable[Concatenate[Recipe, P], T]], Callable[Concatenate[Recipe, P], T]]:
+    """Decorates what runs a stage: it owns the run directory, and leaves nothing of a start that makes nothing.
+
+    The function may then raise ConfigError besides: another process is at work there.
+    """
+
+    def decorate(work: Callable[Concatenate[Recipe, P], T]) -> Callable[Concatenate[Recipe, P], T]:
+        @functools.wraps(work)
+        def inside(recipe: Recipe, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            with owning(recipe.run.dir, stage) as owner, _undone_if_nothing_is_made(recipe.run.dir, stage, owner):
+                return work(recipe, *args, **kwargs)
+
+        return inside
+
+    return decorate
+
+
+@contextlib.contextmanager
+def _undone_if_nothing_is_made(run: Path, stage: str, owner: bool) -> Iterator[None]:
+    """Put back what `open_stage` has written if the block fails before the stage has made anything."""
+    ours = [run / stage / name for name in (SETTINGS, "recipe.yaml", DATA)]
+    before = {file: file.read_bytes() if file.exists() else None for file in _of_the_run(run)} if owner else {}
+    try:
+        yield
+    except BaseException:
+        if owner and not outputs(run / stage):
+            with contextlib.suppress(OSError):
+                for file, content in {**dict.fromkeys(ours), **before}.items():
+                    if content is None:
+                        file.unlink(missing_ok=True)
+                    else:
+                        file.write_bytes(content)
+                (run / stage).rmdir()
+        raise
+
+
+def _of_the_run(run: Path) -> list[Path]:
+    return [run / "recipe.yaml", run / "versions.json"]
 
 
 def open_stage(recipe: Recipe, stage: str) -> Path:
@@ -28,32 +86,156 @@ def open_stage(recipe: Recipe, stage: str) -> Path:
 
     Started again with other settings of the same stage, a run is refused: its two halves would not belong together.
     Task sets count by what they hold, not by their names; an evaluation may gain or lose whole task sets and
-    benchmarks.
+    benchmarks, and training more steps.
 
     Raises:
-        ConfigError: the directory holds this stage of a different recipe.
+        ConfigError: the directory holds this stage of a different recipe, or one that has other steps behind it; or it
+            reads what another stage of the run has made with other settings.
     """
     directory = recipe.run.dir / stage
+    mine = _settings(recipe, stage)
+    notes: list[str] = []
+    if outputs(directory):
+        notes = notes_of(directory) + _refuse_other_settings(recipe, directory, mine)
+    else:
+        (directory / DATA).unlink(missing_ok=True)
+    _refuse_other_parents(recipe, stage)
     directory.mkdir(parents=True, exist_ok=True)
-    mine = json.dumps(_fingerprint(recipe, stage), indent=2, sort_keys=True) + "\n"
-    stamp = directory / "settings.json"
-    if read_bytes(stamp) not in (None, mine.encode()):
-        old, new = read_json(stamp, dict, fix=f"delete {directory} to start it afresh"), json.loads(mine)
-        both = _sets(old) & _sets(new)
-        changed = sorted(
-            k for k in {*old, *new} if old.get(k) != new.get(k) and (_set_of(k) is None or _set_of(k) in both)
-        )
-        if changed:
-            raise ConfigError(
-                f"this run directory already holds `{stage}` with other settings",
-                where=str(directory),
-                got=", ".join(f"{k}: {old.get(k)} before, {new.get(k)} now" for k in changed[:3]),
-                fix="use another run.dir, or delete that directory to start it afresh",
-            )
-    write_text(stamp, mine)
-    write_text(recipe.run.dir / "recipe.yaml", dump_recipe(recipe))
+    write_text(directory / SETTINGS, json.dumps(mine, indent=2, sort_keys=True) + "\n")
+    write_stage_recipe(recipe, directory, list(dict.fromkeys(notes)))
+    write_run_recipe(recipe, stage)
     write_json(recipe.run.dir / "versions.json", versions())
     return directory
+
+
+def _settings(recipe: Recipe, stage: str) -> Settings:
+    """What settings.json holds: all that decides the result, and digests of what the stage begins with."""
+    found: Settings = json.loads(json.dumps(settings_of(recipe, stage)))
+    return found | {BEGAN_WITH + name: digest for name, digest in _beginnings(recipe, stage).items()}
+
+
+def _beginnings(recipe: Recipe, stage: str) -> dict[str, str]:
+    """Files that a stage begins with, by what they are, with a digest; those that are not there are left out."""
+    section, run = getattr(recipe, stage), recipe.run.dir
+    files: dict[str, Path] = {}
+    if "traces" in parents(recipe, stage):
+        files["traces"] = run / "traces" / "traces.jsonl"
+    if stage in ("distill", "balance"):
+        files["model"] = Path(section.init or run / "sft" / "final") / MANIFEST
+    return {name: _digest(file) for name, file in files.items() if file.is_file()}
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()[:16]
+
+
+def _stored(directory: Path) -> Settings:
+    file = directory / SETTINGS
+    return read_json(file, dict, fix=f"delete {directory} to start it afresh") if file.exists() else {}
+
+
+def _refuse_other_settings(recipe: Recipe, directory: Path, mine: Settings) -> list[str]:
+    """Compare with the settings that a stage has begun with; returns what is to be said of the change.
+
+    Raises:
+        ConfigError: a key differs that may not.
+    """
+    stage, old = directory.name, _stored(directory)
+    if not old:
+        return []
+    differ = changed(old, mine)
+    steps = f"{stage}.steps"
+    for key in [key for key in differ if key.startswith(BEGAN_WITH)]:
+        differ.remove(key)
+        if key in old and key in mine:
+            what = key.removeprefix(BEGAN_WITH)
+            raise ConfigError(
+                f"the {what} that `{stage}` began with {'are' if what == 'traces' else 'is'} not the same any more",
+                where=str(directory),
+                got=f"digest {old[key]} before, {mine[key]} now",
+                fix=f"`vold branch {recipe.run.dir} --from {'sft' if what == 'model' else what} NEW` goes on with what "
+                f"is there now in a new run; or delete {directory} to start it afresh",
+            )
+    notes = []
+    if stage in TRAINED and steps in differ:
+        differ.remove(steps)
+        notes = _more_steps(recipe, directory, old.get(steps))
+    if differ:
+        raise ConfigError(
+            f"this run directory already holds `{stage}` with other settings",
+            where=str(directory),
+            got=", ".join(f"{k}: {old.get(k)} before, {mine.get(k)} now" for k in differ[:3]),
+            fix="use another run.dir, or delete that directory to start it afresh",
+        )
+    return notes
+
+
+def _more_steps(recipe: Recipe, directory: Path, old: object) -> list[str]:
+    """Whether a training stage can go on to another number of steps; returns what is to be said of its rates.
+
+    Raises:
+        ConfigError: it has more behind it, or no state to go on from.
+    """
+    stage, new = directory.name, int(getattr(recipe, directory.name).steps)
+    done, schedule = steps_done(directory), getattr(recipe, stage).optimizer.schedule
+    if done is None and (directory / "final").is_dir():
+        raise ConfigError(
+            f"`{stage}` has ended, and the state to go on from is not there any more",
+            where=str(directory),
+            got=f"{stage}.steps: {old} before, {new} now, no state",
+            fix=f"set {stage}.steps={old}, or use another run.dir",
+        )
+    if new < (done or 0):
+        raise ConfigError(
+            f"`{stage}` has more steps behind it than it is to have",
+            where=str(directory),
+            got=f"{stage}.steps: {done} done, {new} wanted",
+            fix=f"set {stage}.steps={done} or more, or use another run.dir",
+        )
+    if schedule == "constant" or not done:
+        return []
+    note = f"{stage}: its first {done} steps have the learning rates of a {schedule} schedule over {old} steps"
+    console.print(
+        f"{note}. From here on it has those of {new} steps, so it ends elsewhere than a run that was to have {new} "
+        f"steps from the start; with schedule: constant the two are the same.",
+        markup=False,
+    )
+    return [note]
+
+
+def _refuse_other_parents(recipe: Recipe, stage: str) -> None:
+    """Compare what a stage says of those it reads from with what these ran with.
+
+    Raises:
+        ConfigError: they differ in something that decides what is read.
+    """
+    for parent in parents(recipe, stage):
+        directory = recipe.run.dir / parent
+        old = _stored(directory)
+        if getattr(recipe, parent) is None or not outputs(directory) or not old:
+            continue
+        there = seen_from(parent, recipe, old)
+        here = seen_from(parent, recipe, json.loads(json.dumps(settings_of(recipe, parent))))
+        if differ := changed(there, here):
+            raise ConfigError(
+                f"`{stage}` would go on from a `{parent}` that ran with other settings",
+                where=str(directory),
+                got=", ".join(f"{k}: {there.get(k)} there, {here.get(k)} in this recipe" for k in differ[:3]),
+                fix=f"set them as in {directory / 'recipe.yaml'}, or use another run.dir",
+            )
+
+
+def steps_done(directory: Path) -> int | None:
+    """Steps that a training stage can go on after; None if it has no state."""
+    state = latest_checkpoint(directory)
+    return None if state is None else step_of(state)
+
+
+def is_finished(directory: Path, steps: int) -> bool:
+    """Whether a training stage has ended with its model, and with so many steps; one whose state is gone has."""
+    done = steps_done(directory)
+    return (directory / "final").is_dir() and (done is None or done >= steps)
 
 
 def record_data(directory: Path, key: str, cards: Mapping[str, DataCard]) -> None:
@@ -69,7 +251,7 @@ def record_data(directory: Path, key: str, cards: Mapping[str, DataCard]) -> Non
     """
     if not cards:
         return
-    file = directory / "data.json"
+    file = directory / DATA
     known = read_json(file, dict[str, dict[str, DataCard]]) if file.exists() else {}
     for name, card in cards.items():
         before = known.get(key, {}).get(name)
@@ -82,56 +264,6 @@ def record_data(directory: Path, key: str, cards: Mapping[str, DataCard]) -> Non
                 fix="give the old revision or files, or delete the stage's directory to start it afresh",
             )
     write_json(file, {**known, key: cards})
-
-
-def _set_of(key: str) -> tuple[str, ...] | None:
-    """The task set or benchmark of `vold eval` that a flat key belongs to."""
-    parts = tuple(key.split("."))
-    return parts[:3] if parts[:2] in (("eval", "tasks"), ("eval", "benchmarks")) else None
-
-
-def _sets(flat: Iterable[str]) -> set[tuple[str, ...]]:
-    return {found for key in flat if (found := _set_of(key)) is not None}
-
-
-def _fingerprint(recipe: Recipe, stage: str) -> dict[str, object]:
-    """Flat keys and values of all that decides what a stage makes."""
-    raw = _resolved(recipe)
-    parts = {"run": {"seed": raw["run"]["seed"], "threads": raw["run"]["threads"]}, "student": raw["student"]}
-    if stage in ("traces", "sft", "align", "distill"):
-        parts["teacher"] = raw["teacher"]
-    if stage == "sft":
-        parts["traces"] = raw["traces"]
-    if raw["environment"] is not None and stage != "align":
-        parts["environment"] = raw["environment"]
-    parts[stage] = dict(raw[stage])
-    copies = ("all_correct", "all_incorrect", "some_correct", "max_copies")  # the labels of `vold balance` stay
-    for harmless in ("checkpoint_every", "models", "self_check", *copies):
-        parts[stage].pop(harmless, None)
-    return {k: v for k, v in _flat(parts) if not PLACES.intersection(k.split("."))}
-
-
-def _resolved(recipe: Recipe) -> dict[str, Any]:
-    """The recipe with every task set where its name stands."""
-    raw = recipe.model_dump(mode="json")
-    sets = raw["tasks"]
-    for name, spec in recipe.tasks.items():
-        if spec.parts:
-            sets[name] |= {"sources": {label: sets[one] for label, one in spec.parts.items()}}
-    for stage in STAGES_WITH_TASKS:
-        section = raw[stage] or {"tasks": ()}
-        named = section["tasks"]
-        section["tasks"] = sets[named] if isinstance(named, str) else {name: sets[name] for name in named}
-    return raw
-
-
-def _flat(value: object, key: str = "") -> Iterator[tuple[str, object]]:
-    """Dotted keys and values of nested dictionaries."""
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _flat(inner, f"{key}.{name}" if key else name)
-    else:
-        yield key, value
 
 
 def versions() -> dict[str, str]:

@@ -21,7 +21,7 @@ from vold.engines.samplers.multi_turn import tool_turns
 from vold.engines.samplers.student import open_sampler
 from vold.errors import ConfigError, DataError
 from vold.model.loading import load_student, sft_result
-from vold.run.directory import open_stage, record_data
+from vold.run.directory import open_stage, record_data, works_in_run
 from vold.run.files import bad_row, write_json, write_jsonl
 from vold.run.folders import new_directory
 from vold.run.order import seed_of
@@ -55,6 +55,7 @@ class Label:
     mean_tokens: float
 
 
+@works_in_run("balance")
 def balance(recipe: Recipe, *, student: Policy | None = None) -> tuple[Path, BalanceSummary]:
     """Label every problem of `balance.tasks` with the student's pass rate and write the balanced set.
 

@@ -12,6 +12,7 @@ from vold.engines.teachers.teachers import no_teachers, open_teachers
 from vold.model.loading import sft_result
 from vold.model.parallel import processes
 from vold.objective import credit
+from vold.run.directory import works_in_run
 from vold.run.metrics import DistillRow, PhaseSeconds
 from vold.training.offload import refuse_offload
 from vold.training.problems import Problems
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from vold.types import Rollout
 
 
+@works_in_run("distill")
 def distill(recipe: Recipe) -> Path:
     """Train the student on its own rollouts. Returns the directory of the model it ends with.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from vold.errors import DataError
 from vold.objective.losses import nll
+from vold.run.directory import works_in_run
 from vold.run.metrics import SftRow
 from vold.run.order import epoch_indices, seed_of
 from vold.training.stage import Training, enter_stage
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from vold.training.traces import Trace
 
 
+@works_in_run("sft")
 def sft(recipe: Recipe) -> Path:
     """Fine-tune the student on the run's traces. Returns the directory of the model it ends with.
 

@@ -13,8 +13,8 @@ from vold.errors import ConfigError
 from vold.model.loading import load_student
 from vold.model.parallel import Processes, processes
 from vold.run.console import Bar
-from vold.run.directory import open_stage
-from vold.run.folders import sweep, verify_directory
+from vold.run.directory import is_finished, open_stage
+from vold.run.folders import remove, sweep, verify_directory
 from vold.training.checkpoint import restore_state, save_state
 from vold.training.learner import Config, Learner
 from vold.training.offload import TimeShare
@@ -56,14 +56,14 @@ class Stage(Generic[Config]):
 
     @property
     def finished(self) -> bool:
-        """Whether it is there already.
+        """Whether it is there already, with as many steps as the recipe wants.
 
         Raises:
             CheckpointError: it is, and it is damaged.
         """
-        if self.final.is_dir():
+        if finished := is_finished(self.directory, self.config.steps):
             verify_directory(self.final)
-        return self.final.is_dir()
+        return finished
 
 
 def enter_stage(recipe: Recipe, name: Literal["sft", "distill"], config: Config | None) -> Stage[Config]:
@@ -149,6 +149,8 @@ class Training(Generic[Config]):
     def steps(self) -> Iterator[int]:
         """The steps that are left. Between two of them the state is saved when it is due."""
         config = self.stage.config
+        if self._start < config.steps and self.stage.group.first:
+            self._drop_final()
         with Bar(self.stage.directory.name, config.steps, self._start) as bar:
             for step in range(self._start, config.steps):
                 self._done = step
@@ -178,6 +180,14 @@ class Training(Generic[Config]):
         with self.stage.group.new_directory(self.stage.final) as directory:
             self.policy.save(directory)
         return self.stage.final
+
+    def _drop_final(self) -> None:
+        """Remove the model of a stage that goes on: until it ends again, nothing is to take that for its result."""
+        gone = self.stage.final.with_name(".final.gone")
+        remove(gone)
+        if self.stage.final.is_dir():
+            self.stage.final.replace(gone)
+            remove(gone)
 
     def _save_state(self, step: int) -> None:
         save_state(self.stage.directory, step, self.policy, self.learner.optimizer, self.stage.group)

@@ -16,7 +16,7 @@ from vold.engines.grade import grade
 from vold.engines.teachers.teachers import TeacherHandle, open_teachers
 from vold.errors import ConfigError, DataError
 from vold.model.loading import load_student
-from vold.run.directory import open_stage, record_data
+from vold.run.directory import open_stage, record_data, works_in_run
 from vold.run.files import write_json
 from vold.run.order import seed_of
 from vold.run.records import Bit, Share, TokenId
@@ -88,6 +88,7 @@ class Trace:
     where: str
 
 
+@works_in_run("traces")
 def make_traces(recipe: Recipe, *, student: Policy | None = None) -> Path:
     """Answer every task of `traces.tasks` with the teacher and store the answers. Returns the file.
 

@@ -25,6 +25,7 @@ from vold.evals.study.units import Settings, Unit, build_models, is_done, result
 from vold.run.console import Bar, console
 from vold.run.files import read_json, write_json
 from vold.run.folders import MANIFEST
+from vold.run.lock import owning
 from vold.run.mistakes import Written, readable
 from vold.run.names import Name, close_to, no_twins
 from vold.run.recipe import AnyTaskSpec, Section, load_recipe
@@ -150,8 +151,8 @@ def run_study(target: str, overrides: list[str]) -> StudyResults:
     """Run what is missing of a study, judge its claims, write results.json and the tables made from it.
 
     Raises:
-        ConfigError: overrides were given (a study runs as its file says), the file is wrong, or nothing can be written
-            where its results go.
+        ConfigError: overrides were given (a study runs as its file says), the file is wrong, nothing can be written
+            where its results go, or another process runs this study.
     """
     if overrides:
         raise ConfigError(
@@ -162,7 +163,13 @@ def run_study(target: str, overrides: list[str]) -> StudyResults:
     _refuse_training_sets(path, study)
     for where, place in (("units of the study", WORK.resolve()), ("results of the study", path.parent)):
         probe(place, where)
-    running = _Running(path, study)
+    work = WORK.resolve() / path.parent.name
+    with owning(work, "study"):
+        return _run(path, study, work)
+
+
+def _run(path: Path, study: Study, work: Path) -> StudyResults:
+    running = _Running(path, study, work)
     build_models(study.models, running.work)
     context = multiprocessing.get_context("spawn")
     with context.Pool(study.workers, initializer=_quiet) as pool:
@@ -189,10 +196,8 @@ class _Running:
     """A study that is under way: where its units lie, the rates chosen so far, and the time spent, of earlier calls
     too."""
 
-    def __init__(self, path: Path, study: Study) -> None:
-        self.path, self.study = path, study
-        self.work = WORK.resolve() / path.parent.name
-        self.work.mkdir(parents=True, exist_ok=True)
+    def __init__(self, path: Path, study: Study, work: Path) -> None:
+        self.path, self.study, self.work = path, study, work
         self.clock, self.began = self.work / "clock.json", time.monotonic()
         self.spent = read_json(self.clock, Clock).seconds if self.clock.exists() else 0.0
         self.chosen: dict[str, float | None] = {}

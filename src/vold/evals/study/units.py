@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from vold.model.loading import resolve
 from vold.objective.custom import load_function
 from vold.run.console import console
 from vold.run.files import read_bytes, read_json, write_json, write_text
-from vold.run.folders import new_directory
+from vold.run.folders import new_directory, remove
+from vold.run.lock import LOCK, owning
 from vold.run.metrics import DistillRow
 from vold.run.recipe import Recipe, load_recipe
 from vold.run.records import from_json, to_json
@@ -86,7 +86,9 @@ def is_done(work: Path, unit: Unit, settings: Settings) -> bool:
     """Whether this unit's result is there and was made with these settings; leftovers of others are removed."""
     home = work / unit.name
     if home.is_dir() and read_bytes(home / "stamp.txt") != settings.stamp().encode():
-        shutil.rmtree(home)
+        with owning(home, "study"):  # a worker may have outlived the study that started it
+            for old in (path for path in home.iterdir() if path.name != LOCK):
+                remove(old)
     return (home / "unit.json").exists()
 
 
@@ -103,7 +105,12 @@ def result_of(work: Path, unit: Unit) -> UnitResult:
 def run_unit(job: tuple[Unit, Settings, Path]) -> str:
     """Train and evaluate one unit in its own directory; its unit.json is written last. Returns its name."""
     unit, settings, work = job
-    home, stage = work / unit.name, settings.stage
+    with owning(work / unit.name, "study"):
+        return _run_unit(unit, settings, work / unit.name)
+
+
+def _run_unit(unit: Unit, settings: Settings, home: Path) -> str:
+    stage = settings.stage
     write_text(home / "stamp.txt", settings.stamp())
     began = time.monotonic()
     recipe = settings.load(unit)
