@@ -55,6 +55,11 @@ def status(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+def hold(run: Path) -> None:
+    with owning(run, "sft"):
+        pass
+
+
 @contextlib.contextmanager
 def held(run: Path, before: Callable[[], None] = lambda: None) -> Iterator[int]:
     """Another process owns the run inside the block."""
@@ -158,7 +163,7 @@ def test_a_block_inside_another_is_part_of_it(run: Path) -> None:
     with owning(run, "demo"):
         with owning(run / "traces" / "..", "sft"):
             pass
-        assert status(child(lambda: owning(run, "sft").__enter__() and None)) == 2
+        assert status(child(lambda: hold(run))) == 2
 
 
 def test_another_thread_of_the_process_is_another_owner(run: Path) -> None:
@@ -274,7 +279,7 @@ def test_without_hard_links_it_works_too(run: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "link", link)
     with owning(run, "sft"):
         assert len(files(run)) == 1
-        assert status(child(lambda: owning(run, "sft").__enter__() and None)) == 2
+        assert status(child(lambda: hold(run))) == 2
 
 
 def test_a_refused_directory_that_did_not_exist_is_gone_again(tmp_path: Path) -> None:

@@ -157,9 +157,13 @@ def test_a_cold_start_is_not_mixed_from_two_lists_of_traces(home: Path) -> None:
 
 def test_traces_made_otherwise_are_not_taken_for_those_of_the_recipe(home: Path) -> None:
     shutil.rmtree(home / "run" / "sft")
-    for change in ({"traces": {"sampling": {"max_new_tokens": 23}}}, {"teacher": {"path": "demo:teacher"}}):
+    changes: list[dict[str, dict[str, Any]]] = [
+        {"traces": {"sampling": {"max_new_tokens": 23}}},
+        {"teacher": {"path": "demo:teacher"}},
+    ]
+    for change in changes:
         with pytest.raises(ConfigError, match="`sft` would go on from a `traces` that ran with other settings"):
-            sft(recipe(home, **change))
+            sft(recipe(home, 4, **change))
         assert not (home / "run" / "sft").exists()
     sft(recipe(home, traces={"keep": "correct"}))  # a filter of what is read
 
@@ -195,8 +199,9 @@ def test_settings_that_a_killed_start_has_left_bind_nobody(tmp_path: Path) -> No
 
 def test_the_recipe_of_a_run_says_what_ran(home: Path) -> None:
     """Of a cold start of four steps, evaluated with a recipe that has other ideas."""
-    other = {"sft": {"batch_size": 99}, "student": {"dtype": "bfloat16"}, "eval": {"tasks": ["text"]}}
-    evaluate(recipe(home, steps=90, traces={"batch_size": 3}, **other))
+    other: dict[str, dict[str, Any]] = {"sft": {"batch_size": 99}, "traces": {"batch_size": 3}}
+    other |= {"student": {"dtype": "bfloat16"}, "eval": {"tasks": ["text"]}}
+    evaluate(recipe(home, 90, **other))
     stored = home / "run" / "recipe.yaml"
     found = load_recipe(stored)
     assert found.sft is not None

@@ -90,7 +90,7 @@ def differences(one: Path, other: Path) -> list[str]:
 
 def _content(run: Path) -> dict[str, object]:
     found: dict[str, object] = {}
-    for file in sorted(f for f in run.rglob("*") if f.is_file() and f.suffix != ".html" and f.name != ".lock"):
+    for file in sorted(f for f in run.rglob("*") if f.is_file() and f.suffix != ".html" and ".lock" not in f.parts):
         name = file.relative_to(run).as_posix()
         if file.suffix == ".jsonl":
             found[name] = [_without_clock(row) for row in read_jsonl(file, whole=True)]
