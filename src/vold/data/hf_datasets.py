@@ -269,9 +269,10 @@ def _counter(tokenizer: str) -> Callable[[str], int]:
     from transformers import AutoTokenizer
 
     try:
-        loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise DataError("cannot load this tokenizer", where="tokenizer", got=f"{tokenizer}: {error}"[:300]) from None
+        loaded = AutoTokenizer.from_pretrained(os.path.expanduser(tokenizer), trust_remote_code=False)
+    except Exception as error:  # its files may hold anything
+        got = f"{tokenizer}: {type(error).__name__}: {error}"[:300]
+        raise DataError("cannot load this tokenizer", where="tokenizer", got=got, fix="check the path") from error
     return functools.partial(_length, loaded)
 
 

@@ -7,7 +7,6 @@ import os
 from typing import TYPE_CHECKING
 
 from rich.text import Text
-from transformers import AutoConfig
 
 from vold.data.benchmarks.registry import load
 from vold.engines.samplers.student import check_rollouts
@@ -23,6 +22,7 @@ from vold.evals.subject import PROMPTS, Finding, Subject
 from vold.model.chat import Chat
 from vold.model.loading import resolve
 from vold.model.memory import device_memory, phase_text, plan
+from vold.model.reading import read_config
 from vold.model.tokenizers import TURNS, pair_tokenizers, pairing_lines
 from vold.run.console import console
 from vold.run.folders import latest_checkpoint
@@ -63,18 +63,18 @@ def _functions(subject: Subject) -> Iterator[Finding]:
 
 
 def _memory(subject: Subject) -> Iterator[Finding]:
-    """Nothing where a config cannot be read, which loading the model reports better."""
+    """A config that lies is refused by loading the model, which says more than planning for it."""
     recipe = subject.recipe
     teacher = recipe.teacher if recipe.teacher is not None and recipe.teacher.server is None else None
+    ours = read_config(resolve(recipe.student.path))
+    theirs = read_config(resolve(teacher.path)) if teacher is not None else None
     try:
-        ours = AutoConfig.from_pretrained(resolve(recipe.student.path), trust_remote_code=False)
-        theirs = (
-            AutoConfig.from_pretrained(resolve(teacher.path), trust_remote_code=False) if teacher is not None else None
-        )
-    except (OSError, ValueError, KeyError):
-        return
+        phases = plan(recipe, ours, theirs, devices=int(os.environ.get("WORLD_SIZE", "1")))
+    except Exception:
+        _ = subject.student, subject.teachers
+        raise
     room = device_memory(recipe.run.device)
-    for phase in plan(recipe, ours, theirs, devices=int(os.environ.get("WORLD_SIZE", "1"))):
+    for phase in phases:
         short = phase.total > room
         over = f"; the device has {room / 2**30:.2f} GiB" * short
         yield Finding(f"memory of {phase.name}", phase_text(phase) + over, short)
@@ -107,7 +107,7 @@ def _pair(subject: Subject, teacher: TeacherHandle) -> Iterator[Finding]:
         words = f"{got} of {len(spans)} tokens of a short text are whole tokens of the teacher's"
         yield Finding("another tokenizer", words)
         return
-    config = AutoConfig.from_pretrained(resolve(teacher.spec.path), trust_remote_code=False)
+    config = read_config(resolve(teacher.spec.path))
     found = pair_tokenizers(ours, theirs, subject.student.model.config, config)
     added = recipe.student.teacher_tokens == "add" and teacher.spec is recipe.teacher
     yield from itertools.starmap(Finding, pairing_lines(found, len(ours), len(theirs), added=added))

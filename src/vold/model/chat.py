@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoTokenizer, Idefics3Processor, ProcessorMixin, Qwen2_5_VLProcessor
+from transformers import Idefics3Processor, ProcessorMixin, Qwen2_5_VLProcessor
 
 from vold.errors import DataError
 from vold.model.families import QWEN2_5_VL, TEXT_ONLY, family_of
+from vold.model.reading import model_at, read_config, read_tokenizer
 from vold.model.special_tokens import TypedText
+from vold.model.templates import check_template, rendered
+from vold.run.failures import is_out_of_memory
 from vold.types import Message, Prompt
 
 if TYPE_CHECKING:
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 
     from vold.model.families import Family
 
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+"""Where a model directory may say how pictures are prepared."""
 PIECE_CONTEXT = 8
 """Tokens before one that can change how it is written: blanks between words, bytes of one character."""
 PAIRS = 2**16
@@ -80,6 +85,8 @@ class Chat:
         self._added = functools.lru_cache(PAIRS)(
             lambda before, token: _rest(self._spelled(before), str(tokenizer.decode([before, token])))
         )
+        self.blind = False
+        """Whether it is the chat of a model that sees, whose directory lacks the image processor."""
         self.family = family if image_processor is not None else TEXT_ONLY
         self.processor: Any = None
         if self.family.pictures == "tiles":
@@ -96,24 +103,18 @@ class Chat:
 
         Raises:
             ConfigError: the model belongs to no known family.
-            DataError: the tokenizer has no chat template.
+            CheckpointError: the directory cannot be read.
+            DataError: the tokenizer has no chat template, or one that cannot be used.
         """
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-        family = family_of(config)
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-        if not tokenizer.chat_template:
-            raise DataError(
-                "this tokenizer has no chat template",
-                where=path,
-                fix="save a chat_template.jinja beside tokenizer.json, or use an instruction-tuned model",
-            )
-        if not family.tower:
-            return cls(tokenizer)
-        try:
-            images = _image_processor(family).from_pretrained(path)
-        except OSError:  # trained and asked on text alone, a model can do without
-            return cls(tokenizer)
-        return cls(tokenizer, images, family, tile_tokens(config) if family.pictures == "tiles" else 0)
+        config = read_config(path)
+        family, tokenizer = family_of(config), read_tokenizer(path)
+        images = _read_images(path, family) if family.tower else None
+        with model_at(path):
+            tiles = tile_tokens(config) if family.pictures == "tiles" else 0
+            chat = cls(tokenizer, images, family, tiles)
+        chat.blind = bool(family.tower) and images is None
+        check_template(tokenizer)
+        return chat
 
     def save(self, path: str | Path) -> None:
         """Write the tokenizer, its chat template and the image processor so that `load` and Transformers read them."""
@@ -138,10 +139,11 @@ class Chat:
         """
         images = [image for m in messages for image in m.images]
         if images and self.processor is None:
-            raise DataError("a text-only model was given an image", got=f"{len(images)} image(s)")
+            raise self._cannot_see(len(images))
         messages, hidden = self.typed.hide(messages)
         turns: list[Any] = [{"role": m.role, "content": _content(m)} for m in messages]
-        text = str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        picture = str(self.processor.image_token) if images else ""
+        text = rendered(self.tokenizer, turns, picture, len(images))
         text, places = (text, []) if hidden is None else hidden.carried(text)
         ids, vision = self._encoded(text, images)
         return Prompt(ids if hidden is None else hidden.spell(ids, self.end_id, places), vision)
@@ -152,17 +154,30 @@ class Chat:
             return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]), {}
         try:
             encoded = self.processor(text=[text], images=images, return_tensors="pt", add_special_tokens=False)
-        except ValueError as error:  # a strip of 5,000 x 1 pixels, for one
+        except Exception as error:  # of a strip of 5,000 x 1 pixels, for one, or of a config that lies
+            if is_out_of_memory(error):
+                raise
             sizes = ", ".join(f"{i.width} x {i.height}" for i in images)
             raise DataError(
                 "the model's image processor refuses a picture",
-                got=f"{sizes} pixels: {error}",
-                fix="leave that row out",
-            ) from None
+                got=f"{sizes} pixels: {type(error).__name__}: {error}",
+                fix="leave that row out, or copy preprocessor_config.json from the base model",
+            ) from error
         vision = {k: v for k, v in encoded.items() if k.startswith(("pixel_", "image_"))}
         if self.family.pictures == "tiles":  # one row a tile, so that rows of several prompts can be joined
             vision = {k: v[0].unsqueeze(1) for k, v in vision.items()}
         return tuple(encoded["input_ids"][0].tolist()), vision
+
+    def _cannot_see(self, images: int) -> DataError:
+        where, got = str(self.tokenizer.name_or_path), f"{images} image(s)"
+        if not self.blind:
+            return DataError("a text-only model was given an image", where=where, got=got, fix="use a model that sees")
+        return DataError(
+            "this model cannot be given an image: it has no image processor",
+            where=where,
+            got=f"{got}, and no preprocessor_config.json in {where}",
+            fix="copy preprocessor_config.json from the base model",
+        )
 
     def after_turn(self, observation: str) -> tuple[int, ...]:
         """Ids that follow a turn of the model, after its end token: a tool's answer, and the start of the next turn.
@@ -174,10 +189,8 @@ class Chat:
         """
         turn, said = "a turn of the model", "what the tool says"
         turns = [("user", "a question"), ("assistant", turn), ("tool", said)]
-        text = self.tokenizer.apply_chat_template(
-            [{"role": r, "content": c} for r, c in turns], tokenize=False, add_generation_prompt=True
-        )
-        _, _, rest = str(text).partition(turn)
+        text = rendered(self.tokenizer, [{"role": r, "content": c} for r, c in turns])
+        _, _, rest = text.partition(turn)
         before, found, after = rest.lstrip().removeprefix(self.tokenizer.eos_token).partition(said)
         if not found:
             raise DataError(
@@ -228,9 +241,24 @@ def _rest(before: str, now: str) -> str:
     return now[next((i for i, (a, b) in enumerate(zip(before, now, strict=False)) if a != b), len(before)) :]
 
 
-def _image_processor(family: Family) -> Any:
+def _read_images(path: str, family: Family) -> Any:
+    """The image processor of a model; None where there is none: on text alone, a model can do without.
+
+    Raises:
+        CheckpointError: there is one that cannot be read.
+    """
     module, _, name = family.image_processor.rpartition(".")
-    return getattr(importlib.import_module(f"transformers.models.{module}"), name)
+    reader = getattr(importlib.import_module(f"transformers.models.{module}"), name)
+    directory = Path(path)
+    if directory.is_dir():
+        if not any((directory / file).exists() for file in PROCESSOR_FILES):
+            return None
+        with model_at(path):
+            return reader.from_pretrained(path)
+    try:
+        return reader.from_pretrained(path)
+    except OSError:  # the hub's
+        return None
 
 
 def _content(message: Message) -> str | list[dict[str, str]]:

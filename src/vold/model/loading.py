@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import AutoTokenizer
 
 from vold.errors import CheckpointError, ConfigError, VocabularyMismatch
 from vold.model.policy import Policy
+from vold.model.reading import read_tokenizer
 from vold.model.tokenizers import add_teacher_tokens, check_shared_ids
 from vold.run.folders import verify_directory
 from vold.run.order import seed_of
@@ -24,13 +25,13 @@ DEMO = ("student", "teacher", "teacher-b", "caller", "caller-teacher")
 
 
 def resolve(path: str) -> str:
-    """A loadable path: `demo:NAME` becomes the directory that ships with the package.
+    """A loadable path: `demo:NAME` becomes the directory that ships with the package, `~` the home directory.
 
     Raises:
         ConfigError: there is no demo model of that name.
     """
     if not path.startswith("demo:"):
-        return path
+        return os.path.expanduser(path)
     name = path.removeprefix("demo:")
     if name not in DEMO:
         raise ConfigError("there is no such demo model", got=path, fix=f"one of {', '.join('demo:' + n for n in DEMO)}")
@@ -46,7 +47,7 @@ def load_student(recipe: Recipe, path: str | None = None, *, train: bool = False
     spec: Student = recipe.student
     policy = load_model(recipe, path or spec.path, spec.dtype, spec.freeze)
     if spec.teacher_tokens == "add" and recipe.teacher is not None:
-        teacher = AutoTokenizer.from_pretrained(resolve(recipe.teacher.path), trust_remote_code=False)
+        teacher = read_tokenizer(resolve(recipe.teacher.path))
         add_teacher_tokens(policy.chat.tokenizer, teacher, rows=policy.rows)
         policy.ban_placeholders()
     if train:

@@ -5,16 +5,18 @@ Images never leave this module as anything but an opaque mapping of tensors.
 
 from __future__ import annotations
 
+import contextlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+from PIL import Image
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.utils import logging as hf_logging
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, find_adapter_config_file
 
-from vold.errors import CheckpointError, ConfigError
+from vold.errors import CheckpointError, ConfigError, DataError
 from vold.model.batching import evened, micro_batches, packed_micro_batches
 from vold.model.chat import Chat
 from vold.model.families import Part, family_of, parameters_of
@@ -22,7 +24,10 @@ from vold.model.lm_head.fused import Query
 from vold.model.lm_head.logprobs import read_head
 from vold.model.lora import add_adapters, merged_state, save_adapters
 from vold.model.packing import enable_packing, pack
+from vold.model.reading import check_weights, model_at, read_config
+from vold.model.templates import ASKED
 from vold.model.tokenizers import banned_ids
+from vold.types import IMAGE_MARKER, Message, Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,9 +35,11 @@ if TYPE_CHECKING:
     from vold.model.batching import Sequences
     from vold.model.lm_head.fused import HeadOutput, LossOf
     from vold.model.lm_head.teacher_logits import Against
-    from vold.types import Prompt
 
 hf_logging.disable_progress_bar()  # a bar for every save would tear our own apart
+LAYER = re.compile(r"\b(layers|blocks|h)\.\d+\.")
+PICTURE = (56, 56)
+"""Pixels of a picture that a model is tried with."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 
@@ -66,13 +73,12 @@ class Policy:
             CheckpointError: the directory is missing, incomplete or corrupt, or holds an adapter.
             ConfigError: the model has no part of that name to freeze.
         """
-        # Local directories must be whole; a name that is no directory is left to the hub client.
-        if not Path(path).is_dir() and (path.startswith((".", "/", "~")) or len(Path(path).parts) != 2):
-            raise CheckpointError("there is no model directory here", where=path, fix="check the path in the recipe")
-        try:
+        with model_at(path):
             _check_files(path)
-            config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-            factory = AutoModelForImageTextToText if family_of(config).tower else AutoModelForCausalLM
+        config = read_config(path)
+        factory = AutoModelForImageTextToText if family_of(config).tower else AutoModelForCausalLM
+        check_weights(path, config)
+        with model_at(path):
             loaded: Any = factory.from_pretrained(
                 path,
                 dtype=DTYPES[dtype],
@@ -80,19 +86,8 @@ class Policy:
                 use_safetensors=True,
                 trust_remote_code=False,
             )
-            model, info = loaded
-            chat = Chat.load(path)
-        except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
-            if isinstance(error, (CheckpointError, ConfigError)):
-                raise
-            raise CheckpointError(
-                "this model cannot be loaded",
-                where=path,
-                got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-                fix="the directory may be cut short or corrupt: save or download it again"
-                if Path(path).is_dir()
-                else "download it, and put the directory's path into the recipe",
-            ) from error
+        model, info = loaded
+        chat = Chat.load(path)
         missing = sorted(info["missing_keys"])
         if missing:
             raise CheckpointError(
@@ -101,9 +96,44 @@ class Policy:
                 got=f"{len(missing)} missing, first: {missing[0]}",
                 fix="save or download the model again",
             )
+        if unused := sorted(n for n in info["unexpected_keys"] if LAYER.search(n)):
+            raise CheckpointError(
+                "config.json has fewer layers than the weights",
+                where=path,
+                got=f"{len(unused)} weights have no place, first: {unused[0]}",
+                fix="copy config.json from the model it was made from",
+            )
         policy = cls(model.to(device), chat)
         policy.freeze(freeze)
+        with model_at(path), torch.no_grad():
+            policy.try_to_read()
         return policy
+
+    def try_to_read(self) -> None:
+        """Pass a question, and where it sees a small picture, through the model: a config.json whose weights fit can
+        still be wrong about them.
+
+        Raises:
+            CheckpointError: what comes out is no number.
+        """
+        prompts = [Prompt(self.chat.tokens(ASKED))]
+        if self.family.rotates_by_grid:
+            picture = Image.new("RGB", PICTURE)
+            with contextlib.suppress(DataError):  # its template may know no pictures: on text it can do without
+                prompts.append(self.chat.prompt([Message("user", f"{IMAGE_MARKER}{ASKED}", (picture,))]))
+        for prompt in prompts:
+            ids = torch.tensor([prompt.ids], device=self.model.device)
+            mask = torch.ones_like(ids)
+            vision = {k: v.to(ids.device) for k, v in prompt.vision.items()}
+            positions = self.positions(ids, mask, vision)
+            out = self.hidden(ids, attention_mask=mask, position_ids=positions, use_cache=False, **vision)
+            if not bool(torch.isfinite(out.last_hidden_state).all()):
+                raise CheckpointError(
+                    "this model does not give finite numbers",
+                    where=str(self.model.config.name_or_path),
+                    got=f"its last hidden states of {'a picture' if vision else ASKED!r} are not finite",
+                    fix="its weights are not numbers, or its config.json is wrong: save or download it again",
+                )
 
     @property
     def rows(self) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vold.errors import VocabularyMismatch
 from vold.model.families import family_of
+from vold.model.templates import rendered
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -132,8 +133,7 @@ def _rows(config: Any) -> int:
 
 
 def _written(tokenizer: PreTrainedTokenizerBase) -> Any:
-    text = tokenizer.apply_chat_template([dict(t) for t in TURNS], tokenize=False, add_generation_prompt=True)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    return tokenizer(rendered(tokenizer, [dict(t) for t in TURNS]), add_special_tokens=False)["input_ids"]
 
 
 PLACEHOLDERS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")

@@ -299,7 +299,6 @@ ANY_JSON: dict[str, Edit] = {
 GONE = object()
 CONFIG: dict[str, tuple[object, ...]] = {
     "model_type": ("no_such_type", "", 3, None, GONE, "t5", "clip", "vit", "[/b]"),
-    "architectures": (3, ["NoSuchModel"][:0] or "word"),
     "text_config": (None, 3, "word", [], GONE),
     "vision_config": (None, 3, "word", [], GONE),
     "text_config.hidden_size": (15, 0, -16, 32, "many", None, 1.5, 10**12),
@@ -313,7 +312,7 @@ CONFIG: dict[str, tuple[object, ...]] = {
     "text_config.hidden_act": ("no_such_act", 3, None),
     "text_config.rope_parameters": ("word", 3, {"rope_type": "no_such"}, {"rope_theta": "x"}),
     "text_config.rope_parameters.rope_theta": ("x", None, 0),
-    "text_config.rope_parameters.mrope_section": ([1, 1, 1], [], "x", [4, 2, 2], 3),
+    "text_config.rope_parameters.mrope_section": ([1, 1, 1], [], "x", [4, 2, 2]),
     "vision_config.hidden_size": (15, 0, -16, "many", None),
     "vision_config.depth": (0, -1, 1, 3, "two"),
     "vision_config.num_heads": (0, -1, 3, "two"),
@@ -321,7 +320,6 @@ CONFIG: dict[str, tuple[object, ...]] = {
     "vision_config.spatial_merge_size": (0, 3, "x"),
     "vision_config.out_hidden_size": (8, 0, "x"),
     "image_token_id": ("x", -1, 10**6, None),
-    "dtype": ("no_such", 3),
 }
 PICTURES: dict[str, tuple[object, ...]] = {
     "image_processor.patch_size": (0, -4, 8, "x"),

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from transformers import AutoConfig
 
 from vold.engines.samplers.server import ServerSampler
 from vold.engines.teachers.health import check_alive, check_same
@@ -17,6 +16,7 @@ from vold.engines.vllm import VllmClient
 from vold.errors import AlignmentError, TeacherError
 from vold.model.chat import Chat
 from vold.model.loading import resolve
+from vold.model.reading import read_config
 from vold.model.tokenizers import banned_ids
 from vold.types import ScoreRequest, TokenScores
 
@@ -224,6 +224,4 @@ def open_backend(recipe: Recipe, spec: TextTeacher) -> TeacherBackend:
     path = resolve(spec.path)
     chat = Chat.load(path)
     client = VllmClient(spec.server, role="teacher", error=TeacherError)
-    return ServerBackend(
-        chat, client, banned_ids(AutoConfig.from_pretrained(path, trust_remote_code=False), chat.tokenizer)
-    )
+    return ServerBackend(chat, client, banned_ids(read_config(path), chat.tokenizer))

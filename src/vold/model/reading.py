@@ -1,0 +1,125 @@
+"""Directories of models as Transformers reads them. Whatever it raises for one is said in words, with the directory."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import safe_open
+from transformers import AutoConfig, AutoTokenizer
+
+from vold.errors import CheckpointError, VoldError
+from vold.run.failures import is_out_of_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transformers import PreTrainedTokenizerBase
+
+COUNTS = ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
+"""What every language model's config.json counts."""
+OTHER_COUNTS = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
+"""What most of them count, a few layer by layer."""
+
+
+@contextlib.contextmanager
+def model_at(path: str) -> Iterator[None]:
+    """Read a model directory or hub id in the block.
+
+    Raises:
+        CheckpointError: there is none, or it is incomplete, corrupt, or not what its config.json says. A directory's
+            files may hold anything, so any error of the block's is one; errors of ours and of the machine stay.
+    """
+    local = Path(path).is_dir()
+    # Local directories must be whole; a name that is no directory is left to the hub client.
+    if not local and (path.startswith((".", "/", "~")) or len(Path(path).parts) != 2):
+        raise CheckpointError("there is no model directory here", where=path, fix="check the path in the recipe")
+    try:
+        yield
+    except Exception as error:
+        told = isinstance(error, OSError) and error.errno is not None  # by the system, not by a library
+        if told or isinstance(error, VoldError) or is_out_of_memory(error):
+            raise
+        raise CheckpointError(
+            "this model cannot be loaded" if local else "there is no such directory, and the hub gives no such model",
+            where=path,
+            got=f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300] if str(error).strip() else ''}",
+            fix="the directory may be cut short or corrupt: save or download it again"
+            if local
+            else "check the path in the recipe, or download the model and give its directory's path",
+        ) from error
+
+
+def read_config(path: str) -> Any:
+    """A model's config.
+
+    Raises:
+        CheckpointError: see `model_at`; or a count is none.
+    """
+    with model_at(path):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        text = config.get_text_config()
+        for name in (*COUNTS, *OTHER_COUNTS):
+            count: Any = getattr(text, name, None)
+            whole = isinstance(count, int) and not isinstance(count, bool)
+            if (whole and count < 1) or (not whole and name in COUNTS):
+                raise CheckpointError(
+                    "this is no count",
+                    where=f"{path}: config.json, {name} of the language model",
+                    got="nothing" if count is None else repr(count),
+                    fix="copy config.json from the model it was made from",
+                )
+    return config
+
+
+def check_weights(path: str, config: Any) -> None:
+    """Compare the first layers' shapes with the config, before memory is given to what it describes.
+
+    Raises:
+        CheckpointError: they differ: a section of config.json is missing or another model's.
+    """
+    text, vision = config.get_text_config(), getattr(config, "vision_config", None)
+    width = getattr(vision, "embed_dim", None) or getattr(vision, "hidden_size", None)
+    described = {
+        ("embed_tokens.weight",): [text.vocab_size, getattr(text, "word_embed_proj_dim", text.hidden_size)],
+        ("patch_embed.proj.weight", "patch_embedding.weight"): [width],
+    }
+    for name, shape in _shapes(path).items():
+        for endings, wanted in described.items():
+            if name.endswith(endings) and None not in wanted and shape[: len(wanted)] != wanted:
+                raise CheckpointError(
+                    "config.json and the weights are of different models",
+                    where=path,
+                    got=f"{name} is {shape}, config.json wants {wanted}",
+                    fix="copy config.json from the model it was made from",
+                )
+
+
+def _shapes(path: str) -> dict[str, list[int]]:
+    """Shapes of the weights of a local directory, from the headers of its files."""
+    found: dict[str, list[int]] = {}
+    with model_at(path):
+        for file in Path(path).glob("*.safetensors"):
+            with safe_open(file, "pt") as weights:
+                names = weights.keys()
+                found |= {name: weights.get_slice(name).get_shape() for name in names}
+    return found
+
+
+def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """A model's tokenizer.
+
+    Raises:
+        CheckpointError: see `model_at`; or it has no token that ends a response.
+    """
+    with model_at(path):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        if tokenizer.eos_token_id is None:
+            raise CheckpointError(
+                "this tokenizer has no token that ends a response",
+                where=path,
+                got="no eos_token",
+                fix="set eos_token in tokenizer_config.json",
+            )
+    return tokenizer
