@@ -7,18 +7,19 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from functools import partial
-from threading import Event, Lock
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from vold.data.files.images import png_uri
+from vold.engines.deadline import Stop
 from vold.engines.http import HttpClient, JsonObject, as_they_come
+from vold.engines.replies import cut_off, is_count, plain
 from vold.errors import SamplerError
 from vold.types import Message, SamplingParams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import httpx
     from PIL.Image import Image
 
     from vold.run.model_sections import Endpoint
@@ -48,6 +49,7 @@ class EndpointSampler(HttpClient[EndpointReply]):
     """Sends chat requests: request i goes to the i-th server in turn. Args and errors: `HttpClient`."""
 
     rounds = ATTEMPTS
+    most_bytes = 16 << 20  # a few hundred times an answer of 8,192 tokens
 
     def __init__(self, config: Endpoint) -> None:
         super().__init__(config, error=SamplerError)
@@ -80,9 +82,9 @@ class EndpointSampler(HttpClient[EndpointReply]):
             for _, reply in replies:
                 yield reply
 
-    def chat(self, messages: tuple[Message, ...], params: SamplingParams) -> EndpointReply:
-        """One reply. Raises as `answer`."""
-        return self._one(next(self._turn), messages, params, 0, None, Event())
+    def chat(self, messages: tuple[Message, ...], params: SamplingParams, stop: Stop | None = None) -> EndpointReply:
+        """One reply, given up once `stop` is set. Raises as `answer`."""
+        return self._one(next(self._turn), messages, params, 0, None, stop or Stop())
 
     def _one(
         self,
@@ -91,7 +93,7 @@ class EndpointSampler(HttpClient[EndpointReply]):
         params: SamplingParams,
         sample: int,
         pixels: tuple[int, int] | None,
-        stop: Event,
+        stop: Stop,
     ) -> EndpointReply:
         with_picture = any(m.images for m in messages)
         seed = (params.seed + 1_000_003 * sample) % 2**31
@@ -118,7 +120,7 @@ class EndpointSampler(HttpClient[EndpointReply]):
         params: SamplingParams,
         seed: int,
         pixels: tuple[int, int] | None,
-        stop: Event,
+        stop: Stop,
     ) -> EndpointReply:
         body = {
             "model": self.model,
@@ -132,28 +134,31 @@ class EndpointSampler(HttpClient[EndpointReply]):
     def refuse(self, url: str, status: int, message: str) -> EndpointReply:
         """A reply with `error`, or an error where every request will be refused."""
         said = f"status {status}: {message}"
-        if status not in REFUSES_ALL:
+        if status >= 400 and status not in REFUSES_ALL:
             return EndpointReply(0, "", "stop", 0, said)
         fix = "check the address (it ends in /v1), the model's name and the key"
         raise SamplerError("the server refuses every request", where=url, got=said, fix=fix)
 
-    def read(self, response: httpx.Response) -> EndpointReply | None:
+    def read(self, base: str, path: str, value: object) -> EndpointReply | None:
         """Read a completion; thinking that the server has split off is put back in front. None if it is not whole."""
+        if not isinstance(value, dict) or cut_off(value):
+            return None
         try:
-            choice = (data := response.json())["choices"][0]
-            message = choice["message"]
-            text, thought = message.get("content") or "", message.get("reasoning_content") or message.get("reasoning")
-            tokens = int((data.get("usage") or {}).get("completion_tokens") or 0)
-            reason = choice.get("finish_reason")
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            (choice,) = value["choices"]
+            said, usage, reason = choice["message"], value.get("usage") or {}, choice.get("finish_reason")
+            text, thought = said.get("content"), said.get("reasoning_content", said.get("reasoning"))
+            tokens = usage.get("completion_tokens")
+        except (ValueError, KeyError, TypeError, AttributeError):
             return None
-        if not isinstance(text, str) or reason in ("abort", "error"):  # what a server says that is being stopped
+        texts_are_text = all(isinstance(t, str | None) for t in (text, thought, reason))
+        if not texts_are_text or not (tokens is None or is_count(tokens)):
             return None
+        text = text or ""
         finish: Finish = "length" if reason == "length" else "stop"
         if thought:
             # Cut off while thinking, the block stays open, as it would in the model's own text.
             text = f"<think>{thought}</think>{text}" if text or finish == "stop" else f"<think>{thought}"
-        return EndpointReply(0, text, finish, tokens)
+        return EndpointReply(0, plain(text), finish, tokens or 0)
 
 
 def _harmless(with_picture: bool) -> Message:

@@ -6,12 +6,17 @@ one that is trained, and the objective's ratios correct for an engine, not for l
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 from vold.errors import TrainingError
 
 if TYPE_CHECKING:
     import torch
+
+STOP_ABOVE = 0.1
+"""Nats per token. Two precisions of one model are some thousandths apart; log-probs of another temperature, of an
+unchanged server, or none at all (zeros) are several tenths apart and more."""
 
 
 class Mismatch:
@@ -54,11 +59,12 @@ class Mismatch:
             "mismatch_kl": self.kl,
         }
 
-    def over(self, limit: float, action: Literal["warn", "stop"], *, step: int) -> str:
+    def over(self, limit: float, action: Literal["auto", "warn", "stop"], *, step: int) -> str:
         """A warning where `kl` is above `limit` and the run goes on; "" where all is well.
 
         Raises:
-            TrainingError: `kl` is above `limit` and `action` is "stop".
+            TrainingError: `kl` is above `limit` and `action` is "stop", or above `STOP_ABOVE` too and it is "auto", or
+                not finite.
         """
         if self.kl <= limit:
             return ""
@@ -66,11 +72,12 @@ class Mismatch:
             f"KL(sampler || trainer) {self.kl:.2g} nats per token at step {step}, the limit is {limit:.2g}; "
             f"mean |log ratio| {self._absolute / self.tokens:.2g}, largest {self.largest:.2g}"
         )
-        if action == "warn":
+        if math.isfinite(self.kl) and (action == "warn" or (action == "auto" and self.kl <= STOP_ABOVE)):
             return got
         raise TrainingError(
             "rollouts come from another policy than the one that is trained",
             where="distill.mismatch",
             got=got,
-            fix="give the server --logprobs-mode processed_logprobs and the student's precision, or raise the limit",
+            fix="give the server --logprobs-mode processed_logprobs and the student's precision, or, if they are meant "
+            "to be that far apart, raise `limit` or set `action: warn`",
         )

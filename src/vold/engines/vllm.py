@@ -10,20 +10,23 @@ import contextlib
 from functools import partial
 from typing import TYPE_CHECKING
 
+from vold.engines.deadline import Stop
 from vold.engines.http import Failed, HttpClient, JsonObject, as_they_come
+from vold.engines.replies import VllmReply, cut_off
 from vold.run.console import console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from threading import Event
-
-    import httpx
 
     from vold.errors import VoldError
     from vold.run.model_sections import Server
 
 
-class VllmClient(HttpClient[JsonObject]):
+SILENT = ("/wake_up", "/sleep?level=1", "/collective_rpc", "/reset_prefix_cache", "/update_weight_version")
+"""Routes whose reply may be empty."""
+
+
+class VllmClient(HttpClient[VllmReply]):
     """Servers that all hold the same model: request i goes to the i-th in turn. Args and errors: `HttpClient`."""
 
     def __init__(
@@ -43,8 +46,8 @@ class VllmClient(HttpClient[JsonObject]):
         bodies: Sequence[JsonObject],
         *,
         root: bool = False,
-        on_reply: Callable[[int, JsonObject], None] = lambda place, reply: None,
-    ) -> list[JsonObject]:
+        on_reply: Callable[[int, VllmReply], None] = lambda place, reply: None,
+    ) -> list[VllmReply]:
         """POST each body to some server, several at a time; replies in request order.
 
         Args:
@@ -60,7 +63,7 @@ class VllmClient(HttpClient[JsonObject]):
         calls = [
             partial(self.send, bases, path, {"model": self.model, **body}, turn=next(self._turn)) for body in bodies
         ]
-        found: dict[int, JsonObject] = {}
+        found: dict[int, VllmReply] = {}
         with contextlib.closing(as_they_come(calls, self.concurrency)) as replies:
             for place, reply in replies:
                 found[place] = reply
@@ -69,7 +72,7 @@ class VllmClient(HttpClient[JsonObject]):
 
     def each(
         self, path: str, body: JsonObject | None = None, *, get: bool = False, root: bool = False, must: bool = True
-    ) -> list[JsonObject | None]:
+    ) -> list[VllmReply | None]:
         """POST the same body to every server, or GET from every one; replies in the order of `urls`.
 
         Args:
@@ -83,10 +86,10 @@ class VllmClient(HttpClient[JsonObject]):
             VoldError: as `post`.
         """
 
-        def ask(base: str, stop: Event) -> JsonObject | None:
+        def ask(base: str, stop: Stop) -> VllmReply | None:
             if must:
                 return self.send([base], path, body, stop, get=get)
-            found = self.send_once(base, path, body, get=get)
+            found = self.send_once(base, path, body, stop, get=get, seconds=max(self.patience, self.shortest))
             if isinstance(found, Failed):
                 self.report(f"{self.server} {base} does not answer; going on with the others")
             return None if isinstance(found, Failed) else found
@@ -104,39 +107,25 @@ class VllmClient(HttpClient[JsonObject]):
             self.each("/sleep?level=1", root=True)
 
     def context(self) -> int:
-        """Tokens that prompt and response may have together: the least of all servers.
+        """Tokens that prompt and response may have together: the least of all servers; 0 where one does not say.
 
         Raises:
             VoldError: a server does not know the model; otherwise as `post`.
         """
-        least = []
-        for url, reply in zip(self.urls, self.each("/models", get=True), strict=True):
-            rows = (reply or {}).get("data") or []
-            row = next((r for r in rows if r.get("id") == self.model), None)
-            if row is None:
-                raise self.error(
-                    f"this {self.server} holds another model",
-                    where=url,
-                    got=", ".join(str(r.get("id")) for r in rows),
-                    fix=f"start it with --served-model-name {self.model}, or name its model in the recipe",
-                )
-            least.append(int(row.get("max_model_len") or 0))
-        return min(least)
+        return min(reply.context(self.model) for reply in self.each("/models", get=True) if reply is not None)
 
     def _bases(self, root: bool) -> list[str]:
         return [u.removesuffix("/v1") for u in self.urls] if root else self.urls
 
-    def read(self, response: httpx.Response) -> JsonObject | None:
-        """The body's object, {} where it is empty."""
-        if not response.content:
-            return {}
-        try:
-            data = response.json()
-        except ValueError:
-            return None
-        return data if isinstance(data, dict) else None
+    def read(self, base: str, path: str, value: object) -> VllmReply | None:
+        """The body's object, {} where it may be empty. None where the server was stopped in the middle of an answer."""
+        if value is None and path in SILENT:
+            value = {}
+        return (
+            VllmReply(value, base, self.server, self.error) if isinstance(value, dict) and not cut_off(value) else None
+        )
 
-    def refuse(self, url: str, status: int, message: str) -> JsonObject:
+    def refuse(self, url: str, status: int, message: str) -> VllmReply:
         """An error: other requests would fare no better."""
         raise self.error(
             f"the {self.server} refuses a request",

@@ -137,7 +137,8 @@ class Server(Endpoint):
     """vLLM servers that all hold the same model."""
 
     patience: float = Field(1800.0, ge=0, le=10**7)
-    """Seconds a run waits for servers that do not answer. Then it saves its state and stops."""
+    """Seconds a run waits for servers that do not answer, or for one whole reply (at most 1,800 of those). Then it
+    saves its state and stops."""
     sleep: bool = False
     """Servers give up their GPU's memory while it is not their turn; they need `--enable-sleep-mode`."""
 
@@ -155,8 +156,9 @@ class MismatchGate(Section):
 
     limit: float = Field(0.01, gt=0)
     """Highest KL(sampler || trainer) in nats per token, measured before each update."""
-    action: Literal["warn", "stop"] = "warn"
-    """`stop` saves the state and stops before the update."""
+    action: Literal["auto", "warn", "stop"] = "auto"
+    """What happens above it. `stop` saves the state and stops before the update; `warn` goes on; `auto` goes on up to
+    0.1 nats and stops above."""
 
 
 class TextTeacher(Model):

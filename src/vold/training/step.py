@@ -46,13 +46,13 @@ def update(learner: Learner[Distill], rollouts: Sequence[Rollout], step: Step, t
         loss_of = MicroLoss.of(learner, [live[i] for i in micro.rows], step, counts, teacher)
         output = loss_of.read(learner, micro)
         loss, sums = loss_of.total(output)
-        learner.backward(loss, micro, step.number)
         if micro.turn.counts:
             tally.add(loss, sums, output, loss_of)
+        if not loss.isfinite():  # by log-probs of another policy, perhaps: then that is what to say
+            tally.gate(learner, step)
+        learner.backward(loss, micro, step.number)
     tally = tally.merged(learner.group)
-    mismatch = learner.config.mismatch
-    if warning := tally.mismatch.over(mismatch.limit, mismatch.action, step=step.number):
-        console.print(f"warning: {warning}")
+    tally.gate(learner, step)
     norm = learner.apply_update(step.number) if live else 0.0
     return tally.metrics(step.number, norm, learner.rate(step.number))
 
@@ -142,6 +142,16 @@ class Tally:
             out.sums.update(theirs.sums)
             out.mismatch.merge(theirs.mismatch)
         return out
+
+    def gate(self, learner: Learner[Distill], step: Step) -> None:
+        """Compare the distance of sampler and trainer with the limit of the recipe, and warn where it is above.
+
+        Raises:
+            TrainingError: it is so far above that the run has to stop.
+        """
+        gate = learner.config.mismatch
+        if warning := self.mismatch.over(gate.limit, gate.action, step=step.number):
+            console.print(f"warning: {warning}")
 
     def metrics(self, step: int, grad_norm: float, lr: float) -> UpdateMetrics:
         """The row of the step; without trained tokens nothing is known of entropy and mismatch."""

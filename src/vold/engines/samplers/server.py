@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import secrets
 import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vold.engines.replies import LOWEST, MOST_IDS, ROUNDING, wrong_ids, wrong_logps
 from vold.errors import SamplerError
 from vold.model.parallel import ALONE, Processes
 from vold.types import Completion
@@ -17,10 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from vold.engines.replies import VllmReply
     from vold.engines.vllm import VllmClient
     from vold.model.policy import Policy
     from vold.types import Finish, Ids, Prompt, SamplingParams
 
+RESTARTS = 5
+"""Times that the prompts of a call are sampled anew because a server has lost the weights meanwhile."""
 NEVER = -100.0
 """The bias of an id that must not be sampled: vLLM's lowest. A reply that holds one all the same is refused."""
 
@@ -34,14 +39,21 @@ class ServerSampler:
     Args:
         client: the servers.
         end_id: the id that ends a response.
+        rows: ids the model has; those of a response are below.
         banned: ids that no response may hold.
         weights: keeps the servers at the student's weights; None for a model that is never changed.
     """
 
     def __init__(
-        self, client: VllmClient, *, end_id: int, banned: Sequence[int] = (), weights: ServerWeights | None = None
+        self,
+        client: VllmClient,
+        *,
+        end_id: int,
+        rows: int = MOST_IDS,
+        banned: Sequence[int] = (),
+        weights: ServerWeights | None = None,
     ) -> None:
-        self.client, self.end_id, self.weights = client, end_id, weights
+        self.client, self.end_id, self.rows, self.weights = client, end_id, rows, weights
         self.banned = frozenset(banned)
 
     @contextlib.contextmanager
@@ -77,19 +89,24 @@ class ServerSampler:
         bodies = [self._body(p, params, n, i) for i, p in enumerate(prompts)]
         made: dict[int, list[Completion]] = {}
 
-        def on_reply(place: int, reply: dict[str, Any]) -> None:
+        def on_reply(place: int, reply: VllmReply) -> None:
             made[place] = self._read(prompts[place], reply, params, n)
             whole(place, made[place])
 
         with self.client.awake():
-            while True:
+            for _ in range(RESTARTS):
                 if self.weights is not None:
                     self.weights.bring()
                 self.client.post("/completions", bodies, on_reply=on_reply)
                 # A server that was restarted meanwhile has answered with weights of its own.
                 if self.weights is None or self.weights.in_place():
-                    break
-        return [made[i] for i in range(len(prompts))]
+                    return [made[i] for i in range(len(prompts))]
+        raise SamplerError(
+            "a rollout server does not keep the version of the weights it was given",
+            where=", ".join(self.client.urls),
+            got=f"another one after each of {RESTARTS} tries",
+            fix="start it with VLLM_SERVER_DEV_MODE=1, and let no other run send it weights",
+        )
 
     def _body(self, prompt: Prompt, params: SamplingParams, n: int, place: int) -> dict[str, Any]:
         return {
@@ -112,57 +129,73 @@ class ServerSampler:
             "logit_bias": {str(i): NEVER for i in sorted(self.banned)},
         }
 
-    def _read(self, prompt: Prompt, reply: dict[str, Any], params: SamplingParams, n: int) -> list[Completion]:
-        try:
-            choices = sorted(reply["choices"], key=lambda c: int(c["index"]))
-            rows = [
-                (
-                    c["token_ids"],
-                    c["logprobs"]["token_logprobs"],
-                    _best(c, params.candidates),
-                    c.get("prompt_token_ids"),
-                )
-                for c in choices
-            ]
-        except (KeyError, TypeError, ValueError) as error:
-            raise SamplerError(
-                "the rollout server leaves out ids or log-probs", got=str(reply)[:200], fix="use vLLM 0.20 or newer"
-            ) from error
+    def _read(self, prompt: Prompt, reply: VllmReply, params: SamplingParams, n: int) -> list[Completion]:
         out = []
-        for ids, logps, candidates, echoed in rows:
-            if echoed is not None and list(echoed) != list(prompt.ids):
-                raise SamplerError("the rollout server has answered another prompt than it was sent")
-            if not ids or len(ids) != len(logps) or not all(isinstance(v, float | int) and v <= 1e-3 for v in logps):
-                raise SamplerError(
-                    "the rollout server's log-probs do not line up with its tokens",
-                    got=f"{len(ids)} ids, log-probs {str(logps)[:80]}",
+        for choice in reply.choices(n):
+            reply.echoes(choice, prompt.ids)
+            ids, logprobs = choice.get("token_ids"), choice.get("logprobs")
+            if ids is None or not isinstance(logprobs, dict):
+                reply.fail(
+                    f"the {reply.server} leaves out ids or log-probs", got=str(choice), fix="use vLLM 0.20 or newer"
                 )
-            if bad := self.banned.intersection(ids):
-                raise SamplerError("the rollout server has sampled ids that were ruled out", got=str(sorted(bad)[:8]))
-            ended = ids[-1] == self.end_id
-            if not ended and len(ids) < params.max_new_tokens:
-                raise SamplerError(
-                    "the rollout server has cut a response short",
-                    got=f"{len(ids)} of {params.max_new_tokens} tokens, no end token",
-                    fix="start it with a larger --max-model-len, or lower max_new_tokens",
+            finish = self._check_ids(reply, choice, ids, params.max_new_tokens)
+            logps: Any = logprobs.get("token_logprobs")
+            # A token that was sampled is no impossible one.
+            wrong = wrong_logps(logps, lowest=np.nextafter(LOWEST, 0))
+            if wrong or len(logps) != len(ids):
+                reply.fail(
+                    f"the {reply.server}'s log-probs do not line up with its tokens",
+                    got=wrong or f"{len(ids)} ids, {len(logps)} log-probs",
                 )
-            finish: Finish = "stop" if ended else "length"
-            out.append(Completion(ids, logps, np.ones(len(ids)), finish, candidates))
-        if len(out) != n:
-            raise SamplerError("the rollout server returned another number of responses", got=f"{len(out)} of {n}")
+            best = self._best(reply, logprobs, ids, params.candidates) if params.candidates else None
+            out.append(Completion(ids, logps, np.ones(len(ids)), finish, best))
         return out
 
+    def _check_ids(self, reply: VllmReply, choice: dict[str, Any], ids: Any, budget: int) -> Finish:
+        """How a response ended. The end token is its last id, or not there and the budget is used up."""
+        if wrong := wrong_ids(ids, self.rows):
+            reply.fail(f"the {reply.server} returns ids that are none", got=wrong)
+        if bad := self.banned.intersection(ids):
+            reply.fail(f"the {reply.server} has sampled ids that were ruled out", got=str(sorted(bad)[:8]))
+        ended, reason = self.end_id in ids, choice.get("finish_reason")
+        if ended and ids.index(self.end_id) != len(ids) - 1:
+            reply.fail(
+                f"the {reply.server} goes on after the end token",
+                got=f"id {self.end_id} at place {ids.index(self.end_id)} of {len(ids)}",
+            )
+        if not ended and len(ids) < budget:
+            reply.fail(
+                f"the {reply.server} has cut a response short",
+                got=f"{len(ids)} of {budget} tokens, no end token",
+                fix="start it with a larger --max-model-len, or lower max_new_tokens",
+            )
+        # Where the last token of the budget is the end token, either may be given as the reason.
+        fits = [None] + ["stop"] * ended + ["length"] * (len(ids) == budget)
+        if len(ids) > budget or reason not in fits:
+            reply.fail(
+                f"the {reply.server}'s response ends as it should not",
+                got=f"finish_reason {reason!r}, {len(ids)} of {budget} tokens, {'' if ended else 'no '}end token",
+            )
+        return "stop" if ended else "length"
 
-def _best(choice: dict[str, Any], k: int) -> Ids | None:
-    """The k likeliest ids at every position, likeliest first, from keys such as `token_id:17`; None if k is 0."""
-    if not k:
-        return None
-    rows = []
-    for top in choice["logprobs"]["top_logprobs"]:
-        # The sampled token comes with them where it is not among them.
-        best = sorted((-float(v), int(key.removeprefix("token_id:"))) for key, v in top.items())
-        rows.append([i for _, i in best[:k]])
-    return np.array(rows, np.int32)
+    def _best(self, reply: VllmReply, logprobs: dict[str, Any], ids: list[int], k: int) -> Ids:
+        """[response, k] likeliest ids at every position, likeliest first, from keys such as `token_id:17`."""
+        rows, tops = [], logprobs.get("top_logprobs")
+        if not isinstance(tops, list) or len(tops) != len(ids) or not all(isinstance(t, dict) for t in tops):
+            reply.fail(f"the {reply.server} leaves out the likeliest ids of some tokens", got=str(tops))
+        for token, logp, top in zip(ids, logprobs["token_logprobs"], tops, strict=True):
+            names, values = [key.removeprefix("token_id:") for key in top], list(top.values())
+            found = [int(name) if name.isascii() and name.isdigit() else -1 for name in names]
+            wrong = wrong_ids(found, self.rows) or wrong_logps(values)
+            # The sampled token comes with them where it is not among them.
+            if wrong or len(set(found)) < k or token not in found or abs(values[found.index(token)] - logp) > 0.1:
+                got = wrong or f"{len(set(found))} ids where {k} were due, beside id {token} of log-prob {logp}"
+                reply.fail(f"the {reply.server}'s likeliest ids cannot be used", got=got)
+            if sum(map(math.exp, values)) > 1 + 10 * ROUNDING:
+                reply.fail(f"the {reply.server}'s likeliest ids have chances above 1 in sum", got=str(top))
+            best = sorted((-v, i) for v, i in zip(values, found, strict=True))
+            rows.append([i for _, i in best[:k]])
+        return np.array(rows, np.int32)
 
 
 class ServerWeights:
@@ -231,4 +264,4 @@ class ServerWeights:
     def in_place(self) -> bool:
         """Whether every server says that it holds the present version."""
         replies = self.client.each("/weight_info", get=True, root=True)
-        return all(r is not None and r.get("weight_version") == self.version for r in replies)
+        return all(r is not None and r.value.get("weight_version") == self.version for r in replies)

@@ -53,7 +53,8 @@ def open_sampler(
             got=f"{config.sampling.max_new_tokens} tokens, --max-model-len {context}",
         )
     weights = ServerWeights(client, policy, config.engine.weights_dir or directory / "weights", group)
-    return ServerSampler(client, end_id=policy.chat.end_id, banned=policy.banned.tolist(), weights=weights)
+    banned = policy.banned.tolist()
+    return ServerSampler(client, end_id=policy.chat.end_id, rows=policy.rows, banned=banned, weights=weights)
 
 
 def check_rollouts(config: Distill, policy: Policy, prompt: Prompt, directory: Path) -> str:

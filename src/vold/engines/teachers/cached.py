@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from vold.engines.teachers.health import check_scores
+from vold.errors import TeacherError
 from vold.run.rollouts import digest
 from vold.types import TokenScores
 
@@ -28,7 +30,7 @@ class CachedTeacher:
     """Looks scores up before it asks another teacher.
 
     One safetensors file a request, named by the hash of what was asked of whom. Files are whole or absent; one that
-    cannot be read is asked for again and replaced. Several runs may share a directory.
+    cannot be read, or holds what no teacher says, is asked for again and replaced. Several runs may share a directory.
 
     Args:
         inner: the teacher to ask.
@@ -43,7 +45,7 @@ class CachedTeacher:
     def score(self, requests: Sequence[ScoreRequest]) -> list[TokenScores]:
         """Log-probs of every response token, in request order. Raises what the inner teacher raises."""
         files = [self._file(r) for r in requests]
-        found = [_load(f, len(r.response_ids)) for f, r in zip(files, requests, strict=True)]
+        found = [_load(f, r) for f, r in zip(files, requests, strict=True)]
         missing = [i for i, scores in enumerate(found) if scores is None]
         self.hits += len(requests) - len(missing)
         self.misses += len(missing)
@@ -72,13 +74,15 @@ def _store(file: Path, scores: TokenScores) -> None:
     temporary.replace(file)
 
 
-def _load(file: Path, tokens: int) -> TokenScores | None:
+def _load(file: Path, request: ScoreRequest) -> TokenScores | None:
     """The stored scores; None where there are none, or none that can be used."""
-    with contextlib.suppress(OSError, SafetensorError, KeyError, ValueError, TypeError):
+    with contextlib.suppress(OSError, SafetensorError, ValueError, TypeError, TeacherError):
         with safe_open(file, framework="numpy") as stored:
             names = stored.keys()
             arrays = {name: stored.get_tensor(name) for name in names}
             expected = (stored.metadata() or {}).get("sha256")
-        whole = expected in (None, digest(arrays, file.name))
-        return TokenScores(**arrays) if whole and len(arrays["logp"]) == tokens else None
+        if expected in (None, digest(arrays, file.name)):
+            scores = TokenScores(**arrays)
+            check_scores(request, scores, where=str(file))
+            return scores
     return None

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vold.errors import TeacherError
+from vold.engines.replies import ROUNDING
+from vold.errors import AlignmentError, TeacherError
 from vold.run.files import read_json, write_json
 from vold.run.records import TokenId
 from vold.types import ScoreRequest, TokenScores
@@ -17,9 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from vold.types import Values
+
 PROBE_TOKENS = 64
 IMPOSSIBLE = -1e9
 """What stands in the file for minus infinity, which JSON has no word for."""
+CONSTANT_TOKENS = 8
+"""From so many tokens on, no working model gives all of them one log-prob."""
+SAME = 1e-6
 SAME_WITHIN_NATS = 0.1
 """Mean distance of the scores of one model that is asked twice. Batching moves bfloat16 scores by about 0.01 nats;
 another checkpoint of the same family is several tenths away."""
@@ -37,6 +43,67 @@ def probe_of(text_ids: Sequence[int]) -> ScoreRequest:
     return ScoreRequest(ids[:1], ids[1:])
 
 
+def check_scores(request: ScoreRequest, scores: TokenScores, *, where: str) -> None:
+    """Look for an answer that is none: of another shape than the request, or numbers that are no log-probs.
+
+    Minus infinity is one: of an id that the teacher cannot emit.
+
+    Raises:
+        AlignmentError: another shape.
+        TeacherError: a NaN, a number above 0, or an id below 0.
+    """
+    tokens = len(request.response_ids)
+    top = (tokens, request.top_k) if request.top_k else None
+    shapes = {"logp": (tokens,), "top_logp": top, "top_ids": top}
+    if tokens:  # of an empty response candidates are not asked for
+        shapes["candidate_logp"] = None if request.candidate_ids is None else request.candidate_ids.shape
+    for name, shape in shapes.items():
+        values = getattr(scores, name)
+        if (found := None if values is None else values.shape) != shape:
+            got = f"{name} of shape {found}, not {shape}"
+            raise AlignmentError("the teacher's scores do not line up with the response", where=where, got=got)
+        if values is not None and values.dtype.kind == "f" and not (good := values <= ROUNDING).all():  # NaN is not
+            got = f"{name} {', '.join(f'{v:g}' for v in values[~good][:4].tolist())}"
+            raise TeacherError("this teacher returns numbers that are no log-probs", where=where, got=got)
+        if values is not None and values.dtype.kind == "i" and (values < 0).any():
+            raise TeacherError("this teacher names tokens that are none", where=where, got=f"{name} {values.min()}")
+
+
+def check_distribution(request: ScoreRequest, scores: TokenScores, *, where: str) -> None:
+    """Look for numbers that may each be a log-prob, and together are none of a working model.
+
+    Raises:
+        TeacherError: several tokens of one position have chances above 1 in sum, the likeliest do not come first, a
+            token has another log-prob among the candidates than alone, or all tokens of a response that is not short
+            have the same.
+    """
+    if len(scores.logp) >= CONSTANT_TOKENS:
+        _refuse_one_value(scores, where)
+    ids, best = scores.top_ids, scores.top_logp
+    chances, falling = np.zeros(len(scores.logp)), True
+    if ids is not None and best is not None:
+        known = (ids == request.response_ids[:, None]).any(-1)
+        chances = np.exp(best).sum(-1) + np.where(known, 0, np.exp(scores.logp))
+        falling = bool((best[:, 1:] <= best[:, :-1] + ROUNDING).all())
+        falling = falling and bool((known | (scores.logp <= best[:, -1] + ROUNDING)).all())
+    if request.candidate_ids is not None and scores.candidate_logp is not None:
+        order = request.candidate_ids.argsort(-1)
+        sorted_ids = np.take_along_axis(request.candidate_ids, order, -1)
+        again = np.diff(sorted_ids, axis=-1, prepend=-1) == 0  # a candidate may be named twice
+        each = np.where(again, 0, np.exp(np.take_along_axis(scores.candidate_logp, order, -1)))
+        chances = np.maximum(chances, each.sum(-1))
+        place = request.candidate_ids == request.response_ids[:, None]
+        alone = np.broadcast_to(scores.logp[:, None], place.shape)[place]
+        if _apart(scores.candidate_logp[place], alone) > 5 * SAME_WITHIN_NATS:  # in two passes, of few tokens
+            raise TeacherError("this teacher gives a token another log-prob among candidates than alone", where=where)
+    if not falling or (chances > 1 + 10 * ROUNDING).any():
+        raise TeacherError(
+            "what this teacher says of the tokens of one position is no distribution",
+            where=where,
+            got=f"chances of {chances.max():.3g} in sum" if falling else "log-probs that do not fall with the rank",
+        )
+
+
 def check_alive(scores: TokenScores, *, where: str) -> None:
     """Look for scores that no working language model gives.
 
@@ -47,11 +114,17 @@ def check_alive(scores: TokenScores, *, where: str) -> None:
     values = scores.logp
     if not bool((values <= 1e-3).all()):
         raise TeacherError("this teacher returns numbers that are no log-probs", where=where, got=str(values[:4]))
-    if values.max() - values.min() < 1e-6:
+    _refuse_one_value(scores, where)
+
+
+def _refuse_one_value(scores: TokenScores, where: str) -> None:
+    value, last = float(scores.logp.max()), float(scores.logp.min())
+    if -math.inf < last and value - last < SAME:
+        choices = math.exp(min(-value, 700.0))
         raise TeacherError(
             "this teacher gives every token the same log-prob, as a model without weights does",
             where=where,
-            got=f"{values[0]:.4f} nats for each of {len(values)} tokens, {math.exp(-values[0]):.0f} equal choices",
+            got=f"{value:.4f} nats for each of {len(scores.logp)} tokens, {choices:.0f} equal choices",
             fix="load its weights: a server started with --load-format dummy, or asleep, has none",
         )
 
@@ -62,9 +135,7 @@ def check_same(scores: TokenScores, known: TokenScores, *, where: str) -> None:
     Raises:
         TeacherError: they are further apart than one model asked twice.
     """
-    with np.errstate(invalid="ignore"):
-        distance = np.where(scores.logp == known.logp, 0.0, np.abs(scores.logp - known.logp))
-    apart = float(np.minimum(distance, 1e3).mean())
+    apart = _apart(scores.logp, known.logp)
     if apart > SAME_WITHIN_NATS:
         raise TeacherError(
             "this is not the teacher the run began with",
@@ -72,6 +143,13 @@ def check_same(scores: TokenScores, known: TokenScores, *, where: str) -> None:
             got=f"scores of the same {len(known.logp)} tokens are {apart:.2f} nats apart on average",
             fix="start the server with the model it had before, or use another run.dir",
         )
+
+
+def _apart(one: Values, other: Values) -> float:
+    """Mean distance in nats; 0 of no tokens."""
+    with np.errstate(invalid="ignore"):
+        distance = np.where(one == other, 0.0, np.abs(one - other))
+    return float(np.minimum(distance, 1e3).sum()) / max(1, distance.size)
 
 
 @dataclass(frozen=True)

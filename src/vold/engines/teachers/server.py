@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vold.engines.replies import MOST_IDS
 from vold.engines.samplers.server import ServerSampler
-from vold.engines.teachers.health import check_alive, check_same
+from vold.engines.teachers.health import check_alive, check_distribution, check_same, check_scores
+from vold.engines.teachers.prompt_logprobs import ids_of, read_candidates, read_scores
 from vold.engines.vllm import VllmClient
-from vold.errors import AlignmentError, TeacherError
+from vold.errors import TeacherError
 from vold.model.chat import Chat
 from vold.model.loading import resolve
 from vold.model.reading import read_config
@@ -24,15 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import torch
-    from numpy.typing import ArrayLike
 
     from vold.engines.teachers.backend import TeacherBackend
     from vold.run.model_sections import TextTeacher
     from vold.run.recipe import Recipe
-    from vold.types import Sampler, Values
-
-LOWEST = -9999.0
-"""What vLLM writes for minus infinity, which JSON does not have."""
+    from vold.types import Sampler
 
 
 class ServerTeacher:
@@ -45,10 +41,11 @@ class ServerTeacher:
     Args:
         client: the servers.
         probe: a request with known answers, see `vold.engines.teachers.health`.
+        rows: ids the teacher has.
     """
 
-    def __init__(self, client: VllmClient, probe: ScoreRequest) -> None:
-        self.client, self.probe = client, probe
+    def __init__(self, client: VllmClient, probe: ScoreRequest, rows: int = MOST_IDS) -> None:
+        self.client, self.probe, self.rows = client, probe, rows
         with client.awake():
             self.known = self._probe(must=True)
 
@@ -68,12 +65,15 @@ class ServerTeacher:
 
     def _ask(self, requests: Sequence[ScoreRequest]) -> list[TokenScores]:
         replies = self.client.post("/completions", [_body(r) for r in requests])
-        scores = [_read(r, reply) for r, reply in zip(requests, replies, strict=True)]
+        scores = [read_scores(r, reply, self.rows) for r, reply in zip(requests, replies, strict=True)]
         wanted = [i for i, r in enumerate(requests) if r.candidate_ids is not None and len(r.response_ids)]
         # Only vLLM's route of ids in, ids out scores ids of one's own choice.
         bodies = [_candidates_body(requests[i]) for i in wanted]
         for i, reply in zip(wanted, self.client.post("/inference/v1/generate", bodies, root=True), strict=True):
-            scores[i] = dataclasses.replace(scores[i], candidate_logp=_read_candidates(requests[i], reply))
+            scores[i] = dataclasses.replace(scores[i], candidate_logp=read_candidates(requests[i], reply))
+        for request, found, reply in zip(requests, scores, replies, strict=True):
+            check_scores(request, found, where=reply.url)
+            check_distribution(request, found, where=reply.url)
         return scores
 
     def _probe(self, *, must: bool) -> TokenScores:
@@ -83,7 +83,8 @@ class ServerTeacher:
         for url, reply in zip(self.client.urls, self.client.each("/completions", body, must=must), strict=True):
             if reply is None:
                 continue
-            found = _read(self.probe, reply)
+            found = read_scores(self.probe, reply, self.rows)
+            check_scores(self.probe, found, where=url)
             check_alive(found, where=url)
             if known is not None:
                 check_same(found, known, where=url)
@@ -95,7 +96,7 @@ class ServerTeacher:
 def _body(request: ScoreRequest) -> dict[str, Any]:
     # vLLM gives scores of a prompt only on the way to at least one token of its own.
     return {
-        "prompt": _ids(request),
+        "prompt": ids_of(request),
         "max_tokens": 1,
         "temperature": 0,
         "prompt_logprobs": request.top_k,
@@ -104,47 +105,9 @@ def _body(request: ScoreRequest) -> dict[str, Any]:
     }
 
 
-def _read(request: ScoreRequest, reply: dict[str, Any]) -> TokenScores:
-    ids = _ids(request)
-    try:
-        choice = reply["choices"][0]
-        rows, echoed = choice["prompt_logprobs"], choice.get("prompt_token_ids")
-    except (KeyError, IndexError, TypeError) as error:
-        raise TeacherError(
-            "the teacher's server does not score what it is sent", got=str(reply)[:200], fix="use vLLM 0.20 or newer"
-        ) from error
-    if echoed is not None and list(echoed) != ids:
-        first = next(
-            (i for i, (a, b) in enumerate(zip(ids, echoed, strict=False)) if a != b), min(len(ids), len(echoed))
-        )
-        raise AlignmentError(
-            "the teacher's server has scored other tokens than it was sent",
-            got=f"{len(echoed)} ids for {len(ids)}, the first that differs is number {first}",
-            fix="send requests to vLLM itself, not through a gateway that rewrites prompts",
-        )
-    if not isinstance(rows, list) or len(rows) != len(ids):
-        got = "nothing" if rows is None else f"{len(rows)} scores for {len(ids)} tokens"
-        raise AlignmentError("the teacher's scores do not line up with the tokens sent", got=got)
-    logp, top_ids, top_logp = [], [], []
-    for token, row in zip(request.response_ids.tolist(), rows[len(request.prompt_ids) :], strict=True):
-        if not isinstance(row, dict) or str(token) not in row:
-            raise AlignmentError(
-                "the teacher's server has scored other tokens than it was sent",
-                got=f"no score of id {token}, but of {', '.join(list(row or ())[:4])}",
-            )
-        logp.append(row[str(token)]["logprob"])
-        if request.top_k:
-            best = sorted((v["rank"], int(k), v["logprob"]) for k, v in row.items() if v["rank"] <= request.top_k)
-            top_ids.append([i for _, i, _ in best[: request.top_k]])
-            top_logp.append([v for _, _, v in best[: request.top_k]])
-    if not request.top_k:
-        return TokenScores(_logp(logp))
-    return TokenScores(_logp(logp), top_ids=top_ids, top_logp=_logp(top_logp))
-
-
 def _candidates_body(request: ScoreRequest) -> dict[str, Any]:
     return {
-        "token_ids": _ids(request),
+        "token_ids": ids_of(request),
         "sampling_params": {
             "max_tokens": 1,
             "temperature": 0,
@@ -154,34 +117,13 @@ def _candidates_body(request: ScoreRequest) -> dict[str, Any]:
     }
 
 
-def _read_candidates(request: ScoreRequest, reply: dict[str, Any]) -> Values:
-    """[response, k] log-probs; vLLM sends them as a base64-encoded `.npy` file."""
-    try:
-        values = np.load(io.BytesIO(base64.b64decode(reply["prompt_token_id_logprobs"])), allow_pickle=False)
-    except (KeyError, TypeError, ValueError) as error:
-        raise TeacherError("the teacher's server sends no scores of candidates", got=str(reply)[:200]) from error
-    if request.candidate_ids is None or values.shape != request.candidate_ids.shape:
-        raise AlignmentError(
-            "the teacher's scores of candidates do not line up with the response", got=f"an array of {values.shape}"
-        )
-    return _logp(values)
-
-
-def _ids(request: ScoreRequest) -> list[int]:
-    return [*request.prompt_ids, *request.response_ids.tolist()]
-
-
-def _logp(values: ArrayLike) -> Values:
-    found = np.asarray(values, np.float32)
-    return np.where(found <= LOWEST, np.float32(-np.inf), found)
-
-
 @dataclass(frozen=True)
 class ServerBackend:
-    """A teacher on vLLM servers that all hold it. `banned` are ids that it must not answer with."""
+    """A teacher on vLLM servers that all hold it. It has `rows` ids; `banned` are those it must not answer with."""
 
     chat: Chat
     client: VllmClient
+    rows: int
     banned: list[int]
 
     on_servers = True
@@ -203,11 +145,11 @@ class ServerBackend:
 
     def sampler(self, rows: int) -> Sampler:
         """See `TeacherBackend`; servers decide themselves how many rows run side by side."""
-        return ServerSampler(self.client, end_id=self.chat.end_id, banned=self.banned)
+        return ServerSampler(self.client, end_id=self.chat.end_id, rows=self.rows, banned=self.banned)
 
     def scorer(self, probe: ScoreRequest, *, temperature: float, token_budget: int) -> ServerTeacher:
         """See `TeacherBackend`; servers score at temperature 1 and cut their own batches."""
-        return ServerTeacher(self.client, probe)
+        return ServerTeacher(self.client, probe, self.rows)
 
     def context(self) -> int:
         """See `TeacherBackend`."""
@@ -224,4 +166,5 @@ def open_backend(recipe: Recipe, spec: TextTeacher) -> TeacherBackend:
     path = resolve(spec.path)
     chat = Chat.load(path)
     client = VllmClient(spec.server, role="teacher", error=TeacherError)
-    return ServerBackend(chat, client, banned_ids(read_config(path), chat.tokenizer))
+    config = read_config(path)
+    return ServerBackend(chat, client, int(config.get_text_config().vocab_size), banned_ids(config, chat.tokenizer))

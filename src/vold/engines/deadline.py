@@ -1,0 +1,141 @@
+"""A clock for a whole HTTP request: connect, send, and every byte of status line, headers and body.
+
+A time-out of httpx is one between two bytes; a server that sends a byte a second never meets it. Here every wait for
+the network is cut into short ones, and the clock is looked at between two of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpcore
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterable, Iterator
+
+    import httpx
+
+TICK_SECONDS = 0.1
+"""How long a wait goes on before the clock is looked at."""
+LAST_SECONDS = 60.0
+"""What is under way when another request fails may still end well for this long: it is paid for."""
+WRITE_BYTES = 1 << 16
+
+_own = threading.local()
+
+
+class Stop(threading.Event):
+    """Set where no further request is to be sent; `at_once` where nobody waits for those under way either."""
+
+    at_once = False
+
+
+class Watch:
+    """The clock of one request.
+
+    Args:
+        seconds: it may take.
+        stop: ends it early, `LAST_SECONDS` after it is set, or at once.
+        slow_after: seconds after which `slow` is called, once.
+        slow: says that the request is under way still.
+    """
+
+    def __init__(self, seconds: float, stop: Stop, slow_after: float, slow: Callable[[], None]) -> None:
+        self.seconds, self.stop, self.slow = seconds, stop, slow
+        self.began = time.monotonic()
+        self.end, self._slow_at, self._stopped = self.began + seconds, self.began + slow_after, False
+
+    @property
+    def over(self) -> bool:
+        """Whether its time has run out."""
+        return time.monotonic() >= self.end
+
+    def left(self) -> float:
+        """Seconds that are left.
+
+        Raises:
+            httpcore.ReadTimeout: none.
+        """
+        now = time.monotonic()
+        if not self._stopped and self.stop.is_set():
+            self._stopped, self.end = True, min(self.end, now + LAST_SECONDS)
+        if self.stop.at_once:
+            self.end = now
+        if now >= self.end:
+            raise httpcore.ReadTimeout(f"no whole reply within {self.end - self.began:.3g} s")
+        if now >= self._slow_at:
+            self._slow_at = math.inf
+            self.slow()
+        return self.end - now
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Inside, this thread's requests end with this clock."""
+        _own.watch = self
+        try:
+            yield
+        finally:
+            _own.watch = None
+
+
+class _Stream(httpcore.NetworkStream):
+    """A connection whose every wait ends with the clock of the thread that waits."""
+
+    def __init__(self, inner: httpcore.NetworkStream) -> None:
+        self.inner = inner
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        watch: Watch | None = getattr(_own, "watch", None)
+        while watch is not None:
+            left = watch.left()
+            try:
+                return self.inner.read(max_bytes, min(left, TICK_SECONDS))
+            except httpcore.ReadTimeout:
+                continue
+        return self.inner.read(max_bytes, timeout)
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        watch: Watch | None = getattr(_own, "watch", None)
+        for start in range(0, len(buffer), WRITE_BYTES):
+            self.inner.write(buffer[start : start + WRITE_BYTES], timeout if watch is None else watch.left())
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        return _Stream(self.inner.start_tls(ssl_context, server_hostname, timeout))
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self.inner.get_extra_info(info)
+
+
+class _Backend(httpcore.SyncBackend):
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        watch: Watch | None = getattr(_own, "watch", None)
+        if watch is not None:
+            timeout = min(watch.left(), math.inf if timeout is None else timeout)
+        return _Stream(super().connect_tcp(host, port, timeout, local_address, socket_options))
+
+
+def watched(client: httpx.Client) -> httpx.Client:
+    """The client, whose connections (those through a proxy too) mind the `Watch` of the thread that uses them."""
+    # httpx does not pass a backend on to httpcore, which takes one.
+    for transport in (client._transport, *client._mounts.values()):
+        pool: Any = getattr(transport, "_pool", None)
+        if pool is not None:
+            pool._network_backend = _Backend()
+    return client
