@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import socket
 import threading
 from typing import TYPE_CHECKING, Any
@@ -169,6 +170,11 @@ def test_thinking_and_ends(body: dict[str, Any], text: str, finish: str) -> None
     assert (reply.text, reply.finish, reply.tokens, reply.error) == (text, finish, 3, "")
 
 
+def test_half_a_surrogate_pair_in_an_answer_can_be_written_to_a_file() -> None:
+    with ChatServer(lambda _: (200, json.dumps(completion("a\ud800b \ud83d\ude00")))) as server:
+        assert ask(sampler(server.url), "2+2?")[0].text == "a\ufffdb \U0001f600"
+
+
 def test_a_reply_without_usage_has_no_token_count() -> None:
     body = completion("4")
     del body["usage"]
@@ -193,6 +199,15 @@ def test_a_reply_without_usage_has_no_token_count() -> None:
         (200, "[]"),
         (200, '{"choices": []}'),
         (200, '{"choices": [{"message": {"content": ["parts"]}}]}'),
+        (200, '{"choices": [{"message": {"content": false}}]}'),
+        (200, '{"choices": [{"message": {"content": "a", "reasoning": 5}}]}'),
+        (200, '{"choices": [{"message": {"content": "a"}, "finish_reason": 5}]}'),
+        (200, '{"choices": [{"message": {"content": "a"}}], "usage": []}'),
+        (200, '{"choices": [{"message": {"content": "a"}}, {"message": {"content": "b"}}]}'),
+        (200, '{"error": "loading"}'),
+        completion("fine", tokens=-1),
+        completion("fine", tokens=True),
+        completion("fine", tokens=10**30),
         completion("half an ans", finish="abort"),
     ],
 )
@@ -242,7 +257,7 @@ def test_a_round_is_a_try_at_every_server() -> None:
 # ---- failures that stay
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize("status", [401, 403, 404, 405, 410, 451])
 def test_a_wrong_key_or_model_ends_it_at_once(status: int) -> None:
     words = '{"object": "error", "message": "The model `student` does not exist."}'
     with ChatServer(lambda _: (status, words)) as server:

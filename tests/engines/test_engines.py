@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save
 
 from engine_backends import saved, text_model
 from served import metrics, on, raw_recipe
@@ -127,6 +129,54 @@ def test_rollouts_of_another_policy_are_warned_about_or_stop_the_run_before_the_
             distill(recipe_from(raw, where="test"))
             assert "KL(sampler || trainer)" in capsys.readouterr().out
             assert metrics(tmp_path)[0]["mismatch_kl"] > 1e-3
+
+
+def scaled(server: VllmServer, factor: float) -> Callable[[str, dict[str, Any]], Any]:
+    """A hook: the log-probs of the third reply are `factor` times the right ones."""
+    left = [3]
+
+    def hook(path: str, body: dict[str, Any]) -> tuple[int, Any] | None:
+        if path == "/v1/completions":
+            left[0] -= 1
+        if path != "/v1/completions" or left[0] != 0:
+            return None
+        status, reply = server._answer(path, body)
+        for choice in reply["choices"]:
+            choice["logprobs"]["token_logprobs"] = [factor * v for v in choice["logprobs"]["token_logprobs"]]
+        return status, reply
+
+    return hook
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 2.0, 25.0])
+def test_log_probs_of_another_temperature_stop_a_run_before_the_update_and_lose_nothing(
+    factor: float, tmp_path: Path
+) -> None:
+    """Two prompts a step: the third reply is of the second step. 25 times the log-probs make ratios overflow, and the
+    loss with them; that is said as what it is."""
+    raw = raw_recipe(tmp_path)
+    with VllmServer(text_model(4)) as server:
+        raw["distill"]["engine"] = on(server)
+        server.hook = scaled(server, factor)
+        with pytest.raises(TrainingError, match="another policy"):
+            distill(recipe_from(raw, where="test"))
+        assert [r["step"] for r in metrics(tmp_path)] == [0]
+        kept = latest_checkpoint(tmp_path / "run" / "distill")
+        assert kept is not None and kept.name == "step-000001"
+        server.hook = lambda path, body: None
+        distill(recipe_from(raw, where="test"))
+    assert [r["step"] for r in metrics(tmp_path)] == [0, 1, 2]
+    assert all(r["mismatch_kl"] < 1e-8 for r in metrics(tmp_path))
+
+
+def test_log_probs_that_are_a_little_off_are_warned_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = raw_recipe(tmp_path, mismatch={"limit": 1e-4})
+    with VllmServer(text_model(4)) as server:
+        raw["distill"]["engine"] = on(server)
+        server.hook = scaled(server, 0.97)
+        distill(recipe_from(raw, where="test"))
+    assert "warning: KL(sampler || trainer)" in capsys.readouterr().out
+    assert 1e-4 < metrics(tmp_path)[1]["mismatch_kl"] < 0.1
 
 
 def interrupted(server: VllmServer, at: int) -> Callable[[str, dict[str, Any]], None]:
@@ -282,7 +332,7 @@ def test_another_question_or_another_teacher_is_another_entry(tmp_path: Path) ->
     assert teacher.asked == 4
 
 
-@pytest.mark.parametrize("damage", ["cut short", "emptied", "of another length"])
+@pytest.mark.parametrize("damage", ["cut short", "emptied", "of another length", "NaN", "above 0", "a further field"])
 def test_a_damaged_entry_is_asked_for_again_and_mended(damage: str, tmp_path: Path) -> None:
     teacher = Counting()
     cached = CachedTeacher(teacher, tmp_path, "tiny")
@@ -293,6 +343,10 @@ def test_a_damaged_entry_is_asked_for_again_and_mended(damage: str, tmp_path: Pa
         (other,) = [f for f in tmp_path.rglob("*.safetensors") if f != file]
         file.write_bytes(other.read_bytes())
         teacher.asked -= 1
+    elif damage in ("NaN", "above 0"):
+        file.write_bytes(save({"logp": right.logp + np.float32("nan" if damage == "NaN" else "9")}))
+    elif damage == "a further field":
+        file.write_bytes(save({"logp": right.logp, "logq": right.logp}))
     else:
         file.write_bytes(file.read_bytes()[:20] if damage == "cut short" else b"")
     assert cached.score(ASKED[:1]) == [right]

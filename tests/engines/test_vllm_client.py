@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import io
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from engine_backends import PROBE, client, text_model
 from vllm_server import VllmServer
-from vold.engines.samplers.server import ServerSampler
+from vold.engines.samplers.server import ServerSampler, ServerWeights
+from vold.engines.teachers.cached import CachedTeacher
 from vold.engines.teachers.inprocess import InProcessTeacher
 from vold.engines.teachers.server import ServerTeacher
 from vold.engines.vllm import VllmClient
@@ -156,6 +161,143 @@ def test_scores_of_other_tokens_than_were_sent_are_refused(change: str) -> None:
             teacher.score(REQUESTS[:1])
 
 
+def scored(*entries: Any) -> Any:
+    """An answer to the first request, whose last tokens have these entries."""
+    choice = rewritten("")
+    for place, entry in zip(range(-len(entries), 0), entries, strict=True):
+        choice["prompt_logprobs"][place] = entry
+    return choice
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"logprob": None}, "no numbers: None"),
+        ({"logprob": True}, "no numbers: True"),
+        ({"logprob": "-1"}, "no numbers: '-1'"),
+        ({"logprob": float("nan")}, "no log-probs: nan"),
+        ({"logprob": float("inf")}, "no log-probs: inf"),
+        ({"logprob": float("-inf")}, "no log-probs: -inf"),
+        ({"logprob": 0.5}, "no log-probs: 0.5"),
+        ({"logprob": 10**400}, "no log-probs: 1000"),
+        ({"logprob": -10000.0}, "no log-probs: -10000.0"),
+        ({}, "leaves out the logprob"),
+        (None, "leaves out the logprob"),
+        (-1.0, "leaves out the logprob"),
+    ],
+)
+def test_numbers_that_are_no_log_probs_reach_no_caller_and_no_file(entry: Any, words: str, tmp_path: Path) -> None:
+    with VllmServer(text_model(1)) as server:
+        teacher = CachedTeacher(ServerTeacher(client(server.url), PROBE), tmp_path, "tiny")
+        server.hook = lambda path, body: (200, {"choices": [scored({"2": entry})]})
+        with pytest.raises(TeacherError, match=words) as caught:
+            teacher.score(REQUESTS[:1])
+        assert caught.value.where == server.url
+        assert not list(tmp_path.rglob("*.safetensors"))
+        server.hook = lambda path, body: None
+        assert teacher.score(REQUESTS[:1])[0].logp == pytest.approx(right_answers()[0], abs=2e-5)
+
+
+def ranked(*values: float, sent: tuple[int, float] | None = None) -> dict[str, Any]:
+    """Log-probs of ranks 1, 2 .., of ids 2, 40, 41 ..; `sent` is the rank and log-prob of id 2 where it is lower."""
+    ids = [40, 41, 42] if sent else [2, 40, 41]
+    row = {str(i): {"logprob": v, "rank": r} for r, (i, v) in enumerate(zip(ids, values, strict=False), 1)}
+    return row | ({"2": {"logprob": sent[1], "rank": sent[0]}} if sent else {})
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (ranked(-1.0), "leaves out some of its likeliest"),
+        (ranked(-1.0, sent=(7, -3.0)), "leaves out some of its likeliest"),
+        (ranked(-2.0, -1.0), "do not fall with the rank"),
+        (ranked(-1.0, -1.2, sent=(7, -1.1)), "do not fall with the rank"),
+        (ranked(-0.1, -0.2), "chances of 1.72 in sum"),
+        (ranked(-0.4, -1.2, sent=(3, -1.3)), "chances of 1.24 in sum"),
+        ({"2": {"logprob": -1.0, "rank": 0}, "40": {"logprob": -1.5, "rank": 1}}, "other ranks than 1 to 2"),
+        ({"2": {"logprob": -1.0, "rank": 1}, "40": {"logprob": -1.5, "rank": True}}, "no whole numbers: True"),
+        ({"2": {"logprob": -1.0, "rank": 1}, "40": {"logprob": -1.5, "rank": None}}, "no whole numbers: None"),
+        ({"2": {"logprob": -1.0, "rank": 1}, "112": {"logprob": -1.5, "rank": 2}}, "outside 0 to 111: 112"),
+        ({"2": {"logprob": -1.0, "rank": 1}, "-40": {"logprob": -1.5, "rank": 2}}, "outside 0 to 111: -1"),
+        ({"2": {"logprob": -1.0, "rank": 1}, "": {"logprob": -1.5, "rank": 2}}, "outside 0 to 111: -1"),
+        ({"2": {"logprob": -1.0, "rank": 1}, "4\u0660": {"logprob": -1.5, "rank": 2}}, "outside 0 to 111: -1"),
+        ({"2": {"logprob": -1.0, "rank": 1}, "40": {"logprob": "-1.5", "rank": 2}}, "no numbers: '-1.5'"),
+        ({"2": {"logprob": -1.0, "rank": 1}, "40": 5}, "leaves out the rank"),
+    ],
+)
+def test_likeliest_tokens_that_cannot_be_are_refused(row: dict[str, Any], words: str) -> None:
+    (request,) = (ScoreRequest((20, 21, 30, 31), (2,), top_k=2),)
+    with VllmServer(text_model(1)) as server:
+        teacher = ServerTeacher(client(server.url), PROBE, 112)
+
+        def answer(found: dict[str, Any]) -> Any:
+            return lambda path, body: None if body["prompt"][0] != 20 or body["prompt_logprobs"] == 0 else (
+                200, {"choices": [scored(found)]}
+            )  # fmt: skip
+
+        server.hook = answer(ranked(-1.0, -1.2, sent=(7, -3.0)))
+        (fine,) = teacher.score([request])
+        assert fine.top_ids is not None and fine.top_ids.tolist() == [[40, 41]]
+        assert fine.logp.tolist() == [-3.0]
+        server.hook = answer(row)
+        with pytest.raises(TeacherError, match=words):
+            teacher.score([request])
+
+
+def test_one_log_prob_for_all_tokens_of_a_response_is_no_answer() -> None:
+    request = ScoreRequest((20, 21), tuple(range(30, 38)))
+
+    def answer(logps: list[float]) -> Any:
+        ids = [*request.prompt_ids, *request.response_ids.tolist()]
+        rows = [
+            None,
+            {"21": {"logprob": -1.0}},
+            *({str(i): {"logprob": v}} for i, v in zip(ids[2:], logps, strict=True)),
+        ]
+        choice = {"prompt_logprobs": rows, "prompt_token_ids": ids}
+        return lambda path, body: (200, {"choices": [choice]}) if body["prompt"] == ids else None
+
+    with VllmServer(text_model(1)) as server:
+        teacher = ServerTeacher(client(server.url), PROBE)
+        server.hook = answer([-3.0] * 7 + [-3.1])
+        assert teacher.score([request])[0].logp[-1] == pytest.approx(-3.1)
+        server.hook = answer([-9999.0] * 8)
+        assert teacher.score([request])[0].logp.tolist() == [float("-inf")] * 8
+        for value in (-3.0, 0.0):
+            server.hook = answer([value] * 8)
+            with pytest.raises(TeacherError, match="every token the same log-prob"):
+                teacher.score([request])
+
+
+CANDIDATES = ScoreRequest((20, 21), (30, 31, 2), candidate_ids=((30, 40), (41, 42), (2, 44)))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda v: np.where(v == v.max(), np.nan, v), "candidate_logp nan"),
+        (lambda v: v * 0 + 0.5, "candidate_logp 0.5"),
+        (lambda v: v * 0 - 0.1, "another log-prob among candidates than alone"),
+        (lambda v: np.stack([v[:, 0], v[:, 0] * 0], 1), "chances of 1"),
+        (lambda v: v - 2, "another log-prob among candidates than alone"),
+        (lambda v: v[:-1], "do not line up"),
+        (lambda v: v.T, "do not line up"),
+        (lambda v: v.astype(np.int32), "do not line up"),
+        (lambda v: v.astype(object), "sends no scores of candidates"),
+    ],
+)
+def test_scores_of_candidates_that_cannot_be_are_refused(change: Any, words: str) -> None:
+    with VllmServer(text_model(1)) as server:
+        teacher = ServerTeacher(client(server.url), PROBE)
+        (right,) = teacher.score([CANDIDATES])
+        buffer = io.BytesIO()
+        np.save(buffer, change(right.candidate_logp), allow_pickle=True)
+        reply = {"prompt_token_id_logprobs": base64.b64encode(buffer.getvalue()).decode()}
+        server.hook = lambda path, body: (200, reply) if path == "/inference/v1/generate" else None
+        with pytest.raises(TeacherError, match=words):
+            teacher.score([CANDIDATES])
+
+
 def test_minus_infinity_survives_the_way_through_json() -> None:
     with VllmServer(text_model(1)) as server:
         teacher = ServerTeacher(client(server.url), PROBE)
@@ -185,14 +327,90 @@ def sampled(**changes: Any) -> tuple[int, dict[str, Any]]:
         ({"logprobs": None}, "leaves out"),
         ({"token_ids": [30], "logprobs": {"token_logprobs": [-1.0]}}, "cut a response short"),
         ({"prompt_token_ids": [5]}, "another prompt"),
+        ({"prompt_token_ids": 5}, "names no prompt"),
+        ({"token_ids": [True, 31]}, "no whole numbers: True"),
+        ({"token_ids": [30.0, 31]}, "no whole numbers: 30.0"),
+        ({"token_ids": ["30", "31"]}, "no whole numbers: '30'"),
+        ({"token_ids": [30, 112]}, "outside 0 to 111: 112"),
+        ({"token_ids": [-1, 31]}, "outside 0 to 111: -1"),
+        ({"token_ids": None}, "leaves out"),
+        ({"token_ids": 5}, "int in place of a list of ids"),
+        ({"token_ids": [2, 31]}, "goes on after the end token"),
+        ({"token_ids": [30, 31, 32], "logprobs": {"token_logprobs": [-1.0] * 3}}, "ends as it should not"),
+        ({"finish_reason": "stop"}, "ends as it should not"),
+        ({"finish_reason": 5}, "ends as it should not"),
+        ({"token_ids": [30, 2], "finish_reason": "tool_calls"}, "ends as it should not"),
+        ({"logprobs": {"token_logprobs": [-1.0, -9999.0]}}, "no log-probs: -9999.0"),
+        ({"logprobs": {"token_logprobs": [-1.0, float("nan")]}}, "no log-probs: nan"),
+        ({"logprobs": {"token_logprobs": [-1.0, float("-inf")]}}, "no log-probs: -inf"),
+        ({"logprobs": {"token_logprobs": [-1.0, -(10**400)]}}, "no log-probs: -1000"),
+        ({"logprobs": {"token_logprobs": [-1.0, False]}}, "no numbers: False"),
+        ({"logprobs": {"token_logprobs": [-1.0, "-1"]}}, "no numbers: '-1'"),
+        ({"logprobs": {"token_logprobs": "-1"}}, "str in place of a list"),
+        ({"index": 1}, "another number of responses"),
+        ({"index": True}, "another number of responses"),
     ],
 )
 def test_rollouts_that_are_not_what_was_asked_for_are_refused(changes: dict[str, Any], words: str) -> None:
     with VllmServer(text_model(1)) as server:
-        sampler = ServerSampler(client(server.url, role="rollout"), end_id=2, banned=[7])
+        sampler = ServerSampler(client(server.url, role="rollout"), end_id=2, rows=112, banned=[7])
         server.hook = lambda path, body: sampled(**changes) if path == "/v1/completions" else None
-        with pytest.raises(SamplerError, match=words):
+        with pytest.raises(SamplerError, match=words) as caught:
             sampler.generate([Prompt((20, 21))], SamplingParams(2))
+    assert caught.value.where == server.url
+
+
+TOPS = [{"token_id:30": -1.0, "token_id:40": -1.5}, {"token_id:31": -2.0, "token_id:40": -0.5, "token_id:41": -1.5}]
+
+
+@pytest.mark.parametrize(
+    ("place", "top", "words"),
+    [
+        (0, {"token_id:30": -1.0}, "1 ids where 2 were due"),
+        (0, {"token_id:40": -1.0, "token_id:41": -1.0}, "beside id 30"),
+        (0, {"token_id:30": -1.5, "token_id:40": -1.5}, "of log-prob -1.0"),
+        (0, {"token_id:30": -1.0, "token_id:40": -0.1}, "chances above 1"),
+        (0, {"token_id:30": -1.0, "token_id:40": None}, "no numbers: None"),
+        (0, {"token_id:30": -1.0, "token_id:112": -1.5}, "outside 0 to 111: 112"),
+        (0, {"token_id:30": -1.0, "token_id:-4": -1.5}, "outside 0 to 111: -1"),
+        (0, {"token_id:30": -1.0, " the": -1.5}, "outside 0 to 111: -1"),
+        (1, None, "leaves out the likeliest ids"),
+    ],
+)
+def test_likeliest_ids_of_rollouts_that_cannot_be_are_refused(place: int, top: Any, words: str) -> None:
+    tops: list[Any] = list(TOPS)
+    with VllmServer(text_model(1)) as server:
+        sampler = ServerSampler(client(server.url, role="rollout"), end_id=2, rows=112)
+        logprobs = {"token_logprobs": [-1.0, -2.0], "top_logprobs": tops}
+        server.hook = lambda path, body: sampled(logprobs=logprobs) if path == "/v1/completions" else None
+        params = SamplingParams(2, candidates=2)
+        ((completion,),) = sampler.generate([Prompt((20, 21))], params)
+        assert completion.candidate_ids is not None
+        assert completion.candidate_ids.tolist() == [[30, 40], [40, 41]]
+        tops[place] = top
+        with pytest.raises(SamplerError, match=words):
+            sampler.generate([Prompt((20, 21))], params)
+
+
+def test_a_server_that_never_has_the_weights_it_is_given_is_refused(tmp_path: Path) -> None:
+    policy = text_model(3)
+    with VllmServer(text_model(1)) as server:
+        servers = client(server.url, role="rollout")
+        weights = ServerWeights(servers, policy, tmp_path)
+        sampler = ServerSampler(servers, end_id=2, rows=policy.rows, weights=weights)
+        server.hook = lambda path, body: (200, {"weight_version": "other"}) if path == "/weight_info" else None
+        with pytest.raises(SamplerError, match="does not keep the version"):
+            sampler.generate([Prompt((20, 21))], SamplingParams(2))
+
+
+@pytest.mark.parametrize("length", [True, "128", 128.0, -5, 10**30])
+def test_a_context_that_is_no_number_of_tokens_is_refused(length: Any) -> None:
+    with VllmServer(text_model(1)) as server:
+        server.hook = lambda path, body: (200, {"data": [{"id": "tiny", "max_model_len": length}]})
+        with pytest.raises(TeacherError, match="says no number of tokens"):
+            client(server.url).context()
+        server.hook = lambda path, body: (200, {"data": [None, {"id": "tiny"}]})
+        assert client(server.url).context() == 0
 
 
 def test_rollouts_ask_for_the_plain_distribution_and_the_right_end() -> None:

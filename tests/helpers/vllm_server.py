@@ -32,7 +32,7 @@ class VllmServer:
     `requests` are the paths asked for so far, `hang_up` makes it close connections without an answer.
     """
 
-    def __init__(self, policy: Policy, *, name: str = "tiny", context: int = 128) -> None:
+    def __init__(self, policy: Policy, *, name: str = "tiny", context: int = 128, port: HeldPort | None = None) -> None:
         self.policy, self.name, self.context = policy, name, context
         self.requests, self.version, self.hang_up = list[str](), "default", False
         self.hook: Hook = lambda path, body: None
@@ -56,7 +56,7 @@ class VllmServer:
         self._handler = Handler
         self._http: ThreadingHTTPServer | None = None
         self._open: set[socket.socket] = set()
-        self._port = HeldPort()
+        self._port = port or HeldPort()
         self.start()
 
     @property

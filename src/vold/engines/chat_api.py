@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 6
 """Rounds over all servers before none is said to answer."""
-REFUSES_ALL = (401, 403, 404)
-"""Wrong key, no permission, wrong address or model: the next request would fare no better."""
+REFUSES_ONE = (400, 413, 414, 422, 431)
+"""A prompt too long, a picture too large. Any other refusal (wrong key, no permission, wrong address or model) would
+meet the next request too."""
 
 FACTOR = 28
 """Qwen2.5-VL scales the sides of a picture to multiples of this many pixels."""
@@ -134,7 +135,7 @@ class EndpointSampler(HttpClient[EndpointReply]):
     def refuse(self, url: str, status: int, message: str) -> EndpointReply:
         """A reply with `error`, or an error where every request will be refused."""
         said = f"status {status}: {message}"
-        if status >= 400 and status not in REFUSES_ALL:
+        if status in REFUSES_ONE:
             return EndpointReply(0, "", "stop", 0, said)
         fix = "check the address (it ends in /v1), the model's name and the key"
         raise SamplerError("the server refuses every request", where=url, got=said, fix=fix)
@@ -145,9 +146,9 @@ class EndpointSampler(HttpClient[EndpointReply]):
             return None
         try:
             (choice,) = value["choices"]
-            said, usage, reason = choice["message"], value.get("usage") or {}, choice.get("finish_reason")
+            said, usage, reason = choice["message"], value.get("usage"), choice.get("finish_reason")
             text, thought = said.get("content"), said.get("reasoning_content", said.get("reasoning"))
-            tokens = usage.get("completion_tokens")
+            tokens = None if usage is None else usage.get("completion_tokens")
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
         texts_are_text = all(isinstance(t, str | None) for t in (text, thought, reason))

@@ -39,21 +39,30 @@ class Watch:
     """The clock of one request.
 
     Args:
-        seconds: it may take.
+        seconds: it may take; a server that answers others meanwhile is at work, and has as many after each of these.
+        longest: it may take however many others are answered.
+        answered: when the server last gave a whole reply.
         stop: ends it early, `LAST_SECONDS` after it is set, or at once.
-        slow_after: seconds after which `slow` is called, once.
-        slow: says that the request is under way still.
+        slow: is called once, that many seconds after the beginning.
     """
 
-    def __init__(self, seconds: float, stop: Stop, slow_after: float, slow: Callable[[], None]) -> None:
-        self.seconds, self.stop, self.slow = seconds, stop, slow
+    def __init__(
+        self,
+        seconds: float,
+        longest: float,
+        answered: Callable[[], float],
+        stop: Stop,
+        slow: tuple[float, Callable[[], None]],
+    ) -> None:
+        self.seconds, self.answered, self.stop = seconds, answered, stop
         self.began = time.monotonic()
-        self.end, self._slow_at, self._stopped = self.began + seconds, self.began + slow_after, False
+        self.last, self._slow_at, self._slow = self.began + longest, self.began + slow[0], slow[1]
+        self._stopped = False
 
     @property
-    def over(self) -> bool:
-        """Whether its time has run out."""
-        return time.monotonic() >= self.end
+    def waited(self) -> float:
+        """Seconds for which the server has said nothing whole, to this request or another."""
+        return time.monotonic() - max(self.began, self.answered())
 
     def left(self) -> float:
         """Seconds that are left.
@@ -63,15 +72,14 @@ class Watch:
         """
         now = time.monotonic()
         if not self._stopped and self.stop.is_set():
-            self._stopped, self.end = True, min(self.end, now + LAST_SECONDS)
-        if self.stop.at_once:
-            self.end = now
-        if now >= self.end:
-            raise httpcore.ReadTimeout(f"no whole reply within {self.end - self.began:.3g} s")
+            self._stopped, self.last = True, min(self.last, now + LAST_SECONDS)
+        end = now if self.stop.at_once else min(self.last, max(self.began, self.answered()) + self.seconds)
+        if now >= end:
+            raise httpcore.ReadTimeout(f"no whole reply in {now - self.began:.3g} s")
         if now >= self._slow_at:
             self._slow_at = math.inf
-            self.slow()
-        return self.end - now
+            self._slow()
+        return end - now
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:

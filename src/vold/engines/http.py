@@ -80,7 +80,8 @@ class HttpClient(Generic[Reply]):
     """Most seconds of one try, its reply's last byte included. An answer of 8,192 tokens on a busy server takes
     minutes."""
     shortest: float = 5.0
-    """A try has as many seconds, and twice those of the slowest reply so far, however little patience is left."""
+    """A try has as many seconds, and twice those of the slowest reply so far, however little patience is left. A server
+    that answers other requests has them anew after each."""
     most_bytes: int = 256 << 20
     """Of a reply, decoded."""
 
@@ -105,7 +106,7 @@ class HttpClient(Generic[Reply]):
         weakref.finalize(self, self.client.close)
         self._turn, self._lock = itertools.count(), threading.Lock()
         self._down_since: float | None = None
-        self._slowest = 0.0
+        self._slowest, self._answered = 0.0, dict[str, float]()
 
     def read(self, base: str, path: str, value: object) -> Reply | None:
         """What a body says, None of an empty one; None where it is no whole reply."""
@@ -153,12 +154,16 @@ class HttpClient(Generic[Reply]):
     ) -> Reply | Failed:
         """One try, of up to `seconds` or `longest`. Raises as `refuse`."""
         seconds = min(self.longest, seconds)
-        watch = Watch(seconds, stop, max(SLOW_SECONDS, 2 * self._slowest), lambda: self._slow(base, seconds))
+        slow = max(SLOW_SECONDS, 2 * self._slowest), lambda: self._slow(base, seconds)
+        watch = Watch(seconds, self.longest, lambda: self._answered.get(base, 0.0), stop, slow)
         try:
             with watch.running(), self.client.stream("GET" if get else "POST", base + path, json=body) as response:
                 raw = _body(response, self.most_bytes)
         except httpx.HTTPError as error:
-            return Failed(f"{base}: {type(error).__name__}: {error}", spent=seconds if watch.over else 0.0)
+            return Failed(
+                f"{base}: {type(error).__name__}: {error}",
+                spent=watch.waited if isinstance(error, httpx.TimeoutException) else 0.0,
+            )
         except _Unreadable as error:
             return Failed(f"{base}: no whole reply: {error}")
         status, headers = response.status_code, response.headers
@@ -167,7 +172,8 @@ class HttpClient(Generic[Reply]):
             reply = None if wrong or _is_error(said) else self.read(base, path, said)
             if reply is None:
                 return Failed(f"{base}: no whole reply: {wrong and f'{wrong}: '}{_message(raw)}")
-            self._slowest = max(self._slowest, time.monotonic() - watch.began)
+            self._answered[base] = time.monotonic()
+            self._slowest = max(self._slowest, self._answered[base] - watch.began)
             return reply
         if 300 <= status < 400:
             there = headers.get("location", "nowhere")[:200]

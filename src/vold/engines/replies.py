@@ -21,6 +21,7 @@ LOWEST = -9999.0
 """What vLLM writes for minus infinity, which JSON does not have. Nothing is below it."""
 MOST_IDS = 2**31
 """Ids are int32."""
+FIX = "docs/engines.md says what a server has to answer; mend it, and repeat the command: it goes on from here"
 ROUNDING = 1e-3
 """A log-prob may be above 0 by this much, and chances above 1 in sum by ten times as much."""
 
@@ -85,7 +86,7 @@ class VllmReply:
     server: str
     error: type[VoldError]
 
-    def fail(self, what: str, *, got: str = "", fix: str = "", error: type[VoldError] | None = None) -> NoReturn:
+    def fail(self, what: str, *, got: str = "", fix: str = FIX, error: type[VoldError] | None = None) -> NoReturn:
         """Raise `error`, that of the client by default, which names the server."""
         raise (error or self.error)(what, where=self.url, got=got[:300], fix=fix)
 

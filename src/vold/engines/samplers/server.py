@@ -141,7 +141,7 @@ class ServerSampler:
             finish = self._check_ids(reply, choice, ids, params.max_new_tokens)
             logps: Any = logprobs.get("token_logprobs")
             # A token that was sampled is no impossible one.
-            wrong = wrong_logps(logps, lowest=np.nextafter(LOWEST, 0))
+            wrong = wrong_logps(logps, lowest=math.nextafter(LOWEST, 0.0))
             if wrong or len(logps) != len(ids):
                 reply.fail(
                     f"the {reply.server}'s log-probs do not line up with its tokens",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vold.engines.replies import ROUNDING
+from vold.engines.replies import FIX, ROUNDING
 from vold.errors import AlignmentError, TeacherError
 from vold.run.files import read_json, write_json
 from vold.run.records import TokenId
@@ -61,12 +61,14 @@ def check_scores(request: ScoreRequest, scores: TokenScores, *, where: str) -> N
         values = getattr(scores, name)
         if (found := None if values is None else values.shape) != shape:
             got = f"{name} of shape {found}, not {shape}"
-            raise AlignmentError("the teacher's scores do not line up with the response", where=where, got=got)
+            raise AlignmentError("the teacher's scores do not line up with the response", where=where, got=got, fix=FIX)
         if values is not None and values.dtype.kind == "f" and not (good := values <= ROUNDING).all():  # NaN is not
             got = f"{name} {', '.join(f'{v:g}' for v in values[~good][:4].tolist())}"
-            raise TeacherError("this teacher returns numbers that are no log-probs", where=where, got=got)
+            raise TeacherError("this teacher returns numbers that are no log-probs", where=where, got=got, fix=FIX)
         if values is not None and values.dtype.kind == "i" and (values < 0).any():
-            raise TeacherError("this teacher names tokens that are none", where=where, got=f"{name} {values.min()}")
+            raise TeacherError(
+                "this teacher names tokens that are none", where=where, got=f"{name} {values.min()}", fix=FIX
+            )
 
 
 def check_distribution(request: ScoreRequest, scores: TokenScores, *, where: str) -> None:
@@ -95,12 +97,15 @@ def check_distribution(request: ScoreRequest, scores: TokenScores, *, where: str
         place = request.candidate_ids == request.response_ids[:, None]
         alone = np.broadcast_to(scores.logp[:, None], place.shape)[place]
         if _apart(scores.candidate_logp[place], alone) > 5 * SAME_WITHIN_NATS:  # in two passes, of few tokens
-            raise TeacherError("this teacher gives a token another log-prob among candidates than alone", where=where)
+            raise TeacherError(
+                "this teacher gives a token another log-prob among candidates than alone", where=where, fix=FIX
+            )
     if not falling or (chances > 1 + 10 * ROUNDING).any():
         raise TeacherError(
             "what this teacher says of the tokens of one position is no distribution",
             where=where,
             got=f"chances of {chances.max():.3g} in sum" if falling else "log-probs that do not fall with the rank",
+            fix=FIX,
         )
 
 
@@ -113,7 +118,9 @@ def check_alive(scores: TokenScores, *, where: str) -> None:
     """
     values = scores.logp
     if not bool((values <= 1e-3).all()):
-        raise TeacherError("this teacher returns numbers that are no log-probs", where=where, got=str(values[:4]))
+        raise TeacherError(
+            "this teacher returns numbers that are no log-probs", where=where, got=str(values[:4]), fix=FIX
+        )
     _refuse_one_value(scores, where)
 
 

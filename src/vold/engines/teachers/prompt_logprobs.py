@@ -74,14 +74,9 @@ def _top(reply: VllmReply, part: list[dict[str, Any]], k: int, rows: int) -> tup
     """[response, k] ids and log-probs of the ranks 1 to k; the token that was sent comes with them, whatever its
     rank."""
     names, entries = list(chain.from_iterable(part)), list(chain.from_iterable(map(dict.values, part)))
-    ranks, logps = _values(reply, entries, "rank"), _values(reply, entries, "logprob")
-    wrong = (
-        wrong_ids(ids := _numbers(names), rows)
-        or wrong_logps(logps)
-        or (wrong_ids(ranks, MOST_IDS) and "ranks that are no numbers")
-    )
-    if wrong:
-        reply.fail("the teacher's likeliest tokens cannot be used", got=wrong)
+    ids, ranks, logps = _numbers(names), _values(reply, entries, "rank"), _values(reply, entries, "logprob")
+    if wrong := wrong_ids(ids, rows) or wrong_logps(logps) or wrong_ids(ranks, MOST_IDS):
+        reply.fail("the teacher's likeliest tokens, or their ranks, are none", got=wrong)
     row = np.repeat(np.arange(len(part)), list(map(len, part)))
     rank, token, value = np.array(ranks, np.int64), np.array(ids), log_probs(logps)
     order = np.argsort(row * MOST_IDS + rank, kind="stable")
