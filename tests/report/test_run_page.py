@@ -20,7 +20,7 @@ from vold.report.charts import OUTCOMES
 from vold.report.rollouts import ROLLOUTS, TOKENS
 from vold.report.run_page import QUESTIONS, STAGES, content
 from vold.report.text import MINUS
-from vold.run.files import append_jsonl, write_text
+from vold.run.files import append_jsonl, read_jsonl, write_text
 
 
 @pytest.fixture(scope="module")
@@ -178,10 +178,19 @@ def test_junk_in_a_file_is_an_error_that_names_it(run: Path, name: str, junk: st
 
 
 def test_rows_without_their_keys_are_survived(run: Path) -> None:
+    odd = {"id": 1, "tokens": ["a"], "images": 3, "tags": 2, "score": "x"}
     for file in run.rglob("*.jsonl"):
-        append_jsonl(file, [{}, {"id": 1, "step": None, "tokens": ["a"], "images": 3, "tags": 2, "score": "x"}])
+        append_jsonl(file, [odd | {"step": len(read_jsonl(file))}])
     html, _ = page_of(run)
     assert "vold" in html
+
+
+@pytest.mark.parametrize("name", ["sft/metrics.jsonl", "distill/metrics.jsonl", "eval/vold/image.jsonl"])
+def test_a_row_that_is_of_no_step_and_no_question_is_refused(run: Path, name: str) -> None:
+    append_jsonl(run / name, [{"x": 1}])
+    line = len((run / name).read_text().splitlines())
+    with pytest.raises(VoldError, match=re.escape(f"{name}: line {line}\n")):
+        page_of(run)
 
 
 def test_no_run_is_a_data_error(tmp_path: Path) -> None:

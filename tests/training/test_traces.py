@@ -10,6 +10,7 @@ import pytest
 import tiny
 from vold.errors import CheckpointError, DataError
 from vold.run.files import read_jsonl, write_rows
+from vold.training.sft import sft
 from vold.training.traces import make_traces, read_traces
 
 if TYPE_CHECKING:
@@ -62,3 +63,33 @@ def test_a_run_cut_short_ends_with_the_same_answers(tmp_path: Path) -> None:
     rows = read_jsonl(target)
     assert summary["answers"] == len(rows) == 12
     assert summary["truncated"] == sum(r["finish"] == "length" for r in rows)
+
+
+@pytest.mark.parametrize("extra", [10**6, 2**31 - 1])
+def test_an_id_without_an_embedding_is_refused_with_its_line(tmp_path: Path, extra: int) -> None:
+    made = tiny.recipe(tmp_path)
+    tiny.write_traces(tmp_path, made)
+    file = tmp_path / "run" / "traces" / "traces.jsonl"
+    rows = read_jsonl(file)
+    rows[4]["response_ids"][0] = extra
+    write_rows(file, rows)
+    with pytest.raises(DataError, match=rf"no embedding for\n.*traces\.jsonl: line 5\n.*id {extra}"):
+        sft(made)
+
+
+def test_rows_without_sums_are_compared_with_their_tasks(tmp_path: Path) -> None:
+    made = tiny.recipe(tmp_path)
+    file = make_traces(made)
+    rows = read_jsonl(file)
+    for odd, line in (
+        ([*rows[:3], rows[2], *rows[3:]], 4),
+        ([*rows[:3], *rows[4:]], 4),
+        ([*rows, rows[0]], 13),
+        ([rows[1], rows[0], *rows[2:]], 1),
+    ):
+        write_rows(file, odd)
+        for reading in (read_traces, make_traces):
+            with pytest.raises(CheckpointError, match=rf"traces\.jsonl: line {line}\n"):
+                reading(made)
+    write_rows(file, rows[:7])
+    assert read_jsonl(make_traces(made)) == rows

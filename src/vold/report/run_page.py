@@ -7,6 +7,7 @@ out. A directory that holds no run at all is an error, and so is a damaged file.
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +18,8 @@ from vold.report.evaluation import evaluation
 from vold.report.rollouts import GAP_LIMIT, ROLLOUTS, pick_rollouts
 from vold.report.text import MINUS, Json, at, decimal, number, part, percent, words
 from vold.report.write import write_page
-from vold.run.files import MEND, read_json, read_jsonl
-from vold.run.metrics import MEND_METRICS, METRICS
+from vold.run.files import MEND, bad_row, lists_in, read_json, read_jsonl
+from vold.run.metrics import MEND_METRICS, METRICS, refuse_gaps
 from vold.run.rollouts import stored_steps
 from vold.run.yaml_text import read_yaml
 
@@ -134,15 +135,21 @@ def content(run_dir: Path) -> Json:
 
 def rows(file: Path) -> list[Json]:
     """The whole rows of a list; none if it is absent. Raises CheckpointError: one is damaged."""
-    return [*read_jsonl(file, whole=True, mend=MEND_METRICS if file.name == METRICS else MEND)]
+    mend = MEND_METRICS if file.name == METRICS else MEND
+    found = read_jsonl(file, whole=True, mend=mend)
+    if file.name == METRICS:
+        refuse_gaps((row.get("step") for row in found), file, mend)
+    elif strange := [n for n, row in enumerate(found, 1) if "id" not in row and "key" not in row]:
+        raise bad_row(file, strange[0], "neither an answer nor a judge's reply")
+    return [*found]
 
 
 def one(file: Path) -> Json:
     """The object in a JSON or YAML file; an empty one if it is absent. Raises CheckpointError: it is damaged."""
-    if not file.exists():
-        return {}
+    if file.suffix == ".json":
+        return read_json(file, dict, absent={})
     try:
-        return read_yaml(file, "recipe") if file.suffix == ".yaml" else read_json(file, dict)
+        return read_yaml(file, "recipe") if os.path.lexists(file) else {}
     except ConfigError as error:
         fix = "put it back from a copy, or repeat the last verb: each writes it"
         raise CheckpointError(error.what, where=error.where, got=error.got, fix=fix) from None
@@ -153,7 +160,7 @@ def answers_of(run_dir: Path) -> dict[str, dict[str, list[Json]]]:
     first = ("base", "sft", "vold")
     folders = [f for f in sorted((run_dir / "eval").glob("*")) if f.is_dir() and not f.name.startswith(".")]
     folders.sort(key=lambda f: first.index(f.name) if f.name in first else len(first))
-    return {f.name: {file.stem: rows(file) for file in sorted(f.glob("*.jsonl"))} for f in folders}
+    return {f.name: {file.stem: rows(file) for file in lists_in(f)} for f in folders}
 
 
 def about(run_dir: Path) -> dict[str, str]:

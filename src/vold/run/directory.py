@@ -252,7 +252,7 @@ def record_data(directory: Path, key: str, cards: Mapping[str, DataCard]) -> Non
     if not cards:
         return
     file = directory / DATA
-    known = read_json(file, dict[str, dict[str, DataCard]]) if file.exists() else {}
+    known = read_json(file, dict[str, dict[str, DataCard]], absent={})
     for name, card in cards.items():
         before = known.get(key, {}).get(name)
         if before is not None and before.content_hash != card.content_hash:

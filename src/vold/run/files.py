@@ -78,12 +78,15 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(to_json(value), indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, kind: type[T], *, fix: str = "delete it and repeat the command that writes it") -> T:
+def read_json(
+    path: Path, kind: type[T], *, absent: T | None = None, fix: str = "delete it and repeat the command that writes it"
+) -> T:
     """A small JSON file of ours.
 
     Args:
         path: the file.
         kind: a dataclass, or `dict` for an object as it is.
+        absent: what is returned where there is no such file.
         fix: what to do about a file that cannot be used.
 
     Raises:
@@ -91,6 +94,8 @@ def read_json(path: Path, kind: type[T], *, fix: str = "delete it and repeat the
             a value is missing or of another type.
     """
     content = read_bytes(path, limit=SMALL, fix=fix)
+    if content is None and absent is not None:
+        return absent
     if content is None:
         raise CheckpointError("this file is not there", where=str(path), fix="run the verb that writes it")
     try:
@@ -119,9 +124,9 @@ def read_bytes(path: Path, *, limit: int | None = None, fix: str = "") -> bytes 
             got = f"{found.st_size:,} bytes, more than {limit:,}"
             raise CheckpointError("this file is far too big", where=str(path), got=got, fix=fix)
         return path.read_bytes()
-    except FileNotFoundError:
-        return None
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not path.is_symlink():
+            return None
         got, fix = error.strerror or str(error), "mend its permissions or its place, or move it away"
         raise CheckpointError("this file cannot be read", where=str(path), got=got, fix=fix) from error
 
@@ -242,6 +247,12 @@ def remove_rows(path: Path) -> None:
     """Remove a list, if there is one."""
     path.unlink(missing_ok=True)
     sums_of(path).unlink(missing_ok=True)
+
+
+def lists_in(folder: Path) -> list[Path]:
+    """The lists in a folder, those included of which nothing but the sums is left."""
+    gone = (f.with_name(f.name[1:].removesuffix(".sums")) for f in folder.glob(".*.jsonl.sums"))
+    return sorted({*folder.glob("*.jsonl"), *gone})
 
 
 def sums_of(path: Path) -> Path:

@@ -139,6 +139,8 @@ def _way_out(path: Path) -> str:
     if is_result(path):
         stage = path.parent.name
         return f"copy it again, or delete {path} and repeat `vold {stage}`, which saves it from its last state"
+    if path.parts[-2:] == ("balance", "set"):
+        return "copy it again, or repeat `vold balance`, which writes it again from its labels"
     return "copy it again, or make it again"
 
 

@@ -5,10 +5,15 @@ A value that a step does not have (no teacher, no token that learns) is None her
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from vold.run.files import bad_row
 from vold.run.records import Count
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 METRICS = "metrics.jsonl"
 MEND_METRICS = "put the file back from a copy, or delete line {line} and the file's `.sums`, and that step is missing"
@@ -187,3 +192,14 @@ class DistillRow(PhaseSeconds, RolloutMetrics, UpdateMetrics):
 
 ROWS: Mapping[str, type[SftRow] | type[DistillRow]] = {"sft": SftRow, "distill": DistillRow}
 """What a row is, by the name of its stage."""
+
+
+def refuse_gaps(steps: Iterable[object], file: Path, mend: str) -> None:
+    """Refuse a list whose rows are not those of step 0, 1, 2 and so on.
+
+    Raises:
+        CheckpointError: naming the first that is not.
+    """
+    for n, step in enumerate(steps):
+        if step != n:
+            raise bad_row(file, n + 1, f"the row of step {step} where that of step {n} stands", mend=mend)

@@ -169,6 +169,8 @@ def load_rollouts(file: Path) -> list[StoredRollout]:
         DataError: it is absent, cut short, changed or something else.
     """
     try:
+        if not file.is_file():  # a pipe would be waited for
+            raise FileNotFoundError("no file")
         with safe_open(file, framework="numpy") as stored:
             about = json.loads(stored.metadata()["rollouts"])
             names = stored.keys()

@@ -27,6 +27,7 @@ from vold.run.files import read_json
 from vold.run.folders import drop_older, latest_checkpoint, step_of, verify_directory
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from vold.model.policy import Policy
@@ -72,11 +73,9 @@ def restore_state(directory: Path, policy: Policy, optimizer: torch.optim.Optimi
     verify_directory(path)
     named = policy.trainable()
     step, weights, moments = _read(path, dict(named))
-    expected = {name: tuple(p.shape) for name, p in named}
-    found = {name: tuple(t.shape) for name, t in weights.items()}
-    if expected != found:
-        odd = sorted(set(expected.items()) ^ set(found.items()))
-        raise CheckpointError("this checkpoint belongs to another model", where=str(path), got=str(odd[:2]))
+    if odd := _not_of(named, weights, moments):
+        fix = f"train the model that it is of, or delete {path}: the stage then begins with its first step"
+        raise CheckpointError("this checkpoint belongs to another model", where=str(path), got=str(odd[:2]), fix=fix)
     for name, p in named:
         mine = {k.rsplit("/", 1)[1]: v for k, v in moments.items() if k.rsplit("/", 1)[0] == name}
         # Weights in float32: kept apart where one process runs rounded ones, and in place where several do.
@@ -87,6 +86,20 @@ def restore_state(directory: Path, policy: Policy, optimizer: torch.optim.Optimi
         if p.dtype != torch.float32:
             optimizer.state[p]["master"] = exact.float().to(p.device)
     return step
+
+
+def _not_of(named: Sequence[tuple[str, torch.nn.Parameter]], weights: Tensors, moments: Tensors) -> list[object]:
+    """What of a state does not fit these parameters: names with shapes, or names of moments."""
+    expected = {name: tuple(p.shape) for name, p in named}
+    odd: list[object] = [*sorted({*expected.items()} ^ {(name, tuple(t.shape)) for name, t in weights.items()})]
+    kinds: dict[str, set[str]] = {}
+    for key, value in moments.items():
+        name, _, kind = key.rpartition("/")
+        kinds.setdefault(name, set()).add(kind)
+        if kind != "step" and tuple(value.shape) != expected.get(name):
+            odd.append((key, tuple(value.shape)))
+    usual = max(kinds.values(), key=len, default=set())
+    return [*odd, *(f"{name}: {', '.join(sorted(found))}" for name, found in kinds.items() if found != usual)]
 
 
 def _read(path: Path, parameters: dict[str, torch.nn.Parameter]) -> tuple[int, Tensors, Tensors]:

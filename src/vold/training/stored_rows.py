@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from vold.run.console import Bar
 from vold.run.files import append_jsonl, bad_row, cut_rows, read_records
+from vold.run.folders import sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,6 +51,7 @@ def stored_rows(
     Raises:
         CheckpointError: a row is damaged, or not the one of its task.
     """
+    sweep(file.parent)
     rows = rows_of(file, kind, tasks)
     done = len(rows) if len(rows) == len(tasks) else len(rows) // batch_size * batch_size
     rows = rows[:done]

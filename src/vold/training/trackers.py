@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from vold.run.files import append_jsonl, bad_row, cut_rows, read_records, remove_rows
-from vold.run.metrics import METRICS, ROWS
+from vold.run.metrics import METRICS, ROWS, refuse_gaps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,10 +41,9 @@ class MetricsFile:
             f"put {self.file} back from a copy, or delete {directory}/step-* and the stage begins with its first step"
         )
         rows = read_records(self.file, ROWS[directory.name], mend=mend)
-        for n in range(max(start, len(rows))):
-            if n >= len(rows) or rows[n].step != n:
-                got = f"the row of step {rows[n].step} where that of step {n} stands" if n < len(rows) else "no row"
-                raise bad_row(self.file, n + 1, got, mend=mend)
+        refuse_gaps((row.step for row in rows), self.file, mend)
+        if len(rows) < start:
+            raise bad_row(self.file, len(rows) + 1, f"no row, and the state is of step {start}", mend=mend)
         cut_rows(self.file, start)
 
     def log(self, row: SftRow | DistillRow) -> None:

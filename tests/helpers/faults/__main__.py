@@ -23,6 +23,7 @@ from faults.frame import Fault, Outcome, load
 from vold.run.console import Bar, console
 
 KINDS = {
+    "damage": "damaged files, rows and folders",
     "refusal": "bad inputs",
     "kill": "killed, started again",
     "disk": "disk full, then room again",

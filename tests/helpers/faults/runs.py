@@ -41,7 +41,7 @@ class Runs:
 
     def before(self, stage: str, to: Path) -> None:
         """Copy the run as it is before a stage into the directory `to`."""
-        _copy(self.home / "before" / stage, to)
+        copy(self.home / "before" / stage, to)
 
     def after(self, stage: str) -> Path:
         """The directory that holds the run after a stage."""
@@ -66,10 +66,10 @@ def runs() -> Runs:
         if stage == "sft":  # an untrained teacher rarely ends an answer: the cold start gets whole ones
             shutil.rmtree(work / "run" / "traces")
             tiny.write_traces(work, recipe_from(raw, where=str(recipe)))
-        _copy(work, home / "before" / stage)
+        copy(work, home / "before" / stage)
         ended = vold_in([stage, made.recipe], work)
         assert ended.code == 0, f"{stage}: {ended.said}"
-        _copy(work, home / "after" / stage)
+        copy(work, home / "after" / stage)
     return made
 
 
@@ -78,7 +78,8 @@ def _remove(home: Path, owner: int) -> None:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _copy(source: Path, to: Path) -> None:
+def copy(source: Path, to: Path) -> None:
+    """Copy a tree as it is."""
     shutil.copytree(source, to, symlinks=True, dirs_exist_ok=True)
 
 

@@ -13,6 +13,7 @@ from vold.data.files.images import decoded, read_file
 from vold.data.sources import Source, Tasks
 from vold.errors import DataError, VoldError
 from vold.graders import known_grader
+from vold.run.folders import verify_directory
 from vold.run.summaries import DataCard
 from vold.types import Message, Task
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 GraderName = Annotated[str, AfterValidator(known_grader)]
+
+
+BALANCED = ("balance", "set")
+"""Where a run keeps the set that `vold balance` has made."""
 
 
 class Spec(Source):
@@ -35,7 +40,9 @@ class Spec(Source):
     """Read only so many rows; all of them if absent."""
 
     def open(self, parts: Mapping[str, Tasks], *, references: bool) -> Tasks:
-        """The rows."""
+        """The rows. Raises CheckpointError: they are a set of `vold balance` and damaged."""
+        if self.path.parent.parts[-2:] == BALANCED:
+            verify_directory(self.path.parent)
         rows = JsonlTasks(self.path, grader=self.grader, limit=self.limit, references=references)
         card = DataCard(
             kind=self.kind,

@@ -76,6 +76,8 @@ def _store(file: Path, scores: TokenScores) -> None:
 
 def _load(file: Path, request: ScoreRequest) -> TokenScores | None:
     """The stored scores; None where there are none, or none that can be used."""
+    if not file.is_file():
+        return None
     with contextlib.suppress(OSError, SafetensorError, ValueError, TypeError, TeacherError):
         with safe_open(file, framework="numpy") as stored:
             names = stored.keys()

@@ -181,8 +181,8 @@ def remember(file: Path, probe: ScoreRequest, scores: TokenScores, *, where: str
     now = _Probed(
         (*probe.prompt_ids, *probe.response_ids.tolist()), tuple(max(v, IMPOSSIBLE) for v in scores.logp.tolist())
     )
-    known = read_json(file, _Probed) if file.exists() else None
-    if known is not None and known.ids == now.ids:
+    known = read_json(file, _Probed, absent=now)
+    if known is not now and known.ids == now.ids:
         check_same(TokenScores(now.logp), TokenScores(known.logp), where=where)
     else:
         write_json(file, now)

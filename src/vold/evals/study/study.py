@@ -199,7 +199,7 @@ class _Running:
     def __init__(self, path: Path, study: Study, work: Path) -> None:
         self.path, self.study, self.work = path, study, work
         self.clock, self.began = self.work / "clock.json", time.monotonic()
-        self.spent = read_json(self.clock, Clock).seconds if self.clock.exists() else 0.0
+        self.spent = read_json(self.clock, Clock, absent=Clock(0.0)).seconds
         self.chosen: dict[str, float | None] = {}
         self.sweeps: dict[str, dict[str, tuple[float, ...]]] = {}
 
