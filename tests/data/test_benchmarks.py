@@ -242,7 +242,7 @@ def test_a_benchmark_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "    return Item(name, values['id'], values['question'], (), (), values['gold'], 'float', cluster='1')\n"
         "SOURCE = DataSource('A paper', 'rule', 'as we do')\n"
         "BENCHMARKS = (\n"
-        "    Benchmark('sums', 'Sums', 'some/sums', None, {'test': 1}, sums,\n"
+        "    Benchmark('sums', 'Sums', 'some/sums', {}, {'test': 1}, sums,\n"
         "              {'rule': PromptForm(without_options='Now: {question}')}, tolerance=0.5,\n"
         "              published=SOURCE.figures('sums', 'test', {'A model': 50.0})),\n"
         ")\n"

@@ -11,7 +11,7 @@ import tiny
 import training_sets
 from layouts import parquet
 from vold.data.benchmarks.registry import load
-from vold.data.files.hub import missing
+from vold.data.files.hub import chosen, missing_shards
 from vold.data.files.read import read_rows
 from vold.errors import DataError
 
@@ -80,22 +80,29 @@ def test_half_a_download_is_not_taken_for_the_set(tmp_path: Path) -> None:
         opened(config="math", revision=COMMIT)
 
 
-def test_what_is_missing_has_a_name(tmp_path: Path) -> None:
-    shards(tmp_path / "data", ["One?", "Two?"], of=4)
-    tables = ["data/train-*.parquet", "train.jsonl"]
-    assert missing(tmp_path, tables) == ["data/train-00002-of-00004.parquet", "data/train-00003-of-00004.parquet"]
-    shards(tmp_path / "data", ["One?", "Two?", "Three?", "Four?"])
-    assert missing(tmp_path, tables) == []
-    assert missing(tmp_path, [*tables, "images.zip"]) == ["images.zip"]
-    assert missing(tmp_path / "data", ["train.jsonl"]) == ["train.jsonl"]
-
-
 def test_test_is_not_testmini(tmp_path: Path) -> None:
     for split in ("test", "testmini"):
         parquet(tmp_path / "data" / f"{split}-00000-of-00001.parquet", [{"question": f"of {split}"}])
     for split in ("test", "testmini"):
-        rows = read_rows(tmp_path, split=split, patterns=[f"data/{split}-*.parquet"])
+        rows = read_rows(tmp_path, split=split, layouts=[(f"data/{split}-*.parquet",)])
         assert [r.values["question"] for r in rows] == [f"of {split}"]
+
+
+def test_a_layout_is_taken_whole_or_not_at_all() -> None:
+    layouts = [("*.parquet", "images.zip"), ("rows.json",)]
+    assert chosen(["a.parquet", "b.parquet", "images.zip", "rows.json"], layouts) == [
+        "a.parquet",
+        "b.parquet",
+        "images.zip",
+    ]
+    assert chosen(["a.parquet", "rows.json"], layouts) == ["rows.json"]
+    assert chosen(["a.parquet"], layouts) == []
+
+
+def test_what_is_missing_has_a_name() -> None:
+    two_of_four = ["data/train-00000-of-00004-0a1b.parquet", "data/train-00002-of-00004-2c3d.parquet"]
+    assert missing_shards(two_of_four) == ["data/train-00001-of-00004.parquet", "data/train-00003-of-00004.parquet"]
+    assert missing_shards(["data/train-00000-of-00001.parquet", "rows.json"]) == []
 
 
 def test_a_benchmark_of_the_hub_is_read_in_its_own_split(tmp_path: Path) -> None:

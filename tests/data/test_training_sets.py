@@ -57,7 +57,7 @@ PUBLISHED = [kind for kind in task_kinds() if issubclass(task_source(kind), Publ
 def test_every_published_set_says_where_it_lies(kind: str) -> None:
     found = spec(kind=kind)
     assert len(found.repo.split("/")) == 2
-    assert all(name.endswith((".parquet", ".json", ".zip")) for name in found.files())
+    assert all(name.endswith((".parquet", ".json", ".zip")) for layout in found.files() for name in layout)
 
 
 def test_mixture_of_thoughts_gives_prompts_and_solutions(tmp_path: Path) -> None:

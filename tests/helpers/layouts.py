@@ -17,6 +17,9 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from PIL import Image, ImageDraw
 
+Rows = list[dict[str, Any]]
+"""Rows of a table, by column."""
+
 
 def picture(text: str, size: tuple[int, int] = (84, 56)) -> bytes:
     """A PNG with a word on it."""
@@ -114,6 +117,15 @@ def logicvista() -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
+def logicvista_rows() -> Rows:
+    """The hub's table: the same rows with an id and an embedded picture."""
+    rows = logicvista()
+    return [
+        {"id": key, "image": struct(key), "question": row["question"], "answer": row["answer"], "skill": row["skill"]}
+        for key, row in rows.items()
+    ]
+
+
 def mmmu() -> list[dict[str, Any]]:
     """Choices and open questions, one of them with several accepted answers."""
     blank: dict[str, Any] = {f"image_{n}": None for n in range(1, 8)}
@@ -164,6 +176,16 @@ def mmstar() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def written() -> dict[str, Rows]:
+    """The text benchmarks, by name."""
+    return {
+        "math500": [{"problem": f"What is {n} / 2?", "solution": "", "answer": f"\\frac{{{n}}}{{2}}", "subject": "Algebra", "level": 1, "unique_id": f"test/algebra/{n}.json"} for n in (1, 3, 5)],
+        "gsm8k": [{"question": f"{n} bags of 1,000 nuts?", "answer": f"Bags hold <<{n}*1000={n}000>>nuts.\n#### {n},000"} for n in (1, 2)] + [{"question": "?", "answer": "no mark"}],
+        "aime2024": [{"ID": "2024-I-1", "Problem": "Find m + n.", "Solution": "", "Answer": "033"}, {"ID": "2024-I-2", "Problem": "Find n.", "Solution": "", "Answer": "204"}],
+        "aime2025": [{"problem": "Find b.", "answer": "70", "id": "0"}, {"problem": "Find c.", "answer": "1000", "id": "1"}, {"problem": "Find d.", "answer": "5", "id": "2"}],
+    }  # fmt: skip
+
+
 def write_all(directory: Path) -> dict[str, Path]:
     """Write a file, folder or zip for every benchmark; returns their paths by the benchmark's name."""
     d = directory
@@ -177,19 +199,13 @@ def write_all(directory: Path) -> dict[str, Path]:
         "mmmu": parquet(d / "mmmu" / "validation-00000-of-00001.parquet", mmmu()),
         "mathverse": parquet(d / "mathverse" / "testmini-00000-of-00001.parquet", mathverse()),
         "wemath": parquet(d / "wemath" / "testmini-00000-of-00001.parquet", wemath()),
-        "mmstar": _mmstar_tsv(d / "MMStar.tsv"),
+        "mmstar": mmstar_tsv(d / "MMStar.tsv"),
     }
     paths["mathverse_vision_only"] = paths["mathverse"]
     for variant in (1, 2):
         parquet(d / "dynamath" / f"sample_variant{variant}-00000-of-00001.parquet", dynamath(variant))
     paths["dynamath"] = d / "dynamath"
-    written: dict[str, list[dict[str, Any]]] = {
-        "math500": [{"problem": f"What is {n} / 2?", "solution": "", "answer": f"\\frac{{{n}}}{{2}}", "subject": "Algebra", "level": 1, "unique_id": f"test/algebra/{n}.json"} for n in (1, 3, 5)],
-        "gsm8k": [{"question": f"{n} bags of 1,000 nuts?", "answer": f"Bags hold <<{n}*1000={n}000>>nuts.\n#### {n},000"} for n in (1, 2)] + [{"question": "?", "answer": "no mark"}],
-        "aime2024": [{"ID": "2024-I-1", "Problem": "Find m + n.", "Solution": "", "Answer": "033"}, {"ID": "2024-I-2", "Problem": "Find n.", "Solution": "", "Answer": "204"}],
-        "aime2025": [{"problem": "Find b.", "answer": "70", "id": "0"}, {"problem": "Find c.", "answer": "1000", "id": "1"}, {"problem": "Find d.", "answer": "5", "id": "2"}],
-    }  # fmt: skip
-    for name, rows in written.items():
+    for name, rows in written().items():
         paths[name] = d / f"{name}.jsonl"
         paths[name].write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
     return paths
@@ -215,7 +231,7 @@ def _logicvista(folder: Path) -> Path:
     return folder / "dataset.json"
 
 
-def _mmstar_tsv(file: Path) -> Path:
+def mmstar_tsv(file: Path) -> Path:
     """VLMEvalKit's table: base64 pictures, the last row sharing the picture of the first."""
     columns = ["index", "question", "answer", "category", "l2_category", "image"]
     lines = ["\t".join(columns)]

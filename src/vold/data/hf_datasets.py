@@ -40,6 +40,7 @@ from vold.run.summaries import DataCard
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from vold.data.files.hub import Layout
     from vold.data.files.read import Row
     from vold.data.hf_layouts import Example
 
@@ -73,9 +74,9 @@ class PublishedSet(Source):
             raise ConfigError("`max_prompt_tokens` and `tokenizer` go together", fix="give both, or neither")
         return self
 
-    def files(self) -> list[str]:
-        """Patterns of its files in its repository, `repo` on the hub."""
-        return ["data/train-*.parquet"]
+    def files(self) -> list[Layout]:
+        """The ways in which its files lie in its repository, `repo` on the hub."""
+        return [("data/train-*.parquet",)]
 
     @abstractmethod
     def read(self, row: Row) -> Example:
@@ -177,7 +178,7 @@ class _Maker:
             (self.directory / "rows.jsonl").open("w", encoding="utf-8") as rows,
             (self.directory / "dropped.jsonl").open("w", encoding="utf-8") as dropped,
         ):
-            for row in read_rows(source, split="train", patterns=self.spec.files()):
+            for row in read_rows(source, split="train", layouts=self.spec.files()):
                 if self.spec.limit is not None and kept >= self.spec.limit:
                     break
                 read += 1

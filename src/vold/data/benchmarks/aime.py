@@ -26,7 +26,9 @@ def aime(name: str, row: Row) -> Item:
     return Item(name, identity, problem, (), (), str(int(gold)), "integer", cluster=identity)
 
 
+_FILES_2024 = {"train": [("aime_2024_problems.parquet",)]}
+_FILES_2025 = {"test": [("test.jsonl",)]}
 BENCHMARKS = (
-    Benchmark("aime2024", "AIME 2024", "Maxwell-Jia/AIME_2024", None, {"train": 30}, aime, {"rule": WRITTEN}),
-    Benchmark("aime2025", "AIME 2025", "math-ai/aime25", None, {"test": 30}, aime, {"rule": WRITTEN}),
+    Benchmark("aime2024", "AIME 2024", "Maxwell-Jia/AIME_2024", _FILES_2024, {"train": 30}, aime, {"rule": WRITTEN}),
+    Benchmark("aime2025", "AIME 2025", "math-ai/aime25", _FILES_2025, {"test": 30}, aime, {"rule": WRITTEN}),
 )

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
     from vold.data.benchmarks.item import Form, Item, ProtocolName
+    from vold.data.files.hub import Layout
     from vold.data.files.read import Row
     from vold.run.answers import Answer
 
@@ -108,7 +109,8 @@ class Benchmark:
         name: in recipes.
         title: for people.
         repo: on the hub.
-        config: part of the repository's data; None where it has one part.
+        files: how the files of each split lie in the repository, in their published names, the best way first; empty:
+            a `path` must be given.
         size: how many rows the published split has, by split; the first split is the usual one.
         adapt: `adapt(name, row)` makes an item of a row. Raises `DataError` for a row that cannot be asked or marked,
             and `MissingColumn` for a wrong layout.
@@ -126,7 +128,7 @@ class Benchmark:
     name: str
     title: str
     repo: str
-    config: str | None
+    files: Mapping[str, Sequence[Layout]]
     size: Mapping[str, int]
     adapt: Callable[[str, Row], Item]
     prompts: Mapping[ProtocolName, PromptForm]

@@ -94,6 +94,7 @@ _INSTRUCTION: Mapping[Form, str] = {
         "three-digit floating-point numbers."
     ),
 }
+_VARIANT = re.compile(r"(?:sample|variant)_?(\d+)")
 _JSON_ANSWER = re.compile(r'"short answer"\s*:\s*("(?:[^"\\]|\\.)*"|[-+]?[\d.]+)', re.DOTALL)
 
 
@@ -106,8 +107,8 @@ def dynamath(name: str, row: Row) -> Item:
     gold = text_cell(row, "ground_truth").strip()
     if kind == "multiple choice":
         gold = letter_answer(row, (), "ground_truth")
-    named = re.search(r"variant_?(\d+)", row.where)
-    variant = named[1] if named else str(row.values.get("variant") or "1")
+    named = _VARIANT.findall(row.where)  # the last: folders may have a number too
+    variant = named[-1] if named else str(row.values.get("variant") or "1")
     return Item(
         name,
         f"{seed}/{variant}",
@@ -169,12 +170,20 @@ def _seeds(items: Items) -> dict[str, list[Sequence[Answer]]]:
     return seeds
 
 
+_VARIANTS = range(1, 11)
+# Each variant is a split of its own; both names are in use.
+_FILES = {
+    "sample_variant": [
+        tuple(f"data/sample_variant{n}-*.parquet" for n in _VARIANTS),
+        tuple(f"data/sample{n}-*.parquet" for n in _VARIANTS),
+    ]
+}
 BENCHMARKS = (
     Benchmark(
         "dynamath",
         "DynaMath",
         "DynaMath/DynaMath_Sample",
-        None,
+        _FILES,
         {"sample_variant": 5010},
         dynamath,
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},

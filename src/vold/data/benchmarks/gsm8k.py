@@ -24,4 +24,5 @@ def gsm8k(name: str, row: Row) -> Item:
     return Item(name, identity, text_cell(row, "question"), (), (), gold, "integer", cluster=identity)
 
 
-BENCHMARKS = (Benchmark("gsm8k", "GSM8K", "openai/gsm8k", "main", {"test": 1319}, gsm8k, {"rule": WRITTEN}),)
+_FILES = {"test": [("main/test-*.parquet",)]}
+BENCHMARKS = (Benchmark("gsm8k", "GSM8K", "openai/gsm8k", _FILES, {"test": 1319}, gsm8k, {"rule": WRITTEN}),)

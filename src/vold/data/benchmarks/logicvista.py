@@ -112,7 +112,7 @@ BENCHMARKS = (
         "logicvista",
         "LogicVista",
         "lscpku/LogicVista",
-        None,
+        {"test": [("data/test-*.parquet",), ("data/dataset.json",)]},
         {"test": 448},
         logicvista,
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},

@@ -22,6 +22,7 @@ def math500(name: str, row: Row) -> Item:
     return Item(name, identity, text_cell(row, "problem"), (), (), gold, "math", cluster=identity, tags=found)
 
 
+_FILES = {"test": [("test.jsonl",)]}
 BENCHMARKS = (
-    Benchmark("math500", "MATH-500", "HuggingFaceH4/MATH-500", None, {"test": 500}, math500, {"rule": WRITTEN}),
+    Benchmark("math500", "MATH-500", "HuggingFaceH4/MATH-500", _FILES, {"test": 500}, math500, {"rule": WRITTEN}),
 )

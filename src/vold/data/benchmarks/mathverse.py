@@ -219,13 +219,13 @@ def _by_version(items: Items) -> dict[str, dict[str, float]]:
     }
 
 
-_REPO, _CONFIG = "AI4Math/MathVerse", "testmini"
+_REPO, _FILES = "AI4Math/MathVerse", {"testmini": [("testmini.parquet",)]}  # not testmini_text_only.parquet
 BENCHMARKS = (
     Benchmark(
         "mathverse",
         "MathVerse, five versions",
         _REPO,
-        _CONFIG,
+        _FILES,
         {"testmini": 3940},
         mathverse,
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},
@@ -237,7 +237,7 @@ BENCHMARKS = (
         "mathverse_vision_only",
         "MathVerse, vision only",
         _REPO,
-        _CONFIG,
+        _FILES,
         {"testmini": 788},
         mathverse,
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT_VISION_ONLY},

@@ -98,7 +98,7 @@ BENCHMARKS = (
         "mathvision",
         "MATH-Vision",
         "MathLLMs/MathVision",
-        None,
+        {"test": [("data/test-*.parquet",)], "testmini": [("data/testmini-*.parquet",)]},
         {"test": 3040, "testmini": 304},
         mathvision,
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},

@@ -102,7 +102,7 @@ BENCHMARKS = (
         "mathvista",
         "MathVista",
         "AI4Math/MathVista",
-        None,
+        {"testmini": [("data/testmini-*.parquet",)]},
         {"testmini": 1000},
         mathvista,
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},

@@ -62,7 +62,7 @@ BENCHMARKS = (
         "mmmu",
         "MMMU",
         "lmms-lab/MMMU",
-        None,
+        {split: [(f"data/{split}-*.parquet",), (f"*/{split}-*.parquet",)] for split in ("validation", "dev")},
         {"validation": 900, "dev": 150},
         mmmu,
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},

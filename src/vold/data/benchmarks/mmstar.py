@@ -49,7 +49,7 @@ BENCHMARKS = (
         "mmstar",
         "MMStar",
         "Lin-Chen/MMStar",
-        "val",
+        {"val": [("mmstar.parquet",), ("MMStar.tsv",)]},
         {"val": 1500},
         mmstar,
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},

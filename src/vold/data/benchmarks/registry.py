@@ -9,6 +9,7 @@ import importlib
 import itertools
 import json
 import pkgutil
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,16 +17,20 @@ from typing import TYPE_CHECKING
 import vold.data.benchmarks
 from vold.data.benchmarks.columns import MissingColumn
 from vold.data.benchmarks.item import Item
-from vold.data.files.hub import hub_files, shard_patterns
+from vold.data.files.hub import hub_files
 from vold.data.files.read import read_rows
 from vold.errors import ConfigError, DataError
 from vold.run.results import BadRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from vold.data.benchmarks.benchmark import Benchmark
     from vold.data.files.read import Row
+
+
+MOST_BAD = 0.05
+"""Share of rows that may be unusable; where there are more, it is not the benchmark. One bad row is never too many."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +77,11 @@ def load(
     revision: str | None = None,
     limit: int | None = None,
 ) -> Loaded:
-    """Read a benchmark from a local path or the hub. Rows that cannot be used are listed, not fatal.
+    """Read a benchmark from a local path or the hub. A few rows that cannot be used are listed, not fatal.
 
     Raises:
         ConfigError: an unknown benchmark, or a split it does not have.
-        DataError: nothing there, a wrong layout, or not a single usable row.
+        DataError: nothing there, a wrong layout, not a single usable row, or more than `MOST_BAD` that are not.
     """
     benchmark = get_benchmark(name)
     split = split or benchmark.split
@@ -86,19 +91,13 @@ def load(
             fix=f"one of {', '.join(benchmark.size)}",
         )  # fmt: skip
     source, commit = path or f"hub:{benchmark.repo}", None
-    patterns = shard_patterns(benchmark.config, split)
+    layouts = benchmark.files[split] if benchmark.files else ()
     if path is None:
-        folder, commit = hub_files(benchmark.repo, patterns, revision=revision)
+        folder, commit = hub_files(benchmark.repo, layouts, revision=revision)
     else:
         folder = path
-    items, bad = _read(benchmark, read_rows(folder, split=split, patterns=patterns), limit)
-    if not items:
-        raise DataError(
-            "not a single row of this benchmark can be used",
-            where=str(source),
-            got=bad[0].why if bad else "no rows",
-            fix="is this the right benchmark and file?",
-        )
+    items, bad = _read(benchmark, read_rows(folder, split=split, layouts=layouts), limit)
+    _refuse_bad(bad, len(items), str(source))
     return Loaded(items, bad, content_hash(items), str(source), commit, split)
 
 
@@ -121,6 +120,22 @@ def _read(benchmark: Benchmark, rows: Iterable[Row], limit: int | None) -> tuple
             seen.add(item.id)
             items.append(item)
     return items, bad
+
+
+def _refuse_bad(bad: Sequence[BadRow], usable: int, source: str) -> None:
+    rows = len(bad) + usable
+    if usable and (len(bad) < 2 or len(bad) <= MOST_BAD * rows):
+        return
+    reasons = Counter(b.why.partition(":")[0] for b in bad).most_common(3)
+    examples = [next(b for b in bad if b.why.startswith(reason)) for reason, _ in reasons]
+    raise DataError(
+        f"{len(bad):,} of {rows:,} rows of this benchmark cannot be used"
+        if usable
+        else "not a single row of this benchmark can be used",
+        where=source,
+        got="; ".join(f"{n:,} x {b.why} ({b.where})" for (_, n), b in zip(reasons, examples, strict=True)) or "no rows",
+        fix="is this the right benchmark, version and file, with its pictures, and once?",
+    )
 
 
 def content_hash(items: list[Item]) -> str:

@@ -168,7 +168,7 @@ BENCHMARKS = (
         "wemath",
         "We-Math",
         "We-Math/We-Math",
-        None,
+        {"testmini": [("data/testmini-*.parquet",)]},
         {"testmini": 1740},
         wemath,
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},

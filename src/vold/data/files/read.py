@@ -7,7 +7,6 @@ lines, a JSON array by elements. Nothing is unpacked to disk, unpickled or run.
 from __future__ import annotations
 
 import csv
-import fnmatch
 import io
 import json
 import re
@@ -16,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from vold.data.files.hub import chosen_copy, files_below, missing_shards, not_all_here
 from vold.data.files.images import read_file
 from vold.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from vold.data.files.hub import Layout
 
 FORMATS = (".parquet", ".tsv", ".jsonl", ".json")
 Cells: TypeAlias = dict[str, Any]
@@ -44,14 +46,14 @@ class Row:
     open_path: Callable[[str], bytes]
 
 
-def read_rows(path: str | Path, *, split: str | None = None, patterns: Sequence[str] = ()) -> Iterator[Row]:
+def read_rows(path: str | Path, *, split: str | None = None, layouts: Sequence[Layout] = ()) -> Iterator[Row]:
     """Yield the rows of a file, of every data file in a folder, or of every data file in a zip, in the order of names.
 
-    In a folder, the files that match a pattern are read: it may hold other configs and splits too. Where none does, or
-    in a zip, those whose name holds `split`; without such a name, all.
+    In a folder, the files of one layout are read: it may hold other configs and splits, and the same rows twice. Where
+    no layout has a file there, or in a zip, those whose name holds `split`; without such a name, all.
 
     Raises:
-        DataError: nothing there, a format that is not known, or a file that is cut short.
+        DataError: nothing there, a format that is not known, a file that is cut short, or a shard that is missing.
     """
     source = Path(path)
     if not source.exists():
@@ -61,14 +63,19 @@ def read_rows(path: str | Path, *, split: str | None = None, patterns: Sequence[
     if source.suffix == ".zip":
         yield from _zip_rows(source, split)
         return
-    files = [source]
-    if source.is_dir():
-        found = [f for f in sorted(source.rglob("*")) if f.suffix in FORMATS]
-        files = [f for f in found if _matches(source, f, patterns)] or _of_split(found, split)
+    files = _folder_files(source, split, layouts) if source.is_dir() else [source]
     if not files:
         raise DataError("no data file here", where=str(source), fix=f"known formats: {', '.join(FORMATS)}, .zip")
     for file in files:
         yield from _file_rows(file, _opener(file.parent))
+
+
+def _folder_files(folder: Path, split: str | None, layouts: Sequence[Layout]) -> list[Path]:
+    names = [n for n in files_below(folder) if n.endswith(FORMATS)]
+    published = chosen_copy(names, layouts)
+    if lost := missing_shards(published):
+        raise not_all_here(str(folder), lost)
+    return [folder / n for n in published] or _of_split([folder / n for n in names], split)
 
 
 def _file_rows(file: Path, open_path: Callable[[str], bytes]) -> Iterator[Row]:
@@ -255,10 +262,6 @@ def _archives(
             archive = zipfile.ZipFile(path)
             opened[path] = archive, {i.filename: i for i in archive.infolist()}
         yield opened[path]
-
-
-def _matches(root: Path, file: Path, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(file.relative_to(root).as_posix(), p) for p in patterns)
 
 
 def _of_split(files: list[AnyPath], split: str | None) -> list[AnyPath]:

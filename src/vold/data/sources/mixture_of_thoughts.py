@@ -9,6 +9,7 @@ from vold.data.hf_datasets import PublishedSet
 from vold.data.hf_layouts import Example, question_and_answer
 
 if TYPE_CHECKING:
+    from vold.data.files.hub import Layout
     from vold.data.files.read import Row
 
 
@@ -19,9 +20,9 @@ class Spec(PublishedSet):
     config: str | None = None
     """Part of the set: `math`, `code` or `science`; `all` if absent."""
 
-    def files(self) -> list[str]:
+    def files(self) -> list[Layout]:
         """Shards of the config."""
-        return [f"{self.config or 'all'}/train-*.parquet"]
+        return [(f"{self.config or 'all'}/train-*.parquet",)]
 
     def read(self, row: Row) -> Example:
         """`messages` of a user and an assistant, `num_tokens`, `source`. The traces are DeepSeek-R1's; no answers."""

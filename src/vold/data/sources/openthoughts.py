@@ -11,6 +11,7 @@ from vold.data.hf_layouts import Example, question_and_answer, thinking, worded
 from vold.errors import DataError
 
 if TYPE_CHECKING:
+    from vold.data.files.hub import Layout
     from vold.data.files.read import Row
 
 _THOUGHT = re.compile(
@@ -27,9 +28,9 @@ class Spec(PublishedSet):
     config: str | None = None
     """Part of the set: `metadata`, or the conversations if absent."""
 
-    def files(self) -> list[str]:
+    def files(self) -> list[Layout]:
         """Shards of the config."""
-        return [f"{self.config}/train-*.parquet" if self.config else "data/train-*.parquet"]
+        return [(f"{self.config or 'data'}/train-*.parquet",)]
 
     def read(self, row: Row) -> Example:
         """`system` and `conversations`, or the `metadata` config: `problem`, `deepseek_reasoning`, `deepseek_solution`.

@@ -10,6 +10,7 @@ from vold.data.hf_layouts import Example, checked
 from vold.errors import DataError
 
 if TYPE_CHECKING:
+    from vold.data.files.hub import Layout
     from vold.data.files.read import Row
 
 
@@ -18,9 +19,9 @@ class Spec(PublishedSet):
 
     repo: ClassVar[str] = "Open-Reasoner-Zero/orz_math_57k_collection"
 
-    def files(self) -> list[str]:
+    def files(self) -> list[Layout]:
         """As they are called in the repository and in copies of it."""
-        return ["*57k*.json", "data/train-*.parquet"]
+        return [("*57k*.json",), ("data/train-*.parquet",)]
 
     def read(self, row: Row) -> Example:
         """A pair of turns, the second with `ground_truth.value` and no words. Or flat columns, as copies have it."""

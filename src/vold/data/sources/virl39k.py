@@ -9,6 +9,7 @@ from vold.data.hf_datasets import PublishedSet
 from vold.data.hf_layouts import Example, checked, own_id
 
 if TYPE_CHECKING:
+    from vold.data.files.hub import Layout
     from vold.data.files.read import Row
 
 
@@ -17,9 +18,9 @@ class Spec(PublishedSet):
 
     repo: ClassVar[str] = "TIGER-Lab/ViRL39K"
 
-    def files(self) -> list[str]:
+    def files(self) -> list[Layout]:
         """As they are called in the repository and in copies of it."""
-        return ["*.parquet", "images.zip"]
+        return [("*.parquet", "images.zip")]
 
     def read(self, row: Row) -> Example:
         r"""`question`, `answer` such as `\boxed{B}`, `image` (paths into `images.zip`), `category`, `source`, `qid`."""
