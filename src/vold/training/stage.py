@@ -14,7 +14,7 @@ from vold.model.loading import load_student
 from vold.model.parallel import Processes, processes
 from vold.run.console import Bar
 from vold.run.directory import is_finished, open_stage
-from vold.run.folders import remove, sweep, verify_directory
+from vold.run.folders import drop_older, latest_checkpoint, remove, sweep, verify_directory
 from vold.training.checkpoint import restore_state, save_state
 from vold.training.learner import Config, Learner
 from vold.training.offload import TimeShare
@@ -110,6 +110,8 @@ class Training(Generic[Config]):
         self.seconds: dict[Phase, float] = {}
         self.share_device([], late=False)
         self._start = restore_state(stage.directory, policy, optimizer)
+        if stage.group.first and (newest := latest_checkpoint(stage.directory)):  # killed before it was alone
+            drop_older(stage.directory, newest)
         self._done = self._start
         self._trackers = open_trackers(stage.directory, self._start) if stage.group.first else []
         self._note = ""
