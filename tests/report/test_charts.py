@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from vold.report.charts import Bar, Series, accuracy_chart, interval_strip, line_chart, outcome_chart, thin
 from vold.report.text import DASH
 
@@ -42,6 +44,41 @@ def test_thinning_keeps_extremes_and_ends() -> None:
     assert (5001.0, 100.0) in thinned
     assert thinned[-1] == line[-1]
     assert thinned == sorted(thinned)
+
+
+def vertical_axis(svg: object) -> list[str]:
+    return re.findall(r'text-anchor="end">([^<]*)<', str(svg))[: str(svg).count('class="grid"')]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (11.9183, 11.9185, 11.9189),
+        (11.92, 11.92, 11.92),
+        (1e-7, 2e-7),
+        (0.0, 0.0),
+        (1e5, 1e5 + 3),
+        (5.0, 5.0 + 1e-12),
+        (-3.0, 4.0),
+    ],
+)
+def test_marks_of_an_axis_can_be_told_apart(values: tuple[float, ...]) -> None:
+    marks = vertical_axis(line_chart("t", "u", [Series("", list(enumerate(values)))]))
+    assert len(marks) >= 2
+    assert len(set(marks)) == len(marks)
+    assert max(map(len, marks)) <= 9
+
+
+@pytest.mark.parametrize("values", [(1.0, 1.0), (0.9, 1.0), (0.0, 0.0), (0.97, 0.99), (0.0, 1.0)])
+def test_shares_lie_between_0_and_100_percent(values: tuple[float, ...]) -> None:
+    marks = vertical_axis(line_chart("t", "u", [Series("", list(enumerate(values)))], shares=True))
+    assert len(marks) >= 2
+    assert all(0 <= float(mark.rstrip("%")) <= 100 for mark in marks)
+
+
+def test_an_axis_of_what_is_never_negative_does_not_go_below_0() -> None:
+    marks = vertical_axis(line_chart("t", "u", [Series("", [(0.0, 0.001), (1.0, 0.0012)])]))
+    assert not [mark for mark in marks if mark.startswith("\N{MINUS SIGN}")]
 
 
 def test_charts_of_odd_data() -> None:

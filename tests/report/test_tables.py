@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from pages import HOSTILE, made_results
@@ -30,6 +32,31 @@ def test_accuracies_shares_and_differences_by_hand(capsys: pytest.CaptureFixture
     assert "angles, vold: the judge's reply to 3 answers could not be used; they score 0" in lines
     bad = "1 rows cannot be used, 1 golds do not grade themselves (listed in results.json)"
     assert f"angles: left out: {bad}" in lines
+
+
+def test_a_narrow_terminal_gets_lists_and_every_figure_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = made_results()
+    print_results(results)
+    whole = {word for word in capsys.readouterr().out.split() if any(map(str.isdigit, word))}
+    monkeypatch.setattr(console, "_force_terminal", True)
+    for width in (100, 60, 30):
+        monkeypatch.setattr(console, "_width", width)
+        print_results(results)
+        out = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+        assert "…" not in out
+        assert whole <= set(out.split())
+
+
+def test_a_pipe_gets_the_whole_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    print_results(made_results())
+    wide = capsys.readouterr().out
+    monkeypatch.setattr(console, "_width", 20)
+    print_results(made_results())
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        line.rstrip() for line in wide.splitlines()
+    ]
 
 
 def test_half_results_and_hostile_ones_are_printed(capsys: pytest.CaptureFixture[str]) -> None:

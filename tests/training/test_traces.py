@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 import tiny
+from vold.cli import main
 from vold.errors import CheckpointError, DataError
 from vold.run.files import read_jsonl, write_rows
+from vold.run.recipe import load_recipe
 from vold.training.sft import sft
 from vold.training.traces import make_traces, read_traces
 
-if TYPE_CHECKING:
-    from pathlib import Path
+DEMO = Path(__file__).parents[2] / "recipes" / "demo.yaml"
 
 
 def test_filters_are_applied_when_read_and_nothing_stored_is_lost(tmp_path: Path) -> None:
@@ -93,3 +96,40 @@ def test_rows_without_sums_are_compared_with_their_tasks(tmp_path: Path) -> None
                 reading(made)
     write_rows(file, rows[:7])
     assert read_jsonl(make_traces(made)) == rows
+
+
+@pytest.mark.parametrize(
+    ("traces", "told", "fix"),
+    [
+        ({"sampling": {"max_new_tokens": 1}}, "0 of 12 kept: 12 truncated", "raise traces.sampling.max_new_tokens"),
+        ({"answers": "data", "max_tokens": 1}, "0 of 3 kept: 3 too long", "raise traces.max_tokens above"),
+        ({"answers": "data", "keep": "correct"}, "0 of 3 kept: 3 wrong", "set traces.keep=all"),
+    ],
+)
+def test_where_no_answer_is_of_use_the_reasons_are_counted(
+    traces: dict[str, Any], told: str, fix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = tiny.recipe_dict(tmp_path)
+    raw["traces"] |= traces
+    if "answers" in traces:
+        rows = [{"prompt": f"digits {i} 5 . sum ?", "reference": "8", "response": "no box"} for i in range(3)]
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        raw["tasks"]["train"] = {"kind": "jsonl", "path": str(tmp_path / "rows.jsonl"), "grader": "exact"}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(raw))
+    for verb in ("traces", "sft"):
+        assert main([verb, str(tmp_path / "r.yaml")]) == 2
+        err = capsys.readouterr().err
+        assert f"got:   {told}" in err
+        assert fix in err
+    assert len((tmp_path / "run" / "traces" / "traces.jsonl").read_text().splitlines()) == int(told.split()[2])
+    assert json.loads((tmp_path / "run" / "traces" / "summary.json").read_text())["kept"] == 0
+
+
+def test_what_is_kept_is_told_with_what_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = load_recipe(DEMO, [f"run.dir={tmp_path}", "tasks.cold_start.size=30", "traces.max_tokens=26"])
+    make_traces(recipe)
+    summary = json.loads((tmp_path / "traces" / "summary.json").read_text())
+    assert 0 < summary["kept"] < 30
+    lost = 30 - summary["kept"] - summary["truncated"]
+    assert f"{summary['kept']} of 30 kept: " in capsys.readouterr().out
+    assert lost > 0

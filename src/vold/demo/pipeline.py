@@ -15,9 +15,11 @@ from vold.evals.overlap import align
 from vold.evals.preflight import check
 from vold.report import write_report
 from vold.report.tables import print_alignment, print_results
+from vold.report.text import percent
 from vold.run.console import console
 from vold.run.files import write_json
 from vold.run.lock import owning
+from vold.run.readiness import align_doubt
 from vold.run.recipe import load_recipe
 from vold.run.results import Breakdown, Comparison
 from vold.training.distill import distill
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vold.run.recipe import Recipe
+    from vold.run.results import Results
 
 RECIPE = Path(__file__).parent / "demo.yaml"
 
@@ -77,8 +80,40 @@ def _demo(recipe: Recipe) -> DemoSummary:
     )
     write_json(recipe.run.dir / "summary.json", summary)
     page = write_report(recipe.run.dir)
+    for number, sentence in enumerate(story(results, align_doubt(recipe)), 1):
+        console.print(f"{number}. {sentence}")
     console.print(f"\nwrote {recipe.run.dir / 'summary.json'} and {page}  ({summary.wall_seconds:.0f} s)")
     return summary
+
+
+def story(results: Results, doubt: str | None) -> list[str]:
+    """What the demo's figures say, in three sentences. `doubt` is what speaks against its stage 2."""
+    paired = {(c.set, c.model, c.against): c for c in results.comparisons}
+    text, image = (_went(results, name) for name in ("text", "image"))
+    style = _told(paired.get(("image", "sft", "base")), "the base")
+    gained = _told(paired.get(("image", "vold", "base")), "the base")
+    stage_2 = _told(paired.get(("text", "vold", "sft")), "the cold start")
+    start = f"Text, which every stage learns from: {text}; stage 2 {stage_2}."
+    carried = f"Images, which no stage has seen: {image}; what stage 2 learnt in text {gained} on images."
+    ready = "found ready for stage 2" if doubt is None else "not found ready for stage 2, so this is no good example"
+    learnt = f"The cold start teaches the teacher's style on text alone, which {style} on images; it was {ready}."
+    return [start, carried, learnt]
+
+
+def _went(results: Results, name: str) -> str:
+    names = {"base": "base", "sft": "after the cold start", "vold": "after stage 2"}
+    found = [(label, results.stages[model][name].accuracy) for model, label in names.items() if model in results.stages]
+    return ", ".join(f"{percent(value)}% {label}" for label, value in found)
+
+
+def _told(c: Comparison | None, other: str) -> str:
+    """A paired difference in words."""
+    if c is None or c.low is None or c.high is None:
+        return f"is not compared with {other}"
+    points = f"{percent(abs(c.difference))} points"
+    if c.low <= 0 <= c.high:
+        return f"cannot be told from {other} ({percent(c.difference, sign=True)} points)"
+    return f"gains {points} over {other}" if c.difference > 0 else f"costs {points} against {other}"
 
 
 def _align_base(recipe: Recipe) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from vold.data.decontamination import pixels
 from vold.data.sources.jsonl import Spec as Jsonl
+from vold.evals.overlap import UNIFORM
 from vold.evals.subject import PROMPTS, Finding
 from vold.run.files import read_json
 from vold.run.summaries import TracesSummary
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from vold.model.policy import Policy
     from vold.types import Message
 
-UNIFORM = 0.95
-"""Share of the highest entropy from which on a model is taken to know nothing: those with weights at random have 0.999,
-a trained one of 100 tokens 0.3."""
 PASSES = 50
 """Passes over the traces after which they are known by heart."""
 ROWS = 100_000

@@ -15,6 +15,7 @@ from vold.engines.teachers.health import check_alive, probe_of
 from vold.engines.teachers.inprocess import InProcessBackend
 from vold.engines.teachers.teachers import open_teachers
 from vold.errors import ConfigError, TeacherError
+from vold.evals.overlap import no_align
 from vold.model.loading import load_student, resolve, stage_models
 from vold.run.directory import open_stage, works_in_run
 from vold.run.files import write_json
@@ -47,8 +48,11 @@ def self_check(recipe: Recipe) -> SelfCheck:
         TeacherError: `kl` is above `limit`, or the server fails.
         ConfigError, DataError, CheckpointError, SamplerError: see `vold.errors`.
     """
-    if recipe.align is None or recipe.teacher is None:
-        raise ConfigError("this recipe has no `align` section", where="align")
+    recipe = recipe.with_align()
+    if recipe.align is None:
+        raise no_align()
+    if recipe.teacher is None:
+        raise ConfigError("this check needs a teacher", where="teacher", fix="add `teacher: {path: ...}`")
     directory = open_stage(recipe, "align")
     path = stage_models(recipe).get("sft", recipe.student.path)
     student = load_student(recipe, path)
@@ -81,7 +85,7 @@ def self_check(recipe: Recipe) -> SelfCheck:
 
 def _apart(recipe: Recipe, config: Align, student: Policy, backend: TeacherBackend, directory: Path) -> Mismatch:
     """Sampled and scored log-probs of the student's responses, compared token by token."""
-    tasks = open_tasks(recipe.tasks, config.tasks)
+    tasks = open_tasks(recipe.tasks, config.tasks)[: config.limit]
     prompts = [student.chat.prompt(t.messages) for t in tasks if not any(m.images for m in t.messages)]
     temperature = config.sampling.temperature
     params = SamplingParams(config.sampling.max_new_tokens, temperature, seed_of(recipe.run.seed, "self-check"))

@@ -7,6 +7,8 @@ or after a cold start on another teacher's traces, fails.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +25,7 @@ from vold.run.console import Bar
 from vold.run.directory import open_stage, works_in_run
 from vold.run.files import write_json
 from vold.run.order import seed_of
+from vold.run.readiness import READY
 from vold.run.summaries import Overlap
 from vold.types import Prompt, SamplingParams, ScoreRequest
 
@@ -38,9 +41,13 @@ TOKEN_BUDGET = 8192
 NAMES = ("logp", "entropy", "argmax")
 UNKNOWN = -1
 """Stands for the likeliest token of a teacher that has other tokens than the student."""
+UNIFORM = 0.95
+"""Share of the highest entropy from which on a model is taken to know nothing: those with weights at random have 0.999,
+a trained one of 100 tokens 0.3."""
 READY_KL, READY_TOP1 = 1.0, 0.8
 LOST_KL, LOST_TOP1 = 3.0, 0.5
-"""Thresholds of the verdict, in nats per token and shares of tokens. They are rules of thumb set on the demo world:
+MOST_TRUNCATED = 0.5
+"""Thresholds of the verdict, in nats per token, shares of tokens and of rollouts. Rules of thumb set on the demo world:
 `make demo` prints the figures before and after its cold start."""
 
 
@@ -51,15 +58,20 @@ def align(recipe: Recipe) -> Overlap:
     Raises:
         ConfigError, DataError, VocabularyMismatch, CheckpointError, TeacherError: see `vold.errors`.
     """
+    recipe = recipe.with_align()
     config = recipe.align
     if config is None:
-        raise ConfigError("this recipe has no `align` section", where="align")
+        raise no_align()
     directory = open_stage(recipe, "align")
     models = stage_models(recipe)
     path = models.get("sft", recipe.student.path)
     student = load_student(recipe, path)
     teachers = open_teachers(recipe, student)
-    pairs = [(t, prompt) for t in open_tasks(recipe.tasks, config.tasks) if (prompt := teachers.prompt(t)) is not None]
+    pairs = [
+        (t, prompt)
+        for t in open_tasks(recipe.tasks, config.tasks)[: config.limit]
+        if (prompt := teachers.prompt(t)) is not None
+    ]
     tasks, teacher_prompts = [t for t, _ in pairs], [prompt for _, prompt in pairs]
     prompts = [student.chat.prompt(t.messages) for t in tasks]
     params = SamplingParams(
@@ -75,11 +87,30 @@ def align(recipe: Recipe) -> Overlap:
         theirs = _opinions(teachers, [teacher_prompts[i] for i in repeat], responses, config.sampling, directory)
         bar.advance()
     failed = torch.cat([torch.full((len(r),), not ok) for r, ok in zip(responses, passed, strict=True)])
+    cut = [c.finish != "stop" for cs in completions for c in cs]
     teacher = recipe.teacher.path if recipe.teacher else ""
-    found = _overlap(path, teacher, ours, theirs, failed, sum(passed) / len(passed))
+    most = math.log(student.rows - len(student.banned))
+    habits = Habits(sum(passed) / len(passed), sum(cut) / len(cut), most)
+    found = _overlap(path, teacher, ours, theirs, failed, habits)
     write_json(directory / f"{'after' if 'sft' in models else 'before'}-sft.json", found)
     write_json(directory / "align.json", found)
     return found
+
+
+def no_align() -> ConfigError:
+    """For a recipe with nothing to compare on."""
+    fix = "add `align: {tasks: NAME, sampling: {max_new_tokens: ...}}`, or a `distill` section to take them from"
+    return ConfigError("this recipe has no `align` section", where="align", fix=fix)
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How a student's rollouts end, beside what it shares with its teacher: shares that pass and that are cut, and the
+    entropy (nats) of a token where all are as likely."""
+
+    pass_rate: float
+    truncated: float
+    most_entropy: float
 
 
 def _overlap(
@@ -88,7 +119,7 @@ def _overlap(
     ours: Mapping[str, torch.Tensor],
     theirs: Mapping[str, torch.Tensor],
     failed: torch.Tensor,
-    pass_rate: float,
+    habits: Habits,
 ) -> Overlap:
     """The figures of all tokens; `failed` says which are of rollouts that failed."""
     known = ~theirs["logp"].isnan()
@@ -98,7 +129,12 @@ def _overlap(
     gap = ours["logp"] - theirs["logp"]
     kl = _mean(gap[known])
     same = None if bool((theirs["argmax"] == UNKNOWN).any()) else _mean(ours["argmax"] == theirs["argmax"])
-    heading, words = verdict(kl, same)
+    entropies = {"student": _mean(ours["entropy"])}
+    if not bool(theirs["entropy"].isnan().any()):
+        entropies["teacher"] = _mean(theirs["entropy"])
+    heading, words = judged(habits, entropies) or verdict(kl, same)
+    if heading == READY and (doubt := unfinished(habits)):
+        heading, words = "doubtful", f"{words} But {doubt}"
     return Overlap(
         student=student,
         teacher=teacher,
@@ -108,12 +144,44 @@ def _overlap(
         kl_failed=_mean(gap[failed]) if bool(failed.any()) else None,
         top1_agreement=same,
         teacher_mass=_mean(theirs["logp"][known].exp()),
-        student_entropy=_mean(ours["entropy"]),
-        teacher_entropy=None if bool(theirs["entropy"].isnan().any()) else _mean(theirs["entropy"]),
-        pass_rate=pass_rate,
+        student_entropy=entropies["student"],
+        teacher_entropy=entropies.get("teacher"),
+        pass_rate=habits.pass_rate,
+        truncated=habits.truncated,
         verdict=heading,
         words=words,
     )
+
+
+def judged(habits: Habits, entropies: Mapping[str, float]) -> tuple[str, str] | None:
+    """The verdict on a model that is none, whatever it shares with the other: two models without knowledge agree well.
+
+    Example:
+        >>> judged(Habits(0.0, 1.0, 11.9), {"student": 11.9, "teacher": 1.2})[0]
+        'not aligned'
+    """
+    for who, entropy in entropies.items():
+        if entropy >= UNIFORM * habits.most_entropy:
+            even = f"entropy {entropy:.2f} nats, and {habits.most_entropy:.2f} where every token is as likely"
+            return "not aligned", f"The {who} is no language model ({even}): are these its trained weights?"
+    return None
+
+
+def unfinished(habits: Habits) -> str:
+    """What speaks against stage 2 although student and teacher write alike; empty where nothing does.
+
+    Example:
+        >>> unfinished(Habits(0.4, 0.1, 4.6)), unfinished(Habits(0.0, 0.9, 4.6))[:13]
+        ('', '90% of the re')
+    """
+    if habits.truncated > MOST_TRUNCATED:
+        return (
+            f"{habits.truncated:.0%} of the responses are cut: raise max_new_tokens, or fine-tune until the student "
+            "ends what it writes."
+        )
+    if habits.pass_rate == 0:
+        return "no response is right: there is no outcome to learn from. Take easier problems, or fine-tune for longer."
+    return ""
 
 
 def verdict(kl: float, top1: float | None) -> tuple[str, str]:
@@ -129,7 +197,7 @@ def verdict(kl: float, top1: float | None) -> tuple[str, str]:
     else:
         figures += f", the same likeliest token at {top1:.0%} of the student's tokens"
     if kl <= READY_KL and top1 >= READY_TOP1:
-        return "ready", f"Student and teacher write alike ({figures}): distillation has something to correct."
+        return READY, f"Student and teacher write alike ({figures}): distillation has something to correct."
     if kl >= LOST_KL or top1 <= LOST_TOP1:
         return "not aligned", (
             f"Student and teacher write differently ({figures}): the teacher term would push the student away from "

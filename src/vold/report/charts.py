@@ -84,14 +84,15 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def axis_number(value: float) -> str:
-    """A number for an axis.
+def axis_number(value: float, step: float = 0.0) -> str:
+    """A number for an axis, with as many digits as tell it from its neighbours, `step` away.
 
     Example:
-        >>> axis_number(0.25), axis_number(12000)
-        ('0.25', '12k')
+        >>> axis_number(0.25), axis_number(12000), axis_number(11.9182, 0.0005)
+        ('0.25', '12k', '11.9182')
     """
-    text = f"{value / 1000:g}k" if abs(value) >= 10000 else f"{value:.4g}"
+    digits = 4 if step <= 0 or value == 0 else 2 + math.ceil(math.log10(max(abs(value) / step, 100)))
+    text = f"{value / 1000:.{digits}g}k" if abs(value) >= 10000 else f"{value:.{digits}g}"
     return text.replace("-", MINUS)
 
 
@@ -125,6 +126,8 @@ def line_chart(
     left, right = min(xs), max(xs)
     right = right if right > left else left + 1
     low, high = span or _span(ys)
+    if shares:
+        low, high = max(low, 0.0), min(max(high, 0.01), 1.0)
     width, bottom = WIDTH - LEFT - RIGHT, HEIGHT - BOTTOM
 
     def px(x: float) -> float:
@@ -134,8 +137,10 @@ def line_chart(
         return TOP + (high - min(max(y, low), high)) / (high - low) * (bottom - TOP)
 
     parts = []
-    for t in ticks(low, high):
-        label = f"{axis_number(100 * t)}%" if shares else axis_number(t)
+    marks, unit_of = ticks(low, high), 100 if shares else 1
+    step = unit_of * (marks[1] - marks[0]) if len(marks) > 1 else 0.0
+    for t in marks:
+        label = axis_number(unit_of * t, step) + "%" * shares
         parts.append(_tag("line", "grid", x1=LEFT, x2=WIDTH - RIGHT, y1=py(t), y2=py(t)))
         parts.append(_text(label, LEFT - 6, py(t) + 4, anchor="end"))
     for t in (t for t in ticks(left, right) if t == round(t)):
@@ -160,8 +165,9 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     if low >= 0 and low < 0.6 * high:
         return 0.0, high * 1.04
-    pad = 0.06 * (high - low) or max(abs(high) * 0.1, 1e-6)
-    return low - pad, high + pad
+    # A line that is flat but for its last digits stays flat, and its axis readable.
+    pad = max(0.06 * (high - low), 2e-4 * max(abs(low), abs(high))) if high > low else max(abs(high) * 0.1, 1e-6)
+    return (max(low - pad, 0.0) if low >= 0 else low - pad), high + pad
 
 
 def accuracy_chart(title: str, bars: Sequence[Bar], top: float) -> Markup:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -26,14 +27,33 @@ SHARES = ("wrong", "truncated", "unparsed", "timed_out")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
-    """Print a table without lines; numbers stand right below a column whose name begins with `>`."""
+    """Print a table without lines; numbers stand right below a column whose name begins with `>`.
+
+    Where a terminal is narrower than the table, each row is a list of its cells: nothing is cut.
+    """
+    cells = [[clean(cell) for cell in row] for row in rows]
+    heads = [column.removeprefix(">") for column in columns]
+    width = sum(max(map(cell_len, column)) + 2 for column in zip(heads, *cells, strict=True)) - 2
+    if console.is_terminal and width > console.width:
+        _print_stacked(heads, cells, title)
+        return
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
         justify: JustifyMethod = "right" if column.startswith(">") else "left"
         table.add_column(column.removeprefix(">"), justify=justify, no_wrap=column == "set")
-    for row in rows:
-        table.add_row(*(Text(clean(cell)) for cell in row))
-    console.print(table)
+    for row in cells:
+        table.add_row(*map(Text, row))
+    table.width = max(width, 1)  # a pipe has no width of its own
+    console.print(table, crop=False)
+
+
+def _print_stacked(heads: Sequence[str], rows: Sequence[Sequence[str]], title: str | None) -> None:
+    """A table as a list: the first cell of each row, and below it the others with their heads."""
+    if title is not None:
+        console.print(Text(title, style="italic"))
+    for first, *others in rows:
+        console.print(Text(first, style="bold"))
+        print_pairs([(f"  {head}", cell) for head, cell in zip(heads[1:], others, strict=True) if cell], 14)
 
 
 def print_pairs(pairs: Iterable[tuple[str, str]], width: int) -> None:

@@ -44,6 +44,10 @@ Exchange = Literal["micro_batch", "step"]
 """When processes exchange weights and gradients; `Run.exchange` says what each costs."""
 
 
+COMPARED = 64
+"""Problems on which `vold align` compares by default."""
+
+
 class RunSection(Section):
     """Where a run lives and what makes it repeatable."""
 
@@ -95,6 +99,13 @@ class Recipe(Section):
         stages = {"traces": self.traces, "align": self.align, "balance": self.balance, "distill": self.distill}
         return {name: section for name, section in stages.items() if section is not None}
 
+    def with_align(self) -> Recipe:
+        """With an `align` section: where the recipe has none, on the problems of stage 2 and sampled as there."""
+        d = self.distill
+        if self.align is not None or d is None:
+            return self
+        return self.model_copy(update={"align": Align(tasks=d.tasks, limit=COMPARED, sampling=d.sampling)})
+
     @property
     def text_teachers(self) -> list[TextTeacher]:
         """The teacher, then those of its routes."""
@@ -105,6 +116,8 @@ class Recipe(Section):
     def _task_sets_are_not_inline(cls, raw: Any) -> Any:
         if isinstance(raw, dict):
             refuse_inline_tasks(raw)
+            if isinstance(raw.get("align"), dict):
+                return {**raw, "align": {**align_defaults(raw.get("distill"), raw["align"]), **raw["align"]}}
         return raw
 
     @model_validator(mode="after")
@@ -198,6 +211,14 @@ class Recipe(Section):
                         got=f"{stage.sampling.temperature:g}",
                         fix="set it to 1, which a teacher on a server needs",
                     )
+
+
+def align_defaults(distill: object, align: dict[str, Any]) -> dict[str, Any]:
+    """Keys of `align` that it takes from `distill`, both as they are written."""
+    if not isinstance(distill, dict):
+        return {}
+    taken = {key: distill[key] for key in ("tasks", "sampling") if key in distill}
+    return taken if "tasks" in align else {**taken, "limit": COMPARED}
 
 
 def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:

@@ -107,12 +107,15 @@ class Distill(Section):
 
 
 class Align(Section):
-    """`vold align`: do student and teacher overlap enough for distillation to work?"""
+    """`vold align`: do student and teacher overlap enough for distillation to work? What is left out, or the whole
+    section, is that of `distill`, with a limit of 64 problems."""
 
     tasks: str
-    """The task set: text prompts to compare on."""
+    """The task set: text prompts to compare on. If absent, that of `distill`."""
+    limit: int | None = Field(None, gt=0)
+    """Only the first so many problems; all of them if absent."""
     sampling: Sampling
-    """Sampling of the student."""
+    """Sampling of the student. If absent, that of `distill`."""
     rollouts: int = Field(4, gt=0)
     """Responses per prompt."""
     self_check: bool = False

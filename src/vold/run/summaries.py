@@ -61,7 +61,8 @@ class Overlap:
     * `aligned_share`: share of tokens that the teacher could score; below 1 only where it cuts text otherwise
       (`teacher.tokenizer: align`). `kl` and `teacher_mass` are means over these; there is neither a top-1 agreement nor
       a teacher's entropy then.
-    * `pass_rate`: share of rollouts that score 1. `verdict` and `words` say what follows.
+    * `pass_rate`: share of rollouts that score 1; `truncated`: share that did not end by themselves. `verdict`
+      and `words` say what follows.
     """
 
     student: str
@@ -75,6 +76,7 @@ class Overlap:
     student_entropy: float
     teacher_entropy: float | None
     pass_rate: float
+    truncated: float | None = None
     verdict: str
     words: str
 

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
 from vold.engines.samplers.student import refuse_sleep
 from vold.engines.teachers.teachers import no_teachers, open_teachers
 from vold.model.loading import sft_result
 from vold.model.parallel import processes
 from vold.objective import credit
+from vold.run.console import console
 from vold.run.directory import works_in_run
 from vold.run.metrics import DistillRow, PhaseSeconds
+from vold.run.readiness import align_doubt
 from vold.training.offload import refuse_offload
 from vold.training.problems import Problems
 from vold.training.rollout import StudentRollouts
@@ -45,6 +49,8 @@ def distill(recipe: Recipe) -> Path:
     stage = enter_stage(recipe, "distill", recipe.distill)
     if stage.finished:
         return stage.final
+    if (doubt := align_doubt(recipe)) is not None:
+        console.print(Text.assemble(("warn  ", "bold yellow"), doubt))
     init, objective = stage.config.init, stage.config.objective
     with Training(stage, init or sft_result(recipe)) as run:
         teachers = open_teachers(recipe, run.policy) if objective.uses_teacher else no_teachers()

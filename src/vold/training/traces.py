@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from vold.engines.grade import grade
 from vold.engines.teachers.teachers import TeacherHandle, open_teachers
 from vold.errors import ConfigError, DataError
 from vold.model.loading import load_student
+from vold.run.console import console
 from vold.run.directory import open_stage, record_data, works_in_run
 from vold.run.files import write_json
 from vold.run.order import seed_of
@@ -71,10 +73,14 @@ class TraceRow:
             note=verdict.note,
         )
 
-    def passes(self, config: Traces) -> bool:
-        """Whole answers within the length limit; correct ones only where the recipe asks for it."""
-        whole = self.finish == "stop" and len(self.response_ids) <= config.max_tokens
-        return whole and (config.keep == "all" or self.score == 1.0)
+    def fault(self, config: Traces) -> str:
+        """Why the filters of a recipe leave it out; empty for a whole answer within the length limit that, where the
+        recipe asks for it, is correct."""
+        if self.finish != "stop":
+            return "truncated"
+        if len(self.response_ids) > config.max_tokens:
+            return "too long"
+        return "wrong" if config.keep == "correct" and self.score != 1.0 else ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,8 @@ class Trace:
 def make_traces(recipe: Recipe, *, student: Policy | None = None) -> Path:
     """Answer every task of `traces.tasks` with the teacher and store the answers. Returns the file.
 
-    With `traces.answers: data` the answers are the solutions that come with the tasks, in the student's tokens.
+    With `traces.answers: data` the answers are the solutions that come with the tasks, in the student's tokens. Where
+    the filters keep none of them, all are stored, and the error says why.
 
     Raises:
         ConfigError, DataError, VocabularyMismatch, CheckpointError: see `vold.errors`.
@@ -106,7 +113,7 @@ def make_traces(recipe: Recipe, *, student: Policy | None = None) -> Path:
     record_data(directory, "traces.tasks", tasks.cards)
     began = time.monotonic()
     rows = stored_rows(file, TraceRow, tasks, config.batch_size, lambda: _answering(recipe, config, student, tasks))
-    kept = [r for r in rows if r.passes(config)]
+    kept = [r for r in rows if not r.fault(config)]
     summary = TracesSummary(
         answers=len(rows),
         correct=sum(r.score == 1.0 for r in rows),
@@ -116,7 +123,28 @@ def make_traces(recipe: Recipe, *, student: Policy | None = None) -> Path:
         seconds=round(time.monotonic() - began, 1),
     )
     write_json(directory / "summary.json", summary)
+    console.print(_kept(rows, config))
+    if not kept:
+        raise _nothing_kept(rows, config, file)
     return file
+
+
+def _kept(rows: Sequence[TraceRow], config: Traces) -> str:
+    """How many answers the filters keep, and why the others are left out."""
+    faults = Counter(fault for r in rows if (fault := r.fault(config)))
+    told = ", ".join(f"{n} {fault}" for fault, n in faults.most_common())
+    return f"{len(rows) - faults.total()} of {len(rows)} kept" + (f": {told}" if told else "")
+
+
+def _nothing_kept(rows: Sequence[TraceRow], config: Traces, file: Path) -> DataError:
+    (fault, _), *_ = Counter(r.fault(config) for r in rows).most_common()
+    longest = config.sampling.max_new_tokens if config.sampling is not None else config.max_tokens
+    cures = {
+        "truncated": f"hardly one ends in {longest} tokens: raise traces.sampling.max_new_tokens, in another run.dir",
+        "too long": f"raise traces.max_tokens above {min(len(r.response_ids) for r in rows)}",
+        "wrong": "set traces.keep=all, or take a teacher that solves these problems",
+    }
+    return DataError("no trace passes the filters", where=str(file), got=_kept(rows, config), fix=cures[fault])
 
 
 @contextlib.contextmanager
@@ -200,13 +228,8 @@ def read_traces(recipe: Recipe) -> list[Trace]:
     kept = [
         Trace(t, r.response_ids, r.action_mask, f"{file}: line {n}")
         for n, (t, r) in enumerate(zip(tasks, rows, strict=True), 1)
-        if r.passes(config)
+        if not r.fault(config)
     ]
     if not kept:
-        raise DataError(
-            "no trace passes the filters",
-            where=str(file),
-            got=f"{len(rows)} answers, none kept",
-            fix="raise traces.max_tokens or traces.sampling.max_new_tokens, or set traces.keep=all",
-        )
+        raise _nothing_kept(rows, config, file)
     return kept

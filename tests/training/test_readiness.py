@@ -1,0 +1,42 @@
+"""Stage 2 is started all the same where `vold align` speaks against it, and says so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import tiny
+from vold.run.readiness import align_doubt
+from vold.training.distill import distill
+from vold.training.sft import sft
+
+
+@pytest.mark.parametrize(("verdict", "warned"), [("ready", False), ("not aligned", True), (None, True)])
+def test_distilling_before_the_student_is_ready_warns(
+    verdict: str | None, warned: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tiny.recipe(tmp_path, sft={"steps": 1}, distill={"steps": 1})
+    tiny.write_traces(tmp_path, recipe)
+    final = sft(recipe)
+    if verdict is not None:
+        stored = {"verdict": verdict, "student": str(final), "words": "They differ."}
+        (tmp_path / "run" / "align").mkdir()
+        (tmp_path / "run" / "align" / "align.json").write_text(json.dumps(stored))
+    capsys.readouterr()
+    distill(recipe)
+    out = capsys.readouterr().out
+    assert ("warn  " in out) == warned
+    assert ("They differ." in out) == (verdict == "not aligned")
+    distill(recipe)  # finished: nothing is started
+    assert "warn  " not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"verdict": 4}', "[" * 5000])
+def test_a_damaged_verdict_is_none(content: str, tmp_path: Path) -> None:
+    recipe = tiny.recipe(tmp_path)
+    (tmp_path / "run" / "sft" / "final").mkdir(parents=True)
+    (tmp_path / "run" / "align").mkdir()
+    (tmp_path / "run" / "align" / "align.json").write_text(content)
+    assert "run `vold align` first" in str(align_doubt(recipe))
