@@ -56,7 +56,11 @@ SEEDS = (
     "\\boxed{\x00}", "\\boxed{\ud800}", "\\boxed{\u202e12}", "\\boxed{\u0663\u0664}", "\\boxed{\uff11\uff12}",
     "\\boxed{\u221212}", "\\boxed{\u00bd}", "\\boxed{\ufdfa}", "\\boxed{e\u0301\u0301\u0301}",
     r"\boxed{3 \text{ or } 4}", r"\boxed{\pm 2}", r"\boxed{\log_2 8}", r"\boxed{101_2}", r"\boxed{f'(x)}",
-    r"\boxed{\lim_{x\to 0} x^{-1}}",
+    r"\boxed{\lim_{x\to 0} x^{-1}}", r"\boxed{0.1\overline{6}}", r"\boxed{\frac\pi2}",
+    r"\boxed{\sum_{k=1}^{999}\frac{1}{k^{30}}}",
+    r"\boxed{\prod_{k=1}^{999} k!}", r"\boxed{\lfloor n/2\rfloor \bmod 7}",
+    r"\boxed{\begin{vmatrix}1&2\\3&4\end{vmatrix}^{99}}",
+    r"\boxed{((1+\sqrt{2})^{999})^{999}}", r"\boxed{\gcd(10^{999}, 7^{999})}", r"\boxed{x \equiv 3 \pmod 7}",
 )  # fmt: skip
 """Texts that were trouble for some grader, to be mutated."""
 

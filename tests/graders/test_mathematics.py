@@ -27,8 +27,9 @@ from vold.graders import get_grader, outcome
 from vold.graders.math import MAX_ANSWER_CHARS, MathGrader
 from vold.graders.mathematics import client
 
-HEAVY = "\\boxed{\\sum_{k=1}^{900} \\sin(k) \\cos(k^2) + \\prod_{k=1}^{900} \\cos(k) \\exp(\\sin(k))}"
-"""Takes about a hundred times as long as a usual answer."""
+SUM = "\\sum_{k=1}^{700} \\sin(k x)"
+HEAVY, HEAVY_REFERENCE = f"\\boxed{{{SUM} + x}}", f"x + {SUM}"
+"""Takes some hundred times as long as a usual answer."""
 SHORT_TIME = 0.03
 HALF = "\\boxed{\\frac{1}{2}}"
 
@@ -80,17 +81,17 @@ def test_verdicts_are_remembered_and_equal_to_fresh_ones(grader: MathGrader) -> 
 
 def test_time_out_then_next_answer_is_graded(hasty: MathGrader) -> None:
     for turn in range(2):
-        late = hasty(HEAVY, f"5{turn}")
+        late = hasty(HEAVY, f"{turn} + {HEAVY_REFERENCE}")
         assert (late.score, late.note) == (0.0, "grader time-out")
         assert outcome(late) == "timed_out"
         assert hasty(f"\\boxed{{\\frac{{{2 * turn + 1}}}{{2}}}}", f"{turn}.5").score == 1.0
 
 
 def test_a_time_out_is_paid_for_once(hasty: MathGrader) -> None:
-    assert hasty(HEAVY, "5").note == "grader time-out"
+    assert hasty(HEAVY, HEAVY_REFERENCE).note == "grader time-out"
     assert hasty(HALF, "0.5").score == 1.0
     pid = only_pid(hasty)
-    assert [hasty(HEAVY, "5").note for _ in range(256)] == ["grader time-out"] * 256
+    assert [hasty(HEAVY, HEAVY_REFERENCE).note for _ in range(256)] == ["grader time-out"] * 256
     assert only_pid(hasty) == pid, "no worker was used up"
 
 
@@ -107,7 +108,14 @@ def test_what_is_large_is_bounded_without_the_limit(grader: MathGrader) -> None:
         "x^{x^{x^{x^x}}}",
         "e^{e^{e^{e^9}}}",
     )
-    sums = ("\\sum_{k=1}^{10^9} k", "\\sum_{k=1}^{999} \\sum_{j=1}^{999} \\frac{1}{jk}", "\\prod_{k=1}^{999} k^{k^k}")
+    sums = (
+        "\\sum_{k=1}^{10^9} k",
+        "\\sum_{k=1}^{999} \\sum_{j=1}^{999} \\frac{1}{jk}",
+        "\\prod_{k=1}^{999} k^{k^k}",
+        "\\sum_{k=1}^{999} (k/7)!",
+        "\\prod_{k=1}^{999} k!",
+        ", ".join([SUM] * 20),
+    )
     for text in (
         *towers,
         *sums,
@@ -243,9 +251,10 @@ def test_threads() -> None:
 
 
 def test_threads_with_time_outs_between(hasty: MathGrader) -> None:
-    texts = [HEAVY if i in (3, 9) else f"\\boxed{{\\frac{{{i}}}{{7}}}}" for i in range(12)]
+    pairs = [(f"\\boxed{{\\frac{{{i}}}{{7}}}}", f"{i}/7") for i in range(12)]
+    pairs[3] = pairs[9] = (HEAVY, HEAVY_REFERENCE)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        grades = list(pool.map(lambda i: hasty(texts[i], f"{i}/7"), range(12)))
+        grades = list(pool.map(lambda pair: hasty(*pair), pairs))
     assert [outcome(g) for g in grades] == ["timed_out" if i in (3, 9) else "right" for i in range(12)]
 
 

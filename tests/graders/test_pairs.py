@@ -2,10 +2,10 @@ r"""More than 11,000 answers with known truth, made by rules: see `answer_pairs`
 
 For the `math` grader, with the number of pairs of each class: rationals (560), unbraced fractions (240), repeating
 decimals (280), large numbers and money (240), scientific notation (160), percents (200), units (420), remarks that are
-no units (420), equations (620), lines and circles (400), bases (420), surds (380), complex numbers (420), multiples of
+no units (420), equations (660), lines and circles (400), bases (420), surds (380), complex numbers (420), multiples of
 pi (220), polynomials and their quotients (440), tuples and vectors (360), sets and lists (420), intervals and unions
 (320), inequalities (340), matrices (380), trigonometry (300), logarithms and powers (340), factorials, binomials,
-remainders, floors and sums (440), ratios (160), words (300), several values where one was asked (240).
+remainders, floors and sums (500), ratios (160), words (300), several values where one was asked (240).
 
 For the `choice` grader: letters, letters with their text, several letters, hedges, corrections, denials (2,400).
 """

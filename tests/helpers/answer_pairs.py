@@ -290,7 +290,8 @@ _REMARKS = (
     "?", "or more", "is incorrect", "if lucky", "I think", "wait", "no", "hmm", "not", "but maybe 7", "or 8", "and 9",
     "could be", "roughly", "give or take", "unless wrong", "thousand", "million", "hundred", "dozen", "peut-etre",
     "oder 5",
-    "x", "apples or pears", "blah", "the other one", "ish", "plus something", "more than that", "minus one",
+    "x", "or", "and", "apples or pears", "blah", "the other one", "ish", "plus something", "more than that",
+    "minus one",
 )  # fmt: skip
 
 
@@ -351,6 +352,8 @@ def equations(rng: random.Random) -> Made:
     yield str(value), f"{value - k} + {k + 1} = {value}", False
     yield str(value), f"{name} = {value + k} = {value}", False
     yield f"{x}={value}", f"{x} = {value}.0", True
+    yield f"{x} = {k}n", f"{x} = {k + 1}n = {k}n", False
+    yield str(value), rf"{x} = {value + k} \quad {x} = {value}", False
     yield f"{x}={value}", rf"{k}{x} = {k * value}", False
 
 
@@ -789,6 +792,10 @@ def counting(rng: random.Random) -> Made:
     yield str(floor + 1), rf"\lfloor {_decimal(v)} \rfloor", False
     yield _decimal(abs(v)), rng.choice((r"|{}|", r"\left|{}\right|", r"\lvert {} \rvert")).format(_decimal(v)), True
     yield _decimal(abs(v) + 1), f"|{_decimal(v)}|", False
+    p, q = rng.sample(range(2, 12), 2)
+    step = rng.choice((r"\lfloor n/{} \rfloor", r"\lceil \frac{{n}}{{{}}} \rceil", r"n \bmod {}"))
+    yield f"n + {step.format(p)}", f"{step.format(p)} + n", True
+    yield f"n + {step.format(p)}", f"{step.format(q)} + n", False
     top = rng.randint(3, 12)
     yield str(sum(i * i for i in range(1, top + 1))), rf"\sum_{{k=1}}^{{{top}}} k^2", True
     yield str(sum(range(1, top + 1)) + 1), rf"\sum_{{i=1}}^{{{top}}} i", False
@@ -861,9 +868,9 @@ def hedges(rng: random.Random) -> Made:
 
 _CLASSES: tuple[tuple[Callable[[random.Random], Made], int], ...] = (
     (rationals, 560), (unbraced, 240), (periodic, 280), (large, 240), (scientific, 160), (percents, 200), (units, 420),
-    (remarks, 420), (equations, 620), (lines, 400), (bases, 420), (surds, 380), (complexes, 420), (pis, 220),
+    (remarks, 420), (equations, 660), (lines, 400), (bases, 420), (surds, 380), (complexes, 420), (pis, 220),
     (polynomials, 440), (tuples, 360), (sets, 420), (intervals, 320), (inequalities, 340), (matrices, 380),
-    (trigonometry, 300), (logarithms, 340), (counting, 440), (ratios, 160), (words, 300), (hedges, 240),
+    (trigonometry, 300), (logarithms, 340), (counting, 500), (ratios, 160), (words, 300), (hedges, 240),
 )  # fmt: skip
 
 

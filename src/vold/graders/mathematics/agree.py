@@ -9,14 +9,15 @@ from mpmath import mp
 
 from vold.graders.mathematics.arithmetic import Grid, Undefined, real
 from vold.graders.mathematics.notation import Unreadable
-from vold.graders.mathematics.trees import Node
+from vold.graders.mathematics.trees import Node, count
 from vold.graders.mathematics.values import Evaluator
 
 DIGITS = (40, 90)
 """Two precisions: a difference that is zero shrinks from the first to the second."""
 
-POINTS = 4
-"""In how many points expressions with names in them are compared. Two different ones agree there by chance only."""
+POINTS, POINTS_OF_STEPS = 4, 6
+"""In how many points expressions with names in them are compared, without and with steps such as floors in them. Two
+different ones agree there by chance only."""
 
 ROUNDED_PLACES = 6
 """A decimal with so many places may stand for the number it is rounded from."""
@@ -45,8 +46,8 @@ def same_value(gold: Node, found: Node) -> bool:
         return False
     if constant(gold) and constant(found):
         return _agree(gold, found, 0) or _is_rounded(gold, found)
-    agreed = 0
-    for point in range(POINTS):
+    agreed, steps = 0, any(count(tree, op) for tree in (gold, found) for op in ("floor", "ceil", "mod"))
+    for point in range(POINTS_OF_STEPS if steps else POINTS):
         try:
             if not _agree(gold, found, point):
                 return False
@@ -72,9 +73,29 @@ def proportional(a: Node, b: Node, *, positive: bool) -> bool:
     return all(abs(ratio - ratios[0]) <= abs(ratios[0]) * 1e-12 for ratio in ratios)
 
 
+def rough(node: Node) -> complex | None:
+    """A constant to the precision of the machine, to see at once that two are far apart; None for anything else."""
+    try:
+        value = Evaluator(0, 20).value(node) if constant(node) and node.op != "unit" else None
+        found = None if value is None or isinstance(value, Grid) else complex(real(value))
+        return None if found is None or max(abs(found.real), abs(found.imag)) > 1e150 else found
+    except (Unreadable, OverflowError):
+        return None
+
+
+def far_apart(a: complex | None, b: complex | None) -> bool:
+    """Whether two rough values cannot be of equal numbers."""
+    return a is not None and b is not None and abs(a - b) > 1e-4 * max(abs(a), abs(b), 1e-9)
+
+
 def size(node: Node) -> Any:
-    """The value of a constant as a real number."""
-    return mp.re(real(Evaluator(0, DIGITS[0]).value(node)))
+    """The value of a constant as a real number, without its unit."""
+    if node.op == "unit":
+        return size(node.args[0]) / (100 if node.value == (("%", 1),) else 1)
+    value = Evaluator(0, DIGITS[0]).value(node)
+    if isinstance(value, Grid):
+        raise Unreadable("no value")
+    return mp.re(real(value))
 
 
 def _bases(node: Node) -> set[object]:

@@ -48,6 +48,8 @@ def read(text: str, *, letters_as_units: bool = True) -> Answer:
         return Answer(None, words)
     parser = Answers(found, letters_as_units=letters_as_units)
     try:
+        if len(found) > 2 and {found[0].text, found[-1].text} <= {"N", "S", "E", "W"}:
+            return Answer(_bearing(found))
         return Answer(parser.answer(), "", parser.ambiguous)
     except Unsupported:
         return Answer(Node("verbatim", (), tuple(token.text for token in found)))
@@ -55,9 +57,16 @@ def read(text: str, *, letters_as_units: bool = True) -> Answer:
         raise Unreadable("nested too deep") from None
 
 
+def _bearing(found: list[Token]) -> Node:
+    r"""`N 30^\circ E`, which is no product: the letters have an order."""
+    ends = [Node("sym", (), token.text) for token in (found[0], found[-1])]
+    return Node("tuple", (ends[0], Answers(found[1:-1]).answer(), ends[1]), "bearing")
+
+
 def prose(text: str) -> str:
     """The text of an answer in words and figures, without markup, blanks, case and end stop; "" if it has no word."""
-    plain = squeeze(re.sub(_TEXT_COMMANDS, r" \1 ", tidy(text))).strip(" .,;:").casefold()
+    plain = re.sub(r"\\[dtc]frac", r"\\frac", tidy(text.replace("$", " ")))
+    plain = squeeze(re.sub(_TEXT_COMMANDS, r" \1 ", plain)).strip(" .,;:").casefold()
     if CONTROL.search(text):
         return ""
     wordy = re.search(r"[a-z]{2,}", re.sub(r"\\[a-z]+", " ", plain))
@@ -102,7 +111,7 @@ class Answers(Atoms):
             if not separator:
                 break
             joined = joined if separator == "," else separator
-            if not self.peek().kind:
+            if not self.peek().kind and separator == ",":
                 break
         if self.peek().kind:
             self.stop()
@@ -151,7 +160,8 @@ class Answers(Atoms):
         if not set(signs) <= {"=", "approx"}:
             raise Unreadable("not LaTeX maths")
         if "approx" in signs:
-            values = values[: signs.index("approx") + 1]
+            cut = signs.index("approx")
+            values[cut:] = [Node("rounded", (values[cut], values[-1]))]
         modulus = self._modulus()
         return Node("label", tuple(_with_modulus(value, modulus) for value in values), label)
 
@@ -204,9 +214,10 @@ class Answers(Atoms):
 
     def _unit(self, value: Node) -> tuple[units.Unit, int] | None:
         token = self.peek()
-        if not token.kind or (token.kind == "word" and not _has_only_numbers(value)):
+        if not token.kind or not (self.at_unit() or token.kind == "^"):
             return None
-        return units.match(self.found, self.at) if self.at_unit() or token.kind == "^" else None
+        short = token.kind != "text" or len(token.text) == 1
+        return None if short and not _has_only_numbers(value) else units.match(self.found, self.at)
 
     def _modulus(self) -> Node | None:
         """`\\pmod{7}` or "(mod 7)"."""
@@ -291,4 +302,4 @@ def _lifted(value: Node) -> Node:
 
 
 def _has_only_numbers(node: Node) -> bool:
-    return node.op not in ("sym", "apply") and all(map(_has_only_numbers, node.args))
+    return node.op not in ("sym", "apply", "tuple") and all(map(_has_only_numbers, node.args))

@@ -14,6 +14,9 @@ from vold.graders.mathematics.notation import Unreadable
 MAX_BITS = 20_000
 """Larger whole numbers are not worked out: 2^20000 has 6,000 digits."""
 
+MOST_STEPS = 200_000
+"""Answers that take more steps to compare are refused: a long list of long sums."""
+
 
 class Undefined(Unreadable):
     """Division by zero, 0^0, the logarithm of zero."""
@@ -21,6 +24,30 @@ class Undefined(Unreadable):
 
 class TooLarge(ValueError):
     """A value that is not worked out for its size."""
+
+
+class Ledger:
+    """Counts the steps of one comparison."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def open(self) -> None:
+        """Begin to count."""
+        self.steps = 0
+
+    def spend(self, steps: int) -> None:
+        """Count steps.
+
+        Raises:
+            Unreadable: there were too many.
+        """
+        self.steps += steps
+        if self.steps > MOST_STEPS:
+            raise Unreadable("too long to work out")
+
+
+ledger = Ledger()
 
 
 class Grid(NamedTuple):
@@ -41,6 +68,14 @@ def real(value: Any) -> Any:
     return mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
 
 
+def _finite(value: Any) -> Any:
+    """A number that can be reckoned with: infinity is an end of intervals and an answer, but no term."""
+    found = real(value)
+    if mp.isinf(found):
+        raise Undefined("an undefined value")
+    return found
+
+
 def plus(a: Any, b: Any) -> Any:
     """The sum of two numbers, or of two matrices of one shape."""
     if isinstance(a, Grid) or isinstance(b, Grid):
@@ -49,7 +84,7 @@ def plus(a: Any, b: Any) -> Any:
         return a.like(tuple(plus(x, y) for x, y in zip(a.cells, b.cells, strict=True)))
     if isinstance(a, Fraction) and isinstance(b, Fraction):
         return a + b
-    return real(a) + real(b)
+    return _finite(a) + _finite(b)
 
 
 def product(a: Any, b: Any) -> Any:
@@ -82,7 +117,7 @@ def over(a: Any, b: Any) -> Any:
         raise Unreadable("no value")
     if b == 0:
         raise Undefined("an undefined value")
-    return product(a, 1 / b if isinstance(b, Fraction) else 1 / real(b))
+    return product(a, 1 / b if isinstance(b, Fraction) else 1 / _finite(b))
 
 
 def power(base: Any, exponent: Any) -> Any:

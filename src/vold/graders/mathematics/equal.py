@@ -5,7 +5,7 @@ What counts as equal, where notations leave room:
 - A number is exact: 1/3 is not 0.333. A decimal with six places or more that is the exact value rounded is equal to it.
 - A percent sign, a base and the kind of brackets are part of the answer. A unit may be left out, but two different
   units are wrong; units are not converted.
-- "1,000" is the number 1000. "1,2,2" equals "1,2": a list is a set, however it is written.
+- "1,000" is the number 1000. "1,2,2" equals "1,2": a list is a set.
 - (1,2) and `\langle1,2\rangle` are the same ordered pair, and the open interval as well; no list, no matrix and no
   inequality is equal to it. [1,2) and `(1,\infty)` can be intervals only, and equal the inequality that says the same.
 - All brackets around a matrix mean the same. A row is not a column, and neither is a tuple.
@@ -19,7 +19,8 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from vold.graders.mathematics import answers
-from vold.graders.mathematics.agree import constant, proportional, same_value, size
+from vold.graders.mathematics.agree import constant, far_apart, proportional, rough, same_value, size
+from vold.graders.mathematics.arithmetic import ledger
 from vold.graders.mathematics.intervals import as_interval, constraints, difference, pieces, plain, solved
 from vold.graders.mathematics.notation import Unreadable
 from vold.graders.mathematics.trees import Node, count, with_sign
@@ -46,7 +47,9 @@ def compare(reference: str, answer: str) -> str:
 
 
 def _compare(reference: str, answer: str, letters_as_units: bool) -> tuple[str, bool]:
+    ledger.open()
     fault, gold = _reference(reference, letters_as_units)
+    ledger.open()  # what a reference costs is not counted again
     if gold is None:
         if not answers.prose(reference):
             return f"{UNREADABLE} reference: {fault}", False
@@ -94,8 +97,7 @@ def _same(gold: Node, found: Node) -> None:
         Unreadable: one of them has no value.
     """
     gold, found = _expanded(gold, found), _expanded(found, gold)
-    gold_is_list, found_is_list = gold.op in ("list", "set"), found.op in ("list", "set")
-    if gold_is_list or found_is_list:
+    if {gold.op, found.op} & {"list", "set"}:
         _same_lists(gold, found)
         return
     if gold.op == "label" or found.op == "label":
@@ -146,8 +148,7 @@ def _expanded_list(node: Node, other: Node) -> Node:
 def _exact_side(node: Node) -> Node:
     """The exact side of an approximation: 1/3 of "1/3 = 0.333..."."""
     exact, near = node.args
-    comparable = constant(exact) and constant(near) and "unit" not in (exact.op, near.op)
-    if comparable and abs(size(exact) - size(near)) > abs(size(exact)) / 20:
+    if constant(exact) and constant(near) and abs(size(exact) - size(near)) > abs(size(exact)) / 20:
         raise _Different("equates different numbers")
     return exact
 
@@ -158,7 +159,7 @@ def _exact_side(node: Node) -> Node:
 def _same_lists(gold: Node, found: Node) -> None:
     if "tuple" in (gold.op, found.op) or "matrix" in (gold.op, found.op):
         raise _Different("an ordered tuple or interval on one side, a list on the other")
-    left, right = (_items(gold), _items(found))
+    left, right = _items(gold), _items(found)
     relations = any(item.op == "inequality" for item in (*left, *right))
     joined = {gold.value, found.value} & {"or", "and"}
     if relations and len(joined) == 2:
@@ -166,8 +167,11 @@ def _same_lists(gold: Node, found: Node) -> None:
     if gold.op != found.op and "list" not in (gold.op, found.op):
         raise _Different("")
     matched: set[int] = set()
+    sizes = [rough(item) for item in right]
     for item in left:
-        places = [i for i, other in enumerate(right) if i not in matched and _equal(item, other)]
+        own = rough(item)
+        near = (i for i, other in enumerate(sizes) if i not in matched and not far_apart(own, other))
+        places = [i for i in near if _equal(item, right[i])]
         if not places and not any(_equal(item, right[i]) for i in matched):
             raise _Different("")
         matched.update(places)
@@ -196,18 +200,18 @@ def _equal(gold: Node, found: Node) -> bool:
 
 
 def _resolved(node: Node) -> Node:
-    """The value behind a name. All numbers that one chain of equals signs joins must be equal."""
+    """The value behind a name. What a chain of equals signs joins must be equal, but may work towards a number."""
     if node.op != "label":
         return node
-    constants = [value for value in node.args if constant(value)]
-    _all_equal(constants)
-    return node.args[-1]
+    values = [_exact_side(value) if value.op == "rounded" else value for value in node.args]
+    last = values[-1]
+    _all_equal([last, *(value for value in values[:-1] if constant(value) or not constant(last))])
+    return last
 
 
 def _all_equal(values: Any) -> None:
-    for other in values[1:]:
-        if not _equal(values[0], other):
-            raise _Different("equates different numbers")
+    if not all(_equal(values[0], other) for other in values[1:]):
+        raise _Different("equates different numbers")
 
 
 def _same_labelled(gold: Node, found: Node) -> None:
@@ -336,13 +340,10 @@ _BY_KIND = {
     "unit": _same_units,
     "modulus": _same_moduli,
     "union": _same_unions,
-    "cap": _same_parts,
-    "setminus": _same_parts,
-    "compound": _same_parts,
-    "tuple": _same_parts,
+    **dict.fromkeys(("cap", "setminus", "compound", "tuple"), _same_parts),
 }
 
 
 def warm_up() -> None:
-    """Build caches, so that the first answer is not charged for them."""
+    """Fill caches, so that the first answer is not charged for them."""
     compare(r"\frac{1}{2}\sin 30^\circ", r"x=\sqrt{\frac{1}{16}}")

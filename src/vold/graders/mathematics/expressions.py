@@ -204,9 +204,9 @@ class Parser(Reader):
         return None
 
     def _raised(self, base: Node) -> Node | None:
-        end = units.match(self.found, self.at)
-        if end is not None and (self.unit_may_follow or end[0] == (("deg", 1),)):
-            if end[0] == (("deg", 1),):
+        end = units.degree_sign(self.found, self.at)
+        if end is not None:
+            if end[0]:
                 self.at = end[1]
                 return self._minutes(Node("deg", (base,)))
             return None  # a temperature: the quantity ends here

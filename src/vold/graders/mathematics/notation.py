@@ -41,7 +41,6 @@ _LAYOUT = re.compile(
 _BLANK = re.compile(
     r"(\\\\)(?:\[[^\[\]{}]*\])?|\\(?:q?quad|thinspace|enspace|thickspace|medspace)(?![a-zA-Z])|\\[,;:! ]|~"
 )
-_FULL_STOP = re.compile(r"(?<!\\left)(?<!\\right)\.$")
 _ARRAY = re.compile(r"\\begin\s*\{array\}\s*(?:\[[a-z]\]\s*)?\{[^{}]*\}")
 _CASES = re.compile(r"\\left\s*\\\{\s*\\begin\s*\{(array|aligned|matrix|gathered)\}")
 _TIMES_TEN = re.compile(r"(?<=[\d}]) ?[xX] ?(?=10 ?\^)")
@@ -109,12 +108,16 @@ def tidy(text: str) -> str:
         latex = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+", lambda run: f"^{{{run.group().translate(_SUPERSCRIPTS)}}}", latex)
         latex = re.sub("[₀₁₂₃₄₅₆₇₈₉]+", lambda run: f"_{{{run.group().translate(_SUBSCRIPTS)}}}", latex)
         latex = "".join(_SYMBOLS.get(character, character) for character in latex)
-    latex = squeeze(_FULL_STOP.sub("", latex.strip().replace("...", r"\ldots ")))
+    latex = squeeze(latex.replace("...", r"\ldots "))
     latex = _CASES.sub(r"\\begin{cases}", latex)
     latex = re.sub(r"\\end\s*\{(?:array|aligned|matrix|gathered)\}\s*\\right\.", r"\\end{cases}", latex)
     latex = _ARRAY.sub(r"\\begin{array}", latex)
     latex = latex.replace(r"\left.", " ").replace(r"\right.", " ")
     latex = _LAYOUT.sub(" ", latex).replace(r"\$", r"\dollar ")
+    latex = re.sub(r"(?<=[^\s$+*/=-])\$\s+\$(?=[^\s$])", ", ", latex)
+    parts = re.split(r"[,;]?\s*\\q?quad(?![a-zA-Z])", latex)
+    if len(parts) > 1 and all(re.search(r"[=<>]|\\[lg]e", part) for part in parts):
+        latex = ", ".join(parts)
     if latex.count("$") == 1:
         latex = latex.replace("$", r"\dollar ")
     latex = re.sub(r"(\\\\)|(?<!\\)\$|\\[()\[\]]", lambda m: m[1] or " ", latex)

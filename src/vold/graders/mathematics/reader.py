@@ -137,7 +137,8 @@ class Reader:
         found = units.match(self.found, self.at)
         if found is None or not self._quantity_ends(found[1]):
             return False
-        if token.kind == "word" and len(token.text) == 1:
+        quotient = any(part.kind in ("/", "^") or part.text == "per" for part in self.found[self.at : found[1]])
+        if token.kind == "word" and len(token.text) == 1 and not quotient:
             self.ambiguous = True
             return self.letters_as_units and token.text in units.BARE_LETTERS
         return True

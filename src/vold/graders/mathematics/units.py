@@ -80,7 +80,7 @@ _SPLIT = {"mph": "mi/h", "kph": "km/h", "kmh": "km/h", "fps": "ft/s", "cc": "cm^
 _SHAPES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _GREEK = {"Omega": "Ohm", "mu": "u", "degree": "deg", "euro": "euro", "pounds": "pound_sterling", "dollar": "dollar"}
 _TEMPERATURES = {"C": "°C", "Celsius": "°C", "celsius": "°C", "F": "°F", "Fahrenheit": "°F", "fahrenheit": "°F"}
-BARE_LETTERS = frozenset("msghlLNJWVAK")
+BARE_LETTERS = frozenset("msghlL")
 """Units of one letter that need no `\\text{}` around them. Each is a variable as well, so both readings count."""
 
 Unit = tuple[tuple[str, int], ...]
@@ -114,6 +114,13 @@ def match(found: Sequence[Token], at: int) -> tuple[Unit, int] | None:
     """The unit that begins at a token, as long as it goes on, and where it ends; None if none does."""
     reader = _Reader(found, at)
     return (reader.unit(), reader.at) if reader.run() else None
+
+
+def degree_sign(found: Sequence[Token], at: int) -> tuple[bool, int] | None:
+    r"""Whether `^\circ` at a token is plain and no temperature, and where it ends; None if there is none."""
+    reader = _Reader(found, at)
+    name = reader.raised()
+    return None if name is None else (name == "deg", reader.at)
 
 
 class _Reader:
@@ -165,6 +172,9 @@ class _Reader:
             return False
         self.at += braced
         power = shape or self._power()
+        if power == 0:
+            self.at = start
+            return False
         for base, exponent in _bases(name):
             self.powers[base] = self.powers.get(base, 0) + sign * exponent * power
         return True
@@ -175,12 +185,12 @@ class _Reader:
             if name == "u" and self._kind(1) in ("word", "text"):
                 name = f"u{self.found[self.at + 1].text}"
                 self.at += name in _NAMES
-            if name is None or (name not in _NAMES and name not in ("pound_sterling", "Ohm")):
+            if name in (None, "u") or (name not in _NAMES and name not in ("pound_sterling", "Ohm")):
                 return None
             self.at += 1
             return _NAMES.get(name, name)
         if self._kind() == "^":
-            return self._raised()
+            return self.raised()
         word = self._word()
         name = _NAMES.get(word) or (_NAMES.get(word.lower()) if len(word) > 2 else None)
         if name is None:
@@ -193,7 +203,7 @@ class _Reader:
     def _word_is_short(self, word: str) -> bool:
         return len(word) <= 4 and _NAMES.get(word, "") in ("in", "ft", "oz", "lb", "min", "s", "h", "yd", "mi", "cm")
 
-    def _raised(self) -> str | None:
+    def raised(self) -> str | None:
         r"""`^\circ`, with or without braces, and C or F behind it."""
         start = self.at
         self.at += 1

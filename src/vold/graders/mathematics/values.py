@@ -22,6 +22,7 @@ from vold.graders.mathematics.arithmetic import (
     Undefined,
     determinant,
     exact_root,
+    ledger,
     over,
     plus,
     power,
@@ -36,7 +37,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_STEPS = 10_000
-"""Trees that take more steps to work out are refused: a sum inside a sum inside a sum."""
+"""What would take more steps is not worked out: a sum inside a sum inside a sum."""
+
+BITS_OF_A_STEP, STEPS_OF_A_REAL = 200, 5
+"""Long fractions and numbers that are no fractions take several steps."""
 
 MAX_TERMS = 1000
 """Longer sums and products are not worked out."""
@@ -54,24 +58,42 @@ class Evaluator:
         """The value of a tree.
 
         Raises:
-            Unreadable: it has none, or takes too long.
+            Unreadable: it has none.
         """
         with mp.workdps(self.digits):
-            return self._value(node)
+            found = self._value(node)
+        ledger.spend(self.steps)
+        return found
 
     def _value(self, node: Node) -> Any:
         self.steps += 1
         if self.steps > MAX_STEPS:
-            raise Unreadable("too long to work out")
+            return self.hidden(shape_of(node))
         rule = _RULES.get(node.op)
         if rule is None:
             raise Unreadable("no value")
         try:
-            return _checked(rule(self, node))
+            return self.checked(rule(self, node))
         except TooLarge:
             return self.hidden(shape_of(node))
         except (ZeroDivisionError, OverflowError):
             raise Undefined("an undefined value") from None
+
+    def checked(self, value: Any) -> Any:
+        """A value that is defined and not too large. It costs the more steps the longer it is."""
+        if isinstance(value, Fraction):
+            bits = max(value.numerator.bit_length(), value.denominator.bit_length())
+            self.steps += bits // BITS_OF_A_STEP
+            if bits > MAX_BITS:
+                raise TooLarge
+        elif isinstance(value, (mpf, mpc)):
+            self.steps += STEPS_OF_A_REAL
+            if not mp.isfinite(value):
+                if mp.isnan(value) or isinstance(value, mpc):
+                    raise Undefined("an undefined value")
+            elif value and abs(mp.mag(value)) > MAX_BITS:
+                raise TooLarge
+        return value
 
     def numbers(self, node: Node) -> list[Any]:
         """The values of what an operation is applied to."""
@@ -84,22 +106,10 @@ class Evaluator:
 
 @functools.lru_cache(maxsize=4096)
 def _point(text: str, point: int) -> Fraction:
+    """A number near 1, 30 and, from the fourth point on, 1000; from the second point on of either sign."""
     digest = hashlib.sha256(f"{point} {text}".encode()).digest()
-    size = Fraction(int.from_bytes(digest[:4], "big") % 9973 + 997, 4999)
-    return -size if point > 1 and digest[4] % 2 else size
-
-
-def _checked(value: Any) -> Any:
-    if isinstance(value, Fraction):
-        if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_BITS:
-            raise TooLarge
-    elif isinstance(value, (mpf, mpc)):
-        if not mp.isfinite(value):
-            if mp.isnan(value) or isinstance(value, mpc):
-                raise Undefined("an undefined value")
-        elif value and abs(mp.mag(value)) > MAX_BITS:
-            raise TooLarge
-    return value
+    size = Fraction(int.from_bytes(digest[:4], "big") % 9973 + 997, 4999) * (1, 1, 29, 29, 997, 997)[point]
+    return -size if point % 2 and digest[4] % 2 else size
 
 
 def shape_of(node: Node) -> str:
@@ -136,7 +146,7 @@ def _factorial(self: Evaluator, node: Node) -> Any:
     if n > 3000:
         raise TooLarge
     step = 2 if node.op == "fact2" else 1
-    return Fraction(math.prod(range(int(n), 0, -step)))
+    return Fraction(math.factorial(int(n)) if step == 1 else math.prod(range(int(n), 0, -2)))
 
 
 def _binomial(self: Evaluator, node: Node) -> Any:
@@ -226,13 +236,15 @@ def _iterated(self: Evaluator, node: Node) -> Any:
     if not all(isinstance(end, Fraction) and end.denominator == 1 for end in ends) or ends[1] - ends[0] >= MAX_TERMS:
         raise TooLarge
     name, total = str(node.value), Fraction(0 if node.op == "sum" else 1)
-    before = self.bound.get(name)
-    for k in range(int(ends[0]), int(ends[1]) + 1):
-        self.bound[name] = Fraction(k)
-        total = (plus if node.op == "sum" else product)(total, self._value(body))
-    self.bound.pop(name)
-    if before is not None:
-        self.bound[name] = before
+    outer, join = self.bound, plus if node.op == "sum" else product
+    try:
+        for k in range(int(ends[0]), int(ends[1]) + 1):
+            if self.steps > MAX_STEPS:
+                raise TooLarge
+            self.bound = outer | {name: Fraction(k)}
+            total = self.checked(join(total, self._value(body)))
+    finally:
+        self.bound = outer
     return total
 
 
