@@ -158,6 +158,17 @@ def test_future_sums_by_hand() -> None:
     assert future_sums(rewards, mask, discount=0.0).tolist() == [1.0, 2.0, 0.0, 4.0]
 
 
+def test_a_discount_by_position_counts_what_a_tool_wrote() -> None:
+    """Rewards 1, 2 and 4 at places 0, 1 and 3 of which 2 is a tool's, discount 1/2: 1 + 2/2 + 4/8, 2 + 4/4 and 4."""
+    rewards, mask = [1.0, 2.0, math.nan, 4.0], [1, 1, 0, 1]
+    assert future_sums(rewards, mask, discount=0.5, per="position").tolist() == [2.5, 3.0, 0.0, 4.0]
+    assert future_sums(rewards, mask, discount=0.5, per="position", from_next=True).tolist() == [3.0, 2.0, 0.0, 0.0]
+    assert future_sums(rewards, mask, per="position").tolist() == future_sums(rewards, mask).tolist()
+    one_turn = [math.sin(t) for t in range(99)]
+    same = future_sums(one_turn, [1] * 99, discount=0.9, per="position")
+    assert same.tolist() == future_sums(one_turn, [1] * 99, discount=0.9).tolist()
+
+
 @pytest.mark.parametrize("discount", [1.0, 0.99, 0.5])
 def test_future_sums_of_a_long_response_are_the_recurrence(discount: float) -> None:
     rewards, mask = [math.sin(t) for t in range(777)], [int(t % 5 != 3) for t in range(777)]

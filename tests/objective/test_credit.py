@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from vold.errors import AlignmentError
+from vold.errors import AlignmentError, TeacherError
 from vold.objective import Objective, credit, needs_teacher, value_means
+from vold.objective.unscored import unscored
 from vold.types import Completion, Grade, Rollout, TokenScores
 
 NAN = math.nan
@@ -139,12 +140,17 @@ def test_balanced_out_rollouts_learn_nothing_but_still_count_in_the_returns() ->
 
 
 def test_a_token_the_teacher_failed_on_has_no_reward() -> None:
-    """Its R is 0 and it stays in the mean, as in the released code: return (0.6 + 0) / 2."""
-    got = credit(uni(), [rollout(1, [0.6, NAN]), rollout(0, [-math.inf])], 0)
+    """Its R is 0 and stays in the mean, return (0.6 + 0) / 2; what it then would get is multiplied by 0, as in the
+    released code: the shift of 0.05 is for the others."""
+    rows = [rollout(1, [0.6, NAN]), rollout(0, [-math.inf, 0.0])]
+    got = credit(uni(), rows, 0)
     assert got[0].rollout_values["return"] == pytest.approx(0.3)
-    assert of(got[0].advantage) == approx(0.6 + 0.05, 0.05)
-    assert of(got[1].advantage) == approx(-0.05)
+    assert of(got[0].advantage) == approx(0.6 + 0.05, 0.0)
+    assert of(got[1].advantage) == approx(0.0, -0.05)
+    broadcast = advantages(uni(form="broadcast"), rows)
+    assert broadcast == [approx(0.35, 0.0), approx(0.0, -0.05)]
     assert advantages(make("opd"), [rollout(1, [0.6, NAN])]) == [approx(0.6, 0.0)]
+    assert [unscored(r) for r in got] == [1, 1]
 
 
 def test_a_token_that_is_not_aligned_is_out_of_the_mean_and_gets_no_shift() -> None:
@@ -154,9 +160,40 @@ def test_a_token_that_is_not_aligned_is_out_of_the_mean_and_gets_no_shift() -> N
     assert got[0].advantage is not None and got[0].advantage[0] > 0.6 and got[0].advantage[1] == 0.0
 
 
-def test_the_teacher_loss_leaves_failed_tokens_out() -> None:
+def test_the_teacher_loss_leaves_failed_tokens_out_and_counts_them() -> None:
     (got,) = credit(make("vold"), [rollout(0, [0.6, NAN, 0.0], mask=[1, 1, 0])], 0)
     assert of(got.teacher_weight) == (1.0, 0.0, 0.0)
+    assert unscored(got) == 1
+
+
+def test_tokens_that_a_teacher_has_no_token_for_have_not_failed() -> None:
+    """Nor have those that a tool wrote, or those of a rollout that the teacher was not asked about."""
+    rows = [rollout(0, [0.6, NAN], scores={"aligned": (True, False)}), rollout(0, [0.6, NAN], mask=[1, 0])]
+    got = credit(make("vold"), [*rows, rollout(0, None, length=2)], 0)
+    assert [unscored(r) for r in got] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("method", ["vold", "kdrl", "hypereyes"])
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
+def test_a_token_that_the_teacher_holds_for_impossible_is_named(method: str, estimator: str) -> None:
+    rows = [rollout(1, [0.5]), rollout(0, [0.1, 0.2, -math.inf, -math.inf], group=3)]
+    objective = make(method, teacher_loss={"estimator": estimator})
+    with pytest.raises(TeacherError) as caught:
+        credit(objective, rows, 0, token_texts=lambda ids: [f"<{i}>" for i in ids])
+    said = str(caught.value)
+    assert "task t, rollout 1 of the step (group 3), token 2 of 4" in said
+    assert "log-prob -inf for id 2 '<2>', and 1 more tokens" in said
+    assert "method: opd" in said and "learning rate" not in said
+    with pytest.raises(TeacherError, match="for id 2"):
+        credit(objective, rows, 0)
+
+
+def test_a_token_without_a_weight_may_be_impossible() -> None:
+    """A tool's, one of a rollout that passed, and any under a loss over the vocabulary, which does not compare it."""
+    rows = [rollout(0, [0.1, -math.inf], mask=[1, 0]), rollout(1, [-math.inf])]
+    assert [of(r.teacher_weight) for r in credit(make("vold"), rows, 0)] == [(1.0, 0.0), (0.0,)]
+    (got,) = credit(make("gkd", mix=None), [rollout(0, [-math.inf])], 0)
+    assert of(got.teacher_weight) == (1.0,)
 
 
 # -- Prefix-Teach -----------------------------------------------------------------------------------------------------

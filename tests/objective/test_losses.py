@@ -161,6 +161,25 @@ def test_the_clip_holds_one_side_of_each_sign(ratio: float, advantage: float, va
     close(torch.autograd.grad(loss.sum(), logp)[0], [slope])
 
 
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "value", "slope"),
+    [
+        (4.0, -2.0, 6.0, 0.0),  # 8 without the second bound
+        (2.5, -2.0, 5.0, 5.0),
+        (0.5, -2.0, 1.6, 0.0),
+        (4.0, 2.0, -2.6, 0.0),
+        (0.5, 2.0, -1.0, -1.0),
+    ],
+)
+def test_the_dual_clip_bounds_the_loss_of_a_negative_advantage(
+    ratio: float, advantage: float, value: float, slope: float
+) -> None:
+    logp = f64(math.log(ratio) - LN2).requires_grad_()
+    loss = clipped_surrogate(logp, f64(-LN2), f64(advantage), 0.2, 0.3, 3.0)
+    close(loss.detach(), [value])
+    close(torch.autograd.grad(loss.sum(), logp)[0], [slope])
+
+
 def test_the_unclipped_surrogate_never_holds() -> None:
     logp = f64(math.log(5) - LN2, math.log(0.1) - LN2).requires_grad_()
     loss = importance_surrogate(logp, f64(-LN2, -LN2), f64(2.0, -2.0))

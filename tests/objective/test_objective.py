@@ -344,6 +344,20 @@ def test_rollouts_without_a_text_view_do_not_dilute_the_teacher_term() -> None:
     assert token_counts(make("vold"), rows, teachable=[False, True]) == Denominators(surrogate=5, teacher_loss=3)
 
 
+@pytest.mark.parametrize("method", ["opd", "uni_opd", "prefix_teach", "minillm"])
+def test_rollouts_without_a_text_view_do_not_dilute_a_teacher_that_is_all_there_is(method: str) -> None:
+    """Rollouts of 2 and 3 tokens, the first without a text view: 3 tokens, or one rollout, are left."""
+    rows = [rollout(0, [-1, -1]), rollout(0, [-1, -1, -1], [-1, -1, -1])]
+    found = token_counts(make(method), rows, teachable=[False, True]).surrogate
+    assert found == (1 if method == "uni_opd" else 3)
+
+
+@pytest.mark.parametrize("method", ["sod", "mopd", "grpo"])
+def test_rollouts_without_a_text_view_count_where_an_outcome_teaches_them(method: str) -> None:
+    rows = [rollout(0, [-1, -1]), rollout(0, [-1, -1, -1], [-1, -1, -1])]
+    assert token_counts(make(method), rows, teachable=[False, True]).surrogate == (2 if method == "mopd" else 5)
+
+
 def test_denominators_of_processes_add_up() -> None:
     assert Denominators(1, 2, 3) + Denominators(10, 20, 30) == Denominators(11, 22, 33)
 

@@ -244,6 +244,31 @@ def test_a_divergence_is_weighed_summed_and_back_propagated() -> None:
         total(o, s, token_counts(o, []), 0)
 
 
+def test_sods_loss_of_a_negative_advantage_is_bounded_as_in_its_trainer() -> None:
+    """Advantage -1 and a ratio of e^2 = 7.39 on one token: 3, not 7.39; all of the clip fraction is that token."""
+    streams = Streams(
+        logp=torch.tensor([1.0]), behaviour_logp=torch.tensor([-1.0]), advantage=torch.tensor([-1.0]),
+        teacher_logp=torch.tensor([-1.0]), teacher_weight=torch.tensor([0.0]),
+        sequence_index=torch.tensor([0]), sequence_length=torch.tensor([1]),
+    )  # fmt: skip
+    loss, sums = total(Objective(method="sod"), streams, Denominators(surrogate=1), 0)
+    assert loss.item() == 3.0
+    assert averages({k: float(v) for k, v in sums.items()})["clip_fraction"] == 1.0
+    unbounded = Objective.model_validate({"method": "sod", "surrogate": {"dual_clip": None}})
+    assert total(unbounded, streams, Denominators(surrogate=1), 0)[0].item() == pytest.approx(math.exp(2))
+
+
+@pytest.mark.parametrize("change", [{"dual_clip": 1.2}, {"clip_low": None, "clip_high": None}])
+def test_a_dual_clip_is_a_bound_beyond_the_upper_clip(change: dict[str, float | None]) -> None:
+    with pytest.raises(ValidationError, match="beyond the upper clip"):
+        Objective.model_validate({"method": "sod", "surrogate": change})
+
+
+def test_the_opd_reading_with_a_future_discounts_by_position() -> None:
+    future = Objective.model_validate({"method": "opd", "reading": "future"}).teacher_advantage
+    assert future is not None and future.future is not None and future.future.per == "position"
+
+
 def test_dr_grpos_code_divides_by_the_budget() -> None:
     """Two tokens at ratio 1 with advantage 1/2, one of two rollouts, budget 10: the sum is 1."""
     s = streams([-1.0, -1.0], [-1.0, -1.0], [0.5, 0.5])

@@ -25,6 +25,9 @@ approx = pytest.approx
         (3, 9, 0.3, 2, 9),  # floor(2.7) = 2 right; 3 / 0.3 is 10 wrong
         (5, 3, 0, 0, 3),
         (5, 3, "correct_only", 5, 0),
+        (1, 1, 0.3, 1, 1),  # floor(0.3) would leave no right one: all stay
+        (1, 2, 3.0, 1, 2),  # nor floor(1 / 3) a wrong one
+        (4, 2, 0.4, 4, 2),
         (8, 0, 1.0, 8, 0),  # one class alone stays as it is
         (0, 8, 0.5, 0, 8),
         (8, 0, 0, 8, 0),
@@ -135,6 +138,12 @@ def test_the_mask_leaves_a_quarter_of_each_class() -> None:
     keep = margin_mask(returns, [1.0] * 8 + [0.0] * 8, [0] * 16, delta=5)
     assert keep == [0.0] * 6 + [1.0] * 2 + [1.0] * 2 + [0.0] * 6
     assert margin_mask([0.0, 1.0], [1.0, 0.0], [0, 0], delta=5) == [1.0, 1.0]  # the only one of its class stays
+
+
+@pytest.mark.parametrize(("size", "stay"), [(1, 1), (3, 1), (5, 1), (7, 1), (8, 2), (11, 2), (12, 3)])
+def test_a_quarter_is_rounded_down_and_at_least_one(size: int, stay: int) -> None:
+    returns = [float(i) for i in range(size)] + [100.0]
+    assert sum(margin_mask(returns, [1.0] * size + [0.0], [0] * (size + 1), delta=5)[:size]) == stay
 
 
 def test_the_mask_stops_where_nothing_improves() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,8 @@ PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 """Where a model directory may say how pictures are prepared."""
 PIECE_CONTEXT = 8
 """Tokens before one that can change how it is written: blanks between words, bytes of one character."""
+HALF = "\ufffd"
+"""What the bytes of half a character are decoded as."""
 PAIRS = 2**16
 """Pairs of ids whose texts are remembered."""
 
@@ -211,16 +214,25 @@ class Chat:
         return str(self.tokenizer.decode(said[said != self.tokenizer.eos_token_id].tolist()))
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
-        """The text that each id adds to those before it; joined they are the decoded response."""
+        """The text that each id adds to those before it; joined they are the decoded response. A character that takes
+        several ids is the last one's."""
         whole, alone = str(self.tokenizer.decode(list(ids))), list(map(self._spelled, ids))
         if "".join(alone) == whole:
             return alone
         after_one = alone[:1] + list(map(self._added, ids, ids[1:]))
         if "".join(after_one) == whole:
             return after_one
-        decoded = [str(self.tokenizer.decode(list(ids[max(0, t - PIECE_CONTEXT) : t + 1]))) for t in range(len(ids))]
-        before = [str(self.tokenizer.decode(list(ids[max(0, t - PIECE_CONTEXT) : t]))) for t in range(len(ids))]
-        return [_rest(a, b) for a, b in zip(before, decoded, strict=True)]
+        ends: list[int] = []
+        said = 0
+        for t in range(len(ids)):
+            before, now = (
+                str(self.tokenizer.decode(list(ids[max(0, said - PIECE_CONTEXT) : n]))) for n in (said, t + 1)
+            )
+            whole_characters = not now.endswith(HALF) and now.startswith(before)
+            ends.append((ends[-1] if ends else 0) + (len(now) - len(before) if whole_characters else 0))
+            said = t + 1 if whole_characters else said
+        ends[-1:] = [len(whole)]
+        return [whole[start:end] for start, end in itertools.pairwise([0, *ends])]
 
     @property
     def end_id(self) -> int:

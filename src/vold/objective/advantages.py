@@ -101,12 +101,14 @@ def future_sums(
     discount: float = 1.0,
     from_next: bool = False,
     length_normalised: bool = False,
+    per: Literal["action", "position"] = "action",
 ) -> Numbers:
     """Discounted sums over a token's own future, F_t = Σ_{u ≥ t} discount^(u - t) R_u, over action tokens alone.
 
     MiniLLM (arXiv 2306.08543) credits a token with what follows: `from_next` leaves out R_t itself, whose expectation
     its full-vocabulary term computes exactly (then F_t = Σ_{u > t} discount^(u - t - 1) R_u), and `length_normalised`
-    divides by the number of addends. Thinking Machines' optional form is the discounted sum that starts at t.
+    divides by the number of addends. Thinking Machines' optional form is the discounted sum that starts at t, where
+    u - t is counted in all tokens of the sequence, not in the model's own alone.
 
     Args:
         rewards: [response] R_t in nats; values on other tokens are not read.
@@ -114,6 +116,7 @@ def future_sums(
         discount: in [0, 1]; 0 gives R_t back.
         from_next: start at the next action token.
         length_normalised: divide by the number of addends, if any.
+        per: what the exponent counts, the model's own tokens (`action`) or all tokens (`position`).
 
     Raises:
         ValueError: lengths differ.
@@ -124,13 +127,15 @@ def future_sums(
     """
     values, mask = _tokens(rewards, action_mask)
     own = np.flatnonzero(mask)
-    sums, addends = values[own], np.arange(len(own), 0, -1)
+    addends = np.arange(len(own), 0, -1)
+    sums = values[own] if per == "action" else np.where(mask != 0, values, 0.0)
     reach, factor = 1, discount
-    while reach < len(own):  # sums over `reach` tokens become sums over twice as many
+    while reach < len(sums):  # sums over `reach` tokens become sums over twice as many
         sums[:-reach] += factor * sums[reach:]
         reach, factor = 2 * reach, factor**2
     if from_next:
-        sums, addends = np.append(sums[1:], 0.0)[: len(own)], addends - 1
+        sums, addends = np.append(sums[1:], 0.0)[: len(sums)], addends - 1
+    sums = sums if per == "action" else sums[own]
     out = np.zeros(len(values))
     out[own] = sums / np.maximum(1, addends) if length_normalised else sums
     return out

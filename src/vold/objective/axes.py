@@ -89,6 +89,7 @@ def _clip(surrogate: Surrogate | None) -> str:
     if surrogate is None:
         return "-"
     clip = "none" if surrogate.clip_low is None else f"{surrogate.clip_low:g} / {surrogate.clip_high:g}"
+    clip += "" if surrogate.dual_clip is None else f", dual {surrogate.dual_clip:g}"
     return clip + (" of the response's ratio" if surrogate.ratio == "sequence" else "")
 
 

@@ -24,6 +24,7 @@ from vold.objective.advantages import (
 from vold.objective.custom import call_mask, call_weight, is_function
 from vold.objective.prefix_teach import downward_change, segment_means, segment_spans, top_k_margin
 from vold.objective.uni_opd import balance, margin_mask, margin_shift
+from vold.objective.unscored import refuse_impossible
 from vold.types import frozen
 
 if TYPE_CHECKING:
@@ -74,10 +75,11 @@ def credit(
         step: 0-based optimizer step, for annealing.
         seed: of the random choice of `balance`.
         max_new_tokens: the token budget, which `overlong` refers to.
-        token_texts: ids to the text each adds, which `prefix` finds sentences in.
+        token_texts: ids to the text each adds, which `prefix` finds sentences in and errors name tokens by.
 
     Raises:
         AlignmentError: teacher scores and response differ in length, or candidates were not scored.
+        TeacherError: a token in a teacher loss on sampled tokens has the log-prob minus infinity.
         DataError: a score outside [0, 1] under a teacher mask.
         TrainingError: a mask or weight of the user's own failed.
     """
@@ -87,7 +89,7 @@ def credit(
     if objective.teacher_advantage is not None:
         _teacher_advantage(objective.teacher_advantage, work, step, seed, token_texts)
     if objective.teacher_loss is not None:
-        _teacher_loss(objective, objective.teacher_loss, work)
+        _teacher_loss(objective, objective.teacher_loss, work, token_texts)
     return [w.done() for w in work]
 
 
@@ -126,6 +128,12 @@ class _Scored:
     scores: TokenScores
     mask: float
     own_weight: Numbers | None
+
+    @cached_property
+    def heard(self) -> Numbers:
+        """1 where the teacher gave a finite log-prob, else 0: a token it failed on counts in the return of its rollout,
+        and then learns nothing, as in Uni-OPD's code."""
+        return np.isfinite(self.scores.logp).astype(np.float64)
 
     @cached_property
     def rewards(self) -> Numbers:
@@ -173,9 +181,9 @@ def _teacher_advantage(
         w, on = s.work, s.work.scored
         weight = term.at(step) * (s.mask * stay) * _token_weights(term, s, token_texts)
         if term.against == "current":
-            w.live[on] = np.where(np.isfinite(s.scores.logp), weight, 0.0)[on]
+            w.live[on] = (weight * s.heard)[on]
         else:
-            w.advantage[on] += (weight * (_token_rewards(term, s) + shift))[on]
+            w.advantage[on] += (weight * (_token_rewards(term, s) + shift * s.heard))[on]
 
 
 def _scored(term: TeacherAdvantage, work: Sequence[_Work], seed: int) -> list[_Scored]:
@@ -214,7 +222,7 @@ def _token_rewards(term: TeacherAdvantage, s: _Scored) -> Numbers:
     """R_t, or what stands in its place."""
     rewards = s.rewards
     if term.margin is not None and term.margin.form == "broadcast":
-        rewards = np.full(len(rewards), s.work.rollout_values["return"])
+        rewards = s.work.rollout_values["return"] * s.heard
     if term.future is not None:
         rewards = future_sums(rewards, s.work.own, **term.future.model_dump())
         s.work.token_values["future_reward"] = rewards
@@ -273,7 +281,9 @@ def _prefix(options: Prefix, w: _Work, scores: TokenScores, token_texts: TokenTe
     return prefix
 
 
-def _teacher_loss(objective: Objective, term: TeacherLoss, work: Sequence[_Work]) -> None:
+def _teacher_loss(
+    objective: Objective, term: TeacherLoss, work: Sequence[_Work], token_texts: TokenTexts | None
+) -> None:
     rollouts = [w.rollout for w in work]
     own = call_weight(term.weight, rollouts) if term.weight is not None else None
     scale = mix_scale(objective, rollouts)
@@ -284,6 +294,9 @@ def _teacher_loss(objective: Objective, term: TeacherLoss, work: Sequence[_Work]
             continue
         line_up(w.rollout, scores)
         on = w.own & ~np.isnan(scores.logp)
+        if not term.over_vocabulary:
+            weighed = on if own is None else on & (own[i] != 0)
+            refuse_impossible(w.rollout, i, weighed, token_texts)
         w.loss[on] = mask * scale[w.rollout.source] * (own[i][on] if own is not None else 1.0)
         if own is not None:
             w.token_values["own_loss_weight"] = own[i]

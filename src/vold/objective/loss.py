@@ -52,18 +52,21 @@ def token_counts(
 ) -> Denominators:
     """Denominators of one optimizer step, counted once, before it is cut into micro-batches.
 
-    The surrogate's leaves out the teacher's traces, which are no samples of the student.
+    The surrogate's leaves out the teacher's traces, which are no samples of the student. A task without a text view
+    dilutes neither term of the teacher: it is left out of the teacher loss's, and of the surrogate's where the
+    teacher's advantage is all there is. With an outcome advantage its rollouts learn too, and count.
 
     Args:
         objective: says which terms count tokens and which count rollouts.
         rollouts: ALL rollouts of the step on this process, also those that carry no signal.
-        teachable: [rollouts] whether the task has a text view. Rollouts the teacher could never be asked about are
-            left out of the teacher term's denominator, lest they dilute it; by default every rollout counts.
+        teachable: [rollouts] whether the task has a text view, so that the teacher can be asked; by default all have.
         max_new_tokens: the token budget, which `budget_mean` divides by.
     """
     everyone = [int(r.completion.action_mask.sum()) for r in rollouts]
-    sampled = [n for n, r in zip(everyone, rollouts, strict=True) if r.source == "student"]
-    seen = everyone if teachable is None else [n for n, ok in zip(everyone, teachable, strict=True) if ok]
+    teachable = teachable if teachable is not None else [True] * len(rollouts)
+    learns = teachable if objective.outcome is None else [True] * len(rollouts)
+    sampled = [n for n, r, ok in zip(everyone, rollouts, learns, strict=True) if ok and r.source == "student"]
+    seen = [n for n, ok in zip(everyone, teachable, strict=True) if ok]
 
     def count(term: Surrogate | TeacherLoss | Nll | None, lengths: list[int]) -> int:
         if term is None:
@@ -152,10 +155,11 @@ def total(
             values = importance_surrogate(new, old, advantage)
         else:
             low, high = 1 - s.clip_low, 1 + s.clip_high
-            values = clipped_surrogate(new, old, advantage, s.clip_low, s.clip_high)
+            values = clipped_surrogate(new, old, advantage, s.clip_low, s.clip_high, s.dual_clip)
         loss = add("policy_loss", values, lengths, s.aggregate, denominators.surrogate)
         ratio = (new.detach() - old).exp()
-        clipped = ((advantage > 0) & (ratio > high)) | ((advantage < 0) & (ratio < low))
+        most = math.inf if s.dual_clip is None else s.dual_clip
+        clipped = ((advantage > 0) & (ratio > high)) | ((advantage < 0) & ((ratio < low) | (ratio > most)))
         metrics |= {"ratio_sum": ratio.sum(), "clipped_tokens": clipped.sum()} | counts
     if (t := objective.teacher_loss) is not None:
         on = streams.teacher_weight != 0

@@ -34,9 +34,17 @@ def nll(logp: Tensor) -> Tensor:
 
 
 def clipped_surrogate(
-    logp: Tensor, behaviour_logp: Tensor, advantage: Tensor, clip_low: float, clip_high: float
+    logp: Tensor,
+    behaviour_logp: Tensor,
+    advantage: Tensor,
+    clip_low: float,
+    clip_high: float,
+    dual_clip: float | None = None,
 ) -> Tensor:
     """PPO's pessimistic surrogate as a loss: -min(w·A, clip(w, 1 - clip_low, 1 + clip_high)·A), w = π_θ/π_old.
+
+    Where A < 0 nothing bounds it for a large w. The dual clip (arXiv 1912.09729, Eq. 5) does: there the loss is at most
+    dual_clip · |A|, and the token has no gradient beyond.
 
     Args:
         logp: [...] student log-probs, with gradient.
@@ -44,6 +52,7 @@ def clipped_surrogate(
         advantage: [...] one advantage a token.
         clip_low: how far below 1 the ratio still earns gradient when the advantage is negative.
         clip_high: how far above 1 the ratio still earns gradient when the advantage is positive.
+        dual_clip: the highest ratio that earns gradient when the advantage is negative; None for any.
 
     Raises:
         ValueError: shapes differ.
@@ -51,7 +60,8 @@ def clipped_surrogate(
     _same_shape(logp=logp, behaviour_logp=behaviour_logp, advantage=advantage)
     ratio = (logp - behaviour_logp.detach()).exp()
     weight = advantage.detach()
-    return (ratio * weight).minimum(ratio.clamp(1 - clip_low, 1 + clip_high) * weight).neg()
+    gain = (ratio * weight).minimum(ratio.clamp(1 - clip_low, 1 + clip_high) * weight)
+    return (gain if dual_clip is None else gain.maximum((dual_clip * weight).where(weight < 0, gain))).neg()
 
 
 def importance_surrogate(logp: Tensor, behaviour_logp: Tensor, advantage: Tensor) -> Tensor:

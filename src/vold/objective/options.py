@@ -130,6 +130,8 @@ class Future(Options):
     """Leave out the token's own reward, which a full-vocabulary loss accounts for."""
     length_normalised: bool = False
     """Divide by the number of addends."""
+    per: Literal["action", "position"] = "action"
+    """What the discount counts: the model's own tokens, or every token up to the later one, a tool's as well."""
 
 
 class TopK(Options):

@@ -94,7 +94,7 @@ PRESETS: dict[str, Preset] = {
         variants={
             "future": Variant(
                 "A discounted sum of later rewards (no gain reported).",
-                {"teacher_advantage": {"future": {"discount": 0.99}}},
+                {"teacher_advantage": {"future": {"discount": 0.99, "per": "position"}}},
             ),
         },
     ),
@@ -107,7 +107,8 @@ PRESETS: dict[str, Preset] = {
             | {"tool_reward": {"per_call": 0.1, "ceiling": -0.6}, "overlong": {"buffer": 0.05, "factor": 1.0}},
             "teacher_advantage": {"coefficient": 1.0, "mask": "none", "steps": {"eps": 1e-6, "delta": 0.2}},
         }
-        | _surrogate(0.2, 0.28),
+        | _surrogate(0.2, 0.28, dual_clip=3.0),
+        missing="one update a batch, where its run makes four",
         variants={
             "library": Variant(
                 "δ as the released library sets it by default.", {"teacher_advantage": {"steps": {"delta": 0.5}}}

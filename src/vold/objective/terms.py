@@ -147,6 +147,9 @@ class Surrogate(Options):
     """The ratio is clipped below at 1 - clip_low."""
     clip_high: float | None = Field(0.3, ge=0)
     """The ratio is clipped above at 1 + clip_high. Both null: no clipping."""
+    dual_clip: float | None = Field(None, gt=1)
+    """Where the advantage is negative, the ratio is clipped above at this: a second bound, for tokens that the student
+    has come to like much better since it sampled them. Null: none."""
     ratio: Literal["token", "sequence"] = "token"
     """π_θ/π_old of each token, or the geometric mean over the response (GSPO)."""
     band: Band | None = None
@@ -161,6 +164,12 @@ class Surrogate(Options):
                 "only one side of the ratio would be clipped",
                 got=f"clip_low {self.clip_low}, clip_high {self.clip_high}",
                 fix="give both bounds, or set both to null for an unclipped surrogate",
+            )
+        if self.dual_clip is not None and (self.clip_high is None or self.dual_clip <= 1 + self.clip_high):
+            raise ConfigError(
+                "the dual clip is a bound beyond the upper clip",
+                got=f"dual_clip {self.dual_clip}, clip_high {self.clip_high}",
+                fix="give clip_low and clip_high, and a dual_clip above 1 + clip_high (3), or set dual_clip: null",
             )
         return self
 

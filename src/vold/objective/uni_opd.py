@@ -33,7 +33,8 @@ def balance(
     """Online correctness-aware balancing: 1 for a rollout that stays, 0 for one that is dropped at random.
 
     With n_c correct and n_i incorrect rollouts, floor(n_i · ratio) correct and floor(n_c / ratio) incorrect ones may
-    stay. A scope with one class alone is left as it is. Which ones go depends on seed, scope and place alone.
+    stay; where that is none of a class, all of it stay, as in the released code. A scope with one class alone is left
+    as it is (there, ratios of 0 and `correct_only` empty it). Which ones go depends on seed, scope and place alone.
 
     Args:
         scores: [rollouts] outcome rewards.
@@ -52,8 +53,9 @@ def balance(
             allowed = {"right": len(right), "wrong": 0}
         else:
             # quotients such as 3 / 0.3 must not lose a whole one to rounding
-            most = len(wrong) if ratio == 0 else math.floor(len(right) / ratio + 1e-9)
-            allowed = {"right": math.floor(len(wrong) * ratio + 1e-9), "wrong": most}
+            most = len(wrong) if ratio == 0 else math.floor(len(right) / ratio + 1e-9) or len(wrong)
+            least = 0 if ratio == 0 else math.floor(len(wrong) * ratio + 1e-9) or len(right)
+            allowed = {"right": least, "wrong": most}
         for name, side in (("right", right), ("wrong", wrong)):
             for i in rng.sample(side, max(0, len(side) - allowed[name])):
                 keep[i] = 0.0
@@ -111,7 +113,7 @@ def margin_mask(
 
     As long as the gap is below `delta`, the correct rollout with the lowest return or the incorrect one with the
     highest goes, whichever widens the gap more. It ends when neither does, and takes no class below a quarter of
-    its size.
+    its size, rounded down, or below one.
 
     Args: as `margin_shift`.
     """
@@ -122,7 +124,7 @@ def margin_mask(
             continue
         right.sort(key=lambda i: returns[i])
         wrong.sort(key=lambda i: -returns[i])
-        least_right, least_wrong = (max(1, math.ceil(KEPT_SHARE * len(side))) for side in (right, wrong))
+        least_right, least_wrong = (max(1, math.floor(KEPT_SHARE * len(side))) for side in (right, wrong))
         gap = _gap(returns, right, wrong, statistic)
         while gap < delta:
             choices = []

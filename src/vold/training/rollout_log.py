@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vold.engines.teachers.aligned import aligned_share
 from vold.graders import outcome
 from vold.objective import value_means
+from vold.objective.unscored import unscored_of
 from vold.run.metrics import RolloutMetrics
 from vold.run.rollouts import RolloutTask, store_rollouts, store_tokenizer
 
@@ -37,6 +38,7 @@ def describe(rollouts: Sequence[Rollout]) -> RolloutMetrics:
         rollout_tokens=sum(tokens),
         teacher_tokens=sum(len(s.logp) for s in scored),
         aligned_share=aligned_share(scored) if scored else None,
+        unscored_tokens=unscored_of(rollouts),
         **value_means(rollouts),
     )
 

@@ -3,7 +3,9 @@
 The student's response is spelled out as bytes and cut anew by the teacher's tokenizer. A student token whose bytes are
 those of one teacher token, or of several in a row, has a log-prob under the teacher: theirs, added up. One that ends
 inside a teacher token has none. It is NaN here, and a NaN takes no part in any loss. No log-prob is shared out between
-tokens: how much of a teacher token's surprise belongs to which part of it is not known.
+tokens: how much of a teacher token's surprise belongs to which part of it is not known. A character that the teacher's
+tokenizer would write otherwise (an accent that NFC joins with its letter) is spelled to it byte by byte, so that it
+reads the very text, and has no log-prob either.
 
 This is the chance of one way to spell the text, as it is for the student's own tokens; other ways are not added.
 """
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vold.engines.teachers.token_bytes import Spelling, shared_spans
+from vold.engines.teachers.token_bytes import Spelling, Unsaid, shared_spans
 from vold.errors import ConfigError, VocabularyMismatch
 from vold.types import ScoreRequest, TokenScores
 
@@ -74,7 +76,7 @@ class Aligner:
         self._single: dict[int, int | None] = {}
 
     def align(self, ids: Sequence[int]) -> Aligned:
-        """A response in the teacher's ids, up to what its tokenizer cannot spell."""
+        """A response in the teacher's ids, up to a byte that its tokenizer has no token for."""
         made: list[int] = []
         spans: list[tuple[int, int] | None] = []
         # Runs of ordinary tokens, and between them special tokens, each alone.
@@ -102,7 +104,7 @@ class Aligner:
             found = self.special.get(token_id)
             raw = None if token_id in self.special else self.ours.bytes_of(token_id)
             cut = self.theirs.cut(raw) if raw else None
-            if cut is not None and len(cut) == 1:
+            if cut is not None and len(cut) == 1 and not isinstance(cut[0][1], Unsaid):
                 found = cut[0][0]
             self._single[token_id] = found
         return self._single[token_id]
