@@ -19,9 +19,9 @@ from vold import __version__
 from vold.errors import ConfigError
 from vold.run.as_run import notes_of, outputs, write_run_recipe, write_stage_recipe
 from vold.run.console import console
-from vold.run.files import read_json, write_json, write_text
+from vold.run.files import read_json, write_bytes, write_json, write_text
 from vold.run.folders import MANIFEST, latest_checkpoint, step_of
-from vold.run.lock import owning
+from vold.run.lock import confirm, owning
 from vold.run.settings import TRAINED, changed, parents, seen_from, settings_of
 from vold.run.summaries import DataCard
 
@@ -67,12 +67,13 @@ def _undone_if_nothing_is_made(run: Path, stage: str, owner: bool) -> Iterator[N
         yield
     except BaseException:
         if owner and not outputs(run / stage):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ConfigError):
+                confirm(run)
                 for file, content in {**dict.fromkeys(ours), **before}.items():
                     if content is None:
                         file.unlink(missing_ok=True)
                     else:
-                        file.write_bytes(content)
+                        write_bytes(file, content)
                 (run / stage).rmdir()
         raise
 

@@ -16,6 +16,7 @@ import stat
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vold.errors import CheckpointError
+from vold.run.lock import confirm
 from vold.run.records import Unlike, reader, to_json
 
 if TYPE_CHECKING:
@@ -62,13 +63,19 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file in one step."""
+    """Replace a file in one step.
+
+    Raises:
+        ConfigError: it is in a run directory that another process has taken over; so in all that writes there.
+    """
+    confirm(path)
     make_directory(path.parent)
     temporary = temporary_of(path)
     with temporary.open("wb") as f:
         f.write(content)
         f.flush()
         os.fsync(f.fileno())
+    confirm(path)
     temporary.replace(path)
     sync(path.parent)
 
@@ -317,6 +324,7 @@ def _summed_size(sums: Path) -> int:
 
 
 def _append(path: Path, content: bytes) -> None:
+    confirm(path)
     new = not path.exists()
     if new:
         make_directory(path.parent)

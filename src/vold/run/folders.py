@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from vold.errors import CheckpointError
 from vold.run.files import make_directory, read_json, sync, temporary_of
+from vold.run.lock import confirm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,7 @@ def new_directory(path: Path) -> Iterator[Path]:
 
     An existing `path` is replaced.
     """
+    confirm(path)
     temporary = temporary_of(path)
     remove(temporary)
     make_directory(temporary)
@@ -35,6 +37,7 @@ def new_directory(path: Path) -> Iterator[Path]:
     (temporary / MANIFEST).write_text(json.dumps(hashes, indent=2) + "\n")
     for found in (*sorted(temporary.rglob("*")), temporary):
         sync(found)
+    confirm(path)
     if path.exists():
         old = path.with_name(f".{path.name}.old")
         remove(old)

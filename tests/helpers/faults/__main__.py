@@ -27,6 +27,7 @@ KINDS = {
     "refusal": "bad inputs",
     "kill": "killed, started again",
     "disk": "disk full, then room again",
+    "pair": "two or more processes in one run directory",
     "program": "programs that want out of the sandbox",
 }
 """Modules of this package, and what each puts in."""

@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -56,8 +55,23 @@ class Ended:
     said: str
 
 
+@dataclass(frozen=True)
+class Running:
+    """A child that is at work: its process id, and the number of the open file that takes what it says."""
+
+    pid: int
+    out: int
+
+    def end(self, seconds: float = 60.0) -> Ended:
+        """Wait for it; after so many seconds it is killed and counts as `HUNG`."""
+        with os.fdopen(self.out, "rb") as said:
+            code = _wait(self.pid, seconds)
+            said.seek(0)
+            return Ended(code, said.read().decode("utf-8", "replace"))
+
+
 def vold_in(argv: Sequence[str], cwd: Path, before: Callable[[], None] | None = None, seconds: float = 60.0) -> Ended:
-    """`vold ARGV` as a child of this process, which has everything loaded already.
+    """`vold ARGV` as a child of this process, which has everything loaded already; see `vold_started`.
 
     Args:
         argv: the verb and what follows.
@@ -65,6 +79,11 @@ def vold_in(argv: Sequence[str], cwd: Path, before: Callable[[], None] | None = 
         before: called in the child first.
         seconds: how long it may take; `HUNG` after that.
     """
+    return vold_started(argv, cwd, before).end(seconds)
+
+
+def vold_started(argv: Sequence[str], cwd: Path, before: Callable[[], None] | None = None) -> Running:
+    """As `vold_in`, and not waited for."""
 
     def work() -> int:
         os.chdir(cwd)
@@ -72,18 +91,20 @@ def vold_in(argv: Sequence[str], cwd: Path, before: Callable[[], None] | None = 
             before()
         return vold.cli.main(list(argv))
 
-    return in_a_child(work, seconds)
+    return _started(work)
 
 
 def in_a_child(work: Callable[[], int], seconds: float = 60.0) -> Ended:
     """Call `work` in a forked child and wait for it; an exception in it ends as in any Python program."""
-    with tempfile.TemporaryFile() as out:
-        child = os.fork()
-        if child == 0:
-            _play(work, out.fileno())
-        code = _wait(child, seconds)
-        out.seek(0)
-        return Ended(code, out.read().decode("utf-8", "replace"))
+    return _started(work).end(seconds)
+
+
+def _started(work: Callable[[], int]) -> Running:
+    out = os.memfd_create("said")
+    child = os.fork()
+    if child == 0:
+        _play(work, out)
+    return Running(child, out)
 
 
 def _play(work: Callable[[], int], out: int) -> None:
