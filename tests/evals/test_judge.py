@@ -53,6 +53,7 @@ DYNA_CHOICE = item("dynamath", "B")
 DYNA_TEXT = item("dynamath", "even", form="text")
 STAR = item("mmstar", "B", question="Which option?\nOptions: A: The cat, B: The dog")
 WEMATH = item("wemath", "B", "1 cm", "No correct answer", question="What is it?")
+CAT = item("mme", "A", "Yes", "No", question="Is it a cat?")
 OPEN = item("mmmu", "cat\ntom cat", form="text", question="Name it.")
 
 
@@ -99,6 +100,7 @@ R = "First {question}.\nIt could be A or B, I say \\frac{1}{2}."
         ("mcq_vision", item("mmmu_pro_vision", "B", "left", "right", question=""), R),
         ("mcq_mmstar", STAR, R),
         ("wemath", WEMATH, R),
+        ("yes_no", CAT, "It is neither."),
         ("mathvista", COUNT, R),
         ("mathvision", AREA, R),
         ("mathverse", ANGLE, R),
@@ -110,6 +112,24 @@ R = "First {question}.\nIt could be A or B, I say \\frac{1}{2}."
 )
 def test_judge_prompt_is_byte_for_byte_as_expected(name: str, of: Item, response: str) -> None:
     assert judge_prompt(of, response) == (EXPECTED / f"{name}.txt").read_bytes().decode()
+
+
+@pytest.mark.parametrize(
+    ("response", "says", "expected"),
+    [
+        ("Yes, there are two of them.", "not asked", 1.0),
+        ("No: nothing of the kind.", "not asked", 0.0),
+        ("There is no dog, so \\boxed{Yes}", "not asked", 1.0),
+        ("That is a cat.", "Yes", 1.0),
+        ("Yes and no.", "No", 0.0),
+        ("I cannot tell.", "Unknown", 0.0),
+    ],
+)
+def test_a_yes_or_no_needs_a_judge_only_where_it_is_not_said(
+    bench: Bench, response: str, says: str, expected: float
+) -> None:
+    assert bench.score(CAT, response, says).score == expected
+    assert bool(bench.server.bodies) == (says != "not asked")
 
 
 def test_mathverse_is_asked_twice(bench: Bench) -> None:

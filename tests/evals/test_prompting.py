@@ -62,6 +62,16 @@ CASES: dict[str, tuple[Item, str]] = {
     "dynamath_float": (item("dynamath", "Find x.", form="float"), "rule vlmevalkit"),
     "dynamath_text": (item("dynamath", "Find x.", form="text"), "rule vlmevalkit"),
     "mmstar": (item("mmstar", STAR), "rule vlmevalkit"),
+    "mme": (item("mme", "Is it a cat? Please answer yes or no.", "Yes", "No"), "rule vlmevalkit"),
+    "hallusionbench": (item("hallusionbench", "Is the left line longer?", "Yes", "No"), "rule vlmevalkit"),
+    "geometry3k": (item("geometry3k", "Find $x$.", form="math"), "rule"),
+    "emma_mini": (item("emma_mini", "Which follows <image 1>?", "<image 2>", "none", images=2), "rule vlmevalkit"),
+    "emma_mini_open": (item("emma_mini", "How many in <image 1>?", form="text"), "rule vlmevalkit"),
+    "visulogic": (item("visulogic", "Which comes next?"), "rule vlmevalkit"),
+    "olympiadbench_mm_maths": (
+        item("olympiadbench_mm_maths", "Find C.", form="math", query="Asked as the row says.\nFind C in <image 1>."),
+        "rule vlmevalkit",
+    ),
     "math500": (item("math500", "What is 1+1?", images=0, form="math"), "rule"),
     "gsm8k": (item("gsm8k", "What is 1+1?", images=0, form="integer"), "rule"),
     "aime2024": (item("aime2024", "What is 1+1?", images=0, form="integer"), "rule"),
@@ -105,7 +115,7 @@ def test_vlmevalkit_has_its_picture_limits() -> None:
     assert image_limits("mathvision", "vlmevalkit") == (1280 * 28 * 28, 16384 * 28 * 28)
 
 
-@pytest.mark.parametrize("benchmark", ["math500", "gsm8k", "aime2024", "aime2025", "mmmu_pro_standard4"])
+@pytest.mark.parametrize("benchmark", ["math500", "gsm8k", "aime2024", "aime2025", "mmmu_pro_standard4", "geometry3k"])
 def test_what_vlmevalkit_does_not_have_is_refused(benchmark: str) -> None:
     with pytest.raises(ConfigError, match=f"no prompt for this benchmark(.|\n)*{benchmark}(.|\n)*protocol: rule"):
         build_messages(item(benchmark, "What?"), "vlmevalkit")

@@ -163,6 +163,56 @@ LISTINGS = (
         seen="configs of the data set's card; readers of copies of both standard configs",
     ),
     Listing(
+        "lmms-lab/MME",
+        {
+            ("mme", "test"): {
+                "data/test-00000-of-00002-a25dbe3b44c4fda6.parquet": layouts.mme()[:9],
+                "data/test-00001-of-00002-7d22c7f1aba6fca4.parquet": layouts.mme()[9:],
+            }
+        },
+        seen="readers of copies, of four files with hashes and of two without",
+    ),
+    Listing(
+        "lmms-lab/HallusionBench",
+        {("hallusionbench", "image"): {"data/image-00000-of-00001.parquet": layouts.hallusionbench()}},
+        beside={
+            "data/non_image-00000-of-00001.parquet": [row | {"image": None} for row in layouts.hallusionbench()],
+        },
+        seen="code that downloads both files",
+    ),
+    Listing(
+        "hiyouga/geometry3k",
+        {
+            ("geometry3k", "test"): {"data/test-00000-of-00001.parquet": layouts.geometry3k()},
+            ("geometry3k", "validation"): {"data/validation-00000-of-00001.parquet": layouts.geometry3k()[:2]},
+        },
+        beside={"data/train-00000-of-00001.parquet": layouts.geometry3k()},
+        seen="code that downloads train; readers of copies of validation",
+    ),
+    Listing(
+        "luckychao/EMMA-mini",
+        {("emma_mini", "test"): {f"{row['subject']}/test-00000-of-00001.parquet": [row] for row in layouts.emma()}},
+        seen="a reader of a copy at commit 6b9ae9a7",
+    ),
+    Listing(
+        "VisuLogic/VisuLogic",
+        {("visulogic", "test"): {"data.jsonl": layouts.visulogic(), "images.zip": layouts.visulogic_pictures()}},
+        seen="readers of copies of either file",
+    ),
+    Listing(
+        "Hothan/OlympiadBench",
+        {
+            ("olympiadbench_mm_maths", "train"): {
+                "OlympiadBench/OE_MM_maths_en_COMP/OE_MM_maths_en_COMP.parquet": layouts.olympiadbench()
+            }
+        },
+        beside={
+            f"OlympiadBench/{part}/{part}.parquet": layouts.olympiadbench()
+            for part in ("OE_MM_maths_zh_CEE", "OE_MM_physics_en_COMP", "OE_TO_maths_en_COMP", "TP_MM_maths_en_COMP")
+        },
+        seen="configs of the data set's card",
+    ),
+    Listing(
         "We-Math/We-Math",
         {("wemath", "testmini"): {"data/testmini-00000-of-00001.parquet": layouts.wemath()}},
         beside={"testmini.zip": b"PK"},

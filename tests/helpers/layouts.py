@@ -117,6 +117,75 @@ def logicvista() -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
+def mme() -> Rows:
+    """Two questions to a picture, two pictures in each of the fourteen subtasks."""
+    subtasks = ["OCR", "artwork", "celebrity", "color", "count", "existence", "landmark", "position", "posters", "scene", "code_reasoning", "commonsense_reasoning", "numerical_calculation", "text_translation"]  # fmt: skip
+    return [
+        {"question_id": f"{subtask}/{n:04}.png", "image": struct(f"{subtask} {n}"), "question": f"Is it {word}? Please answer yes or no.", "answer": answer, "category": subtask}
+        for subtask in subtasks
+        for n in (1, 2)
+        for word, answer in (("so", "Yes"), ("otherwise", "No"))
+    ]  # fmt: skip
+
+
+def hallusionbench() -> Rows:
+    """Two sets: one with two questions on two figures, one with one question on one; golds are 0 and 1."""
+    places = [("VD", "illusion", "0", "0", "0", "1"), ("VD", "illusion", "0", "0", "1", "0"), ("VD", "illusion", "0", "1", "0", "0"), ("VD", "illusion", "0", "1", "1", "1"), ("VS", "chart", "0", "1", "0", "1")]  # fmt: skip
+    return [
+        {"category": c, "subcategory": s, "visual_input": "1", "set_id": i, "figure_id": f, "sample_note": "line", "question_id": q, "question": f"Is {q} true of {f}?", "gt_answer_details": "It is.", "gt_answer": a, "filename": f"./{c}/{s}/{i}_{f}.png", "image": struct(f"{s}{i}{f}")}
+        for c, s, i, f, q, a in places
+    ]  # fmt: skip
+
+
+def geometry3k() -> Rows:
+    """Lists of pictures, a marker before each problem, answers in LaTeX."""
+    golds = ["3", "2 \\sqrt { 221 }", "x = 4"]
+    return [{"images": [struct(g)], "problem": f"<image>Find $x{n}$.", "answer": g} for n, g in enumerate(golds)]
+
+
+def emma() -> Rows:
+    """Choices with pictures in options, an open question, a context."""
+    blank: dict[str, Any] = {f"image_{n}": None for n in range(1, 6)}
+    shared = {"solution": "", "task": "2D", "category": "Transformation", "source": "Newly annotated", **blank}
+    return [
+        {"pid": "math_1", "question": "Which completes <image_1>?", "options": ["<image_2>", "<image_3>"], "answer": "B", "type": "Multiple Choice", "context": "", "subject": "Math", **shared, "image_1": struct("a"), "image_2": struct("b"), "image_3": struct("c")},
+        {"pid": "physics_2", "question": "How large is the force? <image_1>", "options": [], "answer": "12", "type": "Open-ended", "context": "A block rests.", "subject": "Physics", **shared, "image_1": struct("p")},
+        {"pid": "chem_3", "question": "Which molecule is <image_1>?", "options": ["CO", "HCN", "CH4"], "answer": "C", "type": "Multiple Choice", "context": None, "subject": "Chemistry", **shared, "image_1": struct("m")},
+        {"pid": "coding_4", "question": "Which code draws <image_1>?", "options": ["plot(x)", "bar(x)"], "answer": "A", "type": "Multiple Choice", "context": None, "subject": "Coding", **shared, "image_1": struct("v")},
+    ]  # fmt: skip
+
+
+def visulogic() -> Rows:
+    """Paths into images.zip."""
+    return [
+        {"id": f"{n:05}", "image_path": f"images/{n:05}.png", "question": "Which comes next?", "label": "ABCD"[n], "tag": "Spatial Reasoning"}
+        for n in range(3)
+    ]  # fmt: skip
+
+
+def visulogic_pictures() -> bytes:
+    """The zip beside VisuLogic's rows."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for row in visulogic():
+            archive.writestr(zipfile.ZipInfo(row["image_path"]), picture(row["id"]))
+    return buffer.getvalue()
+
+
+def olympiadbench() -> Rows:
+    """One answer with a unit, several answers, a tuple."""
+    shared: dict[str, Any] = {"solution": ["So."], "context": None, "modality": "Multimodal", "difficulty": "Competition", "error": None, "question_type": "Open-ended", "subfield": "Geometry", "subject": "Math", "language": "English", **{f"image_{n}": None for n in range(1, 10)}}  # fmt: skip
+    rows = [
+        (1, ["$\\frac{1}{2}$"], False, None, "Numerical"),
+        (2, ["$3,5$"], True, "cm", "Numerical"),
+        (3, ["$(2,7)$"], False, None, "Tuple"),
+    ]
+    return [
+        {"id": i, "question": f"Find C{i} in <image_1>.", "final_answer": a, "is_multiple_answer": m, "unit": u, "answer_type": t, **shared, "image_1": struct(f"o{i}")}
+        for i, a, m, u, t in rows
+    ]  # fmt: skip
+
+
 def logicvista_rows() -> Rows:
     """The hub's table: the same rows with an id and an embedded picture."""
     rows = logicvista()
@@ -202,6 +271,15 @@ def write_all(directory: Path) -> dict[str, Path]:
         "mmstar": mmstar_tsv(d / "MMStar.tsv"),
     }
     paths["mathverse_vision_only"] = paths["mathverse"]
+    paths["mme"] = parquet(d / "mme" / "test-00000-of-00001.parquet", mme())
+    paths["hallusionbench"] = parquet(d / "hallusionbench" / "image-00000-of-00001.parquet", hallusionbench())
+    paths["geometry3k"] = parquet(d / "geometry3k" / "test-00000-of-00001.parquet", geometry3k())
+    paths["emma_mini"] = parquet(d / "emma_mini" / "test-00000-of-00001.parquet", emma())
+    paths["olympiadbench_mm_maths"] = parquet(d / "olympiadbench" / "OE_MM_maths_en_COMP.parquet", olympiadbench())
+    paths["visulogic"] = d / "visulogic"
+    paths["visulogic"].mkdir(exist_ok=True)
+    (paths["visulogic"] / "images.zip").write_bytes(visulogic_pictures())
+    (paths["visulogic"] / "data.jsonl").write_text("".join(json.dumps(r) + "\n" for r in visulogic()))
     for variant in (1, 2):
         parquet(d / "dynamath" / f"sample_variant{variant}-00000-of-00001.parquet", dynamath(variant))
     paths["dynamath"] = d / "dynamath"

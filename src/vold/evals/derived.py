@@ -8,6 +8,7 @@ samples, the second and so on, and averaged: it is the expected score of one ans
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vold.data.benchmarks.registry import benchmarks
@@ -22,11 +23,18 @@ if TYPE_CHECKING:
 
 
 def derived(benchmark: str, items: Items) -> dict[str, Interval]:
-    """The derived scores of a benchmark by name: `value`, `low`, `high` as shares of 1, `n` clusters. Often none."""
+    """The derived scores of a benchmark by name: `value`, `low`, `high` as shares of 1 (or of the
+    benchmark's `scale`), `n` clusters. Often none."""
     scores = {name: interval(list(by.values())) for name, by in cluster_scores(benchmark, items).items()}
     known = benchmarks().get(benchmark)
-    ratios = known.ratios(items) if known is not None else {}
-    return scores | {name: interval(top, bottom) for name, (top, bottom) in ratios.items()}
+    if known is None:
+        return scores
+    scores |= {name: interval(top, bottom) for name, (top, bottom) in known.ratios(items).items()}
+    return {name: _scaled(score, known.scale.get(name, 1.0)) for name, score in scores.items()}
+
+
+def _scaled(score: Interval, most: float) -> Interval:
+    return replace(score, value=score.value * most, low=score.low * most, high=score.high * most)
 
 
 def cluster_scores(benchmark: str, items: Items) -> dict[str, Mapping[str, float]]:

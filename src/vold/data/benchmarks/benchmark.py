@@ -123,6 +123,8 @@ class Benchmark:
         cluster_scores: derived scores that are means over clusters (the problems of a composite, the variants of a
             seed): by name and cluster.
         ratios: derived scores that are ratios of two sums over clusters: by name, one number a cluster for each sum.
+        scale: the most that a derived score can be, where that is not 1 (MME's sums): by name.
+        headline: what the field calls the benchmark's score, printed first: `accuracy` or derived scores.
     """
 
     name: str
@@ -139,6 +141,8 @@ class Benchmark:
     published: tuple[Published, ...] = ()
     cluster_scores: Callable[[Items], Mapping[str, Mapping[str, float]]] = lambda items: {}
     ratios: Callable[[Items], Mapping[str, tuple[Sequence[float], Sequence[float]]]] = lambda items: {}
+    scale: Mapping[str, float] = field(default_factory=dict)
+    headline: tuple[str, ...] = ("accuracy",)
 
     @property
     def split(self) -> str:

@@ -66,12 +66,12 @@ def pictures(row: Row, *names: str) -> tuple[Image, ...]:
 
 
 def numbered_pictures(row: Row) -> tuple[Image, ...]:
-    """The pictures of `image_1` to `image_7`; without gaps, so that marker n is picture n.
+    """The pictures of `image_1` to `image_9`; without gaps, so that marker n is picture n.
 
     Raises:
         DataError: a gap, or a picture that cannot be decoded.
     """
-    found = [row.values.get(f"image_{n}") for n in range(1, 8)]
+    found = [row.values.get(f"image_{n}") for n in range(1, 10)]
     while found and found[-1] in (None, ""):
         found.pop()
     if any(v in (None, "") for v in found):

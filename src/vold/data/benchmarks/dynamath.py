@@ -194,5 +194,6 @@ BENCHMARKS = (
         published=_PUBLISHED,
         cluster_scores=_worst_case,
         ratios=_average,
+        headline=("average", "worst_case"),
     ),
 )

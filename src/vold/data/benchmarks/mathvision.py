@@ -8,7 +8,7 @@ from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm
 from vold.data.benchmarks.columns import cell, pictures, tags, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import OPEN_COMPASS, QWEN2_5_VL, VOLD_ABLATIONS, VOLD_TABLE_1
-from vold.data.benchmarks.wording import BOX, extraction
+from vold.data.benchmarks.wording import BOX, MATHVISION
 from vold.data.files.cells import clean_gold, listed
 from vold.data.files.markers import numbered
 from vold.errors import DataError
@@ -65,9 +65,6 @@ _PUBLISHED = (
     *QWEN2_5_VL.figures("mathvision", "test", {"Qwen2.5-VL-7B-Instruct": 25.1, "Qwen2.5-VL-3B-Instruct": 21.2}),
 )
 
-# VLMEvalKit's words, byte for byte (Apache-2.0; utils/mathv.py).
-_JUDGED = extraction(*["Hint: Please answer the question and provide the final answer at the end."] * 4)
-
 
 def mathvision(name: str, row: Row) -> Item:
     """MATH-Vision. Options that are only A to E stand in the picture. One merged picture serves all markers."""
@@ -102,7 +99,7 @@ BENCHMARKS = (
         {"test": 3040, "testmini": 304},
         mathvision,
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},
-        judging=Judging("mathvision", _JUDGED, question="asked"),
+        judging=Judging("mathvision", MATHVISION, question="asked"),
         published=_PUBLISHED,
     ),
 )

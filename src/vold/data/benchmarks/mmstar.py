@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from vold.data.benchmarks.benchmark import Benchmark, PromptForm
@@ -12,6 +13,7 @@ from vold.data.benchmarks.sources import VOLD_ABLATIONS, VOLD_TABLE_1
 from vold.data.benchmarks.wording import ALONE_THEN_BOX, MCQ, MCQ_QUESTION
 
 if TYPE_CHECKING:
+    from vold.data.benchmarks.benchmark import Items
     from vold.data.files.read import Row
 
 # Options are part of the question. The official prompt asks for the letter alone.
@@ -44,6 +46,15 @@ def mmstar(name: str, row: Row) -> Item:
     )
 
 
+def _halves(items: Items) -> dict[str, dict[str, float]]:
+    """The two categories of perception and the four others."""
+    out: dict[str, dict[str, float]] = {"perception": {}, "reasoning": {}}
+    for answers in items.values():
+        half = "perception" if "perception" in answers[0].tags.get("category", "") else "reasoning"
+        out[half][answers[0].source] = fmean([r.score for r in answers])
+    return out
+
+
 BENCHMARKS = (
     Benchmark(
         "mmstar",
@@ -59,5 +70,6 @@ BENCHMARKS = (
             options=lambda item: split_options(item.question)[1],
         ),
         published=_PUBLISHED,
+        cluster_scores=_halves,
     ),
 )

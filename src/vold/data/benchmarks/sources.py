@@ -14,6 +14,7 @@ VOLD_MMMU_PRO = DataSource(
     f"{_VOLD}, Table 1", "unknown", "the paper does not say which of MMMU-Pro's settings this is"
 )
 VOLD_ABLATIONS = DataSource(f"{_VOLD}, ablations", "vlmevalkit", "protocol as in its Table 1")
+VOLD_TABLE_6 = DataSource(f"{_VOLD}, Table 6", "vlmevalkit", "protocol as in its Table 1")
 VOLD_SUPPLEMENT = DataSource(f"{_VOLD}, supplement", "vlmevalkit", "protocol as in its Table 1")
 OPEN_COMPASS = DataSource(
     "InternVL3, arXiv 2504.10479 (OpenCompass)", "vlmevalkit", "OpenCompass leaderboard, VLMEvalKit"

@@ -176,5 +176,6 @@ BENCHMARKS = (
         published=_PUBLISHED,
         cluster_scores=_dimensions,
         ratios=_rates,
+        headline=("score_strict",),
     ),
 )

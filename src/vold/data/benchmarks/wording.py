@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from typing import TYPE_CHECKING
+
 from vold.data.benchmarks.benchmark import Judging, PromptForm
+from vold.data.benchmarks.columns import text_cell
+from vold.errors import DataError
+
+if TYPE_CHECKING:
+    from vold.data.files.read import Row
 
 BOX = (
     'Please solve the problem step by step and put your answer in one "\\boxed{}". If it is a multiple '
@@ -133,3 +141,61 @@ def extraction(*hints: str) -> str:
     mathv.py)."""
     first, *rest = _EXTRACTION.split("<hint>")
     return first + "".join(hint + text for hint, text in zip(hints, rest, strict=True))
+
+
+MATHVISION = extraction(*["Hint: Please answer the question and provide the final answer at the end."] * 4)
+"""VLMEvalKit's extraction for MATH-Vision (utils/mathv.py)."""
+
+YES_OR_NO = ("Yes", "No")
+"""The options of a yes/no question, which stand in no prompt: the answer is a word, A and B are its letters here."""
+YES_NO_BOX = '{question}\nPlease solve the problem step by step and put your answer, "Yes" or "No", in one "\\boxed{}".'
+_YES_NO_WORD = re.compile(r"(?<![\w'])(?:yes|no)(?![\w'])", re.IGNORECASE)
+
+
+def yes_no_letter(row: Row, *names: str) -> str:
+    """A gold "Yes" or "1", "No" or "0" as the letter of its option.
+
+    Raises:
+        DataError: it is something else.
+    """
+    gold = text_cell(row, *names).strip().strip(".").lower()
+    if gold not in ("yes", "no", "1", "0"):
+        raise DataError("the gold answer is neither yes nor no", got=gold[:40])
+    return "A" if gold in ("yes", "1") else "B"
+
+
+def yes_or_no(text: str) -> str | None:
+    """The one of the two words that a text has; None where it has both or none.
+
+    Example:
+        >>> yes_or_no("No, there is no cat."), yes_or_no("Yes or no?")
+        ('No', None)
+    """
+    said = {word.capitalize() for word in _YES_NO_WORD.findall(text)}
+    return said.pop() if len(said) == 1 else None
+
+
+YES_NO = Judging(
+    name="yes_no",
+    one_option=True,
+    answer=yes_or_no,
+    prompt=(
+        "You are an AI assistant who will help me to match an answer with two options of a question. The options are "
+        "only Yes / No. You are provided with a question and an answer, and you need to find which option (Yes / No) "
+        "is most similar to the answer. If the meaning of all options are significantly different from the answer, "
+        "output Unknown. Your should output a single word among the following 3 choices: Yes, No, Unknown.\n"
+        "Example 1: \n"
+        "Question: Is the word in this image 'Hello'?\n"
+        "Answer: The word in this image is 'Hello'.\n"
+        "Your output: Yes\n"
+        "Example 2: \n"
+        "Question: Is the word in this image 'Hello'?\n"
+        "Answer: The word in this image is not 'Hello'.\n"
+        "Your output: No\n"
+        "Example 3: \n"
+        "Question: {question}?\n"
+        "Answer: {response}\n"
+        "Your output: "
+    ),
+)
+"""VLMEvalKit's matching of an answer with Yes and No, byte for byte (Apache-2.0; utils/yorn.py)."""
