@@ -64,6 +64,12 @@ def test_values_of_a_rollout_are_printed_by_name(tmp_path: Path, capsys: pytest.
     assert text.count("prefix: 1.00 x 2, 0.00 x 6") == 2
 
 
+@pytest.mark.parametrize("limit", ["x", "-1", "1.5", "", "9" * 5000])
+def test_a_limit_that_is_no_number_of_rollouts_is_refused(limit: str, made: Path) -> None:
+    with pytest.raises(ConfigError, match="whole number"):
+        show(made, [f"limit={limit}"])
+
+
 def test_step_and_limit_from_python_and_from_the_command_line(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     show(made, step=0, limit=1)
     first = capsys.readouterr().out

@@ -96,6 +96,13 @@ def test_a_value_of_another_kind_is_answered_with_what_to_write(override: str, w
     assert error.where.startswith(f"command line: {override.partition('=')[0]}")
 
 
+@pytest.mark.parametrize("key", ["run.dir", "teacher.cache", "tasks.x={kind: jsonl, path: ''}"])
+def test_no_path_is_empty(key: str) -> None:
+    override = key if "=" in key else f"{key}=''"
+    assert refused(override).what == "this path is empty"
+    assert refused(override.replace("''", "'  '")).what == "this path is empty"
+
+
 def test_what_could_be_of_two_kinds_is_told_once() -> None:
     error = refused("balance={tasks: train, sampling: {max_new_tokens: 9}, some_correct: x}")
     assert (error.what, error.where) == ("there is no such choice", "command line: balance.some_correct")

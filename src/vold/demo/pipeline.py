@@ -96,7 +96,7 @@ def story(results: Results, doubt: str | None) -> list[str]:
     start = f"Text, which every stage learns from: {text}; stage 2 {stage_2}."
     carried = f"Images, which no stage has seen: {image}; what stage 2 learnt in text {gained} on images."
     ready = "found ready for stage 2" if doubt is None else "not found ready for stage 2, so this is no good example"
-    learnt = f"The cold start teaches the teacher's style on text alone, which {style} on images; it was {ready}."
+    learnt = f"The cold start, which teaches the teacher's style on text alone, {style} on images; it was {ready}."
     return [start, carried, learnt]
 
 

@@ -74,7 +74,7 @@ def _options(overrides: Sequence[str]) -> tuple[dict[str, int], list[str]]:
         key, _, value = item.partition("=")
         if key not in ("step", "limit"):
             rest.append(item)
-        elif value.isdecimal():
+        elif value.isdecimal() and len(value) <= 9:
             own[key] = int(value)
         else:
             raise ConfigError(f"{key} is a whole number", where="command line", got=item, fix=f"write {key}=3")

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from vold.errors import ConfigError
 from vold.objective.options import Options
 
 
 class Section(Options):
-    """Base of every recipe section: frozen, closed to unknown keys, and of finite numbers."""
+    """Base of every recipe section: frozen, closed to unknown keys, of finite numbers and no empty path."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_path_is_empty(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python takes an empty path for the working directory."""
+        kinds = (annotation := cls.model_fields[str(info.field_name)].annotation), *get_args(annotation)
+        if Path in kinds and isinstance(value, str) and not value.strip():
+            raise ConfigError("this path is empty", got=repr(value), fix="write a path; `.` is the working directory")
+        return value
 
 
 def _address(value: str) -> str:
