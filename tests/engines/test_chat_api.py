@@ -200,6 +200,7 @@ def test_a_reply_without_usage_has_no_token_count() -> None:
         (200, '{"choices": []}'),
         (200, '{"choices": [{"message": {"content": ["parts"]}}]}'),
         (200, '{"choices": [{"message": {"content": false}}]}'),
+        (200, '{"choices": [{"message": {"role": "assistant"}}]}'),
         (200, '{"choices": [{"message": {"content": "a", "reasoning": 5}}]}'),
         (200, '{"choices": [{"message": {"content": "a"}, "finish_reason": 5}]}'),
         (200, '{"choices": [{"message": {"content": "a"}}], "usage": []}'),

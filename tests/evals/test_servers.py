@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -343,6 +344,28 @@ def test_a_judge_that_dies_costs_no_answer(
     assert (len(model.requests), len(judge.requests)) == (before[0], before[1] + 3)
     results = json.loads((tmp_path / "run" / "eval" / "results.json").read_text())
     assert sum(results["stages"]["served"]["mathvista"]["outcomes"].values()) == 12
+
+
+def test_an_interrupt_does_not_wait_for_a_judge(
+    serve: Callable[[Answer], Server], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    over, waited_for = threading.Event(), threading.Event()
+    main_thread = threading.get_ident()
+
+    def hangs(_body: dict[str, Any], _headers: dict[str, str]) -> tuple[int, Any]:
+        signal.pthread_kill(main_thread, signal.SIGINT)
+        if not over.wait(60):
+            waited_for.set()
+        return completion("14")
+
+    model, judge = serve(lambda _b, _h: completion("It must be fourteen.")), serve(hangs)
+    file = recipe(tmp_path, model, judge)
+    assert main(["eval", file]) == 130
+    assert not waited_for.is_set()
+    over.set()
+    assert len(read_jsonl(tmp_path / "run" / "eval" / "served" / "mathvista.jsonl")) == 12
+    judge.answer = lambda _b, _h: completion("14")
+    assert main(["eval", file]) == 0
 
 
 def test_replies_of_a_judge_that_cannot_be_used_are_counted(

@@ -152,7 +152,8 @@ class EndpointSampler(HttpClient[EndpointReply]):
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
         texts_are_text = all(isinstance(t, str | None) for t in (text, thought, reason))
-        if not texts_are_text or not (tokens is None or is_count(tokens)):
+        says_nothing = "content" not in said and thought is None
+        if says_nothing or not texts_are_text or not (tokens is None or is_count(tokens)):
             return None
         text = text or ""
         finish: Finish = "length" if reason == "length" else "stop"

@@ -6,10 +6,11 @@ An answer that a judge has to mark is stored before it is marked: a judge that f
 from __future__ import annotations
 
 import contextlib
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vold.engines.grade import answer_text
+from vold.engines.http import as_they_come
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.evals.questions import thumbnail
 from vold.graders import outcome
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vold.engines.chat_api import EndpointSampler
+    from vold.engines.deadline import Stop
     from vold.evals.questions import Question, QuestionSet
     from vold.model.chat import Chat
     from vold.model.policy import Policy
@@ -77,15 +79,17 @@ def mark(found: QuestionSet, file: Path, samples: int, *, label: str, threads: i
     if not pending:
         return
     questions = {q.id: q for q in found.questions}
-    with ThreadPoolExecutor(threads) as pool, Bar(f"{label}: marking", len(rows), len(rows) - len(pending)) as bar:
-        marked = pool.map(lambda one: _marked(questions[one[1].id], one[1]), pending)
-        try:
-            for (i, _), row in zip(pending, marked, strict=True):
-                rows[i] = row
-                bar.advance(1)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    calls = [partial(_marked_by_judge, questions[row.id], row) for _, row in pending]
+    bar = Bar(f"{label}: marking", len(rows), len(rows) - len(pending))
+    with bar, contextlib.closing(as_they_come(calls, threads)) as marked:
+        for place, row in marked:
+            rows[pending[place][0]] = row
+            bar.advance(1)
     write_rows(file, rows)
+
+
+def _marked_by_judge(question: Question, row: Unmarked, stop: Stop) -> Answer:
+    return _marked(question, row)
 
 
 def answer_in_process(

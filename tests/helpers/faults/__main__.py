@@ -28,6 +28,7 @@ KINDS = {
     "kill": "killed, started again",
     "disk": "disk full, then room again",
     "pair": "two or more processes in one run directory",
+    "reply": "servers that lie, hang and tear",
     "program": "programs that want out of the sandbox",
 }
 """Modules of this package, and what each puts in."""
