@@ -349,11 +349,13 @@ def test_a_judge_that_dies_costs_no_answer(
 def test_an_interrupt_does_not_wait_for_a_judge(
     serve: Callable[[Answer], Server], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    over, waited_for = threading.Event(), threading.Event()
+    asked, over, waited_for = threading.Event(), threading.Event(), threading.Event()
     main_thread = threading.get_ident()
 
     def hangs(_body: dict[str, Any], _headers: dict[str, str]) -> tuple[int, Any]:
-        signal.pthread_kill(main_thread, signal.SIGINT)
+        if not asked.is_set():
+            asked.set()
+            signal.pthread_kill(main_thread, signal.SIGINT)
         if not over.wait(60):
             waited_for.set()
         return completion("14")

@@ -170,8 +170,8 @@ def command(scene: str, lie: Lie | None, home: Path, port: HeldPort) -> Ended:
     made, recipe = SCENES[scene], home / "recipe.yaml"
 
     def before() -> None:
-        HttpClient.first_wait, HttpClient.shortest, HttpClient.most_bytes = 0.001, 0.6, 1 << 22
-        HttpClient.patience, deadline.TICK_SECONDS = PATIENCE, 0.01
+        HttpClient.first_wait, HttpClient.most_bytes, deadline.TICK_SECONDS = 0.001, 1 << 22, 0.01
+        HttpClient.shortest = HttpClient.patience = 30.0 if lie is None else PATIENCE
         EndpointSampler.most_bytes = 1 << 22
         server = LyingServer(text_model(3 if scene == "rollouts" else 1), lie, port)
         recipe.write_text(yaml.safe_dump(made.section(server.url, models())))
