@@ -82,6 +82,10 @@ class Atoms(Brackets):
     # -- names -------------------------------------------------------------------------------------------------------
 
     def _sym(self) -> Node:
+        if self.peek().text == "mathbb R" and self.peek(1).kind not in ("^", "_"):
+            self.at += 1
+            infinite = Node("const", (), "inf")
+            return Node("tuple", (Node("neg", (infinite,)), infinite), "()")
         return self._named(self.next())
 
     def _word(self) -> Node:

@@ -180,6 +180,8 @@ def _same_lists(gold: Node, found: Node) -> None:
 
 
 def _items(node: Node) -> list[Node]:
+    if node.op == "label" and node.args[-1].op in ("list", "set"):  # "x is one of {1, 2}"
+        node = node.args[-1]
     if node.op not in ("list", "set"):
         return [node]
     found: list[Node] = []
@@ -306,11 +308,7 @@ def _same_parts(gold: Node, found: Node) -> None:
 
 
 def _same_unions(gold: Node, found: Node) -> None:
-    left, right = pieces(gold), pieces(found)
-    if len(left) != len(right):
-        raise _Different("")
-    for a, b in zip(left, right, strict=True):
-        _same(a, b)
+    _same_chains(*(Node("union", tuple(pieces(node))) for node in (gold, found)))
 
 
 def _same_moduli(gold: Node, found: Node) -> None:

@@ -116,7 +116,7 @@ class Parser(Reader):
         factors = [left]
         while self._starts_factor():
             token = self.peek()
-            if token.kind == "num" and factors[-1].op != "pow" and self._closes_with_number():
+            if token.kind == "num" and factors[-1].op not in ("pow", "fact") and self._closes_with_number():
                 raise Unreadable("two numbers side by side")
             if token.text in MULTIPLIERS and token.kind in ("word", "text"):
                 self.at += 1

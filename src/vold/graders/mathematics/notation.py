@@ -42,7 +42,7 @@ _BLANK = re.compile(
     r"(\\\\)(?:\[[^\[\]{}]*\])?|\\(?:q?quad|thinspace|enspace|thickspace|medspace)(?![a-zA-Z])|\\[,;:! ]|~"
 )
 _ARRAY = re.compile(r"\\begin\s*\{array\}\s*(?:\[[a-z]\]\s*)?\{[^{}]*\}")
-_CASES = re.compile(r"\\left\s*\\\{\s*\\begin\s*\{(array|aligned|matrix|gathered)\}")
+_CASES = re.compile(r"\\left\s*\\\{\s*\\begin\s*\{(?:array\}\s*\{[^{}]*|array|aligned|matrix|gathered)\}")
 _TIMES_TEN = re.compile(r"(?<=[\d}]) ?[xX] ?(?=10 ?\^)")
 _ANGLED = re.compile(r"<([^<>=]*,[^<>=]*)>")
 
