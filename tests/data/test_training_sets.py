@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tracemalloc
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from vold.data.files.read import read_rows
 from vold.data.hf_datasets import PublishedSet, prepare
 from vold.data.hf_layouts import BOXED
 from vold.data.sources.mixture import shares
-from vold.errors import DataError
+from vold.errors import CheckpointError, DataError
 from vold.run.summaries import DataCard
 from vold.run.task_sections import AnyTaskSpec, task_kinds, task_source
 
@@ -90,6 +91,17 @@ def test_what_was_left_out_is_listed_with_place_and_reason(tmp_path: Path) -> No
         ("row 8", "unusable row"),
         ("row 9", "ungradable answer"),
     ]
+
+
+def test_rows_that_changed_in_the_store_are_refused(tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"kind": "orz57k", "path": training_sets.orz57k(tmp_path)}
+    store = prepare(spec(**keys))
+    whole = store.rows.read_text()
+    store.rows.write_text(whole.replace("What is 3 + 5?", "What is 3 + 6?"))
+    with pytest.raises(CheckpointError, match=rf"another hash\n.*delete {store.directory}"):
+        opened(**keys)
+    shutil.rmtree(store.directory)
+    assert len(opened(**keys)) == len(whole.splitlines())
 
 
 def test_deepmath_by_difficulty(tmp_path: Path) -> None:

@@ -324,6 +324,26 @@ def test_a_stored_score_is_not_asked_for_again_and_is_the_same_to_the_last_bit(t
     assert teacher.asked == 2
 
 
+def test_a_stored_score_with_a_turned_bit_or_of_another_question_is_asked_for_again(tmp_path: Path) -> None:
+    teacher = Counting()
+    first = CachedTeacher(teacher, tmp_path, "tiny").score(ASKED[:1])
+    (file,) = tmp_path.glob("*/*.safetensors")
+    content = file.read_bytes()
+    for place in range(len(content)):
+        turned = bytearray(content)
+        turned[place] ^= 1
+        file.write_bytes(turned)
+        assert CachedTeacher(teacher, tmp_path, "tiny").score(ASKED[:1]) == first
+    assert teacher.asked > len(content) - len("sha256")  # without its name there is no digest to compare with
+    file.write_bytes(content)
+    other = CachedTeacher(teacher, tmp_path, "tiny").score(ASKED[1:2])
+    before = teacher.asked
+    (second,) = (f for f in tmp_path.glob("*/*.safetensors") if f != file)
+    second.write_bytes(content)
+    assert CachedTeacher(teacher, tmp_path, "tiny").score(ASKED[1:2]) == other
+    assert teacher.asked == before + 1
+
+
 def test_another_question_or_another_teacher_is_another_entry(tmp_path: Path) -> None:
     teacher = Counting()
     CachedTeacher(teacher, tmp_path, "tiny").score(ASKED)

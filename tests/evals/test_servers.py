@@ -24,7 +24,7 @@ from vold.engines.chat_api import ATTEMPTS, EndpointSampler
 from vold.errors import ConfigError, SamplerError
 from vold.evals.marking.llm_judge import Judge, score_vlmevalkit
 from vold.graders import outcome
-from vold.run.files import read_jsonl
+from vold.run.files import read_jsonl, sums_of
 from vold.run.recipe import Endpoint
 from vold.types import Message, SamplingParams
 
@@ -302,6 +302,65 @@ def test_an_evaluation_by_endpoint_stores_each_answer_and_goes_on(
     ]
     results = json.loads((tmp_path / "run" / "eval" / "results.json").read_text())
     assert results["stages"]["served"]["mathvista"]["accuracy"] == pytest.approx(1 / 6)  # item 2 is 14
+
+
+def garbled(rows: list[str]) -> list[str]:
+    return [*rows[:4], rows[4][:-3], *rows[5:]]
+
+
+def doubled(rows: list[str]) -> list[str]:
+    return [*rows[:5], *rows[4:]]
+
+
+def changed(rows: list[str]) -> list[str]:
+    return [*rows[:4], rows[4].replace("fourteen", "15"), *rows[5:]]
+
+
+@pytest.mark.parametrize(("damage", "line"), [(garbled, 5), (doubled, 6), (changed, 5)])
+@pytest.mark.parametrize("sums", [True, False])
+def test_damaged_answers_that_wait_for_a_judge_are_named_and_asked_again(
+    serve: Callable[[Answer], Server],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[list[str]], list[str]],
+    line: int,
+    sums: bool,
+) -> None:
+    if damage is changed and not sums:
+        return  # another text in a list of an earlier version: nothing tells
+    model = serve(lambda _b, _h: completion("I count fourteen of them."))
+    judge = serve(lambda _b, _h: (404, "no such judge"))
+    recipe_file = recipe(tmp_path, model, judge)
+    assert main(["eval", recipe_file]) == 2
+    judge.answer = lambda _b, _h: completion("14")
+    file = tmp_path / "run" / "eval" / "served" / "mathvista.jsonl"
+    whole = file.read_text().splitlines()
+    assert len(whole) == 12
+    file.write_text("\n".join(damage(whole)) + "\n")
+    if not sums:
+        sums_of(file).unlink()
+    capsys.readouterr()
+    assert main(["eval", recipe_file]) == 2
+    assert f"mathvista.jsonl: line {line}\n" in capsys.readouterr().err
+    file.write_text("".join(row + "\n" for row in file.read_text().splitlines()[: line - 1]))  # as it says
+    assert main(["eval", recipe_file]) == 0
+    assert [(r["id"], r["sample"], r["response"]) for r in read_jsonl(file, whole=True)] == [
+        (i, s, "I count fourteen of them.") for i in ("1", "2", "3", "4", "225", "587") for s in (0, 1)
+    ]
+
+
+def test_a_changed_reply_of_a_judge_is_named(
+    serve: Callable[[Answer], Server], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = serve(lambda _b, _h: completion("I count fourteen of them."))
+    judge = serve(lambda _b, _h: completion("14"))
+    recipe_file = recipe(tmp_path, model, judge)
+    assert main(["eval", recipe_file]) == 0
+    (file,) = (tmp_path / "run" / "eval" / "judge").glob("*.jsonl")
+    file.write_text(file.read_text().replace('"reply": "14"', '"reply": "15"', 1))
+    capsys.readouterr()
+    assert main(["eval", recipe_file]) == 2
+    assert f"{file.name}: line 1\n" in capsys.readouterr().err
 
 
 def test_a_dead_judge_loses_nothing(

@@ -94,6 +94,20 @@ def test_a_file_that_is_not_whole_is_an_error(tmp_path: Path, cut: int) -> None:
         load_rollouts(tmp_path / "absent.safetensors")
 
 
+def test_no_bit_of_a_file_can_turn_unseen(tmp_path: Path) -> None:
+    file = store_rollouts(tmp_path, 0, rollouts(), QUESTIONS)
+    content, before, refused = file.read_bytes(), load_rollouts(file), 0
+    for place in range(len(content)):
+        turned = bytearray(content)
+        turned[place] ^= 1
+        file.write_bytes(turned)
+        try:
+            assert load_rollouts(file) == before
+        except DataError:
+            refused += 1
+    assert refused >= len(content) - len("sha256")  # without its name there is no digest to compare with
+
+
 def test_reading_loads_no_model(tmp_path: Path) -> None:
     file = store_rollouts(tmp_path, 0, rollouts(), QUESTIONS)
     code = (

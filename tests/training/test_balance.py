@@ -16,7 +16,7 @@ import tiny
 from vold.cli import main
 from vold.data.sources import open_tasks
 from vold.errors import CheckpointError, ConfigError, DataError
-from vold.run.files import cut_rows, read_jsonl
+from vold.run.files import cut_rows, read_jsonl, write_rows
 from vold.run.recipe import PromptBalance, dump_recipe, recipe_from
 from vold.run.records import to_json
 from vold.training.balance import LABELS, balance, copies
@@ -145,6 +145,27 @@ def test_problems_that_changed_under_their_labels_are_refused(tmp_path: Path) ->
     data.write_text("".join(json.dumps(r) + "\n" for r in reversed(rows)))
     with pytest.raises(ConfigError, match=r"balance\.tasks: jsonl"):
         balance(recipe)
+
+
+def test_a_damaged_set_is_refused_and_written_again(tmp_path: Path) -> None:
+    file, _ = balance(run(tmp_path))
+    whole = file.read_text()
+    file.write_text(whole.replace('"reference": "', '"reference": "1'))
+    with pytest.raises(CheckpointError, match=r"rows\.jsonl\n.*another hash\n.*repeat `vold balance`"):
+        tiny.opened({"kind": "jsonl", "path": str(file)})
+    balance(run(tmp_path))
+    assert file.read_text() == whole
+    assert len(tiny.opened({"kind": "jsonl", "path": str(file)})) == len(whole.splitlines())
+
+
+def test_more_rollouts_than_there_are_is_no_label(tmp_path: Path) -> None:
+    balance(run(tmp_path))
+    file = tmp_path / "run" / "balance" / LABELS
+    labels = read_jsonl(file)
+    labels[2]["truncated"] = 5
+    write_rows(file, labels)
+    with pytest.raises(CheckpointError, match=r"labels\.jsonl: line 3\n.*5 of 4 rollouts"):
+        balance(run(tmp_path))
 
 
 def test_pictures_are_stored_pixel_by_pixel(tmp_path: Path) -> None:

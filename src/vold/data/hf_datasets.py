@@ -31,7 +31,7 @@ from vold.data.hf_layouts import BOXED
 from vold.data.sources import Source, Tasks
 from vold.data.sources.jsonl import JsonlTasks
 from vold.data.sources.jsonl import Row as JsonlRow
-from vold.errors import ConfigError, DataError, UngradableReference
+from vold.errors import CheckpointError, ConfigError, DataError, UngradableReference
 from vold.graders import check_reference
 from vold.run.console import console
 from vold.run.files import read_json, write_json
@@ -91,9 +91,17 @@ class PublishedSet(Source):
         return None
 
     def open(self, parts: Mapping[str, Tasks], *, references: bool) -> Tasks:
-        """The usable rows; every reference was graded when they were stored."""
+        """The usable rows; every reference was graded when they were stored.
+
+        Raises:
+            CheckpointError: they are not the ones that were stored.
+        """
         store = prepare(self)
         rows = JsonlTasks(store.rows, grader="math", references=False)
+        if rows.content_hash != store.card.content_hash:
+            fix = f"delete {store.directory} and repeat the command: the set is read again"
+            what = "the prepared rows of this set have changed"
+            raise CheckpointError(what, where=str(store.rows), got=f"{len(rows)} rows with another hash", fix=fix)
         return Tasks(rows, self.kind, {self.kind: store.card}, graded=True)
 
 
