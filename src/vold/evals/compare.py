@@ -14,7 +14,7 @@ from vold.evals.metrics import by_item
 from vold.evals.protocol import differences
 from vold.evals.stats import holm, mcnemar_exact, min_detectable_difference, share_difference
 from vold.run.answers import Answer, Stamp, refuse_doubled
-from vold.run.files import read_json, read_records
+from vold.run.files import lists_in, read_json, read_records
 from vold.run.results import SetComparison
 
 if TYPE_CHECKING:
@@ -109,8 +109,7 @@ def compare_runs(a: Path, b: Path, *, force: bool = False) -> list[SetComparison
         CheckpointError: the answers or what is known of them are damaged.
     """
     first, second = model_folder(a), model_folder(b)
-    names = [f.name.removesuffix(PROTOCOL) for f in sorted(first.glob(f"*{PROTOCOL}"))]
-    names = [n for n in names if (second / f"{n}{PROTOCOL}").exists()]
+    names = sorted(_sets(first) & _sets(second))
     if not names:
         raise DataError("these evaluations have no set in common", where=f"{first} and {second}")
     out = []
@@ -160,6 +159,12 @@ def model_folder(path: Path) -> Path:
         got=f"no SET{PROTOCOL}",
         fix="give a run directory in which `vold eval` has run, or its RUN/eval/MODEL",
     )
+
+
+def _sets(folder: Path) -> set[str]:
+    """Sets of which a folder holds answers, or says how they were made: one without the other is damage."""
+    stamped = {f.name.removesuffix(PROTOCOL) for f in folder.glob(f"*{PROTOCOL}")}
+    return stamped | {f.stem for f in lists_in(folder)}
 
 
 def _answers(file: Path) -> list[Answer]:

@@ -7,7 +7,6 @@ out. A directory that holds no run at all is an error, and so is a damaged file.
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from vold.report.evaluation import evaluation
 from vold.report.rollouts import GAP_LIMIT, ROLLOUTS, pick_rollouts
 from vold.report.text import MINUS, Json, at, decimal, number, part, percent, words
 from vold.report.write import write_page
-from vold.run.files import MEND, bad_row, lists_in, read_json, read_jsonl
+from vold.run.files import MEND, bad_row, lists_in, read_bytes, read_json, read_jsonl
 from vold.run.metrics import MEND_METRICS, METRICS, refuse_gaps
 from vold.run.rollouts import stored_steps
 from vold.run.yaml_text import read_yaml
@@ -150,7 +149,7 @@ def one(file: Path) -> Json:
     if file.suffix == ".json":
         return read_json(file, dict, absent={})
     try:
-        return read_yaml(file, "recipe") if os.path.lexists(file) else {}
+        return {} if read_bytes(file) is None else read_yaml(file, "recipe")
     except ConfigError as error:
         fix = "put it back from a copy, or repeat the last verb: each writes it"
         raise CheckpointError(error.what, where=error.where, got=error.got, fix=fix) from None

@@ -89,13 +89,15 @@ def _small_files(made: Runs) -> Iterator[tuple[Scene, str, Iterable[Named]]]:
     shown, evaluated, compared = _whole(made, "show"), _whole(made, "eval"), _whole(made, "compare")
     for stage in ("sft", "eval"):
         yield _half_done(made, stage), f"run/{stage}/settings.json", damages.of_json()
-    # A page leaves out what is not there, such as a stage that has not run, and takes what other versions wrote.
+    # A page leaves out what is not there, such as a stage that has not run, and takes what other versions wrote; and
+    # the first half of a recipe is a recipe.
     for path, ways in (
         ("run/eval/results.json", damages.of_json()),
         ("run/versions.json", damages.of_json()),
         ("run/recipe.yaml", damages.of_any_file()),
     ):
-        yield shown, path, [(name, way) for name, way in ways if name not in ("deleted", "its keys without values")]
+        harmless = ("deleted", "its keys without values", *(("cut",) if path.endswith(".yaml") else ()))
+        yield shown, path, [(name, way) for name, way in ways if not name.startswith(harmless)]
     for name in ("model.json", "text.protocol.json"):
         path = f"run/eval/base/{name}"
         yield evaluated, path, damages.of_json()
