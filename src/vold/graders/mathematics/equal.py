@@ -39,7 +39,10 @@ def compare(reference: str, answer: str) -> str:
     """Return a note: `EQUAL`, or why not, beginning with `DIFFERENT` or `UNREADABLE`."""
     notes = []
     for letters_as_units in (True, False):
-        note, again = _compare(reference, answer, letters_as_units)
+        try:
+            note, again = _compare(reference, answer, letters_as_units)
+        except RecursionError:
+            return f"{UNREADABLE}: nested too deep"
         notes.append(note)
         if note == EQUAL or not again:
             return note
