@@ -40,6 +40,9 @@ def bad_rows() -> Iterator[BadFile]:
     for name, line in {**_texts(row), **_keys(row), **_values(row)}.items():
         raw = line if isinstance(line, bytes) else line.encode("utf-8", "surrogatepass")
         yield BadFile(f"line of {name}", first + b"\n" + raw + b"\n", ("line 2",))
+    for reference, grader in (("\\frac{1}{", "math"), ("banana", "choice")):
+        raw = json.dumps({**row, "reference": reference, "grader": grader}).encode()
+        yield BadFile(f"{reference} for the grader {grader}", first + b"\n" + raw, ("second",))
     both = (b"\r" + json.dumps(row).encode()).join([first, b""])
     yield BadFile("ends of lines that are CR alone", both, ("line",))
     yield BadFile("no rows", b"", ("not a single task",))
@@ -116,8 +119,6 @@ def _values(row: dict[str, Any]) -> dict[str, str]:
     for key, values in wrong.items():
         for value in values:
             found[f"{key} {json.dumps(value)[:30]}"] = {**row, key: value}
-    found["a reference that its grader cannot read"] = {**row, "reference": "\\frac{1}{", "grader": "math"}
-    found["a choice that is none"] = {**row, "reference": "banana", "grader": "choice"}
     return {name: json.dumps(value) for name, value in found.items()} | {
         "a reference too large for a number": json.dumps(row).replace('"8"', "1" + "0" * 400 + ".5"),
         "a reference of 1e999": json.dumps(row).replace('"8"', "1e999"),

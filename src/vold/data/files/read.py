@@ -9,15 +9,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import lzma
 import re
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from vold.data.files.hub import chosen_copy, files_below, missing_shards, not_all_here
 from vold.data.files.images import read_file
-from vold.errors import DataError
+from vold.errors import DataError, VoldError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +32,9 @@ Cells: TypeAlias = dict[str, Any]
 Members: TypeAlias = dict[str, zipfile.ZipInfo]
 AnyPath = TypeVar("AnyPath", Path, PurePosixPath)
 
+AGAIN = "mend the file, or download it again"
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError)
+"""What reading a zip can raise: encrypted members are RuntimeErrors, unknown packing one of its subclasses."""
 _BLANKS = re.compile(r"[ \t\r\n]*")
 MAX_MEMBER = 2_000_000_000
 """Bytes of one member of a zip, unpacked."""
@@ -83,10 +88,10 @@ def _file_rows(file: Path, open_path: Callable[[str], bytes]) -> Iterator[Row]:
         yield from _numbered(str(file), _parquet(str(file), file), open_path)
         return
     try:
-        with file.open(encoding="utf-8", newline="" if file.suffix == ".tsv" else None) as text:
+        with file.open(encoding="utf-8-sig", newline="" if file.suffix == ".tsv" else None) as text:
             yield from _text_rows(str(file), file.suffix, text, open_path)
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError("cannot read this data file", where=str(file), got=str(error)) from None
+        raise DataError("cannot read this data file", where=str(file), got=str(error), fix=AGAIN) from None
 
 
 def _text_rows(where: str, suffix: str, text: IO[str], open_path: Callable[[str], bytes]) -> Iterator[Row]:
@@ -109,21 +114,30 @@ def _parquet(where: str, source: Any) -> Iterator[Cells]:
         file = pq.ParquetFile(source)
         for batch in file.iter_batches(batch_size=64):
             yield from batch.to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise DataError("this parquet file is corrupt or cut short", where=where, got=str(error)[:200]) from None
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        got = str(error)[:200]
+        raise DataError("this parquet file is corrupt or cut short", where=where, got=got, fix=AGAIN) from None
 
 
 def _tsv(where: str, text: IO[str]) -> Iterator[Cells]:
     """A VLMEvalKit table. An `image` cell that holds another row's index stands for that row's picture."""
     csv.field_size_limit(1 << 30)  # a cell holds whole pictures as base64
-    rows = list(csv.DictReader(text, delimiter="\t"))
+    try:
+        reader = csv.DictReader(text, delimiter="\t")
+        names = reader.fieldnames or ()
+        if len(set(names)) < len(names):
+            raise csv.Error("a column is there twice")
+        rows = list(reader)
+    except csv.Error as error:
+        raise DataError("this is not a valid table", where=where, got=str(error), fix=AGAIN) from None
     by_index = {r.get("index"): r for r in rows}
     for row in rows:
         if None in row or any(v is None for v in row.values()):
-            raise DataError("a row has another number of cells than the header", where=where, got=str(row.get("index")))
-        shared = by_index.get(row.get("image"))
-        if shared is not None and len(row["image"]) <= 64:
-            row["image"] = shared["image"]
+            got = str(row.get("index"))
+            raise DataError("a row has another number of cells than the header", where=where, got=got, fix=AGAIN)
+        picture = row.get("image")
+        if picture is not None and len(picture) <= 64 and picture in by_index:
+            row["image"] = by_index[picture]["image"]
         yield {k: (v if v != "" else None) for k, v in row.items()}
 
 
@@ -145,32 +159,34 @@ def _json(where: str, text: IO[str]) -> Iterator[Cells]:
         return
     value = _parsed(where, start + text.read())
     if not isinstance(value, dict):
-        raise DataError("a JSON data file is an array or an object of rows", where=where, got=type(value).__name__)
+        raise DataError(
+            "a JSON data file is an array or an object of rows", where=where, got=type(value).__name__, fix=AGAIN
+        )
     for key, row in value.items():
         yield {"_key": key, **_object(f"{where}: {key}", row)}
 
 
 def _elements(where: str, buffer: str, text: IO[str]) -> Iterator[Any]:
     """The elements of a JSON array of which `buffer` is the beginning, after its bracket; never the whole in memory."""
-    decoder, at, wanted, first = json.JSONDecoder(), 0, CHUNK, True
+    decoder, at, wanted, first = json.JSONDecoder(object_pairs_hook=_each_once), 0, CHUNK, True
     while True:
         try:
             at = _blank(buffer, at)
             if buffer[at : at + 1] == "]":
                 if buffer[at + 1 :].strip() or text.read().strip():
-                    raise DataError("this is not valid JSON", where=where, got="text after the end of the array")
+                    raise _no_json(where, "text after the end of the array")
                 return
             if not first and buffer[at : at + 1] not in ("", ","):
-                raise DataError("this is not valid JSON", where=where, got=f"no comma before {buffer[at : at + 40]!r}")
+                raise _no_json(where, f"no comma before {buffer[at : at + 40]!r}")
             value, end = decoder.raw_decode(buffer, at if first else _blank(buffer, at + 1))
             if end == len(buffer):
                 raise ValueError("the array does not end")  # or a number may go on in the next piece
-        except DataError:
-            raise
+        except (DataError, _Twice) as error:
+            raise _no_json(where, error) if isinstance(error, _Twice) else error from None
         except (ValueError, RecursionError) as error:
             more = "" if isinstance(error, RecursionError) else text.read(wanted)
             if not more:
-                raise DataError("this is not valid JSON", where=where, got=str(error)[:200]) from None
+                raise _no_json(where, error) from None
             buffer, at, wanted = buffer[at:] + more, 0, wanted * 2
             continue
         yield value
@@ -185,14 +201,31 @@ def _blank(text: str, at: int) -> int:
 
 def _parsed(where: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as error:
-        raise DataError("this is not valid JSON", where=where, got=str(error)[:200]) from None
+        raise _no_json(where, error) from None
+
+
+def _no_json(where: str, got: object) -> DataError:
+    return DataError("this is not valid JSON", where=where, got=str(got)[:200], fix=AGAIN)
+
+
+class _Twice(ValueError):
+    """A key is there twice in an object."""
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, in which no key may hide another's value."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _Twice(f"the key {max(keys, key=keys.count)!r} is there twice")
+    return found
 
 
 def _object(where: str, value: Any) -> Cells:
     if not isinstance(value, dict):
-        raise DataError("a row is a JSON object", where=where, got=type(value).__name__)
+        raise DataError("a row is a JSON object", where=where, got=type(value).__name__, fix=AGAIN)
     return value
 
 
@@ -203,16 +236,21 @@ def _zip_rows(source: Path, split: str | None) -> Iterator[Row]:
             names = [PurePosixPath(n) for n in members if PurePosixPath(n).suffix in FORMATS]
             chosen = _of_split(sorted(n for n in names if "__MACOSX" not in n.parts), split)
             if not chosen:
-                raise DataError("no data file in this zip", where=str(source), got=", ".join(list(members)[:5]))
+                raise DataError(
+                    "no data file in this zip", where=str(source), got=", ".join(list(members)[:5]), fix=AGAIN
+                )
             for name in chosen:
                 where, opener = f"{source}: {name}", _zip_opener(archive, members, name.parent)
                 raw = _member(archive, members, str(name))
                 if name.suffix == ".parquet":
                     yield from _numbered(where, _parquet(where, io.BytesIO(raw)), opener)
                 else:
-                    yield from _text_rows(where, name.suffix, io.StringIO(raw.decode("utf-8")), opener)
-    except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError, RuntimeError) as error:
-        raise DataError("this zip is corrupt, encrypted or not text", where=str(source), got=str(error)[:200]) from None
+                    yield from _text_rows(where, name.suffix, io.StringIO(raw.decode("utf-8-sig")), opener)
+    except VoldError:
+        raise
+    except ZIP_ERRORS as error:
+        got = f"{type(error).__name__}: {error}"[:200]
+        raise DataError("this zip is corrupt, encrypted or not text", where=str(source), got=got, fix=AGAIN) from None
 
 
 def _zip_opener(archive: zipfile.ZipFile, members: Members, base: PurePosixPath) -> Callable[[str], bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 GraderName = Annotated[str, AfterValidator(known_grader)]
+Said = Annotated[str, Field(pattern=r"\S")]
+"""Text with more than blanks in it."""
+MARK = b"\xef\xbb\xbf"
+"""The mark of byte order, which some editors put before a file's text."""
 
 
 BALANCED = ("balance", "set")
@@ -57,11 +62,11 @@ class Spec(Source):
 class Row(BaseModel):
     """One line: `prompt`, `reference`, and, if wanted, the other keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    prompt: str
+    prompt: Said
     reference: str | int | float
-    id: str | None = None
+    id: Said | None = None
     grader: GraderName | None = None
     images: tuple[str, ...] = ()
     teacher_prompt: str | None = None
@@ -89,29 +94,47 @@ class JsonlTasks:
         self._starts, self._numbers = array("Q"), array("Q")
         at = 0
         digest = hashlib.sha256()
+        seen: dict[bytes, int] = {}
         try:
             with path.open("rb") as lines:
                 for number, line in enumerate(lines, 1):
                     if limit is not None and len(self._starts) >= limit:
                         break
-                    if line.strip():
-                        self._row(number, line)
+                    text = line.removeprefix(MARK).strip() if number == 1 else line.strip()
+                    if text:
+                        row = self._row(number, text)
+                        self._once(row.id or self._own_id(number), number, seen)
                         self._starts.append(at)
                         self._numbers.append(number)
-                        digest.update(line.strip() + b"\n")
+                        digest.update(text + b"\n")
                     at += len(line)
         except OSError as error:
-            raise DataError("cannot read this data file", where=str(path), got=str(error)) from error
+            fix = "check the path"
+            raise DataError("cannot read this data file", where=str(path), got=str(error), fix=fix) from error
         self.content_hash = digest.hexdigest()
+
+    def _own_id(self, number: int) -> str:
+        """The id of a row that names none."""
+        return f"{self.path.stem}-{number}"
+
+    def _once(self, name: str, number: int, seen: dict[bytes, int]) -> None:
+        """Refuse an id that another row has: answers and scores are kept by it."""
+        key = hashlib.blake2b(name.encode(), digest_size=12).digest()
+        first = seen.setdefault(key, number)
+        if first != number:
+            raise DataError(
+                "two rows have one id",
+                where=f"{self.path}: line {first} and line {number}",
+                got=name,
+                fix="give each row an id of its own, or none",
+            )
 
     def _row(self, number: int, raw: bytes) -> Row:
         where = f"{self.path}: line {number}"
         try:
-            line = raw.decode("utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise DataError("cannot read this data file", where=where, got=str(error)) from None
-        try:
+            line = raw.decode("utf-8")
             row = Row.model_validate_json(line)
+            json.loads(line, object_pairs_hook=_each_once)  # of a key that is there twice, the last would win unseen
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             key = ".".join(map(str, first["loc"]))
@@ -122,6 +145,9 @@ class JsonlTasks:
                 got=line if len(line) < 120 else line[:117] + "...",
                 fix=cause.fix if isinstance(cause, VoldError) else "a row needs at least `prompt` and `reference`",
             ) from None
+        except ValueError as error:
+            fix = "mend the line: a row is one JSON object in UTF-8, each key once"
+            raise DataError("cannot read this row", where=where, got=str(error)[:200], fix=fix) from None
         if self.references and not str(row.reference).strip():
             raise DataError("this row has an empty reference", where=where, fix="give the answer or drop the row")
         return row
@@ -133,11 +159,11 @@ class JsonlTasks:
         number = self._numbers[index]
         with self.path.open("rb") as file:
             file.seek(self._starts[index])
-            row = self._row(number, file.readline())
+            row = self._row(number, file.readline().removeprefix(MARK).strip())
         images = tuple(self._image(number, name) for name in row.images)
         teacher = row.teacher_prompt if row.teacher_prompt is not None else None if images else row.prompt
         return Task(
-            id=row.id or f"{self.path.stem}-{number}",
+            id=row.id or self._own_id(number),
             messages=(Message("user", row.prompt, images),),
             reference=str(row.reference),
             grader=row.grader or self.grader,
@@ -151,4 +177,11 @@ class JsonlTasks:
             return decoded(read_file(self.path.parent / name))
         except DataError as error:
             where = f"{self.path}: line {number}, picture {name!r}"
-            raise DataError(error.what, where=where, got=error.got, fix=error.fix) from None
+            fix = error.fix or "check the path, or leave the row out"
+            raise DataError(error.what, where=where, got=error.got, fix=fix) from None
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> None:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"the key {max(keys, key=keys.count)!r} is there twice")
