@@ -90,6 +90,17 @@ def _student(subject: Subject) -> Iterator[Finding]:
     yield Finding("never sampled", f"{len(student.banned)} ids (vision placeholders and rows without a token)")
 
 
+def _other_models(subject: Subject) -> Iterator[Finding]:
+    """What stages start from, and what is evaluated beside the student: that it is there."""
+    r = subject.recipe
+    named = {f"{n}.init": getattr(s, "init", None) for n, s in r.stages_with_tasks.items()}
+    if r.eval is not None and r.eval.endpoint is None:
+        named |= {f"eval.models.{name}": path for name, path in (r.eval.models or {}).items()}
+    for key, path in named.items():
+        if path is not None:
+            yield Finding(key, f"{path}, {read_config(resolve(path)).model_type}")
+
+
 def _teachers(subject: Subject) -> Iterator[Finding]:
     for route, teacher in subject.teachers.by_route.items():
         yield Finding(f"teacher for {route}" if route else "teacher", teacher.backend.describe())
@@ -197,7 +208,7 @@ def _checkpoints(subject: Subject) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
-    places, recipe_doubts, _functions, _memory, _student, _teachers, _context, _benchmarks, _tasks, disk, _one_prompt,
-    data_doubts, _distill, _checkpoints,
+    places, recipe_doubts, _functions, _memory, _student, _other_models, _teachers, _context, _benchmarks, _tasks, disk,
+    _one_prompt, data_doubts, _distill, _checkpoints,
 )  # fmt: skip
 """In this order: what costs nothing first."""

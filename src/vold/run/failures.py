@@ -95,6 +95,7 @@ READERS = frozenset({"safetensors_rust", "pyarrow", "zipfile", "zlib", "_lzma", 
 MISTAKES: tuple[tuple[type[Exception], str, str, str], ...] = (
     (ValueError, "embedded null", "a name holds the character NUL", "take it out of the recipe or the data"),
     (UnicodeEncodeError, "surrogates", "a name or a text holds half a character", "take it out of the recipe or data"),
+    (RuntimeError, "Symlink loop", "links here lead in a circle", "remove one of them, or choose another path"),
     (RecursionError, "", "something is nested too deeply to be read", "look for a long run of brackets in the recipe, "
      "the data or a config.json"),
     (ImportError, "", "a package is missing or broken", "install the packages again: pip install -e ."),

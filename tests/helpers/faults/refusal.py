@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import resource
 import sys
@@ -103,8 +104,9 @@ def _overrides() -> Iterator[Bad]:
         "tasks.x={kind: digits, split: nope, form: text, size: 3}", "teacher.server={urls: [], model: m}",
         "teacher.server={urls: ['http://[::1/v1'], model: m}", "teacher.server={urls: [ftp://a/v1], model: m}",
         "teacher.server={urls: [''], model: m}", "teacher.server={urls: ['http://'], model: m}",
-        "teacher.server={urls: ['http://a b/v1'], model: m}", "teacher.server={urls: [localhost], model: m}",
-        "teacher.server={urls: ['http://127.0.0.1:99999/v1'], model: m}",
+        "teacher.server={urls: ['http://a b/v1'], model: m, patience: 0}",
+        "teacher.server={urls: [localhost], model: m}",
+        "teacher.server={urls: ['http://127.0.0.1:99999/v1'], model: m, patience: 0}",
         "distill.sampling.max_new_tokens=100000", "distill.sampling.temperature=0", "distill.init=models/none",
         "distill.objective.teacher_loss.mask=no_module:f", "distill.objective.teacher_loss.mask=os:system",
         "distill.objective.teacher_loss.estimator=k9", "run.device=tpu", "run.device=cuda:0", "run.threads=0",
@@ -193,10 +195,9 @@ def _places() -> Iterator[Bad]:
         "nothing": "",
     }.items():
         for verb in ("traces", "eval", "align", "balance", "distill", "sft"):
-            yield Bad(f"run.dir {name}: {verb}", [verb, "RECIPE", f"run.dir={directory!r}"], _odd_places)
+            yield Bad(f"run.dir {name}: {verb}", [verb, "RECIPE", f"run.dir={json.dumps(directory)}"], _odd_places)
     short: dict[str, Callable[[], None]] = {
-        "no room for a file": partial(_limit, resource.RLIMIT_FSIZE, 100),
-        "no room for weights": partial(_limit, resource.RLIMIT_FSIZE, 5000),
+        "no room for a file": partial(_limit, resource.RLIMIT_FSIZE, 700),
         "few open files": partial(_limit, resource.RLIMIT_NOFILE, 12),
         "a working directory that is gone": _gone,
     }
