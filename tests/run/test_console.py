@@ -1,0 +1,50 @@
+"""What is printed is text, on any terminal and on none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from vold.run.console import console
+
+HOSTILE = "[red]m[/b] :smile: \x1b[31mx\x9b2J \x1b]8;;http://a\x07l\u202eq\u200b"
+SHOWN = (
+    "[red]m[/b] :smile: \N{REPLACEMENT CHARACTER}[31mx\N{REPLACEMENT CHARACTER}2J "
+    "\N{REPLACEMENT CHARACTER}]8;;http://al[U+202E]q[U+200B]"
+)
+
+
+def test_markup_and_escape_codes_are_text(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print(HOSTILE)
+    # Of a bell rich itself leaves nothing.
+    assert capsys.readouterr().out == SHOWN + "\n"
+
+
+PRINTS = """
+import sys
+from vold.run.console import Bar, console, lost
+for i in range(2000):
+    console.print("40.1 \\u00b1 1.6 \\u2212 \\ud800")
+with Bar("a [/b]", 10) as bar:
+    bar.advance(10, "[red]")
+print(lost(), file=sys.stderr)
+"""
+
+
+def printed(shell: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    argv = ["bash", "-c", shell, "bash", sys.executable, PRINTS]
+    return subprocess.run(argv, capture_output=True, text=True, check=False, env={**os.environ, **variables})
+
+
+def test_a_reader_that_leaves_does_not_end_the_work() -> None:
+    done = printed('"$1" -c "$2" | head -1')
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == "None\n"
+
+
+def test_an_output_that_is_closed_or_full_does_not_end_the_work() -> None:
+    assert printed('"$1" -c "$2" >&-').stderr == "None\n"
+    assert "could be written" in printed('"$1" -c "$2" >/dev/full').stderr
