@@ -117,15 +117,15 @@ def test_rows_that_are_there_twice_are_told(
 ) -> None:
     few = ["distill.prompts_per_step=2", "distill.tasks=train"]
     found = rows(tmp_path, row(1), row(2), row(3, id="r1"))
-    assert main(["check", DEMO, *home, *few, f"tasks.train={found}"]) == 0
-    assert "1 rows have an id that another has" in capsys.readouterr().out
+    assert main(["check", DEMO, *home, *few, f"tasks.train={found}"]) == 2
+    assert "line 1 and line 3" in capsys.readouterr().err
     found = rows(tmp_path, row(1), row(2), row(1, id="other"), row(1, id="r1#2"))
     assert main(["check", DEMO, *home, *few, f"tasks.train={found}"]) == 0
     out = capsys.readouterr().out
     assert "1 rows ask what another asks" in out  # a copy that `vold balance` has made is meant
     assert "1 warning:" in out
     mixed = ["tasks.all={kind: mixture, sources: {a: train}}", "distill.tasks=all", "distill.prompts_per_step=2"]
-    found = rows(tmp_path, row(1), row(2), row(3, id="r1"))
+    found = rows(tmp_path, row(1), row(2), row(1, id="r3"))
     assert checked(capsys, *home, f"tasks.train={found}", *mixed) == ["tasks.train"]
 
 

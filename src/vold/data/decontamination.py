@@ -10,13 +10,14 @@ import hashlib
 import re
 import unicodedata
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from vold.data.benchmarks.registry import load
 from vold.data.files.markers import plain
-from vold.run.model_sections import Place, Section
+from vold.run.model_sections import Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,7 +33,7 @@ class EvaluationSet(Section):
 
     name: str | None = None
     """Which benchmark, such as `mathvision`; the key it stands under if absent."""
-    path: Place | None = None
+    path: Path | None = None
     """Where it lies; the hub if absent."""
     split: str | None = None
     """The benchmark's usual split if absent."""

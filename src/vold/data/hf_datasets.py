@@ -35,7 +35,6 @@ from vold.errors import CheckpointError, ConfigError, DataError, UngradableRefer
 from vold.graders import check_reference
 from vold.run.console import console
 from vold.run.files import read_json, write_json
-from vold.run.model_sections import Place
 from vold.run.summaries import DataCard
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ class PublishedSet(Source):
     """A published training set in its own layout. What cannot be used is left out, counted and listed."""
 
     repo: ClassVar[str]
-    path: Place | None = None
+    path: Path | None = None
     """A parquet, JSON, JSONL or zip file or a folder of them; the hub if absent."""
     revision: str | None = None
     """Hub revision. Give the whole commit: data that changed under a run is refused."""

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from vold.errors import ConfigError
 from vold.objective.options import Options
@@ -18,11 +18,15 @@ class Section(Options):
     @field_validator("*", mode="before")
     @classmethod
     def _no_path_is_empty(cls, value: Any, info: ValidationInfo) -> Any:
-        """Python takes an empty path for the working directory."""
+        """Python takes an empty path for the working directory. `~` is the home directory."""
         kinds = (annotation := cls.model_fields[str(info.field_name)].annotation), *get_args(annotation)
-        if Path in kinds and isinstance(value, str) and not value.strip():
+        if Path not in kinds or not isinstance(value, str):
+            return value
+        if not value.strip():
             raise ConfigError("this path is empty", got=repr(value), fix="write a path; `.` is the working directory")
-        return value
+        if "\0" in value:
+            raise ConfigError("a path holds the character NUL", got=repr(value), fix="take it out")
+        return os.path.expanduser(value)
 
 
 def _address(value: str) -> str:
@@ -40,17 +44,6 @@ def _address(value: str) -> str:
 Address = Annotated[str, AfterValidator(_address)]
 """The address of a server: http or https, and a host."""
 
-
-def _place(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    if not value.strip() or "\0" in value:
-        raise ConfigError("this is no path", got=repr(value), fix="write runs/mine, say")
-    return os.path.expanduser(value)
-
-
-Place = Annotated[Path, BeforeValidator(_place)]
-"""A path; `~` is the home directory."""
 
 COLDEST = 0.01
 """The least temperature above 0, as vLLM has it."""
@@ -167,7 +160,7 @@ class Server(Endpoint):
 class RolloutServer(Server):
     """vLLM servers that sample for the student. Its weights are sent to them after every update."""
 
-    weights_dir: Place | None = None
+    weights_dir: Path | None = None
     """Directory that run and servers see, for weights on their way; the run's own if absent. `/dev/shm/vold` on one
     machine keeps them in memory."""
 
@@ -187,7 +180,7 @@ class TextTeacher(Model):
 
     server: Server | None = None
     """Score and answer on these servers; loaded from `path` into the run's own process if absent."""
-    cache: Place | None = None
+    cache: Path | None = None
     """Directory that keeps every score; a request met before is not asked again."""
     tokenizer: Literal["shared", "align"] = "shared"
     """`shared`: token ids must mean the same in both models. `align`: the teacher may cut text otherwise. It scores

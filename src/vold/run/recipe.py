@@ -16,10 +16,10 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from vold.errors import ConfigError
 from vold.run.mistakes import SeveralMistakes, Written, mistakes_in, readable
 from vold.run.model_sections import Endpoint as Endpoint
-from vold.run.model_sections import Place, TeacherSection, TextTeacher, ToolEnvironment
 from vold.run.model_sections import Sampling as Sampling
 from vold.run.model_sections import Section as Section
 from vold.run.model_sections import Student as Student
+from vold.run.model_sections import TeacherSection, TextTeacher, ToolEnvironment
 from vold.run.names import Name, no_twins
 from vold.run.overrides import is_method, override
 from vold.run.stage_sections import Align as Align
@@ -51,7 +51,7 @@ COMPARED = 64
 class RunSection(Section):
     """Where a run lives and what makes it repeatable."""
 
-    dir: Place
+    dir: Path
     """Directory of the run; created if absent, continued if present."""
     seed: int = 1
     """Seeds data order, rollouts and traces. Two runs of one recipe and seed give the same weights."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from vold.errors import ConfigError
 from vold.objective import Objective
-from vold.run.model_sections import Endpoint, MismatchGate, Place, RolloutServer, Sampling, Section
+from vold.run.model_sections import Endpoint, MismatchGate, RolloutServer, Sampling, Section
 from vold.run.names import Name, PathName, no_twins
 
 
@@ -126,7 +127,7 @@ class BenchmarkSection(Section):
 
     name: str | None = None
     """Which benchmark, such as `mathvision`; the key it stands under if absent."""
-    path: Place | None = None
+    path: Path | None = None
     """A parquet, TSV, JSON, JSONL or zip file or a folder of them; the hub if absent."""
     split: str | None = None
     """The benchmark's usual split if absent."""

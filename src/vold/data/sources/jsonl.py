@@ -15,7 +15,6 @@ from vold.data.sources import Source, Tasks
 from vold.errors import DataError, VoldError
 from vold.graders import known_grader
 from vold.run.folders import verify_directory
-from vold.run.model_sections import Place
 from vold.run.summaries import DataCard
 from vold.types import Message, Task
 
@@ -38,7 +37,7 @@ BALANCED = ("balance", "set")
 class Spec(Source):
     """Problems from a file with one JSON object a line: `prompt`, `reference`, and optionally `images` and others."""
 
-    path: Place
+    path: Path
     """The file. Image paths inside it are relative to its directory."""
     grader: GraderName = "math"
     """The grader of rows that name none."""
