@@ -89,7 +89,7 @@ def _known(error: BaseException) -> VoldError | None:
     return None
 
 
-READERS = frozenset({"safetensors_rust", "pyarrow", "zipfile", "zlib", "_lzma", "PIL"})
+READERS = frozenset({"safetensors", "safetensors_rust", "pyarrow", "zipfile", "zlib", "_lzma", "PIL"})
 """Modules whose own errors are about a file."""
 
 MISTAKES: tuple[tuple[type[Exception], str, str, str], ...] = (
