@@ -8,13 +8,17 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import tempfile
 from dataclasses import asdict, astuple, replace
+from pathlib import Path
 
 import pytest
 
+import layouts
 from answers import composite, row
+from vold.data.benchmarks.registry import benchmarks, load
 from vold.errors import DataError
-from vold.evals.derived import cluster_scores, interval, mmmu_pro_overall
+from vold.evals.derived import cluster_scores, headlines, interval, mmmu_pro_overall
 from vold.evals.metrics import by_item, summarise
 from vold.run.answers import Answer
 from vold.run.records import from_json, to_json
@@ -273,6 +277,39 @@ def test_mmmu_pro_overall_is_the_mean_of_two_settings() -> None:
     assert found is not None
     assert astuple(found["m"]) == pytest.approx((0.25, 0.02, 0.21, 0.31), abs=1e-9)
     assert mmmu_pro_overall({"m": stage}, {"ten": "mmmu_pro_standard10", "seen": "mmmu_pro_standard4"}) is None
+
+
+def test_the_headlines_are_the_benchmarks_own_scores_sets_in_order() -> None:
+    """We-Math's strict score is no accuracy, DynaMath has two, MMMU-Pro's mean goes before its settings."""
+    wemath = summarise([*composite("c1", "11", 1), *composite("c2", "10", 1)], benchmark="wemath")
+    dynamath = summarise([*variants("s1", "11"), *variants("s2", "10")], benchmark="dynamath")
+    ten = summarise([row("a", 1), row("b", 1), row("c", 1), row("d", 0)], benchmark="mmmu_pro_standard10")
+    vision = summarise([row("a", 1), row("b", 0), row("c", 0), row("d", 0)], benchmark="mmmu_pro_vision")
+    plain = summarise([row("a", 1), row("b", 0)], benchmark="sums")
+    names = {"w": "wemath", "sums": "sums", "dynamath": "dynamath", "t": "mmmu_pro_standard10", "v": "mmmu_pro_vision"}
+    stages = {"m": {"w": wemath, "sums": plain, "dynamath": dynamath, "t": ten, "v": vision}}
+    found = headlines(stages, names, mmmu_pro_overall(stages, names))
+    assert [(h.set, h.model, h.score, h.value) for h in found] == [
+        ("w", "m", "score_strict", 0.5),
+        ("sums", "m", "accuracy", 0.5),
+        ("dynamath", "m", "average", 0.75),
+        ("dynamath", "m", "worst_case", 0.5),
+        ("mmmu_pro", "m", "overall", 0.5),
+        ("t", "m", "accuracy", 0.75),
+        ("v", "m", "accuracy", 0.25),
+    ]
+    assert (found[1].low, found[1].high) == (plain.low, plain.high)
+
+
+def test_every_headline_is_the_accuracy_or_a_score_of_the_benchmark() -> None:
+    """On the published layouts, every item right: each named score is formed, and is all that it can be."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = layouts.write_all(Path(folder))
+        for name in ("mme", "hallusionbench", "dynamath", "wemath"):
+            rows = [row(i.id, 1.0, cluster=i.cluster, tags=i.tags) for i in load(name, path=files[name]).items]
+            found, benchmark = summarise(rows, benchmark=name).derived, benchmarks()[name]
+            for score in benchmark.headline:
+                assert found[score].value == pytest.approx(benchmark.scale.get(score, 1.0)), score
 
 
 def test_a_mean_over_clusters_has_the_interval_of_a_share() -> None:

@@ -84,6 +84,10 @@ def test_every_benchmark_is_in_the_mini_recipe_and_runs(run: Path) -> None:
         assert {len(about["protocol"]["hash"])} == {16}
     ten, vision = (results["stages"]["base"][f"mmmu_pro_{s}"]["accuracy"] for s in ("standard10", "vision"))
     assert results["mmmu_pro_overall"]["base"]["value"] == pytest.approx((ten + vision) / 2)
+    headlines = {(h["set"], h["score"]): h["value"] for h in results["headlines"]}
+    assert headlines["mmmu_pro", "overall"] == pytest.approx((ten + vision) / 2)
+    assert headlines["mme", "perception"] == results["stages"]["base"]["mme"]["derived"]["perception"]["value"]
+    assert {s for s, _ in headlines} == set(benchmarks()) | {"mmmu_pro"}
     assert (run / "eval" / "results.html").stat().st_size > 20_000
 
 

@@ -40,6 +40,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # What it says
 
 
+def test_headline_scores_stand_above_everything(tmp_path: Path) -> None:
+    results = made_results()
+    results["headlines"] = [
+        {"set": "angles", "model": "base", "score": "score_strict", "value": 0.229, "low": 0.2, "high": 0.26},
+        {"set": "angles", "model": "base", "score": "accuracy", "value": 0.25, "low": 0.1, "high": 0.7},
+    ]
+    rows = page_of(tmp_path / "page.html", results)[1].rows
+    assert rows[0] == ["benchmark", "headline score, %", "model", "value", "95% interval"]
+    assert rows[1] == ["Angles", "score strict", "base", "22.9", "20.0 to 26.0"]
+    assert rows[2][0] == "model"
+
+
 def test_accuracy_stands_beside_what_was_not_marked(made: Path) -> None:
     rows = Page(made.read_text()).rows
     head = "model,accuracy, %,truncated, %,unparsed, %,timed out, %,std. error,95% interval,questions,mean tokens"

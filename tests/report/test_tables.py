@@ -34,6 +34,21 @@ def test_accuracies_shares_and_differences_by_hand(capsys: pytest.CaptureFixture
     assert f"angles: left out: {bad}" in lines
 
 
+def test_headline_scores_are_printed_before_accuracies(capsys: pytest.CaptureFixture[str]) -> None:
+    results = made_results()
+    results["headlines"] = [
+        {"set": "mmmu_pro", "model": "base", "score": "overall", "value": 0.31, "low": 0.3, "high": 0.32},
+        {"set": "mme", "model": "base", "score": "perception", "value": 15.64, "low": 15.1, "high": 16.2},
+        {"set": "angles", "model": "base", "score": "accuracy", "value": 0.25, "low": 0.1, "high": 0.7},
+    ]
+    print_results(results)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[0] == ["headline", "scores,", "%", "[95%", "interval]"]
+    assert rows[2] == ["mmmu_pro", "base", "overall", "31.0", "[30.0,", "32.0]"]
+    assert rows[3] == ["mme", "base", "perception", "1,564.0", "[1,510.0,", "1,620.0]"]
+    assert rows[5][0] == "accuracy"
+
+
 def test_a_narrow_terminal_gets_lists_and_every_figure_whole(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from vold.data.benchmarks.registry import benchmarks
 from vold.evals.shares import ratio_interval
-from vold.run.results import Interval, Overall
+from vold.run.results import Headline, Interval, Overall
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,6 +60,33 @@ def mmmu_pro_overall(
         parts = by_set[ten], by_set[vision]
         out[model] = Overall(*(sum(getattr(p, k) for p in parts) / 2 for k in ("accuracy", "stderr", "low", "high")))
     return out
+
+
+def headlines(
+    stages: Mapping[str, Mapping[str, Figures]], names: Mapping[str, str], overall: Mapping[str, Overall] | None
+) -> tuple[Headline, ...]:
+    """The scores to be read first, sets in order: accuracy, or what the benchmark's file names, where it was formed.
+
+    `names` maps a set's name to its benchmark. MMMU-Pro's overall goes before the settings that it is the mean of.
+    """
+    out: list[Headline] = []
+    for name, benchmark in names.items():
+        if benchmark.startswith("mmmu_pro") and overall and not any(h.set == "mmmu_pro" for h in out):
+            out += [_headline("mmmu_pro", model, "overall", found) for model, found in overall.items()]
+        known = benchmarks().get(benchmark)
+        for score in known.headline if known is not None else ("accuracy",):
+            for model, by_set in stages.items():
+                if score == "accuracy":
+                    figures = by_set[name]
+                    whole = Interval(figures.accuracy, figures.low, figures.high, figures.clusters)
+                    out.append(_headline(name, model, score, whole))
+                elif score in by_set[name].derived:
+                    out.append(_headline(name, model, score, by_set[name].derived[score]))
+    return tuple(out)
+
+
+def _headline(name: str, model: str, score: str, found: Interval | Overall) -> Headline:
+    return Headline(set=name, model=model, score=score, value=found.value, low=found.low, high=found.high)
 
 
 def interval(values: Sequence[float], weights: Sequence[float] | None = None) -> Interval:

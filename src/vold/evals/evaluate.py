@@ -13,7 +13,7 @@ from vold.engines.samplers.multi_turn import tool_turns
 from vold.errors import ConfigError
 from vold.evals.answering import answer_by_endpoint, answer_in_process, is_complete, mark
 from vold.evals.compare import compare_answers
-from vold.evals.derived import mmmu_pro_overall
+from vold.evals.derived import headlines, mmmu_pro_overall
 from vold.evals.metrics import summarise
 from vold.evals.published import matching
 from vold.evals.questions import QuestionSet, open_sets, thumbnail
@@ -111,12 +111,15 @@ def _results(recipe: Recipe, directory: Path, models: dict[str, str], sets: list
     files = {m: {s.name: directory / m / f"{s.name}.jsonl" for s in sets} for m in models}
     rows = {m: {s: read_records(file, Answer, whole=True) for s, file in of.items()} for m, of in files.items()}
     stages = {m: {s.name: summarise(rows[m][s.name], benchmark=s.benchmark) for s in sets} for m in models}
+    benchmarks = {s.name: s.benchmark for s in sets}
+    overall = mmmu_pro_overall(stages, benchmarks)
     results = Results(
         run=RunInfo(recipe.run.dir.resolve().name, models, versions()),
         sets={s.name: replace(s.about, published=_published(s)) for s in sets},
         stages=stages,
         comparisons=_corrected(list(_comparisons(sets, rows))),
-        mmmu_pro_overall=mmmu_pro_overall(stages, {s.name: s.benchmark for s in sets}),
+        headlines=headlines(stages, benchmarks, overall),
+        mmmu_pro_overall=overall,
     )
     write_json(directory / "results.json", results)
     shown: Rows = to_json(rows)

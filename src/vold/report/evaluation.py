@@ -76,13 +76,14 @@ class Evaluation:
     """All that is shown of an evaluation; models in order with their colours, the first one being the baseline.
 
     `top` is the share at the end of every axis; `ks` are those of pass@k but 1, which is the accuracy. `tags` and
-    `samples` are of the answers on the page.
+    `samples` are of the answers on the page. `headlines` are the scores to be read first.
     """
 
     models: Mapping[str, int]
     sets: Mapping[str, MeasuredSet]
     top: float
     ks: list[str]
+    headlines: list[Json]
     differences: list[Difference]
     breakdowns: list[Breakdown]
     tags: list[str]
@@ -133,6 +134,9 @@ def evaluation(results: Results | Json, samples: Samples, per_set: int) -> Evalu
         sets=sets,
         top=scale_top([v for r in rows for v in (r.value, r.high) if v is not None]),
         ks=sorted({k for r in rows for k in part(r.figures, "pass_at")} - {"1"}, key=natural),
+        headlines=[
+            {**h, "title": titles.get(str(h.get("set"))) or words(h.get("set"))} for h in several(known, "headlines")
+        ],
         differences=_differences(known, list(titles)),
         breakdowns=[b for n, title in titles.items() for b in _breakdowns(stages, models, n, title, tags)],
         tags=sorted({t for _, t in tags}, key=natural),

@@ -11,7 +11,7 @@ from rich.text import Text
 from vold.errors import clean
 from vold.report.evaluation import evaluation
 from vold.report.run_page import ALIGNMENT
-from vold.report.text import Json, decimal, number, p_value, percent
+from vold.report.text import Json, decimal, number, p_value, percent, words
 from vold.run.console import console
 from vold.run.records import to_json
 
@@ -66,6 +66,14 @@ def print_results(results: Results | Json) -> None:
     """Accuracy of every model on every set with what went wrong, then what each gained over the ones before it."""
     shown = evaluation(results, {}, 0)
     measured = [(s, r) for s in shown.sets.values() for r in s.rows]
+    first = [
+        (words(h.get("set")), words(h.get("model")), words(h.get("score")).replace("_", " "), _score(h))
+        for h in shown.headlines
+        if h.get("score") != "accuracy"
+    ]
+    if first:
+        print_table(("set", "model", "score", ">%"), first, "headline scores, % [95% interval]")
+        console.print()
     rows = []
     for s, r in measured:
         count = decimal(r.figures.get("n"), 0) + (f" x {decimal(r.k, 0)}" if r.k != 1 else "")
@@ -77,8 +85,7 @@ def print_results(results: Results | Json) -> None:
         print_table(columns, rows, "accuracy ± standard error and shares of answers, %")
     for s, r in measured:
         for label, d in r.derived.items():
-            value, low, high = (percent(d.get(k)) for k in ("value", "low", "high"))
-            _print(f"{s.name}, {r.label}: {label} {value} [{low}, {high}] (n={decimal(d.get('n'), 0)})")
+            _print(f"{s.name}, {r.label}: {label} {_score(d)} (n={decimal(d.get('n'), 0)})")
         if failed := number(r.figures.get("judge_failed")):
             lost = f"the judge's reply to {decimal(failed, 0)} answers could not be used; they score 0"
             _print(f"{s.name}, {r.label}: {lost}")
@@ -94,6 +101,11 @@ def print_results(results: Results | Json) -> None:
             rows,
             "paired difference, points [95% interval]",
         )
+
+
+def _score(found: Json) -> str:
+    value, low, high = (percent(found.get(k)) for k in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def print_comparison(a: str, b: str, found: Sequence[SetComparison]) -> None:

@@ -15,7 +15,7 @@ class Interval:
     """A score that is no mean over items, over clusters of items (`derived` in results.json)."""
 
     value: float
-    """The score. Unit: 0 to 1. Made by evals/derived.py:interval."""
+    """The score. Unit: 0 to 1 (MME's sums: to 20 and 8, its subtasks: to 2). Made by evals/derived.py:interval."""
     low: float
     """Lower end of its 95% interval. Unit: 0 to 1. Made by evals/derived.py:interval."""
     high: float
@@ -289,6 +289,24 @@ class Overall:
     """Upper end. Unit: 0 to 1. Made by evals/derived.py:mmmu_pro_overall."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """A score that the field calls the benchmark's own, of one model (`headlines` in results.json)."""
+
+    set: str
+    """The set, or `mmmu_pro` for the mean of two. Unit: name. Made by evals/derived.py:headlines."""
+    model: str
+    """The model. Unit: name. Made by evals/derived.py:headlines."""
+    score: str
+    """`accuracy`, the name of a derived score, or `overall`. Unit: name. Made by evals/derived.py:headlines."""
+    value: float
+    """The score. Unit: 0 to 1 (MME's sums: to 20 and 8). Made by evals/derived.py:headlines."""
+    low: float
+    """Lower end of its 95% interval. Unit: as the value. Made by evals/derived.py:headlines."""
+    high: float
+    """Upper end. Unit: as the value. Made by evals/derived.py:headlines."""
+
+
 @dataclass(frozen=True)
 class Results:
     """eval/results.json."""
@@ -302,6 +320,8 @@ class Results:
     comparisons: tuple[Comparison, ...]
     """Every model against every earlier one, on every set. Unit: see Comparison. Made by
     evals/compare.py:compare_answers."""
+    headlines: tuple[Headline, ...] = ()
+    """What is to be read first, sets in order. Unit: see Headline. Made by evals/derived.py:headlines."""
     mmmu_pro_overall: Mapping[str, Overall] | None = None
     """MMMU-Pro as it is published, by model; absent where a run lacks one of its two settings. Unit: see Overall. Made
     by evals/derived.py:mmmu_pro_overall."""
