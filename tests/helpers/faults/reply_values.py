@@ -60,8 +60,8 @@ FIELDS: dict[str, tuple[tuple[Path, tuple[str, ...]], ...]] = {
         (("choices", 0), ()),
         (("choices", 0, "message"), ()),
         (("choices", 0, "message", "content"), ("a string", "a number as a string", "an empty string", "null")),
-        (("usage",), ()),
-        (("usage", "completion_tokens"), ("5", "null")),
+        (("usage",), ("left out", "null")),
+        (("usage", "completion_tokens"), ("left out", "5", "null")),
     ),
     "judge": ((("choices", 0, "message", "content"), ("a string", "a number as a string", "an empty string", "null")),),
     "/v1/models": ((("data",), ()), (("data", 0), ()), (("data", 0, "id"), ()), (("data", 0, "max_model_len"), ("5",))),
@@ -92,7 +92,8 @@ def values(scene: str, about: str) -> Iterator[Lie]:
         if unused == "log-prob" and "token_logprobs" in path:
             continue
         where = ".".join(map(str, path))
-        yield Lie(f"no {where}", about, _without(path), first=first)
+        if "left out" not in fine:
+            yield Lie(f"no {where}", about, _without(path), first=first)
         for name in itertools.islice((n for n in turn if n not in fine), VALUES):
             yield Lie(f"{where} is {name}", about, _with(path, JUNK[name]), first=first)
     for name, change in WHOLE.get(kind, {}).items():
