@@ -20,7 +20,7 @@ from vold.errors import CheckpointError, ConfigError, DataError
 from vold.evals.evaluate import evaluate
 from vold.run.branch import branch
 from vold.run.files import read_jsonl
-from vold.run.recipe import Recipe, load_recipe
+from vold.run.recipe import Recipe, dump_recipe, load_recipe
 from vold.training.distill import distill
 from vold.training.sft import sft
 from vold.training.traces import make_traces
@@ -239,6 +239,35 @@ def test_two_sets_of_one_name_both_stand_in_the_recipe(home: Path) -> None:
     assert distill(found) == home / "run" / "distill" / "final"
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff", b"{}", b"a: 1\na: 2\n", b"run: {dir: x}\nsft: 3\n", b"[" * 5000])
+def test_a_damaged_recipe_of_a_stage_is_named(content: bytes, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = home / "run" / "sft" / "recipe.yaml"
+    (home / "r.yaml").write_text(dump_recipe(recipe(home)))
+    file.write_bytes(content)
+    for argv in (["eval", "r.yaml"], ["branch", "run", "--from", "sft", "new"]):
+        assert main(argv) == 2
+        err = capsys.readouterr().err
+        assert f"where: {file}" in err or "where: run/sft/recipe.yaml" in err
+        assert "fix:   copy" in err
+    assert not (home / "new").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"run": 3}', b"\xff"])
+def test_a_damaged_note_of_a_branch_is_named(content: bytes, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "r.yaml").write_text(dump_recipe(recipe(home)))
+    (home / "run" / "branch.json").write_bytes(content)
+    assert main(["eval", "r.yaml"]) == 2
+    err = capsys.readouterr().err
+    assert f"where: {home / 'run' / 'branch.json'}" in err
+    assert "  fix:   " in err
+
+
+def test_a_trained_stage_that_has_lost_its_settings_does_not_go_on(home: Path) -> None:
+    (home / "run" / "sft" / "settings.json").unlink()
+    with pytest.raises(CheckpointError, match="what `sft` was started with is not there any more"):
+        sft(recipe(home, steps=7))
+
+
 def tree(run: Path) -> dict[str, bytes]:
     return {p.relative_to(run).as_posix(): p.read_bytes() for p in sorted(run.rglob("*")) if p.is_file()}
 
@@ -264,7 +293,7 @@ def test_a_branch_goes_on_from_a_stage_and_leaves_the_run_alone(home: Path, tmp_
     assert "# sft ran with run.seed: 5 (see sft/recipe.yaml)" in comments
     assert json.loads((new / "branch.json").read_text()) == {
         "run": str(run),
-        "from": "sft",
+        "stage": "sft",
         "stages": ["traces", "sft"],
     }
     assert main(["eval", str(new / "recipe.yaml"), "eval.tasks=[text]"]) == 0

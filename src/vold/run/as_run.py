@@ -7,9 +7,10 @@ stands in its first lines, as comments.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vold.errors import VoldError
+from vold.errors import CheckpointError, ConfigError
 from vold.run.files import read_bytes, read_json, write_text
 from vold.run.recipe import Recipe, dump_recipe, load_recipe, recipe_from
 from vold.run.settings import TEACHER_USERS, changed, settings_of
@@ -33,6 +34,15 @@ MAKES: Mapping[str, tuple[str, ...]] = {
 """What a stage makes, as patterns; all else in its directory says how it was started."""
 FILE = "recipe.yaml"
 BRANCHED = "branch.json"
+
+
+@dataclass(frozen=True)
+class Branch:
+    """branch.json: the run that this one was branched from, the last stage it shares with it, and all of them."""
+
+    run: str
+    stage: str
+    stages: tuple[str, ...]
 
 
 def outputs(directory: Path) -> list[Path]:
@@ -61,13 +71,13 @@ def write_run_recipe(recipe: Recipe, stage: str | None = None) -> None:
     """
     run = recipe.run.dir
     ran = stage_recipes(run) | ({stage: recipe} if stage is not None else {})
-    came = read_json(run / BRANCHED, dict) if (run / BRANCHED).exists() else {}
-    notes = [f"branched from {came['run']} after {came['from']}"] if came else []
+    came = read_json(run / BRANCHED, Branch) if (run / BRANCHED).exists() else None
+    notes = [f"branched from {came.run} after {came.stage}"] if came is not None else []
     notes += [f"{name} has not kept its recipe" for name in ORDER if name not in ran and outputs(run / name)]
     notes += [note for name in ran for note in notes_of(run / name)]
     try:
-        merged = merge(recipe, ran, came.get("stages", ()))
-    except VoldError:
+        merged = merge(recipe, ran, came.stages if came is not None else ())
+    except ConfigError:
         merged, notes = recipe, [*notes, f"the recipes of the stages do not fit into one: see STAGE/{FILE}"]
     write_text(run / FILE, _comments([*notes, *differences(merged, ran)]) + dump_recipe(merged))
 
@@ -76,10 +86,19 @@ def stage_recipes(run: Path) -> dict[str, Recipe]:
     """The recipe of every stage that has made something and has kept it.
 
     Raises:
-        ConfigError: one cannot be read.
+        CheckpointError: one cannot be read.
     """
     files = {stage: run / stage / FILE for stage in ORDER}
-    return {stage: load_recipe(file) for stage, file in files.items() if outputs(file.parent) and file.exists()}
+    return {stage: _kept(file) for stage, file in files.items() if outputs(file.parent) and file.exists()}
+
+
+def _kept(file: Path) -> Recipe:
+    try:
+        return load_recipe(file)
+    except ConfigError as error:
+        what = "the recipe that a stage of this run has kept is damaged or of another version"
+        fix = f"copy {file} again; or delete it: the run's recipe then says that it is not kept"
+        raise CheckpointError(what, where=str(file), got=f"{error.what} {error.got}".strip(), fix=fix) from None
 
 
 def merge(last: Recipe, ran: Mapping[str, Recipe], inherited: Collection[str] = ()) -> Recipe:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vold.errors import CheckpointError, ConfigError
-from vold.run.as_run import BRANCHED, FILE, ORDER, outputs, stage_recipes, write_run_recipe
+from vold.run.as_run import BRANCHED, FILE, ORDER, Branch, outputs, stage_recipes, write_run_recipe
 from vold.run.console import console
 from vold.run.directory import is_finished
 from vold.run.files import temporary_of, write_json, write_text
@@ -59,7 +59,7 @@ def branch(run: Path, stage: str, new: Path, overrides: Sequence[str] = ()) -> P
             console.print(f"{name}: comparing every file with its hash and sharing it", markup=False)
             _share(run / name, temporary / name)
         write_text(temporary / FILE, dump_recipe(recipe))
-        write_json(temporary / BRANCHED, {"run": str(run.resolve()), "from": stage, "stages": shared})
+        write_json(temporary / BRANCHED, Branch(str(run.resolve()), stage, tuple(shared)))
         temporary.rename(new)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from vold import __version__
-from vold.errors import ConfigError
+from vold.errors import CheckpointError, ConfigError
 from vold.run.as_run import notes_of, outputs, write_run_recipe, write_stage_recipe
 from vold.run.console import console
 from vold.run.files import read_json, write_bytes, write_json, write_text
@@ -143,8 +143,12 @@ def _refuse_other_settings(recipe: Recipe, directory: Path, mine: Settings) -> l
 
     Raises:
         ConfigError: a key differs that may not.
+        CheckpointError: a training stage has lost its settings.
     """
     stage, old = directory.name, _stored(directory)
+    if not old and stage in TRAINED:
+        fix = f"copy {directory / SETTINGS} again, or delete {directory} to start it afresh"
+        raise CheckpointError(f"what `{stage}` was started with is not there any more", where=str(directory), fix=fix)
     if not old:
         return []
     differ = changed(old, mine)
