@@ -205,6 +205,21 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys:
     assert "goes on from here" in capsys.readouterr().err
 
 
+def test_a_fault_of_the_program_shows_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def faulty(_target: str, _overrides: list[str]) -> None:
+        raise KeyError("a\x1b[2J")
+
+    monkeypatch.setitem(__import__("vold.cli").cli.VERBS, "sft", faulty)
+    assert main(["sft", DEMO]) == 1
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert "in faulty" in err
+    assert "please report it" in err
+    assert "\x1b[" not in err
+
+
 def test_the_installed_command_prints_an_error_and_status_two(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "vold.cli", "sft", str(tmp_path / "none.yaml")],
