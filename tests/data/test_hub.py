@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -86,6 +88,33 @@ def test_test_is_not_testmini(tmp_path: Path) -> None:
     for split in ("test", "testmini"):
         rows = read_rows(tmp_path, split=split, layouts=[(f"data/{split}-*.parquet",)])
         assert [r.values["question"] for r in rows] == [f"of {split}"]
+
+
+@pytest.mark.parametrize(
+    ("split", "names", "read"),
+    [
+        ("testmini", ["testmini.json", "testmini_text_only.json"], ["testmini.json"]),
+        ("test", ["my-test.json", "my-testmini.json"], ["my-test.json"]),
+        ("test", ["mytest.json", "train.json"], ["mytest.json"]),
+        (
+            "sample_variant",
+            ["sample_variant1.json", "sample_variant2.json"],
+            ["sample_variant1.json", "sample_variant2.json"],
+        ),
+        ("test", ["rows.json"], ["rows.json"]),
+    ],
+)
+def test_without_published_names_the_splits_own_files_are_read(
+    tmp_path: Path, split: str, names: list[str], read: list[str]
+) -> None:
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for name in names:
+            content = json.dumps([{"name": name}])
+            (tmp_path / "all").mkdir(exist_ok=True)
+            (tmp_path / "all" / name).write_text(content)
+            archive.writestr(f"all/{name}", content)
+    for copy in (tmp_path / "all", tmp_path / "all.zip"):
+        assert [r.values["name"] for r in read_rows(copy, split=split)] == read
 
 
 def test_a_layout_is_taken_whole_or_not_at_all() -> None:

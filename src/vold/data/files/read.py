@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from vold.data.files.hub import chosen_copy, files_below, missing_shards, not_all_here
 from vold.data.files.images import read_file
@@ -30,7 +30,6 @@ FORMATS = (".parquet", ".tsv", ".jsonl", ".json")
 Cells: TypeAlias = dict[str, Any]
 """A row by column. A value is what the format says: text, a number, a picture, or lists and objects of these."""
 Members: TypeAlias = dict[str, zipfile.ZipInfo]
-AnyPath = TypeVar("AnyPath", Path, PurePosixPath)
 
 AGAIN = "mend the file, or download it again"
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError)
@@ -54,8 +53,8 @@ class Row:
 def read_rows(path: str | Path, *, split: str | None = None, layouts: Sequence[Layout] = ()) -> Iterator[Row]:
     """Yield the rows of a file, of every data file in a folder, or of every data file in a zip, in the order of names.
 
-    In a folder, the files of one layout are read: it may hold other configs and splits, and the same rows twice. Where
-    no layout has a file there, or in a zip, those whose name holds `split`; without such a name, all.
+    In a folder or a zip, the files of one layout are read: it may hold other configs and splits, and the same rows
+    twice. Where no layout has a file there, those whose name holds `split`; without such a name, all.
 
     Raises:
         DataError: nothing there, a format that is not known, a file that is cut short, or a shard that is missing.
@@ -66,21 +65,32 @@ def read_rows(path: str | Path, *, split: str | None = None, layouts: Sequence[L
             "there is no such data", where=str(source), fix="check the path, or leave it out to use the hub"
         )
     if source.suffix == ".zip":
-        yield from _zip_rows(source, split)
+        yield from _zip_rows(source, split, layouts)
         return
-    files = _folder_files(source, split, layouts) if source.is_dir() else [source]
+    files = [source]
+    if source.is_dir():
+        names = [n for n in files_below(source) if n.endswith(FORMATS)]
+        files = [source / n for n in _published_or_split(str(source), names, split, layouts)]
     if not files:
         raise DataError("no data file here", where=str(source), fix=f"known formats: {', '.join(FORMATS)}, .zip")
     for file in files:
         yield from _file_rows(file, _opener(file.parent))
 
 
-def _folder_files(folder: Path, split: str | None, layouts: Sequence[Layout]) -> list[Path]:
-    names = [n for n in files_below(folder) if n.endswith(FORMATS)]
+def _published_or_split(where: str, names: list[str], split: str | None, layouts: Sequence[Layout]) -> list[str]:
+    """The files of a layout; else those that are called as the split, else those in whose name it is a word, or is at
+    all (`test` is not `testmini`, nor `testmini` `testmini_text_only`); else all."""
     published = chosen_copy(names, layouts)
     if lost := missing_shards(published):
-        raise not_all_here(str(folder), lost)
-    return [folder / n for n in published] or _of_split([folder / n for n in names], split)
+        raise not_all_here(where, lost)
+    if published or not split:
+        return published or names
+    word = re.compile(rf"(?<![A-Za-z]){re.escape(split)}(?![A-Za-z_])")
+    stems = {name: PurePosixPath(name).stem for name in names}
+    for held in ([n for n in names if stems[n] == split], [n for n in names if word.search(stems[n])]):
+        if held:
+            return held
+    return [n for n in names if split in stems[n]] or names
 
 
 def _file_rows(file: Path, open_path: Callable[[str], bytes]) -> Iterator[Row]:
@@ -229,17 +239,17 @@ def _object(where: str, value: Any) -> Cells:
     return value
 
 
-def _zip_rows(source: Path, split: str | None) -> Iterator[Row]:
+def _zip_rows(source: Path, split: str | None, layouts: Sequence[Layout]) -> Iterator[Row]:
     try:
         with zipfile.ZipFile(source) as archive:
             members = {i.filename: i for i in archive.infolist() if not i.is_dir()}
-            names = [PurePosixPath(n) for n in members if PurePosixPath(n).suffix in FORMATS]
-            chosen = _of_split(sorted(n for n in names if "__MACOSX" not in n.parts), split)
+            names = sorted(n for n in members if n.endswith(FORMATS) and "__MACOSX" not in PurePosixPath(n).parts)
+            chosen = _published_or_split(str(source), names, split, layouts)
             if not chosen:
                 raise DataError(
                     "no data file in this zip", where=str(source), got=", ".join(list(members)[:5]), fix=AGAIN
                 )
-            for name in chosen:
+            for name in map(PurePosixPath, chosen):
                 where, opener = f"{source}: {name}", _zip_opener(archive, members, name.parent)
                 raw = _member(archive, members, str(name))
                 if name.suffix == ".parquet":
@@ -300,8 +310,3 @@ def _archives(
             archive = zipfile.ZipFile(path)
             opened[path] = archive, {i.filename: i for i in archive.infolist()}
         yield opened[path]
-
-
-def _of_split(files: list[AnyPath], split: str | None) -> list[AnyPath]:
-    named = [f for f in files if split and split in f.name]
-    return named or files
