@@ -49,6 +49,13 @@ def test_wemath_strict_scores_are_not_accuracies() -> None:
     assert values("wemath", "testmini", "vlmevalkit", "score_strict")["VOLD | VOLD"] == 31.8
 
 
+def test_table_6_stands_beside_sums_and_means_of_the_same_name() -> None:
+    assert values("mme", "test", "vlmevalkit", "perception")["VOLD | VOLD"] == 1530.0
+    assert values("mme", "test", "vlmevalkit", "cognition")["Qwen2.5-VL-3B-Instruct | VOLD"] == 594.0
+    assert values("hallusionbench", "image", "vlmevalkit", "overall")["VOLD | VOLD"] == 49.8
+    assert values("mme", "test", "vlmevalkit") == values("hallusionbench", "image", "vlmevalkit") == {}
+
+
 def test_a_testmini_is_not_a_test() -> None:
     assert matching("mathvision", "testmini", "vlmevalkit") == []
 
