@@ -51,6 +51,7 @@ def test_every_benchmark_is_fetched_asked_killed_and_resumed_with_the_same_bytes
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     with HubServer(root) as hub:
         own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
+        own["PYTHONPATH"] = os.pathsep.join(str(ROOT / place) for place in ("src", "tests/helpers", "."))
         env = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_CACHE", "HF_TOKEN")} | own
         command = [sys.executable, "-c", CHILD, str(recipe), str(killed), str(whole)]
         ended = subprocess.run(

@@ -46,6 +46,7 @@ FIRST = {
     "objective/credit.py": "objective/test_credit.py",
     "objective/loss.py": "objective/test_presets.py",
     "objective/presets.py": "objective/test_objective.py",
+    "objective/unscored.py": "objective/test_credit.py",
 }
 """The tests that are likely to notice a mutant of a file go first: a run ends at its first failure."""
 FAILED = 1

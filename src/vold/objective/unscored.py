@@ -34,8 +34,8 @@ def unscored(rollout: Rollout) -> int:
 
 
 def unscored_of(rollouts: Sequence[Rollout]) -> int | None:
-    """Those of several rollouts together; None where there are none."""
-    return sum(map(unscored, rollouts)) or None
+    """Those of several rollouts together; None where the teacher was asked about none of them."""
+    return sum(map(unscored, rollouts)) if any(r.teacher is not None for r in rollouts) else None
 
 
 def refuse_impossible(

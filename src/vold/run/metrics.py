@@ -120,7 +120,7 @@ class RolloutMetrics:
     Made by engines/teachers/aligned.py:aligned_share."""
     unscored_tokens: int | None = None
     """Tokens that the teacher was asked about, has a token for, and gave no finite log-prob: they have no reward and no
-    loss; absent where there are none. Unit: tokens. Made by objective/unscored.py:unscored."""
+    loss; absent where it was asked about nothing. Unit: tokens. Made by objective/unscored.py:unscored."""
     mean_reward: float | None = None
     """Mean reward with a tool reward or an overlong penalty, where the objective has one. Unit: none. Made by
     objective/credit.py:value_means."""
