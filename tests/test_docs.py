@@ -213,7 +213,7 @@ def benchmarks_table() -> str:
 
 
 def faults_table() -> str:
-    """The last `make faults`."""
+    """The last `make faults` of each kind."""
     found = json.loads((ROOT / "benchmarks" / "results" / "faults.json").read_text())
     rows = ["| fault | injected | survived | clear | lost |", "|---|---|---|---|---|"]
     columns = ("injected", "survived", "clear", "lost")
@@ -222,8 +222,9 @@ def faults_table() -> str:
     total = [sum(row[c] for row in found["kinds"].values()) for c in columns]
     rows.append(f"| all | {' | '.join(f'{n:,}' for n in total)} |")
     machine = found["on"]
+    assert list(found["kinds"]) == list(KINDS), "some kind has not been run"
     minutes = found["seconds"] / 60
-    return "\n".join([*rows, "", f"{minutes:.0f} minutes on {machine['cores']} cores, {machine['system']}."])
+    return "\n".join([*rows, "", f"{minutes:.0f} minutes for all on {machine['cores']} cores, {machine['system']}."])
 
 
 def graders_table() -> str:

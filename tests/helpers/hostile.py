@@ -267,7 +267,7 @@ code = bytes.fromhex("{THREAD_BOMB}")
 m[:len(code)] = code
 at = ctypes.addressof(ctypes.c_char.from_buffer(m))
 made = 4000 - ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_long, ctypes.c_void_p)(at)(4000, at + 8192)
-print("GOT" if made > 64 else "refused", made)
+print("GOT" if made > 200 else "refused", made)  # about 32, and what others of this user end meanwhile
 """,
     "memory": "x = []\ntry:\n  while True: x.append(bytearray(10**7))\nexcept MemoryError: print('GOT' if len(x) > 60 else 'refused', len(x))",
     "memory by mmap": "import mmap\nx = []\ntry:\n  while True: x.append(mmap.mmap(-1, 10**7))\nexcept OSError: print('GOT' if len(x) > 60 else 'refused', len(x))",

@@ -85,7 +85,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="faults", description=__doc__)
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"{', '.join(KINDS)}; all of them by default")
     parser.add_argument("--every", type=int, default=1, metavar="K", help="each K-th fault of a kind")
-    parser.add_argument("--out", type=Path, help="keep the counts")
+    parser.add_argument("--out", type=Path, help="keep the counts of these kinds")
     args = parser.parse_args()
     if unknown := set(args.kinds) - set(KINDS):
         parser.error(f"no such kind: {', '.join(sorted(unknown))}")
@@ -100,9 +100,17 @@ def main() -> int:
             console.print(f"LOST {fault.kind}: {fault.name}: {outcome.note}", markup=False)
     _print(found, seconds)
     if args.out is not None:
-        machine = {"cores": os.cpu_count(), "machine": platform.machine(), "system": platform.system()}
-        args.out.write_text(json.dumps({"kinds": found, "seconds": seconds, "on": machine}, indent=2) + "\n")
+        _keep(args.out, found, seconds)
     return int(any(row["lost"] for row in found.values()))
+
+
+def _keep(file: Path, found: dict[str, dict[str, int]], seconds: int) -> None:
+    """Write the counts of these kinds. Other kinds, and the time that all of them took, stay as the file has them."""
+    kept = json.loads(file.read_text()) if file.exists() and set(found) != set(KINDS) else {"kinds": {}}
+    machine = {"cores": os.cpu_count(), "machine": platform.machine(), "system": platform.system()}
+    kinds = {kind: row for kind in KINDS if (row := found.get(kind, kept["kinds"].get(kind)))}
+    written = {"kinds": kinds, "seconds": kept.get("seconds", seconds), "on": machine}
+    file.write_text(json.dumps(written, indent=2) + "\n")
 
 
 def _print(found: dict[str, dict[str, int]], seconds: int) -> None:

@@ -35,6 +35,7 @@ from vold.engines.http import HttpClient
 
 NOT_SEEN = {
     "a teacher's answer with the log-probs of another text, model, base or temperature, once": "each is a log-prob",
+    "the scores of candidates in another order": "only a sampled token among them is held against its own score",
     "another teacher, or one at another temperature, from its first answer on": "it is what the run compares with",
     "a response sampled at another temperature by `vold traces` or `vold balance`": "no log-prob of it is used",
     "responses of one prompt in another order": "they are drawn alike",

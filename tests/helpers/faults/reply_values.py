@@ -355,7 +355,6 @@ WHOLE: dict[str, dict[str, Change]] = {
         "complex numbers": _array(lambda v: v.astype(np.complex64)),
         "text": _array(lambda v: v.astype(str)),
         "objects": _array(lambda v: v.astype(object)),
-        "of another order": _array(lambda v: v[::-1].copy()),
         "no file of numpy's": lambda body: _bytes(b"hello"),
         "an empty file": lambda body: _bytes(b""),
         "a torn file": lambda body: _bytes(base64.b64decode(body["prompt_token_id_logprobs"])[:-4]),
