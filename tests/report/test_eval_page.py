@@ -302,3 +302,18 @@ def test_tables_are_sorted(made: Path) -> None:
     assert values[4] == ["10", "2", "1"]
     assert values[5] == ["10", "1", "2"]  # 2, 1, not known
     assert values[6] == "descending"
+
+
+def test_tables_of_differences_are_whole_at_1300_pixels(tmp_path: Path) -> None:
+    results, samples = made_results(), made_samples()
+    for of in (results["run"]["models"], results["stages"], samples):
+        of["sft"] = of["vold"]
+    (known,) = results["comparisons"]
+    results["comparisons"] += [known | {"model": "sft"}, known | {"against": "sft"}]
+    steps = [
+        "[...document.querySelectorAll('details')].forEach(d => d.open = true)",
+        "[...document.querySelectorAll('.scroll')].filter(s => s.scrollWidth > s.clientWidth).map(s => s.ariaLabel)",
+        "document.querySelectorAll('[aria-label=\"Paired differences\"]').length",
+    ]
+    (values,) = evaluate(write_results(tmp_path / "page.html", results, samples), steps, width=1300)
+    assert values[1:] == [[], 2]
