@@ -67,7 +67,7 @@ class Stage(Generic[Config]):
 
 
 def enter_stage(recipe: Recipe, name: Literal["sft", "distill"], config: Config | None) -> Stage[Config]:
-    """Open the directory of a stage; of several processes, the first one first.
+    """Open the directory of a stage; of several processes the first one does, while the others wait.
 
     Raises:
         ConfigError: the recipe has no such section, or the directory holds the stage of a different recipe.
@@ -75,10 +75,11 @@ def enter_stage(recipe: Recipe, name: Literal["sft", "distill"], config: Config 
     if config is None:
         raise ConfigError(f"this recipe has no `{name}` section", where=name)
     group = processes()
-    with group.first_goes_first():
-        directory = open_stage(recipe, name)
-        if group.first:
-            sweep(directory)
+    directory = recipe.run.dir / name
+    if group.first:
+        open_stage(recipe, name)
+        sweep(directory)
+    group.wait()
     return Stage(recipe, config, directory, group)
 
 

@@ -1,0 +1,26 @@
+"""What a training stage is started with is written once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import tiny
+from vold.model.parallel import Processes
+from vold.training.stage import enter_stage
+
+
+def test_of_several_processes_the_first_alone_writes_what_a_stage_is_started_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others would write through the same temporary file as each other, and in a run that they do not own."""
+    recipe = tiny.recipe(tmp_path)
+    with monkeypatch.context() as m:
+        m.setattr("vold.training.stage.processes", lambda: Processes(rank=1))
+        later = enter_stage(recipe, "sft", recipe.sft)
+    assert (later.directory, later.finished) == (tmp_path / "run" / "sft", False)
+    assert not (tmp_path / "run").exists()
+    first = enter_stage(recipe, "sft", recipe.sft)
+    assert first.directory == later.directory
+    assert sorted(p.name for p in first.directory.iterdir()) == ["recipe.yaml", "settings.json"]
