@@ -113,6 +113,21 @@ def test_a_row_whose_sum_was_never_written_stays_and_gets_one(file: Path, left: 
     assert read_jsonl(file, whole=True) == [*ROWS, {"a": 5}]
 
 
+def test_a_row_that_is_appended_while_a_list_is_read_does_not_make_it_end_early(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Path.read_bytes
+
+    def then_append(self: Path) -> bytes:
+        found = read(self)
+        monkeypatch.setattr(Path, "read_bytes", read)
+        append_jsonl(file, [{"a": 5}])
+        return found
+
+    monkeypatch.setattr(Path, "read_bytes", then_append)
+    assert read_jsonl(file, whole=True) == [*ROWS, {"a": 5}]
+
+
 def test_a_list_without_sums_is_taken_and_sums_that_are_none_are_refused(file: Path) -> None:
     put(file, ['{"a": 9}'])
     sums_of(file).write_text("x" * 60)

@@ -184,6 +184,8 @@ def read_jsonl(path: Path, *, whole: bool = False, mend: str = MEND) -> list[dic
     Raises:
         CheckpointError: a line is garbled, or is not the one that was stored there. It is named.
     """
+    # The sums first: a row that is appended meanwhile is then one without a sum, and no sum is without its row.
+    sums = read_bytes(sums_of(path)) or b""
     lines = (read_bytes(path) or b"").split(b"\n")[:-1]
     rows = []
     for n, line in enumerate(lines, 1):
@@ -194,7 +196,7 @@ def read_jsonl(path: Path, *, whole: bool = False, mend: str = MEND) -> list[dic
         if not isinstance(row, dict):
             raise bad_row(path, n, f"a {type(row).__name__} where an object stands", mend=mend)
         rows.append(row)
-    _compare_with_sums(path, lines, whole=whole, mend=mend)
+    _compare_with_sums(path, lines, sums, whole=whole, mend=mend)
     return rows
 
 
@@ -284,14 +286,12 @@ def _sums(lines: Sequence[bytes], start: int) -> bytes:
     return b"".join(out)
 
 
-def _compare_with_sums(path: Path, lines: Sequence[bytes], *, whole: bool, mend: str) -> None:
-    file = sums_of(path)
-    content = read_bytes(file, fix="delete it: the rows are then taken as they are") or b""
-    content = content[: len(content) // _SUM_BYTES * _SUM_BYTES]
-    known = [content[i : i + _SUM_BYTES] for i in range(0, len(content), _SUM_BYTES)]
+def _compare_with_sums(path: Path, lines: Sequence[bytes], sums: bytes, *, whole: bool, mend: str) -> None:
+    sums = sums[: len(sums) // _SUM_BYTES * _SUM_BYTES]
+    known = [sums[i : i + _SUM_BYTES] for i in range(0, len(sums), _SUM_BYTES)]
     if not all(map(_SUM.fullmatch, known)):
-        fix = "delete it: the rows are then taken as they are"
-        raise CheckpointError("this file is damaged", where=str(file), got="no digests of rows", fix=fix)
+        where, fix = str(sums_of(path)), "delete it: the rows are then taken as they are"
+        raise CheckpointError("this file is damaged", where=where, got="no digests of rows", fix=fix)
     digests = [one[13:-1] for one in known]
     for n, (line, digest) in enumerate(zip(lines, digests, strict=False)):
         if _digest(line) != digest:
