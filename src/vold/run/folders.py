@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 STATE = re.compile(r"step-(\d+)")
 """Names of a training stage's states."""
+HALF = (".*.old", ".*.tmp", ".*.gone")
+"""Names of what is being replaced, written or removed."""
 
 
 @contextlib.contextmanager
@@ -79,6 +81,11 @@ def latest_checkpoint(directory: Path) -> Path | None:
     return max(found, key=step_of, default=None)
 
 
+def state_of(directory: Path, step: int) -> Path:
+    """Where a stage keeps its state with so many steps behind it."""
+    return directory / f"step-{step:06d}"
+
+
 def step_of(state: Path) -> int:
     """How many steps a state has behind it, by its name."""
     return int(state.name.removeprefix("step-"))
@@ -88,10 +95,15 @@ def drop_older(directory: Path, newest: Path) -> None:
     """Remove every state but the newest. What a kill leaves of one is no state any more."""
     for path in directory.glob("step-*"):
         if STATE.fullmatch(path.name) and path != newest:
-            gone = path.with_name(f".{path.name}.gone")
-            remove(gone)
-            path.replace(gone)
-            remove(gone)
+            drop(path)
+
+
+def drop(path: Path) -> None:
+    """Remove a directory, which is whole or gone under its name whatever moment the process dies at."""
+    gone = path.with_name(f".{path.name}.gone")
+    remove(gone)
+    path.replace(gone)
+    remove(gone)
 
 
 def sweep(directory: Path) -> None:
@@ -100,7 +112,7 @@ def sweep(directory: Path) -> None:
         whole = path.with_name(path.name[1:].removesuffix(".old"))
         if not whole.exists():  # killed between the two renames of a replacement
             path.replace(whole)
-    for pattern in (".*.old", ".*.tmp", ".*.gone"):
+    for pattern in HALF:
         for path in directory.glob(pattern):
             remove(path)
 

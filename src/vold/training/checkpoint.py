@@ -24,7 +24,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from vold.errors import CheckpointError
 from vold.model.parallel import ALONE, Processes
 from vold.run.files import read_json
-from vold.run.folders import drop_older, latest_checkpoint, step_of, verify_directory
+from vold.run.folders import drop_older, latest_checkpoint, state_of, step_of, verify_directory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +47,7 @@ def save_state(
     moments = {
         f"{name}/{key}": torch.as_tensor(value) for name, p in named for key, value in optimizer.state[p].items()
     }
-    path = directory / f"step-{step:06d}"
+    path = state_of(directory, step)
     with group.new_directory(path) as d:
         if group.world > 1:
             state = {f"weights/{k}": v for k, v in weights.items()} | {f"optimizer/{k}": v for k, v in moments.items()}

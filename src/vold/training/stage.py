@@ -14,7 +14,7 @@ from vold.model.loading import load_student
 from vold.model.parallel import Processes, processes
 from vold.run.console import Bar
 from vold.run.directory import is_finished, open_stage
-from vold.run.folders import drop_older, latest_checkpoint, remove, sweep, verify_directory
+from vold.run.folders import drop, drop_older, latest_checkpoint, state_of, sweep, verify_directory
 from vold.training.checkpoint import restore_state, save_state
 from vold.training.learner import Config, Learner
 from vold.training.offload import TimeShare
@@ -133,7 +133,7 @@ class Training(Generic[Config]):
         Where several processes train nothing is saved: the others may not have stopped, and the last checkpoint has to
         do.
         """
-        path = self.stage.directory / f"step-{self._done:06d}"
+        path = state_of(self.stage.directory, self._done)
         whole = self.learner.updated < self._done
         if value is not None and whole and self._done and not path.exists() and self.stage.group.world == 1:
             with contextlib.suppress(Exception):
@@ -152,8 +152,8 @@ class Training(Generic[Config]):
     def steps(self) -> Iterator[int]:
         """The steps that are left. Between two of them the state is saved when it is due."""
         config = self.stage.config
-        if self._start < config.steps and self.stage.group.first:
-            self._drop_final()
+        if self._start < config.steps and self.stage.group.first and self.stage.final.is_dir():
+            drop(self.stage.final)  # until the stage ends again, nothing is to take that for its result
         with Bar(self.stage.directory.name, config.steps, self._start) as bar:
             for step in range(self._start, config.steps):
                 self._done = step
@@ -183,14 +183,6 @@ class Training(Generic[Config]):
         with self.stage.group.new_directory(self.stage.final) as directory:
             self.policy.save(directory)
         return self.stage.final
-
-    def _drop_final(self) -> None:
-        """Remove the model of a stage that goes on: until it ends again, nothing is to take that for its result."""
-        gone = self.stage.final.with_name(".final.gone")
-        remove(gone)
-        if self.stage.final.is_dir():
-            self.stage.final.replace(gone)
-            remove(gone)
 
     def _save_state(self, step: int) -> None:
         save_state(self.stage.directory, step, self.policy, self.learner.optimizer, self.stage.group)
