@@ -32,7 +32,7 @@ MAKES: Mapping[str, tuple[str, ...]] = {
     "eval": ("**/*.jsonl", "results.json"),
 }
 """What a stage makes, as patterns; all else in its directory says how it was started."""
-FILE = "recipe.yaml"
+RECIPE = "recipe.yaml"
 BRANCHED = "branch.json"
 
 
@@ -53,12 +53,12 @@ def outputs(directory: Path) -> list[Path]:
 
 def write_stage_recipe(recipe: Recipe, directory: Path, notes: Sequence[str]) -> None:
     """Keep the recipe of a stage, and what else is to be known of how it ran."""
-    write_text(directory / FILE, _comments(notes) + dump_recipe(recipe))
+    write_text(directory / RECIPE, _comments(notes) + dump_recipe(recipe))
 
 
 def notes_of(directory: Path) -> list[str]:
     """What is to be known of a run or stage besides its recipe: the comments that the file begins with."""
-    lines = (read_bytes(directory / FILE) or b"").decode("utf-8", "replace").splitlines()
+    lines = (read_bytes(directory / RECIPE) or b"").decode("utf-8", "replace").splitlines()
     return [line.removeprefix("# ") for line in lines if line.startswith("# ")]
 
 
@@ -78,8 +78,8 @@ def write_run_recipe(recipe: Recipe, stage: str | None = None) -> None:
     try:
         merged = merge(recipe, ran, came.stages if came is not None else ())
     except ConfigError:
-        merged, notes = recipe, [*notes, f"the recipes of the stages do not fit into one: see STAGE/{FILE}"]
-    write_text(run / FILE, _comments([*notes, *differences(merged, ran)]) + dump_recipe(merged))
+        merged, notes = recipe, [*notes, f"the recipes of the stages do not fit into one: see STAGE/{RECIPE}"]
+    write_text(run / RECIPE, _comments([*notes, *differences(merged, ran)]) + dump_recipe(merged))
 
 
 def stage_recipes(run: Path) -> dict[str, Recipe]:
@@ -88,7 +88,7 @@ def stage_recipes(run: Path) -> dict[str, Recipe]:
     Raises:
         CheckpointError: one cannot be read.
     """
-    files = {stage: run / stage / FILE for stage in ORDER}
+    files = {stage: run / stage / RECIPE for stage in ORDER}
     return {stage: _kept(file) for stage, file in files.items() if outputs(file.parent) and file.exists()}
 
 
@@ -154,7 +154,7 @@ def differences(merged: Recipe, ran: Mapping[str, Recipe]) -> list[str]:
     out = []
     for stage, recipe in ran.items():
         theirs, ours = settings_of(recipe, stage), settings_of(merged, stage)
-        out += [f"{stage} ran with {k}: {theirs.get(k)} (see {stage}/{FILE})" for k in changed(theirs, ours)]
+        out += [f"{stage} ran with {k}: {theirs.get(k)} (see {stage}/{RECIPE})" for k in changed(theirs, ours)]
     return out
 
 

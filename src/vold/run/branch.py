@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vold.errors import CheckpointError, ConfigError
-from vold.run.as_run import BRANCHED, FILE, ORDER, Branch, outputs, stage_recipes, write_run_recipe
+from vold.run.as_run import BRANCHED, ORDER, RECIPE, Branch, outputs, stage_recipes, write_run_recipe
 from vold.run.console import console
 from vold.run.directory import is_finished
 from vold.run.files import temporary_of, write_json, write_text
-from vold.run.folders import MANIFEST, verify_directory
+from vold.run.folders import HALF, MANIFEST, verify_directory
 from vold.run.recipe import dump_recipe, load_recipe
 from vold.run.settings import TRAINED, changed, settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from vold.run.recipe import Recipe
 
@@ -43,13 +43,13 @@ def branch(run: Path, stage: str, new: Path, overrides: Sequence[str] = ()) -> P
             that is shared.
         CheckpointError: a file of a shared stage is missing or damaged.
     """
-    if not (run / FILE).is_file():
-        raise ConfigError("there is no run here", where=str(run), got=f"no {FILE}", fix="give a run directory")
+    if not (run / RECIPE).is_file():
+        raise ConfigError("there is no run here", where=str(run), got=f"no {RECIPE}", fix="give a run directory")
     if os.path.lexists(new):
         raise ConfigError("something is there already", where=str(new), fix="name a directory that does not exist")
-    shared = _shared(run, stage)
-    recipe = load_recipe(run / FILE, [f"run.dir={json.dumps(str(new))}", *overrides])
     ran = stage_recipes(run)
+    shared = _shared(run, stage, ran)
+    recipe = load_recipe(run / RECIPE, [f"run.dir={json.dumps(str(new))}", *overrides])
     for name in shared:
         _refuse_change(ran[name], recipe, name)
     temporary = temporary_of(new)
@@ -58,20 +58,19 @@ def branch(run: Path, stage: str, new: Path, overrides: Sequence[str] = ()) -> P
         for name in shared:
             console.print(f"{name}: comparing every file with its hash and sharing it", markup=False)
             _share(run / name, temporary / name)
-        write_text(temporary / FILE, dump_recipe(recipe))
+        write_text(temporary / RECIPE, dump_recipe(recipe))
         write_json(temporary / BRANCHED, Branch(str(run.resolve()), stage, tuple(shared)))
         temporary.rename(new)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     write_run_recipe(recipe)
-    return new / FILE
+    return new / RECIPE
 
 
-def _shared(run: Path, stage: str) -> list[str]:
+def _shared(run: Path, stage: str, ran: Mapping[str, Recipe]) -> list[str]:
     """The finished stages up to this one. Others are left out: it did not need them."""
     if stage not in ORDER:
         raise ConfigError("no stage has this name", where="--from", got=stage, fix=f"one of {', '.join(ORDER)}")
-    ran = stage_recipes(run)
     found = [name for name in ORDER[: ORDER.index(stage) + 1] if name in ran and _has_ended(run / name, ran[name])]
     if stage not in found:
         made = outputs(run / stage) if (run / stage).is_dir() else []
@@ -79,7 +78,7 @@ def _shared(run: Path, stage: str) -> list[str]:
             f"this run has not finished `{stage}`" if made else f"this run has no `{stage}`",
             where=str(run / stage),
             got=f"finished: {', '.join(found) or 'nothing'}",
-            fix=f"run `vold {stage} {run / FILE}` to its end, or branch from a stage before it",
+            fix=f"run `vold {stage} {run / RECIPE}` to its end, or branch from a stage before it",
         )
     return found
 
@@ -112,9 +111,8 @@ def _share(source: Path, target: Path) -> None:
         if not (os.path.dirname(file) in whole and _linked(file, to)):
             shutil.copyfile(file, to)
 
-    half_written = shutil.ignore_patterns(".*.tmp", ".*.old", ".*.gone")
     try:
-        shutil.copytree(source, target, copy_function=link_or_copy, ignore=half_written)
+        shutil.copytree(source, target, copy_function=link_or_copy, ignore=shutil.ignore_patterns(*HALF))
     except (OSError, shutil.Error) as error:
         raise CheckpointError("this stage cannot be shared", where=str(source), got=str(error)[:500]) from error
     for folder in whole:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from vold import __version__
 from vold.errors import CheckpointError, ConfigError
-from vold.run.as_run import notes_of, outputs, write_run_recipe, write_stage_recipe
+from vold.run.as_run import RECIPE, notes_of, outputs, write_run_recipe, write_stage_recipe
 from vold.run.console import console
-from vold.run.files import read_json, write_bytes, write_json, write_text
+from vold.run.files import read_bytes, read_json, write_bytes, write_json, write_text
 from vold.run.folders import MANIFEST, latest_checkpoint, step_of
 from vold.run.lock import confirm, owning
 from vold.run.settings import TRAINED, changed, parents, seen_from, settings_of
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-SETTINGS, DATA = "settings.json", "data.json"
+SETTINGS, DATA, VERSIONS = "settings.json", "data.json", "versions.json"
 BEGAN_WITH = "began with: "
 """Keys of settings.json that name a file of the run and hold its digest."""
 
@@ -61,8 +61,8 @@ def works_in_run(
 @contextlib.contextmanager
 def _undone_if_nothing_is_made(run: Path, stage: str, owner: bool) -> Iterator[None]:
     """Put back what `open_stage` has written if the block fails before the stage has made anything."""
-    ours = [run / stage / name for name in (SETTINGS, "recipe.yaml", DATA)]
-    before = {file: file.read_bytes() if file.exists() else None for file in _of_the_run(run)} if owner else {}
+    ours = [run / stage / name for name in (SETTINGS, RECIPE, DATA)]
+    before = {file: read_bytes(file) for file in (run / RECIPE, run / VERSIONS)} if owner else {}
     try:
         yield
     except BaseException:
@@ -76,10 +76,6 @@ def _undone_if_nothing_is_made(run: Path, stage: str, owner: bool) -> Iterator[N
                         write_bytes(file, content)
                 (run / stage).rmdir()
         raise
-
-
-def _of_the_run(run: Path) -> list[Path]:
-    return [run / "recipe.yaml", run / "versions.json"]
 
 
 def open_stage(recipe: Recipe, stage: str) -> Path:
@@ -105,14 +101,14 @@ def open_stage(recipe: Recipe, stage: str) -> Path:
     write_text(directory / SETTINGS, json.dumps(mine, indent=2, sort_keys=True) + "\n")
     write_stage_recipe(recipe, directory, list(dict.fromkeys(notes)))
     write_run_recipe(recipe, stage)
-    write_json(recipe.run.dir / "versions.json", versions())
+    write_json(recipe.run.dir / VERSIONS, versions())
     return directory
 
 
 def _settings(recipe: Recipe, stage: str) -> Settings:
     """What settings.json holds: all that decides the result, and digests of what the stage begins with."""
-    found: Settings = json.loads(json.dumps(settings_of(recipe, stage)))
-    return found | {BEGAN_WITH + name: digest for name, digest in _beginnings(recipe, stage).items()}
+    began = {BEGAN_WITH + name: digest for name, digest in _beginnings(recipe, stage).items()}
+    return settings_of(recipe, stage) | began
 
 
 def _beginnings(recipe: Recipe, stage: str) -> dict[str, str]:
@@ -134,8 +130,7 @@ def _digest(file: Path) -> str:
 
 
 def _stored(directory: Path) -> Settings:
-    file = directory / SETTINGS
-    return read_json(file, dict, fix=f"delete {directory} to start it afresh") if file.exists() else {}
+    return read_json(directory / SETTINGS, dict, absent={}, fix=f"delete {directory} to start it afresh")
 
 
 def _refuse_other_settings(recipe: Recipe, directory: Path, mine: Settings) -> list[str]:
@@ -223,13 +218,13 @@ def _refuse_other_parents(recipe: Recipe, stage: str) -> None:
         if getattr(recipe, parent) is None or not outputs(directory) or not old:
             continue
         there = seen_from(parent, recipe, old)
-        here = seen_from(parent, recipe, json.loads(json.dumps(settings_of(recipe, parent))))
+        here = seen_from(parent, recipe, settings_of(recipe, parent))
         if differ := changed(there, here):
             raise ConfigError(
                 f"`{stage}` would go on from a `{parent}` that ran with other settings",
                 where=str(directory),
                 got=", ".join(f"{k}: {there.get(k)} there, {here.get(k)} in this recipe" for k in differ[:3]),
-                fix=f"set them as in {directory / 'recipe.yaml'}, or use another run.dir",
+                fix=f"set them as in {directory / RECIPE}, or use another run.dir",
             )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
+
+from vold.errors import CheckpointError
+from vold.run.files import read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +37,6 @@ def align_doubt(recipe: Recipe) -> str | None:
 def _stored(file: Path) -> dict[str, object]:
     """What a comparison left; nothing of one that is not there or not whole."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_json(file, dict, absent={})
+    except CheckpointError:
         return {}
-    return found if isinstance(found, dict) else {}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
 from vold.errors import DataError
+from vold.run.as_run import RECIPE
 from vold.run.files import read_json, read_records
 from vold.run.metrics import MEND_METRICS, METRICS, DistillRow, SftRow
 from vold.run.recipe import Recipe, load_recipe
@@ -25,11 +26,11 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not (self.path / "recipe.yaml").is_file():
+        if not (self.path / RECIPE).is_file():
             raise DataError(
                 "there is no run here",
                 where=str(self.path),
-                got="no recipe.yaml",
+                got=f"no {RECIPE}",
                 fix="give a run directory: run.dir of a recipe that was started",
             )
 
@@ -43,7 +44,7 @@ class Run:
         Raises:
             ConfigError: another version of vold wrote it.
         """
-        return load_recipe(self.path / "recipe.yaml")
+        return load_recipe(self.path / RECIPE)
 
     @overload
     def metrics(self, stage: Literal["sft"]) -> Sequence[SftRow]: ...
