@@ -115,9 +115,8 @@ def _run(args: argparse.Namespace, stop: Stop) -> int:
 
 def _say(error: BaseException, stop: Stop, *, shown: bool) -> int:
     """Print why a verb ended; returns the exit status."""
-    stopped = (
-        isinstance(error, KeyboardInterrupt) or stop.signal is not None
-    )  # libraries turn one into errors of theirs
+    # Libraries turn an interrupt into errors of theirs.
+    stopped = isinstance(error, KeyboardInterrupt) or stop.signal is not None
     told = None if stopped else in_words(error)
     words, status = f"{stop.name}: {told}", 2
     if stopped:

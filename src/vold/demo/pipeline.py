@@ -108,7 +108,7 @@ def _went(results: Results, name: str) -> str:
 
 def _told(c: Comparison | None, other: str) -> str:
     """A paired difference in words."""
-    if c is None or c.low is None or c.high is None:
+    if c is None:
         return f"is not compared with {other}"
     points = f"{percent(abs(c.difference))} points"
     if c.low <= 0 <= c.high:

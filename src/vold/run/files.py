@@ -234,10 +234,9 @@ def cut_rows(path: Path, count: int) -> None:
     """Cut a list back to its first `count` rows, and a torn line or row without a sum off."""
     content = read_bytes(path) or b""
     lines = [line + b"\n" for line in content.split(b"\n")[:-1][:count]]
-    kept, sums = b"".join(lines), _sums(lines, 0)
+    kept = b"".join(lines)
     # The sums first: rows without one are what a kill may leave, sums without a row are not.
-    if read_bytes(sums_of(path)) not in (sums, sums or None):
-        write_bytes(sums_of(path), sums)
+    _write_sums(path, lines)
     if content != kept:
         write_bytes(path, kept)
 
@@ -249,7 +248,7 @@ def write_rows(path: Path, rows: Iterable[object]) -> None:
     if read_bytes(path) != content:
         sums_of(path).unlink(missing_ok=True)
         write_bytes(path, content)
-    cut_rows(path, len(lines))
+    _write_sums(path, lines)
 
 
 def remove_rows(path: Path) -> None:
@@ -284,6 +283,13 @@ def _sums(lines: Sequence[bytes], start: int) -> bytes:
         start += len(line)
         out.append(b"%012d %s\n" % (start, _digest(line[:-1])))
     return b"".join(out)
+
+
+def _write_sums(path: Path, lines: Sequence[bytes]) -> None:
+    """Write the sums of a list of just these rows, where they do not stand there yet."""
+    sums = _sums(lines, 0)
+    if read_bytes(sums_of(path)) not in (sums, sums or None):
+        write_bytes(sums_of(path), sums)
 
 
 def _compare_with_sums(path: Path, lines: Sequence[bytes], sums: bytes, *, whole: bool, mend: str) -> None:
