@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,19 @@ def test_a_mistake_of_the_file_has_its_line(tmp_path: Path) -> None:
     assert error.where == f"{file}:{line_with('batch_sizee', file)}: sft.batch_sizee"
     file = changed(tmp_path, "tasks: overlap", "tasks: overlp")
     assert refused(file=file).where == f"{file}:{line_with('tasks: overlp', file)}: align.tasks"
+
+
+def test_a_recipe_from_a_pipe_is_read_once(tmp_path: Path) -> None:
+    file = changed(tmp_path, "  steps: 600", "  steps: -600")
+    here, there = os.pipe()
+    assert os.write(there, file.read_bytes()) == file.stat().st_size
+    os.close(there)
+    try:
+        error = refused("sft.batch_size=0", file=Path(f"/dev/fd/{here}"))
+    finally:
+        os.close(here)
+    assert f"where: /dev/fd/{here}:{line_with('steps: -600', file)}: " in error.got
+    assert "command line: sft.batch_size" in error.got
 
 
 def test_a_mistake_of_the_command_line_is_not_the_files(tmp_path: Path) -> None:

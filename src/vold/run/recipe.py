@@ -6,7 +6,6 @@ errors with a suggestion. The resolved recipe is written to the run directory an
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -33,7 +32,7 @@ from vold.run.stage_sections import Traces as Traces
 from vold.run.task_sections import AnyTaskSpec as AnyTaskSpec
 from vold.run.task_sections import TaskSpec as TaskSpec
 from vold.run.task_sections import find_task_set, refuse_inline_tasks
-from vold.run.yaml_text import read_yaml, text_of
+from vold.run.yaml_text import sections_in, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -231,18 +230,16 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         ConfigError: no such file, not YAML, a key that is there twice, unknown or mistyped keys, or values that cannot
             run.
     """
-    raw = read_yaml(Path(path), "recipe")
-    alone = copy.deepcopy(raw)
+    text = text_of(Path(path), "recipe")  # once: from a pipe it comes no second time
+    raw = sections_in(text, Path(path), "recipe")
     # A method named on the command line starts the objective afresh, so it goes before changes to its parts.
     for item in sorted(overrides, key=lambda i: not is_method(i.partition("=")[0])):
         override(raw, item)
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
-        known = frozenset(_mistakes(alone)) if overrides else frozenset()
-        raise readable(
-            error, raw, Written(str(path), text_of(Path(path), "recipe"), tuple(overrides), known), Recipe
-        ) from None
+        known = frozenset(_mistakes(sections_in(text, Path(path), "recipe"))) if overrides else frozenset()
+        raise readable(error, raw, Written(str(path), text, tuple(overrides), known), Recipe) from None
 
 
 def recipe_from(raw: dict[str, Any], *, where: str) -> Recipe:

@@ -33,7 +33,12 @@ def read_yaml(path: Path, kind: str) -> dict[str, Any]:
     Raises:
         ConfigError: there is none, it is no text, too long, no YAML, no mapping, or says a key twice.
     """
-    found = parse_yaml(text_of(path, kind), what=f"this {kind} is not valid YAML", where=str(path))
+    return sections_in(text_of(path, kind), path, kind)
+
+
+def sections_in(text: str, path: Path, kind: str) -> dict[str, Any]:
+    """The mapping that the text of a file holds; see `read_yaml` for errors."""
+    found = parse_yaml(text, what=f"this {kind} is not valid YAML", where=str(path))
     if not isinstance(found, dict):
         got = "an empty file" if found is None else f"a {type(found).__name__}"
         fix = f"write sections, a name and a colon each; see docs/{'recipes' if kind == 'recipe' else kind}.md"

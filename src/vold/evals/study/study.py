@@ -29,7 +29,7 @@ from vold.run.lock import owning
 from vold.run.mistakes import Written, readable
 from vold.run.names import Name, close_to, no_twins
 from vold.run.recipe import AnyTaskSpec, Section, load_recipe
-from vold.run.yaml_text import read_yaml, text_of
+from vold.run.yaml_text import sections_in, text_of
 
 if TYPE_CHECKING:
     from multiprocessing.pool import Pool
@@ -129,7 +129,8 @@ def load_study(path: Path) -> Study:
     Raises:
         ConfigError: no such file, or a key that is unknown, mistyped, inconsistent or there twice.
     """
-    raw = read_yaml(path, "study")
+    text = text_of(path, "study")
+    raw = sections_in(text, path, "study")
     if not {"arms", "claims"} & raw.keys():
         got = f"keys {', '.join(map(str, raw))}"
         fix = "give a study file, which names a recipe, arms and claims; see docs/study.md"
@@ -137,7 +138,7 @@ def load_study(path: Path) -> Study:
     try:
         return Study.model_validate(raw)
     except ValidationError as error:
-        raise readable(error, raw, Written(str(path), text_of(path, "study")), Study) from None
+        raise readable(error, raw, Written(str(path), text), Study) from None
 
 
 def _no_such(kind: str, name: str, known: Iterable[str], where: str) -> ConfigError:
