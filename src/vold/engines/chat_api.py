@@ -83,9 +83,9 @@ class EndpointSampler(HttpClient[EndpointReply]):
             for _, reply in replies:
                 yield reply
 
-    def chat(self, messages: tuple[Message, ...], params: SamplingParams, stop: Stop | None = None) -> EndpointReply:
-        """One reply, given up once `stop` is set. Raises as `answer`."""
-        return self._one(next(self._turn), messages, params, 0, None, stop or Stop())
+    def chat(self, messages: tuple[Message, ...], params: SamplingParams) -> EndpointReply:
+        """One reply. Raises as `answer`."""
+        return self._one(next(self._turn), messages, params, 0, None, Stop())
 
     def _one(
         self,
