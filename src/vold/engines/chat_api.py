@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from vold.data.files.images import png_uri
 from vold.engines.deadline import Stop
 from vold.engines.http import HttpClient, JsonObject, as_they_come
-from vold.engines.replies import cut_off, is_count, plain
+from vold.engines.replies import is_count, plain
 from vold.errors import SamplerError
 from vold.types import Message, SamplingParams
 
@@ -142,7 +142,7 @@ class EndpointSampler(HttpClient[EndpointReply]):
 
     def read(self, base: str, path: str, value: object) -> EndpointReply | None:
         """Read a completion; thinking that the server has split off is put back in front. None if it is not whole."""
-        if not isinstance(value, dict) or cut_off(value):
+        if not isinstance(value, dict):
             return None
         try:
             (choice,) = value["choices"]

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 import httpx
 
 from vold.engines.deadline import Stop, Watch, watched
+from vold.engines.replies import is_no_reply
 from vold.errors import ConfigError
 from vold.run.console import console
 
@@ -169,7 +170,7 @@ class HttpClient(Generic[Reply]):
         status, headers = response.status_code, response.headers
         if status == 200:
             said, wrong = _parsed(raw)
-            reply = None if wrong or _is_error(said) else self.read(base, path, said)
+            reply = None if wrong or is_no_reply(said) else self.read(base, path, said)
             if reply is None:
                 return Failed(f"{base}: no whole reply: {wrong and f'{wrong}: '}{_message(raw)}")
             self._answered[base] = time.monotonic()
@@ -301,11 +302,6 @@ def _once(pairs: list[tuple[str, Any]]) -> JsonObject:
     if len(found) != len(pairs):
         raise ValueError("a key stands twice in an object")
     return found
-
-
-def _is_error(said: object) -> bool:
-    """Whether a body says that it is none, under a status that says otherwise, as some gateways send."""
-    return isinstance(said, dict) and bool(said.get("error"))
 
 
 def _message(raw: bytes) -> str:

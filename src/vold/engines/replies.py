@@ -62,12 +62,16 @@ def _first(values: Any) -> str:
     return ", ".join(repr(v)[:30] for _, v in zip(range(4), values, strict=False))
 
 
-def cut_off(reply: JsonObject) -> bool:
-    """Whether the server was stopped in the middle of an answer, and says so."""
-    choices = reply.get("choices")
-    return isinstance(choices, list) and any(
+def is_no_reply(said: object) -> bool:
+    """Whether a body says that it is no reply: an error under a status that says otherwise, as some gateways send, or
+    that the server was stopped in the middle of an answer."""
+    if not isinstance(said, dict):
+        return False
+    choices = said.get("choices")
+    stopped = isinstance(choices, list) and any(
         isinstance(c, dict) and c.get("finish_reason") in ("abort", "error") for c in choices
     )
+    return stopped or bool(said.get("error"))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vold.engines.deadline import Stop
 from vold.engines.http import Failed, HttpClient, JsonObject, as_they_come
-from vold.engines.replies import VllmReply, cut_off
+from vold.engines.replies import VllmReply
 from vold.run.console import console
 
 if TYPE_CHECKING:
@@ -118,12 +118,10 @@ class VllmClient(HttpClient[VllmReply]):
         return [u.removesuffix("/v1") for u in self.urls] if root else self.urls
 
     def read(self, base: str, path: str, value: object) -> VllmReply | None:
-        """The body's object, {} where it may be empty. None where the server was stopped in the middle of an answer."""
+        """The body's object, {} where it may be empty."""
         if value is None and path in SILENT:
             value = {}
-        return (
-            VllmReply(value, base, self.server, self.error) if isinstance(value, dict) and not cut_off(value) else None
-        )
+        return VllmReply(value, base, self.server, self.error) if isinstance(value, dict) else None
 
     def refuse(self, url: str, status: int, message: str) -> VllmReply:
         """An error: other requests would fare no better."""
