@@ -220,6 +220,7 @@ def ranked(*values: float, sent: tuple[int, float] | None = None) -> dict[str, A
         ({"2": {"logprob": -1.0, "rank": 1}, "112": {"logprob": -1.5, "rank": 2}}, "outside 0 to 111: 112"),
         ({"2": {"logprob": -1.0, "rank": 1}, "-40": {"logprob": -1.5, "rank": 2}}, "outside 0 to 111: -1"),
         ({"2": {"logprob": -1.0, "rank": 1}, "": {"logprob": -1.5, "rank": 2}}, "outside 0 to 111: -1"),
+        ({"2": {"logprob": -1.0, "rank": 1}, "02": {"logprob": -1.5, "rank": 2}}, "outside 0 to 111: -1"),
         ({"2": {"logprob": -1.0, "rank": 1}, "4\u0660": {"logprob": -1.5, "rank": 2}}, "outside 0 to 111: -1"),
         ({"2": {"logprob": -1.0, "rank": 1}, "40": {"logprob": "-1.5", "rank": 2}}, "no numbers: '-1.5'"),
         ({"2": {"logprob": -1.0, "rank": 1}, "40": 5}, "leaves out the rank"),
@@ -374,6 +375,9 @@ TOPS = [{"token_id:30": -1.0, "token_id:40": -1.5}, {"token_id:31": -2.0, "token
         (0, {"token_id:30": -1.0, "token_id:112": -1.5}, "outside 0 to 111: 112"),
         (0, {"token_id:30": -1.0, "token_id:-4": -1.5}, "outside 0 to 111: -1"),
         (0, {"token_id:30": -1.0, " the": -1.5}, "outside 0 to 111: -1"),
+        (0, {"token_id:30": -1.0, "40": -1.5}, "outside 0 to 111: -1"),
+        (0, {"token_id:30": -1.0, "token_id:030": -1.5}, "outside 0 to 111: -1"),
+        (0, {"token_id:30": -1.0, "token_id:" + "9" * 5000: -1.5}, "outside 0 to 111: -1"),
         (1, None, "leaves out the likeliest ids"),
     ],
 )

@@ -36,6 +36,21 @@ def is_count(value: object) -> bool:
     return type(value) is int and 0 <= value < 2**53
 
 
+def ids_named(names: list[str]) -> list[int]:
+    """The ids that are an object's keys, each spelled in one way; [-1] where a key is none.
+
+    Example:
+        >>> ids_named(["17", "0"]), ids_named(["17", "017"]), ids_named(["17", " the"])
+        ([17, 0], [-1], [-1])
+    """
+    digits = "".join(names)
+    try:
+        found = list(map(int, names)) if digits.isascii() and digits.isdigit() else []
+    except ValueError:  # an empty one, or one of thousands of digits
+        return [-1]
+    return found if list(map(str, found)) == names else [-1]
+
+
 def wrong_ids(value: object, rows: int) -> str:
     """Why this is no list of ids below `rows`; "" if it is one."""
     if not isinstance(value, list):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vold.engines.replies import LOWEST, MOST_IDS, ROUNDING, wrong_ids, wrong_logps
+from vold.engines.replies import LOWEST, MOST_IDS, ROUNDING, ids_named, wrong_ids, wrong_logps
 from vold.errors import SamplerError
 from vold.model.parallel import ALONE, Processes
 from vold.types import Completion
@@ -184,8 +184,9 @@ class ServerSampler:
         if not isinstance(tops, list) or len(tops) != len(ids) or not all(isinstance(t, dict) for t in tops):
             reply.fail(f"the {reply.server} leaves out the likeliest ids of some tokens", got=str(tops))
         for token, logp, top in zip(ids, logprobs["token_logprobs"], tops, strict=True):
-            names, values = [key.removeprefix("token_id:") for key in top], list(top.values())
-            found = [int(name) if name.isascii() and name.isdigit() else -1 for name in names]
+            # Without its beginning a key is a token's text, and that may be a number too.
+            names = [key.removeprefix("token_id:") if key.startswith("token_id:") else "" for key in top]
+            found, values = ids_named(names), list(top.values())
             wrong = wrong_ids(found, self.rows) or wrong_logps(values)
             # The sampled token comes with them where it is not among them.
             if wrong or len(set(found)) < k or token not in found or abs(values[found.index(token)] - logp) > 0.1:

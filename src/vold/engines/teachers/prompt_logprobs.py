@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vold.engines.replies import LOWEST, MOST_IDS, wrong_ids, wrong_logps
+from vold.engines.replies import LOWEST, MOST_IDS, ids_named, wrong_ids, wrong_logps
 from vold.errors import AlignmentError
 from vold.types import TokenScores
 
@@ -74,7 +74,7 @@ def _top(reply: VllmReply, part: list[dict[str, Any]], k: int, rows: int) -> tup
     """[response, k] ids and log-probs of the ranks 1 to k; the token that was sent comes with them, whatever its
     rank."""
     names, entries = list(chain.from_iterable(part)), list(chain.from_iterable(map(dict.values, part)))
-    ids, ranks, logps = _numbers(names), _values(reply, entries, "rank"), _values(reply, entries, "logprob")
+    ids, ranks, logps = ids_named(names), _values(reply, entries, "rank"), _values(reply, entries, "logprob")
     if wrong := wrong_ids(ids, rows) or wrong_logps(logps) or wrong_ids(ranks, MOST_IDS):
         reply.fail("the teacher's likeliest tokens, or their ranks, are none", got=wrong)
     row = np.repeat(np.arange(len(part)), list(map(len, part)))
@@ -85,15 +85,6 @@ def _top(reply: VllmReply, part: list[dict[str, Any]], k: int, rows: int) -> tup
     if len(best) != k * len(part) or (rank[best].reshape(-1, k) != np.arange(1, k + 1)).any():
         reply.fail("the teacher's server leaves out some of its likeliest tokens", got=f"other ranks than 1 to {k}")
     return token[best].reshape(-1, k), value[best].reshape(-1, k)
-
-
-def _numbers(names: list[str]) -> list[int]:
-    """Ids from an object's keys; [-1] where one of these is no number."""
-    digits = "".join(names)
-    try:
-        return list(map(int, names)) if digits.isascii() and digits.isdigit() else [-1]
-    except ValueError:  # an empty one, or one of thousands of digits
-        return [-1]
 
 
 def read_candidates(request: ScoreRequest, reply: VllmReply) -> Values:
