@@ -11,10 +11,11 @@ from PIL import Image
 from chat_server import ChatServer, chat_client, completion, said
 from vold.data.benchmarks.item import Form, Item
 from vold.engines.chat_api import EndpointSampler
-from vold.errors import SamplerError
+from vold.errors import CheckpointError, SamplerError
 from vold.evals.marking.llm_judge import NO_ANSWER, Judge, infer_option, judge_prompt, score_vlmevalkit
 from vold.graders import outcome
 from vold.graders.outcome import JUDGE_FAILED
+from vold.run.files import sums_of
 from vold.run.recipe import Endpoint
 from vold.types import Grade
 
@@ -445,6 +446,18 @@ def test_several_threads_may_ask(bench: Bench) -> None:
         thread.join()
     assert [g.score for g in grades.values()] == [1.0] * 40
     assert len(bench.judge().replies) == 10
+
+
+def test_a_question_that_is_answered_twice_in_the_file_is_named(bench: Bench) -> None:
+    bench.score(MMMU, VAGUE, "B")
+    bench.score(MMMU, f"{VAGUE} And so on.", "B")
+    file = bench.judge().file
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([*lines, lines[0]]))
+    sums_of(file).unlink()
+    with pytest.raises(CheckpointError, match="a second reply to one question") as caught:
+        bench.judge()
+    assert caught.value.where == f"{file}: line 3"
 
 
 # ---- identity

@@ -92,10 +92,11 @@ class Judge:
         self.file = directory / f"{name}.jsonl"
         rows = read_records(self.file, _Reply)
         cut_rows(self.file, len(rows))
-        self.replies = {r.key: r.reply for r in rows}
-        if len(self.replies) < len(rows):
-            first = next(n for n, r in enumerate(rows) if r.key in {other.key for other in rows[:n]})
-            raise bad_row(self.file, first + 1, "a second reply to one question")
+        self.replies = dict[str, str]()
+        for n, row in enumerate(rows, 1):
+            if row.key in self.replies:
+                raise bad_row(self.file, n, "a second reply to one question")
+            self.replies[row.key] = row.reply
         self._lock = threading.Lock()
 
     @property
