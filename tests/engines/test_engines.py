@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save
+from safetensors.torch import save as save_tensors
 
 from engine_backends import saved, text_model
 from served import metrics, on, raw_recipe
@@ -352,7 +353,10 @@ def test_another_question_or_another_teacher_is_another_entry(tmp_path: Path) ->
     assert teacher.asked == 4
 
 
-@pytest.mark.parametrize("damage", ["cut short", "emptied", "of another length", "NaN", "above 0", "a further field"])
+@pytest.mark.parametrize(
+    "damage",
+    ["cut short", "emptied", "of another length", "NaN", "above 0", "a further field", "of 8 bits", "of 16 bits"],
+)
 def test_a_damaged_entry_is_asked_for_again_and_mended(damage: str, tmp_path: Path) -> None:
     teacher = Counting()
     cached = CachedTeacher(teacher, tmp_path, "tiny")
@@ -367,6 +371,9 @@ def test_a_damaged_entry_is_asked_for_again_and_mended(damage: str, tmp_path: Pa
         file.write_bytes(save({"logp": right.logp + np.float32("nan" if damage == "NaN" else "9")}))
     elif damage == "a further field":
         file.write_bytes(save({"logp": right.logp, "logq": right.logp}))
+    elif damage in ("of 8 bits", "of 16 bits"):
+        kind = torch.float8_e4m3fn if damage == "of 8 bits" else torch.bfloat16
+        file.write_bytes(save_tensors({"logp": torch.from_numpy(right.logp.copy()).to(kind)}))
     else:
         file.write_bytes(file.read_bytes()[:20] if damage == "cut short" else b"")
     assert cached.score(ASKED[:1]) == [right]

@@ -78,7 +78,8 @@ def _load(file: Path, request: ScoreRequest) -> TokenScores | None:
     """The stored scores; None where there are none, or none that can be used."""
     if not file.is_file():
         return None
-    with contextlib.suppress(OSError, SafetensorError, ValueError, TypeError, TeacherError):
+    # The last is of a type of numbers that NumPy does not have.
+    with contextlib.suppress(OSError, SafetensorError, ValueError, TypeError, TeacherError, AttributeError):
         with safe_open(file, framework="numpy") as stored:
             names = stored.keys()
             arrays = {name: stored.get_tensor(name) for name in names}
