@@ -26,7 +26,13 @@ LAST_SECONDS = 60.0
 """What is under way when another request fails may still end well for this long: it is paid for."""
 WRITE_BYTES = 1 << 16
 
-_own = threading.local()
+
+class _Own(threading.local):
+    watch: Watch
+    """Of the request that this thread sends."""
+
+
+_own = _Own()
 
 
 class Stop(threading.Event):
@@ -88,7 +94,7 @@ class Watch:
         try:
             yield
         finally:
-            _own.watch = None
+            del _own.watch
 
 
 class _Stream(httpcore.NetworkStream):
@@ -98,19 +104,14 @@ class _Stream(httpcore.NetworkStream):
         self.inner = inner
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        watch: Watch | None = getattr(_own, "watch", None)
-        while watch is not None:
-            left = watch.left()
-            try:
+        while True:
+            left = _own.watch.left()
+            with contextlib.suppress(httpcore.ReadTimeout):
                 return self.inner.read(max_bytes, min(left, TICK_SECONDS))
-            except httpcore.ReadTimeout:
-                continue
-        return self.inner.read(max_bytes, timeout)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        watch: Watch | None = getattr(_own, "watch", None)
         for start in range(0, len(buffer), WRITE_BYTES):
-            self.inner.write(buffer[start : start + WRITE_BYTES], timeout if watch is None else watch.left())
+            self.inner.write(buffer[start : start + WRITE_BYTES], _own.watch.left())
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
@@ -133,14 +134,13 @@ class _Backend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        watch: Watch | None = getattr(_own, "watch", None)
-        if watch is not None:
-            timeout = min(watch.left(), math.inf if timeout is None else timeout)
-        return _Stream(super().connect_tcp(host, port, timeout, local_address, socket_options))
+        seconds = min(_own.watch.left(), math.inf if timeout is None else timeout)
+        return _Stream(super().connect_tcp(host, port, seconds, local_address, socket_options))
 
 
 def watched(client: httpx.Client) -> httpx.Client:
-    """The client, whose connections (those through a proxy too) mind the `Watch` of the thread that uses them."""
+    """The client, whose connections (those through a proxy too) mind the `Watch` of the thread that uses them. Without
+    one that is `running` it can send nothing."""
     # httpx does not pass a backend on to httpcore, which takes one.
     for transport in (client._transport, *client._mounts.values()):
         pool: Any = getattr(transport, "_pool", None)

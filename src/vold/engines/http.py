@@ -100,7 +100,7 @@ class HttpClient(Generic[Reply]):
         self.client = watched(
             httpx.Client(
                 headers={"Accept-Encoding": "gzip"} | ({"Authorization": f"Bearer {key}"} if key else {}),
-                timeout=httpx.Timeout(self.longest, connect=CONNECT_SECONDS),
+                timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),  # all other waits are the `Watch`'s
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=config.concurrency),
             )
         )
