@@ -13,6 +13,7 @@ This is the chance of one way to spell the text, as it is for the student's own 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ class Aligned:
     ids: tuple[int, ...]
     spans: tuple[tuple[int, int] | None, ...]
 
+    @cached_property
     def places(self) -> tuple[Flags, NDArray[np.int64], NDArray[np.int64]]:
         """[response] which of the student's tokens have a span, and where those begin and end."""
         spans = np.array([span for span in self.spans if span is not None], np.int64).reshape(-1, 2)
@@ -150,7 +152,7 @@ class AlignedTeacher:
         """The teacher's one token for each candidate of the aligned places, -1 where there is none."""
         if request.candidate_ids is None:
             return None
-        ids = request.candidate_ids[aligned.places()[0]]
+        ids = request.candidate_ids[aligned.places[0]]
         known, place = np.unique(ids, return_inverse=True)
         found = [self.aligner.single(i) for i in known.tolist()]
         return np.array([-1 if one is None else one for one in found], np.int32)[place].reshape(ids.shape)
@@ -162,14 +164,14 @@ def _candidates(aligned: Aligned, theirs: Ids | None) -> Ids | None:
         return None
     ids = np.array(aligned.ids, np.int32)
     out = np.repeat(ids[:, None], theirs.shape[-1], axis=1)
-    _, first, _ = aligned.places()
+    _, first, _ = aligned.places
     out[first] = np.where(theirs < 0, out[first], theirs)
     return out
 
 
 def _back(request: ScoreRequest, aligned: Aligned, theirs: Ids | None, scores: TokenScores) -> TokenScores:
     """Scores of the teacher's tokens as those of the student's."""
-    scored, first, last = aligned.places()
+    scored, first, last = aligned.places
     logp = np.full(len(request.response_ids), NAN)
     values = np.append(scores.logp, 0.0)  # the end of the last span must be a place too
     logp[scored] = np.add.reduceat(values, np.stack([first, last], 1).ravel())[::2]
