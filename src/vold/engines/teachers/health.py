@@ -62,9 +62,8 @@ def check_scores(request: ScoreRequest, scores: TokenScores, *, where: str) -> N
         if (found := None if values is None else values.shape) != shape:
             got = f"{name} of shape {found}, not {shape}"
             raise AlignmentError("the teacher's scores do not line up with the response", where=where, got=got, fix=FIX)
-        if values is not None and values.dtype.kind == "f" and not (good := values <= ROUNDING).all():  # NaN is not
-            got = f"{name} {', '.join(f'{v:g}' for v in values[~good][:4].tolist())}"
-            raise TeacherError("this teacher returns numbers that are no log-probs", where=where, got=got, fix=FIX)
+        if values is not None and values.dtype.kind == "f":
+            _refuse_no_log_probs(name, values, where)
         if values is not None and values.dtype.kind == "i" and (values < 0).any():
             raise TeacherError(
                 "this teacher names tokens that are none", where=where, got=f"{name} {values.min()}", fix=FIX
@@ -116,12 +115,14 @@ def check_alive(scores: TokenScores, *, where: str) -> None:
         TeacherError: log-probs that are not numbers, are above 0, or are the same for every token (weights of zero
             make every token equally likely).
     """
-    values = scores.logp
-    if not bool((values <= 1e-3).all()):
-        raise TeacherError(
-            "this teacher returns numbers that are no log-probs", where=where, got=str(values[:4]), fix=FIX
-        )
+    _refuse_no_log_probs("logp", scores.logp, where)
     _refuse_one_value(scores, where)
+
+
+def _refuse_no_log_probs(name: str, values: Values, where: str) -> None:
+    if not (good := values <= ROUNDING).all():  # NaN is not
+        got = f"{name} {', '.join(f'{v:g}' for v in values[~good][:4].tolist())}"
+        raise TeacherError("this teacher returns numbers that are no log-probs", where=where, got=got, fix=FIX)
 
 
 def _refuse_one_value(scores: TokenScores, where: str) -> None:

@@ -84,7 +84,6 @@ class ServerTeacher:
             if reply is None:
                 continue
             found = read_scores(self.probe, reply, self.rows)
-            check_scores(self.probe, found, where=url)
             check_alive(found, where=url)
             if known is not None:
                 check_same(found, known, where=url)
