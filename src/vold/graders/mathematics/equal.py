@@ -100,17 +100,8 @@ def _same(gold: Node, found: Node) -> None:
         Unreadable: one of them has no value.
     """
     gold, found = _expanded(gold, found), _expanded(found, gold)
-    if {gold.op, found.op} & {"list", "set"}:
-        _same_lists(gold, found)
-        return
-    if gold.op == "label" or found.op == "label":
-        _same_labelled(gold, found)
-        return
-    for op, rule in _BY_KIND.items():
-        if gold.op == op or found.op == op:
-            rule(gold, found)
-            return
-    _same_values(gold, found)
+    rule = next((_BY_KIND[op] for op in _BY_KIND if op in (gold.op, found.op)), _same_values)
+    rule(gold, found)
 
 
 def _expanded(node: Node, other: Node) -> Node:
@@ -224,8 +215,7 @@ def _same_labelled(gold: Node, found: Node) -> None:
         raise _Different("another name")
     value, other = _resolved(gold), _resolved(found)
     if "equation" in (gold.op, found.op):
-        solved = gold if gold.op == "label" else found
-        if gold.op == "label" and constant(_resolved(solved)):
+        if gold.op == "label" and constant(value):
             raise _Different("an equation that is not solved")
         _same_equations(_as_equation(gold), _as_equation(found))
         return
@@ -294,16 +284,9 @@ def _same_units(gold: Node, found: Node) -> None:
 
 
 def _same_parts(gold: Node, found: Node) -> None:
-    """Tuples, compounds of units and unions: the same parts in the same order."""
-    if (
-        gold.op != found.op
-        and gold.op in ("tuple", "matrix")
-        and found.op not in ("tuple", "matrix", "union", "compound")
-    ):
-        _same_values(gold, found)
-        return
-    if gold.op != found.op and found.op == "tuple" and gold.op not in ("matrix", "union", "compound"):
-        _same_values(gold, found)
+    """Tuples, compounds of units and what is left of set operations: the same parts in the same order."""
+    if gold.op != found.op and "tuple" in (gold.op, found.op) and not {gold.op, found.op} & {"matrix", "compound"}:
+        _same_values(gold, found)  # what is no tuple may have one as its value: 2(1, 2)
         return
     if gold.op != found.op or gold.value != found.value or len(gold.args) != len(found.args):
         raise _Different("")
@@ -335,6 +318,8 @@ def _same_values(gold: Node, found: Node) -> None:
 
 
 _BY_KIND = {
+    **dict.fromkeys(("list", "set"), _same_lists),
+    "label": _same_labelled,
     "verbatim": _verbatim,
     "equation": _same_equations,
     "inequality": _same_inequalities,
@@ -343,6 +328,7 @@ _BY_KIND = {
     "union": _same_unions,
     **dict.fromkeys(("cap", "setminus", "compound", "tuple"), _same_parts),
 }
+"""Of the kinds that two trees are of, the first in this order decides how they are compared."""
 
 
 def warm_up() -> None:
