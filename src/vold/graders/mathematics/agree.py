@@ -15,6 +15,9 @@ from vold.graders.mathematics.values import Evaluator
 DIGITS = (40, 90)
 """Two precisions: a difference that is zero shrinks from the first to the second."""
 
+SURE_DIGITS = 80
+"""Those of the second that are right for sure."""
+
 POINTS, POINTS_OF_STEPS = 4, 6
 """In how many points expressions with names in them are compared, without and with steps such as floors in them. Two
 different ones agree there by chance only."""
@@ -22,8 +25,11 @@ different ones agree there by chance only."""
 ROUNDED_PLACES = 6
 """A decimal with so many places may stand for the number it is rounded from."""
 
-RELATIVE_TOLERANCE = 1e-5
+RELATIVE_TOLERANCE = Fraction(1, 10**5)
 """And must be this close: 0.000001 does not stand for 1/1500000."""
+
+PRINTED_DIGITS = 17
+"""Programs print a double with up to so many digits, of which the last may be off: 2/3 is 0.6666666666666666."""
 
 _WITH_NAMES_TEXT = """
 sym apply pm label equation inequality verbatim list rounded
@@ -125,7 +131,7 @@ def _agree(gold: Node, found: Node, point: int) -> bool:
         a, b = (Evaluator(point, DIGITS[1]).value(tree) for tree in (gold, found))
         finer = _gap(a, b)
         small = mp.mpf(10)
-        return finer is not None and (finer <= gap * small**-30 or finer <= _scale(a, b) * small**-80)
+        return finer is not None and (finer <= gap * small**-30 or finer <= _scale(a, b) * small**-SURE_DIGITS)
 
 
 def _gap(a: Any, b: Any) -> Any:
@@ -152,12 +158,25 @@ def _is_rounded(gold: Node, found: Node) -> bool:
     for near, exact in ((gold, found), (found, gold)):
         places = _places(near)
         if places >= ROUNDED_PLACES and _places(exact) < 0:
-            a, b = (Evaluator(0, DIGITS[0]).value(node) for node in (near, exact))
-            if isinstance(b, Grid) or mp.isinf(real(b)):
-                return False
-            gap = abs(real(a) - real(b))
-            return bool(gap * 2 <= mp.mpf(10) ** -places and gap <= abs(real(b)) * RELATIVE_TOLERANCE)
+            with mp.workdps(DIGITS[1]):
+                value, decimal = (Evaluator(0, DIGITS[1]).value(node) for node in (exact, near))
+                return _rounds_to(value, decimal, places)
     return False
+
+
+def _rounds_to(exact: Any, near: Fraction, places: int) -> bool:
+    """Whether a value rounds to a decimal, or a program prints that for it."""
+    if isinstance(exact, Grid) or mp.isinf(real(exact)):
+        return False
+    last = Fraction(1, 10**places)
+    if isinstance(exact, Fraction):
+        gap = abs(near - exact)
+    else:
+        gap, last = abs(real(near) - exact) + abs(exact) * mp.mpf(10) ** -SURE_DIGITS, real(last)
+    if gap > abs(exact) * RELATIVE_TOLERANCE:
+        return False
+    printed = abs(near) * 10**places < 10**PRINTED_DIGITS and complex(real(exact)) == float(near)
+    return bool(printed or gap * 2 <= last)
 
 
 def _places(node: Node) -> int:

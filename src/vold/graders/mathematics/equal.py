@@ -2,7 +2,8 @@ r"""Compare two mathematical answers. Bounded in time and memory; the worker pro
 
 What counts as equal, where notations leave room:
 
-- A number is exact: 1/3 is not 0.333. A decimal with six places or more that is the exact value rounded is equal to it.
+- A number is exact: 1/3 is not 0.333. A decimal with six places or more that is the exact value rounded is equal to it,
+  and so is what a program prints for the value.
 - A percent sign, a base and the kind of brackets are part of the answer. A unit may be left out, but two different
   units are wrong; units are not converted.
 - "1,000" is the number 1000. "1,2,2" equals "1,2": a list is a set.
@@ -18,8 +19,10 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
+from mpmath import mp
+
 from vold.graders.mathematics import answers
-from vold.graders.mathematics.agree import constant, far_apart, proportional, rough, same_value, size
+from vold.graders.mathematics.agree import DIGITS, constant, far_apart, proportional, rough, same_value, size
 from vold.graders.mathematics.arithmetic import ledger
 from vold.graders.mathematics.intervals import as_interval, constraints, difference, pieces, plain, solved
 from vold.graders.mathematics.notation import Unreadable
@@ -40,7 +43,8 @@ def compare(reference: str, answer: str) -> str:
     notes = []
     for letters_as_units in (True, False):
         try:
-            note, again = _compare(reference, answer, letters_as_units)
+            with mp.workdps(DIGITS[0]):
+                note, again = _compare(reference, answer, letters_as_units)
         except RecursionError:
             return f"{UNREADABLE}: nested too deep"
         notes.append(note)
