@@ -239,13 +239,26 @@ class Answers(Atoms):
         name = self.peek().text
         if name not in ("cases", "aligned", "align", "gathered", "split"):
             return super().environment()
-        lines = self.found[self.at + 1 :]
-        if name == "cases" and any(token.kind == "&" for token in lines):
+        columns = self._columns()
+        if name == "cases" and columns:
             raise Unsupported("a definition by cases")
-        self.found[self.at + 1 :] = [token for token in lines if token.kind != "&"]
+        for at in reversed(columns):
+            del self.found[at]
         self.at += 1
         rows = [cell for row in self._lines(name) for cell in row]
         return rows[0] if len(rows) == 1 else Node("list", tuple(rows), "and")
+
+    def _columns(self) -> list[int]:
+        """Where the columns of the environment that begins here are separated; those inside it have their own."""
+        depth, found = 0, []
+        for at in range(self.at, len(self.found)):
+            kind = self.found[at].kind
+            depth += (kind == "begin") - (kind == "end")
+            if depth == 0:
+                break
+            if depth == 1 and kind == "&":
+                found.append(at)
+        return found
 
     def _lines(self, name: str) -> list[list[Node]]:
         rows: list[list[Node]] = [[]]

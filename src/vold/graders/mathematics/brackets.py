@@ -62,9 +62,9 @@ class Brackets(Parser):
         r"""`\{1, 2\}`."""
         self.nested()
         self.at += 1
-        self.closes_set = True
+        before, self.closes_set = self.closes_set, True
         found, _ = self.elements((r"\}",))
-        self.closes_set = False
+        self.closes_set = before
         self.depth -= 1
         return Node("set", found)
 

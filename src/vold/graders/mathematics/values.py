@@ -184,13 +184,14 @@ def _rounded(self: Evaluator, node: Node) -> Any:
         raise Unreadable("no value")
     if mp.im(real(a)) != 0:
         raise Undefined("an undefined value")
-    near = mp.nint(real(a)) if not isinstance(a, Fraction) else None
-    if near is not None and abs(real(a) - near) < mpf(10) ** (8 - self.digits):
-        return Fraction(int(near))
-    exact = a if isinstance(a, Fraction) else mp.re(a)
-    return Fraction(int(math.floor(exact) if isinstance(exact, Fraction) else mp.floor(exact))) + (
-        1 if node.op == "ceil" and exact != mp.floor(real(exact)) else 0
-    )
+    up = node.op == "ceil"
+    if isinstance(a, Fraction):
+        return Fraction(math.ceil(a) if up else math.floor(a))
+    x = mp.re(a)
+    near = mp.nint(x)
+    if abs(x - near) >= mpf(10) ** (8 - self.digits):
+        near = mp.ceil(x) if up else mp.floor(x)
+    return Fraction(int(near))
 
 
 def _function(self: Evaluator, node: Node) -> Any:
