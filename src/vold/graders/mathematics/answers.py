@@ -120,14 +120,11 @@ class Answers(Atoms):
     def _separator(self) -> str:
         """Step over what separates the items of a list; which it is, "" if there is none."""
         found = ""
-        while self.peek().kind in (",", ";") or self._joining_word():
+        while self.peek().kind in (",", ";") or self.peek().joins:
             word = self.peek().text.lower()
             found = word if word in ("or", "and") else found or ","
             self.at += 1
         return found
-
-    def _joining_word(self) -> bool:
-        return self.peek().kind in ("word", "text") and self.peek().text.lower() in ("or", "and")
 
     def element(self) -> Node:
         """An element of a bracket: a value with its unit, or an equation."""
@@ -141,33 +138,28 @@ class Answers(Atoms):
         if first is None:
             return self.quantity()
         label = name_of(self.found[self.at : first])
-        if label and _RELATIONS[self.found[first].text] in _NAMING:
+        if label and _sign(self.found[first]) in _NAMING:
             self.at = first + 1
             return self._labelled(label)
+        return _related(*self._sides())
+
+    def _sides(self) -> tuple[list[Node], list[str]]:
+        """Quantities, and the relation signs between them."""
         sides, signs = [self.quantity()], []
-        while self._relation():
-            signs.append(self._relation())
+        while sign := _sign(self.peek()):
             self.at += 1
+            signs.append(sign)
             sides.append(self.quantity())
-        return _related(sides, signs)
+        return sides, signs
 
     def _labelled(self, label: str) -> Node:
-        values, signs = [self.quantity()], []
-        while self._relation():
-            signs.append(self._relation())
-            self.at += 1
-            values.append(self.quantity())
+        values, signs = self._sides()
         if not set(signs) <= {"=", "approx"}:
             raise Unreadable("not LaTeX maths")
         if "approx" in signs:
             cut = signs.index("approx")
             values[cut:] = [Node("rounded", (values[cut], values[-1]))]
-        modulus = self._modulus()
-        return Node("label", tuple(_with_modulus(value, modulus) for value in values), label)
-
-    def _relation(self) -> str:
-        """The relation sign that comes next, "" if none does."""
-        return _sign(self.peek())
+        return Node("label", tuple(values), label)
 
     def _first_relation(self) -> int | None:
         """Where the first relation sign of this item is, outside all brackets."""
@@ -175,15 +167,11 @@ class Answers(Atoms):
         for at in range(self.at, len(self.found)):
             token = self.found[at]
             depth += (token.kind in _OPENING) - (token.kind in _CLOSING)
-            if depth < 0 or (depth == 0 and self._item_ends(token)):
+            if depth < 0 or (depth == 0 and (token.joins or token.kind in (",", ";", "&", r"\\"))):
                 return None
             if depth == 0 and _sign(token):
                 return at
         return None
-
-    def _item_ends(self, token: Token) -> bool:
-        joining = token.kind in ("word", "text") and token.text.lower() in ("or", "and")
-        return token.kind in (",", ";", "&", r"\\") or joining
 
     # -- quantities --------------------------------------------------------------------------------------------------
 
@@ -195,7 +183,8 @@ class Answers(Atoms):
         if len(parts) > 1 and any(part.op != "unit" for part in parts):
             raise Unreadable("two numbers side by side")
         whole = parts[0] if len(parts) == 1 else Node("compound", tuple(parts))
-        return _with_modulus(whole, self._modulus())
+        modulus = self._modulus()
+        return whole if modulus is None else Node("modulus", (whole, modulus))
 
     def _one_quantity(self) -> Node:
         before, self.unit_may_follow = self.unit_may_follow, True
@@ -245,8 +234,8 @@ class Answers(Atoms):
         for at in reversed(columns):
             del self.found[at]
         self.at += 1
-        rows = [cell for row in self._lines(name) for cell in row]
-        return rows[0] if len(rows) == 1 else Node("list", tuple(rows), "and")
+        lines = [cell for row in self.rows(name, between=(",", ";")) for cell in row]
+        return lines[0] if len(lines) == 1 else Node("list", tuple(lines), "and")
 
     def _columns(self) -> list[int]:
         """Where the columns of the environment that begins here are separated; those inside it have their own."""
@@ -259,18 +248,6 @@ class Answers(Atoms):
             if depth == 1 and kind == "&":
                 found.append(at)
         return found
-
-    def _lines(self, name: str) -> list[list[Node]]:
-        rows: list[list[Node]] = [[]]
-        while self.peek().kind != "end":
-            rows[-1].append(self.element())
-            if self.peek().kind in (r"\\", ",", ";"):
-                self.at += 1
-            elif self.peek().kind != "end":
-                raise Unreadable("not LaTeX maths")
-        if self.next() != name:
-            raise Unreadable("not LaTeX maths")
-        return rows
 
 
 def _sign(token: Token) -> str:
@@ -294,10 +271,6 @@ def _before_approx(sides: list[Node], signs: list[str]) -> tuple[list[Node], lis
     if cut == 0:
         raise Unreadable("not LaTeX maths")
     return sides[: cut + 1], signs[:cut]
-
-
-def _with_modulus(value: Node, modulus: Node | None) -> Node:
-    return value if modulus is None else Node("modulus", (value, modulus))
 
 
 def _lifted(value: Node) -> Node:

@@ -103,8 +103,8 @@ class Brackets(Parser):
         matrix = Node("matrix", cells, (len(rows), len(rows[0])))
         return Node("func", (matrix,), "det") if name == "vmatrix" else matrix
 
-    def rows(self, name: str) -> list[list[Node]]:
-        """The cells of an environment, row by row, up to its end."""
+    def rows(self, name: str, between: tuple[str, ...] = ("&",)) -> list[list[Node]]:
+        """The cells of an environment, row by row, up to its end; `between` is what separates those of a row."""
         rows: list[list[Node]] = [[]]
         while self.peek().kind != "end":
             rows[-1].append(self.element())
@@ -112,7 +112,7 @@ class Brackets(Parser):
                 self.at += 1
                 if self.peek().kind != "end":
                     rows.append([])
-            elif self.peek().kind == "&":
+            elif self.peek().kind in between:
                 self.at += 1
             elif self.peek().kind != "end":
                 raise Unreadable("not LaTeX maths")

@@ -158,7 +158,7 @@ class Parser(Reader):
     def _starts_factor(self) -> bool:
         token = self.peek()
         if token.kind in ("word", "text"):
-            return token.text in MULTIPLIERS or (not self.at_unit() and token.text.lower() not in ("or", "and"))
+            return token.text in MULTIPLIERS or (not self.at_unit() and not token.joins)
         if token.kind == "cmd":
             return token.text not in _NOT_FACTORS and not self.at_unit()
         if token.kind == "{":

@@ -86,6 +86,11 @@ class Token(NamedTuple):
     value: Fraction = Fraction(0)
     places: int = 0
 
+    @property
+    def joins(self) -> bool:
+        """Whether it is an "or" or "and", which stands between answers."""
+        return self.kind in ("word", "text") and self.text.lower() in ("or", "and")
+
 
 def tokens(text: str) -> list[Token]:
     """Cut an answer into tokens.

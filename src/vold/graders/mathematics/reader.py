@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 from vold.graders.mathematics import units
 from vold.graders.mathematics.notation import Token, Unreadable
 from vold.graders.mathematics.trees import Node
-
-if TYPE_CHECKING:
-    pass
 
 MAX_DEPTH = 60
 """Deeper nesting of any kind is not read."""
@@ -149,7 +145,5 @@ class Reader:
 
     def _quantity_ends(self, at: int) -> bool:
         following = self.found[at] if at < len(self.found) else Token("", "")
-        if following.kind in ("word", "text") and following.text.lower() in ("or", "and"):
-            return True
         relation = following.kind == "cmd" and following.text in ("le", "ge", "ne", "approx", "pm")
-        return following.kind in _ENDS or following.kind == "num" or relation
+        return following.kind in _ENDS or following.kind == "num" or following.joins or relation
