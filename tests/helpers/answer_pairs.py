@@ -16,7 +16,6 @@ from math import comb, factorial, gcd, lcm
 from typing import Any, NamedTuple
 
 F = Fraction
-Writer = Callable[[random.Random], str]
 
 
 class Pair(NamedTuple):

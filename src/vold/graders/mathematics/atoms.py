@@ -13,7 +13,7 @@ _FUNCTIONS_TEXT = """
 sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth arsinh arcosh artanh ln log lg exp det
 gcd lcm max min asin acos atan
 """
-FUNCTIONS = frozenset(_FUNCTIONS_TEXT.split())
+_FUNCTIONS = frozenset(_FUNCTIONS_TEXT.split())
 TRIGONOMETRIC = frozenset(["sin", "cos", "tan", "cot", "sec", "csc"])
 _ARC = {name: f"arc{name}" for name in ("sin", "cos", "tan", "cot")}
 _CONSTANTS = {"pi": "pi", "infty": "inf", "infinity": "inf", "inf": "inf", "e": "e", "i": "i"}
@@ -91,7 +91,7 @@ class Atoms(Brackets):
     def _word(self) -> Node:
         token = self.peek()
         word = token.text
-        if word in FUNCTIONS or (word == "sqrt" and self.peek(1).kind in ("(", "{")):
+        if word in _FUNCTIONS or (word == "sqrt" and self.peek(1).kind in ("(", "{")):
             self.at += 1
             return self._root() if word == "sqrt" else self._function(word)
         if word in ("pi", "infinity", "inf") or word in _GREEK:
@@ -131,13 +131,13 @@ class Atoms(Brackets):
         name = self.peek().text
         self.at += 1
         special = {
-            "frac": self._fraction, "sqrt": self._root, "binom": self._binomial, "lfloor": self._floor,
+            "frac": self._fraction, "sqrt": self._root, "binom": self._fraction, "lfloor": self._floor,
             "lceil": self._floor, "Vert": self._norm, "sum": self._iterated, "prod": self._iterated,
             "emptyset": lambda: Node("set"), "dollar": self._money, "euro": self._money, "pounds": self._money,
         }.get(name)  # fmt: skip
         if special is not None:
             return special()
-        if name in FUNCTIONS:
+        if name in _FUNCTIONS:
             return self._function(name)
         if name in _CONSTANTS:
             return Node("const", (), _CONSTANTS[name])
@@ -163,8 +163,10 @@ class Atoms(Brackets):
         return self._named(f"\\{name}")
 
     def _fraction(self) -> Node:
+        """A fraction or a binomial coefficient."""
+        op = "div" if self.found[self.at - 1].text == "frac" else "binom"
         above = self.argument(single_digit=True)
-        return Node("div", (above, self.argument(single_digit=True)))
+        return Node(op, (above, self.argument(single_digit=True)))
 
     def _root(self) -> Node:
         index = number(2)
@@ -174,24 +176,21 @@ class Atoms(Brackets):
             self.take("]")
         return Node("root", (self.argument(), index))
 
-    def _binomial(self) -> Node:
-        above = self.argument(single_digit=True)
-        return Node("binom", (above, self.argument(single_digit=True)))
-
     def _floor(self) -> Node:
         name = self.found[self.at - 1].text
-        inside = self.inner()
-        if not self.cmd("rfloor" if name == "lfloor" else "rceil"):
-            raise Unreadable("not LaTeX maths")
-        self.at += 1
+        inside = self._up_to("rfloor" if name == "lfloor" else "rceil")
         return Node("floor" if name == "lfloor" else "ceil", (inside,))
 
     def _norm(self) -> Node:
+        return Node("named", (self._up_to("Vert"),), "norm")
+
+    def _up_to(self, name: str) -> Node:
+        """An expression with a command behind it."""
         inside = self.inner()
-        if not self.cmd("Vert"):
+        if not self.cmd(name):
             raise Unreadable("not LaTeX maths")
         self.at += 1
-        return Node("named", (inside,), "norm")
+        return inside
 
     def _iterated(self) -> Node:
         r"""`\sum_{k=1}^{10} k^2` and `\prod`."""
@@ -217,7 +216,7 @@ class Atoms(Brackets):
             else:
                 base = self.argument()
         bracketed = self.peek().kind in ("(", "{", "|", "[", r"\{")
-        inside = self._function_argument(name, bracketed)
+        inside = self._function_argument(bracketed)
         inside = inside.args[0] if inside.op == "set" and len(inside.args) == 1 else inside
         if power in (Node("neg", (number(1),)), number(-1)) and name in _ARC:
             name, power = _ARC[name], None
@@ -227,7 +226,7 @@ class Atoms(Brackets):
         made = Node("func", (*arguments, *(() if base is None else (Node("base", (base,)),))), name)
         return made if power is None else Node("pow", (made, power))
 
-    def _function_argument(self, name: str, bracketed: bool) -> Node:
+    def _function_argument(self, bracketed: bool) -> Node:
         self.nested()
         if bracketed:
             inside = self.atom()
@@ -243,12 +242,12 @@ class Atoms(Brackets):
         return inside
 
     def _starts_function(self) -> bool:
-        return self.peek().text in FUNCTIONS or self.peek().kind in ("(", "[", r"\{")
+        return self.peek().text in _FUNCTIONS or self.peek().kind in ("(", "[", r"\{")
 
 
 _REFUSED_TEXT = """
 int iint oint lim partial nabla cancel bcancel xcancel sout phantom hphantom not underbrace overbrace overset
-underset stackrel text mathrm frac sqrt begin end def let newcommand input include write print href url
+underset stackrel text mathrm def let newcommand input include write print href url
 """
 _REFUSED = frozenset(_REFUSED_TEXT.split())
 

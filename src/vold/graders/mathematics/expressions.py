@@ -14,7 +14,7 @@ from vold.graders.mathematics.notation import Token, Unreadable
 from vold.graders.mathematics.reader import Reader
 from vold.graders.mathematics.trees import Node, number, primed
 
-MULTIPLIERS = {
+_MULTIPLIERS = {
     "hundred": 10**2, "thousand": 10**3, "million": 10**6, "millions": 10**6, "billion": 10**9, "trillion": 10**12,
     "dozen": 12,
 }  # fmt: skip
@@ -29,12 +29,10 @@ class Parser(Reader):
         """A union or difference of sets, or a sum."""
         left = self.sum()
         while self.cmd("cup", "cap", "setminus") or self._letter_union():
-            name = self.peek().text
-            self.at += 1
+            name = self.next()
             left = Node({"U": "union", "cup": "union"}.get(name, name), (left, self.sum()))
         if self.cmd("choose", "over"):
-            name = self.peek().text
-            self.at += 1
+            name = self.next()
             left = Node("binom" if name == "choose" else "div", (left, self.sum()))
         return left
 
@@ -70,8 +68,7 @@ class Parser(Reader):
         while True:
             kind = self.peek().kind
             if kind in ("*", "/") or (kind == ":" and not self.closes_set) or self.cmd("cdot", "times", "bmod"):
-                name = self.peek().text
-                self.at += 1
+                name = self.next()
                 if name in ("cdot", "times", "*"):
                     left = Node("mul", (left, self._factor_after_sign()))
                 else:
@@ -118,9 +115,9 @@ class Parser(Reader):
             token = self.peek()
             if token.kind == "num" and factors[-1].op not in ("pow", "fact") and self._closes_with_number():
                 raise Unreadable("two numbers side by side")
-            if token.text in MULTIPLIERS and token.kind in ("word", "text"):
+            if token.text in _MULTIPLIERS and token.kind in ("word", "text"):
                 self.at += 1
-                factors.append(number(MULTIPLIERS[token.text]))
+                factors.append(number(_MULTIPLIERS[token.text]))
                 continue
             factors.append(self.power())
         return factors[0] if len(factors) == 1 else Node("mul", tuple(factors))
@@ -158,7 +155,7 @@ class Parser(Reader):
     def _starts_factor(self) -> bool:
         token = self.peek()
         if token.kind in ("word", "text"):
-            return token.text in MULTIPLIERS or (not self.at_unit() and not token.joins)
+            return token.text in _MULTIPLIERS or (not self.at_unit() and not token.joins)
         if token.kind == "cmd":
             return token.text not in _NOT_FACTORS and not self.at_unit()
         if token.kind == "{":

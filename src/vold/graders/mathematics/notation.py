@@ -35,7 +35,7 @@ _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _LAYOUT = re.compile(
     r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|hline|hfill|strut|mathstrut|middle|noindent"
-    r"|[Bb]igg?[lrm]?|bf|rm|it|sf|left|right|boxed|fbox|underline|mathstrut)(?![a-zA-Z])"
+    r"|[Bb]igg?[lrm]?|bf|rm|it|sf|left|right|boxed|fbox|underline)(?![a-zA-Z])"
     r"|\\(?:text)?color\s*\{[^{}]*\}|\\[hv]space\*?\{[^{}]*\}"
 )
 _BLANK = re.compile(
@@ -61,10 +61,13 @@ _REPEATING = re.compile(rf"(\d*)\.\s*(\d*)\s*{_MARK}")
 _DOT = r"\\dot\s*(?:\{\s*(\d)\s*\}|(\d))"
 _DOTTED = re.compile(rf"(\d*)\.\s*(\d*)\s*{_DOT}(?:(\d*)\s*{_DOT})?")
 _BRACKETED = re.compile(r"(\d+)\.\((\d+)\)")
-_SCIENTIFIC = re.compile(r"((?:\d+\.?\d*|\.\d+))[eE]([+-]?\d{1,4})(?![\w.])")
+_SCIENTIFIC = re.compile(r"(?:\d+\.?\d*|\.\d+)[eE][+-]?\d{1,4}(?![\w.])")
 _GROUPED = re.compile(r"\d{1,3}(?:\{,\}\d{3})+(?:\.\d+)?(?!\d)")
 _DECIMAL_COMMA = re.compile(r"(\d+)\{,\}(\d+)(?![\d{])")
 _PLAIN = re.compile(r"\d+(?:\.\d*)?|\.\d+")
+_OPENING = re.compile(r"\s*\{")
+_ENVIRONMENT = re.compile(r"\s*\{\s*([a-zA-Z]+)\*?\s*\}")
+_LETTERS = re.compile(r"\s*(?:\{\s*\\?([a-zA-Z]+)\s*\}|\\?([a-zA-Z])(?![a-zA-Z]))")
 _LEX = re.compile(r"\\[a-zA-Z]+\*?|\\.|[a-zA-Z]+|<=|>=|!=|:=|.", re.DOTALL)
 
 
@@ -100,7 +103,7 @@ def tokens(text: str) -> list[Token]:
     """
     if CONTROL.search(text):
         raise Unreadable("control character")
-    found = _join_thousands(_lex(tidy(text)))
+    found = _join_thousands(_Lexer(tidy(text)).run())
     if not found:
         raise Unreadable("empty")
     return found
@@ -133,10 +136,6 @@ def tidy(text: str) -> str:
     whole = _ANGLED.fullmatch(latex.strip())
     latex = rf"\langle {whole[1]}\rangle" if whole else latex
     return re.sub(r"(?<!\\)\s*[,;]?\s*\.?\s*$", "", latex).strip()
-
-
-def _lex(latex: str) -> list[Token]:
-    return _Lexer(latex).run()
 
 
 class _Lexer:
@@ -195,7 +194,7 @@ class _Lexer:
             self._add(*(("cmd", "Vert") if piece == r"\|" else (piece, piece)))
 
     def _command(self, name: str) -> None:
-        group = re.compile(r"\s*\{").match(self.latex, self.at)
+        group = _OPENING.match(self.latex, self.at)
         if name in ("begin", "end"):
             self._environment(name)
         elif name in TEXT_COMMANDS and group:
@@ -210,7 +209,7 @@ class _Lexer:
         self._add("text" if name in ("and", "or") else "cmd" if name.isalpha() else name, name)
 
     def _environment(self, kind: str) -> None:
-        found = re.compile(r"\s*\{\s*([a-zA-Z]+)\*?\s*\}").match(self.latex, self.at)
+        found = _ENVIRONMENT.match(self.latex, self.at)
         if found is None:
             raise Unreadable("not LaTeX maths")
         self.at = found.end()
@@ -218,13 +217,13 @@ class _Lexer:
 
     def _font(self, name: str) -> None:
         r"""`\mathbf{v}` is a name of its own; around anything but letters a font changes nothing."""
-        found = re.compile(r"\s*(?:\{\s*\\?([a-zA-Z]+)\s*\}|\\?([a-zA-Z])(?![a-zA-Z]))").match(self.latex, self.at)
+        found = _LETTERS.match(self.latex, self.at)
         letters = "" if found is None else {"imath": "i", "jmath": "j"}.get(found[1], found[1] or found[2])
         if found is not None and (name in _FONT or len(letters) == 1 or name[:1] in "ow"):
             self.at = found.end()
             self._add("sym", f"{'bold' if name in _BOLD else _ALIASES.get(name, name)} {letters}")
         elif name in ("mathbf", "boldsymbol", "bm"):
-            group = re.compile(r"\s*\{").match(self.latex, self.at)
+            group = _OPENING.match(self.latex, self.at)
             if group:
                 self.at = group.end()
                 self.wrapped.append(True)
@@ -251,7 +250,7 @@ def _periodic(whole: str, fixed: str, period: str) -> tuple[Fraction, int]:
 
 
 def _scientific(found: re.Match[str]) -> tuple[Fraction, int]:
-    return Fraction(found[1]) * Fraction(10) ** int(found[2]), 0
+    return Fraction(found.group()), 0
 
 
 def _decimal_comma(found: re.Match[str]) -> tuple[Fraction, int]:

@@ -185,10 +185,10 @@ class _Reader:
             if name == "u" and self._kind(1) in ("word", "text"):
                 name = f"u{self.found[self.at + 1].text}"
                 self.at += name in _NAMES
-            if name in (None, "u") or (name not in _NAMES and name not in ("pound_sterling", "Ohm")):
+            if name is None or name == "u" or name not in _NAMES:
                 return None
             self.at += 1
-            return _NAMES.get(name, name)
+            return _NAMES[name]
         if self._kind() == "^":
             return self.raised()
         word = self._word()
