@@ -54,12 +54,16 @@ def only_pid(grader: MathGrader) -> int:
     return pid
 
 
-def wait_until_dead(pid: int) -> None:
+def wait_until(done: Callable[[], bool]) -> None:
     for _ in range(500):
-        if not os.path.exists(f"/proc/{pid}"):
+        if done():
             return
         time.sleep(0.02)
-    raise AssertionError(f"process {pid} is still there")
+    raise AssertionError("it did not happen")
+
+
+def wait_until_dead(pid: int) -> None:
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"))
 
 
 def test_integers_and_boxless_text_need_no_worker(grader: MathGrader) -> None:
@@ -185,14 +189,6 @@ def test_a_worker_that_does_not_run_is_given_up_and_not_remembered(
     assert grader("\\boxed{\\frac{2}{3}}", "2/3").score == 1.0
 
 
-def wait_until(done: Callable[[], bool]) -> None:
-    for _ in range(500):
-        if done():
-            return
-        time.sleep(0.02)
-    raise AssertionError("it did not happen")
-
-
 def test_two_workers_share_the_load(grader: MathGrader) -> None:
     """While one works the other answers, and no third is started."""
     assert grader(HALF, "0.5").score == 1.0
@@ -235,13 +231,13 @@ def test_memory_limit_holds() -> None:
 
 def test_worker_out_of_memory_dies_and_so_is_replaced() -> None:
     code = (
-        "from vold.graders.mathematics import equal as judge, worker\n"
+        "from vold.graders.mathematics import equal, worker\n"
         "def compare(reference, answer): raise MemoryError\n"
-        "judge.warm_up = lambda: None\n"
-        "judge.compare = compare\n"
+        "equal.warm_up = lambda: None\n"
+        "equal.compare = compare\n"
         "worker.main(1.0, 2**31)\n"
     )
-    done = run_python(code, '{"id": 0, "reference": "5", "answer": "6"}\n')
+    done = run_python(code, '{"reference": "5", "answer": "6"}\n')
     assert (done.returncode, done.stdout) == (1, '{"ready": true}\n')
 
 
@@ -360,5 +356,5 @@ def test_worker_survives_output_of_libraries_and_bad_terms(grader: MathGrader) -
 
 def test_requests_fit_a_pipe() -> None:
     text = "\U0001f600" * MAX_ANSWER_CHARS
-    longest = json.dumps({"id": 10**9, "reference": text, "answer": text})
+    longest = json.dumps({"reference": text, "answer": text})
     assert len(longest) < 65536
