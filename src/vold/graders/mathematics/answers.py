@@ -14,7 +14,7 @@ from vold.graders.mathematics import units
 from vold.graders.mathematics.atoms import Atoms
 from vold.graders.mathematics.brackets import Unsupported, shows_degrees
 from vold.graders.mathematics.names import name_of
-from vold.graders.mathematics.notation import CONTROL, Token, Unreadable, tidy, tokens
+from vold.graders.mathematics.notation import CONTROL, TEXT_COMMANDS, Token, Unreadable, tidy, tokens
 from vold.graders.mathematics.trees import Node
 
 _RELATIONS = {
@@ -24,7 +24,7 @@ _RELATIONS = {
 _NAMING = ("=", "in", "equiv", "approx")
 _OPENING, _CLOSING = ("(", "[", r"\{", "{", "begin"), (")", "]", r"\}", "}", "end")
 _SHORT_WORDS = frozenset(["no", "yes", "odd", "all", "one", "two", "six", "ten", "red", "dne"])
-_TEXT_COMMANDS = r"\\(?:text|mathrm|mbox|textrm|textit|textbf|textsf|emph|operatorname)\s*\{([^{}]*)\}"
+_IN_TEXT = re.compile(rf"\\(?:{'|'.join(sorted(TEXT_COMMANDS))})\s*\{{([^{{}}]*)\}}")
 _WORDS = re.compile(r"[A-Za-z]+(?:[ ,'-]+[A-Za-z]+)*")
 
 
@@ -66,7 +66,7 @@ def _bearing(found: list[Token]) -> Node:
 def prose(text: str) -> str:
     """The text of an answer in words and figures, without markup, blanks, case and end stop; "" if it has no word."""
     plain = re.sub(r"\\[dtc]frac", r"\\frac", tidy(text.replace("$", " ")))
-    plain = squeeze(re.sub(_TEXT_COMMANDS, r" \1 ", plain)).strip(" .,;:").casefold()
+    plain = squeeze(_IN_TEXT.sub(r" \1 ", plain)).strip(" .,;:").casefold()
     if CONTROL.search(text):
         return ""
     wordy = re.search(r"[a-z]{2,}", re.sub(r"\\[a-z]+", " ", plain))
@@ -77,7 +77,7 @@ def _as_words(found: list[Token], text: str) -> str:
     """An answer that is words and nothing else, folded; "" if it is not."""
     if any(token.kind not in ("word", "text", "-", "'", ",") for token in found):
         return ""
-    plain = squeeze(re.sub(_TEXT_COMMANDS, r" \1 ", tidy(text))).strip(" .,")
+    plain = squeeze(_IN_TEXT.sub(r" \1 ", tidy(text))).strip(" .,")
     if not _WORDS.fullmatch(plain) or len(plain) == 1 or plain in ("pi", "infinity", "inf"):
         return ""
     lists = [word for word in re.split(r"[ ,]+(?:or|and)?\b[ ,]*", plain) if word]
