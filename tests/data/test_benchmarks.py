@@ -198,6 +198,31 @@ def test_a_picture_in_a_zip_can_not_be_outside_it(tmp_path: Path) -> None:
     assert "no such picture" in load("mmstar", path=tmp_path / "z.zip").bad[0].why
 
 
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("fault", ["garbled", "encrypted"])
+def test_a_picture_that_a_zip_does_not_give_is_a_bad_row_and_not_fatal(
+    tmp_path: Path, inside: bool, fault: str
+) -> None:
+    """Of a zip with the rows inside, and of one beside them."""
+    rows = one_row(tmp_path, image="p.bmp")
+    at = tmp_path / ("all.zip" if inside else "images.zip")
+    with zipfile.ZipFile(at, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("p.bmp", bytes(999))
+        if inside:
+            archive.write(rows, "rows.json")
+    content = bytearray(at.read_bytes())
+    if fault == "garbled":
+        packed = 30 + len("p.bmp")  # after the member's own header
+        content[packed : packed + 4] = b"\xff" * 4
+    else:
+        content[6] |= 1  # the flag, in the member's header and in the zip's table
+        content[content.index(b"PK\x01\x02") + 8] |= 1
+    at.write_bytes(content)
+    loaded = load("mmstar", path=at if inside else rows)
+    assert [i.id for i in loaded.items] == ["0"]
+    assert ["corrupt, encrypted" in b.why for b in loaded.bad] == [True]
+
+
 def test_files_that_can_not_be_read_are_errors_that_name_them(tmp_path: Path) -> None:
     contents: dict[str, bytes] = {
         "a.parquet": b"PAR1 cut short",

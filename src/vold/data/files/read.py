@@ -259,8 +259,7 @@ def _zip_rows(source: Path, split: str | None, layouts: Sequence[Layout]) -> Ite
     except VoldError:
         raise
     except ZIP_ERRORS as error:
-        got = f"{type(error).__name__}: {error}"[:200]
-        raise DataError("this zip is corrupt, encrypted or not text", where=str(source), got=got, fix=AGAIN) from None
+        raise _bad_zip(str(source), error) from None
 
 
 def _zip_opener(archive: zipfile.ZipFile, members: Members, base: PurePosixPath) -> Callable[[str], bytes]:
@@ -276,7 +275,15 @@ def _zip_opener(archive: zipfile.ZipFile, members: Members, base: PurePosixPath)
 def _member(archive: zipfile.ZipFile, members: Members, name: str) -> bytes:
     if members[name].file_size > MAX_MEMBER:
         raise DataError("a member of this zip is too large", got=f"{name}: {members[name].file_size:,} bytes")
-    return archive.read(name)
+    try:
+        return archive.read(name)
+    except ZIP_ERRORS as error:
+        raise _bad_zip(f"{archive.filename}: {name}", error) from None
+
+
+def _bad_zip(where: str, error: Exception) -> DataError:
+    got = f"{type(error).__name__}: {error}"[:200]
+    return DataError("this zip is corrupt, encrypted or not text", where=where, got=got, fix=AGAIN)
 
 
 def _opener(base: Path) -> Callable[[str], bytes]:
