@@ -178,7 +178,7 @@ def _json(where: str, text: IO[str]) -> Iterator[Cells]:
 
 def _elements(where: str, buffer: str, text: IO[str]) -> Iterator[Any]:
     """The elements of a JSON array of which `buffer` is the beginning, after its bracket; never the whole in memory."""
-    decoder, at, wanted, first = json.JSONDecoder(object_pairs_hook=_each_once), 0, CHUNK, True
+    decoder, at, wanted, first = json.JSONDecoder(object_pairs_hook=each_once), 0, CHUNK, True
     while True:
         try:
             at = _blank(buffer, at)
@@ -191,10 +191,10 @@ def _elements(where: str, buffer: str, text: IO[str]) -> Iterator[Any]:
             value, end = decoder.raw_decode(buffer, at if first else _blank(buffer, at + 1))
             if end == len(buffer):
                 raise ValueError("the array does not end")  # or a number may go on in the next piece
-        except (DataError, _Twice) as error:
-            raise _no_json(where, error) if isinstance(error, _Twice) else error from None
+        except DataError:
+            raise
         except (ValueError, RecursionError) as error:
-            more = "" if isinstance(error, RecursionError) else text.read(wanted)
+            more = "" if isinstance(error, (_Twice, RecursionError)) else text.read(wanted)
             if not more:
                 raise _no_json(where, error) from None
             buffer, at, wanted = buffer[at:] + more, 0, wanted * 2
@@ -211,7 +211,7 @@ def _blank(text: str, at: int) -> int:
 
 def _parsed(where: str, text: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_each_once)
+        return json.loads(text, object_pairs_hook=each_once)
     except (ValueError, RecursionError) as error:
         raise _no_json(where, error) from None
 
@@ -224,8 +224,12 @@ class _Twice(ValueError):
     """A key is there twice in an object."""
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object, in which no key may hide another's value."""
+def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, in which no key may hide another's value.
+
+    Raises:
+        ValueError: a key is there twice.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]

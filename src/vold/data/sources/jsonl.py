@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from vold.data.files.images import decoded, read_file
+from vold.data.files.read import each_once
 from vold.data.sources import Source, Tasks
 from vold.errors import DataError, VoldError
 from vold.graders import known_grader
@@ -26,10 +28,6 @@ if TYPE_CHECKING:
 GraderName = Annotated[str, AfterValidator(known_grader)]
 Said = Annotated[str, Field(pattern=r"\S")]
 """Text with more than blanks in it."""
-MARK = b"\xef\xbb\xbf"
-"""The mark of byte order, which some editors put before a file's text."""
-
-
 BALANCED = ("balance", "set")
 """Where a run keeps the set that `vold balance` has made."""
 
@@ -100,7 +98,7 @@ class JsonlTasks:
                 for number, line in enumerate(lines, 1):
                     if limit is not None and len(self._starts) >= limit:
                         break
-                    text = line.removeprefix(MARK).strip() if number == 1 else line.strip()
+                    text = line.removeprefix(BOM_UTF8).strip() if number == 1 else line.strip()
                     if text:
                         row = self._row(number, text)
                         self._once(row.id or self._own_id(number), number, seen)
@@ -134,7 +132,7 @@ class JsonlTasks:
         try:
             line = raw.decode("utf-8")
             row = Row.model_validate_json(line)
-            json.loads(line, object_pairs_hook=_each_once)  # of a key that is there twice, the last would win unseen
+            json.loads(line, object_pairs_hook=each_once)  # of a key that is there twice, the last would win unseen
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             key = ".".join(map(str, first["loc"]))
@@ -159,7 +157,7 @@ class JsonlTasks:
         number = self._numbers[index]
         with self.path.open("rb") as file:
             file.seek(self._starts[index])
-            row = self._row(number, file.readline().removeprefix(MARK).strip())
+            row = self._row(number, file.readline().removeprefix(BOM_UTF8).strip())
         images = tuple(self._image(number, name) for name in row.images)
         teacher = row.teacher_prompt if row.teacher_prompt is not None else None if images else row.prompt
         return Task(
@@ -179,9 +177,3 @@ class JsonlTasks:
             where = f"{self.path}: line {number}, picture {name!r}"
             fix = error.fix or "check the path, or leave the row out"
             raise DataError(error.what, where=where, got=error.got, fix=fix) from None
-
-
-def _each_once(pairs: list[tuple[str, object]]) -> None:
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) < len(keys):
-        raise ValueError(f"the key {max(keys, key=keys.count)!r} is there twice")
