@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
 from vold.run.results import Published
@@ -182,3 +183,8 @@ class DataSource:
             )
             for model, value in values.items()
         )
+
+
+def all_right(questions: Sequence[Sequence[Answer]]) -> float:
+    """Share of draws in which every one of these questions, each with its answers by draw, is answered right."""
+    return fmean([float(all(r.score >= 1.0 for r in draw)) for draw in zip(*questions, strict=False)])

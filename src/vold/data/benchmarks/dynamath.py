@@ -8,7 +8,7 @@ from fractions import Fraction
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm
+from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm, all_right
 from vold.data.benchmarks.columns import letter_answer, pictures, tags, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import OPEN_COMPASS, VOLD_TABLE_1
@@ -148,13 +148,7 @@ def _worst_case(items: Items) -> dict[str, dict[str, float]]:
     most = max(map(len, seeds.values()), default=0)
     if most < 2:
         return {}
-    return {
-        "worst_case": {
-            seed: fmean([float(all(r.score >= 1.0 for r in draw)) for draw in zip(*variants, strict=False)])
-            for seed, variants in seeds.items()
-            if len(variants) == most
-        }
-    }
+    return {"worst_case": {seed: all_right(variants) for seed, variants in seeds.items() if len(variants) == most}}
 
 
 def _average(items: Items) -> dict[str, tuple[list[float], list[float]]]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from statistics import fmean
 from typing import TYPE_CHECKING
 
-from vold.data.benchmarks.benchmark import Benchmark, PromptForm
+from vold.data.benchmarks.benchmark import Benchmark, PromptForm, all_right
 from vold.data.benchmarks.columns import pictures, tags, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import VOLD_TABLE_6
@@ -66,16 +65,12 @@ def _accuracies(items: Items) -> dict[str, tuple[list[float], list[float]]]:
     out = {}
     for metric in ("a_acc", "f_acc", "q_acc"):
         parts = [by[metric].values() for by in sets.values()]
-        out[metric] = [sum(map(_all_right, p)) for p in parts], [float(len(p)) for p in parts]
+        out[metric] = [sum(map(all_right, p)) for p in parts], [float(len(p)) for p in parts]
     totals = {metric: sum(sizes) for metric, (_, sizes) in out.items()}
     means = [
         [sum(out[m][side][i] / totals[m] for m in totals) / len(totals) for i in range(len(sets))] for side in (0, 1)
     ]
     return out | {"overall": (means[0], means[1])}
-
-
-def _all_right(questions: Sequence[Sequence[Answer]]) -> float:
-    return fmean([float(all(r.score >= 1.0 for r in draw)) for draw in zip(*questions, strict=False)])
 
 
 BENCHMARKS = (

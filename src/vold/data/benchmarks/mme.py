@@ -6,7 +6,7 @@ from collections import Counter
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from vold.data.benchmarks.benchmark import Benchmark, PromptForm
+from vold.data.benchmarks.benchmark import Benchmark, PromptForm, all_right
 from vold.data.benchmarks.columns import pictures, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import VOLD_TABLE_6
@@ -78,8 +78,7 @@ def _scores(items: Items) -> dict[str, tuple[list[float], list[float]]]:
 
 def _of_picture(questions: Sequence[Sequence[Answer]]) -> float:
     """Half of the picture's accuracy and half of whether all of its questions are right."""
-    both = fmean([float(all(r.score >= 1.0 for r in draw)) for draw in zip(*questions, strict=False)])
-    return (fmean([fmean([r.score for r in answers]) for answers in questions]) + both) / 2
+    return (fmean([fmean([r.score for r in answers]) for answers in questions]) + all_right(questions)) / 2
 
 
 BENCHMARKS = (
