@@ -191,6 +191,22 @@ def test_the_same_id_twice_is_a_bad_row(tmp_path: Path) -> None:
     assert "already" in load("mmstar", path=one_row(tmp_path, index=0)).bad[0].why
 
 
+@pytest.mark.parametrize(
+    ("name", "open_rows", "gold"),
+    [
+        ("math500", layouts.written()["math500"], {"answer": " "}),
+        ("dynamath", layouts.dynamath(1)[:1], {"ground_truth": ""}),
+        ("mathverse", layouts.mathverse()[5:6], {"answer": "$$"}),
+        ("mmmu", layouts.mmmu()[2:], {"answer": "[' ', '']"}),
+    ],
+)
+def test_an_empty_gold_answer_is_a_bad_row_whatever_the_benchmark(
+    tmp_path: Path, name: str, open_rows: layouts.Rows, gold: dict[str, str]
+) -> None:
+    file = layouts.parquet(tmp_path / "rows.parquet", [*open_rows, open_rows[-1] | gold])
+    assert [b.why for b in load(name, path=file).bad] == ["the gold answer is empty"]
+
+
 def test_a_picture_in_a_zip_can_not_be_outside_it(tmp_path: Path) -> None:
     (tmp_path / "outside.png").write_bytes(layouts.picture("secret"))
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:

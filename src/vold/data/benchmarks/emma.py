@@ -8,7 +8,6 @@ from vold.data.benchmarks.benchmark import Benchmark, PromptForm
 from vold.data.benchmarks.columns import letter_answer, lettered_options, numbered_pictures, tags, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.files.markers import numbered
-from vold.errors import DataError
 
 if TYPE_CHECKING:
     from vold.data.files.read import Row
@@ -45,8 +44,6 @@ def emma(name: str, row: Row) -> Item:
         answer = letter_answer(row, options, "answer")
     else:
         options, answer = (), text_cell(row, "answer").strip()
-    if not answer:
-        raise DataError("the gold answer is empty")
     return Item(
         name,
         identity,

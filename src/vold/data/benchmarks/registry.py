@@ -108,6 +108,8 @@ def _read(benchmark: Benchmark, rows: Iterable[Row], limit: int | None) -> tuple
     for row in itertools.islice(filter(benchmark.keep, rows), limit):
         try:
             item = benchmark.adapt(benchmark.name, row)
+            if not item.answer.strip():
+                raise DataError("the gold answer is empty")
             if item.id in seen:
                 raise DataError("another row has this id already", got=item.id)
             if not item.question and not item.images:
