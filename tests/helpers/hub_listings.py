@@ -76,7 +76,7 @@ LISTINGS = (
         {(name, "testmini"): {"testmini.parquet": _VERSE} for name in ("mathverse", "mathverse_vision_only")},
         beside={
             "testmini_text_only.parquet": [r | {"problem_version": "Text Only"} for r in _VERSE[::5]],
-            "testmini.json": _VERSE and [{"sample_index": "0"}],
+            "testmini.json": [{"sample_index": "0"}],
             "images.zip": b"PK",
             "README.md": b"MathVerse",
         },

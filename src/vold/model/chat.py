@@ -101,15 +101,15 @@ class Chat:
             self.processor = ImageTextProcessor(image_processor, tokenizer)
 
     @classmethod
-    def load(cls, path: str) -> Chat:
-        """Read the tokenizer, and the image processor if the directory holds one.
+    def load(cls, path: str, config: Any = None) -> Chat:
+        """Read the tokenizer, and the image processor if the directory holds one; its config too, unless it is given.
 
         Raises:
             ConfigError: the model belongs to no known family.
             CheckpointError: the directory cannot be read.
             DataError: the tokenizer has no chat template, or one that cannot be used.
         """
-        config = read_config(path)
+        config = read_config(path) if config is None else config
         family, tokenizer = family_of(config), read_tokenizer(path)
         images = _read_images(path, family) if family.tower else None
         with model_at(path):

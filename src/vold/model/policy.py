@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.utils import logging as hf_logging
-from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, find_adapter_config_file
 
 from vold.errors import CheckpointError, ConfigError, DataError
 from vold.model.batching import evened, micro_batches, packed_micro_batches
@@ -24,7 +23,7 @@ from vold.model.lm_head.fused import Query
 from vold.model.lm_head.logprobs import read_head
 from vold.model.lora import add_adapters, merged_state, save_adapters
 from vold.model.packing import enable_packing, pack
-from vold.model.reading import check_weights, model_at, read_config
+from vold.model.reading import check_files, check_weights, model_at, read_config
 from vold.model.templates import ASKED
 from vold.model.tokenizers import banned_ids
 from vold.types import IMAGE_MARKER, Message, Prompt
@@ -41,7 +40,6 @@ LAYER = re.compile(r"\b(layers|blocks|h)\.\d+\.")
 PICTURE = (56, 56)
 """Pixels of a picture that a model is tried with."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 
 
 class Policy:
@@ -74,20 +72,20 @@ class Policy:
             ConfigError: the model has no part of that name to freeze.
         """
         with model_at(path):
-            _check_files(path)
-        config = read_config(path)
-        factory = AutoModelForImageTextToText if family_of(config).tower else AutoModelForCausalLM
-        check_weights(path, config)
-        with model_at(path):
+            check_files(path)
+            config = read_config(path)
+            check_weights(path, config)
+            factory = AutoModelForImageTextToText if family_of(config).tower else AutoModelForCausalLM
             loaded: Any = factory.from_pretrained(
                 path,
+                config=config,
                 dtype=DTYPES[dtype],
                 output_loading_info=True,
                 use_safetensors=True,
                 trust_remote_code=False,
             )
         model, info = loaded
-        chat = Chat.load(path)
+        chat = Chat.load(path, config)
         missing = sorted(info["missing_keys"])
         if missing:
             raise CheckpointError(
@@ -298,27 +296,3 @@ class Policy:
             self.model.save_pretrained(path, state_dict=merged_state(self.model))
             save_adapters(self.adapters, path)
         self.chat.save(path)
-
-
-def _check_files(path: str) -> None:
-    """Refuse what Transformers would load beside the model, or unpickle.
-
-    Raises:
-        CheckpointError: the directory or hub repository holds an adapter, or its weights are pickles.
-    """
-    if find_adapter_config_file(path) is not None:
-        raise CheckpointError(
-            "this is an adapter, or a model with one beside it, which would change its weights unseen",
-            where=path,
-            got=ADAPTER_CONFIG_NAME,
-            fix="merge it (peft: PeftModel.merge_and_unload) and save the model, or move the adapter's files away",
-        )
-    pickles = sorted(f.name for suffix in PICKLES for f in Path(path).glob(f"*{suffix}"))
-    if pickles and not list(Path(path).glob("*.safetensors")):
-        raise CheckpointError(
-            "the weights of this model are pickles, which can run code; only safetensors are read",
-            where=path,
-            got=", ".join(pickles[:3]),
-            fix="take a release with safetensors; or, if you trust its source, load it with Transformers and call "
-            "`save_pretrained`",
-        )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer
+from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, find_adapter_config_file
 
 from vold.errors import CheckpointError, VoldError
 from vold.run.failures import is_out_of_memory
@@ -21,6 +22,7 @@ COUNTS = ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embedd
 """What every language model's config.json counts."""
 OTHER_COUNTS = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
 """What most of them count, a few layer by layer."""
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 
 
 @contextlib.contextmanager
@@ -51,6 +53,30 @@ def model_at(path: str) -> Iterator[None]:
         ) from error
 
 
+def check_files(path: str) -> None:
+    """Refuse what Transformers would load beside the model, or unpickle. Belongs in a block of `model_at`.
+
+    Raises:
+        CheckpointError: the directory or hub repository holds an adapter, or its weights are pickles.
+    """
+    if find_adapter_config_file(path) is not None:
+        raise CheckpointError(
+            "this is an adapter, or a model with one beside it, which would change its weights unseen",
+            where=path,
+            got=ADAPTER_CONFIG_NAME,
+            fix="merge it (peft: PeftModel.merge_and_unload) and save the model, or move the adapter's files away",
+        )
+    pickles = sorted(f.name for suffix in PICKLES for f in Path(path).glob(f"*{suffix}"))
+    if pickles and not list(Path(path).glob("*.safetensors")):
+        raise CheckpointError(
+            "the weights of this model are pickles, which can run code; only safetensors are read",
+            where=path,
+            got=", ".join(pickles[:3]),
+            fix="take a release with safetensors; or, if you trust its source, load it with Transformers and call "
+            "`save_pretrained`",
+        )
+
+
 def read_config(path: str) -> Any:
     """A model's config.
 
@@ -74,7 +100,8 @@ def read_config(path: str) -> Any:
 
 
 def check_weights(path: str, config: Any) -> None:
-    """Compare the first layers' shapes with the config, before memory is given to what it describes.
+    """Compare the first layers' shapes with the config, before memory is given to what it describes. Belongs in a block
+    of `model_at`.
 
     Raises:
         CheckpointError: they differ: a section of config.json is missing or another model's.
@@ -99,11 +126,10 @@ def check_weights(path: str, config: Any) -> None:
 def _shapes(path: str) -> dict[str, list[int]]:
     """Shapes of the weights of a local directory, from the headers of its files."""
     found: dict[str, list[int]] = {}
-    with model_at(path):
-        for file in Path(path).glob("*.safetensors"):
-            with safe_open(file, "pt") as weights:
-                names = weights.keys()
-                found |= {name: weights.get_slice(name).get_shape() for name in names}
+    for file in Path(path).glob("*.safetensors"):
+        with safe_open(file, "pt") as weights:
+            names = weights.keys()
+            found |= {name: weights.get_slice(name).get_shape() for name in names}
     return found
 
 
