@@ -127,6 +127,19 @@ def test_rows_that_are_there_twice_are_told(
     mixed = ["tasks.all={kind: mixture, sources: {a: train}}", "distill.tasks=all", "distill.prompts_per_step=2"]
     found = rows(tmp_path, row(1), row(2), row(1, id="r3"))
     assert checked(capsys, *home, f"tasks.train={found}", *mixed) == ["tasks.train"]
+    without_id = {"prompt": "digits 1 5 . sum ?", "reference": "6"}
+    found = rows(tmp_path, without_id, row(2), without_id)
+    assert checked(capsys, *home, *few, f"tasks.train={found}") == ["tasks.train"]
+
+
+def test_a_line_ends_where_the_file_that_is_trained_on_ends_it(
+    home: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A carriage return between two keys is a blank of JSON."""
+    found = rows(tmp_path, row(1), row(2))
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b", ", b",\r"))
+    assert checked(capsys, *home, "distill.prompts_per_step=2", f"tasks.train={found}") == []
 
 
 def test_words_that_a_tokenizer_does_not_know_are_told(

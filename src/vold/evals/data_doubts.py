@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vold.data.decontamination import pixels
 from vold.data.sources.jsonl import Spec as Jsonl
@@ -107,31 +107,26 @@ def _unknown(
 
 
 def _twice(subject: Subject) -> Iterator[tuple[str, str]]:
-    """Rows of a training file that are there twice. Generated problems may repeat, and copies are numbered `#2`."""
+    """Rows of a training file that ask what another asks. Generated problems may repeat, and so may copies, which are
+    numbered `#2`."""
     sets = subject.recipe.tasks
     named = {part for t in subject.task_sets if t.trained for part in (t.name, *sets[t.name].parts.values())}
     for name in sorted(named):
         spec = sets[name]
         if isinstance(spec, Jsonl):
-            ids, asked = Counter[str](), set[tuple[str, str]]()
-            for row in _rows(spec.path, min(spec.limit or ROWS, ROWS)):
-                key = str(row.get("id"))
-                ids[key] += row.get("id") is not None
-                asked.add((key.partition("#")[0], f"{row.get('prompt')}{row.get('images')}"))
-            prompts = Counter(prompt for _, prompt in asked)
-            twice = sum(n - 1 for n in ids.values() if n > 1)
-            same = sum(n - 1 for n in prompts.values())
-            without = f"tasks.{name}"
-            if twice:
-                yield without, f"{twice} rows have an id that another has: verdicts and rollouts cannot be told apart"
+            asked = {
+                (row["id"].partition("#")[0] if row.get("id") else number, f"{row['prompt']}{row.get('images')}")
+                for number, row in enumerate(_rows(spec.path, min(spec.limit or ROWS, ROWS)))
+            }
+            same = len(asked) - len({prompt for _, prompt in asked})
             if same:
-                yield without, f"{same} rows ask what another asks"
+                yield f"tasks.{name}", f"{same} rows ask what another asks"
 
 
-def _rows(file: Path, most: int) -> Iterator[dict[str, object]]:
-    with file.open(encoding="utf-8-sig") as lines:
-        found = (json.loads(line) for line in lines if line.strip())
-        yield from itertools.islice((row for row in found if isinstance(row, dict)), most)
+def _rows(file: Path, most: int) -> Iterator[dict[str, Any]]:
+    """Rows of a file that was read as tasks before, so that each of its lines is known to be one."""
+    with file.open(encoding="utf-8-sig", newline="\n") as lines:
+        yield from itertools.islice((json.loads(line) for line in lines if line.strip()), most)
 
 
 def _overlap(subject: Subject) -> Iterator[tuple[str, str]]:
