@@ -88,6 +88,18 @@ ONE = {
         ["distill.objective.method=uni_opd", "distill.objective.teacher_advantage.gate=0.001"],
         "distill.objective.teacher_advantage.gate",
     ),
+    "a mask of single rollouts": (
+        ["distill.objective={method: opd, teacher_advantage: {mask: passed}}", "distill.rollouts=1"],
+        "distill.objective.teacher_advantage.mask",
+    ),
+    "steps without tools": (
+        ["distill.objective={method: sod, outcome: {tool_reward: null}}"],
+        "distill.objective.teacher_advantage.steps",
+    ),
+    "pay for calls without tools": (
+        ["distill.objective={method: sod, teacher_advantage: {steps: null}}"],
+        "distill.objective.outcome.tool_reward",
+    ),
     "a cold start without traces": (["traces=null"], "sft"),
     "stage 2 without a cold start": (["sft=null"], "distill"),
     "a teacher that is the student": (["teacher.path=demo:student"], "teacher.path"),

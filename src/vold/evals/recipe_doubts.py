@@ -24,6 +24,8 @@ HIGHEST_RATE, LOWEST_RATE = 1e-2, 1e-8
 4e-3, published ones of billions 1e-6 and more."""
 WARMEST, COLDEST = 1.5, 0.5
 """Temperatures of rollouts beyond which samples are noise, or hardly differ."""
+GATE = 0.1
+"""Nats below which a gate drops tokens that student and teacher agree on."""
 
 
 def recipe_doubts(subject: Subject) -> Iterator[Finding]:
@@ -38,11 +40,11 @@ def _stages(r: Recipe) -> Iterator[tuple[str, Sft | Distill]]:
 
 
 def _groups(r: Recipe) -> Doubts:
-    d = r.distill
-    if d is not None and d.rollouts == 1 and d.objective.outcome is not None:
+    if r.distill is None or (outcome := r.distill.objective.outcome) is None:
+        return
+    if r.distill.rollouts == 1:
         yield "distill.rollouts", "1 response a prompt is compared with no other: every outcome advantage is 0; take 4"
-    outcome = d.objective.outcome if d is not None else None
-    if outcome is not None and outcome.weight == 0:
+    if outcome.weight == 0:
         yield "distill.objective.outcome.weight", "0: right and wrong answers count the same"
 
 
@@ -114,25 +116,18 @@ def _terms(r: Recipe) -> Doubts:
     """Terms of the objective that never act."""
     if r.distill is None:
         return
-    o, at = r.distill.objective, "distill.objective"
-    for name, term in (("teacher_advantage", o.teacher_advantage), ("teacher_loss", o.teacher_loss)):
+    o, at, advantage = r.distill.objective, "distill.objective", r.distill.objective.teacher_advantage
+    for name, term in (("teacher_advantage", advantage), ("teacher_loss", o.teacher_loss)):
         if term is not None and term.coefficient == 0:
             yield f"{at}.{name}.coefficient", "0: the teacher is asked and teaches nothing"
-    advantage = o.teacher_advantage
+        if term is not None and term.mask == "passed" and o.outcome is None and r.distill.rollouts == 1:
+            yield f"{at}.{name}.mask", "passed, with 1 rollout a prompt: problems that are not solved teach nothing"
     if advantage is not None and advantage.gate is not None and advantage.gate < GATE:
         yield f"{at}.teacher_advantage.gate", f"{advantage.gate:g} nats: nearly every token is dropped; 10 is usual"
     if r.environment is None and advantage is not None and advantage.steps is not None:
         yield f"{at}.teacher_advantage.steps", "without `environment` a rollout has one step, whose weight is 1"
     if r.environment is None and o.outcome is not None and o.outcome.tool_reward is not None:
         yield f"{at}.outcome.tool_reward", "without `environment` nothing is called, so it is never paid"
-    if r.distill.rollouts == 1:
-        for name, term in (("teacher_advantage", o.teacher_advantage), ("teacher_loss", o.teacher_loss)):
-            if term is not None and term.mask == "passed" and o.outcome is None:
-                yield f"{at}.{name}.mask", "passed, with 1 rollout a prompt: problems that are not solved teach nothing"
-
-
-GATE = 0.1
-"""Nats below which a gate drops tokens that student and teacher agree on."""
 
 
 def _order(r: Recipe) -> Doubts:
