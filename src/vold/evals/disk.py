@@ -48,22 +48,19 @@ class Writes:
         return sum(self.parts.values())
 
 
-def probe(path: Path, where: str) -> Path:
-    """The folder in which a path will be made, or the path itself; a folder and a file could just be made and removed
-    there.
+def probe(path: Path, where: str) -> None:
+    """Make and remove a folder and a file in a path, or in the lowest folder above it that there is.
 
     Raises:
-        ConfigError: they could not.
+        ConfigError: they could not be made.
     """
     try:
-        home = _nearest(path)
-        with tempfile.TemporaryDirectory(prefix=".vold-probe-", dir=home) as made:
+        with tempfile.TemporaryDirectory(prefix=".vold-probe-", dir=_nearest(path)) as made:
             (Path(made) / "probe").write_bytes(bytes(BLOCK))
     except (OSError, ValueError) as error:
         got = (error.strerror if isinstance(error, OSError) else None) or str(error)
         fix = "choose a place that you may write to and that has room, or make room there"
         raise ConfigError("nothing can be written here", where=f"{where}: {path}", got=got, fix=fix) from None
-    return home
 
 
 def _nearest(path: Path) -> Path:
@@ -75,8 +72,8 @@ def _nearest(path: Path) -> Path:
         except FileNotFoundError:
             continue
         if not one.is_dir():
-            link = " to no folder" if stat.S_ISLNK(found.st_mode) else ""
-            raise NotADirectoryError(errno.ENOTDIR, f"{one} is {'a link' if link else 'no folder'}{link}")
+            what = "a link to no folder" if stat.S_ISLNK(found.st_mode) else "no folder"
+            raise NotADirectoryError(errno.ENOTDIR, f"{one} is {what}")
         return one
     return Path(path.anchor)
 
@@ -95,10 +92,10 @@ def places(subject: Subject) -> Iterator[Finding]:
 
 
 def disk(subject: Subject) -> Iterator[Finding]:
-    """What is planned beside what is free, on every file system that a run writes to."""
+    """What is planned beside what is free, on every file system that a run writes to. `places` has looked at them."""
     devices: dict[int, list[tuple[Writes, Path]]] = {}
     for writes in planned(subject):
-        home = probe(writes.path, writes.where)
+        home = _nearest(writes.path)
         devices.setdefault(home.stat().st_dev, []).append((writes, home))
     for together in devices.values():
         yield _room([writes for writes, _ in together], together[0][1])

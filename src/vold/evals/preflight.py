@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from vold.engines.teachers.teachers import TeacherHandle
     from vold.run.recipe import Recipe
-    from vold.types import Prompt
 
 
 def check(recipe: Recipe) -> list[str]:
