@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from vold.errors import ConfigError, DataError
 from vold.evals.derived import cluster_scores
@@ -20,7 +20,9 @@ from vold.run.results import SetComparison
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from vold.run.results import PairedDifference
+    from vold.run.results import Comparison, PairedDifference
+
+    AnyComparison = TypeVar("AnyComparison", Comparison, SetComparison)
 
 STAGES = ("vold", "sft", "base")
 """Of a run with several models, the one that is meant: the last stage it has."""
@@ -128,7 +130,12 @@ def compare_runs(a: Path, b: Path, *, force: bool = False) -> list[SetComparison
             )
         x, y = (_answers(folder / f"{name}.jsonl") for folder in (first, second))
         out.append(compare_answers(name, x, y, changed, benchmark=str(left.protocol.get("benchmark", ""))))
-    return [replace(c, corrected_p=p) for c, p in zip(out, holm([c.p_value for c in out]), strict=True)]
+    return corrected(out)
+
+
+def corrected(found: Sequence[AnyComparison]) -> list[AnyComparison]:
+    """The comparisons with p-values that allow for their number."""
+    return [replace(c, corrected_p=p) for c, p in zip(found, holm([c.p_value for c in found]), strict=True)]
 
 
 def model_folder(path: Path) -> Path:

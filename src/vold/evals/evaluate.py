@@ -12,12 +12,11 @@ from vold.engines.chat_api import EndpointSampler
 from vold.engines.samplers.multi_turn import tool_turns
 from vold.errors import ConfigError
 from vold.evals.answering import answer_by_endpoint, answer_in_process, is_complete, mark
-from vold.evals.compare import compare_answers
+from vold.evals.compare import compare_answers, corrected
 from vold.evals.derived import headlines, mmmu_pro_overall
 from vold.evals.metrics import summarise
 from vold.evals.published import matching
 from vold.evals.questions import QuestionSet, open_sets, thumbnail
-from vold.evals.stats import holm
 from vold.model.loading import load_model, resolve, stage_models
 from vold.report.evaluation import write_results
 from vold.run.answers import Answer, ModelStamp, Stamp, choose, key_of, outcome_of
@@ -117,7 +116,7 @@ def _results(recipe: Recipe, directory: Path, models: dict[str, str], sets: list
         run=RunInfo(recipe.run.dir.resolve().name, models, versions()),
         sets={s.name: replace(s.about, published=_published(s)) for s in sets},
         stages=stages,
-        comparisons=_corrected(list(_comparisons(sets, rows))),
+        comparisons=tuple(corrected(list(_comparisons(sets, rows)))),
         headlines=headlines(stages, benchmarks, overall),
         mmmu_pro_overall=overall,
     )
@@ -150,12 +149,6 @@ def _comparisons(
                 min_detectable=c.detectable,
                 derived=c.derived,
             )
-
-
-def _corrected(found: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """The comparisons with p-values that allow for their number."""
-    corrected = holm([c.p_value for c in found])
-    return tuple(replace(c, corrected_p=p) for c, p in zip(found, corrected, strict=True))
 
 
 def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
