@@ -87,18 +87,18 @@ class PairedDifference:
     """
 
     difference: float
-    """Mean of a - b. Unit: as a and b. Made by evals/stats.py:paired_difference."""
+    """Mean of a - b. Unit: as a and b. Made by evals/stats.py:share_difference."""
     stderr: float
-    """Its standard error. Unit: as a and b. Made by evals/stats.py:paired_difference."""
+    """Its standard error. Unit: as a and b. Made by evals/stats.py:share_difference."""
     low: float
     """Lower end of its confidence interval, -1 or more for shares. Unit: as a and b. Made by
     evals/stats.py:share_difference."""
     high: float
-    """Upper end. Unit: as a and b. Made by evals/stats.py:paired_difference."""
+    """Upper end. Unit: as a and b. Made by evals/stats.py:share_difference."""
     p_value: float
     """Two-sided p of no difference. Unit: 0 to 1. Made by evals/stats.py:share_difference."""
     n: int
-    """Pairs. Unit: count. Made by evals/stats.py:paired_difference."""
+    """Pairs. Unit: count. Made by evals/stats.py:share_difference."""
 
 
 @dataclass(frozen=True, kw_only=True)
