@@ -127,18 +127,19 @@ def future_sums(
     """
     values, mask = _tokens(rewards, action_mask)
     own = np.flatnonzero(mask)
-    addends = np.arange(len(own), 0, -1)
-    sums = values[own] if per == "action" else np.where(mask != 0, values, 0.0)
+    counted = own if per == "action" else np.arange(len(values))
+    sums, addends = np.where(mask != 0, values, 0.0)[counted], np.arange(len(own), 0, -1)
     reach, factor = 1, discount
     while reach < len(sums):  # sums over `reach` tokens become sums over twice as many
         sums[:-reach] += factor * sums[reach:]
         reach, factor = 2 * reach, factor**2
     if from_next:
         sums, addends = np.append(sums[1:], 0.0)[: len(sums)], addends - 1
-    sums = sums if per == "action" else sums[own]
     out = np.zeros(len(values))
-    out[own] = sums / np.maximum(1, addends) if length_normalised else sums
-    return out
+    out[counted] = sums
+    if length_normalised:
+        out[own] /= np.maximum(1, addends)
+    return np.where(mask != 0, out, 0.0)
 
 
 def action_runs(action_mask: ArrayLike) -> list[range]:

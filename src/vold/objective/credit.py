@@ -24,7 +24,7 @@ from vold.objective.advantages import (
 from vold.objective.custom import call_mask, call_weight, is_function
 from vold.objective.prefix_teach import downward_change, segment_means, segment_spans, top_k_margin
 from vold.objective.uni_opd import balance, margin_mask, margin_shift
-from vold.objective.unscored import refuse_impossible
+from vold.objective.unscored import asked, refuse_impossible
 from vold.types import frozen
 
 if TYPE_CHECKING:
@@ -102,8 +102,7 @@ class _Work:
     def __init__(self, rollout: Rollout) -> None:
         self.rollout = rollout
         self.own = rollout.completion.action_mask
-        aligned = rollout.teacher.aligned if rollout.teacher is not None else None
-        self.scored = self.own if aligned is None else self.own & aligned
+        self.scored = asked(rollout)
         self.advantage, self.live, self.loss = np.zeros((3, len(rollout.completion.ids)))
         self.token_values: dict[str, Numbers] = {}
         self.rollout_values: dict[str, float] = {}

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from vold.types import Flags, Rollout
 
 
+def asked(rollout: Rollout) -> Flags:
+    """[response] Which of the model's own tokens the teacher has a token for; all of them where it does not say."""
+    own, scores = rollout.completion.action_mask, rollout.teacher
+    return own if scores is None or scores.aligned is None else own & scores.aligned
+
+
 def unscored(rollout: Rollout) -> int:
     """How many of the model's own tokens the teacher was asked about, has a token for, and gave no finite log-prob.
 
@@ -26,11 +32,7 @@ def unscored(rollout: Rollout) -> int:
         >>> unscored(Rollout("sum-1", 0, (1,), c, Grade(0.0, "7", "wrong"), TokenScores((-0.5, float("nan")))))
         1
     """
-    own, scores = rollout.completion.action_mask, rollout.teacher
-    if scores is None:
-        return 0
-    asked = own if scores.aligned is None else own & scores.aligned
-    return int(np.count_nonzero(asked & ~np.isfinite(scores.logp)))
+    return int(np.count_nonzero(asked(rollout) & ~np.isfinite(rollout.teacher.logp))) if rollout.teacher else 0
 
 
 def unscored_of(rollouts: Sequence[Rollout]) -> int | None:
