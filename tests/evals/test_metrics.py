@@ -42,6 +42,21 @@ def test_many_items_have_wilsons_interval_too() -> None:
     assert (out.stderr, out.high) == (0.0, 1.0) and out.low == pytest.approx(500 / 503.841459, abs=1e-8)
 
 
+def test_vlmevalkits_verdicts_have_figures_of_their_own() -> None:
+    """Of three answers it takes one, and one by the chance of a third. A step that it takes beside ours turns rote into
+    mastery, and a problem bad generalisation into mastery: strict scores of 1/4 and 1."""
+    rows = [row("a", 1, as_vlmevalkit=1.0), row("b", 1, as_vlmevalkit=0.0), row("c", 0, as_vlmevalkit=1 / 3)]
+    found = summarise(rows, benchmark="x").as_vlmevalkit
+    assert found is not None
+    assert (found.accuracy, found.lenient, found.strict) == (pytest.approx(4 / 9), 1, 1)
+    whole = [replace(r, as_vlmevalkit=1.0) for r in composite("s", "11", 0)] + composite("t", "10", 1)
+    assert summarise(whole, benchmark="wemath").as_vlmevalkit is None  # some have no verdict
+    both = [replace(r, as_vlmevalkit=1.0) for r in whole]
+    out = summarise(both, benchmark="wemath")
+    assert out.derived["score_strict"].value == 0.25
+    assert out.as_vlmevalkit is not None and out.as_vlmevalkit.derived["score_strict"] == 1.0
+
+
 def test_graded_scores_count_as_so_many_items() -> None:
     """0.25 and 0.75: p(1-p) = 1/4, spread 1/16, 2 (0.25 + 0.035) / (0.0625 + 0.035) = 5.84615 items; t(1) = 12.7062, so
     half the width is t / (2 sqrt(n + t^2))."""

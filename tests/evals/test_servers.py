@@ -304,6 +304,22 @@ def test_an_evaluation_by_endpoint_stores_each_answer_and_goes_on(
     assert results["stages"]["served"]["mathvista"]["accuracy"] == pytest.approx(1 / 6)  # item 2 is 14
 
 
+def test_vlmevalkits_verdict_stands_beside_ours_and_costs_no_question(
+    serve: Callable[[Answer], Server], tmp_path: Path
+) -> None:
+    """One of six items is 14. A judge that replies "14.0" has us count it and VLMEvalKit not."""
+    model, judge = serve(lambda _b, _h: completion("I count fourteen.")), serve(lambda _b, _h: completion("14.0"))
+    file = recipe(tmp_path, model, judge)
+    assert main(["eval", file]) == 0
+    assert len(judge.requests) == 6  # once an item: both samples read the same
+    results = json.loads((tmp_path / "run" / "eval" / "results.json").read_text())
+    figures = results["stages"]["served"]["mathvista"]
+    assert figures["accuracy"] == pytest.approx(1 / 6)
+    assert figures["as_vlmevalkit"] == {"accuracy": 0.0, "derived": {}, "lenient": 2, "strict": 0}
+    rows = read_jsonl(tmp_path / "run" / "eval" / "served" / "mathvista.jsonl", whole=True)
+    assert {r["as_vlmevalkit"] for r in rows} == {0.0}
+
+
 def garbled(rows: list[str]) -> list[str]:
     return [*rows[:4], rows[4][:-3], *rows[5:]]
 

@@ -227,6 +227,7 @@ def _marked(question: Question, row: Unmarked) -> Answer:
         tokens=row.tokens,
         cluster=question.cluster,
         tags=question.tags,
+        as_vlmevalkit=question.as_vlmevalkit and question.as_vlmevalkit(said, grade),
     )
 
 

@@ -6,6 +6,7 @@ Of n items with k samples each.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from vold.evals.stats import clustered_stderr, pass_at_k
 from vold.graders.extract import squeeze
 from vold.graders.outcome import JUDGE_FAILED
 from vold.run.answers import Answer
-from vold.run.results import Breakdown, Figures
+from vold.run.results import AsVLMEvalKit, Breakdown, Figures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,6 +58,22 @@ def summarise(rows: Sequence[Answer], *, benchmark: str) -> Figures:
         by_kind={value: part.accuracy for value, part in by.get("kind", {}).items()},
         pass_at=_pass_at(items) if several else None,
         maj_at_k=fmean([_majority(answers) for answers in items.values()]) if several else None,
+        as_vlmevalkit=_as_vlmevalkit(rows, benchmark),
+    )
+
+
+def _as_vlmevalkit(rows: Sequence[Answer], benchmark: str) -> AsVLMEvalKit | None:
+    """The figures by VLMEvalKit's own verdicts, where every answer has one."""
+    theirs = [replace(r, score=r.as_vlmevalkit) for r in rows if r.as_vlmevalkit is not None]
+    if len(theirs) < len(rows):
+        return None
+    items = by_item(theirs)
+    gaps = [ours.score - other.score for ours, other in zip(rows, theirs, strict=True)]
+    return AsVLMEvalKit(
+        accuracy=fmean([_score(answers) for answers in items.values()]),
+        derived={name: score.value for name, score in derived(benchmark, items).items()},
+        lenient=sum(gap > 0 for gap in gaps),
+        strict=sum(gap < 0 for gap in gaps),
     )
 
 

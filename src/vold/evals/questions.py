@@ -13,6 +13,7 @@ from vold.data.sources import open_tasks
 from vold.engines.chat_api import EndpointSampler
 from vold.engines.grade import grade_text
 from vold.errors import DataError
+from vold.evals.marking.as_vlmevalkit import as_vlmevalkit
 from vold.evals.marking.golds import handle_golds
 from vold.evals.marking.llm_judge import Judge, score_vlmevalkit
 from vold.evals.marking.rules import SCORING_VERSION, score
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Question:
-    """One problem: what is asked, and `grade(response, finish)`, which marks an answer to it."""
+    """One problem: what is asked, and `grade(response, finish)`, which marks an answer to it. Where there is one,
+    `as_vlmevalkit(response, grade)` is VLMEvalKit's own verdict on an answer that was marked."""
 
     id: str
     messages: tuple[Message, ...]
@@ -39,6 +41,7 @@ class Question:
     grade: Callable[[str, Finish], Grade]
     cluster: str
     tags: Mapping[str, str] = field(default_factory=dict)
+    as_vlmevalkit: Callable[[str, Grade], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,15 @@ def _benchmark(name: str, spec: BenchmarkSection, config: Eval, judge: Judge | N
         protocol={**plain, "hash": digest},
     )
     questions = tuple(
-        Question(i.id, build_messages(i, spec.protocol), i.answer, _marker(i, spec, judge), i.cluster, i.tags)
+        Question(
+            i.id,
+            build_messages(i, spec.protocol),
+            i.answer,
+            _marker(i, spec, judge),
+            i.cluster,
+            i.tags,
+            None if judge is None or spec.protocol == "rule" else _peer_verdict(i, judge),
+        )
         for i in items
     )
     return QuestionSet(name, benchmark.name, questions, plain, digest, pixels, about, tuple(items))
@@ -177,6 +188,10 @@ def _marker(item: Item, spec: BenchmarkSection, judge: Judge | None) -> Callable
         return lambda text, finish: score(item, text, finish=finish)
     assert judge is not None  # the recipe was refused otherwise
     return lambda text, finish: score_vlmevalkit(item, text, judge, finish=finish)
+
+
+def _peer_verdict(item: Item, judge: Judge) -> Callable[[str, Grade], float]:
+    return lambda text, grade: as_vlmevalkit(item, text, grade, judge.said)
 
 
 def thumbnail(image: Any, limit: int = 512) -> str:

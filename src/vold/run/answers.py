@@ -77,6 +77,9 @@ class Answer:
     """Shared by items that are not independent of each other. Unit: name. Made by evals/answering.py:mark."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """What to group results by. Unit: text. Made by evals/answering.py:mark."""
+    as_vlmevalkit: Share | None = None
+    """What VLMEvalKit would give for it, a chance where it draws an option at random; absent under other protocols.
+    Unit: 0 to 1. Made by evals/marking/as_vlmevalkit.py:as_vlmevalkit."""
 
     @property
     def source(self) -> str:

@@ -36,6 +36,20 @@ class Breakdown:
     """Items. Unit: count. Made by evals/metrics.py:summarise."""
 
 
+@dataclass(frozen=True)
+class AsVLMEvalKit:
+    """VLMEvalKit's own verdict on the same answers and the same judge's replies (`as_vlmevalkit` in results.json)."""
+
+    accuracy: float
+    """Its accuracy: what stands beside a published figure. Unit: 0 to 1. Made by evals/metrics.py:summarise."""
+    derived: Mapping[str, float]
+    """The benchmark's own scores by name, by its verdicts. Unit: as `derived`. Made by evals/metrics.py:summarise."""
+    lenient: int
+    """Answers that our marking gives more than VLMEvalKit. Unit: count. Made by evals/metrics.py:summarise."""
+    strict: int
+    """Answers that our marking gives less. Unit: count. Made by evals/metrics.py:summarise."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Figures:
     """One model on one set (`stages.MODEL.SET` in results.json)."""
@@ -75,6 +89,9 @@ class Figures:
     maj_at_k: float | None = None
     """Accuracy of the answer given most often; absent for one sample. Unit: 0 to 1. Made by
     evals/metrics.py:summarise."""
+    as_vlmevalkit: AsVLMEvalKit | None = None
+    """The same answers by VLMEvalKit's own verdict; absent unless the protocol is `vlmevalkit`. Unit: see
+    AsVLMEvalKit. Made by evals/metrics.py:summarise."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,19 @@ if TYPE_CHECKING:
     Items = Mapping[str, Sequence[Answer]]
     """Stored answers by item, samples in order."""
 
+VerdictName = Literal[
+    "options",
+    "yes_no",
+    "mathvista",
+    "mathvision",
+    "mathverse",
+    "logicvista",
+    "dynamath",
+    "visulogic",
+    "olympiadbench",
+]
+"""The ways in which VLMEvalKit comes to a verdict: `vold.evals.marking.as_vlmevalkit`."""
+
 PIXELS: Mapping[ProtocolName, tuple[int, int]] = {"vlmevalkit": (1280 * 28 * 28, 16384 * 28 * 28)}
 """Least and most pixels of a picture, by protocol: VLMEvalKit's for Qwen2.5-VL. Others leave it to the processor."""
 
@@ -77,6 +90,7 @@ class Judging:
         answer: reads an answer in what follows the thinking, beside the places where every answer is looked for.
         one_option: the judge names one option, whatever the form of the answer.
         no_option: a word such as "Z" means that there is no answer, whatever the form.
+        verdict: how VLMEvalKit itself comes to its verdict.
     """
 
     name: str
@@ -90,6 +104,7 @@ class Judging:
     answer: Callable[[str], str | None] = lambda text: None
     one_option: bool = False
     no_option: bool = False
+    verdict: VerdictName = "options"
 
     def content(self) -> Mapping[str, object]:
         """Every text by its name: part of the judge's identity."""

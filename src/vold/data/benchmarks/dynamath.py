@@ -182,7 +182,13 @@ BENCHMARKS = (
         dynamath,
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},
         judging=Judging(
-            "dynamath", _JUDGED, system=_SYSTEM, instruction=_INSTRUCTION, response=_object, answer=_short_answer
+            "dynamath",
+            _JUDGED,
+            system=_SYSTEM,
+            instruction=_INSTRUCTION,
+            response=_object,
+            answer=_short_answer,
+            verdict="dynamath",
         ),
         tolerance=Fraction(1, 1000),
         published=_PUBLISHED,

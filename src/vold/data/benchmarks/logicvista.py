@@ -116,7 +116,7 @@ BENCHMARKS = (
         {"test": 448},
         logicvista,
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},
-        judging=Judging("logicvista", _JUDGED, no_option=True),
+        judging=Judging("logicvista", _JUDGED, no_option=True, verdict="logicvista"),
         published=_PUBLISHED,
     ),
 )

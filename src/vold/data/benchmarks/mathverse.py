@@ -173,7 +173,7 @@ _SCORE = (
     "    [Model_answer] : {extracted}\n"
     "    Judgement:"
 )
-_JUDGING = Judging("mathverse", _EXTRACT, agreement=_SCORE)
+_JUDGING = Judging("mathverse", _EXTRACT, agreement=_SCORE, verdict="mathverse")
 
 
 def mathverse(name: str, row: Row) -> Item:

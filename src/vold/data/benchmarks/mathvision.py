@@ -97,7 +97,7 @@ BENCHMARKS = (
         {"test": 3040, "testmini": 304},
         mathvision,
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},
-        judging=Judging("mathvision", MATHVISION, question="asked"),
+        judging=Judging("mathvision", MATHVISION, question="asked", verdict="mathvision"),
         published=_PUBLISHED,
     ),
 )

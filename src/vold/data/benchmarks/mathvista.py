@@ -106,7 +106,7 @@ BENCHMARKS = (
         {"testmini": 1000},
         mathvista,
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},
-        judging=Judging("mathvista", _JUDGED, question="asked"),
+        judging=Judging("mathvista", _JUDGED, question="asked", verdict="mathvista"),
         gold_is_a_text=True,
         published=_PUBLISHED,
     ),

@@ -84,6 +84,6 @@ BENCHMARKS = (
         olympiadbench,
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},
         # VLMEvalKit has no judge here; answers without a box are read as MATH-Vision's.
-        judging=Judging("mathvision", MATHVISION, question="asked"),
+        judging=Judging("mathvision", MATHVISION, question="asked", verdict="olympiadbench"),
     ),
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vold.data.benchmarks.benchmark import Benchmark, PromptForm
 from vold.data.benchmarks.columns import letter_answer, pictures, tags, text_cell
 from vold.data.benchmarks.item import Item
+from vold.data.benchmarks.wording import MCQ
 
 if TYPE_CHECKING:
     from vold.data.files.read import Row
@@ -53,5 +55,7 @@ BENCHMARKS = (
         {"test": 1000},
         visulogic,
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},
+        # VLMEvalKit has no judge here; answers that no rule reads are matched with the options.
+        judging=replace(MCQ, verdict="visulogic"),
     ),
 )

@@ -177,6 +177,7 @@ def yes_or_no(text: str) -> str | None:
 
 YES_NO = Judging(
     name="yes_no",
+    verdict="yes_no",
     one_option=True,
     answer=yes_or_no,
     prompt=(

@@ -106,16 +106,24 @@ class Judge:
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
         return f"{self.endpoint.model} ({digest})"
 
+    def said(self, prompt: str, system: str = "") -> str | None:
+        """The judge's reply if it was asked before."""
+        with self._lock:
+            return self.replies.get(self._key(prompt, system))
+
+    def _key(self, prompt: str, system: str) -> str:
+        return hashlib.sha256(json.dumps([self.endpoint.model, system, prompt]).encode()).hexdigest()
+
     def ask(self, prompt: str, system: str = "") -> str:
         """The judge's reply, from the file if it was asked before.
 
         Raises:
             SamplerError: the judge cannot be reached, refuses every request, or does not get past its own thinking.
         """
-        key = hashlib.sha256(json.dumps([self.endpoint.model, system, prompt]).encode()).hexdigest()
-        with self._lock:
-            if key in self.replies:
-                return self.replies[key]
+        key = self._key(prompt, system)
+        said = self.said(prompt, system)
+        if said is not None:
+            return said
         turns = (Message("system", system),) if system else ()
         try:
             reply = self.endpoint.chat((*turns, Message("user", prompt)), PARAMS)
@@ -147,9 +155,9 @@ def score_vlmevalkit(item: Item, response: str, judge: Judge, *, finish: Finish 
     Raises:
         SamplerError: the judge cannot be reached; see `Judge.ask`.
     """
-    text = after_thinking(response)
-    if finish == "length" or text is None:
+    if finish == "length" or after_thinking(response) is None:
         return Grade(0.0, None, TRUNCATED if finish == "length" else UNCLOSED)
+    text = prediction(response)
     if not text.strip():
         return Grade(0.0, None, f"{UNREADABLE}: empty")
     plain = read_plainly(item, response, text)
@@ -159,6 +167,12 @@ def score_vlmevalkit(item: Item, response: str, judge: Judge, *, finish: Finish 
         return _by_judge(item, response, text, judge)
     except _Failed as why:
         return Grade(0.0, None, f"{JUDGE_FAILED}: {why}")
+
+
+def prediction(response: str) -> str:
+    """What VLMEvalKit takes for the answer: with `SPLIT_THINK` what follows the thinking, without blanks around it."""
+    text = after_thinking(response)
+    return response if text is None or text == response else text.strip()
 
 
 def read_plainly(item: Item, response: str, text: str) -> Grade | None:
@@ -172,7 +186,7 @@ def read_plainly(item: Item, response: str, text: str) -> Grade | None:
             return grade
     if item.form != "choice":
         return None
-    letter = infer_option(text, _options(item))
+    letter = infer_option(text, option_texts(item))
     return None if letter is None else verdict(letter == item.answer, letter)
 
 
@@ -201,7 +215,7 @@ def infer_option(text: str, options: Mapping[str, str]) -> str | None:
 def judge_prompt(item: Item, text: str) -> str:
     """What the judge is asked first about a response to this item."""
     judging = judging_of(item)
-    options = "There are several options: \n" + "".join(f"{a}. {t}\n" for a, t in _options(item).items() if t)
+    options = "There are several options: \n" + "".join(f"{a}. {t}\n" for a, t in option_texts(item).items() if t)
     if judging.question == "asked":
         question = build_messages(item, "vlmevalkit")[0].text.replace(IMAGE_MARKER, "")
     else:
@@ -223,7 +237,7 @@ def _by_judge(item: Item, response: str, text: str, judge: Judge) -> Grade:
     if reply.lower().strip(".") in (("null", "none", "n/a", "z", "zzzzz") if chooses else ("null", "none", "n/a")):
         return Grade(0.0, None, NO_ANSWER)
     if item.form == "choice" or judging.one_option:
-        options = _options(item)
+        options = option_texts(item)
         letters = read_letters(reply.splitlines()[0])
         letter = infer_option(reply, options) if letters is None else "".join(sorted(letters))
         if letter not in options:
@@ -244,13 +258,17 @@ def _by_judge(item: Item, response: str, text: str, judge: Judge) -> Grade:
 
 def _agree(item: Item, extracted: str, judge: Judge) -> Grade:
     """MathVerse's second step: the judge compares the extracted answer with the gold."""
-    question = item.for_judge or item.question
-    prompt = _fill(judging_of(item).agreement, question=question, answer=item.answer, extracted=extracted)
-    reply = _cleaned(judge.ask(prompt), lines=True)
+    reply = _cleaned(judge.ask(agreement_prompt(item, extracted)), lines=True)
     verdicts = [reply] if reply in ("0", "1") else _JUDGEMENT.findall(reply)
     if not verdicts:
         raise _Failed(f"no judgement in {reply[:80]!r}")
     return Grade(float(verdicts[-1]), extracted, f"{EQUAL if verdicts[-1] == '1' else DIFFERENT}: says the judge")
+
+
+def agreement_prompt(item: Item, extracted: str) -> str:
+    """What the judge is asked about an extracted answer and the gold; "" for a benchmark where it is not."""
+    question = item.for_judge or item.question
+    return _fill(judging_of(item).agreement, question=question, answer=item.answer, extracted=extracted)
 
 
 def judging_of(item: Item) -> Judging:
@@ -259,7 +277,7 @@ def judging_of(item: Item) -> Judging:
     return (benchmark.judging if benchmark is not None else None) or MCQ
 
 
-def _options(item: Item) -> dict[str, str]:
+def option_texts(item: Item) -> dict[str, str]:
     """Option letters and texts; texts are empty where the options stand in the picture or in running text."""
     if item.form == "text":  # VLMEvalKit's form of MMMU's open questions
         return {"A": " or ".join(item.answer.split("\n")), "B": "Other Answers"}
