@@ -112,11 +112,11 @@ def test_no_test_file_imports_another() -> None:
 
 
 def test_few_test_files_stand_beside_the_folders() -> None:
-    """The folders of tests are those of the package, one for the experiments beside it, and one for `make faults`."""
+    """The folders of tests are those of the package, one each for the experiments, `make faults` and CUDA."""
     tests = ROOT / "tests"
     assert len(list(tests.glob("test_*.py"))) <= 8
     folders = {p.parent.relative_to(tests).as_posix() for p in tests.rglob("test_*.py")} - {"."}
-    assert all((SOURCE / "vold" / name).is_dir() for name in folders - {"experiments", "faults"}), folders
+    assert all((SOURCE / "vold" / name).is_dir() for name in folders - {"experiments", "faults", "cuda"}), folders
 
 
 @modules
