@@ -131,6 +131,20 @@ def test_runs_are_compared_on_the_sets_they_share(tmp_path: Path) -> None:
     assert same_run.difference == 0.75
 
 
+def test_a_comparison_says_of_how_many_items_it_is_and_what_else_differs(tmp_path: Path) -> None:
+    """Four of MATH-Vision's 3,040; on one side two answers to an item, and a server that did not give one."""
+    a, b = store(tmp_path / "a", "1110"), store(tmp_path / "b", "0100", samples=2)
+    stored = [*rows("010"), replace(row("3", 0), note="not answered: too long")]
+    (b / "set.jsonl").write_text("".join(json.dumps(to_json(r)) + "\n" for r in stored))
+    (found,) = compare_runs(a, b, force=True)
+    assert found.official_n == 3040
+    assert found.differs == (
+        "4 of 3,040 items",
+        "B: 2 answers to each item; published figures are of one",
+        "B: 1 of 4 answers score 0 because the server gave no answer",
+    )
+
+
 def test_another_revision_with_the_same_content_is_the_same_test(tmp_path: Path) -> None:
     a = store(tmp_path / "a", "1110")
     assert compare_runs(a, store(tmp_path / "b", "0100", revision="r2"))[0].difference == 0.5

@@ -76,11 +76,13 @@ def test_a_flat_mapping_stands_beside_the_other_keys() -> None:
 
 
 SET: dict[str, object] = {"benchmark": None, "title": "t", "split": None, "n_items": 2}
-SET |= {"bad_rows": [], "bad_golds": [], "protocol": {}}
+SET |= {"left_out": {}, "bad_rows": [], "bad_golds": [], "protocol": {}, "differs": []}
 
 
 @pytest.mark.parametrize(
-    ("more", "kind"), [({}, SetInfo), ({"source": "a.jsonl", "limit": None}, BenchmarkInfo)], ids=["tasks", "benchmark"]
+    ("more", "kind"),
+    [({}, SetInfo), ({"source": "a.jsonl", "limit": None, "official_n": 2}, BenchmarkInfo)],
+    ids=["tasks", "benchmark"],
 )
 def test_of_several_classes_the_one_whose_keys_are_there_is_read(more: dict[str, object], kind: type[SetInfo]) -> None:
     head = dict(list(SET.items())[:3])

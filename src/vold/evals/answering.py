@@ -14,6 +14,7 @@ from vold.engines.http import as_they_come
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.evals.questions import thumbnail
 from vold.graders import outcome
+from vold.graders.outcome import NOT_ANSWERED
 from vold.run.answers import Answer, Unmarked, refuse_doubled
 from vold.run.console import Bar
 from vold.run.files import append_jsonl, as_record, bad_row, cut_rows, read_jsonl, write_rows
@@ -174,7 +175,7 @@ def answer_by_endpoint(
         replies = endpoint.answer([q.messages for q, _ in wanted], params, [s for _, s in wanted], pixels=found.pixels)
         for reply in replies:
             question, sample = wanted[reply.index]
-            error = f"not answered: {reply.error}" if reply.error else None
+            error = f"{NOT_ANSWERED}: {reply.error}" if reply.error else None
             images = _images(found, question)
             row = _row(question, sample, images, reply.text, reply.finish, reply.tokens, error=error)
             append_jsonl(file, [_ready(found, question, row)])

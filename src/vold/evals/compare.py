@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from vold.errors import ConfigError, DataError
 from vold.evals.derived import cluster_scores
-from vold.evals.metrics import by_item
+from vold.evals.metrics import by_item, without_mark
 from vold.evals.protocol import differences
+from vold.evals.published import differs, official_n
 from vold.evals.stats import holm, mcnemar_exact, min_detectable_difference, share_difference
 from vold.run.answers import Answer, Stamp, refuse_doubled
+from vold.run.comparison import SetComparison
 from vold.run.files import lists_in, read_json, read_records
-from vold.run.results import SetComparison
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -129,13 +130,21 @@ def compare_runs(a: Path, b: Path, *, force: bool = False) -> list[SetComparison
                 fix="evaluate both in the same way, or add force=true and say so beside the figure",
             )
         x, y = (_answers(folder / f"{name}.jsonl") for folder in (first, second))
-        out.append(compare_answers(name, x, y, changed, benchmark=str(left.protocol.get("benchmark", ""))))
+        found = compare_answers(name, x, y, changed, benchmark=str(left.protocol.get("benchmark", "")))
+        words = [(*differs(s.protocol, len(by_item(rows))), *without_mark(rows)) for s, rows in ((left, x), (right, y))]
+        out.append(replace(found, official_n=official_n(left.protocol), differs=_of_both(*words)))
     return corrected(out)
 
 
 def corrected(found: Sequence[AnyComparison]) -> list[AnyComparison]:
     """The comparisons with p-values that allow for their number."""
     return [replace(c, corrected_p=p) for c, p in zip(found, holm([c.p_value for c in found]), strict=True)]
+
+
+def _of_both(a: Sequence[str], b: Sequence[str]) -> tuple[str, ...]:
+    """What is said of both figures, then what is said of one, with its letter."""
+    both = [words for words in a if words in b]
+    return (*both, *(f"{name}: {w}" for name, own in (("A", a), ("B", b)) for w in own if w not in both))
 
 
 def model_folder(path: Path) -> Path:

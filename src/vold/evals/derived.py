@@ -58,7 +58,11 @@ def mmmu_pro_overall(
     out = {}
     for model, by_set in stages.items():
         parts = by_set[ten], by_set[vision]
-        out[model] = Overall(*(sum(getattr(p, k) for p in parts) / 2 for k in ("accuracy", "stderr", "low", "high")))
+        value, stderr, low, high = (
+            sum(getattr(p, k) for p in parts) / 2 for k in ("accuracy", "stderr", "low", "high")
+        )
+        words = (f"{name}: {said}" for name in (ten, vision) for said in by_set[name].differs)
+        out[model] = Overall(value, stderr, low, high, tuple(words))
     return out
 
 
@@ -72,21 +76,22 @@ def headlines(
     out: list[Headline] = []
     for name, benchmark in names.items():
         if benchmark.startswith("mmmu_pro") and overall and not any(h.set == "mmmu_pro" for h in out):
-            out += [_headline("mmmu_pro", model, "overall", found) for model, found in overall.items()]
+            out += [_headline("mmmu_pro", model, "overall", found, found.differs) for model, found in overall.items()]
         known = benchmarks().get(benchmark)
         for score in known.headline if known is not None else ("accuracy",):
             for model, by_set in stages.items():
+                figures = by_set[name]
                 if score == "accuracy":
-                    figures = by_set[name]
                     whole = Interval(figures.accuracy, figures.low, figures.high, figures.clusters)
-                    out.append(_headline(name, model, score, whole))
-                elif score in by_set[name].derived:
-                    out.append(_headline(name, model, score, by_set[name].derived[score]))
+                    out.append(_headline(name, model, score, whole, figures.differs))
+                elif score in figures.derived:
+                    out.append(_headline(name, model, score, figures.derived[score], figures.differs))
     return tuple(out)
 
 
-def _headline(name: str, model: str, score: str, found: Interval | Overall) -> Headline:
-    return Headline(set=name, model=model, score=score, value=found.value, low=found.low, high=found.high)
+def _headline(name: str, model: str, score: str, found: Interval | Overall, differs: tuple[str, ...]) -> Headline:
+    ends = {"low": found.low, "high": found.high}
+    return Headline(set=name, model=model, score=score, value=found.value, differs=differs, **ends)
 
 
 def interval(values: Sequence[float], weights: Sequence[float] | None = None) -> Interval:

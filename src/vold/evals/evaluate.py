@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vold.data.benchmarks.registry import get_benchmark
 from vold.engines.chat_api import EndpointSampler
 from vold.engines.samplers.multi_turn import tool_turns
 from vold.errors import ConfigError
@@ -15,7 +14,7 @@ from vold.evals.answering import answer_by_endpoint, answer_in_process, is_compl
 from vold.evals.compare import compare_answers, corrected
 from vold.evals.derived import headlines, mmmu_pro_overall
 from vold.evals.metrics import summarise
-from vold.evals.published import matching
+from vold.evals.published import beside
 from vold.evals.questions import QuestionSet, open_sets, thumbnail
 from vold.model.loading import load_model, resolve, stage_models
 from vold.report.evaluation import write_results
@@ -25,7 +24,7 @@ from vold.run.files import read_json, read_records, remove_rows, write_json
 from vold.run.order import seed_of
 from vold.run.recipe import Recipe
 from vold.run.records import to_json
-from vold.run.results import Comparison, Published, Results, RunInfo
+from vold.run.results import Comparison, Results, RunInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -109,12 +108,18 @@ def _results(recipe: Recipe, directory: Path, models: dict[str, str], sets: list
     """Summarise and compare what is stored, and write the JSON document and the page."""
     files = {m: {s.name: directory / m / f"{s.name}.jsonl" for s in sets} for m in models}
     rows = {m: {s: read_records(file, Answer, whole=True) for s, file in of.items()} for m, of in files.items()}
-    stages = {m: {s.name: summarise(rows[m][s.name], benchmark=s.benchmark) for s in sets} for m in models}
+    stages = {
+        m: {s.name: summarise(rows[m][s.name], benchmark=s.benchmark, differs=s.about.differs) for s in sets}
+        for m in models
+    }
     benchmarks = {s.name: s.benchmark for s in sets}
     overall = mmmu_pro_overall(stages, benchmarks)
     results = Results(
         run=RunInfo(recipe.run.dir.resolve().name, models, versions()),
-        sets={s.name: replace(s.about, published=_published(s)) for s in sets},
+        sets={
+            s.name: replace(s.about, published=beside(s.about, [by_set[s.name] for by_set in stages.values()]))
+            for s in sets
+        },
         stages=stages,
         comparisons=tuple(corrected(list(_comparisons(sets, rows)))),
         headlines=headlines(stages, benchmarks, overall),
@@ -153,19 +158,6 @@ def _comparisons(
 
 def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     return [(earlier, later) for i, later in enumerate(names) for earlier in names[:i]]
-
-
-def _published(found: QuestionSet) -> tuple[Published, ...]:
-    """Figures to show beside ours: the whole split under the same protocol, and derived scores with their name."""
-    if not found.items or found.about.limit is not None:
-        return ()
-    split, protocol = str(found.protocol["split"]), str(found.protocol["name"])
-    out = []
-    for metric in dict.fromkeys(figure.metric for figure in get_benchmark(found.benchmark).published):
-        for figure in matching(found.benchmark, split, protocol, metric):
-            label = "" if metric == "accuracy" else f"{metric.replace('_', ' ')}; "
-            out.append(replace(figure, note=label + figure.note))
-    return tuple(out)
 
 
 def _add_pictures(found: QuestionSet, rows: Rows) -> None:

@@ -14,7 +14,7 @@ from vold.evals.derived import derived
 from vold.evals.shares import share_interval
 from vold.evals.stats import clustered_stderr, pass_at_k
 from vold.graders.extract import squeeze
-from vold.graders.outcome import JUDGE_FAILED
+from vold.graders.outcome import JUDGE_FAILED, NOT_ANSWERED
 from vold.run.answers import Answer
 from vold.run.results import AsVLMEvalKit, Breakdown, Figures
 
@@ -25,11 +25,12 @@ MOST_VALUES = 60
 """A tag with more values than this names items and does not group them."""
 
 
-def summarise(rows: Sequence[Answer], *, benchmark: str) -> Figures:
+def summarise(rows: Sequence[Answer], *, benchmark: str, differs: tuple[str, ...] = ()) -> Figures:
     """Accuracy (avg@k) with standard error and 95% interval, pass@k, maj@k, outcomes, parts by tag, derived scores.
 
     All are shares of 1. The standard error is over items, clustered where items share a source. The interval is
-    `vold.evals.shares.share_interval`, Wilson's for the effective number of items.
+    `vold.evals.shares.share_interval`, Wilson's for the effective number of items. `differs` is in what every figure on
+    the set is of another test than the published ones.
 
     Raises:
         DataError: fewer than two clusters.
@@ -59,6 +60,7 @@ def summarise(rows: Sequence[Answer], *, benchmark: str) -> Figures:
         pass_at=_pass_at(items) if several else None,
         maj_at_k=fmean([_majority(answers) for answers in items.values()]) if several else None,
         as_vlmevalkit=_as_vlmevalkit(rows, benchmark),
+        differs=(*differs, *without_mark(rows)),
     )
 
 
@@ -75,6 +77,13 @@ def _as_vlmevalkit(rows: Sequence[Answer], benchmark: str) -> AsVLMEvalKit | Non
         lenient=sum(gap > 0 for gap in gaps),
         strict=sum(gap < 0 for gap in gaps),
     )
+
+
+def without_mark(rows: Sequence[Answer]) -> tuple[str, ...]:
+    """Answers that score 0 and that nobody gave or marked, in words."""
+    faults = {NOT_ANSWERED: "the server gave no answer", JUDGE_FAILED: "the judge's reply could not be used"}
+    counts = {words: sum(r.note.startswith(note) for r in rows) for note, words in faults.items()}
+    return tuple(f"{n:,} of {len(rows):,} answers score 0 because {words}" for words, n in counts.items() if n)
 
 
 def by_item(rows: Sequence[Answer]) -> dict[str, list[Answer]]:

@@ -1,13 +1,20 @@
-"""Published figures, shown beside ours only where split, protocol and metric are the same."""
+"""Published figures, and in what ours are of another test: only where they are not do the two stand side by side."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+from vold.data.benchmarks.benchmark import DECODING
 from vold.data.benchmarks.registry import benchmarks
 
 if TYPE_CHECKING:
-    from vold.run.results import Published
+    from collections.abc import Mapping, Sequence
+
+    from vold.data.benchmarks.benchmark import Benchmark
+    from vold.data.benchmarks.registry import Loaded
+    from vold.run.results import Figures, Published, SetInfo
 
 
 def published() -> tuple[Published, ...]:
@@ -16,9 +23,81 @@ def published() -> tuple[Published, ...]:
 
 
 def matching(benchmark: str, split: str, protocol: str, metric: str = "accuracy") -> list[Published]:
-    """Figures of the same benchmark, split, protocol and metric; any other would be another test.
-
-    They are of the whole split: beside a run with a `limit` they say nothing.
-    """
+    """Figures of the same benchmark, split, protocol and metric; any other would be another test."""
     wanted = (benchmark, split, protocol, metric)
     return [p for p in published() if (p.benchmark, p.split, p.protocol, p.metric) == wanted]
+
+
+def left_out(official_n: int, loaded: Loaded, limit: int | None, bad_golds: int) -> dict[str, int]:
+    """Why fewer items are asked than the published split has: how many, by reason. Their sum is what is missing."""
+    bad_rows = len(loaded.bad) - loaded.doubled
+    absent = official_n - (len(loaded.items) + bad_rows)
+    reasons = {
+        "beyond the limit" if loaded.rows == limit else "not in the data": max(0, absent),
+        "rows that cannot be used": bad_rows,
+        "gold answers that do not grade themselves": bad_golds,
+    }
+    return {reason: count for reason, count in reasons.items() if count}
+
+
+def official_n(protocol: Mapping[str, Any]) -> int | None:
+    """How many items the split of a stored protocol has as published; None for a task set."""
+    benchmark = _benchmark(protocol)
+    return None if benchmark is None else benchmark.size.get(str(protocol.get("split")))
+
+
+def differs(protocol: Mapping[str, Any], n: int, left_out: Mapping[str, int] | None = None) -> tuple[str, ...]:
+    """In what a figure over `n` items under a stored protocol is of another test than the published ones, in words.
+
+    Compared are the split, the items, the answers to each of them, tools and, where published figures have the
+    protocol, the decoding. Nothing is compared for a task set.
+
+    Example:
+        >>> common = {"name": "rule", "benchmark": "mathvista", "split": "testmini", "samples": 1, "tool": "none"}
+        >>> differs(common, 1000), differs(common, 988, {"beyond the limit": 12})
+        ((), ('988 of 1,000 items (12 beyond the limit)',))
+    """
+    benchmark, official = _benchmark(protocol), official_n(protocol)
+    if benchmark is None or official is None:
+        return ()
+    out = []
+    if protocol["split"] != benchmark.split:
+        out.append(f"split {protocol['split']}; published figures are of {benchmark.split}")
+    if n > official:
+        out.append(f"{n:,} items; the published split has {official:,}")
+    elif n != official - benchmark.empty:
+        why = ", ".join(f"{count:,} {reason}" for reason, count in (left_out or {}).items())
+        out.append(f"{n:,} of {official:,} items{f' ({why})' if why else ''}")
+    if protocol.get("samples", 1) != 1:
+        out.append(f"{protocol['samples']} answers to each item; published figures are of one")
+    if protocol.get("tool", "none") != "none":
+        out.append("the model may call a tool")
+    return (*out, *_decoding(protocol))
+
+
+def _decoding(protocol: Mapping[str, Any]) -> list[str]:
+    tokens, temperature = DECODING.get(str(protocol.get("name")), (None, math.inf))
+    out = []
+    if tokens is not None and protocol.get("max_new_tokens") != tokens:
+        out.append(f"up to {protocol.get('max_new_tokens'):,} new tokens; published figures have up to {tokens:,}")
+    if protocol.get("temperature", 0.0) > temperature:
+        out.append(f"temperature {protocol['temperature']:g}; published figures are greedy")
+    return out
+
+
+def _benchmark(protocol: Mapping[str, Any]) -> Benchmark | None:
+    return None if protocol.get("name") == "tasks" else benchmarks().get(str(protocol.get("benchmark")))
+
+
+def beside(about: SetInfo, figures: Sequence[Figures]) -> tuple[Published, ...]:
+    """Published figures to show beside these, those of the headline score first; derived scores with their name. None
+    where one of these is of another test."""
+    benchmark = _benchmark(about.protocol)
+    if benchmark is None or any(f.differs for f in figures):
+        return ()
+    out = []
+    for metric in dict.fromkeys([*benchmark.headline, *(figure.metric for figure in benchmark.published)]):
+        for figure in matching(benchmark.name, str(about.split), str(about.protocol["name"]), metric):
+            label = "" if metric == "accuracy" else f"{metric.replace('_', ' ')}; "
+            out.append(replace(figure, note=label + figure.note))
+    return tuple(out)

@@ -19,6 +19,7 @@ from vold.evals.marking.llm_judge import Judge, score_vlmevalkit
 from vold.evals.marking.rules import SCORING_VERSION, score
 from vold.evals.prompting import build_messages, image_limits, prompt_version
 from vold.evals.protocol import Protocol, protocol_hash
+from vold.evals.published import differs, left_out
 from vold.run.results import BenchmarkInfo, SetInfo
 
 if TYPE_CHECKING:
@@ -157,16 +158,21 @@ def _benchmark(name: str, spec: BenchmarkSection, config: Eval, judge: Judge | N
         tool=tool,
     )
     plain, digest = asdict(protocol), protocol_hash(protocol)
+    official_n = benchmark.size[loaded.split]
+    missing = left_out(official_n, loaded, spec.limit, len(bad_golds))
     about = BenchmarkInfo(
         benchmark=benchmark.name,
         title=benchmark.title,
         split=loaded.split,
         source=loaded.source,
         limit=spec.limit,
+        official_n=official_n,
         n_items=len(items),
+        left_out=missing,
         bad_rows=tuple(loaded.bad),
         bad_golds=tuple(bad_golds),
         protocol={**plain, "hash": digest},
+        differs=differs(plain, len(items), missing),
     )
     questions = tuple(
         Question(

@@ -23,6 +23,8 @@ NO_BOX = r"no \boxed{}"
 UNREADABLE = "unreadable"
 JUDGE_FAILED = f"{UNREADABLE}: judge_failed"
 """The judge's reply could not be used: not the model's fault, so it is counted on its own as well."""
+NOT_ANSWERED = "not answered"
+"""A server refused to answer: not the model's fault either."""
 TIME_OUT = "grader time-out"
 CRASH = "grader crash"
 

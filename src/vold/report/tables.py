@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from rich.console import JustifyMethod
 
-    from vold.run.results import Results, SetComparison
+    from vold.run.comparison import SetComparison
+    from vold.run.results import Results
     from vold.run.summaries import BalanceSummary, Overlap, SelfCheck
 
 SHARES = ("wrong", "truncated", "unparsed", "timed_out")

@@ -1,5 +1,4 @@
-"""What `vold eval` stores in eval/results.json, and what `vold compare` finds. docs/metrics.md is written from the
-docstrings of the fields.
+"""What `vold eval` stores in eval/results.json. docs/metrics.md is written from the docstrings of the fields.
 
 Accuracies, shares and differences are shares of 1; only published figures are in percent, as they are printed.
 """
@@ -92,6 +91,9 @@ class Figures:
     as_vlmevalkit: AsVLMEvalKit | None = None
     """The same answers by VLMEvalKit's own verdict; absent unless the protocol is `vlmevalkit`. Unit: see
     AsVLMEvalKit. Made by evals/metrics.py:summarise."""
+    differs: tuple[str, ...] = ()
+    """In what it is of another test than a published figure: what `sets.SET.differs` says, and answers that nobody gave
+    or marked. Unit: text. Made by evals/metrics.py:summarise."""
 
 
 @dataclass(frozen=True)
@@ -155,35 +157,6 @@ class Comparison:
     evals/compare.py:compare_answers."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SetComparison:
-    """Two evaluations on one set, a minus b, as `vold compare` prints them. Accuracies are shares of 1.
-
-    `corrected_p` is `p_value` corrected for the number of sets that are compared (Holm). `mcnemar_p` is None where
-    answers are not 0/1, not one an item, or not independent. `detectable` is at 80% power,
-    two-sided 5%. `only_a` and `only_b` count items that only one of them has. `derived` has the differences in scores
-    such as We-Math's strict one, over composite problems. `forced` says in what the protocols differ.
-    """
-
-    name: str
-    accuracy_a: float
-    accuracy_b: float
-    difference: float
-    stderr: float
-    low: float
-    high: float
-    p_value: float
-    corrected_p: float | None = None
-    mcnemar_p: float | None
-    detectable: float
-    n: int
-    only_a: int
-    only_b: int
-    clustered: bool
-    forced: tuple[str, ...] = ()
-    derived: Mapping[str, PairedDifference] = field(default_factory=dict)
-
-
 @dataclass(frozen=True)
 class BadRow:
     """A row that cannot be asked or marked. It is counted and listed, never fatal.
@@ -239,6 +212,9 @@ class Published:
     """Where it was read. Unit: text. Made by evals/published.py:published."""
     note: str = ""
     """What else to know of it. Unit: text. Made by evals/published.py:published."""
+    max_new_tokens: int | None = None
+    """Longest answer of that measurement; absent where it is unknown. Unit: tokens. Made by
+    evals/published.py:published."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,8 +232,13 @@ class SetInfo:
     limit: int | None = None
     """How many of the benchmark's items were asked for, null for all; absent for a task set. Unit: count. Made by
     evals/questions.py:open_sets."""
+    official_n: int | None = None
+    """Items of the benchmark's split as published; absent for a task set. Unit: count. Made by
+    evals/questions.py:open_sets."""
     n_items: int
     """Items that are asked. Unit: count. Made by evals/questions.py:open_sets."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Why these are fewer: items by reason. Unit: count. Made by evals/published.py:left_out."""
     bad_rows: tuple[BadRow, ...]
     """Rows that cannot be asked or marked. Unit: see BadRow. Made by evals/questions.py:open_sets."""
     bad_golds: tuple[BadGold, ...]
@@ -265,16 +246,21 @@ class SetInfo:
     protocol: Mapping[str, object]
     """Everything else that decides a score, and its `hash`. Unit: see Protocol. Made by
     evals/questions.py:open_sets."""
+    differs: tuple[str, ...] = ()
+    """In what all figures here are of another test than the published ones. Unit: text. Made by
+    evals/published.py:differs."""
     published: tuple[Published, ...] = ()
-    """Published figures of the same test. Unit: see Published. Made by evals/evaluate.py:evaluate."""
+    """Published figures of the same test; none where a model's figure differs. Unit: see Published. Made by
+    evals/published.py:beside."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkInfo(SetInfo):
-    """As `SetInfo`, of a benchmark: `source` and `limit` are always there."""
+    """As `SetInfo`, of a benchmark: `source`, `limit` and `official_n` are always there."""
 
     source: str = field()
     limit: int | None = field()
+    official_n: int = field()
 
 
 @dataclass(frozen=True)
@@ -304,6 +290,9 @@ class Overall:
     """Lower end of its 95% interval. Unit: 0 to 1. Made by evals/derived.py:mmmu_pro_overall."""
     high: float
     """Upper end. Unit: 0 to 1. Made by evals/derived.py:mmmu_pro_overall."""
+    differs: tuple[str, ...] = ()
+    """In what either setting is of another test than the published one. Unit: text. Made by
+    evals/derived.py:mmmu_pro_overall."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,6 +311,8 @@ class Headline:
     """Lower end of its 95% interval. Unit: as the value. Made by evals/derived.py:headlines."""
     high: float
     """Upper end. Unit: as the value. Made by evals/derived.py:headlines."""
+    differs: tuple[str, ...] = ()
+    """In what it is of another test than a published score. Unit: text. Made by evals/derived.py:headlines."""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,10 @@ VerdictName = Literal[
 PIXELS: Mapping[ProtocolName, tuple[int, int]] = {"vlmevalkit": (1280 * 28 * 28, 16384 * 28 * 28)}
 """Least and most pixels of a picture, by protocol: VLMEvalKit's for Qwen2.5-VL. Others leave it to the processor."""
 
+DECODING: Mapping[str, tuple[int, float]] = {"vlmevalkit": (2048, 0.01)}
+"""Most new tokens and the temperature that published figures have, by protocol: VLMEvalKit's for Qwen2.5-VL, which
+takes the likeliest token (top_k 1)."""
+
 
 @dataclass(frozen=True)
 class PromptForm:
@@ -127,7 +131,8 @@ class Benchmark:
         repo: on the hub.
         files: how the files of each split lie in the repository, in their published names, the best way first; empty:
             a `path` must be given.
-        size: how many rows the published split has, by split; the first split is the usual one.
+        size: how many items the published split has, by split; the first split is the one that figures are of.
+        empty: how many of them have neither question nor answer, so that nobody asks them.
         adapt: `adapt(name, row)` makes an item of a row. Raises `DataError` for a row that cannot be asked or marked,
             and `MissingColumn` for a wrong layout.
         prompts: how each protocol asks; one that is not there is refused.
@@ -154,6 +159,7 @@ class Benchmark:
     judging: Judging | None = None
     tolerance: Fraction | None = None
     gold_is_a_text: bool = False
+    empty: int = 0
     published: tuple[Published, ...] = ()
     cluster_scores: Callable[[Items], Mapping[str, Mapping[str, float]]] = lambda items: {}
     ratios: Callable[[Items], Mapping[str, tuple[Sequence[float], Sequence[float]]]] = lambda items: {}
@@ -169,11 +175,13 @@ class Benchmark:
 @dataclass(frozen=True)
 class DataSource:
     """Where published figures were read. `protocol` names the protocol of ours that the source used; any other word
-    says that it used none of them, and its figures are never shown beside ours."""
+    says that it used none of them, and its figures are never shown beside ours. `max_new_tokens` is None where the
+    source does not say how long an answer could be."""
 
     name: str
     protocol: str
     note: str
+    max_new_tokens: int | None = None
 
     def figures(
         self,
@@ -185,6 +193,8 @@ class DataSource:
         notes: Mapping[str, str] | None = None,
     ) -> tuple[Published, ...]:
         """Figures by model, in percent, as printed. `metric` is the mean over items, or a derived score."""
+        tokens = self.max_new_tokens
+        limit = "token limit unknown" if tokens is None else f"up to {tokens:,} new tokens"
         return tuple(
             Published(
                 model=model,
@@ -194,7 +204,8 @@ class DataSource:
                 metric=metric,
                 value=value,
                 source=self.name,
-                note="; ".join(filter(None, [(notes or {}).get(model, ""), self.note])),
+                note="; ".join(filter(None, [(notes or {}).get(model, ""), self.note, limit])),
+                max_new_tokens=tokens,
             )
             for model, value in values.items()
         )

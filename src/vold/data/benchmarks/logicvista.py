@@ -117,6 +117,7 @@ BENCHMARKS = (
         logicvista,
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},
         judging=Judging("logicvista", _JUDGED, no_option=True, verdict="logicvista"),
+        empty=1,
         published=_PUBLISHED,
     ),
 )

@@ -31,14 +31,18 @@ if TYPE_CHECKING:
 
 MOST_BAD = 0.05
 """Share of rows that may be unusable; where there are more, it is not the benchmark. One bad row is never too many."""
+TWICE = "another row has this id already"
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What was read. `content_hash` is over texts, options, golds and pixels: it does not depend on the container."""
+    """What was read. `content_hash` is over texts, options, golds and pixels: it does not depend on the container.
+    Of `rows` read, `doubled` are among the `bad` because an item before has their id."""
 
     items: list[Item]
     bad: list[BadRow]
+    doubled: int
+    rows: int
     content_hash: str
     source: str
     revision: str | None
@@ -98,7 +102,8 @@ def load(
         folder = path
     items, bad = _read(benchmark, read_rows(folder, split=split, layouts=layouts), limit)
     _refuse_bad(bad, len(items), str(source))
-    return Loaded(items, bad, content_hash(items), str(source), commit, split)
+    doubled = sum(b.why.startswith(TWICE) for b in bad)
+    return Loaded(items, bad, doubled, len(items) + len(bad), content_hash(items), str(source), commit, split)
 
 
 def _read(benchmark: Benchmark, rows: Iterable[Row], limit: int | None) -> tuple[list[Item], list[BadRow]]:
@@ -111,7 +116,7 @@ def _read(benchmark: Benchmark, rows: Iterable[Row], limit: int | None) -> tuple
             if not item.answer.strip():
                 raise DataError("the gold answer is empty")
             if item.id in seen:
-                raise DataError("another row has this id already", got=item.id)
+                raise DataError(TWICE, got=item.id)
             if not item.question and not item.images:
                 raise DataError("there is neither a question nor a picture")
         except MissingColumn:
