@@ -96,15 +96,11 @@ def _task_set(name: str, tasks: Sequence[Task], config: Eval, tool: str) -> Ques
         benchmark=name,
         split=None,
         prompt_version="as given",
-        scoring_version=SCORING_VERSION,
-        max_new_tokens=config.sampling.max_new_tokens,
-        temperature=config.sampling.temperature,
-        samples=config.samples,
         pixels=None,
         judge=None,
         revision=None,
         content_hash=digest.hexdigest(),
-        tool=tool,
+        **_asked(config, tool),
     )
     plain, digested = asdict(protocol), protocol_hash(protocol)
     about = SetInfo(
@@ -117,6 +113,17 @@ def _task_set(name: str, tasks: Sequence[Task], config: Eval, tool: str) -> Ques
         protocol={**plain, "hash": digested},
     )
     return QuestionSet(name, name, tuple(questions), plain, digested, None, about)
+
+
+def _asked(config: Eval, tool: str) -> dict[str, Any]:
+    """What the protocols of all sets have in common."""
+    return {
+        "scoring_version": SCORING_VERSION,
+        "max_new_tokens": config.sampling.max_new_tokens,
+        "temperature": config.sampling.temperature,
+        "samples": config.samples,
+        "tool": tool,
+    }
 
 
 def _task_marker(task: Task) -> Callable[[str, Finish], Grade]:
@@ -133,13 +140,7 @@ def _task_bytes(task: Task) -> bytes:
 
 def _benchmark(name: str, spec: BenchmarkSection, config: Eval, judge: Judge | None, tool: str) -> QuestionSet:
     benchmark = get_benchmark(spec.name or name)
-    loaded = load(
-        benchmark.name,
-        path=spec.path,
-        split=spec.split,
-        revision=spec.revision,
-        limit=spec.limit,
-    )
+    loaded = load(benchmark.name, path=spec.path, split=spec.split, revision=spec.revision, limit=spec.limit)
     items, bad_golds = handle_golds(loaded.items)
     pixels = image_limits(benchmark.name, spec.protocol)
     protocol = Protocol(
@@ -147,15 +148,11 @@ def _benchmark(name: str, spec: BenchmarkSection, config: Eval, judge: Judge | N
         benchmark=benchmark.name,
         split=loaded.split,
         prompt_version=prompt_version(benchmark.name, spec.protocol),
-        scoring_version=SCORING_VERSION,
-        max_new_tokens=config.sampling.max_new_tokens,
-        temperature=config.sampling.temperature,
-        samples=config.samples,
         pixels=pixels,
         judge=judge.identity if judge is not None and spec.protocol == "vlmevalkit" else None,
         revision=loaded.revision,
         content_hash=loaded.content_hash,
-        tool=tool,
+        **_asked(config, tool),
     )
     plain, digest = asdict(protocol), protocol_hash(protocol)
     official_n = benchmark.size[loaded.split]
