@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from vold.errors import CheckpointError, ConfigError, VocabularyMismatch
+from vold.model.place import give_back
 from vold.model.policy import Policy
 from vold.model.reading import read_tokenizer
 from vold.model.tokenizers import add_teacher_tokens, check_shared_ids
@@ -90,6 +91,7 @@ def load_model(recipe: Recipe, path: str, dtype: str, freeze: tuple[Part, ...] =
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("there is no GPU that PyTorch can use", where="run.device", got=device, fix="run.device=cpu")
+    give_back(torch.device(device))
     return Policy.load(local, dtype=dtype, device=device, freeze=freeze)
 
 

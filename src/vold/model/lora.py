@@ -9,6 +9,7 @@ import torch
 from vold.model.families import linear_layers, part_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from vold.model.families import Family
@@ -40,18 +41,27 @@ def add_adapters(model: Any, family: Family, *, rank: int, alpha: int, seed: int
     return view
 
 
-def merged_state(model: Any) -> dict[str, torch.Tensor]:
-    """The state of a model with its adapters added into the weights, under the names it had without adapters."""
+def merged(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """The state of a model with its adapters added into the weights, under the names it had without adapters.
+
+    One tensor after another: the sums of all of them are as large as the model, in float32.
+    """
     from peft.tuners.lora import LoraLayer
 
-    adapted: list[tuple[str, Any]] = [(n, m) for n, m in model.named_modules() if isinstance(m, LoraLayer)]
-    deltas = {f"{name}.weight": module.get_delta_weight("default") for name, module in adapted}
-    out = {}
+    adapted: dict[str, Any] = {f"{n}.weight": m for n, m in model.named_modules() if isinstance(m, LoraLayer)}
     for name, tensor in model.state_dict().items():
-        if ".lora_" not in name:
-            plain = name.replace(".base_layer.", ".")
-            out[plain] = (tensor + deltas[plain]).to(tensor.dtype) if plain in deltas else tensor
-    return out
+        plain = name.replace(".base_layer.", ".")
+        if plain in adapted:
+            yield plain, (tensor + adapted[plain].get_delta_weight("default")).to(tensor.dtype)
+        elif ".lora_" not in name:
+            yield plain, tensor
+
+
+def merged_state(model: Any) -> dict[str, torch.Tensor]:
+    """All of `merged`, in the host's memory; what was tied stays tied."""
+    tied = {n.replace(".base_layer.", "."): id(p) for n, p in model.named_parameters(remove_duplicate=False)}
+    made: dict[object, torch.Tensor] = {}
+    return {n: made.setdefault(tied.get(n, n), t.cpu()) for n, t in merged(model)}
 
 
 def save_adapters(view: Any, path: Path) -> None:

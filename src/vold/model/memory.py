@@ -137,7 +137,7 @@ def plan(recipe: Recipe, student: Any, teacher: Any | None, *, devices: int = 1)
     if (d := recipe.distill) is not None:
         beside = {"teacher": theirs.weights} if theirs is not None and d.objective.uses_teacher else {}
         away = recipe.run.offload
-        if away:  # see `vold.training.offload`
+        if away:  # see `vold.model.place`
             idle.pop("optimizer")
         if d.engine is None:
             rows = -(-d.prompts_per_step // devices) * d.rollouts

@@ -13,12 +13,12 @@ from vold.engines.samplers.student import refuse_sleep
 from vold.engines.teachers.teachers import no_teachers, open_teachers
 from vold.model.loading import sft_result
 from vold.model.parallel import processes
+from vold.model.place import refuse_offload
 from vold.objective import credit
 from vold.run.console import console
 from vold.run.directory import works_in_run
 from vold.run.metrics import DistillRow, PhaseSeconds
 from vold.run.readiness import align_doubt
-from vold.training.offload import refuse_offload
 from vold.training.problems import Problems
 from vold.training.rollout import StudentRollouts
 from vold.training.rollout_log import describe, store
@@ -53,6 +53,8 @@ def distill(recipe: Recipe) -> Path:
         console.print(Text.assemble(("warn  ", "bold yellow"), doubt))
     init, objective = stage.config.init, stage.config.objective
     with Training(stage, init or sft_result(recipe)) as run:
+        if recipe.run.offload:
+            run.place.take_turns()  # before teachers come
         teachers = open_teachers(recipe, run.policy) if objective.uses_teacher else no_teachers()
         problems = Problems(run, teachers)
         teacher = Scoring(run, teachers, problems.prompted)

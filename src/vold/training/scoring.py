@@ -44,7 +44,7 @@ class Scoring:
             self.teacher = teachers.scorer(config.sampling, config.token_budget, prompts, stage.directory)
         refuse_without_logits(self.objective, self.teacher)
         self._concurrent = teachers.concurrent and self.group.world == 1 and decides_by_group(self.objective)
-        run.share_device(teachers.modules, late=self.objective.needs.logits)
+        run.place.invite(teachers.modules, run.policy.model, late=self.objective.needs.logits)
 
     def early(self, step: Step) -> EarlyTeacher:
         """A context in which whole groups can be handed to the teacher while others are still sampled."""

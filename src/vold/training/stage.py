@@ -12,25 +12,23 @@ from typing import TYPE_CHECKING, Generic, Literal
 from vold.errors import ConfigError
 from vold.model.loading import load_student
 from vold.model.parallel import Processes, processes
+from vold.model.place import Place
 from vold.run.console import Bar
 from vold.run.directory import is_finished, open_stage
 from vold.run.folders import drop, drop_older, latest_checkpoint, state_of, sweep, verify_directory
 from vold.training.checkpoint import restore_state, save_state
 from vold.training.learner import Config, Learner
-from vold.training.offload import TimeShare
 from vold.training.optim import build_optimizer
 from vold.training.trackers import open_trackers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from types import TracebackType
 
-    import torch
-
+    from vold.model.place import Phase
     from vold.model.policy import Policy
     from vold.run.metrics import DistillRow, SftRow
     from vold.run.recipe import Recipe
-    from vold.training.offload import Phase
 
 
 @dataclass(frozen=True)
@@ -99,6 +97,7 @@ class Training(Generic[Config]):
     Attributes:
         stage: its place.
         learner: the student, its optimizer, and how they are updated.
+        place: the memory of the device.
         seconds: how long each phase of the present step has taken so far.
     """
 
@@ -109,7 +108,7 @@ class Training(Generic[Config]):
         self.stage = stage
         self.learner = Learner(stage.config, policy, optimizer, stage.group)
         self.seconds: dict[Phase, float] = {}
-        self.share_device([], late=False)
+        self.place = Place(policy.model.device, optimizer)
         self._start = restore_state(stage.directory, policy, optimizer)
         if stage.group.first and (newest := latest_checkpoint(stage.directory)):  # killed before it was alone
             drop_older(stage.directory, newest)
@@ -139,16 +138,6 @@ class Training(Generic[Config]):
             with contextlib.suppress(Exception):
                 self._save_state(self._done)
 
-    def share_device(self, teachers: Sequence[torch.nn.Module], *, late: bool) -> None:
-        """Let student, optimizer and teachers take turns on the device, if the recipe wants it (`run.offload`).
-
-        Args:
-            teachers: models in this process that score rollouts.
-            late: whether they are asked again in the update.
-        """
-        device = self.policy.model.device
-        self._share = TimeShare(self.stage.recipe.run.offload, self.learner.optimizer, teachers, device, late=late)
-
     def steps(self) -> Iterator[int]:
         """The steps that are left. Between two of them the state is saved when it is due."""
         config = self.stage.config
@@ -168,8 +157,9 @@ class Training(Generic[Config]):
     def phase(self, name: Phase) -> Iterator[None]:
         """A phase of a step: the device holds what it needs inside, and its time is kept in `seconds`."""
         began = time.monotonic()
-        self._share.enter(name)
+        self.place.enter(name)
         yield
+        self.place.leave()
         self.seconds[name] = time.monotonic() - began
 
     def log(self, row: SftRow | DistillRow, note: str) -> None:
@@ -180,9 +170,11 @@ class Training(Generic[Config]):
 
     def save(self) -> Path:
         """Write the trained model as an ordinary model directory; returns it."""
+        self.place.enter("save")
         with self.stage.group.new_directory(self.stage.final) as directory:
             self.policy.save(directory)
         return self.stage.final
 
     def _save_state(self, step: int) -> None:
+        self.place.enter("save")
         save_state(self.stage.directory, step, self.policy, self.learner.optimizer, self.stage.group)

@@ -14,6 +14,7 @@ from vold.engines.teachers.health import check_alive, probe_of, remember
 from vold.engines.teachers.routed import RoutedTeacher
 from vold.errors import ConfigError, DataError
 from vold.model.loading import check_teacher
+from vold.model.place import one_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -60,8 +61,8 @@ class Teachers:
 
     @property
     def modules(self) -> list[torch.nn.Module]:
-        """The models of those in this process."""
-        return [module for handle in self.by_route.values() for module in handle.backend.modules]
+        """The models of those in this process, each once."""
+        return [*dict.fromkeys(module for handle in self.by_route.values() for module in handle.backend.modules)]
 
     @property
     def concurrent(self) -> bool:
@@ -187,15 +188,25 @@ def open_teachers(recipe: Recipe, student: Policy) -> Teachers:
     spec = recipe.teacher
     if spec is None:
         raise ConfigError("this verb needs a teacher", where="teacher", fix="add `teacher: {path: ...}` to the recipe")
-    handles = {
-        route: _open(recipe, s, student, where=f"teacher.routes.{route}.path" if route else "teacher.path")
-        for route, s in {"": spec, **spec.routes}.items()
-    }
+    handles: dict[str, TeacherHandle] = {}
+    for route, one in {"": spec, **spec.routes}.items():
+        where = f"teacher.routes.{route}.path" if route else "teacher.path"
+        found = next((h.backend for h in handles.values() if _same_model(h.spec, one)), None)
+        handles[route] = _open(recipe, one, student, found, where=where)
     return Teachers(handles, spec.route_by, tool_turns(recipe))
 
 
-def _open(recipe: Recipe, spec: TextTeacher, student: Policy, *, where: str) -> TeacherHandle:
-    backend = open_backend(recipe, spec)
+def _same_model(a: TextTeacher, b: TextTeacher) -> bool:
+    """Whether two teachers in this process are one set of weights."""
+    return (a.server, b.server) == (None, None) and (a.path, a.dtype) == (b.path, b.dtype)
+
+
+def _open(
+    recipe: Recipe, spec: TextTeacher, student: Policy, found: TeacherBackend | None, *, where: str
+) -> TeacherHandle:
+    backend = open_backend(recipe, spec) if found is None else found
+    for module in backend.modules:
+        one_copy(module, student.model)
     aligner = None
     if spec.tokenizer == "align":
         aligner = Aligner(student.chat.tokenizer, backend.chat.tokenizer, where=f"{where}: {spec.path}")

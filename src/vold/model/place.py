@@ -1,0 +1,248 @@
+"""Who is on the device, phase by phase, and what waits in the host's memory meanwhile.
+
+Numbers are copied, never recomputed, so training is bit for bit that of a run that keeps all of it on the device. The
+copies in the host's memory are made once and kept, pinned where the device is a GPU. What has not changed since it came
+to the device leaves by being dropped: a frozen teacher is copied to the host once in a run, and never again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import torch
+
+from vold.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from vold.model.parallel import Processes
+    from vold.run.recipe import Recipe
+
+Phase = Literal["sample", "teacher", "update", "save"]
+"""The student generates; the teacher scores; the student learns; a state or a model is written."""
+BLOCK = 2**30
+"""Bytes of host memory asked for at a time. PyTorch rounds pinned memory up to a power of two, so tensors share it."""
+ALIGNED = 64
+
+
+class Peak(NamedTuple):
+    """The most bytes of a GPU that tensors took in a phase, and that PyTorch kept for them."""
+
+    allocated: int
+    reserved: int
+
+
+class Place:
+    """The memory of a device that student, optimizer and teachers share.
+
+    Between two phases PyTorch's unused memory goes back to the card. With `take_turns`, optimizer state is on the
+    device for the update alone, and teachers for their own phase; the student's weights stay.
+
+    Args:
+        device: where all of them work.
+        optimizer: the student's.
+
+    Attributes:
+        peaks: of each phase so far, on a GPU.
+    """
+
+    def __init__(self, device: torch.device, optimizer: torch.optim.Optimizer) -> None:
+        self.device, self.peaks = device, dict[Phase, Peak]()
+        self._lane = Lane(device)
+        self._moments = Shelf(device, self._lane, lambda: _tensors(optimizer.state.values()))
+        self._teachers = Shelf(device, self._lane, lambda: ())
+        self._turns = self._late = False
+        self._phase: Phase | None = None
+        optimizer.register_step_pre_hook(lambda *_: self._moments.changes())
+
+    def take_turns(self) -> None:
+        """From now on, what a phase does not need waits in the host's memory; to begin with, the optimizer's state."""
+        self._turns = True
+        self.enter("sample")
+
+    def invite(self, teachers: Sequence[torch.nn.Module], student: torch.nn.Module, *, late: bool) -> None:
+        """Let models take part that score rollouts.
+
+        Args:
+            teachers: the models.
+            student: what they share with it stays with it.
+            late: whether they are asked again in the update.
+        """
+        ours = {id(p) for p in student.parameters()}
+        theirs = [t for m in teachers for t in (*m.parameters(), *m.buffers()) if id(t) not in ours]
+        self._teachers, self._late = Shelf(self.device, self._lane, lambda: theirs), late
+        self._phase = None
+
+    def enter(self, phase: Phase) -> None:
+        """Bring what a phase needs to the device, after what it does not need has left."""
+        if phase == self._phase:
+            return
+        self._note_peak()
+        self._phase = phase
+        if self._turns:
+            wanted = {
+                self._moments: phase == "update",
+                self._teachers: phase == "teacher" or (phase == "update" and self._late),
+            }
+            for shelf in (s for s, here in wanted.items() if not here):
+                shelf.leave()  # first: there may be no room for both
+            give_back(self.device)
+            for shelf in (s for s, here in wanted.items() if here):
+                shelf.come()
+            if wanted[self._teachers]:
+                self._lane.arrived()
+        else:
+            give_back(self.device)
+
+    def leave(self) -> None:
+        """The present phase is over: what has changed in it sets out for the host while others work."""
+        self._note_peak()
+        if self._turns and self._phase == "update":
+            self._moments.set_out()
+
+    def _note_peak(self) -> None:
+        if self.device.type == "cuda":
+            if self._phase is not None:
+                now = Peak(torch.cuda.max_memory_allocated(self.device), torch.cuda.max_memory_reserved(self.device))
+                self.peaks[self._phase] = Peak(*map(max, now, self.peaks.get(self._phase, now)))
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+
+class Lane:
+    """A stream for copies between device and host, which go on while the device computes. On a CPU there is none, and
+    copies are made at once."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    @contextlib.contextmanager
+    def copying(self) -> Iterator[None]:
+        """Copies made inside follow what the device has been given to do so far, and nothing waits for them."""
+        if self._stream is None:
+            yield
+            return
+        self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._stream):
+            yield
+
+    def arrived(self) -> None:
+        """What the device is given to do from now on follows the copies."""
+        if self._stream is not None:
+            torch.cuda.current_stream(self.device).wait_stream(self._stream)
+
+    def wait(self) -> None:
+        """Go on when all copies are made."""
+        if self._stream is not None:
+            self._stream.synchronize()
+
+
+class Shelf:
+    """Tensors that are on a device in some phases and in the host's memory in others.
+
+    Args:
+        device: where they work.
+        lane: what they travel on.
+        tensors: gives those there are by now. Single numbers stay where they are.
+    """
+
+    def __init__(self, device: torch.device, lane: Lane, tensors: Callable[[], Iterable[torch.Tensor]]) -> None:
+        self.device, self._lane, self._list = device, lane, tensors
+        self._copies: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._here, self._same = True, False
+
+    def changes(self) -> None:
+        """The device is about to change them: they must be there, and their copies are old from now on."""
+        self._lane.arrived()
+        self._same = False
+
+    def set_out(self) -> None:
+        """Begin to copy them to the host, unless it has them as they are."""
+        if not self._here or self._same:
+            return
+        tensors = [t for t in self._list() if t.numel() > 1]
+        new = [t for t in tensors if id(t) not in self._copies]
+        rooms = host_memory(new, pinned=self.device.type == "cuda")
+        self._copies |= {id(t): (t, room) for t, room in zip(new, rooms, strict=True)}
+        with self._lane.copying():
+            for tensor, copy in self._copies.values():
+                copy.copy_(tensor.detach(), non_blocking=True)
+        self._same = True
+
+    def leave(self) -> None:
+        """Give their memory on the device back."""
+        if self._here:
+            self.set_out()
+            self._lane.wait()
+            for tensor, copy in self._copies.values():
+                tensor.data = copy
+            self._here = False
+
+    def come(self) -> None:
+        """Begin to copy them to the device."""
+        if not self._here:
+            for tensor, copy in self._copies.values():
+                tensor.data = torch.empty_like(copy, device=self.device)
+            with self._lane.copying():
+                for tensor, copy in self._copies.values():
+                    tensor.data.copy_(copy, non_blocking=True)
+            self._here = True
+
+
+def host_memory(like: Sequence[torch.Tensor], *, pinned: bool) -> list[torch.Tensor]:
+    """Room in the host's memory for each of some tensors; several share one block of it."""
+    sizes = [-(-t.nbytes // ALIGNED) * ALIGNED for t in like]
+    left, out = sum(sizes), list[torch.Tensor]()
+    block, used = torch.empty(0, dtype=torch.uint8), 0
+    for tensor, size in zip(like, sizes, strict=True):
+        if used + size > len(block):
+            block, used = torch.empty(max(size, min(BLOCK, left)), dtype=torch.uint8, pin_memory=pinned), 0
+        out.append(block[used : used + tensor.nbytes].view(tensor.dtype).view(tensor.shape))
+        used, left = used + size, left - size
+    return out
+
+
+def give_back(device: torch.device) -> None:
+    """Return memory that PyTorch keeps for later tensors to the card, for whoever else works there."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def one_copy(model: torch.nn.Module, of: torch.nn.Module) -> None:
+    """Let a model that is never changed use the frozen weights of another where they are the same numbers under the
+    same name."""
+    named = of.named_parameters(remove_duplicate=False)
+    frozen = {n.replace(".base_layer.", "."): p for n, p in named if not p.requires_grad}
+    for name, parameter in list(model.named_parameters(remove_duplicate=False)):
+        if (twin := frozen.get(name)) is not None and _same(twin, parameter):
+            module, _, last = name.rpartition(".")
+            setattr(model.get_submodule(module), last, twin)
+
+
+def refuse_offload(recipe: Recipe, group: Processes) -> None:
+    """Refuse to offload what several processes divide.
+
+    Raises:
+        ConfigError: several processes train.
+    """
+    if group.world > 1 and recipe.run.offload:
+        raise ConfigError(
+            "only one process can offload",
+            where="run.offload",
+            got=f"{group.world} processes",
+            fix="drop it: several processes divide the optimizer's state among them",
+        )
+
+
+def _tensors(states: Iterable[dict[str, Any]]) -> Iterator[torch.Tensor]:
+    found = itertools.chain.from_iterable(state.values() for state in states)
+    return (value for value in found if isinstance(value, torch.Tensor))
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """What processes have divided is of another type than what is whole."""
+    alike = (type(a.data), a.shape, a.dtype, a.device) == (type(b.data), b.shape, b.dtype, b.device)
+    return alike and torch.equal(a, b)
