@@ -83,6 +83,21 @@ def test_rollouts_on_a_server_follow_the_student(tmp_path: Path) -> None:
     assert not list((tmp_path / "run" / "distill" / "weights").glob("*"))
 
 
+def test_a_rollout_server_that_sleeps_gets_the_weights_before_it_has_room_for_keys_and_values(tmp_path: Path) -> None:
+    """What it held is of no use after a step, so it is dropped."""
+    raw = raw_recipe(tmp_path, optimizer={"lr": 1e-2, "warmup_steps": 1}, steps=2)
+    with VllmServer(text_model(4)) as server:
+        raw["distill"]["engine"] = on(server, sleep=True)
+        distill(recipe_from(raw, where="test"))
+        assert server.asleep and server.lost
+        asked = [r for r in server.requests if r not in ("/v1/models", "/weight_info", "/v1/completions")]
+    assert asked == 2 * [
+        "/wake_up?tags=weights", "/collective_rpc", "/reset_prefix_cache", "/update_weight_version",
+        "/wake_up?tags=kv_cache", "/sleep?level=2",
+    ]  # fmt: skip
+    assert all(r["mismatch"] < 1e-4 for r in metrics(tmp_path))
+
+
 def test_adapters_reach_a_rollout_server_as_part_of_the_weights(tmp_path: Path) -> None:
     raw = raw_recipe(tmp_path, optimizer={"lr": 1e-2, "warmup_steps": 1})
     raw["student"]["lora"] = {"rank": 4, "alpha": 64}

@@ -453,6 +453,16 @@ def test_servers_sleep_except_while_they_are_used() -> None:
         assert [r for r in server.requests if "completions" not in r] == ["/wake_up", "/sleep?level=1"] * 2
 
 
+def test_inside_a_block_that_has_woken_them_servers_are_left_awake() -> None:
+    with VllmServer(text_model(1)) as server:
+        servers = client(server.url, sleep=True)
+        server.asleep, brought = {"weights", "kv_cache"}, []
+        with servers.awake(lambda: brought.append(list(server.asleep))), servers.awake():
+            assert not server.asleep
+        assert brought == [["kv_cache"]]
+        assert server.requests == ["/wake_up?tags=weights", "/wake_up?tags=kv_cache", "/sleep?level=2"]
+
+
 def test_a_key_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VOLD_TEST_KEY", raising=False)
     section = Server(urls=("http://127.0.0.1:1/v1",), model="tiny", key_env="VOLD_TEST_KEY")

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ class VllmServer:
         self.policy, self.name, self.context = policy, name, context
         self.requests, self.version, self.hang_up = list[str](), "default", False
         self.hook: Hook = lambda path, body: None
-        self.asleep = False
+        self.asleep, self.lost = set[str](), False
         self._lock = threading.Lock()
         server = self
 
@@ -111,20 +112,33 @@ class VllmServer:
             return 200, self._score(body) if body.get("prompt_logprobs") is not None else self._sample(body)
         if route == "/inference/v1/generate":
             return 200, self._candidates(body)
-        return self._managed(route, body)
+        return self._slept(route, path) or self._managed(route, body)
 
     def _refusal(self, route: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
         """What a request is turned away with."""
         if route in ("/v1/completions", "/inference/v1/generate") and body.get("model") != self.name:
             return 404, {"error": {"message": f"The model `{body.get('model')}` does not exist."}}
-        if route == "/v1/completions" and self.asleep:
-            return 500, {"error": {"message": "asleep"}}
+        if route == "/v1/completions" and (self.asleep or self.lost):
+            return 500, {"error": {"message": f"asleep: {self.asleep}, weights lost: {self.lost}"}}
+        if route == "/collective_rpc" and "weights" in self.asleep:
+            return 500, {"error": {"message": "no memory for weights"}}
         if route == "/v1/completions" and len(body["prompt"]) + body["max_tokens"] > self.context:
             return 400, {"error": {"message": f"This model's maximum context length is {self.context} tokens."}}
         return None
 
+    def _slept(self, route: str, path: str) -> tuple[int, dict[str, Any]] | None:
+        """Sleep of level 1 and 2, and waking, in parts or at once."""
+        asked = parse_qs(urlsplit(path).query)
+        if route == "/sleep":
+            self.asleep, self.lost = {"weights", "kv_cache"}, self.lost or asked["level"] == ["2"]
+        elif route == "/wake_up":
+            self.asleep -= set(asked.get("tags", self.asleep))
+        else:
+            return None
+        return 200, {"status": "sleeping" if self.asleep else "awake"}
+
     def _managed(self, route: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """Weights, their version, caches and sleep."""
+        """Weights, their version and caches."""
         if route == "/weight_info":
             return 200, {"weight_version": self.version}
         if route == "/update_weight_version":
@@ -132,13 +146,10 @@ class VllmServer:
             return 200, {"success": True}
         if route == "/collective_rpc" and body["method"] == "reload_weights":
             with LOADING:
-                self.policy = Policy.load(body["kwargs"]["weights_path"])
+                self.policy, self.lost = Policy.load(body["kwargs"]["weights_path"]), False
             return 200, {"results": [None]}
         if route == "/reset_prefix_cache":
             return 200, {"success": True}
-        if route in ("/sleep", "/wake_up"):
-            self.asleep = route == "/sleep"
-            return 200, {"status": "sleeping" if self.asleep else "awake"}
         return 404, {"error": {"message": f"no route {route}"}}
 
     def _logits(self, ids: list[int]) -> torch.Tensor:

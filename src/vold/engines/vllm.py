@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vold.run.model_sections import Server
 
 
-SILENT = ("/wake_up", "/sleep?level=1", "/collective_rpc", "/reset_prefix_cache", "/update_weight_version")
+SILENT = ("/wake_up", "/sleep", "/collective_rpc", "/reset_prefix_cache", "/update_weight_version")
 """Routes whose reply may be empty."""
 
 
@@ -39,6 +39,7 @@ class VllmClient(HttpClient[VllmReply]):
     ) -> None:
         super().__init__(config, role=role, error=error, report=report)
         self.patience, self.sleep = config.patience, config.sleep
+        self._awake = False
 
     def post(
         self,
@@ -98,13 +99,30 @@ class VllmClient(HttpClient[VllmReply]):
         return [found[i] for i in range(len(self.urls))]
 
     @contextlib.contextmanager
-    def awake(self) -> Iterator[None]:
-        """Wake the servers, and put them to sleep again after the block; nothing is done without `sleep`."""
-        if self.sleep:
+    def awake(self, bring: Callable[[], None] | None = None) -> Iterator[None]:
+        """Wake the servers, and put them to sleep again after the block. Nothing is done without `sleep`, or where an
+        outer block has woken them.
+
+        Args:
+            bring: gives them weights, where their own are of no use after sleep. Then nothing is kept of these while
+                they sleep, and keys and values get their memory after the weights have come: both at once may not fit
+                beside what brings them.
+        """
+        if not self.sleep or self._awake:
+            yield
+            return
+        if bring is None:
             self.each("/wake_up", root=True)
-        yield
-        if self.sleep:
-            self.each("/sleep?level=1", root=True)
+        else:
+            self.each("/wake_up?tags=weights", root=True)
+            bring()
+            self.each("/wake_up?tags=kv_cache", root=True)
+        self._awake = True
+        try:
+            yield
+        finally:
+            self._awake = False
+        self.each(f"/sleep?level={1 if bring is None else 2}", root=True)
 
     def context(self) -> int:
         """Tokens that prompt and response may have together: the least of all servers; 0 where one does not say.
@@ -119,7 +137,7 @@ class VllmClient(HttpClient[VllmReply]):
 
     def read(self, base: str, path: str, value: object) -> VllmReply | None:
         """The body's object, {} where it may be empty."""
-        if value is None and path in SILENT:
+        if value is None and path.partition("?")[0] in SILENT:
             value = {}
         return VllmReply(value, base, self.server, self.error) if isinstance(value, dict) else None
 

@@ -17,6 +17,7 @@ from vold.types import Completion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from vold.engines.replies import VllmReply
@@ -65,7 +66,8 @@ class ServerSampler:
         """
         if self.weights is not None:
             self.weights.changed(step)
-        yield
+        with self._awake():
+            yield
 
     def generate(self, prompts: Sequence[Prompt], params: SamplingParams, n: int = 1) -> list[list[Completion]]:
         """`n` completions of each prompt. Row i of the call is drawn with the seed `params.seed + i`.
@@ -93,7 +95,7 @@ class ServerSampler:
             made[place] = self._read(prompts[place], reply, params, n)
             whole(place, made[place])
 
-        with self.client.awake():
+        with self._awake():
             for _ in range(RESTARTS):
                 if self.weights is not None:
                     self.weights.bring()
@@ -107,6 +109,10 @@ class ServerSampler:
             got=f"another one after each of {RESTARTS} tries",
             fix="start it with VLLM_SERVER_DEV_MODE=1, and let no other run send it weights",
         )
+
+    def _awake(self) -> AbstractContextManager[None]:
+        """For all turns of a step the servers are woken once. What they hold of a student's weights ends in sleep."""
+        return self.client.awake(None if self.weights is None else self.weights.bring_to_woken)
 
     def _body(self, prompt: Prompt, params: SamplingParams, n: int, place: int) -> dict[str, Any]:
         return {
@@ -217,6 +223,7 @@ class ServerWeights:
         # Servers outlive runs: versions of an earlier one must not pass for those of this one.
         self._run = group.gather(secrets.token_hex(4))[0]
         self.version = f"{self._run}/0"
+        self._woken = 0
 
     def changed(self, step: int) -> None:
         """Say that the policy's weights are now those of `step`.
@@ -243,6 +250,12 @@ class ServerWeights:
                 fix="start the run again: it goes on from its last checkpoint and sends them",
             )
         self._send()
+
+    def bring_to_woken(self) -> None:
+        """As `bring`, for servers that still say the version of weights that they lost in sleep."""
+        self._woken += 1
+        self.version += f"/{self._woken}"
+        self.bring()
 
     def _send(self) -> None:
         here = self.directory.resolve() / self.version.replace("/", "-")
