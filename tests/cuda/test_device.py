@@ -47,7 +47,6 @@ COUNTED = {
     "number": (1, 0, 0),
     "truth": (1, 0, 0),
     "list": (1, 0, 16),
-    "list of numbers": (2, 0, 0),
     "to the host": (1, 0, 16),
     "to the host, going on": (0, 0, 16),
     "into pageable memory": (1, 0, 16),

@@ -126,7 +126,6 @@ COUNTED: dict[str, Callable[[torch.Tensor], Any]] = {
     "number": lambda x: float(x.sum()),
     "truth": lambda x: bool((x > 0).all()),
     "list": lambda x: x.tolist(),
-    "list of numbers": lambda x: torch.tensor([x[0], x[1]]),
     "to the host": lambda x: x.cpu(),
     "to the host, going on": lambda x: x.to("cpu", non_blocking=True),
     "into pageable memory": lambda x: torch.empty(4).copy_(x, non_blocking=True),

@@ -3,7 +3,8 @@
 Tensors say that they are on `cuda:0` and hold real numbers in the host's memory (`backend.cpp`). What CUDA refuses is
 refused, as on a GPU; waits of the host, copies, operators and bytes are counted by the line of vold that caused them
 (`pretended_cuda.device`), and attention names the kernel that CUDA would choose (`pretended_cuda.attention`). It knows
-nothing of streams, the card's own rounding and speed, Triton's code, and several processes.
+nothing of streams, the card's own rounding and speed, Triton's code, several processes, and numbers that `torch.tensor`
+reads out of a list of tensors.
 
 The device has to be there before PyTorch is, so a test hands its work to a child process:
 

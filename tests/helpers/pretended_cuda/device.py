@@ -149,20 +149,6 @@ def _waits(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     return 0
 
 
-def _numbers(make: Any) -> Any:
-    """`torch.tensor`, which reads numbers off the card without asking the dispatcher."""
-
-    @functools.wraps(make)
-    def tensor(data: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        for entry in _tensors(data) if isinstance(data, (list, tuple)) else ():
-            if entry.is_cuda:
-                _waited("number")
-        made: torch.Tensor = make(data, *args, **kwargs)
-        return made
-
-    return tensor
-
-
 # ---- the watch ------------------------------------------------------------------------------------------------------
 
 
@@ -371,7 +357,6 @@ def install(backend: ctypes.CDLL) -> None:
             counts.attention[kind] += 1
 
     torch.nn.functional.scaled_dot_product_attention = attention(seen)
-    torch.tensor = _numbers(torch.tensor)
     watch: Any = Watch()  # type: ignore[no-untyped-call]
     watch.__enter__()
     _KEPT.extend([_products(), watch])
