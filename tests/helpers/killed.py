@@ -1,4 +1,4 @@
-"""Work in a child process that is killed at one of its writes, and the weights that runs leave behind."""
+"""Work in a child process that is killed in the middle, and the weights that runs leave behind."""
 
 from __future__ import annotations
 
@@ -8,42 +8,45 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vold.run.console import console
+from faults.frame import in_a_child
+
+
+def killer(count: int) -> Callable[[], None]:
+    """What kills this process when it is called for the n-th time."""
+    left = count
+
+    def called() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return called
+
+
+def after(called: Callable[[], None], real: Callable[..., Any]) -> Callable[..., Any]:
+    """`real`, with a call of `called` before it."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        called()
+        return real(*args, **kwargs)
+
+    return call
 
 
 def in_a_process_killed_at(operation: int, work: Callable[[], Any]) -> bool:
     """Run `work` in a child that kills itself at its n-th flush or rename; True if it lived to the end."""
-    child = os.fork()
-    if child == 0:
-        try:
-            console.quiet = True
-            left = operation
 
-            def counted(real: Callable[..., Any]) -> Callable[..., Any]:
-                def call(*args: Any, **kwargs: Any) -> Any:
-                    nonlocal left
-                    left -= 1
-                    if left == 0:
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    return real(*args, **kwargs)
+    def killed() -> int:
+        operated = killer(operation)
+        os.fsync = after(operated, os.fsync)
+        Path.replace = after(operated, Path.replace)  # type: ignore[method-assign]
+        work()
+        return 0
 
-                return call
-
-            os.fsync = counted(os.fsync)
-            Path.replace = counted(Path.replace)  # type: ignore[method-assign]
-            work()
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return False
-    assert os.WEXITSTATUS(status) == 0
-    return True
+    ended = in_a_child(killed, seconds=600)
+    assert ended.code in (0, -signal.SIGKILL), ended.said
+    return ended.code == 0
 
 
 def weights_of(directory: Path) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from faults import damages
 from faults.damages import Named
 from faults.frame import Ended, Fault, Outcome, judged, vold_in
 from faults.runs import Runs, copy, differences, runs
+from killed import after, killer
 
 
 @dataclass(frozen=True)
@@ -216,13 +216,4 @@ def _half_done(made: Runs, stage: str) -> Scene:
 
 
 def _kill_at_append(module: Any, count: int) -> None:
-    real, left = module.append_jsonl, count
-
-    def append(*args: Any) -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        real(*args)
-
-    module.append_jsonl = append
+    module.append_jsonl = after(killer(count), module.append_jsonl)

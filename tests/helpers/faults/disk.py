@@ -16,7 +16,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from faults.frame import Ended, Fault, Outcome, in_a_child, judged, vold_in
-from faults.runs import STAGES, Runs, differences, runs
+from faults.runs import STAGES, Runs, runs
 
 SIZES = 20
 """Of the disk, for each stage: from no room at all to what it needs."""
@@ -78,13 +78,7 @@ def _limited(made: Runs, stage: str, before: int, free: int, home: Path) -> Outc
 def _judged(made: Runs, stage: str, home: Path, first: Ended) -> Outcome:
     """The verdict on the first run, if a second one with room leaves what it should."""
     outcome = judged(first, lambda: True)
-    if outcome.verdict == "lost":
-        return outcome
-    second = vold_in([stage, made.recipe], home)
-    if second.code != 0:
-        return Outcome("lost", f"with room it does not go on: {second.said.strip()[-300:]}")
-    other = differences(home, made.after(stage))
-    return Outcome("lost", f"with room it leaves other content: {', '.join(other)[:300]}") if other else outcome
+    return outcome if outcome.verdict == "lost" else made.going_on(stage, home, outcome)
 
 
 def _said(ended: Ended) -> Outcome:

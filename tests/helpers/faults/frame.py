@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -132,20 +131,15 @@ def _play(work: Callable[[], int], out: int) -> None:
 
 
 def _wait(child: int, seconds: float) -> int:
-    end = time.monotonic() + seconds
     watched = os.pidfd_open(child)
     try:
-        ended, _, _ = select.select([watched], [], [], max(0.0, end - time.monotonic()))
+        ended, _, _ = select.select([watched], [], [], seconds)
     finally:
         os.close(watched)
-    if not ended:
-        os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        return HUNG
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     with suppress(ProcessLookupError, PermissionError):
-        os.killpg(child, signal.SIGKILL)
-    return code
+        os.killpg(child, signal.SIGKILL)  # with what it started
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status) if ended else HUNG
 
 
 def judged(ended: Ended, same: Callable[[], bool]) -> Outcome:
@@ -162,13 +156,13 @@ def judged(ended: Ended, same: Callable[[], bool]) -> Outcome:
     if ended.code == 0:
         return Outcome("survived") if same() else Outcome("lost", "silent: it ended well with something else")
     if ended.code == 130 or (ended.code == 2 and "  fix: " in ended.said):
-        return Outcome("clear", first_line(ended))
+        return Outcome("clear", _first_line(ended))
     if ended.code == 2 and ("usage: " in ended.said or "error: " in ended.said):
-        return Outcome("clear", first_line(ended))
+        return Outcome("clear", _first_line(ended))
     return Outcome("lost", f"exit status {ended.code} without a way to mend it: {ended.said.strip()[-300:]}")
 
 
-def first_line(ended: Ended) -> str:
+def _first_line(ended: Ended) -> str:
     """The line that says what is wrong."""
     lines = [line for line in ended.said.splitlines() if line.startswith("vold ") or "error: " in line]
     return lines[0][:200] if lines else ""

@@ -11,8 +11,9 @@ from functools import cache, partial
 from pathlib import Path
 
 import vold.cli
-from faults.frame import Ended, Fault, Outcome, in_a_child, vold_in
-from faults.runs import STAGES, Runs, differences, runs
+from faults.frame import Fault, Outcome, in_a_child, vold_in
+from faults.runs import STAGES, Runs, runs
+from killed import after, killer
 
 TWICE = 3
 """Each n-th run is killed again when it goes on."""
@@ -41,11 +42,7 @@ def _killed(made: Runs, stage: str, point: int, again: int | None, home: Path) -
         ended = vold_in([stage, made.recipe], home, partial(_kill_at, home, operation))
         if operation == point and ended.code != -signal.SIGKILL:
             return Outcome("lost", f"it was not killed but ended with {ended.code}: {ended.said[-300:]}")
-    ended = vold_in([stage, made.recipe], home)
-    if ended.code != 0:
-        return Outcome("lost", f"it does not go on: {ended.said.strip()[-300:]}")
-    other = differences(home, made.after(stage))
-    return Outcome("lost", f"other content: {', '.join(other)[:300]}") if other else Outcome("survived")
+    return made.going_on(stage, home, Outcome("survived"))
 
 
 @cache
@@ -68,7 +65,7 @@ def _operations(stage: str) -> int:
         print(f"\n{count}")
         return code
 
-    ended: Ended = in_a_child(work)
+    ended = in_a_child(work)
     shutil.rmtree(home)
     assert ended.code == 0, ended.said
     return int(ended.said.strip().splitlines()[-1])
@@ -76,15 +73,7 @@ def _operations(stage: str) -> int:
 
 def _kill_at(home: Path, operation: int) -> None:
     """Kill this process at its n-th disk operation below `home`."""
-    left = operation
-
-    def operated() -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    _at_each_operation(home, operated)
+    _at_each_operation(home, killer(operation))
 
 
 def _at_each_operation(home: Path, operated: Callable[[], None]) -> None:
@@ -102,10 +91,4 @@ def _at_each_operation(home: Path, operated: Callable[[], None]) -> None:
             operated()
 
     sys.addaudithook(seen)
-    flush = os.fsync
-
-    def fsync(file: int) -> None:
-        operated()
-        flush(file)
-
-    os.fsync = fsync  # type: ignore[assignment]
+    os.fsync = after(operated, os.fsync)

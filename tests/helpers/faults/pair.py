@@ -77,6 +77,7 @@ def _stage(stage: str) -> Work:
     )
 
 
+@cache
 def _study() -> Work:
     """A study of one model that is evaluated as it is."""
     made = runs()
@@ -90,21 +91,13 @@ def _study() -> Work:
         (home / "few").mkdir()
         (home / "few" / "study.yaml").write_text(yaml.safe_dump(study))
 
-    @cache
-    def alone() -> object:
-        home = made.home / f"study-{os.getpid()}"  # each worker of the suite makes its own
-        home.mkdir()
-        prepare(home)
-        ended = vold_in(("study", "few/study.yaml"), home, _may_have_children)
-        assert ended.code == 0, ended.said
-        return _arms(home)
-
-    return Work(
-        ("study", "few/study.yaml"),
-        prepare,
-        "clock.json",
-        lambda home: "" if _arms(home) == alone() else "results.json",
-    )
+    argv = ("study", "few/study.yaml")
+    alone = made.home / "study"
+    alone.mkdir()
+    prepare(alone)
+    ended = vold_in(argv, alone)
+    assert ended.code == 0, ended.said
+    return Work(argv, prepare, "clock.json", lambda home: "" if _arms(home) == _arms(alone) else "results.json")
 
 
 def _arms(home: Path) -> object:
@@ -126,6 +119,7 @@ def _in_the_middle(work: Work, second: tuple[str, ...], home: Path) -> Outcome:
 
 
 def _together(work: Work, second: tuple[str, ...], home: Path) -> Outcome:
+    work.prepare(home)
     return _raced(work, second, home, 2)
 
 
@@ -180,13 +174,13 @@ def _followed_while_asleep_on_another_machine(work: Work, second: tuple[str, ...
 def _four_after_a_dead_one(work: Work, second: tuple[str, ...], home: Path) -> Outcome:
     with _Held(work, home) as owner:
         owner.signal(signal.SIGKILL)
-        return _raced(work, second, home, 4, prepared=True)
+        return _raced(work, second, home, 4)
 
 
 def _three_after_one_dead_on_another_machine(work: Work, second: tuple[str, ...], home: Path) -> Outcome:
     with _Held(work, home, _elsewhere) as owner:
         owner.signal(signal.SIGKILL)
-        return _raced(work, second, home, 3, prepared=True)
+        return _raced(work, second, home, 3)
 
 
 MEETINGS: tuple[Callable[[Work, tuple[str, ...], Path], Outcome], ...] = (
@@ -196,10 +190,8 @@ MEETINGS: tuple[Callable[[Work, tuple[str, ...], Path], Outcome], ...] = (
 )  # fmt: skip
 
 
-def _raced(work: Work, argv: tuple[str, ...], home: Path, count: int, *, prepared: bool = False) -> Outcome:
+def _raced(work: Work, argv: tuple[str, ...], home: Path, count: int) -> Outcome:
     """All start at one moment. Whoever comes when another has ended finds the work done."""
-    if not prepared:
-        work.prepare(home)
     here, there = os.pipe()
 
     def before() -> None:
@@ -283,12 +275,7 @@ class _Held:
 
 def _quick() -> None:
     RunLock.beat = BEAT
-    _may_have_children()
-
-
-def _may_have_children() -> None:
-    """A study starts workers, which a worker of the fault suite may not."""
-    multiprocessing.current_process().daemon = False
+    multiprocessing.current_process().daemon = False  # a study starts workers, which those of this suite may not
 
 
 def _elsewhere() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 import yaml
 
 import tiny
-from faults.frame import vold_in
+from faults.frame import Outcome, vold_in
 from vold.run.files import read_jsonl
 from vold.run.recipe import recipe_from
 
@@ -47,13 +46,20 @@ class Runs:
         """The directory that holds the run after a stage."""
         return self.home / "after" / stage
 
+    def going_on(self, stage: str, home: Path, outcome: Outcome) -> Outcome:
+        """Start a stage again where it was disturbed: `outcome` if it ends well and leaves what it should."""
+        ended = vold_in([stage, self.recipe], home)
+        if ended.code != 0:
+            return Outcome("lost", f"it does not go on: {ended.said.strip()[-300:]}")
+        other = differences(home, self.after(stage))
+        return Outcome("lost", f"it goes on to other content: {', '.join(other)[:300]}") if other else outcome
+
 
 @cache
 def runs() -> Runs:
     """Made once by the process that asks first, and removed with it."""
     home = Path(tempfile.mkdtemp(prefix="faults-"))
-    owner = os.getpid()
-    atexit.register(_remove, home, owner)
+    atexit.register(shutil.rmtree, home, ignore_errors=True)  # forked children leave without
     raw = tiny.recipe_dict(home)
     raw["run"]["dir"] = "run"
     raw["balance"] = {"tasks": "train", "rollouts": 2, "sampling": raw["align"]["sampling"], "batch_size": 4}
@@ -71,11 +77,6 @@ def runs() -> Runs:
         assert ended.code == 0, f"{stage}: {ended.said}"
         copy(work, home / "after" / stage)
     return made
-
-
-def _remove(home: Path, owner: int) -> None:
-    if os.getpid() == owner:  # not in its children
-        shutil.rmtree(home, ignore_errors=True)
 
 
 def copy(source: Path, to: Path) -> None:
