@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from faults.__main__ import KINDS, counts, every, run
+from faults.__main__ import KINDS, every, run
 from faults.frame import load
 
 QUICK = 16
@@ -12,10 +12,9 @@ QUICK = 16
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_lost(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_lost(kind: str) -> None:
     load()
     faults = every(kind)
     some = faults[:: max(1, len(faults) // QUICK)]
-    outcomes = run(some)
-    assert {f.name: o.note for f, o in zip(some, outcomes, strict=True) if o.verdict == "lost"} == {}
-    assert counts(some, outcomes)[kind]["injected"] == len(some) >= min(QUICK, len(faults))
+    assert len(some) >= QUICK
+    assert {f.name: o.note for f, o in zip(some, run(some), strict=True) if o.verdict == "lost"} == {}

@@ -47,8 +47,8 @@ def of_any_file() -> Iterator[Named]:
     yield "deleted", Path.unlink
     yield "emptied", lambda f: _write(f, b"")
     for share in (0.1, 0.5, 0.9):
-        yield f"cut at {share:.0%}", partial(_cut, share=share)
-    yield "a folder instead", _folder_instead
+        yield f"cut at {share:.0%}", partial(cut, share=share)
+    yield "a folder instead", folder_instead
     yield "a loop of links instead", _loop_instead
     yield "a pipe instead", _pipe_instead
     yield "no text", lambda f: _write(f, b"\xff\xfe\x00" + f.read_bytes())
@@ -74,8 +74,9 @@ def of_values(file: Path, *, each: int = 2) -> Iterator[Named]:
             yield f"{key}: {_short(other)}", partial(_with, key=key, value=other)
 
 
-def of_lines(count: int) -> Iterator[Named]:
-    """What can happen to the lines of a list of so many."""
+def of_lines(file: Path) -> Iterator[Named]:
+    """What can happen to the lines of a list."""
+    count = len(_lines(file))
     yield from of_any_file()
     for n in (0, count // 2, count - 1):
         yield f"line {n + 1} garbled", partial(_line, number=n, change=lambda line: b'{"x' + line[3:] + b"~")
@@ -98,7 +99,7 @@ def of_lines(count: int) -> Iterator[Named]:
     yield "sums cut at a row", lambda f: os.truncate(sums_of(f), 60)
     yield "sums garbled", lambda f: _write(sums_of(f), b"x" * sums_of(f).stat().st_size)
     yield "sums of another row", lambda f: _write(sums_of(f), _turned(sums_of(f).read_bytes(), 20))
-    yield "sums are a folder", lambda f: _folder_instead(sums_of(f))
+    yield "sums are a folder", lambda f: folder_instead(sums_of(f))
 
 
 def of_fields(file: Path, number: int, *, each: int = 2) -> Iterator[Named]:
@@ -118,7 +119,7 @@ def of_a_folder(files: tuple[str, ...]) -> Iterator[Named]:
     for name in (*files, "manifest.json"):
         yield f"{name} deleted", partial(_within, name=name, damage=Path.unlink)
         yield f"{name} emptied", partial(_within, name=name, damage=partial(_write, content=b""))
-        yield f"{name} a folder", partial(_within, name=name, damage=_folder_instead)
+        yield f"{name} a folder", partial(_within, name=name, damage=folder_instead)
         for place in (3, 9, 40, -2):
             yield f"{name}, bit turned at byte {place}", partial(_within, name=name, damage=partial(turn, place=place))
     for text in ("{}", "[]", "null", '{"state.json": 3}'):
@@ -152,11 +153,13 @@ def _write(file: Path, content: bytes) -> None:
     file.write_bytes(content)
 
 
-def _cut(file: Path, share: float) -> None:
+def cut(file: Path, share: float) -> None:
+    """Leave a share of a file's bytes."""
     os.truncate(file, int(file.stat().st_size * share))
 
 
-def _folder_instead(file: Path) -> None:
+def folder_instead(file: Path) -> None:
+    """Put a folder where the file was."""
     file.unlink()
     file.mkdir()
 

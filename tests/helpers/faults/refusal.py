@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from faults.bad_files import BadFile, Edit, bad_models, bad_recipes, bad_rows, bad_tables, copied
+from faults.bad_files import BadFile, bad_recipes, bad_rows, bad_tables
+from faults.bad_models import Edit, bad_models, copied
 from faults.bad_values import bad_values
 from faults.frame import Fault, Outcome, judged, vold_in
 from faults.runs import Runs, runs
@@ -204,7 +205,7 @@ def _places() -> Iterator[Bad]:
     for name, before in short.items():
         for verb in ("traces", "eval", "align"):
             yield Bad(f"{name}: {verb}", [verb, "RECIPE"], before=before)
-    yield Bad("a place of another user", ["traces", "RECIPE"], before=_nobody)
+    yield Bad("a place of another user", ["traces", "RECIPE"], before=_not_mine)
     around: dict[str, Callable[[], None]] = {
         "no HOME": partial(_env, HOME=None, XDG_CACHE_HOME=None),
         "HOME that is a file": partial(_env, HOME="/dev/null"),
@@ -241,9 +242,13 @@ def _gone() -> None:
     os.rmdir("../gone")
 
 
-def _nobody() -> None:
-    os.setgid(65534)
-    os.setuid(65534)
+def _not_mine() -> None:
+    """A working directory that this process may not write to."""
+    if os.geteuid() == 0:
+        os.setgid(65534)
+        os.setuid(65534)
+    else:
+        os.chmod(".", 0o555)
 
 
 def _env(**variables: str | None) -> None:

@@ -2,7 +2,7 @@
 
 Every fault is one real `vold` command with a real server beside it. It has to end as without the fault, weights and
 rows compared, or to stop in words; and where it stops, the same command, with a server that is well, has to end as
-without the fault: nothing wrong has been kept.
+without the fault: nothing wrong has been kept. What no client can see is not among them: docs/engines.md has it.
 """
 
 from __future__ import annotations
@@ -32,16 +32,6 @@ from ports import HeldPort
 from vold.engines import deadline
 from vold.engines.chat_api import EndpointSampler
 from vold.engines.http import HttpClient
-
-NOT_SEEN = {
-    "a teacher's answer with the log-probs of another text, model, base or temperature, once": "each is a log-prob",
-    "the scores of candidates in another order": "only a sampled token among them is held against its own score",
-    "another teacher, or one at another temperature, from its first answer on": "it is what the run compares with",
-    "a response sampled at another temperature by `vold traces` or `vold balance`": "no log-prob of it is used",
-    "responses of one prompt in another order": "they are drawn alike",
-    "another answer of a tested model or of a judge": "any text is an answer",
-}
-"""What a server can say wrongly without any client being able to see it, and why."""
 
 PATIENCE = 0.6
 """Seconds, in every recipe here."""
