@@ -154,7 +154,7 @@ def _refuse_other_settings(recipe: Recipe, directory: Path, mine: Settings) -> l
             what = key.removeprefix(BEGAN_WITH)
             raise ConfigError(
                 f"the {what} that `{stage}` began with {'are' if what == 'traces' else 'is'} not the same any more",
-                where=str(directory),
+                where=str(directory / SETTINGS),
                 got=f"digest {old[key]} before, {mine[key]} now",
                 fix=f"`vold branch {recipe.run.dir} --from {'sft' if what == 'model' else what} NEW` goes on with what "
                 f"is there now in a new run; or delete {directory} to start it afresh",
@@ -166,7 +166,7 @@ def _refuse_other_settings(recipe: Recipe, directory: Path, mine: Settings) -> l
     if differ:
         raise ConfigError(
             f"this run directory already holds `{stage}` with other settings",
-            where=str(directory),
+            where=str(directory / SETTINGS),
             got=", ".join(f"{k}: {old.get(k)} before, {mine.get(k)} now" for k in differ[:3]),
             fix="use another run.dir, or delete that directory to start it afresh",
         )
