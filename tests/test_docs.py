@@ -245,9 +245,19 @@ def known_benchmarks_table() -> str:
     return "\n".join(rows)
 
 
+def differences_table() -> str:
+    """Every benchmark whose prompt under `vlmevalkit` may differ from VLMEvalKit's, and in what."""
+    rows = ["| benchmark | what differs, or could not be compared |", "|---|---|"]
+    for b in benchmarks().values():
+        prompt = b.prompts.get("vlmevalkit")
+        rows += [f"| `{b.name}` | {prompt.differs} |"] if prompt is not None and prompt.differs else []
+    return "\n".join(rows)
+
+
 WRITTEN = (
     ("docs/recipes.md", "graders", graders_table),
     ("docs/evaluation.md", "known benchmarks", known_benchmarks_table),
+    ("docs/evaluation.md", "differences from VLMEvalKit", differences_table),
     ("docs/method.md", "presets", presets_table),
     ("docs/method.md", "axes", axes_table),
     ("docs/method.md", "readings", readings_table),

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from vold.data.benchmarks.item import Form, Item
-from vold.evals.marking.as_vlmevalkit import as_vlmevalkit, infer_letter
+from vold.evals.marking.as_vlmevalkit import as_vlmevalkit
 from vold.evals.marking.llm_judge import agreement_prompt, judge_prompt, prediction, read_plainly
+from vold.evals.marking.readings_there import infer_letter
 from vold.types import Grade
 
 

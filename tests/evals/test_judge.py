@@ -52,9 +52,10 @@ THREE = item("logicvista", "3", form="text", question="Which number?")
 DYNA = item("dynamath", "0.333", form="float")
 DYNA_CHOICE = item("dynamath", "B")
 DYNA_TEXT = item("dynamath", "even", form="text")
-STAR = item("mmstar", "B", question="Which option?\nOptions: A: The cat, B: The dog")
+STAR = item("mmstar", "B", "The cat", "The dog", question="Which option?")
 WEMATH = item("wemath", "B", "1 cm", "No correct answer", question="What is it?")
 CAT = item("mme", "A", "Yes", "No", question="Is it a cat?")
+FOUR = item("emma_mini", "4", form="text", question="In a room.\n\nHow many?", for_judge="How many?")
 OPEN = item("mmmu", "cat\ntom cat", form="text", question="Name it.")
 
 
@@ -102,6 +103,7 @@ R = "First {question}.\nIt could be A or B, I say \\frac{1}{2}."
         ("mcq_mmstar", STAR, R),
         ("wemath", WEMATH, R),
         ("yes_no", CAT, "It is neither."),
+        ("short", FOUR, R),
         ("mathvista", COUNT, R),
         ("mathvision", AREA, R),
         ("mathverse", ANGLE, R),
@@ -131,6 +133,24 @@ def test_a_yes_or_no_needs_a_judge_only_where_it_is_not_said(
 ) -> None:
     assert bench.score(CAT, response, says).score == expected
     assert bool(bench.server.bodies) == (says != "not asked")
+
+
+@pytest.mark.parametrize(
+    ("says", "expected"),
+    [
+        ("[Begin Correctness]yes[End Correctness]\n[Begin Reason]As it says.[End Reason]", 1.0),
+        ("[Begin Correctness] **No** [End Correctness]", 0.0),
+        ("[Begin Correctness]yes and no[End Correctness]", None),
+        ("yes", None),
+    ],
+)
+def test_the_judge_says_whether_an_open_answer_of_emma_is_right(
+    bench: Bench, says: str, expected: float | None
+) -> None:
+    grade = bench.score(FOUR, "There are as many as a car has wheels.", says)
+    assert grade.score == (expected or 0.0)
+    assert grade.note.startswith(JUDGE_FAILED) == (expected is None)
+    assert outcome(grade) == {1.0: "right", 0.0: "wrong", None: "unparsed"}[expected]
 
 
 def test_mathverse_is_asked_twice(bench: Bench) -> None:

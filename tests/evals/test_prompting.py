@@ -40,7 +40,7 @@ def item(
 
 
 MARKED = ("Given <image 2>, which graph follows?", "<image 3>", "<image 1>", "none of <image 2>")
-STAR = "Which option?\nOptions: A: The cat, B: The dog, or C: both, C: Neither."
+STAR = ("Which option?", "The cat", "The dog, or C: both", "Neither.")
 CASES: dict[str, tuple[Item, str]] = {
     "mmmu_pro_standard10": (item("mmmu_pro_standard10", *MARKED, images=3), "rule vlmevalkit"),
     "mmmu_pro_standard4": (
@@ -61,7 +61,7 @@ CASES: dict[str, tuple[Item, str]] = {
     "dynamath_choice": (item("dynamath", "Find x."), "rule vlmevalkit"),
     "dynamath_float": (item("dynamath", "Find x.", form="float"), "rule vlmevalkit"),
     "dynamath_text": (item("dynamath", "Find x.", form="text"), "rule vlmevalkit"),
-    "mmstar": (item("mmstar", STAR), "rule vlmevalkit"),
+    "mmstar": (item("mmstar", *STAR), "rule vlmevalkit"),
     "mme": (item("mme", "Is it a cat? Please answer yes or no.", "Yes", "No"), "rule vlmevalkit"),
     "hallusionbench": (item("hallusionbench", "Is the left line longer?", "Yes", "No"), "rule vlmevalkit"),
     "geometry3k": (item("geometry3k", "Find $x$.", form="math"), "rule"),
@@ -134,7 +134,7 @@ def test_every_prompt_asks_something_of_known_forms() -> None:
         for prompt in benchmark.prompts.values():
             assert prompt.with_options or prompt.without_options or prompt.query, name
             assert set(prompt.instruction) <= set(get_args(Form)), name
-            assert prompt.pictures in ("", "first", "mentioned"), name
+            assert prompt.pictures in ("", "first", "last", "mentioned"), name
 
 
 def test_a_prompts_version_is_a_digest_of_what_is_set() -> None:
@@ -223,6 +223,18 @@ def test_braces_of_the_data_are_not_filled_in() -> None:
         ("Which?\nOptions: A: red, B: green", ("Which?", ("red", "green"))),
         ("Which?\nOptions: A: 1, 2, B: B: 3, C: 4.", ("Which?", ("1, 2", "B: 3", "4."))),
         ("Which?\nOptions: A: x, D: y, B: z", ("Which?", ("x, D: y", "z"))),
+        (
+            "Hint: Pick one.\nQuestion: How much?\nChoices:\n(A) 40.7\n(B) 74",
+            ("Hint: Pick one.\nQuestion: How much?", ("40.7", "74")),
+        ),
+        ("Which? Options: A: red, B: blue", ("Which?", ("red", "blue"))),
+        ("Which?\nOPTIONS:\nA. one (B) two\nB. two\nC. 3, D. 4", ("Which?", ("one (B) two", "two", "3, D. 4"))),
+        ("Which? Choices: (A) 3/11 (B) 8/11 (C) 6/11", ("Which?", ("3/11", "8/11", "6/11"))),
+        ("Which?\n(A) 1\n(B) 2", ("Which?", ("1", "2"))),
+        ("Which?\nA) 1\nB) 2\nC) ", ("Which?", ("1", "2", ""))),
+        ("Choices: are made.\nOptions: A: 1; B: 2", ("Choices: are made.", ("1", "2"))),
+        ("A. Smith and B. Jones met. Who left?", ("A. Smith and B. Jones met. Who left?", ())),
+        ("Options: A: only one", ("Options: A: only one", ())),
         ("No options.", ("No options.", ())),
         ("Options: are none.", ("Options: are none.", ())),
     ],

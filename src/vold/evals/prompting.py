@@ -14,7 +14,6 @@ import re
 from typing import TYPE_CHECKING
 
 from vold.data.benchmarks.benchmark import PIXELS
-from vold.data.benchmarks.columns import split_options
 from vold.data.benchmarks.registry import get_benchmark
 from vold.data.files.markers import replace_numbered
 from vold.errors import ConfigError
@@ -38,10 +37,7 @@ def build_messages(item: Item, protocol: ProtocolName) -> tuple[Message, ...]:
         ConfigError: the protocol has no prompt for this benchmark, or none for an item of this kind.
     """
     prompt = prompt_of(item.benchmark, protocol)
-    question, options = item.question, item.options
-    if prompt.split_options and not options:
-        question, options = split_options(question)
-    key = "query" if item.query and prompt.query else "with_options" if options else "without_options"
+    key = "query" if item.query and prompt.query else "with_options" if item.options else "without_options"
     template: str = getattr(prompt, key)
     if not template or (prompt.instruction and item.form not in prompt.instruction):
         raise ConfigError(
@@ -50,9 +46,11 @@ def build_messages(item: Item, protocol: ProtocolName) -> tuple[Message, ...]:
             got=f"an item {key.replace('_', ' ')}, its answer a {item.form}",
             fix="is this the right benchmark for the data?",
         )
-    lines = [prompt.option.format(letter=letter, text=text) for letter, text in zip(LETTERS, options, strict=False)]
+    lines = [
+        prompt.option.format(letter=letter, text=text) for letter, text in zip(LETTERS, item.options, strict=False)
+    ]
     parts = {
-        "question": question,
+        "question": item.question,
         "options": "\n".join(lines),
         "query": item.query or "",
         "instruction": prompt.instruction.get(item.form, ""),
@@ -77,10 +75,11 @@ def _with_pictures(text: str, item: Item, prompt: PromptForm) -> Message:
         return Message("user", text)
     # A literal "<image>" in the data is no place for a picture; the model sees it in words.
     text = text.replace(IMAGE_MARKER, "<image >")
-    if prompt.pictures == "first":
-        spelling = prompt.marker or "<image {number}>"
+    if prompt.pictures in ("first", "last"):
+        spelling, shown_apart = prompt.marker or "<image {number}>", IMAGE_MARKER * len(item.images)
         text = replace_numbered(text, lambda number, _: spelling.format(number=number))
-        return Message("user", IMAGE_MARKER * len(item.images) + text, item.images)
+        whole = shown_apart + text if prompt.pictures == "first" else text + shown_apart
+        return Message("user", whole, item.images)
     shown: list[int] = []
 
     def place(number: int, marker: str) -> str:

@@ -30,6 +30,7 @@ VerdictName = Literal[
     "dynamath",
     "visulogic",
     "olympiadbench",
+    "short",
 ]
 """The ways in which VLMEvalKit comes to a verdict: `vold.evals.marking.as_vlmevalkit`."""
 
@@ -45,7 +46,7 @@ takes the likeliest token (top_k 1)."""
 class PromptForm:
     """How a protocol asks. {question}, {options}, {query} and {instruction} are filled in.
 
-    Every field is part of the prompt's version unless it has its default.
+    Every field but `differs` is part of the prompt's version unless it has its default.
 
     Attributes:
         option: one option, on a line of its own: {letter} and {text}.
@@ -54,11 +55,11 @@ class PromptForm:
         query: asked in place of both where the row carries its own prompt.
         instruction: by the form of the answer.
         pictures: absent: at their first mention, those never mentioned in front; `mentioned`: as before, but those
-            never mentioned are left out; `first`: all in front, mentions stay in words as `marker` says.
+            never mentioned are left out; `first`, `last`: all in front or behind, mentions stay in words, as `marker`
+            says.
         marker: see `pictures`.
         again: a picture is shown at every mention.
-        split_options: options are taken out of the question's text.
-        unconfirmed: a part of the text (a column of VLMEvalKit's own table) could not be read.
+        differs: in what it differs from the source's, or what of that could not be read; for people.
     """
 
     option: str = ""
@@ -66,15 +67,14 @@ class PromptForm:
     without_options: str = ""
     query: str = ""
     instruction: Mapping[Form, str] = field(default_factory=dict)
-    pictures: Literal["", "mentioned", "first"] = ""
+    pictures: Literal["", "mentioned", "first", "last"] = ""
     marker: str = ""
     again: bool = False
-    split_options: bool = False
-    unconfirmed: bool = False
+    differs: str = ""
 
     def content(self) -> Mapping[str, object]:
-        """The fields that are set: what the prompt's version is a digest of."""
-        return {f.name: value for f in fields(self) if (value := getattr(self, f.name))}
+        """The fields that are set and shape the text: what the prompt's version is a digest of."""
+        return {f.name: value for f in fields(self) if f.name != "differs" and (value := getattr(self, f.name))}
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Judging:
 
     Attributes:
         name: of these texts in the judge's identity.
-        prompt: what the judge is asked; {question}, {options}, {response} and {instruction} are filled in.
+        prompt: what the judge is asked; {question}, {options}, {response}, {answer} and {instruction} are filled in.
         system: the system's turn, if any.
         instruction: {instruction}, by the form of the answer.
         agreement: how the judge is asked whether an extracted answer is the gold, where a rule does not find so;
@@ -95,6 +95,8 @@ class Judging:
         one_option: the judge names one option, whatever the form of the answer.
         no_option: a word such as "Z" means that there is no answer, whatever the form.
         verdict: how VLMEvalKit itself comes to its verdict.
+        correctness: the judge says whether the response is right, and extracts nothing.
+        open: what is asked instead about a question whose answer is a text.
     """
 
     name: str
@@ -109,6 +111,8 @@ class Judging:
     one_option: bool = False
     no_option: bool = False
     verdict: VerdictName = "options"
+    correctness: bool = False
+    open: Judging | None = None
 
     def content(self) -> Mapping[str, object]:
         """Every text by its name: part of the judge's identity."""
@@ -118,7 +122,8 @@ class Judging:
             f"{self.name}_system": self.system,
             f"{self.name}_instruction": self.instruction,
         }
-        return {name: text for name, text in texts.items() if text}
+        found = {name: text for name, text in texts.items() if text}
+        return {**found, **(self.open.content() if self.open is not None else {})}
 
 
 @dataclass(frozen=True)

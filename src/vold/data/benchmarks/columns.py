@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
 
     from vold.data.files.read import Row
 
-_OPTIONS_IN_TEXT = re.compile(r"\n\s*Options:\s*(?=A\s*:)")
-_NEXT_OPTION = re.compile(r"(?:^|,\s*)([A-L])\s*:\s*")
+# Blanks are counted, so that a search through a long text stays linear.
+_BLANK = r"\s{0,8}"
+_OPTIONS_HEAD = re.compile(rf"(?:^|\s{{1,8}}|(?<=[?.:]))(?:Options|Choices){_BLANK}:{_BLANK}", re.IGNORECASE)
+_FIRST_LINE = re.compile(r"\n(?=[ \t]{0,8}(?:\(A\)|A[).:])\s)")
+_FIRST_LABEL = re.compile(rf"{_BLANK}(\(A\)|A{_BLANK}[).:]){_BLANK}")
+_GAPS = (rf"\n{_BLANK}", rf"[,;]{_BLANK}", r"\s")
 
 
 class MissingColumn(DataError):
@@ -66,11 +71,14 @@ def pictures(row: Row, *names: str) -> tuple[Image, ...]:
 
 
 def numbered_pictures(row: Row) -> tuple[Image, ...]:
-    """The pictures of `image_1` to `image_9`; without gaps, so that marker n is picture n.
+    """The pictures of `image_1` to `image_9`; without gaps, so that marker n is picture n. VLMEvalKit's tables have all
+    of them in `image`.
 
     Raises:
         DataError: a gap, or a picture that cannot be decoded.
     """
+    if "image_1" not in row.values and "image" in row.values:
+        return pictures(row, "image")
     found = [row.values.get(f"image_{n}") for n in range(1, 10)]
     while found and found[-1] in (None, ""):
         found.pop()
@@ -80,36 +88,67 @@ def numbered_pictures(row: Row) -> tuple[Image, ...]:
 
 
 def lettered_options(row: Row, name: str) -> tuple[str, ...]:
-    """Options in a list, or in a list written as text.
+    """Options in a list, in a list written as text, or in columns of their own.
 
     Raises:
         DataError: there are none, or more than have letters.
     """
-    found = tuple(numbered(o) for o in listed(cell(row, name)))
+    held = None if name in row.values else column_options(row)
+    found = tuple(numbered(o) for o in listed(cell(row, name))) if held is None else held
     if not 0 < len(found) <= len(LETTERS):
         raise DataError("no options, or more than have letters", got=str(len(found)))
     return found
 
 
 def split_options(question: str) -> tuple[str, tuple[str, ...]]:
-    r"""Take "Options: A: .., B: .." off the end of a question; a question without them is returned as it is.
+    r"""Take the options off the end of a question; a question without them is returned as it is.
+
+    They stand after "Options:" or "Choices:", or each on a line of its own, as "(A) ..", "A) ..", "A. .." or "A: ..".
+    On one line they are parted by commas or semicolons, else by blanks. Labels count in the order of letters only: an
+    option's text may hold ", D: " itself.
 
     Example:
         >>> split_options("Which?\nOptions: A: red, or blue, B: green")
         ('Which?', ('red, or blue', 'green'))
+        >>> split_options("How many?\nChoices:\n(A) 40.7\n(B) 74")
+        ('How many?', ('40.7', '74'))
     """
-    start = _OPTIONS_IN_TEXT.search(question)
-    if start is None:
-        return question, ()
-    # Labels count in the order of letters only: an option's text may hold ", D: " itself.
-    tail = question[start.end() :]
-    found: list[re.Match[str]] = []
-    for label in _NEXT_OPTION.finditer(tail):
-        if len(found) < len(LETTERS) and label[1] == LETTERS[len(found)]:
-            found.append(label)
-    ends = [m.start() for m in found[1:]] + [len(tail)]
-    texts = tuple(tail[m.end() : end].strip() for m, end in zip(found, ends, strict=True))
-    return question[: start.start()], texts
+    starts = [*reversed([*_OPTIONS_HEAD.finditer(question)]), *_FIRST_LINE.finditer(question)]
+    for start in starts:
+        texts = _labelled(question[start.end() :])
+        if texts:
+            return question[: start.start()], texts
+    return question, ()
+
+
+def _labelled(tail: str) -> tuple[str, ...]:
+    """The texts of two options or more, the first of which begins here."""
+    first = _FIRST_LABEL.match(tail)
+    if first is None:
+        return ()
+    for gap in _GAPS:
+        found = [first]
+        for letter in LETTERS[1:]:
+            label = re.escape(first[1].replace("A", letter))
+            after = re.compile(f"{gap}{label}(?=\\s|$){_BLANK}").search(tail, found[-1].end())
+            if after is None:
+                break
+            found.append(after)
+        if len(found) > 1:
+            ends = [m.start() for m in found[1:]] + [len(tail)]
+            return tuple(tail[m.end() : end].strip() for m, end in zip(found, ends, strict=True))
+    return ()
+
+
+def column_options(row: Row) -> tuple[str, ...] | None:
+    """Options in columns A, B, C .., as VLMEvalKit's tables have them, up to the last that is filled; None without such
+    columns."""
+    if not {"A", "B"} <= set(row.values):
+        return None
+    found = list(itertools.takewhile(lambda letter: letter in row.values, LETTERS))
+    while found and row.values[found[-1]] is None:
+        found.pop()
+    return tuple(numbered(text_cell(row, letter)) for letter in found)
 
 
 def letter_answer(row: Row, options: Sequence[str], *names: str) -> str:

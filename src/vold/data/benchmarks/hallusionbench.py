@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from vold.run.answers import Answer
 
 _RULE = PromptForm(with_options=YES_NO_BOX)
-# Nothing is added; the questions of VLMEvalKit's own table could not be compared with the hub's.
-_VLMEVALKIT = PromptForm(with_options="{question}", unconfirmed=True)
+# Nothing is added.
+_VLMEVALKIT = PromptForm(
+    with_options="{question}", differs="the questions of VLMEvalKit's own table could not be compared with the hub's"
+)
 _PUBLISHED = VOLD_TABLE_6.figures(
     "hallusionbench", "image", {"Qwen2.5-VL-3B-Instruct": 46.3, "VOLD": 49.8}, metric="overall"
 )

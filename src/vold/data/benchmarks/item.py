@@ -26,7 +26,9 @@ class Item:
     `question` and `options` keep their `<image 1>` markers (one spelling, numbered from 1 by column); `images` are in
     column order, so marker n is `images[n - 1]`. `answer` is the option letter for `choice`, letters joined by ", " for
     `letters`, plain text otherwise. `precision` counts decimals of a `float`. `query` is a prompt that the row itself
-    carries (MathVista). `for_judge` is the question in words where `question` leaves it to the picture (MathVerse).
+    carries (MathVista). `for_judge` is the
+    question that a judge is shown, where it is another: in words where `question` leaves it to the picture (MathVerse),
+    without its context (EMMA).
     `cluster` is shared by items that are not independent of each other.
 
     Example:

@@ -9,7 +9,6 @@ from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm
 from vold.data.benchmarks.columns import pictures, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import OPEN_COMPASS, VOLD_ABLATIONS, VOLD_TABLE_1
-from vold.data.benchmarks.wording import MATCHING_EXAMPLES
 from vold.data.files.cells import listed
 from vold.errors import DataError
 
@@ -53,48 +52,63 @@ _PUBLISHED = (
 
 # VLMEvalKit's words, byte for byte (Apache-2.0; utils/logicvista.py).
 _JUDGED = (
-    "You are an information extractor that extracts multiple-choice answers from a paragraph that contains the "
-    "answer choice and sometimes explaination of why that choice is correct to the given question.\n"
-    "What option did the following answer choose? If the answer did not select an answer choice, first try to "
+    "You are a information extractor that extracts multiple choice letter answer choices from a paragraph that "
+    "contains the answer choice and sometimes explaination of why that choice is correct to the given question.\n"
+    "What letter did the following answer choose? If the answer did not select a letter answer choice, first try to "
     "infer the answer based off the given choices.\n"
     "If it does not seem like the given answer corresponds to an answer choice OR if there is no selected "
     "answer, please just respond with Z.\n"
-    "Make sure you answer with ONLY the option labels chosen (letters or numbers).\n"
-    + MATCHING_EXAMPLES
-    + (
-        "Example 3: \n"
-        "Question: <start>\n"
-        "Which figure is a rotation of the object?\n"
-        "<end>\n"
-        "Answer: <start>\n"
-        'The figure on the right, labeled "D," is a rotation of the object shown in the top left corner.\n'
-        "<end>\n"
-        "Your output: D\n"
-        "Example 4: \n"
-        "Question: <start>\n"
-        "Which of the boxes comes next in the sequence? Select from A-E\n"
-        "<end>\n"
-        "Answer: <start>\n"
-        "The sequence of the boxes is A, B, C, D, E.\n"
-        "<end>\n"
-        "Your output: ABCDE\n"
-        "Example 5: \n"
-        "Question: <start>\n"
-        "{question}\n"
-        "<end>\n"
-        "Answer: <start>\n"
-        "{response}\n"
-        "<end>\n"
-        "Your output: "
-    )
+    "Make sure you answer with ONLY the letters chosen.\n"
+    "Example 1: \n"
+    "Question: <start>\n"
+    "What is the main object in image?\n"
+    "Options: A. teddy bear B. rabbit C. cat D. dog\n"
+    "<end>\n"
+    "Answer: <start>\n"
+    "a cute teddy bear\n"
+    "<end>\n"
+    "Your output: A\n"
+    "Example 2: \n"
+    "Question: <start>\n"
+    "What is the main object in image?\n"
+    "Options: A. teddy bear B. rabbit C. cat D. dog\n"
+    "<end>\n"
+    "Answer: <start>\n"
+    "Spider\n"
+    "<end>\n"
+    "Your output: Z\n"
+    "Example 3: \n"
+    "Question: <start>\n"
+    "Which figure is a rotation of the object?\n"
+    "<end>\n"
+    "Answer: <start>\n"
+    'The figure on the right, labeled "D," is a rotation of the object shown in the top left corner.\n'
+    "<end>\n"
+    "Your output: D\n"
+    "Example 4: \n"
+    "Question: <start>\n"
+    "Which of the boxes comes next in the sequence? Select from A-E\n"
+    "<end>\n"
+    "Answer: <start>\n"
+    "The sequence of the boxes is A, B, C, D, E.\n"
+    "<end>\n"
+    "Your output: ABCDE\n"
+    "Example 5: \n"
+    "Question: <start>\n"
+    "{question}\n"
+    "<end>\n"
+    "Answer: <start>\n"
+    "{response}\n"
+    "<end>\n"
+    "Your output: "
 )
 
 
 def logicvista(name: str, row: Row) -> Item:
     """LogicVista: letters, some of them several; options mostly in the picture; one gold is a number."""
     identity = text_cell(row, "_key", "index", "id")
-    gold, question = text_cell(row, "answer").strip(), text_cell(row, "question").strip()
-    if not gold or not question:
+    gold, question = text_cell(row, "answer").strip(), text_cell(row, "question")
+    if not gold or not question.strip():
         raise DataError("the question or its answer is empty")
     form: Any = "letters" if re.fullmatch(r"[A-La-l](?:\s*,\s*[A-La-l])*", gold) else "text"
     answer = ", ".join(sorted(re.findall(r"[A-L]", gold.upper()))) if form == "letters" else gold

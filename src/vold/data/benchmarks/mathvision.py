@@ -25,7 +25,6 @@ _RULE = PromptForm(
     pictures="first",
     marker="<image{number}>",
 )
-# VLMEvalKit's table has hint and choices in `question`; its words are those of its extraction examples.
 _VLMEVALKIT = PromptForm(
     option="({letter}) {text}",
     with_options=(
@@ -37,7 +36,8 @@ _VLMEVALKIT = PromptForm(
     without_options=("Hint: Please answer the question and provide the final answer at the end.\nQuestion: {question}"),
     pictures="first",
     marker="<image{number}>",
-    unconfirmed=True,
+    differs="hint and choices are in the column `question` of VLMEvalKit's own table, which could not be read; the "
+    "words are those of its examples for the judge",
 )
 _PUBLISHED = (
     *VOLD_TABLE_1.figures(

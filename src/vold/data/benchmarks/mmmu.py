@@ -6,7 +6,15 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from vold.data.benchmarks.benchmark import Benchmark, PromptForm
-from vold.data.benchmarks.columns import cell, letter_answer, lettered_options, numbered_pictures, tags, text_cell
+from vold.data.benchmarks.columns import (
+    cell,
+    column_options,
+    letter_answer,
+    lettered_options,
+    numbered_pictures,
+    tags,
+    text_cell,
+)
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import OPEN_COMPASS, QWEN2_5_VL
 from vold.data.benchmarks.wording import ALONE_THEN_BOX, MCQ_QUESTION, QUESTION_THEN_BOX
@@ -36,11 +44,12 @@ _PUBLISHED = (
 
 def mmmu(name: str, row: Row) -> Item:
     """MMMU: choices, and open questions whose gold may be a list of accepted answers."""
-    identity = text_cell(row, "id")
+    identity = text_cell(row, "id", "index")
     question, images = numbered(text_cell(row, "question")), numbered_pictures(row)
+    held = column_options(row)
     form: Any
     options: tuple[str, ...]
-    if cell(row, "question_type") == "open":
+    if (cell(row, "question_type") == "open") if held is None else not held:
         gold = text_cell(row, "answer").strip()
         accepted = listed(gold) if gold.startswith("[") else [gold]
         answer, form, options = "\n".join(a.strip() for a in accepted), "text", ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -82,7 +83,7 @@ _VISION = VOLD_TABLE_1.figures(
 def mmmu_pro(name: str, row: Row) -> Item:
     """MMMU-Pro, standard settings: pictures in columns, markers in question and options, 1 to 12 options."""
     options = lettered_options(row, "options")
-    identity = text_cell(row, "id")
+    identity = text_cell(row, "id", "index")
     return Item(
         name,
         identity,
@@ -99,7 +100,7 @@ def mmmu_pro(name: str, row: Row) -> Item:
 def mmmu_pro_vision(name: str, row: Row) -> Item:
     """MMMU-Pro, vision setting: question and options stand in the picture."""
     options = lettered_options(row, "options")
-    identity = text_cell(row, "id")
+    identity = text_cell(row, "id", "index")
     images = pictures(row, "image")
     if not images:
         raise DataError("the question is in the picture, and there is none")
@@ -107,6 +108,16 @@ def mmmu_pro_vision(name: str, row: Row) -> Item:
     return Item(
         name, identity, "", options, images, answer, "choice", cluster=identity, tags=tags(row, subject="subject")
     )
+
+
+def _answer_line(text: str) -> str:
+    """What VLMEvalKit takes for the answer: the only capital letter after the last "Answer:" that begins a line, else
+    the rest of that line; without one, all of it."""
+    tails = [line.strip()[7:] for line in text.strip().split("\n") if line.strip().startswith("Answer:")]
+    if not tails:
+        return text
+    letters = {letter for letter in tails[-1] if letter in string.ascii_uppercase}
+    return letters.pop() if len(letters) == 1 else tails[-1]
 
 
 _REPO, _SIZE = "MMMU/MMMU_Pro", {"test": 1730}
@@ -119,6 +130,7 @@ BENCHMARKS = (
         _SIZE,
         mmmu_pro,
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},
+        judging=replace(MCQ, response=_answer_line),
         published=_OVERALL,
     ),
     Benchmark(
@@ -138,7 +150,7 @@ BENCHMARKS = (
         _SIZE,
         mmmu_pro_vision,
         {"rule": _RULE_VISION, "vlmevalkit": _VLMEVALKIT_VISION},
-        judging=replace(MCQ, question=lambda item: "placeholder"),  # VLMEvalKit's column
+        judging=replace(MCQ, question=lambda item: "placeholder", response=_answer_line),  # VLMEvalKit's column
         published=_VISION,
     ),
 )

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from vold.data.benchmarks.benchmark import Benchmark, PromptForm
-from vold.data.benchmarks.columns import letter_answer, pictures, split_options, tags, text_cell
+from vold.data.benchmarks.columns import column_options, letter_answer, pictures, split_options, tags, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import VOLD_ABLATIONS, VOLD_TABLE_1
-from vold.data.benchmarks.wording import ALONE_THEN_BOX, MCQ, MCQ_QUESTION
+from vold.data.benchmarks.wording import MCQ_QUESTION, QUESTION_THEN_BOX
+from vold.errors import DataError
 
 if TYPE_CHECKING:
     from vold.data.benchmarks.benchmark import Items
     from vold.data.files.read import Row
 
-# Options are part of the question. The official prompt asks for the letter alone.
-_RULE = PromptForm(without_options=ALONE_THEN_BOX)
-# VLMEvalKit's table has the options in columns, the hub's rows in the question.
+# The official prompt asks for the letter alone.
+_RULE = PromptForm(option="{letter}. {text}", with_options=QUESTION_THEN_BOX)
 _VLMEVALKIT = PromptForm(
-    option="{letter}. {text}", with_options=MCQ_QUESTION, without_options="Question: {question}\n", split_options=True
+    option="{letter}. {text}",
+    with_options=MCQ_QUESTION,
+    differs="the hub's rows have the options in the question: where its own table has them in columns, how that writes "
+    "them could not be compared",
 )
 _PUBLISHED = (
     *VOLD_TABLE_1.figures(
@@ -31,15 +33,20 @@ _PUBLISHED = (
 
 
 def mmstar(name: str, row: Row) -> Item:
-    """MMStar: four options written into the question."""
-    identity = text_cell(row, "index")
+    """MMStar: four options, written into the question on the hub, in columns in VLMEvalKit's table."""
+    identity, question = text_cell(row, "index"), text_cell(row, "question")
+    options = column_options(row)
+    if not options:
+        question, options = split_options(question)
+    if not options:
+        raise DataError("there are no options, in columns or in the question", got=question[-80:])
     return Item(
         name,
         identity,
-        text_cell(row, "question"),
-        (),
+        question,
+        options,
         pictures(row, "image"),
-        letter_answer(row, (), "answer"),
+        letter_answer(row, options, "answer"),
         "choice",
         cluster=identity,
         tags=tags(row, category="category", skill="l2_category"),
@@ -64,11 +71,6 @@ BENCHMARKS = (
         {"val": 1500},
         mmstar,
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},
-        judging=replace(
-            MCQ,
-            question=lambda item: split_options(item.question)[0],
-            options=lambda item: split_options(item.question)[1],
-        ),
         published=_PUBLISHED,
         cluster_scores=_halves,
     ),

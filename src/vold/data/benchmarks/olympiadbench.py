@@ -15,9 +15,15 @@ from vold.errors import DataError
 if TYPE_CHECKING:
     from vold.data.files.read import Row
 
-# Official, and VLMEvalKit's too, which puts the pictures behind the text.
+# Official, and VLMEvalKit's too, which has the pictures behind the text.
 _RULE = PromptForm(query="{query}", without_options="{question}")
-_VLMEVALKIT = PromptForm(query="{query}", without_options="{question}", unconfirmed=True)
+_VLMEVALKIT = PromptForm(
+    query="{query}",
+    without_options="{question}",
+    pictures="last",
+    marker="<image_{number}>",
+    differs="VLMEvalKit's table, which could not be read, is all of OlympiadBench, with theorems and Chinese questions",
+)
 _ASKED = (
     "The following is an open-ended problem from an International Math competition. {kind}Please calculate the answer "
     "according to the given requirements and the information provided. Please use LaTeX format to represent the "

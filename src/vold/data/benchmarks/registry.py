@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import vold.data.benchmarks
-from vold.data.benchmarks.columns import MissingColumn
+from vold.data.benchmarks.columns import MissingColumn, column_options
 from vold.data.benchmarks.item import Item
 from vold.data.files.hub import hub_files
 from vold.data.files.read import read_rows
 from vold.errors import ConfigError, DataError
+from vold.graders.choice import LETTERS
 from vold.run.results import BadRow
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ def load(
     revision: str | None = None,
     limit: int | None = None,
 ) -> Loaded:
-    """Read a benchmark from a local path or the hub. A few rows that cannot be used are listed, not fatal.
+    """Read a benchmark from a local path or the hub. A few rows that cannot be used are listed, not fatal; rows that
+    name another of its splits in a column `split`, as VLMEvalKit's tables do, are passed over.
 
     Raises:
         ConfigError: an unknown benchmark, or a split it does not have.
@@ -100,7 +102,9 @@ def load(
         folder, commit = hub_files(benchmark.repo, layouts, revision=revision)
     else:
         folder = path
-    items, bad = _read(benchmark, read_rows(folder, split=split, layouts=layouts), limit)
+    others = benchmark.size.keys() - {split}
+    rows = (row for row in read_rows(folder, split=split, layouts=layouts) if row.values.get("split") not in others)
+    items, bad = _read(benchmark, rows, limit)
     _refuse_bad(bad, len(items), str(source))
     doubled = sum(b.why.startswith(TWICE) for b in bad)
     return Loaded(items, bad, doubled, len(items) + len(bad), content_hash(items), str(source), commit, split)
@@ -113,6 +117,7 @@ def _read(benchmark: Benchmark, rows: Iterable[Row], limit: int | None) -> tuple
     for row in itertools.islice(filter(benchmark.keep, rows), limit):
         try:
             item = benchmark.adapt(benchmark.name, row)
+            _refuse_unread(item, row)
             if not item.answer.strip():
                 raise DataError("the gold answer is empty")
             if item.id in seen:
@@ -127,6 +132,22 @@ def _read(benchmark: Benchmark, rows: Iterable[Row], limit: int | None) -> tuple
             seen.add(item.id)
             items.append(item)
     return items, bad
+
+
+def _refuse_unread(item: Item, row: Row) -> None:
+    """Refuse a table that has options in columns of their own where none of them are asked.
+
+    Raises:
+        MissingColumn: it is such a table.
+    """
+    held = column_options(row)
+    if held and not item.options:
+        raise MissingColumn(
+            f"this table has its options in columns, and {item.benchmark} is not read from such a table",
+            where=row.where,
+            got=", ".join(f"{letter}: {text[:20]}" for letter, text in zip(LETTERS, held, strict=False)),
+            fix="give the files of the benchmark's own repository",
+        )
 
 
 def _refuse_bad(bad: Sequence[BadRow], usable: int, source: str) -> None:

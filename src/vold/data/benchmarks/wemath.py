@@ -7,11 +7,11 @@ import re
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm
-from vold.data.benchmarks.columns import letter_answer, pictures, tags, text_cell
+from vold.data.benchmarks.benchmark import Benchmark, PromptForm
+from vold.data.benchmarks.columns import column_options, letter_answer, pictures, tags, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import OPEN_COMPASS, VOLD_TABLE_1
-from vold.data.benchmarks.wording import ALONE_THEN_BOX, MATCHING_EXAMPLES, QUESTION_THEN_BOX
+from vold.data.benchmarks.wording import ALONE_THEN_BOX, QUESTION_THEN_BOX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # The official prompt asks for a brief thought and an answer between << and >>; a box is one form for all benchmarks.
 _RULE = PromptForm(option="{letter}. {text}", with_options=QUESTION_THEN_BOX, without_options=ALONE_THEN_BOX)
-# WeMath_COT: hint and requirement are columns of the table; the words are We-Math's own.
+# WeMath_COT, which VLMEvalKit has judged with its general words, not with those that it has for `WeMath`.
 _VLMEVALKIT = PromptForm(
     option="{letter}. {text}",
     with_options=(
@@ -35,7 +35,8 @@ _VLMEVALKIT = PromptForm(
         "Regarding the format, please answer following the template below, and be sure to include two <> symbols:\n"
         "<Thought process>: <<your thought process>> <Answer>: <<your option>>"
     ),
-    unconfirmed=True,
+    differs="hint and requirement are columns of VLMEvalKit's own table, which could not be read; the words are "
+    "We-Math's, those of the requirement also stand in VLMEvalKit's code",
 )
 # The base model's row of the VOLD paper is OpenCompass's, whose We-Math is the strict score.
 _PUBLISHED = (
@@ -56,40 +57,21 @@ _PUBLISHED = (
     ),
 )
 
-# VLMEvalKit's words, byte for byte (Apache-2.0; utils/multiple_choice.py).
-_JUDGED = (
-    "You are an AI assistant who will help me to match an answer with several options of a single-choice "
-    "question. You are provided with a question, several options, and an answer, and you need to find which "
-    "option is most similar to the answer. If the meaning of all options are significantly different from the "
-    "answer, output Z. Your should output a single uppercase character in A, B, C, D, E, F, G (if they are "
-    "valid options), and Z. \n"
-    + MATCHING_EXAMPLES
-    + (
-        "Example 3: \n"
-        "Question: <start>\n"
-        "{question}\n"
-        "Options: {options}\n"
-        "<end>\n"
-        "Answer: <start>\n"
-        "{response}\n"
-        "<end>\n"
-        "Your output: "
-    )
-)
-
 
 def wemath(name: str, row: Row) -> Item:
     """We-Math: the steps of a composite problem and the problem itself, which share the column `ID`. Tags `key`
     ("2steps_1", "3steps_multi") and `composite` (that ID) are what the four-dimension score needs."""
     key, composite = text_cell(row, "key"), text_cell(row, "ID", "_key")
-    options = tuple(re.sub(r"^\s*[A-L]\s*[.:)]\s*", "", o) for o in _semicolons(text_cell(row, "option")))
+    options = column_options(row)
+    if options is None:
+        options = tuple(re.sub(r"^\s*[A-L]\s*[.:)]\s*", "", o) for o in _semicolons(text_cell(row, "option")))
     found = tags(row, concept="knowledge concept")
     return Item(
         name,
         f"{composite}/{key}",
         text_cell(row, "question"),
         options,
-        pictures(row, "image_path"),
+        pictures(row, "image_path" if "option" in row.values else "image"),
         letter_answer(row, options, "answer"),
         "choice",
         cluster=composite,
@@ -172,7 +154,6 @@ BENCHMARKS = (
         {"testmini": 1740},
         wemath,
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},
-        judging=Judging("wemath", _JUDGED, one_option=True, no_option=True),
         published=_PUBLISHED,
         cluster_scores=_dimensions,
         ratios=_rates,

@@ -56,28 +56,6 @@ MCQ = Judging(
 )
 """VLMEvalKit's matching of an answer with the options, byte for byte (Apache-2.0; utils/multiple_choice.py)."""
 
-MATCHING_EXAMPLES = (
-    "Example 1: \n"
-    "Question: <start>\n"
-    "What is the main object in image?\n"
-    "Options: A. teddy bear B. rabbit C. cat D. dog\n"
-    "<end>\n"
-    "Answer: <start>\n"
-    "a cute teddy bear\n"
-    "<end>\n"
-    "Your output: A\n"
-    "Example 2: \n"
-    "Question: <start>\n"
-    "What is the main object in image?\n"
-    "Options: A. teddy bear B. rabbit C. cat D. dog\n"
-    "<end>\n"
-    "Answer: <start>\n"
-    "Spider\n"
-    "<end>\n"
-    "Your output: Z\n"
-)
-"""VLMEvalKit's examples of options that are matched (utils/multiple_choice.py, logicvista.py)."""
-
 _EXTRACTION = (
     "\n"
     "Please read the following example.\n"

@@ -10,23 +10,27 @@ after VLMEvalKit e8e78f05; `make test-peers` holds the two against each other.
   the judge is taken to say what the rule read, and where a judge says whether two answers agree, to find what we found.
 - Where VLMEvalKit draws an option at random, the verdict is the chance to draw the right one. What it asks again at a
   higher temperature is asked once.
-- Nothing that a model wrote is evaluated. MATH-Vision's numbers are read by `_number`, and OlympiadBench's mathematics
-  by the `math` grader: see the list of differences in docs/bridges.md.
+- Nothing that a model wrote is evaluated: MATH-Vision's numbers are read by `readings_there.same`, OlympiadBench's
+  mathematics by the `math` grader. docs/bridges.md lists where that makes a difference.
 """
 
 from __future__ import annotations
 
-import ast
 import json
-import math
-import operator
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vold.evals.marking.llm_judge import agreement_prompt, judge_prompt, judging_of, option_texts, prediction
+from vold.evals.marking.llm_judge import (
+    agreement_prompt,
+    is_correct,
+    judge_prompt,
+    judging_of,
+    option_texts,
+    prediction,
+)
+from vold.evals.marking.readings_there import FOUR, announced, infer_letter, same, short_answer, yes_or_no
 from vold.evals.marking.rules import grade_answer
-from vold.graders.choice import LETTERS
 from vold.graders.extract import after_thinking, balanced
 
 if TYPE_CHECKING:
@@ -35,35 +39,6 @@ if TYPE_CHECKING:
     from vold.data.benchmarks.benchmark import VerdictName
     from vold.data.benchmarks.item import Item
     from vold.types import Grade
-
-_SEPARATORS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
-_REFUSALS = (
-    "Sorry, I can't help with images of people yet.",
-    "I can't process this file.",
-    "I'm sorry, but without the image provided",
-    "Cannot determine the answer",
-)
-_ANSWER_IS = re.compile(r"(?:correct\s+)?answer\s+is\s+\**([ABCD])\**", re.IGNORECASE)
-_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
-_VISULOGIC_MARKERS = (
-    "answer:",
-    "the final answer is:",
-    "the answer is option:",
-    "the answer is:",
-    "the correct answer is option:",
-    "the correct answer is:",
-    "the answer should be:",
-    "the final answer is",
-    "the answer is option",
-    "the answer is",
-    "the correct answer is option",
-    "the correct answer is",
-    "the answer should be",
-)
-_FOUR = list(LETTERS[:4])
-_CLOSE = 1e-6
-_MOST = 10**9
-_ARITHMETIC = re.compile(r"[\d.+\-*/%()_ej ]{1,200}")
 
 
 @dataclass(frozen=True)
@@ -93,7 +68,7 @@ class _Case:
 
     def letter(self, choices: Mapping[str, str]) -> str | None:
         """The option that VLMEvalKit infers from the answer, else from the judge's reply; None where it draws one."""
-        named = infer_letter(self.text, choices)
+        named = infer_letter(judging_of(self.item).response(self.text), choices)
         if named is not None:
             return named
         return self.grade.extracted or "Z" if self.reply is None else infer_letter(self.reply, choices)
@@ -118,26 +93,6 @@ def as_vlmevalkit(item: Item, response: str, grade: Grade, said: Callable[[str, 
     return float(_VERDICTS[judging_of(item).verdict](_Case(item, prediction(response), grade, said)))
 
 
-def infer_letter(text: str, choices: Mapping[str, str]) -> str | None:
-    """The option that VLMEvalKit reads out of a text: one letter near the end, a sentence that names one, or the one
-    option whose text it holds; "Z" for none of them, None where it cannot tell."""
-    if any(refusal in text for refusal in _REFUSALS):
-        return "Z"
-    words = text.translate(_SEPARATORS).split()
-    named = [letter for letter in choices if letter in words]
-    if len(named) == 1 and words.index(named[0]) > len(words) - 5:
-        return named[0]
-    if not named and "Z" in words:
-        return "Z"
-    sentence = _ANSWER_IS.search(text)
-    if sentence is not None and sentence[1].upper() in choices:
-        return sentence[1].upper()
-    if len(text) > 2 * sum(map(len, choices.values())):
-        return None
-    held = [letter for letter, option in choices.items() if option.lower() in text.lower()]
-    return held[0] if len(held) == 1 else None
-
-
 def _options(case: _Case) -> float:
     """An option; where none can be inferred, one is drawn from all of them and "Z". MMMU's open questions have two."""
     choices = option_texts(case.item)
@@ -151,19 +106,8 @@ def _options(case: _Case) -> float:
 
 def _yes_no(case: _Case) -> bool:
     """The one of the two words that the answer has, else the judge's reply."""
-    said = _yes_or_no(case.text) or (case.extracted if case.reply is None else _yes_or_no(case.reply))
+    said = yes_or_no(case.text) or (case.extracted if case.reply is None else yes_or_no(case.reply))
     return said in (case.gold, {"A": "yes", "B": "no"}[case.gold])
-
-
-def _yes_or_no(text: str) -> str | None:
-    text = text.lower()
-    grouped = re.search(r"\d,\d", text) is not None
-    words = text
-    for mark in _PUNCTUATION:
-        words = words.replace(mark, "" if grouped or f"{mark} " in text or f" {mark}" in text else " ")
-    # As many full stops as the flag it passes for a count.
-    said = {"yes", "no"} & set(re.sub(r"(?<!\d)\.(?!\d)", "", words, count=int(re.UNICODE)).split())
-    return said.pop() if len(said) == 1 else None
 
 
 def _mathvista(case: _Case) -> bool:
@@ -186,62 +130,7 @@ def _mathvision(case: _Case) -> bool:
     """A choice is inferred; anything else is the gold, in any case, or equal as a number."""
     if case.item.form == "choice":
         return case.letter({a: t or a for a, t in option_texts(case.item).items()}) == case.gold
-    return any(_same(words, case.gold) for words in (case.text, case.extracted))
-
-
-def _same(words: str, gold: str) -> bool:
-    words, gold = words.lower().strip(), gold.lower().strip()
-    if words == gold:
-        return True
-    for read in (_number, lambda text: _number(_from_latex(text))):
-        found, wanted = read(words), read(gold)
-        if found is not None and wanted is not None and abs(found - wanted) < _CLOSE:
-            return True
-    return False
-
-
-def _number(text: str) -> complex | None:
-    """The value of sums, products and powers of numbers, as Python writes them; None for anything else."""
-    if not _ARITHMETIC.fullmatch(text):
-        return None
-    try:
-        return complex(_value(ast.parse(text, mode="eval").body))
-    except (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError):
-        return None
-
-
-_OPERATIONS: dict[type[ast.AST], Callable[..., Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
-    ast.USub: operator.neg,
-    ast.UAdd: operator.pos,
-}
-
-
-def _value(node: ast.AST) -> Any:
-    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float, complex)):
-        return node.value
-    if isinstance(node, ast.UnaryOp):
-        return _OPERATIONS[type(node.op)](_value(node.operand))
-    if isinstance(node, ast.BinOp):
-        left, right = _value(node.left), _value(node.right)
-        if isinstance(node.op, ast.Pow) and (abs(left) > _MOST or abs(right) > 64):
-            raise ValueError("not worked out for its size")
-        return _OPERATIONS[type(node.op)](left, right)
-    raise ValueError("no arithmetic")
-
-
-def _from_latex(text: str) -> str:
-    r"""`\frac{1}{2}`, `\cdot`, `\times`, `^{2}` as Python writes them; the rest as it is."""
-    text = text.strip("$").replace("\\left", "").replace("\\right", "")
-    text = re.sub(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"((\1)/(\2))", text)
-    text = re.sub(r"\\(?:cdot|times)(?![a-z])", "*", text).replace("^", "**")
-    return text.replace("{", "(").replace("}", ")")
+    return any(same(words, case.gold) for words in (case.text, case.extracted))
 
 
 def _mathverse(case: _Case) -> bool:
@@ -264,33 +153,18 @@ def _dynamath(case: _Case) -> bool:
     """The JSON's short answer, else the whole answer, else the judge's reply; a text need only be part of the gold."""
     text = judging_of(case.item).response(case.text)
     try:
-        found = _short_answer(json.loads(text, strict=False)["short answer"], case.item.form)
+        found = short_answer(json.loads(text, strict=False)["short answer"], case.item.form)
     except (ValueError, KeyError, TypeError, RecursionError):
         found = None
     if found is None:
-        found = _short_answer(text, case.item.form)
+        found = short_answer(text, case.item.form)
     if found is None:
-        found = _short_answer(case.extracted, case.item.form)
+        found = short_answer(case.extracted, case.item.form)
     if case.item.form == "float":
         return isinstance(found, float) and abs(found - float(case.gold)) <= 0.001
     if case.item.form == "choice":
         return found == case.gold if found is not None else case.gold in text[:3].upper()
     return isinstance(found, str) and found.lower() in case.gold.lower()
-
-
-def _short_answer(answer: object, form: str) -> str | float | None:
-    if not isinstance(answer, str):
-        return None
-    if form == "float":
-        number, pi, _ = answer.partition(" ")[0].partition("\u03c0")
-        try:
-            return float(number) * (math.pi if pi else 1.0)
-        except ValueError:
-            return None
-    if form == "choice":
-        letters = [a for a in LETTERS[:5] if a in answer.upper()]
-        return answer.upper() if len(answer) == 1 else letters[0] if len(letters) == 1 else None
-    return answer
 
 
 def _visulogic(case: _Case) -> bool:
@@ -299,21 +173,7 @@ def _visulogic(case: _Case) -> bool:
     boxed: str = boxes[-1] if boxes else case.text
     for wrapper in ("\\text{", "\\rm{", "\\mathbf{", "$") if boxes else ():
         boxed = boxed.replace(wrapper, "")
-    return (boxed.strip() if boxed.strip() in _FOUR else _announced(case.text)) == case.gold
-
-
-def _announced(text: str) -> str:
-    for letter in _FOUR:
-        starts = (f"{letter}\n", f"({letter})\n", f"({letter}) {letter}\n")
-        if text.endswith((f" {letter}.", f" ({letter}).")) or text.startswith(starts):
-            return letter
-    lower = text.lower()
-    for marker in _VISULOGIC_MARKERS:
-        if marker in lower:
-            lower = lower.rpartition(marker)[2].strip().partition("\n")[0].partition(".")[0]
-            if lower.upper() in _FOUR:
-                return lower.upper()
-    return text
+    return (boxed.strip() if boxed.strip() in FOUR else announced(case.text)) == case.gold
 
 
 def _olympiadbench(case: _Case) -> bool:
@@ -328,6 +188,11 @@ def _olympiadbench(case: _Case) -> bool:
 def _braced(text: str) -> str | None:
     """What stands before the brace that closes one already open."""
     return next((text[: m.start()] for m in re.finditer(r"\}", text) if balanced(text[: m.start()])), None)
+
+
+def _short(case: _Case) -> float:
+    """The judge says whether the answer is right."""
+    return case.grade.score if case.reply is None else is_correct(case.reply) is True
 
 
 def _plain(words: str) -> str:
@@ -345,4 +210,5 @@ _VERDICTS: Mapping[VerdictName, Callable[[_Case], float]] = {
     "dynamath": _dynamath,
     "visulogic": _visulogic,
     "olympiadbench": _olympiadbench,
+    "short": _short,
 }

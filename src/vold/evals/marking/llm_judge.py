@@ -12,7 +12,8 @@ DynaMath, or one option letter near the end. Where VLMEvalKit is random or wrong
 - an answer that is cut off is extracted there all the same; here it is truncated and scores 0.
 
 MMMU's open questions are put to the judge as VLMEvalKit does: is it A, the gold, or B, "Other Answers"? And for
-MathVerse, whose golds are prose, the judge also says whether extracted answer and gold agree, where the rule does not.
+MathVerse, whose golds are prose, the judge also says whether extracted answer and gold agree, where the rule does not;
+for EMMA's open questions it says whether the answer is right.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from vold.data.benchmarks.registry import benchmarks
 from vold.data.benchmarks.wording import MCQ
 from vold.engines.chat_api import EndpointSampler
 from vold.errors import SamplerError
-from vold.evals.marking.rules import find_answer, grade_answer, read_letters
+from vold.evals.marking.rules import MAX_ANSWER_CHARS, find_answer, grade_answer, read_letters
 from vold.evals.prompting import build_messages
 from vold.graders.choice import LETTERS
 from vold.graders.extract import THINK_OPEN, after_thinking
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 NO_ANSWER = f"{UNREADABLE}: the judge finds no answer"
 
-JUDGE_VERSION = "2"
+JUDGE_VERSION = "3"
 """Part of the judge's identity. Change it with any change to what is sent to a judge and how its reply is read."""
 
 PARAMS = SamplingParams(max_new_tokens=128, temperature=0.0)
@@ -59,6 +60,7 @@ _IN_PICTURE = "ABCDE"
 
 _JUDGEMENT = re.compile(r"judg?e?ment\W*(?:is\W*)?([01])\b", re.IGNORECASE)
 _LABEL = re.compile(r"(?:(?:the\s+)?(?:extracted\s+|final\s+)?answer|your\s+output)\s*(?::|is\b)\s*", re.IGNORECASE)
+_CORRECT = re.compile(r"\[Begin Correctness\](.*?)\[End Correctness\]", re.DOTALL)
 _HOLE = re.compile(r"\{(question|options|response|answer|extracted|instruction)\}")
 
 
@@ -164,7 +166,8 @@ def score_vlmevalkit(item: Item, response: str, judge: Judge, *, finish: Finish 
     if plain is not None:
         return plain
     try:
-        return _by_judge(item, response, text, judge)
+        mark = _by_judges_verdict if judging_of(item).correctness else _by_judge
+        return mark(item, response, text, judge)
     except _Failed as why:
         return Grade(0.0, None, f"{JUDGE_FAILED}: {why}")
 
@@ -222,7 +225,8 @@ def judge_prompt(item: Item, text: str) -> str:
         question = item.question if judging.question == "own" else judging.question(item)
     instruction = judging.instruction.get(item.form, "")
     response = judging.response(text)
-    return _fill(judging.prompt, question=question, options=options, response=response, instruction=instruction)
+    parts = {"question": question, "options": options, "response": response, "instruction": instruction}
+    return _fill(judging.prompt, **parts, answer=item.answer)
 
 
 def _by_judge(item: Item, response: str, text: str, judge: Judge) -> Grade:
@@ -256,6 +260,16 @@ def _by_judge(item: Item, response: str, text: str, judge: Judge) -> Grade:
     return grade
 
 
+def _by_judges_verdict(item: Item, response: str, text: str, judge: Judge) -> Grade:
+    """EMMA's open questions: the judge says whether the response is right."""
+    reply = judge.ask(judge_prompt(item, text))
+    right = is_correct(after_thinking(reply) or "")
+    if right is None:
+        raise _Failed(f"no verdict in {reply[:80]!r}")
+    extracted = find_answer(response).answer or text[-MAX_ANSWER_CHARS:]
+    return Grade(float(right), extracted, f"{EQUAL if right else DIFFERENT}: says the judge")
+
+
 def _agree(item: Item, extracted: str, judge: Judge) -> Grade:
     """MathVerse's second step: the judge compares the extracted answer with the gold."""
     reply = _cleaned(judge.ask(agreement_prompt(item, extracted)), lines=True)
@@ -271,10 +285,18 @@ def agreement_prompt(item: Item, extracted: str) -> str:
     return _fill(judging_of(item).agreement, question=question, answer=item.answer, extracted=extracted)
 
 
+def is_correct(reply: str) -> bool | None:
+    """Whether a judge found a response correct; None where it says both, or neither."""
+    said = _CORRECT.search(reply)
+    words = said[1].lower() if said is not None else ""
+    return "yes" in words if ("yes" in words) != ("no" in words) else None
+
+
 def judging_of(item: Item) -> Judging:
     """What a judge is asked about the items of a benchmark."""
     benchmark = benchmarks().get(item.benchmark)
-    return (benchmark.judging if benchmark is not None else None) or MCQ
+    found = (benchmark.judging if benchmark is not None else None) or MCQ
+    return found.open if item.form == "text" and found.open is not None else found
 
 
 def option_texts(item: Item) -> dict[str, str]:
