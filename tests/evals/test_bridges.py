@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import importlib.util
 import io
@@ -14,6 +15,8 @@ import yaml
 from openpyxl import Workbook, load_workbook  # type: ignore[import-untyped, unused-ignore]
 from PIL import Image
 
+import layouts
+from chat_server import ChatServer, completion
 from vold.data.benchmarks.item import Item
 from vold.errors import DataError
 from vold.evals.bridges.cli import main
@@ -398,3 +401,56 @@ def test_a_mistake_is_said_without_a_traceback(tmp_path: Path, capsys: pytest.Ca
     assert "there is no such file" in capsys.readouterr().err
     assert main(["mark", "x.tsv", "--benchmark", "math5000"]) == 2
     assert "did you mean 'math500'" in capsys.readouterr().err
+
+
+def star(folder: Path, *responses: str) -> list[str]:
+    """MMStar's table and VLMEvalKit's predictions for it; the gold is B."""
+    shared = {
+        "A": "left",
+        "B": "right",
+        "C": "above",
+        "D": "below",
+        "answer": "B",
+        "category": "math",
+        "l2_category": "x",
+    }
+    records = [{"index": str(n), "question": f"Which {n}?", **shared} for n in range(len(responses))]
+    picture = {"image": base64.b64encode(layouts.picture("1")).decode()}
+    data = table(folder / "MMStar.tsv", *[r | picture for r in records])
+    answers = zip(records, responses, strict=True)
+    file = table(folder / "model_MMStar.tsv", *[r | {"prediction": text} for r, text in answers])
+    return ["mark", str(file), "--benchmark", "mmstar", "--data", str(data)]
+
+
+def test_their_answers_are_marked_by_the_protocol_that_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Answers to a prompt that asks for no box: two need no judge, one does, and is not asked about it again."""
+    command = star(
+        tmp_path, "B", "It must be the left one, or A.", "That which is not left, as far as I can see from it"
+    )
+    with ChatServer(lambda _: completion("B")) as server:
+        for _ in range(2):
+            assert main([*command, "--judge", "judge", "--judge-url", server.url]) == 0
+            out = json.loads(capsys.readouterr().out)
+            assert (out["protocol"], out["accuracy"], out["n"]) == ("vlmevalkit", pytest.approx(2 / 3), 3)
+            assert out["as_vlmevalkit"]["accuracy"] == pytest.approx(2 / 3)
+            assert len(server.bodies) == 1
+
+
+def test_their_answers_without_a_judge_are_refused_and_so_is_the_wrong_protocol(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = star(tmp_path, "I think so.", "As you like it.", r"\boxed{B}")
+    assert main(command) == 2
+    assert "--protocol rule" in capsys.readouterr().err
+    assert main([*command, "--protocol", "rule"]) == 2
+    assert "2 of 3 unparsed" in capsys.readouterr().err
+    assert main([*command, "--protocol", "rule", "--judge", "judge"]) == 2
+    assert "has no judge" in capsys.readouterr().err
+    with ChatServer(lambda _: completion("hm?")) as server:
+        assert main([*command, "--judge", "judge", "--judge-url", server.url]) == 2
+    assert "2 of 3 unparsed" in capsys.readouterr().err
+    command = star(tmp_path, "I do not know.", r"\boxed{A}", r"\boxed{B}")
+    assert main([*command, "--protocol", "rule"]) == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"] == pytest.approx(1 / 3)

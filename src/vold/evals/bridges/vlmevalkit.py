@@ -10,12 +10,15 @@ import csv
 import io
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vold.data.files.read import read_rows
 from vold.errors import DataError
+from vold.evals.marking.as_vlmevalkit import as_vlmevalkit
+from vold.evals.marking.llm_judge import score_vlmevalkit
 from vold.evals.marking.rules import score
 from vold.graders import outcome
 from vold.graders.choice import LETTERS
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from vold.data.benchmarks.item import Item
+    from vold.evals.marking.llm_judge import Judge
     from vold.types import Finish
 
 XLSX_CELL = 32_767
@@ -98,32 +102,42 @@ def read_vlmevalkit(file: Path, items: Sequence[Item]) -> list[Prediction]:
     return [Prediction(i, text, file.suffix == ".xlsx" and _width(text) >= XLSX_CELL) for i, text in found]
 
 
-def mark(predictions: Iterable[Prediction], items: Sequence[Item]) -> list[Answer]:
-    """Mark answers by the `rule` protocol's scoring; returns rows for `vold.evals.metrics.summarise`.
+def mark(predictions: Iterable[Prediction], items: Sequence[Item], *, judge: Judge | None = None) -> list[Answer]:
+    """Mark answers by the `rule` protocol, or with a judge by `vlmevalkit`; returns rows for
+    `vold.evals.metrics.summarise`.
 
     An answer whose end was lost is truncated, not wrong.
+
+    Raises:
+        SamplerError: the judge fails; what it has said so far is kept.
     """
     known = {item.id: item for item in items}
-    rows = []
-    for p in predictions:
-        item = known[p.id]
-        finish: Finish = "length" if p.cut else "stop"
-        grade = score(item, p.response, finish=finish)
-        rows.append(
-            Answer(
-                id=p.id,
-                response=p.response,
-                extracted=grade.extracted,
-                reference=item.answer,
-                score=grade.score,
-                note=grade.note,
-                outcome=outcome(grade, finish),
-                tokens=p.tokens,
-                cluster=item.cluster,
-                tags=item.tags,
-            )
-        )
-    return rows
+    asked = 1 if judge is None else judge.endpoint.concurrency
+    with ThreadPoolExecutor(asked) as threads:
+        return list(threads.map(lambda p: _marked(p, known[p.id], judge), predictions))
+
+
+def _marked(prediction: Prediction, item: Item, judge: Judge | None) -> Answer:
+    finish: Finish = "length" if prediction.cut else "stop"
+    text, theirs = prediction.response, None
+    if judge is None:
+        grade = score(item, text, finish=finish)
+    else:
+        grade = score_vlmevalkit(item, text, judge, finish=finish)
+        theirs = as_vlmevalkit(item, text, grade, judge.said)
+    return Answer(
+        id=prediction.id,
+        response=text,
+        extracted=grade.extracted,
+        reference=item.answer,
+        score=grade.score,
+        note=grade.note,
+        outcome=outcome(grade, finish),
+        tokens=prediction.tokens,
+        cluster=item.cluster,
+        tags=item.tags,
+        as_vlmevalkit=theirs,
+    )
 
 
 def _table_of_items(items: Sequence[Item]) -> Iterator[tuple[str, dict[str, Cell]]]:
