@@ -48,7 +48,8 @@ def test_mmmu_pro_maps_markers_by_number_and_keeps_twelve_options(files: dict[st
     assert [i.tobytes() for i in two.images] == expected
     assert found["test_Physics_3"].options == ("<image 1>", "<image 2>", "it's neither")
     assert found["test_History_4"].options == ("all of it",)
-    assert "test_History_5" not in found  # its gold is C of two options
+    past = found["test_History_5"]
+    assert (past.answer, past.form, past.options) == ("C", "choice", ("x", "y"))  # for the protocol to leave out or not
 
 
 def test_the_vision_setting_has_no_question_but_a_picture(files: dict[str, Path]) -> None:
@@ -59,11 +60,11 @@ def test_the_vision_setting_has_no_question_but_a_picture(files: dict[str, Path]
 def test_mathvision_golds_are_cleaned_and_letters_in_the_picture_are_no_options(files: dict[str, Path]) -> None:
     found = items(files, "mathvision")
     assert {k: v.answer for k, v in found.items()} == {
-        "1": "11", "2": "D", "3": "C", "2830": r"\frac{36}{13}", "59": "C", "6": "7", "7": "69", "1843": "C",
+        "1": "11", "2": "D", "3": "C", "2830": r"\frac{36}{13}", "59": "C", "6": "7", "7": "69", "8": "7", "1843": "C",
     }  # fmt: skip
     assert found["2"].options == ()
     assert found["3"].options == ("10", "12", "15", "20", "25")
-    assert (found["59"].form, found["2"].form) == ("math", "choice")
+    assert (found["59"].form, found["2"].form, found["8"].form) == ("math", "choice", "math")
     assert found["7"].question == "Angle? <image 1> and <image 2>"
 
 
@@ -74,6 +75,7 @@ def test_mathvista_in_the_form_of_its_repository(files: dict[str, Path]) -> None
     assert found["4"].precision == 2
     assert (found["225"].form, found["225"].answer) == ("list", "[2005, 2009]")
     assert found["587"].answer == "A"  # options 1 and 3 read the same
+    assert (found["7"].answer, found["7"].form) == ("c", "text")  # none of its choices
     assert found["2"].query == "Hint: Please answer the question.\nQuestion: How many bars?"
     assert found["2"].images[0].size == (84, 56)
 
@@ -259,7 +261,7 @@ def test_files_that_can_not_be_read_are_errors_that_name_them(tmp_path: Path) ->
 
 
 def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
-    file = layouts.parquet(tmp_path / "x.parquet", [dict(layouts.mmstar()[0], answer="Z")])
+    file = layouts.parquet(tmp_path / "x.parquet", [dict(layouts.mmstar()[0], answer="")])
     with pytest.raises(DataError, match="not a single row"):
         load("mmstar", path=file)
 
@@ -332,3 +334,47 @@ def test_golds_lose_their_dirt_and_nothing_else(dirty: str, clean: str) -> None:
 @pytest.mark.parametrize("spelling", ["<image1>", "<image 1>", "<image_1>", "< image 1 >", "<IMAGE1>"])
 def test_markers_have_one_spelling(spelling: str) -> None:
     assert numbered(f"a {spelling} b") == "a <image 1> b"
+
+
+VERSE = {"sample_index": "1", "problem_index": "1", "problem_version": "Vision Only", "question": ""}
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "form"),
+    [
+        ("b", "B", "choice"),
+        (" (D) ", "D", "choice"),
+        ("090^\\circ T", "090^\\circ T", "math"),
+        ("False", "False", "math"),
+        ("AB", "AB", "math"),
+    ],
+)
+def test_a_multiple_choice_whose_gold_is_no_letter_keeps_it_as_it_is_written(
+    tmp_path: Path, gold: str, answer: str, form: str
+) -> None:
+    rows = [VERSE | {"image": layouts.struct("v"), "answer": gold, "question_type": "multi-choice"}]
+    found = load("mathverse_vision_only", path=layouts.parquet(tmp_path / "testmini.parquet", rows)).items
+    assert [(i.answer, i.form) for i in found] == [(answer, form)]
+
+
+@pytest.mark.parametrize(
+    ("options", "gold", "answer", "form"),
+    [
+        ("['left', 'right']", "right", "B", "choice"),  # spelt out
+        ("['left', 'right', 'right']", "right", "right", "text"),  # which of the two is not said
+        ("['left']", "B", "B", "choice"),
+        ("['left', 'right']", "Both of them", "Both of them", "text"),
+    ],
+)
+def test_the_gold_of_a_choice_need_be_none_of_its_options(
+    tmp_path: Path, options: str, gold: str, answer: str, form: str
+) -> None:
+    rows = [layouts.mmmu_pro(4)[0] | {"options": options, "answer": gold}]
+    found = load("mmmu_pro_standard10", path=layouts.parquet(tmp_path / "test-0.parquet", rows)).items
+    assert [(i.answer, i.form) for i in found] == [(answer, form)]
+
+
+def test_an_empty_gold_is_a_row_that_cannot_be_marked_by_anybody(tmp_path: Path) -> None:
+    rows = [layouts.mmmu_pro(4)[0] | {"answer": " ", "id": "empty"}, *layouts.mmmu_pro(4)]
+    found = load("mmmu_pro_standard10", path=layouts.parquet(tmp_path / "test-0.parquet", rows))
+    assert len(found.items) == 5 and [b.why for b in found.bad] == ["the gold answer is empty"]

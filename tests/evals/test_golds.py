@@ -1,4 +1,4 @@
-"""Gold answers that do not grade themselves are found, left out and listed with the reason."""
+"""Gold answers that do not grade themselves are left out under `rule` and listed; a judge is given every item."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pytest
 
 from vold.data.benchmarks.item import Form, Item
-from vold.evals.marking.golds import GOLDS_RULE, check_golds, handle_golds
+from vold.evals.marking.golds import GOLDS_RULES, handle_golds
 from vold.run.results import BadGold
 
 
@@ -47,33 +47,48 @@ BAD = [
 
 @pytest.mark.parametrize("good", GOOD, ids=[f"{i.form}-{i.id}" for i in GOOD])
 def test_a_gold_that_grades_itself_is_kept(good: Item) -> None:
-    assert handle_golds([good]) == ([good], [])
+    assert handle_golds([good], "rule") == handle_golds([good], "vlmevalkit") == ([good], [])
 
 
 @pytest.mark.parametrize("bad", [b for b, _ in BAD], ids=[why for _, why in BAD])
 def test_a_gold_that_does_not_is_listed(bad: Item) -> None:
-    (found,) = check_golds([bad])
-    assert (found.id, found.answer, found.rule) == (bad.id, bad.answer, GOLDS_RULE)
+    kept, (found,) = handle_golds([bad], "rule")
+    assert kept == [] and (found.id, found.answer, found.rule) == (bad.id, bad.answer, GOLDS_RULES["rule"])
     assert found.why
 
 
 def test_order_is_kept_and_nothing_is_lost() -> None:
     mixed = [GOOD[0], BAD[0][0], GOOD[1], BAD[1][0], GOOD[2]]
-    kept, bad = handle_golds(mixed)
+    kept, bad = handle_golds(mixed, "rule")
     assert kept == [GOOD[0], GOOD[1], GOOD[2]]
     assert [b.id for b in bad] == ["b1", "b2"]
-    assert check_golds(mixed) == bad
 
 
 def test_one_good_alternative_is_enough() -> None:
-    assert check_golds([item("1", "text", "\n\nSeine")]) == []
+    assert handle_golds([item("1", "text", "\n\nSeine")], "rule")[1] == []
 
 
 def test_the_reason_is_the_graders_note() -> None:
-    (found,) = check_golds([item("1", "integer", "none")])
-    assert found == BadGold("1", "none", "unreadable reference: no number", GOLDS_RULE)
+    _, (found,) = handle_golds([item("1", "integer", "none")], "rule")
+    assert found == BadGold("1", "none", "unreadable reference: no number", GOLDS_RULES["rule"])
     assert set(asdict(found)) == {"id", "answer", "why", "rule"}
 
 
 def test_no_items_are_no_trouble() -> None:
-    assert handle_golds([]) == ([], [])
+    assert handle_golds([], "rule") == handle_golds([], "vlmevalkit") == ([], [])
+
+
+def test_a_judge_is_given_every_item_in_order() -> None:
+    """A letter stays a letter, MathVerse's judge sees the gold; of the others the gold is compared as a text."""
+    prose = item("m", "math", "S.A. $=1209.84$", benchmark="mathverse_vision_only")
+    no_option = item("o", "text", "c", "a", "b")
+    given = [GOOD[0], prose, *(b for b, _ in BAD), no_option]
+    kept, bad = handle_golds(given, "vlmevalkit")
+    assert bad == [] and [i.answer for i in kept] == [i.answer for i in given]
+    assert [i.form for i in kept] == ["choice", "math", "choice", *["text"] * (len(BAD) - 1), "text"]
+    assert [b.id for b in handle_golds(given, "rule")[1]] == ["m", *(b.id for b, _ in BAD), "o"]
+
+
+def test_a_text_that_is_none_of_the_options_is_left_out_by_rule_though_it_equals_itself() -> None:
+    _, (found,) = handle_golds([item("1", "text", "c", "a", "b")], "rule")
+    assert found.why == "the gold answer is no option"

@@ -146,7 +146,7 @@ def loaded(items: int, bad: int = 0, doubled: int = 0) -> Loaded:
     return Loaded(made, rows, doubled, items + bad + doubled, "", "", None, "testmini")
 
 
-GOLDS = "gold answers that do not grade themselves"
+GOLDS = "gold answers that cannot be marked"
 
 
 @pytest.mark.parametrize(

@@ -269,7 +269,7 @@ def recipe(home: Path, model: Server, judge: Server | None = None) -> str:
         "endpoint": {"urls": [model.url], "model": "served", "concurrency": 2},
     }
     if judge is not None:
-        spec["protocol"] = "vlmevalkit"
+        spec |= {"protocol": "vlmevalkit", "limit": 6}  # the seventh has a gold that no rule can mark
         evaluation["judge"] = {"urls": [judge.url], "model": "judge", "concurrency": 1}
     raw = {"run": {"dir": str(home / "run")}, "student": {"path": "none"}, "eval": evaluation}
     (home / "r.yaml").write_text(yaml.safe_dump(raw))
@@ -394,7 +394,38 @@ def test_a_dead_judge_loses_nothing(
     assert "judge" in results["sets"]["mathvista"]["protocol"]["judge"]
     about = results["sets"]["mathvista"]
     assert (about["official_n"], about["n_items"], about["published"]) == (1000, 6, [])
-    assert about["differs"][0] == "6 of 1,000 items (993 not in the data, 1 rows that cannot be used)"
+    assert about["differs"][0] == "6 of 1,000 items (994 beyond the limit)"
+
+
+def test_a_judge_is_asked_about_every_item_and_a_rule_only_of_what_it_can_mark(
+    serve: Callable[[Answer], Server], tmp_path: Path
+) -> None:
+    """Five of MathVerse's fifteen rows have a gold that no rule can read, one of MathVista's seven one that is none of
+    its choices. The judge finds the answer equal to whatever gold it is shown."""
+    model, judge = serve(lambda _b, _h: completion("So be it.")), serve(lambda _b, _h: completion("1"))
+    counted = {}
+    for protocol in ("rule", "vlmevalkit"):
+        raw = yaml.safe_load(Path(recipe(tmp_path, model, judge)).read_text())
+        raw["run"]["dir"] = str(tmp_path / protocol)
+        paths = {
+            "mathvista": tmp_path / "m.zip",
+            "mathverse": layouts.parquet(tmp_path / "v.parquet", layouts.mathverse()),
+        }
+        raw["eval"] |= {"benchmarks": {n: {"path": str(p), "protocol": protocol} for n, p in paths.items()}}
+        (tmp_path / "r.yaml").write_text(yaml.safe_dump(raw))
+        assert main(["eval", str(tmp_path / "r.yaml")]) == 0
+        results = json.loads((tmp_path / protocol / "eval" / "results.json").read_text())
+        counted[protocol] = {n: (about["n_items"], about["left_out"]) for n, about in results["sets"].items()}
+    cannot = "gold answers that cannot be marked"
+    assert counted["rule"] == {
+        "mathvista": (6, {"not in the data": 993, cannot: 1}),
+        "mathverse": (10, {"not in the data": 3925, cannot: 5}),
+    }
+    assert counted["vlmevalkit"] == {
+        "mathvista": (7, {"not in the data": 993}),
+        "mathverse": (15, {"not in the data": 3925}),
+    }
+    assert results["stages"]["served"]["mathverse"]["outcomes"] == {"right": 20, "unparsed": 10}  # "1" is no option
 
 
 def test_a_judge_that_dies_costs_no_answer(

@@ -133,8 +133,8 @@ def _benchmarks(subject: Subject) -> Iterator[Finding]:
         loaded = load(
             wanted.name or name, path=wanted.path, split=wanted.split, revision=wanted.revision, limit=wanted.limit
         )
-        kept, bad = handle_golds(loaded.items)
-        left_out = f"{len(loaded.bad)} rows that cannot be used, {len(bad)} golds that do not grade themselves"
+        kept, bad = handle_golds(loaded.items, wanted.protocol)
+        left_out = f"{len(loaded.bad)} rows that cannot be used, {len(bad)} golds that cannot be marked"
         yield Finding(f"eval.benchmarks.{name}", f"{len(kept)} items; left out: {left_out}")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vold.evals.marking.golds import GOLDS_RULE
+from vold.evals.marking.golds import GOLDS_RULES
 
 _WORDS = {
     "name": "protocol",
@@ -25,7 +25,7 @@ _WORDS = {
     "content_hash": "questions, pictures or golds",
     "thinking": "treatment of thinking blocks",
     "tool": "tool and its limits",
-    "golds": "rule for golds that do not grade themselves",
+    "golds": "rule for golds that cannot be marked",
 }
 
 
@@ -69,8 +69,8 @@ class Protocol:
     """Digest of questions, pictures and golds. Unit: hex digits. Made by evals/questions.py:open_sets."""
     thinking: str = "the answer is read after the last closed thinking block"
     """How thinking blocks are treated. Unit: text. Made by evals/questions.py:open_sets."""
-    golds: str = GOLDS_RULE
-    """The rule for golds that do not grade themselves. Unit: text. Made by evals/questions.py:open_sets."""
+    golds: str = GOLDS_RULES["rule"]
+    """The rule for golds that cannot be marked. Unit: text. Made by evals/questions.py:open_sets."""
     tool: str = "none"
     """What the model may call, and within which limits. Unit: text. Made by evals/questions.py:open_sets."""
 

@@ -35,7 +35,7 @@ def left_out(official_n: int, loaded: Loaded, limit: int | None, bad_golds: int)
     reasons = {
         "beyond the limit" if loaded.rows == limit else "not in the data": max(0, absent),
         "rows that cannot be used": bad_rows,
-        "gold answers that do not grade themselves": bad_golds,
+        "gold answers that cannot be marked": bad_golds,
     }
     return {reason: count for reason, count in reasons.items() if count}
 

@@ -14,7 +14,7 @@ from vold.engines.chat_api import EndpointSampler
 from vold.engines.grade import grade_text
 from vold.errors import DataError
 from vold.evals.marking.as_vlmevalkit import as_vlmevalkit
-from vold.evals.marking.golds import handle_golds
+from vold.evals.marking.golds import GOLDS_RULES, handle_golds
 from vold.evals.marking.llm_judge import Judge, score_vlmevalkit
 from vold.evals.marking.rules import SCORING_VERSION, score
 from vold.evals.prompting import build_messages, image_limits, prompt_version
@@ -141,7 +141,7 @@ def _task_bytes(task: Task) -> bytes:
 def _benchmark(name: str, spec: BenchmarkSection, config: Eval, judge: Judge | None, tool: str) -> QuestionSet:
     benchmark = get_benchmark(spec.name or name)
     loaded = load(benchmark.name, path=spec.path, split=spec.split, revision=spec.revision, limit=spec.limit)
-    items, bad_golds = handle_golds(loaded.items)
+    items, bad_golds = handle_golds(loaded.items, spec.protocol)
     pixels = image_limits(benchmark.name, spec.protocol)
     protocol = Protocol(
         name=spec.protocol,
@@ -152,6 +152,7 @@ def _benchmark(name: str, spec: BenchmarkSection, config: Eval, judge: Judge | N
         judge=judge.identity if judge is not None and spec.protocol == "vlmevalkit" else None,
         revision=loaded.revision,
         content_hash=loaded.content_hash,
+        golds=GOLDS_RULES[spec.protocol],
         **_asked(config, tool),
     )
     plain, digest = asdict(protocol), protocol_hash(protocol)

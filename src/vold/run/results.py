@@ -174,7 +174,7 @@ class BadRow:
 
 @dataclass(frozen=True)
 class BadGold:
-    """An item left out because its gold answer does not grade itself as right.
+    """An item left out for its gold answer: under `rule` one that does not grade itself as right.
 
     Example:
         >>> BadGold("17", "118T", "unreadable reference: not LaTeX maths", "left out").answer
@@ -186,7 +186,7 @@ class BadGold:
     answer: str
     """Its gold answer. Unit: text. Made by evals/marking/golds.py:handle_golds."""
     why: str
-    """Why that does not grade itself. Unit: text. Made by evals/marking/golds.py:handle_golds."""
+    """Why that cannot be marked. Unit: text. Made by evals/marking/golds.py:handle_golds."""
     rule: str
     """The rule by which the item was left out. Unit: text. Made by evals/marking/golds.py:handle_golds."""
 

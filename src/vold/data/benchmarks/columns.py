@@ -6,7 +6,7 @@ import itertools
 import re
 from typing import TYPE_CHECKING, Any
 
-from vold.data.files.cells import listed
+from vold.data.files.cells import clean_gold, listed
 from vold.data.files.images import image_values, to_image
 from vold.data.files.markers import numbered
 from vold.errors import DataError
@@ -152,12 +152,17 @@ def column_options(row: Row) -> tuple[str, ...] | None:
 
 
 def letter_answer(row: Row, options: Sequence[str], *names: str) -> str:
-    """The gold letter, checked against the number of options (0: they are in the picture).
+    """The gold letter, that of the option which the gold answer spells out too; any other gold as it is written.
 
-    Raises:
-        DataError: it is no letter, or there is no such option.
+    There need be no such option: whether an item can be marked all the same is for the protocol to say.
     """
-    answer = text_cell(row, *names).strip().strip("().").upper()
-    if len(answer) != 1 or answer not in (LETTERS[: len(options)] if options else LETTERS):
-        raise DataError("the gold answer is no option", got=f"{answer!r} of {len(options)} options")
-    return answer
+    gold = text_cell(row, *names).strip()
+    letter = clean_gold(gold).strip("().").upper()
+    if is_letter(letter):
+        return letter
+    return LETTERS[options.index(gold)] if options.count(gold) == 1 else gold
+
+
+def is_letter(gold: str) -> bool:
+    """Whether a gold answer is the letter of an option."""
+    return len(gold) == 1 and gold in LETTERS

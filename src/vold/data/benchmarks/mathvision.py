@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm
-from vold.data.benchmarks.columns import cell, pictures, tags, text_cell
+from vold.data.benchmarks.columns import cell, is_letter, letter_answer, pictures, tags, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import OPEN_COMPASS, QWEN2_5_VL, VOLD_ABLATIONS, VOLD_TABLE_1
 from vold.data.benchmarks.wording import BOX, MATHVISION
 from vold.data.files.cells import clean_gold, listed
 from vold.data.files.markers import numbered
-from vold.errors import DataError
 from vold.graders.choice import LETTERS
 
 if TYPE_CHECKING:
@@ -72,16 +71,15 @@ def mathvision(name: str, row: Row) -> Item:
     options = tuple(numbered(o) for o in listed(cell(row, "options")))
     gold = clean_gold(text_cell(row, "answer"))
     in_picture = options == tuple(LETTERS[: len(options)])
-    choice = bool(options) and len(gold) == 1 and gold in LETTERS[: len(options)]
-    if options and not choice:
-        raise DataError("the gold answer is no option", got=f"{gold!r} of {len(options)} options")
+    letter = letter_answer(row, options, "answer")
+    choice = bool(options) and is_letter(letter)
     return Item(
         name,
         identity,
         numbered(text_cell(row, "question")),
         () if in_picture else options,
         pictures(row, "decoded_image" if "decoded_image" in row.values else "image"),
-        gold,
+        letter if choice else gold,
         "choice" if choice else "math",
         cluster=identity,
         tags=tags(row, subject="subject", level="level"),

@@ -10,12 +10,12 @@ import itertools
 import json
 import pkgutil
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import vold.data.benchmarks
-from vold.data.benchmarks.columns import MissingColumn, column_options
+from vold.data.benchmarks.columns import MissingColumn, column_options, is_letter
 from vold.data.benchmarks.item import Item
 from vold.data.files.hub import hub_files
 from vold.data.files.read import read_rows
@@ -118,6 +118,8 @@ def _read(benchmark: Benchmark, rows: Iterable[Row], limit: int | None) -> tuple
         try:
             item = benchmark.adapt(benchmark.name, row)
             _refuse_unread(item, row)
+            if item.form == "choice" and not is_letter(item.answer):
+                item = replace(item, form="text")
             if not item.answer.strip():
                 raise DataError("the gold answer is empty")
             if item.id in seen:

@@ -35,10 +35,10 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         loaded = load(args.benchmark, path=args.data, split=args.split)
-        items, _ = handle_golds(loaded.items)
+        items, _ = handle_golds(loaded.items, getattr(args, "protocol", "rule"))
         if args.verb == "export":
             count = write_vlmevalkit(
-                read_jsonl(args.answers, whole=True), items, args.file, table=args.table, sample=args.sample
+                read_jsonl(args.answers, whole=True), loaded.items, args.file, table=args.table, sample=args.sample
             )
             print(f"wrote {count} answers to {args.file}")
         elif args.verb == "mark":

@@ -1,1 +1,1 @@
-"""Marking answers: by rules, or from what an LLM judge extracts; golds that do not grade themselves are left out."""
+"""Marking answers: by rules, or from what an LLM judge extracts; what is done about golds that cannot be marked."""
