@@ -261,7 +261,7 @@ def test_files_that_can_not_be_read_are_errors_that_name_them(tmp_path: Path) ->
 
 
 def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
-    file = layouts.parquet(tmp_path / "x.parquet", [dict(layouts.mmstar()[0], answer="")])
+    file = layouts.parquet(tmp_path / "x.parquet", [dict(layouts.mmstar()[0], answer="Z")])
     with pytest.raises(DataError, match="not a single row"):
         load("mmstar", path=file)
 
@@ -369,12 +369,12 @@ def test_a_multiple_choice_whose_gold_is_no_letter_keeps_it_as_it_is_written(
 def test_the_gold_of_a_choice_need_be_none_of_its_options(
     tmp_path: Path, options: str, gold: str, answer: str, form: str
 ) -> None:
-    rows = [layouts.mmmu_pro(4)[0] | {"options": options, "answer": gold}]
+    rows = [layouts.mmmu_pro(4)[0], layouts.mmmu_pro(4)[1] | {"options": options, "answer": gold}]
     found = load("mmmu_pro_standard10", path=layouts.parquet(tmp_path / "test-0.parquet", rows)).items
-    assert [(i.answer, i.form) for i in found] == [(answer, form)]
+    assert (found[1].answer, found[1].form) == (answer, form)
 
 
 def test_an_empty_gold_is_a_row_that_cannot_be_marked_by_anybody(tmp_path: Path) -> None:
-    rows = [layouts.mmmu_pro(4)[0] | {"answer": " ", "id": "empty"}, *layouts.mmmu_pro(4)]
+    rows = [layouts.mmmu_pro(4)[0] | {"answer": " ", "id": "empty"}, *layouts.mmmu_pro(4)[:4]]
     found = load("mmmu_pro_standard10", path=layouts.parquet(tmp_path / "test-0.parquet", rows))
-    assert len(found.items) == 5 and [b.why for b in found.bad] == ["the gold answer is empty"]
+    assert len(found.items) == 4 and [b.why for b in found.bad] == ["the gold answer is empty"]

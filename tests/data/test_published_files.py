@@ -156,14 +156,21 @@ def test_a_copy_without_one_of_its_shards_is_refused(root: Path, tmp_path: Path)
     assert "vision/test-00001-of-00002.parquet" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("gold", "why"), [("", "the gold answer is empty"), ("Z", "the gold answer is no option: 'Z'")]
+)
 @pytest.mark.parametrize(("bad", "refused"), [(1, False), (2, False), (3, True), (20, True)])
-def test_more_than_a_twentieth_of_bad_rows_is_an_error_that_shows_them(tmp_path: Path, bad: int, refused: bool) -> None:
-    rows = [dict(layouts.mmstar()[0], index=n, answer="Z" if n < bad else "A") for n in range(40)]
+def test_more_than_a_twentieth_of_bad_rows_is_an_error_that_shows_them(
+    tmp_path: Path, bad: int, refused: bool, gold: str, why: str
+) -> None:
+    """A judge can mark the few whose gold is no option; they are items."""
+    rows = [dict(layouts.mmstar()[0], index=n, answer=gold if n < bad else "A") for n in range(40)]
     file = layouts.parquet(tmp_path / "mmstar.parquet", rows)
     if not refused:
-        assert len(load("mmstar", path=file).bad) == bad
+        found = load("mmstar", path=file)
+        assert (len(found.items), len(found.bad)) == ((40, 0) if gold else (40 - bad, bad))
         return
     with pytest.raises(DataError, match=f"{bad} of 40 rows") as caught:
         load("mmstar", path=file)
-    assert f"{bad} x the gold answer is no option: 'Z'" in str(caught.value)
+    assert f"{bad} x {why}" in str(caught.value)
     assert "row 1" in str(caught.value)

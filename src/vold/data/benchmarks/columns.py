@@ -158,11 +158,11 @@ def letter_answer(row: Row, options: Sequence[str], *names: str) -> str:
     """
     gold = text_cell(row, *names).strip()
     letter = clean_gold(gold).strip("().").upper()
-    if is_letter(letter):
+    if names_option(letter):
         return letter
     return LETTERS[options.index(gold)] if options.count(gold) == 1 else gold
 
 
-def is_letter(gold: str) -> bool:
-    """Whether a gold answer is the letter of an option."""
-    return len(gold) == 1 and gold in LETTERS
+def names_option(gold: str, options: Sequence[str] = ()) -> bool:
+    """Whether a gold answer is the letter of one of the options, or of any where there are none (in the picture)."""
+    return len(gold) == 1 and gold in (LETTERS[: len(options)] if options else LETTERS)

@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm
-from vold.data.benchmarks.columns import is_letter, letter_answer, pictures, text_cell
+from vold.data.benchmarks.columns import letter_answer, names_option, pictures, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import LEAK, OPEN_COMPASS, QWEN2_5_VL, VOLD_SUPPLEMENT, VOLD_TABLE_1
 from vold.data.benchmarks.wording import ALONE_THEN_BOX, QUERY_THEN_BOX
@@ -186,7 +186,7 @@ def mathverse(name: str, row: Row) -> Item:
     metadata: Any = row.values.get("metadata") or {}
     gold = clean_gold(text_cell(row, "answer"))
     letter = letter_answer(row, (), "answer")
-    choice = text_cell(row, "question_type") == "multi-choice" and is_letter(letter)
+    choice = text_cell(row, "question_type") == "multi-choice" and names_option(letter)
     found = {"version": version} | {k: str(metadata[k]) for k in ("subject", "subfield") if metadata.get(k)}
     return Item(
         name,

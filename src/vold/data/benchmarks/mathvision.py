@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm
-from vold.data.benchmarks.columns import cell, is_letter, letter_answer, pictures, tags, text_cell
+from vold.data.benchmarks.columns import cell, letter_answer, names_option, pictures, tags, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import OPEN_COMPASS, QWEN2_5_VL, VOLD_ABLATIONS, VOLD_TABLE_1
 from vold.data.benchmarks.wording import BOX, MATHVISION
@@ -72,7 +72,7 @@ def mathvision(name: str, row: Row) -> Item:
     gold = clean_gold(text_cell(row, "answer"))
     in_picture = options == tuple(LETTERS[: len(options)])
     letter = letter_answer(row, options, "answer")
-    choice = bool(options) and is_letter(letter)
+    choice = bool(options) and names_option(letter)
     return Item(
         name,
         identity,

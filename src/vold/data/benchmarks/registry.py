@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import vold.data.benchmarks
-from vold.data.benchmarks.columns import MissingColumn, column_options, is_letter
+from vold.data.benchmarks.columns import MissingColumn, column_options, names_option
 from vold.data.benchmarks.item import Item
 from vold.data.files.hub import hub_files
 from vold.data.files.read import read_rows
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
 
 MOST_BAD = 0.05
-"""Share of rows that may be unusable; where there are more, it is not the benchmark. One bad row is never too many."""
+"""Share of rows that may be unusable or have a gold that is no option; where there are more, it is not the benchmark.
+One such row is never too many."""
 TWICE = "another row has this id already"
+NO_OPTION = "the gold answer is no option"
 
 
 @dataclass(frozen=True)
@@ -104,22 +106,24 @@ def load(
         folder = path
     others = benchmark.size.keys() - {split}
     rows = (row for row in read_rows(folder, split=split, layouts=layouts) if row.values.get("split") not in others)
-    items, bad = _read(benchmark, rows, limit)
-    _refuse_bad(bad, len(items), str(source))
+    items, bad, odd = _read(benchmark, rows, limit)
+    _refuse_bad([*bad, *odd], len(items) - len(odd), str(source))
     doubled = sum(b.why.startswith(TWICE) for b in bad)
     return Loaded(items, bad, doubled, len(items) + len(bad), content_hash(items), str(source), commit, split)
 
 
-def _read(benchmark: Benchmark, rows: Iterable[Row], limit: int | None) -> tuple[list[Item], list[BadRow]]:
+def _read(
+    benchmark: Benchmark, rows: Iterable[Row], limit: int | None
+) -> tuple[list[Item], list[BadRow], list[BadRow]]:
+    """The items, the rows that are none, and those whose gold is none of the options: a few of them are dirt."""
     items: list[Item] = []
     bad: list[BadRow] = []
+    odd: list[BadRow] = []
     seen: set[str] = set()
     for row in itertools.islice(filter(benchmark.keep, rows), limit):
         try:
             item = benchmark.adapt(benchmark.name, row)
             _refuse_unread(item, row)
-            if item.form == "choice" and not is_letter(item.answer):
-                item = replace(item, form="text")
             if not item.answer.strip():
                 raise DataError("the gold answer is empty")
             if item.id in seen:
@@ -132,8 +136,11 @@ def _read(benchmark: Benchmark, rows: Iterable[Row], limit: int | None) -> tuple
             bad.append(BadRow(row.where, f"{error.what}{f': {error.got}' if error.got else ''}"))
         else:
             seen.add(item.id)
-            items.append(item)
-    return items, bad
+            if item.form == "choice" and not names_option(item.answer, item.options):
+                odd.append(BadRow(row.where, f"{NO_OPTION}: {item.answer[:80]!r}"))
+            letter = item.form != "choice" or names_option(item.answer)
+            items.append(item if letter else replace(item, form="text"))
+    return items, bad, odd
 
 
 def _refuse_unread(item: Item, row: Row) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vold.data.benchmarks.registry import benchmarks
+from vold.data.benchmarks.registry import NO_OPTION, benchmarks
 from vold.evals.marking.rules import alternatives, score
 from vold.run.results import BadGold
 
@@ -66,7 +66,7 @@ def _shown_to_the_judge(item: Item) -> bool:
 
 def _fault(item: Item) -> str:
     if item.options and item.form != "choice":
-        return "the gold answer is no option"
+        return NO_OPTION
     notes = []
     for gold in alternatives(item):
         grade = score(item, rf"\boxed{{{gold}}}")
