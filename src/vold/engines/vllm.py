@@ -10,8 +10,9 @@ import contextlib
 from functools import partial
 from typing import TYPE_CHECKING
 
+from vold.engines.bodies import JsonObject
 from vold.engines.deadline import Stop
-from vold.engines.http import Failed, HttpClient, JsonObject, as_they_come
+from vold.engines.http import Failed, HttpClient, as_they_come
 from vold.engines.replies import VllmReply
 from vold.run.console import console
 
@@ -27,7 +28,7 @@ SILENT = ("/wake_up", "/sleep", "/collective_rpc", "/reset_prefix_cache", "/upda
 
 
 class VllmClient(HttpClient[VllmReply]):
-    """Servers that all hold the same model: request i goes to the i-th in turn. Args and errors: `HttpClient`."""
+    """Servers that all hold the same model. Args and errors: `HttpClient`."""
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class VllmClient(HttpClient[VllmReply]):
         bodies: Sequence[JsonObject],
         *,
         root: bool = False,
+        answers: int = 1,
         on_reply: Callable[[int, VllmReply], None] = lambda place, reply: None,
     ) -> list[VllmReply]:
         """POST each body to some server, several at a time; replies in request order.
@@ -55,17 +57,16 @@ class VllmClient(HttpClient[VllmReply]):
             path: below `/v1`, or below the servers' root where `root` is set.
             bodies: JSON to send; the model's name is added.
             root: see `path`.
+            answers: that each body asks for.
             on_reply: called in this thread with the place of a body and its reply, in the order of the replies.
 
         Raises:
             VoldError: of the class `error`. A request was refused for good, or no server answered within `patience`.
         """
         bases = self._bases(root)
-        calls = [
-            partial(self.send, bases, path, {"model": self.model, **body}, turn=next(self._turn)) for body in bodies
-        ]
+        calls = [partial(self.send, bases, path, {"model": self.model, **body}, answers=answers) for body in bodies]
         found: dict[int, VllmReply] = {}
-        with contextlib.closing(as_they_come(calls, self.concurrency)) as replies:
+        with contextlib.closing(as_they_come(calls, self.workers(answers))) as replies:
             for place, reply in replies:
                 found[place] = reply
                 on_reply(place, reply)

@@ -138,13 +138,14 @@ class Endpoint(Section):
     """A server that speaks the OpenAI chat protocol, such as `vllm serve`."""
 
     urls: tuple[Address, ...] = Field(min_length=1)
-    """Base addresses that end in `/v1`; requests are spread over them."""
+    """Base addresses that end in `/v1`; a request goes to the least busy."""
     model: str
     """The name the server gives the model."""
     key_env: str | None = None
     """Environment variable that holds the key; the key itself is never stored."""
-    concurrency: int = Field(32, gt=0, le=4096)
-    """Requests under way at a time."""
+    concurrency: int = Field(256, gt=0, le=4096)
+    """Answers under way at a time on each server; vLLM works at 256 side by side by default. A request for several
+    answers counts as so many."""
 
 
 class Server(Endpoint):

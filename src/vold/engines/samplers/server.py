@@ -99,7 +99,7 @@ class ServerSampler:
             for _ in range(RESTARTS):
                 if self.weights is not None:
                     self.weights.bring()
-                self.client.post("/completions", bodies, on_reply=on_reply)
+                self.client.post("/completions", bodies, answers=n, on_reply=on_reply)
                 # A server that was restarted meanwhile has answered with weights of its own.
                 if self.weights is None or self.weights.in_place():
                     return [made[i] for i in range(len(prompts))]
