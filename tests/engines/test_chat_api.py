@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from chat_server import ChatServer, chat_client, completion, said
-from vold.engines.chat_api import ATTEMPTS, EndpointReply, EndpointSampler, content, fitted_size
+from chat_server import ChatServer, chat_client, completion, one_by_one, said
+from vold.engines.chat_api import ATTEMPTS, EndpointReply, EndpointSampler
+from vold.engines.chat_bodies import content, fitted_size
 from vold.errors import ConfigError, DataError, SamplerError
 from vold.run.recipe import Endpoint
 from vold.types import Message, SamplingParams
@@ -33,7 +34,7 @@ def prompts(*texts: str) -> list[tuple[Message, ...]]:
 
 def ask(endpoint: EndpointSampler, *texts: str) -> list[EndpointReply]:
     """All replies in the order of the prompts."""
-    return sorted(endpoint.answer(prompts(*texts), PARAMS, [0] * len(texts)), key=lambda r: r.index)
+    return sorted(one_by_one(endpoint.answer(prompts(*texts), PARAMS, [0] * len(texts))), key=lambda r: r.index)
 
 
 def picture(part: dict[str, Any]) -> Image.Image:
@@ -83,7 +84,7 @@ def test_no_key_sends_no_header() -> None:
 
 def test_samples_of_one_prompt_have_seeds_of_their_own() -> None:
     with ChatServer(lambda body: completion(str(body["seed"]))) as server:
-        replies = sampler(server.url).answer(prompts("a", "a", "b"), PARAMS, [0, 1, 1])
+        replies = one_by_one(sampler(server.url).answer(prompts("a", "a", "b"), PARAMS, [0, 1, 1]))
         texts = {r.index: r.text for r in replies}
     assert texts == {0: "5", 1: "1000008", 2: "1000008"}
 
@@ -113,7 +114,7 @@ def test_another_number_of_markers_than_pictures_is_an_error() -> None:
 def test_pictures_are_scaled_to_the_limits_of_a_protocol() -> None:
     with ChatServer(lambda body: completion("4")) as server:
         messages = [(Message("user", "how many?", (RED,)),)]
-        list(sampler(server.url).answer(messages, PARAMS, [0], pixels=(100 * 784, 400 * 784)))
+        list(sampler(server.url).answer(messages, PARAMS, [0], pixels=[(100 * 784, 400 * 784)]))
         found = picture(server.bodies[0]["messages"][0]["content"][0])
     # 6 x 4 to at least 78,400 pixels: 57.15 times as large is 342.9 x 228.6, up to multiples of 28.
     assert found.size == (364, 252)
@@ -142,7 +143,7 @@ def test_replies_come_as_they_finish() -> None:
         return completion(said(body).upper())
 
     with ChatServer(answer) as server:
-        replies = sampler(server.url).answer(prompts("slow", "b", "c"), PARAMS, [0, 0, 0])
+        replies = one_by_one(sampler(server.url).answer(prompts("slow", "b", "c"), PARAMS, [0, 0, 0]))
         early = {next(replies).text, next(replies).text}
         first_may_go.set()
         late = next(replies)
@@ -298,7 +299,7 @@ def test_the_only_request_may_be_refused() -> None:
 def test_a_server_that_refuses_everything_is_an_error() -> None:
     words = '{"error": "max_tokens is too large"}'
     with ChatServer(lambda _: (400, words)) as server:
-        replies = sampler(server.url, concurrency=1).answer(prompts("a", "b"), PARAMS, [0, 0])
+        replies = one_by_one(sampler(server.url, concurrency=1).answer(prompts("a", "b"), PARAMS, [0, 0]))
         with pytest.raises(SamplerError, match=r"refuses every request(.|\n)*max_tokens is too large"):
             next(replies)
 
@@ -326,7 +327,7 @@ def test_what_is_under_way_is_not_lost_when_one_fails() -> None:
         return completion("paid for")
 
     with ChatServer(answer) as server:
-        replies = sampler(server.url, concurrency=2).answer(prompts("good", "bad"), PARAMS, [0, 0])
+        replies = one_by_one(sampler(server.url, concurrency=2).answer(prompts("good", "bad"), PARAMS, [0, 0]))
         assert next(replies).text == "paid for"
         with pytest.raises(SamplerError, match="status 401: no"):
             next(replies)
@@ -343,14 +344,14 @@ def test_a_server_that_dies_loses_nothing() -> None:
     with ChatServer(answer) as server:
         endpoint = sampler(server.url, concurrency=1)
         with pytest.raises(SamplerError, match="no server answers"):
-            for reply in endpoint.answer(prompts(*texts), PARAMS, [0] * 6):
+            for reply in one_by_one(endpoint.answer(prompts(*texts), PARAMS, [0] * 6)):
                 have[reply.index] = reply.text
                 if len(have) == 2:
                     died.set()
         assert 2 <= len(have) < 6
         died.clear()
         left = [n for n in range(6) if n not in have]
-        for reply in endpoint.answer(prompts(*(texts[n] for n in left)), PARAMS, [0] * len(left)):
+        for reply in one_by_one(endpoint.answer(prompts(*(texts[n] for n in left)), PARAMS, [0] * len(left))):
             have[left[reply.index]] = reply.text
     assert have == {n: f"{n}!" for n in range(6)}
 
@@ -364,12 +365,12 @@ def test_no_more_is_asked_than_the_consumer_can_store() -> None:
         return completion("fine")
 
     with ChatServer(answer) as server:
-        replies = sampler(server.url, concurrency=1).answer(prompts(*"abcdefgh"), PARAMS, [0] * 8)
+        replies = one_by_one(sampler(server.url, concurrency=1).answer(prompts(*"abcdefgh"), PARAMS, [0] * 8))
         next(replies)
         assert not third.wait(0.3)
         next(replies)
         assert third.wait(30)
-        replies.close()  # type: ignore[attr-defined]
+        replies.close()
 
 
 def test_an_error_does_not_wait_for_retries() -> None:
@@ -408,7 +409,7 @@ def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         config = Endpoint(urls=(server.url,), model="student", key_env="STUDENT_KEY", concurrency=3)
         endpoint = EndpointSampler(config)
         endpoint.chat((Message("user", "a"),), PARAMS)
-        assert (endpoint.concurrency, server.headers[0]["authorization"]) == (3, "Bearer s3cret")
+        assert (endpoint.workers(), server.headers[0]["authorization"]) == (3, "Bearer s3cret")
     assert "s3cret" not in config.model_dump_json()
 
 

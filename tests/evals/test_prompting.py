@@ -12,7 +12,7 @@ from PIL import Image
 from vold.data.benchmarks.columns import split_options
 from vold.data.benchmarks.item import Form, Item, ProtocolName
 from vold.data.benchmarks.registry import benchmarks
-from vold.engines.chat_api import content
+from vold.engines.chat_bodies import content
 from vold.errors import ConfigError
 from vold.evals.prompting import build_messages, image_limits, prompt_version
 

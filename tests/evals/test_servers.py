@@ -17,9 +17,10 @@ import yaml
 from PIL import Image
 
 import layouts
-from chat_server import chat_client
+from chat_server import chat_client, one_by_one
 from vold.cli import main
 from vold.data.benchmarks.item import Item
+from vold.engines import chat_bodies
 from vold.engines.chat_api import ATTEMPTS, EndpointSampler
 from vold.errors import ConfigError, SamplerError
 from vold.evals.marking.llm_judge import Judge, score_vlmevalkit
@@ -83,7 +84,7 @@ def serve() -> Iterator[Callable[[Answer], Server]]:
 def ask(urls: list[str], questions: list[str], **options: Any) -> dict[int, Any]:
     sampler = chat_client(*urls, **options)
     prompts = [(Message("user", q),) for q in questions]
-    return {r.index: r for r in sampler.answer(prompts, PARAMS, [0] * len(prompts))}
+    return {r.index: r for r in one_by_one(sampler.answer(prompts, PARAMS, [0] * len(prompts)))}
 
 
 def echo(body: dict[str, Any], _headers: dict[str, str]) -> tuple[int, Any]:
@@ -471,9 +472,107 @@ def test_an_interrupt_does_not_wait_for_a_judge(
     assert main(["eval", file]) == 130
     assert not waited_for.is_set()
     over.set()
-    assert len(read_jsonl(tmp_path / "run" / "eval" / "served" / "mathvista.jsonl")) == 12
+    kept, before = len(read_jsonl(tmp_path / "run" / "eval" / "served" / "mathvista.jsonl")), len(model.requests)
+    assert kept > 0
     judge.answer = lambda _b, _h: completion("14")
     assert main(["eval", file]) == 0
+    assert len(model.requests) - before == 12 - kept
+
+
+def two_sets(home: Path, model: Server, judge: Server | None = None, *, concurrency: int = 2) -> str:
+    """MathVista twice, one answer to each of its six questions, under two names."""
+    file = Path(recipe(home, model, judge))
+    raw = yaml.safe_load(file.read_text())
+    benchmarks = raw["eval"]["benchmarks"]
+    benchmarks["again"] = {**benchmarks["mathvista"], "name": "mathvista"}
+    raw["eval"] |= {"samples": 1, "endpoint": {**raw["eval"]["endpoint"], "concurrency": concurrency}}
+    file.write_text(yaml.safe_dump(raw))
+    return str(file)
+
+
+def test_a_slow_answer_does_not_hold_up_the_next_set(serve: Callable[[Answer], Server], tmp_path: Path) -> None:
+    others = threading.Event()
+
+    def answer(_body: dict[str, Any], _headers: dict[str, str]) -> tuple[int, Any]:
+        place = len(server.requests)
+        if place == 1:  # of the first set; it ends when the other eleven have
+            return completion(r"\boxed{14}") if others.wait(30) else (401, "nobody else was asked")
+        if place == 12:
+            others.set()
+        return completion(r"\boxed{14}")
+
+    server = serve(answer)
+    assert main(["eval", two_sets(tmp_path, server)]) == 0
+    assert len(server.requests) == 12
+
+
+def test_the_judge_is_asked_while_others_answer(
+    serve: Callable[[Answer], Server], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judged = threading.Event()
+
+    def answer(_body: dict[str, Any], _headers: dict[str, str]) -> tuple[int, Any]:
+        if len(model.requests) == 12 and not judged.wait(30):
+            return 401, "the judge was not asked"
+        return completion("It must be fourteen.")
+
+    def judging(_body: dict[str, Any], _headers: dict[str, str]) -> tuple[int, Any]:
+        judged.set()
+        return completion("14")
+
+    model, judge = serve(answer), serve(judging)
+    assert main(["eval", two_sets(tmp_path, model, judge)]) == 0
+    assert all("score" in r for r in read_jsonl(tmp_path / "run" / "eval" / "served" / "again.jsonl"))
+
+
+def test_a_server_is_kept_as_full_as_it_may_be(serve: Callable[[Answer], Server], tmp_path: Path) -> None:
+    """Five places: the first five requests wait until all of them are there, and no sixth comes before one ends."""
+    full, most, now, lock = threading.Event(), [0], [0], threading.Lock()
+
+    def answer(_body: dict[str, Any], _headers: dict[str, str]) -> tuple[int, Any]:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+            if now[0] == 5:
+                full.set()
+        there = full.wait(30)
+        with lock:
+            now[0] -= 1
+        return completion(r"\boxed{14}") if there else (401, "five places were not filled")
+
+    assert main(["eval", two_sets(tmp_path, serve(answer), concurrency=5)]) == 0
+    assert most == [5]
+
+
+def test_a_picture_is_encoded_once_for_all_answers_to_its_question(
+    serve: Callable[[Answer], Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[Image.Image] = []
+    encode = chat_bodies.png_uri
+    monkeypatch.setattr(chat_bodies, "png_uri", lambda image: encoded.append(image) or encode(image))  # type: ignore[func-returns-value]
+    server = serve(lambda _b, _h: completion("14"))
+    assert main(["eval", recipe(tmp_path, server)]) == 0
+    shown = [p["image_url"]["url"] for b in server.requests for p in b["messages"][0]["content"] if "image_url" in p]
+    assert len(shown) == 2 * len(encoded)
+    assert len(encoded) >= 6
+
+
+def test_the_agreement_of_judge_and_rule_is_stored_and_said(
+    serve: Callable[[Answer], Server], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Six items, of which the golds are not all 14: half of the answers a rule can read, and half only the judge."""
+    words = {0: r"So \boxed{14}.", 1: "It must be fourteen."}
+    model = serve(lambda b, _h: completion(words[b["seed"] // 1_000_003]))
+    assert main(["eval", recipe(tmp_path, model, serve(lambda _b, _h: completion("14")))]) == 0
+    found = json.loads((tmp_path / "run" / "eval" / "results.json").read_text())["stages"]["served"]["mathvista"]
+    rows = read_jsonl(tmp_path / "run" / "eval" / "served" / "mathvista.jsonl")
+    boxed = [r for r in rows if r["sample"] == 0]
+    assert {r["by_rule"] for r in rows if r["sample"] == 1} == {"unparsed"}
+    read = [r for r in boxed if r["by_rule"] in ("right", "wrong") and r["outcome"] in ("right", "wrong")]
+    assert found["judge_agreement"]["n"] == len(read) >= 2
+    assert found["judge_agreement"]["share"] == sum(r["by_rule"] == r["outcome"] for r in read) / len(read)
+    assert found["judge_agreement"]["unread"] == 12 - sum(r["by_rule"] in ("right", "wrong") for r in rows)
+    assert "judge and rule agree on" in capsys.readouterr().out
 
 
 def test_replies_of_a_judge_that_cannot_be_used_are_counted(

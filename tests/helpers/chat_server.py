@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
-from vold.engines.chat_api import EndpointSampler
+from vold.engines.chat_api import EndpointReply, EndpointSampler
 from vold.run.recipe import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Iterator
 
     Answer = Callable[[dict[str, Any]], "dict[str, Any] | tuple[int, str] | tuple[int, str, dict[str, str]] | None"]
 
@@ -99,3 +100,10 @@ def chat_client(*urls: str, first_wait: float = 0.0, model: str = "m", **options
     made = EndpointSampler(Endpoint(urls=urls, model=model, **options))
     made.first_wait = first_wait
     return made
+
+
+def one_by_one(batches: Iterator[list[EndpointReply]]) -> Generator[EndpointReply, None, None]:
+    """Replies that come in batches, one after another."""
+    with contextlib.closing(batches):  # type: ignore[type-var]
+        for batch in batches:
+            yield from batch

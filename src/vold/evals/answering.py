@@ -6,11 +6,11 @@ An answer that a judge has to mark is stored before it is marked: a judge that f
 from __future__ import annotations
 
 import contextlib
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from vold.engines.chat_api import EndpointSampler
 from vold.engines.grade import answer_text
-from vold.engines.http import as_they_come
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.evals.questions import thumbnail
 from vold.graders import outcome
@@ -24,35 +24,33 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from vold.engines.chat_api import EndpointSampler
-    from vold.engines.deadline import Stop
     from vold.evals.questions import Question, QuestionSet
     from vold.model.chat import Chat
     from vold.model.policy import Policy
     from vold.run.recipe import Eval
     from vold.types import Finish, Sampler
 
-
-def is_complete(file: Path, found: QuestionSet, samples: int) -> bool:
-    """Whether every answer of a set is stored; if so, the file is in order.
-
-    Raises:
-        CheckpointError: as `stored`.
-    """
-    rows = stored(file, found, samples)
-    if len(rows) < len(found.questions) * samples:
-        return False
-    _in_order(file, found, rows)
-    return True
+    Row: TypeAlias = Answer | Unmarked
+    ToJudge: TypeAlias = Callable[[QuestionSet, Path, Sequence[Row]], None]
+    """Takes stored answers of a list, of which some may wait for a judge."""
 
 
-def stored(file: Path, found: QuestionSet, samples: int) -> list[Answer | Unmarked]:
+class _Wanted(NamedTuple):
+    """An answer that is asked for: of which set, and the list it goes to."""
+
+    found: QuestionSet
+    file: Path
+    question: Question
+    sample: int
+
+
+def stored(file: Path, found: QuestionSet, samples: int) -> list[Row]:
     """The answers of a file, those that wait for a judge among them.
 
     Raises:
         CheckpointError: a row is damaged, answers another question than the set asks, or one that is answered already.
     """
-    rows: list[Answer | Unmarked] = []
+    rows: list[Row] = []
     for n, row in enumerate(read_jsonl(file), 1):
         rows.append(as_record(file, n, row, Answer) if "score" in row else as_record(file, n, row, Unmarked))
     refuse_doubled(rows, file)
@@ -63,34 +61,11 @@ def stored(file: Path, found: QuestionSet, samples: int) -> list[Answer | Unmark
     return rows
 
 
-def _in_order(file: Path, found: QuestionSet, rows: Sequence[Answer | Unmarked]) -> None:
+def in_order(file: Path, found: QuestionSet, rows: Sequence[Row]) -> None:
+    """Replace a list by these rows, in the order of the questions."""
     place = {q.id: i for i, q in enumerate(found.questions)}
     ordered = sorted(rows, key=lambda r: (place[r.id], r.sample))
     write_rows(file, ordered)
-
-
-def mark(found: QuestionSet, file: Path, samples: int, *, label: str, threads: int) -> None:
-    """Mark the stored answers that are not marked yet, `threads` at a time.
-
-    Raises:
-        SamplerError: the judge fails. Every answer stays, and so does what the judge has said so far.
-    """
-    rows = stored(file, found, samples)
-    pending = [(i, row) for i, row in enumerate(rows) if isinstance(row, Unmarked)]
-    if not pending:
-        return
-    questions = {q.id: q for q in found.questions}
-    calls = [partial(_marked_by_judge, questions[row.id], row) for _, row in pending]
-    bar = Bar(f"{label}: marking", len(rows), len(rows) - len(pending))
-    with bar, contextlib.closing(as_they_come(calls, threads)) as marked:
-        for place, row in marked:
-            rows[pending[place][0]] = row
-            bar.advance(1)
-    write_rows(file, rows)
-
-
-def _marked_by_judge(question: Question, row: Unmarked, stop: Stop) -> Answer:
-    return _marked(question, row)
 
 
 def answer_in_process(
@@ -162,25 +137,57 @@ def _answers(
 
 
 def answer_by_endpoint(
-    endpoint: EndpointSampler, found: QuestionSet, config: Eval, file: Path, *, label: str, seed: int
+    config: Eval, files: Sequence[tuple[QuestionSet, Path]], *, label: str, seed: int, to_judge: ToJudge
 ) -> None:
-    """Ask for every answer not yet in `file`; each is stored as it comes, and the file is put in order at the end."""
-    rows = stored(file, found, config.samples)
-    cut_rows(file, len(rows))
-    have = {(r.id, r.sample) for r in rows}
-    n = config.samples
-    wanted = [(q, s) for q in found.questions for s in range(n) if (q.id, s) not in have]
+    """Ask the endpoint for every answer that is not yet in the lists of its sets: one queue over all of them, so that
+    its servers are full until the last answers. Each is stored as it comes, and lists are put in order at the end."""
+    wanted: list[_Wanted] = []
+    lists: dict[Path, list[Row]] = {}
+    for found, file in files:
+        rows = lists[file] = stored(file, found, config.samples)
+        cut_rows(file, len(rows))
+        to_judge(found, file, rows)
+        have = {(r.id, r.sample) for r in rows}
+        every = (_Wanted(found, file, q, sample) for q in found.questions for sample in range(config.samples))
+        wanted += [one for one in every if (one.question.id, one.sample) not in have]
+    done = sum(map(len, lists.values()))
+    with Bar(label, done + len(wanted), done) as bar:
+        for batch in _replies(config, wanted, seed) if wanted else ():
+            came: defaultdict[Path, list[Row]] = defaultdict(list)
+            for one, row in batch:
+                came[one.file].append(_ready(one.found, one.question, row))
+            for found, file in files:
+                if rows := came[file]:
+                    append_jsonl(file, rows)
+                    lists[file] += rows
+                    to_judge(found, file, rows)
+            bar.advance(len(batch))
+    for found, file in files:
+        in_order(file, found, lists[file])
+
+
+def _replies(config: Eval, wanted: Sequence[_Wanted], seed: int) -> Iterator[list[tuple[_Wanted, Unmarked]]]:
+    """The endpoint's answers, those at a time that have come meanwhile."""
+    assert config.endpoint is not None
     params = SamplingParams(config.sampling.max_new_tokens, config.sampling.temperature, seed)
-    with Bar(label, len(found.questions) * n, len(rows)) as bar:
-        replies = endpoint.answer([q.messages for q, _ in wanted], params, [s for _, s in wanted], pixels=found.pixels)
-        for reply in replies:
-            question, sample = wanted[reply.index]
+    replies = EndpointSampler(config.endpoint).answer(
+        [one.question.messages for one in wanted],
+        params,
+        [one.sample for one in wanted],
+        pixels=[one.found.pixels for one in wanted],
+    )
+    images: dict[tuple[Path, str], tuple[str, ...]] = {}
+    for batch in replies:
+        rows = []
+        for reply in batch:
+            one = wanted[reply.index]
+            key = one.file, one.question.id
+            if key not in images:
+                images[key] = _images(one.found, one.question)
             error = f"{NOT_ANSWERED}: {reply.error}" if reply.error else None
-            images = _images(found, question)
-            row = _row(question, sample, images, reply.text, reply.finish, reply.tokens, error=error)
-            append_jsonl(file, [_ready(found, question, row)])
-            bar.advance(1)
-    _in_order(file, found, stored(file, found, n))
+            row = _row(one.question, one.sample, images[key], reply.text, reply.finish, reply.tokens, error=error)
+            rows.append((one, row))
+        yield rows
 
 
 def _images(found: QuestionSet, question: Question) -> tuple[str, ...]:
@@ -205,15 +212,21 @@ def _row(
     )  # fmt: skip
 
 
-def _ready(found: QuestionSet, question: Question, row: Unmarked) -> Answer | Unmarked:
+def _ready(found: QuestionSet, question: Question, row: Unmarked) -> Row:
     """What to store: the marked answer, or the answer as it is where a judge is to mark it."""
-    return row if found.protocol["judge"] is not None else _marked(question, row)
+    return row if found.protocol["judge"] is not None else marked(question, row)
 
 
-def _marked(question: Question, row: Unmarked) -> Answer:
+def marked(question: Question, row: Unmarked) -> Answer:
+    """The answer with its mark, by rule or by a judge.
+
+    Raises:
+        SamplerError: the judge fails.
+    """
     # After a tool's answers only the last turn is marked: what a program prints is not the model's word.
     said = row.response if row.answer is None else row.answer
     grade = question.grade(said, row.finish) if row.error is None else Grade(0.0, None, row.error)
+    by_rule = question.by_rule(said, row.finish) if question.by_rule is not None and row.error is None else None
     return Answer(
         id=row.id,
         sample=row.sample,
@@ -228,6 +241,7 @@ def _marked(question: Question, row: Unmarked) -> Answer:
         tokens=row.tokens,
         cluster=question.cluster,
         tags=question.tags,
+        by_rule=None if by_rule is None else outcome(by_rule, row.finish),
         as_vlmevalkit=question.as_vlmevalkit and question.as_vlmevalkit(said, grade),
     )
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vold.engines.chat_api import EndpointSampler
 from vold.engines.samplers.multi_turn import tool_turns
 from vold.errors import ConfigError
-from vold.evals.answering import answer_by_endpoint, answer_in_process, is_complete, mark
+from vold.evals.answering import answer_by_endpoint, answer_in_process, in_order, stored
 from vold.evals.compare import compare_answers, corrected
 from vold.evals.derived import headlines, mmmu_pro_overall
+from vold.evals.judging import Judging
 from vold.evals.metrics import summarise
 from vold.evals.published import beside
 from vold.evals.questions import QuestionSet, open_sets, thumbnail
@@ -29,8 +29,12 @@ from vold.run.results import Comparison, Results, RunInfo
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from vold.evals.answering import ToJudge
     from vold.model.policy import Policy
+    from vold.run.recipe import Eval
 
+    Files = Sequence[tuple[QuestionSet, Path]]
+    """The sets, and the lists of one model's answers to them."""
     Rows = Mapping[str, Mapping[str, list[dict[str, Any]]]]
     """Answers by model and set, as the page takes them."""
 
@@ -56,36 +60,46 @@ def evaluate(recipe: Recipe) -> Results:
         config, recipe.tasks, recipe.run.dir / "eval", tool=tool
     )  # first: a mistake in them must not claim the directory
     directory = open_stage(recipe, "eval")
-    in_turns = tool_turns(recipe)
     models = stage_models(recipe) if config.endpoint is None else {config.endpoint.model: "endpoint"}
+    judge = config.judge
+    judging = Judging(judge.concurrency * len(judge.urls) if judge is not None else 0, config.samples)
     for name, path in models.items():
         target = directory / name
         _start_afresh_if(target / "model.json", ModelStamp(path, weights_hash(path)), target.glob("*.jsonl"))
-        policy: Policy | None = None
-        for found in sets:
-            file = target / f"{found.name}.jsonl"
+        files = [(found, target / f"{found.name}.jsonl") for found in sets]
+        for found, file in files:
             stamp = Stamp(found.hash, found.protocol)
             _start_afresh_if(target / f"{found.name}.protocol.json", stamp, [file])
-            label = f"eval {name} {found.name}"
-            if is_complete(file, found, config.samples):
-                pass
-            elif config.endpoint is not None:
-                endpoint = EndpointSampler(config.endpoint)
-                answer_by_endpoint(endpoint, found, config, file, label=label, seed=recipe.run.seed)
-            else:
-                policy = policy or load_model(recipe, path, recipe.student.dtype)
-                answer_in_process(
-                    policy,
-                    found,
-                    config,
-                    file,
-                    label=label,
-                    in_turns=in_turns,
-                    seed_of=lambda start: seed_of(recipe.run.seed, "eval", start),
-                )
-            if config.judge is not None:
-                mark(found, file, config.samples, label=label, threads=config.judge.concurrency)
+        label = f"eval {name}"
+        if config.endpoint is not None:
+            answer_by_endpoint(config, files, label=label, seed=recipe.run.seed, to_judge=judging.add)
+        else:
+            _answer_here(recipe, config, path, files, label=label, to_judge=judging.add)
+    judging.finish("eval")
     return _results(recipe, directory, models, sets)
+
+
+def _answer_here(recipe: Recipe, config: Eval, path: str, files: Files, *, label: str, to_judge: ToJudge) -> None:
+    """Answer what is missing with a model in this process, loaded if anything is, set after set."""
+    policy: Policy | None = None
+    in_turns = tool_turns(recipe)
+    for found, file in files:
+        rows = stored(file, found, config.samples)
+        if len(rows) == len(found.questions) * config.samples:
+            in_order(file, found, rows)
+        else:
+            policy = policy or load_model(recipe, path, recipe.student.dtype)
+            answer_in_process(
+                policy,
+                found,
+                config,
+                file,
+                label=f"{label} {found.name}",
+                in_turns=in_turns,
+                seed_of=lambda start: seed_of(recipe.run.seed, "eval", start),
+            )
+            rows = stored(file, found, config.samples)
+        to_judge(found, file, rows)
 
 
 def _start_afresh_if(stamp_file: Path, stamp: Stamp | ModelStamp, stale: Iterable[Path]) -> None:

@@ -16,11 +16,13 @@ from vold.evals.stats import clustered_stderr, pass_at_k
 from vold.graders.extract import squeeze
 from vold.graders.outcome import JUDGE_FAILED, NOT_ANSWERED
 from vold.run.answers import Answer
-from vold.run.results import AsVLMEvalKit, Breakdown, Figures
+from vold.run.results import Agreement, AsVLMEvalKit, Breakdown, Figures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+READ = ("right", "wrong")
+"""Outcomes of an answer that could be read."""
 MOST_VALUES = 60
 """A tag with more values than this names items and does not group them."""
 
@@ -59,9 +61,21 @@ def summarise(rows: Sequence[Answer], *, benchmark: str, differs: tuple[str, ...
         by_kind={value: part.accuracy for value, part in by.get("kind", {}).items()},
         pass_at=_pass_at(items) if several else None,
         maj_at_k=fmean([_majority(answers) for answers in items.values()]) if several else None,
+        judge_agreement=_agreement(rows),
         as_vlmevalkit=_as_vlmevalkit(rows, benchmark),
         differs=(*differs, *without_mark(rows)),
     )
+
+
+def _agreement(rows: Sequence[Answer]) -> Agreement | None:
+    """How far a judge and a rule agree; None where no judge has marked."""
+    judged = [r for r in rows if r.by_rule is not None]
+    if not judged:
+        return None
+    both = [r for r in judged if r.by_rule in READ and r.outcome in READ]
+    same = sum(r.by_rule == r.outcome for r in both)
+    unread = sum(r.by_rule in ("unparsed", "timed_out") for r in judged)
+    return Agreement(same / len(both) if both else None, len(both), unread)
 
 
 def _as_vlmevalkit(rows: Sequence[Answer], benchmark: str) -> AsVLMEvalKit | None:

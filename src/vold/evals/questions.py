@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Question:
-    """One problem: what is asked, and `grade(response, finish)`, which marks an answer to it. Where there is one,
-    `as_vlmevalkit(response, grade)` is VLMEvalKit's own verdict on an answer that was marked."""
+    """One problem: what is asked, and `grade(response, finish)`, which marks an answer to it. Where a judge does,
+    `by_rule(response, finish)` is the mark of a rule alone, and `as_vlmevalkit(response, grade)` VLMEvalKit's own
+    verdict on an answer that was marked."""
 
     id: str
     messages: tuple[Message, ...]
@@ -42,6 +43,7 @@ class Question:
     grade: Callable[[str, Finish], Grade]
     cluster: str
     tags: Mapping[str, str] = field(default_factory=dict)
+    by_rule: Callable[[str, Finish], Grade] | None = None
     as_vlmevalkit: Callable[[str, Grade], float] | None = None
 
 
@@ -180,7 +182,7 @@ def _benchmark(name: str, spec: BenchmarkSection, config: Eval, judge: Judge | N
             _marker(i, spec, judge),
             i.cluster,
             i.tags,
-            None if judge is None or spec.protocol == "rule" else _peer_verdict(i, judge),
+            *((None, None) if judge is None or spec.protocol == "rule" else (_by_rule(i), _peer_verdict(i, judge))),
         )
         for i in items
     )
@@ -189,9 +191,13 @@ def _benchmark(name: str, spec: BenchmarkSection, config: Eval, judge: Judge | N
 
 def _marker(item: Item, spec: BenchmarkSection, judge: Judge | None) -> Callable[[str, Finish], Grade]:
     if spec.protocol == "rule":
-        return lambda text, finish: score(item, text, finish=finish)
+        return _by_rule(item)
     assert judge is not None  # the recipe was refused otherwise
     return lambda text, finish: score_vlmevalkit(item, text, judge, finish=finish)
+
+
+def _by_rule(item: Item) -> Callable[[str, Finish], Grade]:
+    return lambda text, finish: score(item, text, finish=finish)
 
 
 def _peer_verdict(item: Item, judge: Judge) -> Callable[[str, Grade], float]:

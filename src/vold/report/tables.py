@@ -11,15 +11,16 @@ from rich.text import Text
 from vold.errors import clean
 from vold.report.evaluation import evaluation
 from vold.report.run_page import ALIGNMENT
-from vold.report.text import Json, decimal, number, p_value, percent, words
+from vold.report.text import Json, decimal, number, p_value, part, percent, words
 from vold.run.console import console
 from vold.run.records import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rich.console import JustifyMethod
 
+    from vold.report.evaluation import Measured
     from vold.run.comparison import SetComparison
     from vold.run.results import Results
     from vold.run.summaries import BalanceSummary, Overlap, SelfCheck
@@ -63,6 +64,17 @@ def print_pairs(pairs: Iterable[tuple[str, str]], width: int) -> None:
         console.print(Text.assemble((f"{label:<{width}}", "dim"), clean(value)))
 
 
+def _remarks(row: Measured) -> Iterator[str]:
+    """What else is to be said of a model on a set: its other scores, and how its judge did."""
+    for label, d in row.derived.items():
+        yield f"{label} {_score(d)} (n={decimal(d.get('n'), 0)})"
+    if both := part(row.figures, "judge_agreement"):
+        agree = f"judge and rule agree on {percent(both.get('share'))}% of {decimal(both.get('n'), 0)} answers"
+        yield f"{agree}; a rule alone cannot read {decimal(both.get('unread'), 0)} others"
+    if failed := number(row.figures.get("judge_failed")):
+        yield f"the judge's reply to {decimal(failed, 0)} answers could not be used; they score 0"
+
+
 def print_results(results: Results | Json) -> None:
     """Accuracy of every model on every set with what went wrong, then what each gained over the ones before it."""
     shown = evaluation(results, {}, 0)
@@ -85,11 +97,8 @@ def print_results(results: Results | Json) -> None:
         columns = ("set", "model", ">n", ">accuracy", *shares)
         print_table(columns, rows, "accuracy ± standard error and shares of answers, %")
     for s, r in measured:
-        for label, d in r.derived.items():
-            _print(f"{s.name}, {r.label}: {label} {_score(d)} (n={decimal(d.get('n'), 0)})")
-        if failed := number(r.figures.get("judge_failed")):
-            lost = f"the judge's reply to {decimal(failed, 0)} answers could not be used; they score 0"
-            _print(f"{s.name}, {r.label}: {lost}")
+        for remark in _remarks(r):
+            _print(f"{s.name}, {r.label}: {remark}")
     for s in shown.sets.values():
         if s.bad_rows or s.bad_golds:
             bad = f"{len(s.bad_rows)} rows cannot be used, {len(s.bad_golds)} golds do not grade themselves"

@@ -51,32 +51,35 @@ class Answer:
     """A marked answer: a row of eval/MODEL/SET.jsonl. No time stands in it: equal seeds give equal bytes."""
 
     id: str
-    """The item. Unit: name. Made by evals/answering.py:mark."""
+    """The item. Unit: name. Made by evals/answering.py:marked."""
     sample: Count = 0
-    """Which of the item's samples, from 0. Unit: count. Made by evals/answering.py:mark."""
+    """Which of the item's samples, from 0. Unit: count. Made by evals/answering.py:marked."""
     prompt: str = ""
-    """Text of the question as it was put. Unit: text. Made by evals/answering.py:mark."""
+    """Text of the question as it was put. Unit: text. Made by evals/answering.py:marked."""
     images: tuple[str, ...] = ()
     """Pictures of a task set's problem as data URIs; those of a benchmark are read again when the page is made. Unit:
-    PNG. Made by evals/answering.py:mark."""
+    PNG. Made by evals/answering.py:marked."""
     response: str = ""
-    """All that the model wrote. Unit: text. Made by evals/answering.py:mark."""
+    """All that the model wrote. Unit: text. Made by evals/answering.py:marked."""
     extracted: str | None
-    """The answer that was read in it; null for none. Unit: text. Made by evals/answering.py:mark."""
+    """The answer that was read in it; null for none. Unit: text. Made by evals/answering.py:marked."""
     reference: str = ""
-    """The right answer. Unit: text. Made by evals/answering.py:mark."""
+    """The right answer. Unit: text. Made by evals/answering.py:marked."""
     score: Share
-    """What the grader gave. Unit: 0 to 1. Made by evals/answering.py:mark."""
+    """What the grader gave. Unit: 0 to 1. Made by evals/answering.py:marked."""
     note: str
-    """Why. Unit: text. Made by evals/answering.py:mark."""
+    """Why. Unit: text. Made by evals/answering.py:marked."""
     outcome: Outcome
     """right, wrong, unparsed, truncated or timed_out. Unit: word. Made by graders/outcome.py:outcome."""
     tokens: Count
-    """Length of the response. Unit: tokens. Made by evals/answering.py:mark."""
+    """Length of the response. Unit: tokens. Made by evals/answering.py:marked."""
     cluster: str = ""
-    """Shared by items that are not independent of each other. Unit: name. Made by evals/answering.py:mark."""
+    """Shared by items that are not independent of each other. Unit: name. Made by evals/answering.py:marked."""
     tags: Mapping[str, str] = field(default_factory=dict)
-    """What to group results by. Unit: text. Made by evals/answering.py:mark."""
+    """What to group results by. Unit: text. Made by evals/answering.py:marked."""
+    by_rule: Outcome | None = None
+    """What a rule alone makes of an answer that was given to a judge to mark: right, wrong, unparsed, truncated or
+    timed_out; absent where none was. Unit: word. Made by evals/answering.py:marked."""
     as_vlmevalkit: Share | None = None
     """What VLMEvalKit would give for it, a chance where it draws an option at random; absent under other protocols.
     Unit: 0 to 1. Made by evals/marking/as_vlmevalkit.py:as_vlmevalkit."""

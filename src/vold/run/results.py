@@ -49,6 +49,20 @@ class AsVLMEvalKit:
     """Answers that our marking gives less. Unit: count. Made by evals/metrics.py:summarise."""
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """The judge's marks beside those of a rule alone, which needs no judge (`judge_agreement` in results.json)."""
+
+    share: float | None
+    """Of the answers that both can read, those on which they agree; null where there is none. Unit: 0 to 1. Made by
+    evals/metrics.py:summarise."""
+    n: int
+    """Answers that both can read. Unit: count. Made by evals/metrics.py:summarise."""
+    unread: int
+    """Answers that the rule cannot read, so that the judge's word alone counts. Unit: count. Made by
+    evals/metrics.py:summarise."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Figures:
     """One model on one set (`stages.MODEL.SET` in results.json)."""
@@ -87,6 +101,9 @@ class Figures:
     evals/stats.py:pass_at_k."""
     maj_at_k: float | None = None
     """Accuracy of the answer given most often; absent for one sample. Unit: 0 to 1. Made by
+    evals/metrics.py:summarise."""
+    judge_agreement: Agreement | None = None
+    """How far judge and rule agree; absent where no judge marks. Unit: see Agreement. Made by
     evals/metrics.py:summarise."""
     as_vlmevalkit: AsVLMEvalKit | None = None
     """The same answers by VLMEvalKit's own verdict; absent unless the protocol is `vlmevalkit`. Unit: see

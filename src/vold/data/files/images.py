@@ -197,7 +197,7 @@ def _quick_png(image: Image) -> bytes:
     filtered[:1, 1:] = rows[:1]
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     packing = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
-    packed = packing.compress(filtered) + packing.flush()
+    packed = packing.compress(filtered.data) + packing.flush()
     head = struct.pack(">IIBBBBB", image.width, image.height, 8, 2, 0, 0, 0)
     chunks = ((b"IHDR", head), (b"IDAT", packed), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
