@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import struct
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vold.data.files.images import FORMATS, MAX_BYTES, decoded, read_file, to_image
+from vold.data.files.images import FORMATS, MAX_BYTES, decoded, png_bytes, png_uri, read_file, to_image
 from vold.errors import DataError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -243,3 +244,26 @@ def test_only_ordinary_files_are_read(tmp_path: Path) -> None:
 def test_every_format_that_is_named_is_read() -> None:
     for name in (*FORMATS, "MPO"):  # MPO is a JPEG with more pictures behind the first
         assert decoded(stored(Image.new("RGB", (16, 16), RED), name)).size == (16, 16), name
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 1), (64, 3), (300, 200)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "1"])
+def test_a_data_uri_holds_the_picture_to_the_last_pixel(size: tuple[int, int], mode: str) -> None:
+    noise = np.random.default_rng(7).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    image = Image.fromarray(noise).convert(mode)
+    head, _, text = png_uri(image).partition(",")
+    assert head == "data:image/png;base64"
+    back = decoded(base64.b64decode(text))
+    assert back.size == size
+    assert back.tobytes() == image.convert("RGB").tobytes()
+
+
+def test_a_data_uri_is_about_as_small_as_pillow_makes_it() -> None:
+    """A smooth picture, and one of lines: what is quicker to write must not be much more to send."""
+    down, across = np.mgrid[:400, :300]
+    wave = (np.sin(down / 31 + across / 17)[..., None] + np.zeros(3)) * 120 + 128
+    lines = Image.new("RGB", (400, 300), "white")
+    for n in range(20):
+        lines.paste("black", (n * 17, n * 11, n * 17 + 60, n * 11 + 2))
+    for image in (Image.fromarray(wave.astype(np.uint8)), lines):
+        assert len(png_uri(image)) < 1.5 * len(base64.b64encode(png_bytes(image)))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import socket
@@ -11,8 +12,9 @@ import pytest
 from PIL import Image
 
 from chat_server import ChatServer, chat_client, completion, one_by_one, said
+from vold.engines import chat_bodies
 from vold.engines.chat_api import ATTEMPTS, EndpointReply, EndpointSampler
-from vold.engines.chat_bodies import content, fitted_size
+from vold.engines.chat_bodies import AHEAD, content, fitted_size
 from vold.errors import ConfigError, DataError, SamplerError
 from vold.run.recipe import Endpoint
 from vold.types import Message, SamplingParams
@@ -417,3 +419,20 @@ def test_a_missing_key_is_an_error_that_names_the_variable(monkeypatch: pytest.M
     monkeypatch.delenv("STUDENT_KEY", raising=False)
     with pytest.raises(ConfigError, match="STUDENT_KEY"):
         EndpointSampler(Endpoint(urls=("http://h/v1",), model="m", key_env="STUDENT_KEY"))
+
+
+def test_pictures_are_written_a_little_ahead_and_once_for_all_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Image.Image] = []
+
+    def counted(image: Image.Image) -> str:
+        seen.append(image)
+        return "data:"
+
+    monkeypatch.setattr(chat_bodies, "png_uri", counted)
+    asked = [(Message("user", f"picture {n}", (Image.new("RGB", (2, 2)),)),) for n in range(3 * AHEAD)]
+    twice = [prompt for prompt in asked for _ in range(2)]
+    with contextlib.closing(chat_bodies.Written(twice, [None] * len(twice))) as messages:
+        assert messages.take(0) is messages.take(1)
+        assert json.loads(messages.take(0) + b"}")["messages"][0]["content"][1]["text"] == "picture 0"
+        messages.take(2 * AHEAD)
+    assert AHEAD < len(seen) <= 2 * AHEAD + 1

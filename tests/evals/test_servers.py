@@ -8,6 +8,7 @@ import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from PIL import Image
 
 import layouts
 from chat_server import chat_client, one_by_one
+from killed import in_a_process_killed_at
 from vold.cli import main
 from vold.data.benchmarks.item import Item
+from vold.data.files.images import png_uri
 from vold.engines import chat_bodies
 from vold.engines.chat_api import ATTEMPTS, EndpointSampler
 from vold.errors import ConfigError, SamplerError
@@ -481,6 +484,7 @@ def test_an_interrupt_does_not_wait_for_a_judge(
 
 def two_sets(home: Path, model: Server, judge: Server | None = None, *, concurrency: int = 2) -> str:
     """MathVista twice, one answer to each of its six questions, under two names."""
+    home.mkdir(exist_ok=True)
     file = Path(recipe(home, model, judge))
     raw = yaml.safe_load(file.read_text())
     benchmarks = raw["eval"]["benchmarks"]
@@ -548,13 +552,40 @@ def test_a_picture_is_encoded_once_for_all_answers_to_its_question(
     serve: Callable[[Answer], Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded: list[Image.Image] = []
-    encode = chat_bodies.png_uri
-    monkeypatch.setattr(chat_bodies, "png_uri", lambda image: encoded.append(image) or encode(image))  # type: ignore[func-returns-value]
+
+    def counted(image: Image.Image) -> str:
+        encoded.append(image)
+        return png_uri(image)
+
+    monkeypatch.setattr(chat_bodies, "png_uri", counted)
     server = serve(lambda _b, _h: completion("14"))
     assert main(["eval", recipe(tmp_path, server)]) == 0
     shown = [p["image_url"]["url"] for b in server.requests for p in b["messages"][0]["content"] if "image_url" in p]
     assert len(shown) == 2 * len(encoded)
     assert len(encoded) >= 6
+
+
+@pytest.mark.parametrize("operation", [1, 6, 9, 14, 20])
+def test_a_killed_evaluation_by_servers_ends_in_the_same_bytes(
+    serve: Callable[[Answer], Server], tmp_path: Path, operation: int
+) -> None:
+    def answer(body: dict[str, Any], _headers: dict[str, str]) -> tuple[int, Any]:
+        said = len(str(body["messages"])) % 3
+        return completion((r"\boxed{14}", "It must be fourteen.", "One can not tell.")[said])
+
+    def judging(body: dict[str, Any], _headers: dict[str, str]) -> tuple[int, Any]:
+        return completion("14" if "fourteen" in body["messages"][0]["content"] else "15")
+
+    model, judge = serve(answer), serve(judging)
+    work = {home: partial(main, ["eval", two_sets(tmp_path / home, model, judge)]) for home in ("whole", "broken")}
+    assert work["whole"]() == 0
+    assert not in_a_process_killed_at(operation, work["broken"]), "the kill came after the end"
+    lists = {home: tmp_path / home / "run" / "eval" / "served" for home in work}
+    kept, before = sum(len(read_jsonl(f)) for f in lists["broken"].glob("*.jsonl")), len(model.requests)
+    assert work["broken"]() == 0
+    assert len(model.requests) - before == 12 - kept
+    for name in ("mathvista.jsonl", "again.jsonl"):
+        assert (lists["broken"] / name).read_bytes() == (lists["whole"] / name).read_bytes()
 
 
 def test_the_agreement_of_judge_and_rule_is_stored_and_said(
