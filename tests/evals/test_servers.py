@@ -479,7 +479,7 @@ def test_an_interrupt_does_not_wait_for_a_judge(
     assert kept > 0
     judge.answer = lambda _b, _h: completion("14")
     assert main(["eval", file]) == 0
-    assert len(model.requests) - before == 12 - kept
+    assert 12 - kept <= len(model.requests) - before <= 14 - kept  # two were on their way when the interrupt came
 
 
 def two_sets(home: Path, model: Server, judge: Server | None = None, *, concurrency: int = 2) -> str:

@@ -54,13 +54,11 @@ class Agreement:
     """The judge's marks beside those of a rule alone, which needs no judge (`judge_agreement` in results.json)."""
 
     share: float | None
-    """Of the answers that both can read, those on which they agree; null where there is none. Unit: 0 to 1. Made by
-    evals/metrics.py:summarise."""
+    """Of those answers, the ones they agree on; null for none. Unit: 0 to 1. Made by evals/metrics.py:summarise."""
     n: int
     """Answers that both can read. Unit: count. Made by evals/metrics.py:summarise."""
     unread: int
-    """Answers that the rule cannot read, so that the judge's word alone counts. Unit: count. Made by
-    evals/metrics.py:summarise."""
+    """Others, that the rule cannot read. Unit: count. Made by evals/metrics.py:summarise."""
 
 
 @dataclass(frozen=True, kw_only=True)
