@@ -112,17 +112,17 @@ def mark(predictions: Iterable[Prediction], items: Sequence[Item], *, judge: Jud
         SamplerError: the judge fails; what it has said so far is kept.
     """
     known = {item.id: item for item in items}
-    asked = 1 if judge is None else judge.endpoint.concurrency
+    asked = 1 if judge is None else judge.endpoint.workers()
     with ThreadPoolExecutor(asked) as threads:
         return list(threads.map(lambda p: _marked(p, known[p.id], judge), predictions))
 
 
 def _marked(prediction: Prediction, item: Item, judge: Judge | None) -> Answer:
     finish: Finish = "length" if prediction.cut else "stop"
-    text, theirs = prediction.response, None
-    if judge is None:
-        grade = score(item, text, finish=finish)
-    else:
+    text, theirs, by_rule = prediction.response, None, None
+    grade = score(item, text, finish=finish)
+    if judge is not None:
+        by_rule = outcome(grade, finish)
         grade = score_vlmevalkit(item, text, judge, finish=finish)
         theirs = as_vlmevalkit(item, text, grade, judge.said)
     return Answer(
@@ -136,6 +136,7 @@ def _marked(prediction: Prediction, item: Item, judge: Judge | None) -> Answer:
         tokens=prediction.tokens,
         cluster=item.cluster,
         tags=item.tags,
+        by_rule=by_rule,
         as_vlmevalkit=theirs,
     )
 
