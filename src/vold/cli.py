@@ -198,7 +198,7 @@ def _eval(target: str, overrides: list[str]) -> None:
     from vold.evals.evaluate import evaluate
     from vold.report.tables import print_results
 
-    print_results(evaluate(recipe))
+    print_results(evaluate(recipe), recipe.run.dir / "eval")
 
 
 def _compare(target: str, overrides: list[str]) -> None:

@@ -6,18 +6,25 @@ import re
 
 import pytest
 
-from vold.report.charts import Bar, Series, accuracy_chart, interval_strip, line_chart, outcome_chart, thin
+from vold.report.charts import Bar, Series, interval_strip, line_chart, outcome_chart, score_chart, thin
 from vold.report.text import DASH
 
 
 def test_bars_and_whiskers_have_the_length_of_the_numbers() -> None:
     failed = {"right": 0.25, "wrong": 0.5, "truncated": 0.125, "unparsed": 0.0625, "timed_out": 0.0625}
-    svg = str(accuracy_chart("t", [Bar("m", 0.25, 0.2, 0.3, failed), Bar("none")], 0.5))
+    svg = str(score_chart("t", [Bar("m", 0.25, 0.2, 0.3, failed), Bar("none")], 0.5))
     assert svg.count("25.0% not marked") == svg.count("not marked") == 1
     assert 'class="bar c0" x="0" y="19" width="160.0"' in svg  # half of 320
     assert 'd="M128.0 23.5H192.0' in svg
     assert svg.count('class="bar') == 1
     assert f">{DASH}</text>" in svg
+
+
+def test_long_names_of_one_family_keep_their_ends() -> None:
+    names = [f"A-3B-trained-for-a-long-time-step-{n}" for n in (100, 600)]
+    shown = re.findall(r'class="name"[^>]*>([^<]*)<title>([^<]*)<', str(score_chart("t", [Bar(n) for n in names], 1.0)))
+    assert [title for _, title in shown] == names
+    assert shown[0][0] != shown[1][0]
 
 
 def test_stacked_bars_have_the_length_of_the_shares() -> None:

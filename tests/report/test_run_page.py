@@ -56,13 +56,13 @@ def test_head_says_what_the_run_is(made: Path) -> None:
 def test_numbers_are_those_of_the_results(made: Path) -> None:
     html, page = page_of(made)
     results = json.loads((made / "eval" / "results.json").read_text())
-    start = next(i for i, row in enumerate(page.rows) if row[:2] == ["model", "accuracy, %"])
+    start = next(i for i, row in enumerate(page.rows) if row[:2] == ["score", "model"])
     for model, row in zip(("base", "vold"), page.rows[start + 2 :], strict=False):
         s = results["stages"][model]["image"]
         found = dict(zip(page.rows[start], row, strict=True))
         shown = [f"{100 * s['accuracy']:.1f}", f"{100 * s['stderr']:.1f}", str(s["n"]), f"{s['mean_tokens']:.0f}"]
-        assert [found[k] for k in ("model", "accuracy, %", "std. error", "questions", "mean tokens")] == [model, *shown]
-        assert found["unparsed, %"] == f"{100 * s['outcomes']['unparsed'] / 8:.1f}"
+        assert [found[k] for k in ("model", "%", "std. error", "questions", "mean tokens")] == [model, *shown]
+        assert found["unparsed"] == f"{100 * s['outcomes']['unparsed'] / 8:.1f}"
         assert [model, *(f"{100 * s['outcomes'].get(o, 0) / 8:.1f}" for o in OUTCOMES)] in page.rows
     (c,) = results["comparisons"]
     interval = f"{100 * c['low']:+.1f} to {100 * c['high']:+.1f}".replace("-", MINUS)

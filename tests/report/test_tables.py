@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -18,35 +19,45 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "_width", 1000)
 
 
-def test_accuracies_shares_and_differences_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
+def test_scores_shares_and_differences_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     results = made_results()
-    results["stages"]["vold"]["angles"] |= {"judge_failed": 3, "k": 8}
+    results["stages"]["vold"]["angles"] |= {"k": 8}
     print_results(results)
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split() for line in lines]
-    assert ["set", "model", "n", "accuracy", "wrong", "truncated", "unparsed", "timed", "out"] in rows
-    assert ["angles", "base", "4", "25.0", "±", "25.0", "25.0", "25.0", "25.0", "0.0"] in rows
-    assert ["angles", "vold", "4", "x", "8", "75.0", "±", "25.0", "0.0", "0.0", "0.0", "25.0"] in rows
-    assert f"angles vold base +50.0 [{MINUS}63.5, +100.0] 0.353 0.707".split() in rows
-    assert "angles, vold: worst case 12.5 [1.0, 30.0] (n=8)" in lines
-    assert "angles, vold: the judge's reply to 3 answers could not be used; they score 0" in lines
+    for line in (
+        "set score model n % ± error 95% interval wrong truncated unparsed timed out",
+        "angles accuracy base 4 25.0 ± 25.0 4.6 to 69.9 25.0 25.0 25.0 0.0",
+        "angles accuracy vold 4 x 8 75.0 ± 25.0 30.1 to 95.4 0.0 0.0 0.0 25.0",
+        f"angles accuracy vold base +50.0 [{MINUS}63.5, +100.0] 0.353 0.707",
+    ):
+        assert line.split() in rows
     bad = "1 rows cannot be used, 1 golds do not grade themselves (listed in results.json)"
     assert f"angles: left out: {bad}" in lines
 
 
-def test_headline_scores_are_printed_before_accuracies(capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_ends_with_a_sentence_a_set_and_where_to_look(capsys: pytest.CaptureFixture[str]) -> None:
     results = made_results()
     results["headlines"] = [
         {"set": "mmmu_pro", "model": "base", "score": "overall", "value": 0.31, "low": 0.3, "high": 0.32},
-        {"set": "mme", "model": "base", "score": "perception", "value": 15.64, "low": 15.1, "high": 16.2},
-        {"set": "angles", "model": "base", "score": "accuracy", "value": 0.25, "low": 0.1, "high": 0.7},
+        {"set": "angles", "model": "base", "score": "perception", "value": 15.64, "low": 15.1, "high": 16.2},
     ]
-    print_results(results)
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert rows[0] == ["headline", "scores,", "%", "[95%", "interval]"]
-    assert rows[2] == ["mmmu_pro", "base", "overall", "31.0", "[30.0,", "32.0]"]
-    assert rows[3] == ["mme", "base", "perception", "1,564.0", "[1,510.0,", "1,620.0]"]
-    assert rows[5][0] == "accuracy"
+    results["sets"]["angles"] |= {"official_n": 3040, "published": []}
+    base = results["stages"]["base"]["angles"]
+    base["differs"] = results["stages"]["vold"]["angles"]["differs"] = ["4 of 3,040 items"]
+    base["derived"] = {"perception": {"value": 15.64, "most": 20.0}}
+    base["as_vlmevalkit"] = {"accuracy": 0.2, "derived": {"perception": 15.0}}
+    print_results(results, Path("runs/a/eval"))
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index("MMMU-Pro, 10 options and vision: overall base 31.0 [30.0, 32.0].")
+    assert lines[start + 1] == (
+        "Angles: perception of 2,000.0 base 1,564.0 [1,510.0, 1,620.0]; as VLMEvalKit itself marks them base 1,500.0; "
+        "4 of 3,040 questions; protocol rule; base: 25.0% truncated, 25.0% unparsed; vold: 25.0% timed out; "
+        "4 of 3,040 items."
+    )
+    assert lines[start + 2] == "Words: accuracy base 50.0 [0.0, 100.0], vold 50.0 [0.0, 100.0]; 2 questions."
+    assert "runs/a/eval/results.html" in lines[start + 4]
+    assert lines[-1].endswith("vold compare runs/a/eval/base runs/a/eval/vold")
 
 
 def test_a_narrow_terminal_gets_lists_and_every_figure_whole(

@@ -64,6 +64,8 @@ class QuestionSet:
     about: SetInfo
     items: tuple[Item, ...] = ()
     """The benchmark's items as read; none for a task set."""
+    said: Callable[[str, str], str | None] | None = None
+    """What the judge has replied to a prompt and a system prompt; None where none marks this set."""
 
 
 def open_sets(config: Eval, sets: Mapping[str, TaskSpec], directory: Path, *, tool: str = "none") -> list[QuestionSet]:
@@ -186,7 +188,8 @@ def _benchmark(name: str, spec: BenchmarkSection, config: Eval, judge: Judge | N
         )
         for i in items
     )
-    return QuestionSet(name, benchmark.name, questions, plain, digest, pixels, about, tuple(items))
+    said = judge.said if judge is not None and spec.protocol == "vlmevalkit" else None
+    return QuestionSet(name, benchmark.name, questions, plain, digest, pixels, about, tuple(items), said)
 
 
 def _marker(item: Item, spec: BenchmarkSection, judge: Judge | None) -> Callable[[str, Finish], Grade]:

@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from vold.errors import clean
 from vold.graders.extract import split_thinking
-from vold.report.text import SHORT, Json, Shortened, cut, listed, part, several, short
+from vold.report.text import SHORT, Json, Shortened, cut, listed, part, several
 from vold.run.answers import Key, choose, key_of, outcome_of
+from vold.types import IMAGE_MARKER
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 PROMPT, THINKING, RESPONSE = 6000, 8000, 6000
 """Characters shown of a prompt, of a thinking block and of the response after it."""
-PAGE_PICTURES = 32_000_000
+PER_SET, PAGE_ANSWERS = 60, 1500
+"""Most questions of a set, and about as many answers, that a page shows."""
+PAGE_PICTURES = 16_000_000
 """Bytes of pictures on a page, shared out evenly among the sets."""
 
 PICTURE_BYTES = 200_000
@@ -51,7 +54,8 @@ class Picture:
 
 @dataclass(frozen=True)
 class Answer:
-    """A stored answer of one model, its response in two parts: the thinking, `thought` characters, and the rest.
+    """A stored answer of one model, its response in two parts: the thinking, `thought` characters, and the rest, of
+    `length` characters.
 
     `changes`: gained or lost against the first model, `gained:MODEL` against others before.
     """
@@ -64,6 +68,7 @@ class Answer:
     thought: int
     closed: bool
     response: Shortened
+    length: int
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,6 @@ class Card:
     sample: str
     images: tuple[Picture, ...]
     prompt: Shortened
-    reference: str
     tags: tuple[str, ...]
     answers: tuple[Answer, ...]
 
@@ -88,6 +92,16 @@ class Shown:
     cards: tuple[Card, ...]
     questions: int
     answers: int
+
+
+def questions_shown(sets: int, models: int) -> int:
+    """Return of how many questions of each set a page shows every model's answers.
+
+    Example:
+        >>> questions_shown(1, 3), questions_shown(22, 4)
+        (60, 17)
+    """
+    return max(4, min(PER_SET, PAGE_ANSWERS // max(1, sets * models)))
 
 
 def sample_sets(samples: Samples, models: Sequence[str], titles: Mapping[str, str], per_set: int) -> list[Shown]:
@@ -122,15 +136,24 @@ def _card(key: Key, rows: Mapping[str, Json], baseline: str, room: int) -> Card:
     def first(field: str) -> object:
         return next((r[field] for r in rows.values() if r.get(field) not in (None, "", [], {})), None)
 
+    images = listed(first("images"))
     return Card(
         id=key[0],
         sample=key[1],
-        images=tuple(_pictures(listed(first("images")), room)),
-        prompt=cut(first("prompt"), PROMPT),
-        reference=short(first("reference")),
+        images=tuple(_pictures(images, room)),
+        prompt=cut(_with_numbers(first("prompt"), len(images)), PROMPT),
         tags=tuple(" ".join(clean(f"{k}: {v}").split())[:SHORT] for k, v in part(first("tags")).items()),
         answers=tuple(_answer(m, rows, baseline) for m in rows),
     )
+
+
+def _with_numbers(prompt: object, pictures: int) -> object:
+    """A prompt that says which picture stands where. A marker without a picture is text."""
+    if not isinstance(prompt, str):
+        return prompt
+    pieces = prompt.split(IMAGE_MARKER)
+    named = [f"[picture {n}]" if n <= pictures else IMAGE_MARKER for n in range(1, len(pieces))]
+    return "".join(piece + name for piece, name in zip(pieces, [*named, ""], strict=True))
 
 
 def _pictures(uris: Sequence[object], room: int) -> list[Picture]:
@@ -151,7 +174,7 @@ def _answer(model: str, rows: Mapping[str, Json], baseline: str) -> Answer:
     word = "gained" if right else "lost"
     changes = tuple(word if m == baseline else f"{word}:{m}" for m in before)
     thinking, closed, rest = split_thinking("" if row.get("response") is None else str(row["response"]))
-    shown = cut(thinking, THINKING), len(thinking), closed, cut(rest, RESPONSE)
+    shown = cut(thinking, THINKING), len(thinking), closed, cut(rest, RESPONSE), len(rest)
     return Answer(model, row, outcomes[model], changes, *shown)
 
 

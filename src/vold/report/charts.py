@@ -30,7 +30,7 @@ POINTS = 400
 """Most points of a line that are drawn; the extremes of every stretch are among them."""
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 176, 46, 8, 8, 34
 ROW, AXIS, STRIP = 36, 18, 150
-LABEL = 27
+LABEL = 23
 """Characters of a model's name that fit over its bar."""
 
 
@@ -46,7 +46,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Bar:
-    """One model on one set: name, accuracy with the ends of its interval (shares), outcomes as shares, and links."""
+    """One model on one set: name, a score with the ends of its interval (shares), outcomes as shares, links, colour."""
 
     label: str
     value: float | None = None
@@ -54,6 +54,7 @@ class Bar:
     high: float | None = None
     outcomes: Mapping[str, float] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
+    colour: int = 0
 
 
 def thin(line: Sequence[Point], limit: int = POINTS) -> list[Point]:
@@ -170,7 +171,7 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
     return (max(low - pad, 0.0) if low >= 0 else low - pad), high + pad
 
 
-def accuracy_chart(title: str, bars: Sequence[Bar], top: float) -> Markup:
+def score_chart(title: str, bars: Sequence[Bar], top: float) -> Markup:
     """Return a figure of horizontal bars from 0 to the share `top`, with whiskers where an interval is known."""
 
     def x(share: float) -> float:
@@ -184,16 +185,16 @@ def accuracy_chart(title: str, bars: Sequence[Bar], top: float) -> Markup:
         parts.append(_text(axis_number(100 * t), x(t), height - 4, "small", anchor))
     for i, bar in enumerate(bars):
         y = i * ROW
-        parts += [_name(bar.label, y), _text(percent(bar.value), WIDTH, y + 13, "value", "end")]
-        if bar.outcomes:
-            lost = percent(sum(bar.outcomes.get(o, 0.0) for o in FAILURES))
-            parts.append(_text(f"{lost}% not marked", WIDTH - 38, y + 13, "small", "end"))
+        value, lost = percent(bar.value), sum(bar.outcomes.get(o, 0.0) for o in FAILURES)
+        parts += [_name(bar.label, y), _text(value, WIDTH, y + 13, "value", "end")]
+        if lost:
+            parts.append(_text(f"{percent(lost)}% not marked", WIDTH - 8 * len(value) - 4, y + 13, "small", "end"))
         if bar.value is not None:
-            parts.append(_tag("rect", f"bar c{colour(i)}", x=0, y=y + 19, width=x(bar.value), height=9))
+            parts.append(_tag("rect", f"bar c{bar.colour}", x=0, y=y + 19, width=x(bar.value), height=9))
         if bar.value is not None and bar.low is not None and bar.high is not None:
             parts.append(_whisker(x(bar.low), x(bar.high), y + 23.5, 4))
     values = ", ".join(f"{b.label} {percent(b.value)}" for b in bars)
-    return _figure(_tag("b", "", title), f"{title}: accuracy in percent: {values}", height, parts)
+    return _figure(_tag("b", "", title), f"{title}: {values}", height, parts)
 
 
 def outcome_chart(title: str, bars: Sequence[Bar]) -> Markup:
@@ -258,7 +259,8 @@ def _text(text: str, x: float, y: float, name: str = "", anchor: str | None = No
 
 def _name(label: str, y: float) -> Markup:
     label = clean(label)
-    text = label if len(label) <= LABEL else f"{label[: LABEL - 1]}…"
+    tail = LABEL // 2  # names of one family differ at the end
+    text = label if len(label) <= LABEL else f"{label[: LABEL - tail - 1]}…{label[-tail:]}"
     return _tag("text", "name", escape(text) + _tag("title", "", label), x=0, y=y + 13)
 
 

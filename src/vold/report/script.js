@@ -79,6 +79,12 @@ if (form) {
     if (next) { next.focus({ preventScroll: true }); next.scrollIntoView({ block: "start" }); }
   });
 }
+for (const table of document.querySelectorAll(".stack")) {
+  const heads = [...table.querySelectorAll("thead th")].map(head => head.textContent);
+  for (const row of table.querySelectorAll("tbody tr:not(.group)")) [...row.cells].forEach((cell, i) => {
+    if (i && heads[i] && cell.colSpan === 1) cell.dataset.l = heads[i];
+  });
+}
 const measured = text => Number.isNaN(parseFloat(text)) ? -1 : parseFloat(text);
 for (const table of document.querySelectorAll(".sortable")) {
   const heads = [...table.querySelectorAll("th")], body = table.tBodies[0];

@@ -9,23 +9,27 @@ from rich.table import Table
 from rich.text import Text
 
 from vold.errors import clean
+from vold.report.charts import FAILURES
 from vold.report.evaluation import evaluation
 from vold.report.run_page import ALIGNMENT
-from vold.report.text import Json, decimal, number, p_value, part, percent, words
+from vold.report.text import Json, decimal, number, p_value, percent, short, spaced
 from vold.run.console import console
 from vold.run.records import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from rich.console import JustifyMethod
 
-    from vold.report.evaluation import Measured
+    from vold.report.evaluation import Measured, MeasuredSet, Score
     from vold.run.comparison import SetComparison
     from vold.run.results import Results
     from vold.run.summaries import BalanceSummary, Overlap, SelfCheck
 
 SHARES = ("wrong", "truncated", "unparsed", "timed_out")
+MANY = 0.05
+"""A share of answers that came to nothing which a sentence names."""
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
@@ -55,7 +59,7 @@ def _print_stacked(heads: Sequence[str], rows: Sequence[Sequence[str]], title: s
         console.print(Text(title, style="italic"))
     for first, *others in rows:
         console.print(Text(first, style="bold"))
-        print_pairs([(f"  {head}", cell) for head, cell in zip(heads[1:], others, strict=True) if cell], 14)
+        print_pairs([(f"  {head}", cell) for head, cell in zip(heads[1:], others, strict=True) if cell], 16)
 
 
 def print_pairs(pairs: Iterable[tuple[str, str]], width: int) -> None:
@@ -64,58 +68,64 @@ def print_pairs(pairs: Iterable[tuple[str, str]], width: int) -> None:
         console.print(Text.assemble((f"{label:<{width}}", "dim"), clean(value)))
 
 
-def _remarks(row: Measured) -> Iterator[str]:
-    """What else is to be said of a model on a set: its other scores, and how its judge did."""
-    for label, d in row.derived.items():
-        yield f"{label} {_score(d)} (n={decimal(d.get('n'), 0)})"
-    if both := part(row.figures, "judge_agreement"):
-        agree = f"judge and rule agree on {percent(both.get('share'))}% of {decimal(both.get('n'), 0)} answers"
-        yield f"{agree}; a rule alone cannot read {decimal(both.get('unread'), 0)} others"
-    if failed := number(row.figures.get("judge_failed")):
-        yield f"the judge's reply to {decimal(failed, 0)} answers could not be used; they score 0"
+def print_results(results: Results | Json, written: Path | None = None) -> None:
+    """The scores of every model with what went wrong, what each gained over the ones before it, and a sentence a set.
 
-
-def print_results(results: Results | Json) -> None:
-    """Accuracy of every model on every set with what went wrong, then what each gained over the ones before it."""
+    `written` is the folder of the results: where to look next is said.
+    """
     shown = evaluation(results, {}, 0)
-    measured = [(s, r) for s in shown.sets.values() for r in s.rows]
-    first = [
-        (words(h.get("set")), words(h.get("model")), words(h.get("score")).replace("_", " "), _score(h))
-        for h in shown.headlines
-        if h.get("score") != "accuracy"
-    ]
-    if first:
-        print_table(("set", "model", "score", ">%"), first, "headline scores, % [95% interval]")
-        console.print()
-    rows = []
-    for s, r in measured:
-        count = decimal(r.figures.get("n"), 0) + (f" x {decimal(r.k, 0)}" if r.k != 1 else "")
-        accuracy = f"{percent(r.value)} ± {percent(r.figures.get('stderr'))}"
-        rows.append((s.name, r.label, count, accuracy, *(percent(r.outcomes.get(o)) for o in SHARES)))
-    if rows:
+    scored = [(s, score, r) for s in shown.sets.values() for score in s.scores for r in score.rows]
+    if scored:
         shares = (f">{o.replace('_', ' ')}" for o in SHARES)
-        columns = ("set", "model", ">n", ">accuracy", *shares)
-        print_table(columns, rows, "accuracy ± standard error and shares of answers, %")
-    for s, r in measured:
-        for remark in _remarks(r):
-            _print(f"{s.name}, {r.label}: {remark}")
+        columns = ("set", "score", "model", ">n", ">% ± error", ">95% interval", *shares)
+        print_table(columns, [_score_row(*row) for row in scored], "scores, and shares of answers, %")
     for s in shown.sets.values():
         if s.bad_rows or s.bad_golds:
             bad = f"{len(s.bad_rows)} rows cannot be used, {len(s.bad_golds)} golds do not grade themselves"
             _print(f"{s.name}: left out: {bad} (listed in results.json)")
     if shown.differences:
-        rows = [(d.set, d.model, d.against, *_interval(d.figures)) for d in shown.differences]
+        rows = [(d.set, spaced(d.score), d.model, d.against, *_interval(d.figures)) for d in shown.differences]
         console.print()
         print_table(
-            ("set", "model", "against", ">difference", ">p", ">corrected"),
+            ("set", "score", "model", "against", ">difference", ">p", ">corrected"),
             rows,
             "paired difference, points [95% interval]",
         )
+    for n, s in enumerate(s for s in shown.sets.values() if s.scores):
+        _print(f": {_sentence(s)}.", ("" if n else "\n") + s.title)
+    if written is not None:
+        _print(f"\nfigures, every answer and why it counts: {written / 'results.html'}")
+        _print(f"all scores as a table: {written / 'results.csv'}; VLMEvalKit's score files: {written / 'vlmevalkit'}")
+        names = [*shown.models, "OTHER_RUN"][:2]
+        pair = " ".join(str(written / m) if m in shown.models else m for m in names)
+        _print(f"two models, question by question: vold compare {pair}")
 
 
-def _score(found: Json) -> str:
-    value, low, high = (percent(found.get(k)) for k in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
+def _score_row(s: MeasuredSet, score: Score, r: Measured) -> tuple[str, ...]:
+    count = decimal(r.figures.get("n"), 0) + (f" x {decimal(r.k, 0)}" if r.k != 1 else "")
+    value, interval = f"{percent(r.value)} ± {percent(r.stderr)}", f"{percent(r.low)} to {percent(r.high)}"
+    return s.name, spaced(score.name), r.label, count, value, interval, *(percent(r.outcomes.get(o)) for o in SHARES)
+
+
+def _sentence(s: MeasuredSet) -> str:
+    """What a set says: its scores, of how many questions, and what is special about them."""
+    said = []
+    for score in s.scores:
+        bars = [f"{r.label} {percent(r.value)} [{percent(r.low)}, {percent(r.high)}]" for r in score.rows]
+        peers = [f"{r.label} {percent(r.peer)}" for r in score.rows if r.peer is not None]
+        best = "" if score.most == 1 else f" of {percent(score.most)}"
+        said.append(f"{spaced(score.name)}{best} {', '.join(bars)}")
+        said += [f"as VLMEvalKit itself marks them {', '.join(peers)}"] if peers else []
+    asked, official = (number(s.about.get(k)) for k in ("n_items", "official_n"))
+    if asked is not None:
+        of = f" of {decimal(official, 0)}" if official is not None else ""
+        said.append(f"{decimal(asked, 0)}{of} questions")
+    if name := s.protocol.get("name"):
+        said.append(f"protocol {short(name)}")
+    for r in s.rows:
+        lost = [f"{percent(v)}% {spaced(o)}" for o in FAILURES if (v := r.outcomes.get(o, 0.0)) >= MANY]
+        said += [f"{r.label}: {', '.join(lost)}"] if lost else []
+    return "; ".join([*said, *s.remarks, *s.marks])
 
 
 def print_comparison(a: str, b: str, found: Sequence[SetComparison]) -> None:

@@ -104,6 +104,16 @@ def words(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
+def spaced(name: str) -> str:
+    """Return a stored name as words.
+
+    Example:
+        >>> spaced("worst_case")
+        'worst case'
+    """
+    return name.replace("_", " ")
+
+
 def short(value: object) -> str:
     """Return a value of few words as text: a dash for none, cut where it is too long after all."""
     text = clean(words(value))
