@@ -332,17 +332,18 @@ def test_every_headline_is_the_accuracy_or_a_score_of_the_benchmark(tmp_path: Pa
 
 def test_a_mean_over_clusters_has_the_interval_of_a_share() -> None:
     """One of two: half of Wilson's width is 1.959964 / (2 sqrt(2 + 3.841459)) = 0.405469. Seven alike count as seven
-    items, with t(6) = 2.446912."""
-    assert astuple(interval([0.0, 1.0])) == pytest.approx((0.5, 0.094531, 0.905469, 2), abs=1e-6)
+    items, with t(6) = 2.446912. The errors: 1/2 and none; 1 is the best."""
+    assert astuple(interval([0.0, 1.0])) == pytest.approx((0.5, 0.094531, 0.905469, 2, 0.5, 1.0), abs=1e-6)
     half = 2.446912 / (2 * math.sqrt(7 + 2.446912**2))
-    assert astuple(interval([0.5] * 7)) == pytest.approx((0.5, 0.5 - half, 0.5 + half, 7), abs=1e-6)
+    assert astuple(interval([0.5] * 7)) == pytest.approx((0.5, 0.5 - half, 0.5 + half, 7, 0.0, 1.0), abs=1e-6)
 
 
 def test_the_interval_of_a_ratio_weighs_clusters() -> None:
     """(1 + 6) / (2 + 8) = 0.7, p(1-p) = 0.21. Over their shares by -0.4 and 0.4; over the mean weight 5, spread 0.0064.
-    2 (0.21 + 0.035) / (0.0064 + 0.035) = 11.8357 items, with t(1). A cluster without weight does not count."""
+    2 (0.21 + 0.035) / (0.0064 + 0.035) = 11.8357 items, with t(1). A cluster without weight does not count.
+    The error: sqrt(2 * 0.32) / 10."""
     n, z, p = 11.835749, 12.706205, 0.7
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     found = interval([1.0, 0.0, 6.0], [2.0, 0.0, 8.0])
-    assert astuple(found) == pytest.approx((0.7, centre - half, centre + half, 2), abs=1e-6)
+    assert astuple(found) == pytest.approx((0.7, centre - half, centre + half, 2, 0.08, 1.0), abs=1e-6)

@@ -613,4 +613,4 @@ def test_replies_of_a_judge_that_cannot_be_used_are_counted(
     assert main(["eval", recipe(tmp_path, model, judge)]) == 0
     results = json.loads((tmp_path / "run" / "eval" / "results.json").read_text())
     assert results["stages"]["served"]["mathvista"]["judge_failed"] == 12
-    assert "the judge's reply to 12 answers could not be used" in capsys.readouterr().out
+    assert "12 of 12 answers score 0 because the judge's reply could not be used" in capsys.readouterr().out

@@ -8,7 +8,6 @@ samples, the second and so on, and averaged: it is the expected score of one ans
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vold.data.benchmarks.registry import benchmarks
@@ -34,7 +33,8 @@ def derived(benchmark: str, items: Items) -> dict[str, Interval]:
 
 
 def _scaled(score: Interval, most: float) -> Interval:
-    return replace(score, value=score.value * most, low=score.low * most, high=score.high * most)
+    error = None if score.stderr is None else score.stderr * most
+    return Interval(score.value * most, score.low * most, score.high * most, score.n, error, most)
 
 
 def cluster_scores(benchmark: str, items: Items) -> dict[str, Mapping[str, float]]:
@@ -100,4 +100,7 @@ def interval(values: Sequence[float], weights: Sequence[float] | None = None) ->
     sizes = [1.0] * len(values) if weights is None else weights
     weighed = [(v, w) for v, w in zip(values, sizes, strict=True) if w > 0]
     tops, bottoms = ([pair[i] for pair in weighed] for i in (0, 1))
-    return Interval(math.fsum(tops) / math.fsum(bottoms), *ratio_interval(tops, bottoms), len(weighed))
+    value, groups = math.fsum(tops) / math.fsum(bottoms), len(weighed)
+    spread = math.fsum((top - value * bottom) ** 2 for top, bottom in weighed)
+    error = math.sqrt(groups / (groups - 1) * spread) / math.fsum(bottoms) if groups > 1 else None
+    return Interval(value, *ratio_interval(tops, bottoms), groups, error)

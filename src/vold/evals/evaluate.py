@@ -12,11 +12,14 @@ from vold.errors import ConfigError
 from vold.evals.answering import answer_by_endpoint, answer_in_process, in_order, stored
 from vold.evals.compare import compare_answers, corrected
 from vold.evals.derived import headlines, mmmu_pro_overall
+from vold.evals.export import write_exports
 from vold.evals.judging import Judging
+from vold.evals.marking.reading import where_read
 from vold.evals.metrics import summarise
 from vold.evals.published import beside
 from vold.evals.questions import QuestionSet, open_sets, thumbnail
 from vold.model.loading import load_model, resolve, stage_models
+from vold.report.answers import questions_shown
 from vold.report.evaluation import write_results
 from vold.run.answers import Answer, ModelStamp, Stamp, choose, key_of, outcome_of
 from vold.run.directory import open_stage, versions, works_in_run
@@ -37,9 +40,6 @@ if TYPE_CHECKING:
     """The sets, and the lists of one model's answers to them."""
     Rows = Mapping[str, Mapping[str, list[dict[str, Any]]]]
     """Answers by model and set, as the page takes them."""
-
-PER_SET = 60
-"""Questions of each set that the page shows."""
 
 
 @works_in_run("eval")
@@ -140,10 +140,12 @@ def _results(recipe: Recipe, directory: Path, models: dict[str, str], sets: list
         mmmu_pro_overall=overall,
     )
     write_json(directory / "results.json", results)
+    write_exports(directory, results, rows)
     shown: Rows = to_json(rows)
+    per_set = questions_shown(len(sets), len(models))
     for found in sets:
-        _add_pictures(found, shown)
-    write_results(directory / "results.html", results, shown, per_set=PER_SET)
+        _add_for_the_page(found, shown, per_set)
+    write_results(directory / "results.html", results, shown, per_set=per_set)
     return results
 
 
@@ -174,16 +176,19 @@ def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     return [(earlier, later) for i, later in enumerate(names) for earlier in names[:i]]
 
 
-def _add_pictures(found: QuestionSet, rows: Rows) -> None:
-    """Give the answers that the page will show their pictures."""
+def _add_for_the_page(found: QuestionSet, rows: Rows, per_set: int) -> None:
+    """Give the answers that the page will show their pictures, and say where each was read."""
     if not found.items:
         return
     outcomes = {m: {key_of(r): outcome_of(r) for r in by_set[found.name]} for m, by_set in rows.items()}
-    shown = {key[0] for key in choose(outcomes, PER_SET, found.name)}
-    pictures = {i.id: [thumbnail(p) for p in i.images] for i in found.items if i.id in shown}
+    shown = {key[0] for key in choose(outcomes, per_set, found.name)}
+    items = {i.id: i for i in found.items if i.id in shown}
+    pictures = {name: [thumbnail(p) for p in item.images] for name, item in items.items()}
     for by_set in rows.values():
         for row in by_set[found.name]:
             row["images"] = pictures.get(row["id"], [])
+            if row["id"] in items and row["outcome"] != "truncated":
+                row["place"], row["read"] = where_read(items[row["id"]], row["response"], found.said)
 
 
 def weights_hash(path: str) -> str:

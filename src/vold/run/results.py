@@ -21,6 +21,11 @@ class Interval:
     """Upper end. Unit: 0 to 1. Made by evals/derived.py:interval."""
     n: int
     """Clusters it is worked out from. Unit: count. Made by evals/derived.py:interval."""
+    stderr: float | None = None
+    """Its standard error over the clusters; absent for a single one. Unit: as the value. Made by
+    evals/derived.py:interval."""
+    most: float = 1.0
+    """The best score there can be. Unit: as the value. Made by evals/derived.py:derived."""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,9 @@ VerdictName = Literal[
 ]
 """The ways in which VLMEvalKit comes to a verdict: `vold.evals.marking.as_vlmevalkit`."""
 
+LayoutName = Literal["options", "counts", "versions", "settings", "dimensions", "sums", "figures"]
+"""How tables of scores are laid out: `vold.evals.score_files`."""
+
 PIXELS: Mapping[ProtocolName, tuple[int, int]] = {"vlmevalkit": (1280 * 28 * 28, 16384 * 28 * 28)}
 """Least and most pixels of a picture, by protocol: VLMEvalKit's for Qwen2.5-VL. Others leave it to the processor."""
 
@@ -127,6 +130,27 @@ class Judging:
 
 
 @dataclass(frozen=True)
+class ScoreFile:
+    """The file of scores that VLMEvalKit writes of a benchmark (`vold.evals.score_files`).
+
+    Attributes:
+        name: VLMEvalKit's name of the data set, by split where there are several.
+        layout: how the table is laid out.
+        tags: of which tags there are rows or columns.
+        end: how the file's name ends.
+        judged: the file's name has the judge's in it.
+        head: the heading of the rows.
+    """
+
+    name: Mapping[str, str]
+    layout: LayoutName
+    tags: tuple[str, ...] = ()
+    end: Literal["acc", "score"] = "score"
+    judged: bool = False
+    head: str = ""
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """A benchmark by name.
 
@@ -151,6 +175,7 @@ class Benchmark:
         ratios: derived scores that are ratios of two sums over clusters: by name, one number a cluster for each sum.
         scale: the most that a derived score can be, where that is not 1 (MME's sums): by name.
         headline: what the field calls the benchmark's score, printed first: `accuracy` or derived scores.
+        score_file: how VLMEvalKit writes its scores down; None where it has no such benchmark.
     """
 
     name: str
@@ -170,6 +195,7 @@ class Benchmark:
     ratios: Callable[[Items], Mapping[str, tuple[Sequence[float], Sequence[float]]]] = lambda items: {}
     scale: Mapping[str, float] = field(default_factory=dict)
     headline: tuple[str, ...] = ("accuracy",)
+    score_file: ScoreFile | None = None
 
     @property
     def split(self) -> str:

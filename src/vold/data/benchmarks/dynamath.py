@@ -8,7 +8,7 @@ from fractions import Fraction
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm, all_right
+from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm, ScoreFile, all_right
 from vold.data.benchmarks.columns import letter_answer, pictures, tags, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import OPEN_COMPASS, VOLD_TABLE_1
@@ -196,5 +196,6 @@ BENCHMARKS = (
         cluster_scores=_worst_case,
         ratios=_average,
         headline=("average", "worst_case"),
+        score_file=ScoreFile({"sample_variant": "DynaMath"}, "settings", ("subject", "level"), judged=True),
     ),
 )

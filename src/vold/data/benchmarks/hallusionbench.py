@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vold.data.benchmarks.benchmark import Benchmark, PromptForm, all_right
+from vold.data.benchmarks.benchmark import Benchmark, PromptForm, ScoreFile, all_right
 from vold.data.benchmarks.columns import pictures, tags, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import VOLD_TABLE_6
@@ -88,5 +88,6 @@ BENCHMARKS = (
         published=_PUBLISHED,
         ratios=_accuracies,
         headline=("overall", "a_acc", "f_acc", "q_acc"),
+        score_file=ScoreFile({"image": "HallusionBench"}, "figures", ("category", "subset")),
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm
+from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm, ScoreFile
 from vold.data.benchmarks.columns import pictures, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import OPEN_COMPASS, VOLD_ABLATIONS, VOLD_TABLE_1
@@ -133,5 +133,6 @@ BENCHMARKS = (
         judging=Judging("logicvista", _JUDGED, no_option=True, verdict="logicvista"),
         empty=1,
         published=_PUBLISHED,
+        score_file=ScoreFile({"test": "LogicVista"}, "counts", ("skill",), judged=True, head="Task&Skill"),
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm
+from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm, ScoreFile
 from vold.data.benchmarks.columns import letter_answer, names_option, pictures, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import LEAK, OPEN_COMPASS, QWEN2_5_VL, VOLD_SUPPLEMENT, VOLD_TABLE_1
@@ -231,6 +231,9 @@ BENCHMARKS = (
         judging=_JUDGING,
         published=_PUBLISHED,
         cluster_scores=_by_version,
+        score_file=ScoreFile(
+            {"testmini": "MathVerse_MINI"}, "versions", ("version", "subject", "subfield"), judged=True
+        ),
     ),
     Benchmark(
         "mathverse_vision_only",
@@ -243,5 +246,8 @@ BENCHMARKS = (
         keep=_is_vision_only,
         judging=_JUDGING,
         published=_VISION_ONLY,
+        score_file=ScoreFile(
+            {"testmini": "MathVerse_MINI_Vision_Only_cot"}, "versions", ("version", "subject", "subfield"), judged=True
+        ),
     ),
 )

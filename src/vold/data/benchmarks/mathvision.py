@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm
+from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm, ScoreFile
 from vold.data.benchmarks.columns import cell, letter_answer, names_option, pictures, tags, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import OPEN_COMPASS, QWEN2_5_VL, VOLD_ABLATIONS, VOLD_TABLE_1
@@ -97,5 +97,8 @@ BENCHMARKS = (
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},
         judging=Judging("mathvision", MATHVISION, question="asked", verdict="mathvision"),
         published=_PUBLISHED,
+        score_file=ScoreFile(
+            {"test": "MathVision", "testmini": "MathVision_MINI"}, "counts", ("subject",), judged=True, head="Subject"
+        ),
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm
+from vold.data.benchmarks.benchmark import Benchmark, Judging, PromptForm, ScoreFile
 from vold.data.benchmarks.columns import cell, pictures, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import LEAK, OPEN_COMPASS, QWEN2_5_VL, VOLD_SUPPLEMENT, VOLD_TABLE_1
@@ -107,5 +107,6 @@ BENCHMARKS = (
         judging=Judging("mathvista", _JUDGED, question="asked", verdict="mathvista"),
         gold_is_a_text=True,
         published=_PUBLISHED,
+        score_file=ScoreFile({"testmini": "MathVista_MINI"}, "counts", ("task",), judged=True, head="Task&Skill"),
     ),
 )

@@ -6,7 +6,7 @@ from collections import Counter
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from vold.data.benchmarks.benchmark import Benchmark, PromptForm, all_right
+from vold.data.benchmarks.benchmark import Benchmark, PromptForm, ScoreFile, all_right
 from vold.data.benchmarks.columns import pictures, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import VOLD_TABLE_6
@@ -96,5 +96,6 @@ BENCHMARKS = (
         scale={name: 2.0 * len(subtasks) for name, subtasks in _SUMS.items()}
         | dict.fromkeys((*PERCEPTION, *COGNITION), 2.0),
         headline=("perception", "cognition"),
+        score_file=ScoreFile({"test": "MME"}, "sums"),
     ),
 )

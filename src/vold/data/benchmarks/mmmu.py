@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from vold.data.benchmarks.benchmark import Benchmark, PromptForm
+from vold.data.benchmarks.benchmark import Benchmark, PromptForm, ScoreFile
 from vold.data.benchmarks.columns import (
     cell,
     column_options,
@@ -73,5 +73,6 @@ BENCHMARKS = (
         mmmu,
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},
         published=_PUBLISHED,
+        score_file=ScoreFile({"validation": "MMMU_DEV_VAL", "dev": "MMMU_DEV_VAL"}, "options", ("subject",), end="acc"),
     ),
 )

@@ -6,7 +6,7 @@ import string
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vold.data.benchmarks.benchmark import Benchmark, PromptForm
+from vold.data.benchmarks.benchmark import Benchmark, PromptForm, ScoreFile
 from vold.data.benchmarks.columns import letter_answer, lettered_options, numbered_pictures, pictures, tags, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import QWEN2_5_VL, VOLD_TABLE_1
@@ -132,6 +132,7 @@ BENCHMARKS = (
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},
         judging=replace(MCQ, response=_answer_line),
         published=_OVERALL,
+        score_file=ScoreFile({"test": "MMMU_Pro_10c_COT"}, "options", ("subject",), end="acc"),
     ),
     Benchmark(
         "mmmu_pro_standard4",
@@ -152,5 +153,6 @@ BENCHMARKS = (
         {"rule": _RULE_VISION, "vlmevalkit": _VLMEVALKIT_VISION},
         judging=replace(MCQ, question=lambda item: "placeholder", response=_answer_line),  # VLMEvalKit's column
         published=_VISION,
+        score_file=ScoreFile({"test": "MMMU_Pro_V_COT"}, "options", ("subject",), end="acc"),
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from vold.data.benchmarks.benchmark import Benchmark, PromptForm
+from vold.data.benchmarks.benchmark import Benchmark, PromptForm, ScoreFile
 from vold.data.benchmarks.columns import column_options, letter_answer, pictures, split_options, tags, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import VOLD_ABLATIONS, VOLD_TABLE_1
@@ -73,5 +73,6 @@ BENCHMARKS = (
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},
         published=_PUBLISHED,
         cluster_scores=_halves,
+        score_file=ScoreFile({"val": "MMStar"}, "options", ("skill", "category"), end="acc"),
     ),
 )

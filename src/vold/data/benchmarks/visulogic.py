@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vold.data.benchmarks.benchmark import Benchmark, PromptForm
+from vold.data.benchmarks.benchmark import Benchmark, PromptForm, ScoreFile
 from vold.data.benchmarks.columns import letter_answer, pictures, tags, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.wording import MCQ
@@ -57,5 +57,6 @@ BENCHMARKS = (
         {"rule": _RULE, "vlmevalkit": _VLMEVALKIT},
         # VLMEvalKit has no judge here; answers that no rule reads are matched with the options.
         judging=replace(MCQ, verdict="visulogic"),
+        score_file=ScoreFile({"test": "VisuLogic"}, "counts", ("kind",), end="acc", judged=True, head="category"),
     ),
 )

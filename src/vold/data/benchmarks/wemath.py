@@ -7,7 +7,7 @@ import re
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from vold.data.benchmarks.benchmark import Benchmark, PromptForm
+from vold.data.benchmarks.benchmark import Benchmark, PromptForm, ScoreFile
 from vold.data.benchmarks.columns import column_options, letter_answer, pictures, tags, text_cell
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import OPEN_COMPASS, VOLD_TABLE_1
@@ -158,5 +158,6 @@ BENCHMARKS = (
         cluster_scores=_dimensions,
         ratios=_rates,
         headline=("score_strict",),
+        score_file=ScoreFile({"testmini": "WeMath_COT"}, "dimensions", judged=True),
     ),
 )
