@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from vold.demo.pipeline import story
-from vold.run.results import Comparison, Figures, Results, RunInfo
+from vold.run.comparison import Comparison
+from vold.run.results import Figures, Results, RunInfo
 
 
 def figures(accuracy: float) -> Figures:

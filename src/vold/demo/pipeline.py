@@ -16,12 +16,13 @@ from vold.evals.preflight import check
 from vold.report import write_report
 from vold.report.tables import print_alignment, print_results
 from vold.report.text import percent
+from vold.run.comparison import Comparison
 from vold.run.console import console
 from vold.run.files import write_json
 from vold.run.lock import owning
 from vold.run.readiness import align_doubt
 from vold.run.recipe import load_recipe
-from vold.run.results import Breakdown, Comparison
+from vold.run.results import Breakdown
 from vold.training.distill import distill
 from vold.training.sft import sft
 from vold.training.traces import make_traces

@@ -15,13 +15,13 @@ from vold.evals.protocol import differences
 from vold.evals.published import differs, official_n
 from vold.evals.stats import holm, mcnemar_exact, min_detectable_difference, share_difference
 from vold.run.answers import Answer, Stamp, refuse_doubled
-from vold.run.comparison import SetComparison
+from vold.run.comparison import Comparison, SetComparison
 from vold.run.files import lists_in, read_json, read_records
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from vold.run.results import Comparison, PairedDifference
+    from vold.run.comparison import PairedDifference
 
     AnyComparison = TypeVar("AnyComparison", Comparison, SetComparison)
 

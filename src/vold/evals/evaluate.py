@@ -22,12 +22,13 @@ from vold.model.loading import load_model, resolve, stage_models
 from vold.report.answers import questions_shown
 from vold.report.evaluation import write_results
 from vold.run.answers import Answer, ModelStamp, Stamp, choose, key_of, outcome_of
+from vold.run.comparison import Comparison
 from vold.run.directory import open_stage, versions, works_in_run
 from vold.run.files import read_json, read_records, remove_rows, write_json
 from vold.run.order import seed_of
 from vold.run.recipe import Recipe
 from vold.run.records import to_json
-from vold.run.results import Comparison, Results, RunInfo
+from vold.run.results import Results, RunInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from vold.errors import DataError
 from vold.evals.checked import SAME, finite, mismatch, t_cdf, t_quantile
 from vold.evals.shares import effective_number, wilson
-from vold.run.results import PairedDifference
+from vold.run.comparison import PairedDifference
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence

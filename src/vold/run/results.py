@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from vold.run.comparison import Comparison
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -114,67 +116,6 @@ class Figures:
     differs: tuple[str, ...] = ()
     """In what it is of another test than a published figure: what `sets.SET.differs` says, and answers that nobody gave
     or marked. Unit: text. Made by evals/metrics.py:summarise."""
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """A difference of means between two arms measured on the same `n` items or seeds, with its interval and test.
-
-    Example:
-        >>> PairedDifference(difference=1.0, stderr=0.5, low=-0.6, high=2.6, p_value=0.14, n=4).n
-        4
-    """
-
-    difference: float
-    """Mean of a - b. Unit: as a and b. Made by evals/stats.py:share_difference."""
-    stderr: float
-    """Its standard error. Unit: as a and b. Made by evals/stats.py:share_difference."""
-    low: float
-    """Lower end of its confidence interval, -1 or more for shares. Unit: as a and b. Made by
-    evals/stats.py:share_difference."""
-    high: float
-    """Upper end. Unit: as a and b. Made by evals/stats.py:share_difference."""
-    p_value: float
-    """Two-sided p of no difference. Unit: 0 to 1. Made by evals/stats.py:share_difference."""
-    n: int
-    """Pairs. Unit: count. Made by evals/stats.py:share_difference."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Two models of one run on one set (`comparisons` in results.json)."""
-
-    set: str
-    """The set. Unit: name. Made by evals/evaluate.py:evaluate."""
-    model: str
-    """The later model. Unit: name. Made by evals/evaluate.py:evaluate."""
-    against: str
-    """The earlier model. Unit: name. Made by evals/evaluate.py:evaluate."""
-    difference: float
-    """Accuracy of `model` minus that of `against` on the items of both. Unit: -1 to 1. Made by
-    evals/compare.py:compare_answers."""
-    stderr: float
-    """Its standard error, clustered where items share a source. Unit: 0 to 1. Made by
-    evals/compare.py:compare_answers."""
-    low: float
-    """Lower end of its 95% interval. Unit: -1 to 1. Made by evals/compare.py:compare_answers."""
-    high: float
-    """Upper end. Unit: -1 to 1. Made by evals/compare.py:compare_answers."""
-    p_value: float
-    """Two-sided p of no difference, of the statistic that the interval is made of. Unit: 0 to 1. Made by
-    evals/stats.py:share_difference."""
-    corrected_p: float | None = None
-    """The same, corrected for the number of comparisons in the file (Holm). Unit: 0 to 1. Made by
-    evals/stats.py:holm."""
-    mcnemar_p: float | None
-    """Two-sided p of McNemar's exact test; null where answers are not 0/1, not one an item or not independent. Unit:
-    0 to 1. Made by evals/stats.py:mcnemar_exact."""
-    min_detectable: float
-    """The smallest true difference that so many items show with 80% power, two-sided at 5%. Unit: 0 to 1. Made by
-    evals/stats.py:min_detectable_difference."""
-    derived: Mapping[str, PairedDifference]
-    """Differences of the benchmark's own scores by name. Unit: see PairedDifference. Made by
-    evals/compare.py:compare_answers."""
 
 
 @dataclass(frozen=True)
