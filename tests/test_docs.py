@@ -27,6 +27,7 @@ from pydantic_core import PydanticUndefined
 
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))  # where this file runs as a script
 
+import gpu_docs
 import metric_docs
 from faults.__main__ import KINDS
 from package import FILES, LAYERS
@@ -266,6 +267,8 @@ WRITTEN = (
     ("docs/reliability.md", "faults", faults_table),
     ("docs/reference.md", "recipe keys", keys_tables),
     ("docs/metrics.md", "metrics", metric_docs.page),
+    ("docs/gpu.md", "gpu rates", gpu_docs.rates),
+    ("docs/gpu.md", "gpu memory", gpu_docs.memory),
 )
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmark_scripts import load
+from published_models import QWEN2_5_VL_3B, QWEN3_8B
+from vold.model import pace
+from vold.model.footprint import footprint
+from vold.run.recipe import load_recipe
 
 scaling = load("scaling")
+PAPER = Path(__file__).parent.parent / "recipes" / "qwen2_5_vl-3b.yaml"
 
 
 def test_a_step_worked_out_by_hand() -> None:
@@ -49,3 +55,36 @@ def test_the_pages_bottlenecks_are_those_of_the_table() -> None:
     assert once["update, exchange"] == pytest.approx(0.53, abs=0.005)
     assert nodes["update, exchange"] == pytest.approx(7, abs=0.05)
     assert node["GB for rollouts"] == pytest.approx(2 * 3.76 * 7 / 8)
+
+
+def test_what_was_measured_takes_the_place_of_what_was_assumed() -> None:
+    """Ten weights and a teacher of twenty, as above, at 25 products a second and 3 s a token."""
+    sizes = pace.Sizes(
+        student=10, frozen=2, teacher=20, rollouts=4, prompt=2, response=6, asked=0.5, budget=8, recompute=0
+    )
+    rates = pace.Rates("a card", flops=25, token=3, copies=10)
+    found = pace.at(rates, sizes, 1, 1, in_process=True, moved=40)
+    assert found["update, products"] == 6 * 10 * 32 / 25
+    assert found["teacher"] == 2 * 20 * 16 / 25
+    assert (found["rollouts"], found["copies"]) == (6 * 3, 4)
+    servers = pace.at(rates, sizes, 1, 1, in_process=False, moved=0)
+    assert servers["rollouts"] == pace.step(sizes, 1, 1)["rollouts"]
+
+
+def test_the_rates_are_those_of_the_file_of_figures() -> None:
+    found = json.loads((Path(__file__).parent.parent / "benchmarks" / "results" / "gpu-h100.json").read_text())
+    assert found["card"].startswith(f"NVIDIA {pace.H100.card}")
+    assert pace.H100.flops == found["update"]["tflops"] * 1e12
+    assert pace.H100.token == found["sampler"]["ms_a_token"] / 1e3
+    assert pace.H100.copies == found["copies_gb_s"]["pinned"] * 1e9
+
+
+@pytest.mark.parametrize(("mask", "asked"), [("failed", 0.5), ("none", 1.0)])
+def test_sizes_of_a_recipe(mask: str, asked: float) -> None:
+    recipe = load_recipe(PAPER, [f"distill.objective.teacher_loss.mask={mask}"])
+    student = footprint(QWEN2_5_VL_3B, "bfloat16", recipe.student)
+    sizes = pace.sizes_of(recipe, student, footprint(QWEN3_8B, "bfloat16"))
+    assert (sizes.student, sizes.frozen, sizes.teacher) == (3_085_938_688, 668_684_288, 8_190_735_360)
+    assert (sizes.rollouts, sizes.response, sizes.budget, sizes.recompute) == (260, 8192, 16384, 1)
+    assert sizes.asked == asked
+    assert pace.sizes_of(recipe, student, None).asked == 0

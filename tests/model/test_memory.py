@@ -10,17 +10,22 @@ import torch
 
 import tiny
 from families import STUDENTS
-from peak import PeakMemory
+from gpu_docs import AS_MEASURED, FIGURES, planned
 from published_models import QWEN2_5_VL_3B, QWEN3_8B
 from vold.model.batching import collate
-from vold.model.memory import PROMPT_TOKENS, PhaseMemory, footprint, phase_text, plan
+from vold.model.footprint import AliveBytes, footprint
+from vold.model.memory import ASLEEP, CONTEXT, PROMPT_TOKENS, PhaseMemory, inprocess_teachers, phase_text, plan
 from vold.model.policy import DTYPES, Policy
 from vold.run.model_sections import Lora, Student
-from vold.run.recipe import Optimizer
+from vold.run.recipe import Optimizer, load_recipe, recipe_from
 from vold.training.optim import apply_update, build_optimizer
 from vold.types import Prompt
 
 GIB = 2**30
+ROOT = Path(__file__).parents[2]
+PAPER = ROOT / "recipes" / "qwen2_5_vl-3b.yaml"
+TRAINED = 3_085_938_688
+"""Weights of the student's language model."""
 
 
 def test_published_models_have_their_published_sizes() -> None:
@@ -62,14 +67,19 @@ def test_the_plan_of_the_papers_models_worked_out_by_hand(tmp_path: Path) -> Non
     )
     phases = {p.name: p for p in plan(recipe, QWEN2_5_VL_3B, QWEN3_8B)}
     assert list(phases) == ["traces", "sft", "rollouts", "teacher scoring", "update", "eval"]
-    trained = 3_085_938_688
+    trained = TRAINED
     update = phases["update"].parts
     assert update["weights"] == 2 * 3_754_622_976
     assert update["teacher"] == 2 * 8_190_735_360
     assert update["gradients"] == 4 * trained
     assert update["optimizer"] == 12 * trained  # two moments and a float32 copy
-    # A GPU's 2^28 logits twice, and the gradient of the tied embedding in float32 and once more in bfloat16.
-    assert update["head"] == 2 * 4 * 2**28 + 151936 * 2048 * 6
+    # The highest moment is at the head: states that layers keep, a GPU's 2^28 logits twice, and the float32
+    # sum of the tied embedding's gradient.
+    kept = footprint(QWEN2_5_VL_3B, "bfloat16", recipe.student).kept
+    assert update["activations"] == 8192 * (kept + 2 * 2048 * 2)
+    assert update["head"] == 2 * 4 * 2**28 + 151936 * 2048 * 4
+    assert update["allocator"] == sum(v for k, v in update.items() if k not in ("allocator", "context")) // 32
+    assert update["context"] == CONTEXT
     assert "teacher" not in phases["sft"].parts
     rollouts = phases["rollouts"].parts
     assert rollouts["cache"] == 20 * (PROMPT_TOKENS + 512) * 36 * 2 * 2 * 128 * 2
@@ -86,9 +96,72 @@ def test_the_plan_of_the_papers_models_worked_out_by_hand(tmp_path: Path) -> Non
     # Exchanged once a step, an update holds the whole model and a float32 gradient of each weight beside its half.
     once = recipe.model_copy(update={"run": recipe.run.model_copy(update={"exchange": "step"})})
     made = {p.name: p for p in plan(once, QWEN2_5_VL_3B, QWEN3_8B, devices=2)}
-    assert made["update"].total - halves["update"].total == 2 * 3_754_622_976 + 4 * trained
+    # In each micro-batch: the root (embedding, tower, norm), two layers in bfloat16, the embedding's float32 gradient.
+    layer = 2 * 2048 * 2048 + 2 * 2048 * 256 + 2048 + 2 * 256 + 3 * 2048 * 11008 + 2 * 2048
+    groups = 2 * (3_754_622_976 - 36 * layer + 2 * layer) + 4 * 151936 * 2048
+    assert halves["update"].parts["gathered groups"] == groups
+    assert halves["update"].parts["weights"] == (2 * trained + 4 * (3_754_622_976 - trained)) // 2
+    assert halves["rollouts"].parts["whole weights"] == 2 * 3_754_622_976
+    assert made["update"].parts["whole weights and gradients"] == 2 * 3_754_622_976 + 4 * trained
+    assert "gathered groups" not in made["update"].parts
     assert made["rollouts"].parts == halves["rollouts"].parts
     assert {p.name: p for p in plan(once, QWEN2_5_VL_3B, QWEN3_8B)} == phases
+
+
+def test_the_plan_of_the_published_pair_is_at_most_8_percent_above_what_an_h100_was_measured_at() -> None:
+    """Figures of commit 399992d, but for the last the same memory as today. `held` is what tensors take and the
+    allocator loses; CUDA's context is beside what PyTorch tells of its peak."""
+    plans = planned("run.offload=true")
+    for phase in ("sft", "update", "teacher scoring", "eval"):
+        for figure in FIGURES["memory_gib"][phase].values():
+            assert figure <= plans[phase] <= 1.08 * figure, phase
+
+
+def test_merging_adapters_one_by_one_is_planned_and_was_dear_all_at_once() -> None:
+    """That version held the float32 products of 36 layers, and the sums in bfloat16."""
+    lora = ["student.lora={rank: 64, alpha: 128}", "student.teacher_tokens=refuse"]
+    recipe = load_recipe(PAPER, [*AS_MEASURED, *lora])
+    (now,) = [p for p in plan(recipe, QWEN2_5_VL_3B, QWEN3_8B) if p.name == "weights written"]
+    assert now.parts["merging"] == 10 * 2048 * 11008
+    adapted = 36 * (2 * 2048 * 2048 + 2 * 2048 * 256 + 3 * 2048 * 11008)
+    before = (now.held + (6 * adapted - now.parts["merging"]) * 33 / 32) / GIB
+    figure = FIGURES["memory_gib"]["lora, weights written"]["allocated"]
+    assert figure <= before <= 1.08 * figure
+    assert now.held / GIB < figure - 14
+
+
+def test_bytes_that_move_in_a_step() -> None:
+    """The optimizer's state comes and goes with the update, and the teacher comes with its own phase."""
+    for more, moved in ([], {}), (["run.offload=true"], {"teacher scoring": 2 * 8_190_735_360, "update": 24 * TRAINED}):
+        phases = plan(load_recipe(PAPER, [*AS_MEASURED, *more]), QWEN2_5_VL_3B, QWEN3_8B)
+        assert {p.name: p.moved for p in phases if p.moved} == moved
+
+
+def test_teachers_of_routes_are_counted_and_those_that_are_the_students_own_weights_are_not(tmp_path: Path) -> None:
+    raw = tiny.recipe_dict(tmp_path)
+    raw["teacher"]["routes"] = {"a": dict(raw["teacher"]), "b": {"path": "other"}, "c": {"path": "s"}}
+    raw["student"]["lora"], raw["distill"]["init"] = {"rank": 2}, "s"
+    recipe = recipe_from(raw, where="test")
+    teacher, student = tiny.teacher().model.config, tiny.student().model.config
+    assert [t.path for t in inprocess_teachers(recipe)] == [raw["teacher"]["path"], "other", "s"]
+    (update,) = [p for p in plan(recipe, student, teacher, teacher, student) if p.name == "update"]
+    assert update.parts["teacher"] == 2 * footprint(teacher, "float32").weights
+
+
+def test_a_server_that_sleeps_shares_the_device() -> None:
+    recipe = load_recipe(PAPER.with_name("qwen2_5_vl-3b-lora.yaml"))
+    phases = {p.name: p for p in plan(recipe, QWEN2_5_VL_3B)}
+    assert phases["update"].parts["servers asleep"] == 2 * ASLEEP
+    awake = phases["rollouts, on a server"].parts
+    assert awake["servers asleep"] == ASLEEP
+    assert awake["server"] > 2 * 3_754_622_976 + 8 * (512 + 8192) * 36 * 2 * 2 * 128 * 2
+    assert phases["update"].held == phases["update"].total - 2 * ASLEEP - CONTEXT
+
+
+def test_a_row_longer_than_the_budget_has_a_micro_batch_of_its_own() -> None:
+    phases = [plan(load_recipe(PAPER, [f"distill.token_budget={n}"]), QWEN2_5_VL_3B) for n in (64, 512 + 8192, 8705)]
+    first, second, third = ({p.name: p.total for p in found}["update"] for found in phases)
+    assert first == second < third
 
 
 def test_a_plan_without_a_teacher_in_the_process_leaves_it_out(tmp_path: Path) -> None:
@@ -104,6 +177,13 @@ def test_phases_that_hold_no_model_are_left_out(tmp_path: Path) -> None:
     )
     names = [p.name for p in plan(recipe, tiny.student().model.config, tiny.teacher().model.config)]
     assert names == ["sft", "rollouts", "teacher scoring", "update"]
+
+
+RECIPE = load_recipe(
+    ROOT / "recipes" / "demo.yaml",
+    ["run.device=cpu", "traces.max_tokens=64", "sft.token_budget=1024", "distill=null", "eval=null", "align=null"],
+)
+"""On a CPU nothing is added for a GPU's allocator and context."""
 
 
 def grown(name: str) -> Any:
@@ -142,30 +222,31 @@ def test_the_planned_peak_of_an_update_is_the_measured_one(
         policy.model.gradient_checkpointing_enable({"use_reentrant": False})
     policy.model.train()
     optimizer = build_optimizer(policy, Optimizer(lr=1e-3))
-    rows, length = 4, 256
+    rows = 4
     batch = collate([Prompt((1, 2, 3, i)) for i in range(rows)], [(5,) * 252] * rows, [(1,) * 252] * rows, 0)
 
     def step() -> None:
-        logp, _, _ = policy.logprobs(batch)
-        (-logp.mean()).backward()
+        for _ in range(2):  # in the first micro-batch of a step gradients come only as activations go
+            logp, _, _ = policy.logprobs(batch)
+            (-logp.mean()).backward()
         apply_update(policy, optimizer, lr=1e-3, max_grad_norm=1.0)
 
     step()  # the first one makes the optimizer's state
     states = [v for state in optimizer.state.values() for v in state.values()]
-    with PeakMemory([*policy.model.parameters(), *states]) as measured:
+    with AliveBytes([*policy.model.parameters(), *states]) as measured:
         step()
     made = footprint(config, dtype, spec)
     assert made.parameters == sum(p.numel() for p in policy.model.parameters())
     assert made.trained == sum(p.numel() for _, p in policy.trainable())
-    logits = 2 * 4 * rows * length * config.get_text_config().vocab_size
-    held = made.weights + 12 * made.trained + 4 * made.trained_low
-    planned = held + rows * length * made.kept + made.head + logits
-    assert 0.85 < planned / measured.peak < 1.15
+    recipe = RECIPE.model_copy(update={"student": spec})
+    (made_plan,) = (p.total for p in plan(recipe, config) if p.name == "sft")
+    # A GPU's plan has 1/32 more, for what its allocator loses between tensors.
+    assert 0.98 < made_plan / measured.peak < 1.11
 
 
 def test_the_meter_sees_what_lives_at_the_same_time() -> None:
     start = torch.zeros(100)
-    with PeakMemory([start]) as measured:
+    with AliveBytes([start]) as measured:
         a = start + 1  # 400 bytes beside 400
         del a
         b = start * 2

@@ -223,13 +223,14 @@ def test_several_processes_may_not_offload(tmp_path: Path) -> None:
 def test_the_plan_leaves_out_what_waits() -> None:
     """2 bytes x 8,190,735,360 of the teacher, 12 x 3,085,938,688 of the optimizer: two moments and a float32 copy."""
     here = ["teacher.server=null", "distill.engine=null"]
-    with_all = {p.name: p.total for p in plan(load_recipe(PAPER, here), QWEN2_5_VL_3B, QWEN3_8B)}
-    shared = {p.name: p.total for p in plan(load_recipe(PAPER, [*here, "run.offload=true"]), QWEN2_5_VL_3B, QWEN3_8B)}
+    with_all = {p.name: p for p in plan(load_recipe(PAPER, here), QWEN2_5_VL_3B, QWEN3_8B)}
+    shared = {p.name: p for p in plan(load_recipe(PAPER, [*here, "run.offload=true"]), QWEN2_5_VL_3B, QWEN3_8B)}
     teacher, optimizer = 2 * 8_190_735_360, 12 * 3_085_938_688
-    assert with_all["rollouts"] - shared["rollouts"] == teacher + optimizer
-    assert with_all["teacher scoring"] - shared["teacher scoring"] == optimizer
-    assert with_all["update"] - shared["update"] == teacher
-    assert with_all["sft"] == shared["sft"]
+    waiting = {"rollouts": teacher + optimizer, "teacher scoring": optimizer, "update": teacher, "sft": 0}
+    for name, size in waiting.items():
+        less = [sum(v for k, v in p[name].parts.items() if k != "allocator") for p in (with_all, shared)]
+        assert less[0] - less[1] == size
+        assert shared[name].total <= with_all[name].total
     late = [*here, "run.offload=true", "distill.objective={method: gkd}"]
     (update,) = [p for p in plan(load_recipe(PAPER, late), QWEN2_5_VL_3B, QWEN3_8B) if p.name == "update"]
     assert update.parts["teacher"] == teacher

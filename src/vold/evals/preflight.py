@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -19,9 +19,12 @@ from vold.evals.marking.golds import handle_golds
 from vold.evals.overlap import token_values
 from vold.evals.recipe_doubts import recipe_doubts
 from vold.evals.subject import PROMPTS, Finding, Subject
+from vold.model.cards import CARDS, GIB, cures, highest, in_words, smaller_card, smallest_card
 from vold.model.chat import Chat
+from vold.model.footprint import footprint
 from vold.model.loading import resolve
-from vold.model.memory import device_memory, phase_text, plan
+from vold.model.memory import device_memory, inprocess_teachers, phase_text, plan
+from vold.model.pace import H100, at, sizes_of, step
 from vold.model.reading import read_config
 from vold.model.tokenizers import TURNS, pair_tokenizers, pairing_lines
 from vold.run.console import console
@@ -29,9 +32,10 @@ from vold.run.folders import latest_checkpoint
 from vold.types import Message, Prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from vold.engines.teachers.teachers import TeacherHandle
+    from vold.model.memory import PhaseMemory
     from vold.run.recipe import Recipe
 
 
@@ -64,19 +68,59 @@ def _functions(subject: Subject) -> Iterator[Finding]:
 def _memory(subject: Subject) -> Iterator[Finding]:
     """A config that lies is refused by loading the model, which says more than planning for it."""
     recipe = subject.recipe
-    teacher = recipe.teacher if recipe.teacher is not None and recipe.teacher.server is None else None
-    ours = read_config(resolve(recipe.student.path))
-    theirs = read_config(resolve(teacher.path)) if teacher is not None else None
+    configs = {m.path: read_config(resolve(m.path)) for m in (recipe.student, *inprocess_teachers(recipe))}
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+
+    def planned(of: Recipe) -> list[PhaseMemory]:
+        return plan(of, *(configs[m.path] for m in (of.student, *inprocess_teachers(of))), devices=world)
+
     try:
-        phases = plan(recipe, ours, theirs, devices=int(os.environ.get("WORLD_SIZE", "1")))
+        phases = planned(recipe)
     except Exception:
         _ = subject.student, subject.teachers
         raise
     room = device_memory(recipe.run.device)
     for phase in phases:
         short = phase.total > room
-        over = f"; the device has {room / 2**30:.2f} GiB" * short
+        over = f"; the device has {room / GIB:.2f} GiB" * short
         yield Finding(f"memory of {phase.name}", phase_text(phase) + over, short)
+    yield from _cards(recipe, phases, planned, room)
+    if recipe.distill is not None and recipe.run.device != "cpu":
+        yield Finding("seconds a step", _seconds(recipe, configs, phases, world))
+
+
+def _cards(
+    recipe: Recipe, phases: Sequence[PhaseMemory], planned: Callable[[Recipe], Sequence[PhaseMemory]], room: int
+) -> Iterator[Finding]:
+    """The smallest card that holds the run, and keys that make it fit this device, or the next smaller card."""
+    if not phases:
+        return
+    most = highest(phases)
+    if most.total > room:
+        found = cures(recipe, planned, room)
+        yield Finding("to fit this device", in_words(found) if found else "no key of the recipe is enough")
+    card = smallest_card(most.total)
+    holds = f"{card}" if card is not None else "none that is planned for"
+    yield Finding("smallest card", f"{holds}; {most.name} needs {most.total / GIB:.2f} GiB")
+    if (smaller := smaller_card(card)) is not None:
+        found = cures(recipe, planned, int(CARDS[smaller] * GIB))
+        yield Finding(f"on a card of {smaller}", in_words(found) if found else "no key of the recipe is enough")
+
+
+def _seconds(recipe: Recipe, configs: Mapping[str, Any], phases: Sequence[PhaseMemory], gpus: int) -> str:
+    """By the arithmetic of docs/scaling.md, and at the rates of docs/gpu.md."""
+    distill, teachers = recipe.distill, inprocess_teachers(recipe)
+    assert distill is not None
+    ours = footprint(configs[recipe.student.path], recipe.student.dtype, recipe.student)
+    theirs = footprint(configs[teachers[0].path], teachers[0].dtype) if teachers else None
+    sizes = sizes_of(recipe, ours, theirs)
+    nodes = max(1, gpus // int(os.environ.get("LOCAL_WORLD_SIZE", str(gpus))))
+    plain = step(sizes, gpus, nodes)
+    moved = sum(p.moved for p in phases)
+    real = at(H100, sizes, gpus, nodes, in_process=distill.engine is None, moved=moved)
+    names = ("rollouts", "teacher", "update, products", "update, exchange", "copies")
+    by = [", ".join(f"{n} {v[n]:.3g}" for n in names if v.get(n)) for v in (plain, real)]
+    return f"{by[0]} by arithmetic; at the rates measured on an {H100.card}: {by[1]}"
 
 
 def _student(subject: Subject) -> Iterator[Finding]:

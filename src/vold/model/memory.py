@@ -1,162 +1,148 @@
-"""What every phase of a run needs of a device's memory, from the models' config.json files and the recipe alone.
+"""What every phase of a run needs of a device, from the models' config.json files and the recipe alone.
 
-Nothing is loaded: models are built without storage (PyTorch's `meta` device), their parameters counted, and what one
-layer keeps for its backward pass measured on shapes. All sizes are bytes.
+All sizes are bytes. They hold for a GPU, and for a CPU but for what is said there.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AttentionInterface, AutoModelForCausalLM, AutoModelForImageTextToText
 
-from vold.model.families import family_of, part_of
+from vold.model.footprint import Footprint, footprint
 from vold.model.lm_head.chunked_logits import chunk_elements
-from vold.model.lora import add_adapters
-from vold.model.policy import DTYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from vold.run.model_sections import Student
-    from vold.run.recipe import Recipe
+    from vold.run.model_sections import RolloutServer, Server, TextTeacher
+    from vold.run.recipe import Distill, Recipe
 
-PROBE_TOKENS = 64
-ATTENTION = "vold_memory"
-"""The name under which Transformers finds `_attention`."""
 PROMPT_TOKENS = 512
-"""Tokens a prompt is taken to have: the plan is made before any is read. One with pictures may have more."""
+"""Tokens a prompt is taken to have, all of them pictures where there are some: the plan is made before any is read."""
+PROMPTS_TOKENS = 16384
+"""Tokens of prompts that a sampler reads in one pass, see `vold.engines.samplers`."""
 SAMPLED_LOGIT = 32
 """Bytes for each id of each row while a token is drawn: logits and log-probs, and float64 rows of the inverse CDF."""
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """A model's needs.
-
-    Attributes:
-        parameters: how many there are.
-        weights: their bytes.
-        trained: how many of them training changes.
-        trained_low: how many of these are below float32.
-        kept: bytes kept for the backward pass for each token of a micro-batch.
-        passing: bytes that come and go with a forward pass without gradients, for each token.
-        cached: bytes of keys and values for each token of a response being sampled.
-        head: bytes of the output embedding's own gradient while it is summed over chunks, where it is trained.
-        vocabulary: embedding rows.
-    """
-
-    parameters: int
-    weights: int
-    trained: int
-    trained_low: int
-    kept: int
-    passing: int
-    cached: int
-    head: int
-    vocabulary: int
+CONTEXT = 6 * 2**30 // 10
+"""What a process takes of a GPU before its first tensor: CUDA's context and the code of kernels."""
+SLACK = 32
+"""A part in so many is lost between tensors in PyTorch's allocator: of the peaks measured so far, 3 % at most."""
+ASLEEP = CONTEXT + 2**30
+"""What a vLLM server leaves on a GPU while it sleeps: its context, and an assumed 1 GiB of graphs and buffers."""
+SERVED_ROWS = 8
+"""Whole responses for whose keys and values a server is to have room. With fewer it works, and stops rows in turns."""
+SERVING = 2 * 2**30
+"""Activations and graphs of a server that is awake: an assumption."""
 
 
 @dataclass(frozen=True)
 class PhaseMemory:
-    """One phase: bytes by what they are for, on each device."""
+    """One phase on each device.
+
+    Attributes:
+        name: the phase.
+        parts: bytes at its peak, by what they are for.
+        moved: bytes that it brings to the device and takes to the host, in every step but the first.
+    """
 
     name: str
     parts: Mapping[str, int]
+    moved: int = 0
 
     @property
     def total(self) -> int:
-        """Bytes at the phase's peak."""
+        """Bytes that a card must have for it."""
         return sum(self.parts.values())
 
-
-def footprint(config: Any, dtype: str, student: Student | None = None) -> Footprint:
-    """The needs of a model of this Transformers config; of one that is trained, where `student` says how."""
-    kind, size = DTYPES[dtype], DTYPES[dtype].itemsize
-    text = config.get_text_config()
-    model = _shape(config, kind, text.num_hidden_layers, student)
-    trained = [p for p in model.parameters() if p.requires_grad] if student is not None else []
-    head = model.get_output_embeddings().weight
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    base, layer = (0, 0) if student is None else _kept(config, kind, student)
-    layers = text.num_hidden_layers
-    if student is not None and student.activation_checkpointing:
-        kept = base + layers * text.hidden_size * size + layer
-    else:
-        kept = base + layers * layer
-    summed = head.numel() * (4 if size == 4 else 4 + size) if any(p is head for p in trained) else 0
-    return Footprint(
-        parameters=sum(p.numel() for p in model.parameters()),
-        weights=sum(p.numel() * p.itemsize for p in model.parameters()),
-        trained=sum(p.numel() for p in trained),
-        trained_low=sum(p.numel() for p in trained if p.itemsize < 4),
-        kept=kept,
-        passing=size * (3 * getattr(text, "intermediate_size", 4 * text.hidden_size) + 4 * text.hidden_size),
-        cached=2 * layers * heads * width * size,
-        head=summed,
-        vocabulary=text.vocab_size,
-    )
+    @property
+    def held(self) -> int:
+        """Bytes that this process's tensors take, with what is lost between them: what PyTorch tells of its peak."""
+        return self.total - sum(self.parts.get(name, 0) for name in BESIDE)
 
 
-def plan(recipe: Recipe, student: Any, teacher: Any | None, *, devices: int = 1) -> list[PhaseMemory]:
+BESIDE = ("context", "servers asleep", "server")
+"""Parts of a plan that are none of PyTorch's in this process."""
+
+
+@dataclass
+class Plan:
+    """The needs of a recipe's models, and the phases made of them."""
+
+    recipe: Recipe
+    student: Footprint
+    teachers: list[Footprint]
+    devices: int
+    phases: list[PhaseMemory] = field(default_factory=list)
+
+    @property
+    def held(self) -> dict[str, int]:
+        """What training holds of the student."""
+        ours, each = self.student, self.devices
+        # Several processes divide float32 copies of all weights, the frozen ones too.
+        frozen = (4 - ours.size) * (ours.parameters - ours.trained) if each > 1 and ours.trained_low else 0
+        return {
+            "weights": (ours.weights + frozen) // each,
+            "gradients": 4 * ours.trained // each,
+            "optimizer": (8 * ours.trained + 4 * ours.trained_low) // each,
+        }
+
+    @property
+    def training(self) -> dict[str, int]:
+        """What an update holds besides its micro-batch."""
+        ours, out = self.student, self.held
+        if self.devices > 1 and self.recipe.run.exchange == "step":
+            out["whole weights and gradients"] = ours.weights + 4 * ours.trained
+        elif self.devices > 1:
+            # The embeddings, the head and the tower for the whole step, a layer and the one after it; in float32
+            # what is added up of a layer's gradients, or of the embedding's.
+            out["gathered groups"] = ours.size * (ours.outside + 2 * ours.layer) + 4 * max(ours.head, ours.layer)
+        return out
+
+    def add(self, name: str, *parts: Mapping[str, int], moved: int = 0) -> None:
+        """A phase that holds these parts, and what any phase of a GPU costs."""
+        made = {k: v for part in parts for k, v in part.items()}
+        if self.recipe.run.device != "cpu":
+            made["allocator"] = sum(v for k, v in made.items() if k not in BESIDE) // SLACK
+            made["context"] = CONTEXT
+        self.phases.append(PhaseMemory(name, made, moved))
+
+
+def plan(recipe: Recipe, student: Any, teacher: Any | None = None, *others: Any, devices: int = 1) -> list[PhaseMemory]:
     """The phases of a recipe on each of `devices` devices.
 
     The student's weights, gradients and optimizer state are divided over devices, as are rollouts; a micro-batch and
     a teacher are not, nor are weights and gradients during an update with `run.exchange: step`. A teacher or sampler on
-    servers of its own takes nothing here. A head is read in the chunks of a GPU unless `run.device` says `cpu`.
+    servers of its own takes nothing here, unless they sleep in turns: then they are taken to share the device.
 
     Args:
         recipe: says how the models are used.
         student: the student's Transformers config.
-        teacher: the teacher's; None where there is none in this process.
+        teacher: that of the first of `inprocess_teachers`; None where there is none in this process.
+        others: those of the rest.
         devices: how many share the student.
     """
-    spec, chunk = recipe.student, chunk_elements(recipe.run.device)
-    ours = footprint(student, spec.dtype, spec)
-    theirs = footprint(teacher, recipe.teacher.dtype) if recipe.teacher is not None and teacher is not None else None
-    held = {
-        "weights": ours.weights // devices,
-        "gradients": 4 * ours.trained // devices,
-        "optimizer": (8 * ours.trained + 4 * ours.trained_low) // devices,
-    }
-    training = dict(held)
-    if devices > 1 and recipe.run.exchange == "step":
-        training["whole weights and gradients"] = ours.weights + 4 * ours.trained
-    # Gradients are dropped after each update; weights and optimizer state stay through every phase of a stage.
-    idle = {k: v for k, v in held.items() if k != "gradients"}
-    phases = []
-    if (t := recipe.traces) is not None and t.sampling is not None and theirs is not None and t.answers == "teacher":
-        loaded = {"weights": ours.weights, "teacher": theirs.weights}
-        phases.append(PhaseMemory("traces", {**loaded, **_sampling(theirs, t.batch_size, t.sampling.max_new_tokens)}))
+    configs = [c for c in (teacher, *others) if c is not None]
+    theirs = [footprint(c, t.dtype) for t, c in zip(inprocess_teachers(recipe), configs, strict=False)]
+    p = Plan(recipe, footprint(student, recipe.student.dtype, recipe.student), theirs, devices)
+    _plan_traces(p)
     if recipe.sft is not None:
-        phases.append(PhaseMemory("sft", {**training, **_pass(ours, recipe.sft.token_budget, chunk)}))
-    if (d := recipe.distill) is not None:
-        beside = {"teacher": theirs.weights} if theirs is not None and d.objective.uses_teacher else {}
-        away = recipe.run.offload
-        if away:  # see `vold.model.place`
-            idle.pop("optimizer")
-        if d.engine is None:
-            rows = -(-d.prompts_per_step // devices) * d.rollouts
-            there = {} if away else beside
-            phases.append(
-                PhaseMemory("rollouts", {**idle, **there, **_sampling(ours, rows, d.sampling.max_new_tokens)})
-            )
-        if beside and theirs is not None:
-            scoring = {"activations": d.token_budget * theirs.passing, "head": _logits(theirs, d.token_budget, chunk)}
-            phases.append(PhaseMemory("teacher scoring", {**idle, **beside, **scoring}))
-        there = {} if away and not d.objective.needs.logits else beside
-        buffers = (
-            4 if d.objective.needs.logits else 2
-        )  # the teacher's logits too, and at most one of their probabilities
-        phases.append(PhaseMemory("update", {**training, **there, **_pass(ours, d.token_budget, chunk, buffers)}))
+        longest = recipe.traces.max_tokens or 0 if recipe.traces is not None else 0
+        p.add("sft", p.training, _pass(p, _longest(recipe.sft.token_budget, longest)))
+        _plan_save(p, "sft, model written", {})
+    if recipe.distill is not None:
+        _plan_distill(p, recipe.distill)
     if (e := recipe.eval) is not None and e.endpoint is None:
-        answers = _sampling(ours, e.batch_size, e.sampling.max_new_tokens)
-        phases.append(PhaseMemory("eval", {"weights": ours.weights, **answers}))
-    return phases
+        p.add("eval", {"weights": p.student.weights}, _sampling(p.student, e.batch_size, e.sampling.max_new_tokens, 1))
+    return p.phases
+
+
+def inprocess_teachers(recipe: Recipe) -> list[TextTeacher]:
+    """Teachers that are loaded into this process, each set of weights once."""
+    found = {(t.path, t.dtype): t for t in reversed(recipe.text_teachers) if t.server is None}
+    return [*reversed(found.values())]
 
 
 def device_memory(device: str) -> int:
@@ -170,82 +156,112 @@ def phase_text(phase: PhaseMemory) -> str:
     """A phase as one line, in GiB (2^30 bytes); what is below a hundredth is left out."""
     sizes = {name: size / 2**30 for name, size in phase.parts.items()}
     parts = ", ".join(f"{name} {size:.2f}" for name, size in sizes.items() if size >= 0.01)
-    return f"{phase.total / 2**30:.2f} GiB" + (f" ({parts})" if parts else "")
+    moved = f"; {phase.moved / 2**30:.2f} GiB moved a step" if phase.moved else ""
+    return f"{phase.total / 2**30:.2f} GiB" + (f" ({parts})" if parts else "") + moved
 
 
-def _pass(model: Footprint, tokens: int, chunk: int, buffers: int = 2) -> dict[str, int]:
-    return {"activations": tokens * model.kept, "head": model.head + _logits(model, tokens, chunk, buffers)}
+def _plan_traces(p: Plan) -> None:
+    t = p.recipe.traces
+    if t is not None and t.sampling is not None and t.answers == "teacher" and p.teachers:
+        loaded = {"weights": p.student.weights, "teacher": sum(f.weights for f in p.teachers)}
+        p.add("traces", loaded, _sampling(p.teachers[0], t.batch_size, t.sampling.max_new_tokens, 1))
 
 
-def _sampling(model: Footprint, rows: int, tokens: int) -> dict[str, int]:
-    """Rows that generate side by side, each up to its last token."""
-    return {"cache": rows * (PROMPT_TOKENS + tokens) * model.cached, "head": rows * model.vocabulary * SAMPLED_LOGIT}
+def _plan_distill(p: Plan, d: Distill) -> None:
+    """Gradients are dropped after each update; weights and optimizer state stay through every phase."""
+    away, ours = p.recipe.run.offload, p.student
+    idle = {k: v for k, v in p.held.items() if k != "gradients" and not (away and k == "optimizer")}
+    asleep = [s for s in _servers(p.recipe) if s.sleep]
+    sleeping = {"servers asleep": len(asleep) * ASLEEP} if asleep else {}
+    beside = {"teacher": weights} if (weights := _teacher_weights(p, d)) else {}
+    waiting = {} if away else beside
+    tokens = _longest(d.token_budget, d.sampling.max_new_tokens)
+    if d.engine is None:
+        whole = {"whole weights": ours.weights} if p.devices > 1 else {}
+        rows = min(-(-d.prompts_per_step // p.devices) * d.rollouts, d.rows)
+        sampled = _sampling(ours, rows, d.sampling.max_new_tokens, d.rollouts, pictures=False)
+        p.add("rollouts", idle, waiting, sleeping, whole, sampled)
+    elif d.engine.sleep:
+        p.add("rollouts, on a server", idle, waiting, _awake(p, d, d.engine, len(asleep)))
+    if beside:
+        scored = [_scoring(f, tokens, chunk_elements(p.recipe.run.device)) for f in p.teachers]
+        most = max(scored, key=lambda parts: sum(parts.values()))
+        p.add("teacher scoring", idle, beside, sleeping, most, moved=beside["teacher"] * away)
+    there = beside if d.objective.needs.logits else waiting
+    buffers = 4 if d.objective.needs.logits else 2  # the teacher's logits too, and at most one of their probabilities
+    moved = 2 * p.held["optimizer"] * away
+    p.add("update", p.training, there, sleeping, _pass(p, tokens, buffers), moved=moved)
+    _plan_save(p, "weights written", {**idle, **waiting, **sleeping})
+
+
+def _plan_save(p: Plan, name: str, beside: Mapping[str, int]) -> None:
+    """Weights are written as they lie there; only adapters are added into them first, one after another."""
+    if p.student.merged:
+        rest = beside or {k: v for k, v in p.held.items() if k != "gradients"}
+        p.add(name, rest, {"merging": p.student.merged})
+
+
+def _teacher_weights(p: Plan, d: Distill) -> int:
+    """What teachers hold; adapters leave the student's own weights as they are, so a teacher that it began as has
+    none of its own."""
+    if not d.objective.uses_teacher:
+        return 0
+    one = p.recipe.student.lora is not None and d.init is not None
+    shared = [one and t.path == d.init and t.dtype == p.recipe.student.dtype for t in inprocess_teachers(p.recipe)]
+    return sum(f.weights for f, own in zip(p.teachers, shared, strict=False) if not own)
+
+
+def _longest(budget: int, response: int) -> int:
+    """Tokens of the largest micro-batch: a row that is longer than the budget has one of its own."""
+    return max(budget, PROMPT_TOKENS + response)
+
+
+def _servers(recipe: Recipe) -> Iterator[Server]:
+    yield from (t.server for t in recipe.text_teachers if t.server is not None)
+    if recipe.distill is not None and recipe.distill.engine is not None:
+        yield recipe.distill.engine
+
+
+def _awake(p: Plan, d: Distill, engine: RolloutServer, asleep: int) -> dict[str, int]:
+    """A rollout server at work beside what the student leaves on the device."""
+    rows = min(SERVED_ROWS, d.prompts_per_step * d.rollouts, engine.concurrency * d.rollouts)
+    cache = rows * (PROMPT_TOKENS + d.sampling.max_new_tokens) * p.student.cached
+    weights = p.student.parameters * p.student.size
+    return {"server": weights + cache + SERVING + CONTEXT, "servers asleep": (asleep - 1) * ASLEEP}
+
+
+def _pass(p: Plan, tokens: int, buffers: int = 2) -> dict[str, int]:
+    """The higher of two peaks of a micro-batch: at the head, where all layers have passed, and in a layer's backward
+    pass, where the tied embedding's gradient waits for that of the other end of the model."""
+    ours, chunk = p.student, chunk_elements(p.recipe.run.device)
+    states = 2 * tokens * ours.width * ours.size  # those of selected tokens, and their gradient
+    rounded = ours.head * ours.size if ours.size < 4 else 0  # of the float32 sum over chunks, when they are gone
+    logits = max(_logits(ours, tokens, chunk, buffers), rounded)
+    head = {"activations": tokens * ours.kept + states, "head": 4 * ours.head + logits}
+    kept = (ours.size if ours.tied else 0) * ours.head
+    layer = {"activations": tokens * (ours.kept + ours.working), "head": kept}
+    last = {"activations": 0, "head": (2 * ours.size + 4) * ours.head}  # both ends' gradients, and their float32 sum
+    return max(head, layer, last, key=lambda parts: sum(parts.values()))
+
+
+def _scoring(model: Footprint, tokens: int, chunk: int) -> dict[str, int]:
+    """The higher of two peaks: inside a layer, and at the head, where the last states alone are left."""
+    states = {"activations": tokens * model.width * model.size, "head": _logits(model, tokens, chunk)}
+    return max({"activations": tokens * model.passing}, states, key=lambda parts: sum(parts.values()))
+
+
+def _sampling(model: Footprint, rows: int, tokens: int, each: int, *, pictures: bool = True) -> dict[str, int]:
+    """Rows that generate side by side, each up to its last token, `each` of them of one prompt. Besides their keys and
+    values there is the highest of three peaks: in the language model as prompts are read, in the vision tower as their
+    pictures are, and as tokens are drawn."""
+    prompts = min(-(-rows // each) * PROMPT_TOKENS, PROMPTS_TOKENS)
+    seen = rows * PROMPT_TOKENS * model.seeing if pictures else 0
+    reading = {"prompts": max(prompts * model.passing, seen)}
+    drawing = {"head": rows * model.vocabulary * SAMPLED_LOGIT}
+    most = max(reading, drawing, key=lambda parts: sum(parts.values()))
+    return {"cache": rows * (PROMPT_TOKENS + tokens) * model.cached, **most}
 
 
 def _logits(model: Footprint, tokens: int, chunk: int, buffers: int = 2) -> int:
     """Float32 buffers of a chunk of at most so many logits, see `vold.model.lm_head.fused`."""
     return buffers * 4 * min(chunk, tokens * model.vocabulary)
-
-
-def _shape(config: Any, dtype: torch.dtype, layers: int, student: Student | None) -> Any:
-    """A model without storage, frozen and with adapters as the recipe has it."""
-    family = family_of(config)
-    own = type(config).from_dict(config.to_dict())
-    text = own.get_text_config()
-    text.num_hidden_layers = layers
-    if getattr(text, "layer_types", None):
-        text.layer_types = text.layer_types[:layers]
-    factory: Any = AutoModelForImageTextToText if family.tower else AutoModelForCausalLM
-    with torch.device("meta"):
-        model: Any = factory.from_config(own, dtype=dtype)
-        if student is None:
-            return model
-        for name, parameter in model.base_model.named_parameters():
-            parameter.requires_grad_(part_of(name, family) not in student.freeze)
-        if student.lora is not None:
-            add_adapters(model, family, rank=student.lora.rank, alpha=student.lora.alpha, seed=0)
-    return model
-
-
-def _kept(config: Any, dtype: torch.dtype, student: Student) -> tuple[int, int]:
-    """Bytes a token leaves for the backward pass outside the layers, and inside each of them."""
-    one, two = (_saved(_shape(config, dtype, n, student)) for n in (1, 2))
-    return 2 * one - two, two - one
-
-
-class _Kernel(torch.autograd.Function):
-    """What a fused attention kernel keeps: its three inputs and its output."""
-
-    @staticmethod
-    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
-        ctx.save_for_backward(query, key, value, out)
-        return out
-
-
-def _attention(_module: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> tuple[torch.Tensor, None]:
-    kernel: Any = _Kernel.apply
-    return kernel(query, key, value), None
-
-
-def _saved(model: Any) -> int:
-    """Bytes kept for the backward pass, a token, by a forward pass over shapes; weights not counted."""
-    weights = {p.untyped_storage()._cdata for p in model.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            kept[storage._cdata] = storage
-        return tensor
-
-    ids = torch.zeros((1, PROBE_TOKENS), dtype=torch.int64, device="meta")
-    axes = (3,) if family_of(model.config).rotates_by_grid else ()
-    positions = torch.zeros((*axes, 1, PROBE_TOKENS), dtype=torch.int64, device="meta")
-    AttentionInterface.register(ATTENTION, _attention)
-    model.set_attn_implementation(ATTENTION)
-    model.train()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        output = model.base_model(input_ids=ids, attention_mask=None, position_ids=positions, use_cache=False)
-    del output
-    return sum(s.nbytes() for s in kept.values()) // PROBE_TOKENS

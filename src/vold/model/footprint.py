@@ -1,0 +1,290 @@
+"""What a model needs of a device, from its config alone: nothing is loaded.
+
+Models are built without storage (PyTorch's `meta` device), their parameters counted, and what a layer keeps for its
+backward pass, and what comes and goes beside it, measured on shapes. All sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import AttentionInterface, AutoModelForCausalLM, AutoModelForImageTextToText
+
+from vold.model.families import family_of, linear_layers, part_of
+from vold.model.lora import add_adapters
+from vold.model.policy import DTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from vold.run.model_sections import Student
+
+PROBE_TOKENS = 61
+"""A prime, so that no weight has a side of it."""
+ATTENTION = "vold_memory"
+"""The name under which Transformers finds `_attention`."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """A model's needs.
+
+    Attributes:
+        parameters: how many there are.
+        weights: their bytes.
+        trained: how many of them training changes.
+        trained_low: how many of these are below float32.
+        kept: bytes kept for the backward pass for each token of a micro-batch.
+        working: bytes that a layer's backward pass takes beside them for each token, with what it computes again.
+        passing: bytes that come and go with a forward pass without gradients, for each token.
+        seeing: the same in the vision tower, for each token of a picture.
+        cached: bytes of keys and values for each token of a response being sampled.
+        head: weights of the output embedding, where it is trained; else 0.
+        tied: whether they are those of the input embedding.
+        size: bytes of one weight.
+        width: numbers of a hidden state.
+        vocabulary: embedding rows.
+        layer: weights of a layer.
+        outside: weights of all that is no layer of the language model.
+        text: weights of the language model, with its embeddings.
+        merged: bytes that adding adapters into the largest weight takes; 0 without adapters.
+    """
+
+    parameters: int
+    weights: int
+    trained: int
+    trained_low: int
+    kept: int
+    working: int
+    passing: int
+    seeing: int
+    cached: int
+    head: int
+    tied: bool
+    size: int
+    width: int
+    vocabulary: int
+    layer: int
+    outside: int
+    text: int
+    merged: int
+
+
+def footprint(config: Any, dtype: str, student: Student | None = None) -> Footprint:
+    """The needs of a model of this Transformers config; of one that is trained, where `student` says how.
+
+    What has been found is kept: plans are made again with one key changed.
+    """
+    key = (config.to_json_string(), dtype, None if student is None else student.model_dump_json())
+    if key not in _FOUND:
+        _FOUND[key] = _footprint(config, dtype, student)
+    return _FOUND[key]
+
+
+_FOUND: dict[tuple[str, str, str | None], Footprint] = {}
+
+
+def _footprint(config: Any, dtype: str, student: Student | None) -> Footprint:
+    kind, size = DTYPES[dtype], DTYPES[dtype].itemsize
+    text = config.get_text_config()
+    layers, width = text.num_hidden_layers, text.hidden_size
+    plain = None if student is None else student.model_copy(update={"lora": None})
+    model = _shape(config, kind, layers, plain)
+    head = model.get_output_embeddings().weight
+    tied = model.get_input_embeddings().weight is head
+    tower = sum(p.numel() for n, p in model.base_model.named_parameters() if part_of(n, family_of(config)))
+    adapters, widest = _adapters(model, student)
+    trained = [p for p in model.parameters() if p.requires_grad] if student is not None else []
+    if adapters:  # the language model itself is frozen then
+        named = model.base_model.named_parameters()
+        trained = [p for n, p in named if p.requires_grad and part_of(n, family_of(config))]
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    count = sum(p.numel() for p in model.parameters())
+    layer = count - sum(p.numel() for p in _shape(config, kind, layers - 1, plain).parameters())
+    kept, working = (0, 0) if student is None else _for_training(config, kind, student)
+    return Footprint(
+        parameters=count + adapters,
+        weights=sum(p.numel() * p.itemsize for p in model.parameters()) + 4 * adapters,
+        trained=sum(p.numel() for p in trained) + adapters,
+        trained_low=sum(p.numel() for p in trained if p.itemsize < 4),
+        kept=kept,
+        working=working,
+        passing=_passing(config, kind),
+        seeing=_seeing(config, size),
+        cached=2 * layers * heads * (getattr(text, "head_dim", None) or width // text.num_attention_heads) * size,
+        head=head.numel() if any(p is head for p in trained) else 0,
+        tied=tied,
+        size=size,
+        width=width,
+        vocabulary=text.vocab_size,
+        layer=layer,
+        outside=count - layers * layer,
+        text=count - tower,
+        merged=widest * (4 + 4 + size),  # the product of the adapters, the sum, and that rounded
+    )
+
+
+def _adapters(model: Any, student: Student | None) -> tuple[int, int]:
+    """How many numbers a student's adapters have, and the largest weight that has some."""
+    if student is None or student.lora is None:
+        return 0, 0
+    names = set(linear_layers(model.base_model, family_of(model.config)))
+    linear = [m for n, m in model.base_model.named_modules() if n in names]
+    count = sum(student.lora.rank * (m.in_features + m.out_features) for m in linear)
+    return count, max(m.weight.numel() for m in linear)
+
+
+def _seeing(config: Any, size: int) -> int:
+    """What a layer of the tower makes of the patches of one token: the three of its MLP, and attention's four."""
+    vision = getattr(config, "vision_config", None)
+    if vision is None:
+        return 0
+    width: int = getattr(vision, "embed_dim", None) or getattr(vision, "hidden_size", None) or 0
+    inner: int = getattr(vision, "intermediate_size", None) or 4 * width
+    side: int = getattr(vision, "spatial_merge_size", None) or 2
+    return side * side * size * (3 * inner + 4 * width)
+
+
+def _shape(config: Any, dtype: torch.dtype, layers: int, student: Student | None) -> Any:
+    """A model without storage, frozen and with adapters as the recipe has it."""
+    family = family_of(config)
+    own = type(config).from_dict(config.to_dict())
+    text = own.get_text_config()
+    text.num_hidden_layers = layers
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[:layers]
+    factory: Any = AutoModelForImageTextToText if family.tower else AutoModelForCausalLM
+    with torch.device("meta"):
+        model: Any = factory.from_config(own, dtype=dtype)
+        if student is None:
+            return model
+        for name, parameter in model.base_model.named_parameters():
+            parameter.requires_grad_(part_of(name, family) not in student.freeze)
+        if student.lora is not None:
+            add_adapters(model, family, rank=student.lora.rank, alpha=student.lora.alpha, seed=0)
+    return model
+
+
+def _for_training(config: Any, dtype: torch.dtype, student: Student) -> tuple[int, int]:
+    """`kept` and `working` of a student."""
+    text = config.get_text_config()
+    one, two = (_Probe(_shape(config, dtype, n, student)) for n in (1, 2))
+    base, layer = 2 * one.kept - two.kept, two.kept - one.kept
+    beside = one.backward - one.kept
+    if student.activation_checkpointing:
+        return base + text.num_hidden_layers * text.hidden_size * dtype.itemsize, layer + beside
+    return base + text.num_hidden_layers * layer, beside
+
+
+def _passing(config: Any, dtype: torch.dtype) -> int:
+    model = _shape(config, dtype, 1, None)
+    with torch.no_grad(), AliveBytes([*model.parameters(), *model.buffers()]) as alive:
+        before = alive.now
+        _run(model)
+        most: int = alive.peak - before
+    return most // PROBE_TOKENS
+
+
+class _Probe:
+    """One forward and backward pass over shapes, a token of which keeps and takes so many bytes; weights and their
+    gradients are not counted."""
+
+    def __init__(self, model: Any) -> None:
+        model.train()
+        weights = [*model.parameters(), *model.buffers()]
+        shapes = {tuple(p.shape) for p in weights}
+        self._weights = {t.untyped_storage()._cdata for t in weights}
+        self._kept: dict[int, torch.UntypedStorage] = {}
+        with AliveBytes(weights, apart=shapes | {s[::-1] for s in shapes}) as alive:
+            before = alive.now
+            with torch.autograd.graph.saved_tensors_hooks(self._keep, lambda t: t):
+                states = _run(model)
+            self.kept = sum(s.nbytes() for s in self._kept.values()) // PROBE_TOKENS
+            self._kept.clear()
+            alive.peak = alive.now
+            states.backward(torch.empty_like(states))
+        self.backward = (alive.peak - before) // PROBE_TOKENS
+
+    def _keep(self, tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._weights:
+            self._kept[storage._cdata] = storage
+        return tensor
+
+
+def _run(model: Any) -> torch.Tensor:
+    ids = torch.zeros((1, PROBE_TOKENS), dtype=torch.int64, device="meta")
+    axes = (3,) if family_of(model.config).rotates_by_grid else ()
+    positions = torch.zeros((*axes, 1, PROBE_TOKENS), dtype=torch.int64, device="meta")
+    AttentionInterface.register(ATTENTION, _attention)
+    model.set_attn_implementation(ATTENTION)
+    output = model.base_model(input_ids=ids, attention_mask=None, position_ids=positions, use_cache=False)
+    states: torch.Tensor = output.last_hidden_state
+    return states
+
+
+class _Kernel(torch.autograd.Function):
+    """What a fused attention kernel keeps and gives back: its three inputs and its output; their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
+        ctx.save_for_backward(query, key, value, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(torch.empty_like(t) for t in ctx.saved_tensors[:3])
+
+
+def _attention(_module: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> tuple[torch.Tensor, None]:
+    """Row by row, as in `vold.model.packing`; two of them show what joining them takes."""
+    kernel: Any = _Kernel.apply
+    rows = zip(*(t.split(PROBE_TOKENS // 2 + 1, 2) for t in (query, key, value)), strict=True)
+    return torch.cat([kernel(*row) for row in rows], 1), None
+
+
+class AliveBytes(TorchDispatchMode):
+    """Sums the storages that are alive: those it is told of, and those that operations make while it is active.
+
+    Args:
+        alive: what is there already.
+        apart: shapes of tensors that are not counted.
+
+    Attributes:
+        now: bytes that are alive.
+        peak: the most so far.
+    """
+
+    def __init__(self, alive: Sequence[torch.Tensor], *, apart: Collection[tuple[int, ...]] = ()) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self._apart = apart
+        self._known: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        for tensor in alive:
+            self._see(tensor)
+
+    def _see(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._known:
+
+            def gone(_: object) -> None:
+                self.now -= size
+                del self._known[key]
+
+            self._known[key] = weakref.ref(storage, gone)
+            self.now += size
+            self.peak = max(self.peak, self.now)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor) and tuple(leaf.shape) not in self._apart:
+                self._see(leaf)
+        return out

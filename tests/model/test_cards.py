@@ -1,0 +1,72 @@
+"""Which card holds a run, and which keys make it fit a smaller one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from published_models import QWEN2_5_VL_3B, QWEN3_8B
+from vold.model.cards import CARDS, changed, cures, highest, in_words, smaller_card, smallest_card
+from vold.model.memory import PhaseMemory, plan
+from vold.run.recipe import load_recipe
+
+if TYPE_CHECKING:
+    from vold.run.recipe import Recipe
+
+GIB = 2**30
+RECIPES = Path(__file__).parents[2] / "recipes"
+PAPER = RECIPES / "qwen2_5_vl-3b.yaml"
+
+
+def planned(recipe: Recipe) -> list[PhaseMemory]:
+    """The paper's pair on one GPU."""
+    return plan(recipe, QWEN2_5_VL_3B, QWEN3_8B)
+
+
+def test_the_smallest_card_is_the_first_with_enough_memory() -> None:
+    assert [smallest_card(int(n * GIB)) for n in (10, 22, 22.1, 79, 80, 300)] == [
+        "16 GB", "24 GB", "32 GB", "80 GB", "96 GB", None
+    ]  # fmt: skip
+    assert [smaller_card(n) for n in ("80 GB", "16 GB", None)] == ["48 GB", None, "288 GB"]
+    assert list(CARDS.values()) == sorted(CARDS.values())
+
+
+@pytest.mark.parametrize(
+    ("room", "overrides", "words"),
+    [
+        (96, [], "run.offload=true"),
+        (70, ["distill.prompts_per_step=4"], "run.offload=true"),
+        (62, ["distill=null", "student.activation_checkpointing=false"], "student.activation_checkpointing=true"),
+        (70, ["distill=null", "sft.token_budget=65536"], "sft.token_budget=32768"),
+        (42, ["distill=null", "eval.batch_size=128", "sft=null"], "eval.batch_size=64"),
+        (8, ["distill=null"], None),
+        (20, ["distill=null", "student.teacher_tokens=refuse"], 'student.lora={"rank": 64, "alpha": 128}'),
+        (80, [], None),
+        (90, ["distill.prompts_per_step=4", "run.offload=true"], ""),
+    ],
+)
+def test_keys_that_make_a_run_fit_do_so_and_none_is_to_spare(
+    room: int, overrides: list[str], words: str | None
+) -> None:
+    here = ["teacher.server=null", "distill.engine=null", "traces=null", "align=null"]
+    without = [] if any(o.startswith("eval.") for o in overrides) else ["eval=null"]
+    recipe = load_recipe(PAPER, [*here, *without, *overrides])
+    found = cures(recipe, planned, room * GIB)
+    if words is None:
+        assert found is None
+        return
+    assert found is not None and in_words(found) == words
+    assert highest(planned(changed(recipe, found))).total <= room * GIB
+    for key in found:
+        rest = {k: v for k, v in found.items() if k != key}
+        assert highest(planned(changed(recipe, rest))).total > room * GIB
+
+
+def test_changes_do_not_touch_the_recipe_they_are_made_to() -> None:
+    recipe = load_recipe(PAPER)
+    other = changed(recipe, {"sft.token_budget": 8192, "run.offload": True})
+    assert other.sft is not None and (other.sft.token_budget, other.run.offload) == (8192, True)
+    assert recipe == load_recipe(PAPER)
+    assert other != recipe and other.distill == recipe.distill
