@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,21 @@ from typing import Any
 import pytest
 
 from answers import composite, row
+from vold.data.benchmarks.registry import benchmarks
 from vold.errors import CheckpointError, ConfigError, DataError
-from vold.evals.compare import compare_answers, compare_runs, model_folder
+from vold.evals.compare import compare_answers, compare_runs, corrected, model_folder
 from vold.evals.protocol import Protocol, protocol_hash
-from vold.evals.stats import paired_difference, t_interval
+from vold.evals.stats import holm, paired_difference, t_interval
 from vold.report.tables import print_comparison
 from vold.run.answers import Answer
+from vold.run.console import console
 from vold.run.records import to_json
 
 PROTOCOL = Protocol("rule", "mathvision", "test", "ab", "1", 8192, 0.0, 1, None, None, "r1", "cd")
+
+
+TAGS = {"subset": "chart", "figure": "1", "question": "1"}
+"""What HallusionBench's scores are made of."""
 
 
 def rows(scores: str, **more: Any) -> list[Answer]:
@@ -110,13 +117,82 @@ def test_derived_scores_are_compared_problem_by_problem() -> None:
     assert (found.difference, found.stderr, found.n) == pytest.approx((0.5, 0.5 / math.sqrt(3), 3))
 
 
+def variants(scores: str) -> list[Answer]:
+    """Two variants of each seed question."""
+    return [row(f"{i // 2}/{i % 2}", int(s), cluster=str(i // 2)) for i, s in enumerate(scores)]
+
+
+def test_a_set_is_compared_by_the_score_it_is_judged_by() -> None:
+    """DynaMath's average is a ratio: 1/2 a seed more in two of three, so 1/3, as for accuracy. Worst case: 1, 0, 0."""
+    c = compare_answers("set", variants("111010"), variants("100010"), benchmark="dynamath")
+    average, worst = c.derived["average"], c.derived["worst_case"]
+    assert c.headline == ("average", "worst_case")
+    assert (average.a, average.b, average.difference, average.n) == pytest.approx((4 / 6, 2 / 6, 1 / 3, 3))
+    assert average.difference == pytest.approx(c.difference)
+    assert (worst.a, worst.b, worst.difference) == pytest.approx((1 / 3, 0.0, 1 / 3))
+    assert compare_answers("set", rows("10"), rows("01")).headline == ("accuracy",)
+
+
+def test_points_are_compared_on_their_own_scale() -> None:
+    """MME's subtask: both questions of a picture right is 1 of 1, one of them 1/4; of 200 points two at best."""
+    marks = {f"OCR/{i}/{q}": (int(x), int(y)) for i, pair in enumerate(("11 10", "10 10")) for q, (x, y) in
+             enumerate(zip(*pair.split(), strict=True))}  # fmt: skip
+    x, y = (
+        [row(n, s[i], cluster=n.rpartition("/")[0], tags={"subtask": "OCR"}) for n, s in marks.items()] for i in (0, 1)
+    )
+    found = compare_answers("mme", x, y, benchmark="mme")
+    ocr = found.derived["OCR"]
+    assert (ocr.a, ocr.b, ocr.difference) == pytest.approx((1.25, 0.5, 0.75))
+    assert -2.0 <= ocr.low < ocr.high <= 2.0
+    assert found.headline == ("accuracy",)  # no sum without all of its subtasks
+
+
+def test_p_values_allow_for_all_scores_that_are_read_first() -> None:
+    a, b = variants("11101011"), variants("10001000")
+    one = compare_answers("x", a, b, benchmark="dynamath")
+    two = compare_answers("y", rows("1110"), rows("0100"))
+    first, second = corrected([one, two])
+    ps = [one.derived[s].p_value for s in ("average", "worst_case")] + [two.p_value]
+    assert [first.derived[s].corrected_p for s in ("average", "worst_case")] + [second.corrected_p] == holm(ps)
+    assert first.corrected_p is None
+
+
+def test_the_mean_of_two_settings_is_compared_question_by_question(tmp_path: Path) -> None:
+    for folder, ten, vision in (("a", "1110", "1100"), ("b", "0100", "0100")):
+        for name, scores in (("mmmu_pro_standard10", ten), ("mmmu_pro_vision", vision)):
+            store(tmp_path / folder, scores, name, benchmark=name)
+    whole, *parts = compare_runs(tmp_path / "a", tmp_path / "b")
+    assert (whole.name, [c.name for c in parts]) == ("mmmu_pro", ["mmmu_pro_standard10", "mmmu_pro_vision"])
+    assert (whole.accuracy_a, whole.accuracy_b, whole.n, whole.clustered) == (5 / 8, 2 / 8, 8, True)
+    assert whole.difference == pytest.approx(sum(c.difference for c in parts) / 2)
+    store(tmp_path / "a", "111", "mmmu_pro_vision", benchmark="mmmu_pro_vision")
+    assert len(compare_runs(tmp_path / "a", tmp_path / "b")) == 2  # of unequal parts it is another figure
+
+
+def test_22_sets_are_read_in_100_columns(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in benchmarks():
+        for folder, scores in (("a", "1110"), ("b", "0100")):
+            store(tmp_path / folder, scores, name, benchmark=name)
+    monkeypatch.setattr(console, "_width", 100)
+    monkeypatch.setattr(console, "_force_terminal", True)
+    print_comparison("a", "b", compare_runs(tmp_path / "a", tmp_path / "b"))
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) <= 100
+    found = [line.split() for line in lines]
+    assert ["set", "score", "A,", "%", "B,", "%", "difference", "p", "corrected"] in found  # a table, and no list
+    assert {row[0] for row in found if row} >= {"mmmu_pro", *benchmarks()}
+    assert any(row[:2] == ["mathvision:", "of"] and "items" in row for row in found)
+
+
 def store(folder: Path, scores: str, name: str = "set", **changed: Any) -> Path:
     """Write an evaluation as `vold eval` does."""
     folder.mkdir(parents=True, exist_ok=True)
     protocol = Protocol(**{**asdict(PROTOCOL), **changed})
     stamp = {"hash": protocol_hash(protocol), "protocol": asdict(protocol)}
     (folder / f"{name}.protocol.json").write_text(json.dumps(stamp) + "\n")
-    (folder / f"{name}.jsonl").write_text("".join(json.dumps(to_json(r)) + "\n" for r in rows(scores)))
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps(to_json(r)) + "\n" for r in rows(scores, tags=TAGS)))
     return folder
 
 

@@ -179,6 +179,15 @@ def test_difference_by_hand(made: Path) -> None:
     assert "With 1 interval of 95%, 0.1 would" in html
 
 
+def test_a_difference_is_of_the_score_that_is_read_first(tmp_path: Path) -> None:
+    results = with_headlines()
+    found = {"difference": 1.5, "low": 0.5, "high": 2.5, "p_value": 0.01, "corrected_p": 0.02}
+    results["comparisons"][0] |= {"headline": ["perception"], "derived": {"perception": found}}
+    rows = page_of(tmp_path / "p.html", results)[1].rows
+    start = rows.index(["Angles, perception"])
+    assert rows[start + 1] == ["vold", "+150.0", "", "+50.0 to +250.0", "better", "0.010", "0.020", DASH, DASH]
+
+
 @pytest.mark.parametrize(
     ("low", "high", "says"), [(0.01, 0.2, "better"), (-0.2, -0.01, "worse"), (None, 0.2, DASH), (0.0, 0.2, "not told")]
 )

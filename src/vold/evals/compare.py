@@ -8,14 +8,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, TypeVar
 
+from vold.data.benchmarks.registry import benchmarks
 from vold.errors import ConfigError, DataError
-from vold.evals.derived import cluster_scores
+from vold.evals.derived import MMMU_PRO, cluster_scores
 from vold.evals.metrics import by_item, without_mark
 from vold.evals.protocol import differences
 from vold.evals.published import differs, official_n
-from vold.evals.stats import holm, mcnemar_exact, min_detectable_difference, share_difference
+from vold.evals.stats import holm, mcnemar_exact, min_detectable_difference, paired_t, share_difference
 from vold.run.answers import Answer, Stamp, refuse_doubled
-from vold.run.comparison import Comparison, SetComparison
+from vold.run.comparison import Comparison, ScoreDifference, SetComparison
 from vold.run.files import lists_in, read_json, read_records
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ def compare_answers(
     clusters = [first[i][0].source for i in common]
     shared = len(set(clusters)) < len(clusters)
     paired = share_difference(x, y, clusters=clusters if shared else None)
+    derived = _derived(benchmark, {i: first[i] for i in common}, {i: second[i] for i in common})
+    known = benchmarks().get(benchmark)
+    heads = [s for s in (known.headline if known is not None else ()) if s == "accuracy" or s in derived]
     single = all(len(first[i]) == len(second[i]) == 1 for i in common) and {*x, *y} <= {0.0, 1.0}
     return SetComparison(
         name=name,
@@ -76,7 +80,8 @@ def compare_answers(
         only_b=len(second) - len(common),
         clustered=shared,
         forced=forced,
-        derived=_derived(benchmark, {i: first[i] for i in common}, {i: second[i] for i in common}),
+        derived=derived,
+        headline=tuple(heads) or ("accuracy",),
     )
 
 
@@ -90,14 +95,44 @@ def _detectable(paired: PairedDifference, groups: int) -> float:
 
 def _derived(
     benchmark: str, a: Mapping[str, Sequence[Answer]], b: Mapping[str, Sequence[Answer]]
-) -> dict[str, PairedDifference]:
+) -> dict[str, ScoreDifference]:
+    """Differences of the benchmark's own scores, cluster by cluster, the two models having answered the same items.
+
+    A ratio is compared where its clusters have the same sizes for both: what a cluster adds to it are two numbers.
+    """
     first, second = cluster_scores(benchmark, a), cluster_scores(benchmark, b)
-    out = {}
+    pairs = {}
     for name, by in first.items():
         common = [c for c in by if c in second.get(name, {})]
-        if len(common) > 1:
-            out[name] = share_difference([by[c] for c in common], [second[name][c] for c in common])
-    return out
+        pairs[name] = [by[c] for c in common], [second[name][c] for c in common]
+    known = benchmarks().get(benchmark)
+    ours, others = (known.ratios(items) if known is not None else {} for items in (a, b))
+    for name, (tops, sizes) in ours.items():
+        if name in others and list(others[name][1]) == list(sizes) and math.fsum(sizes) > 0:
+            share = len(sizes) / math.fsum(sizes)
+            pairs[name] = [t * share for t in tops], [t * share for t in others[name][0]]
+    most = known.scale if known is not None else {}
+    return {name: _difference(x, y, most.get(name, 1.0)) for name, (x, y) in pairs.items() if len(x) > 1}
+
+
+def _difference(x: Sequence[float], y: Sequence[float], most: float) -> ScoreDifference:
+    """The difference of two means, of scores that are `most` at best."""
+    paired = (share_difference if max(*x, *y) <= 1.0 else paired_t)(x, y)
+    low, high = max(-1.0, paired.low), min(1.0, paired.high)
+    numbers = (paired.difference, paired.stderr, low, high, fmean(x), fmean(y))
+    difference, stderr, low, high, mean_x, mean_y = (most * v for v in numbers)
+    return ScoreDifference(
+        difference=difference, stderr=stderr, low=low, high=high, p_value=paired.p_value, n=paired.n, a=mean_x, b=mean_y
+    )
+
+
+def mmmu_pro(rows: Mapping[str, Sequence[Answer]]) -> list[Answer]:
+    """MMMU-Pro as published, of the answers by benchmark: those of its two settings as one set, clustered by question.
+    None without both, or where one has more questions than the other: their mean is then another figure."""
+    parts = [rows.get(name, ()) for name in MMMU_PRO]
+    if len({len(by_item(part)) for part in parts}) > 1:
+        return []
+    return [replace(r, id=f"{name}/{r.id}", cluster=r.id) for name in MMMU_PRO for r in rows.get(name, ())]
 
 
 def compare_runs(a: Path, b: Path, *, force: bool = False) -> list[SetComparison]:
@@ -115,7 +150,7 @@ def compare_runs(a: Path, b: Path, *, force: bool = False) -> list[SetComparison
     names = sorted(_sets(first) & _sets(second))
     if not names:
         raise DataError("these evaluations have no set in common", where=f"{first} and {second}")
-    out = []
+    out, answers = [], dict[str, tuple[list[Answer], list[Answer]]]()
     for name in names:
         left, right = (read_json(folder / f"{name}{PROTOCOL}", Stamp, fix=AGAIN) for folder in (first, second))
         changed = tuple(differences(left.protocol, right.protocol))
@@ -130,15 +165,27 @@ def compare_runs(a: Path, b: Path, *, force: bool = False) -> list[SetComparison
                 fix="evaluate both in the same way, or add force=true and say so beside the figure",
             )
         x, y = (_answers(folder / f"{name}.jsonl") for folder in (first, second))
-        found = compare_answers(name, x, y, changed, benchmark=str(left.protocol.get("benchmark", "")))
+        benchmark = str(left.protocol.get("benchmark", ""))
+        answers[benchmark] = x, y
+        found = compare_answers(name, x, y, changed, benchmark=benchmark)
         words = [(*differs(s.protocol, len(by_item(rows))), *without_mark(rows)) for s, rows in ((left, x), (right, y))]
         out.append(replace(found, official_n=official_n(left.protocol), differs=_of_both(*words)))
+    x, y = (mmmu_pro({benchmark: pair[i] for benchmark, pair in answers.items()}) for i in (0, 1))
+    if x and y and "mmmu_pro" not in names:
+        out.insert(0, compare_answers("mmmu_pro", x, y))
     return corrected(out)
 
 
 def corrected(found: Sequence[AnyComparison]) -> list[AnyComparison]:
-    """The comparisons with p-values that allow for their number."""
-    return [replace(c, corrected_p=p) for c, p in zip(found, holm([c.p_value for c in found]), strict=True)]
+    """The comparisons with p-values that allow for their number, of all scores that are read first."""
+    heads = [(i, s) for i, c in enumerate(found) for s in c.headline]
+    values = [found[i].p_value if s == "accuracy" else found[i].derived[s].p_value for i, s in heads]
+    of = dict(zip(heads, holm(values), strict=True))
+    out = []
+    for i, c in enumerate(found):
+        derived = {s: replace(d, corrected_p=of.get((i, s))) for s, d in c.derived.items()}
+        out.append(replace(c, derived=derived, corrected_p=of.get((i, "accuracy"))))
+    return out
 
 
 def _of_both(a: Sequence[str], b: Sequence[str]) -> tuple[str, ...]:

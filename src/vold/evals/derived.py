@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from vold.run.results import Figures
 
 
+MMMU_PRO = ("mmmu_pro_standard10", "mmmu_pro_vision")
+"""The settings whose mean is MMMU-Pro's published score."""
+
+
 def derived(benchmark: str, items: Items) -> dict[str, Interval]:
     """The derived scores of a benchmark by name: `value`, `low`, `high` as shares of 1 (or of the
     benchmark's `scale`), `n` clusters. Often none."""
@@ -52,7 +56,7 @@ def mmmu_pro_overall(
     error and the 95% interval take them as fully correlated, which is never too narrow: both ends are means as well.
     """
     sets = {benchmark: name for name, benchmark in names.items()}
-    ten, vision = sets.get("mmmu_pro_standard10"), sets.get("mmmu_pro_vision")
+    ten, vision = map(sets.get, MMMU_PRO)
     if ten is None or vision is None:
         return None
     out = {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vold.engines.samplers.multi_turn import tool_turns
 from vold.errors import ConfigError
 from vold.evals.answering import answer_by_endpoint, answer_in_process, in_order, stored
-from vold.evals.compare import compare_answers, corrected
+from vold.evals.compare import compare_answers, corrected, mmmu_pro
 from vold.evals.derived import headlines, mmmu_pro_overall
 from vold.evals.export import write_exports
 from vold.evals.judging import Judging
@@ -153,11 +153,15 @@ def _results(recipe: Recipe, directory: Path, models: dict[str, str], sets: list
 def _comparisons(
     sets: Sequence[QuestionSet], rows: Mapping[str, Mapping[str, Sequence[Answer]]]
 ) -> Iterator[Comparison]:
-    """Every model against every earlier one, set by set."""
+    """Every model against every earlier one, set by set, MMMU-Pro's two settings together as well."""
+    of = {s.name: s.benchmark for s in sets}
+    answers: dict[str, dict[str, Sequence[Answer]]] = {m: dict(by_set) for m, by_set in rows.items()}
+    for by_set in answers.values():
+        if overall := mmmu_pro({of[name]: found for name, found in by_set.items()}):
+            by_set.setdefault("mmmu_pro", overall)
     for earlier, later in _pairs(list(rows)):
-        for found in sets:
-            name = found.name
-            c = compare_answers(name, rows[later][name], rows[earlier][name], benchmark=found.benchmark)
+        for name in answers[later]:
+            c = compare_answers(name, answers[later][name], answers[earlier][name], benchmark=of.get(name, ""))
             yield Comparison(
                 set=name,
                 model=later,
@@ -170,6 +174,7 @@ def _comparisons(
                 mcnemar_p=c.mcnemar_p,
                 min_detectable=c.detectable,
                 derived=c.derived,
+                headline=c.headline,
             )
 
 

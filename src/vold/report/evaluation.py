@@ -265,8 +265,9 @@ def _differences(known: Json, sets: Mapping[str, MeasuredSet]) -> list[Differenc
     found: list[tuple[str, Score | None, Json, Json]] = []
     for c in several(known, "comparisons"):
         name, derived = words(c.get("set")), part(c, "derived")
-        heads = [s for s in sets[name].scores if s.name in derived] if name in sets else []
-        found += [(name, s, c, part(derived, s.name)) for s in heads] or [(name, None, c, c)]
+        heads = {s.name: s for s in sets[name].scores} if name in sets else {}
+        for score in listed(c.get("headline")) or ("accuracy",):
+            found.append((name, heads.get(words(score)), c, c if score == "accuracy" else part(derived, words(score))))
     reach = max(
         (
             abs(number(f.get(k)) or 0.0) / (s.most if s else 1.0)

@@ -129,22 +129,33 @@ def _sentence(s: MeasuredSet) -> str:
 
 
 def print_comparison(a: str, b: str, found: Sequence[SetComparison]) -> None:
-    """Two evaluations item by item."""
-    rows = []
+    """Two evaluations item by item: what each set is judged by, other scores, and what else is to be known of a set."""
+    print_pairs([("A", a), ("B", b)], 3)
+    columns = ("set", "score", ">A, %", ">B, %", ">difference", ">p", ">corrected")
+    rows = [(c.name, spaced(s), *_compared(c, s)) for c in found for s in c.headline]
+    print_table(columns, rows, "A minus B, points [95% interval]")
+    others = [(c, s) for c in found for s in ("accuracy", *c.derived) if s not in c.headline]
+    if others:
+        rows = [(c.name, spaced(s), *_compared(c, s)[:-1]) for c, s in others]
+        print_table(columns[:-1], rows, "\nother scores")
+    tests = [(c.name, decimal(c.n, 0), p_value(c.mcnemar_p), percent(c.detectable)) for c in found]
+    print_table(("set", ">items of both", ">McNemar p", ">detectable"), tests, "\nhow much the items can show")
+    _print("detectable: the true difference of accuracy, in points, that so many items show with 80% power")
     for c in found:
-        accuracies = (percent(c.accuracy_a), percent(c.accuracy_b), *_interval(to_json(c)))
-        rows.append((c.name, decimal(c.n, 0), *accuracies, p_value(c.mcnemar_p), percent(c.detectable)))
-    columns = ("set", ">items", ">A, %", ">B, %", ">difference", ">p", ">corrected", ">McNemar p", ">detectable")
-    print_table(columns, rows, f"{a} minus {b}, points [95% interval]")
-    _print("detectable: the true difference that so many items show with 80% power")
-    for c in found:
-        for label, d in c.derived.items():
-            points, p, _ = _interval(to_json(d))
-            _print(f"{c.name}: {label.replace('_', ' ')} {points}, p {p} (n={decimal(d.n, 0)})")
+        if c.differs:
+            _print(f": of another test than published figures: {'; '.join(c.differs)}", c.name)
         if c.only_a or c.only_b:
-            _print(f"{c.name}: left out, as only one has them: {c.only_a} items of A, {c.only_b} of B")
+            _print(f": left out, as only one has them: {c.only_a} items of A, {c.only_b} of B", c.name)
         if c.forced:
             _print(f": {'; '.join(c.forced)}", f"{c.name}: forced although the protocols differ")
+
+
+def _compared(c: SetComparison, score: str) -> tuple[str, ...]:
+    """Both figures and their difference."""
+    if score == "accuracy":
+        return percent(c.accuracy_a), percent(c.accuracy_b), *_interval(to_json(c))
+    d = c.derived[score]
+    return percent(d.a), percent(d.b), *_interval(to_json(d))
 
 
 def print_balance(summary: BalanceSummary) -> None:

@@ -31,6 +31,19 @@ class PairedDifference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoreDifference(PairedDifference):
+    """A difference of a benchmark's own score (`comparisons[].derived` in results.json), over the clusters of both."""
+
+    a: float
+    """The first model's score. Unit: 0 to 1, or as its scale. Made by evals/compare.py:compare_answers."""
+    b: float
+    """The other's. Unit: 0 to 1, or as its scale. Made by evals/compare.py:compare_answers."""
+    corrected_p: float | None = None
+    """p corrected for the number of comparisons (Holm); absent for a score that is not read first. Unit: 0 to 1. Made
+    by evals/compare.py:corrected."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Two models of one run on one set (`comparisons` in results.json)."""
 
@@ -54,24 +67,27 @@ class Comparison:
     """Two-sided p of no difference, of the statistic that the interval is made of. Unit: 0 to 1. Made by
     evals/stats.py:share_difference."""
     corrected_p: float | None = None
-    """The same, corrected for the number of comparisons in the file (Holm). Unit: 0 to 1. Made by
-    evals/stats.py:holm."""
+    """The same, corrected for the number of comparisons of scores that are read first (Holm); absent where accuracy is
+    none of them. Unit: 0 to 1. Made by evals/compare.py:corrected."""
     mcnemar_p: float | None
     """Two-sided p of McNemar's exact test; null where answers are not 0/1, not one an item or not independent. Unit:
     0 to 1. Made by evals/stats.py:mcnemar_exact."""
     min_detectable: float
     """The smallest true difference that so many items show with 80% power, two-sided at 5%. Unit: 0 to 1. Made by
     evals/stats.py:min_detectable_difference."""
-    derived: Mapping[str, PairedDifference]
-    """Differences of the benchmark's own scores by name. Unit: see PairedDifference. Made by
+    derived: Mapping[str, ScoreDifference]
+    """Differences of the benchmark's own scores by name. Unit: see ScoreDifference. Made by
     evals/compare.py:compare_answers."""
+    headline: tuple[str, ...] = ("accuracy",)
+    """What is read first: `accuracy`, or names in `derived`. Unit: names. Made by evals/compare.py:compare_answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SetComparison:
     """Two evaluations on one set, a minus b, as `vold compare` prints them. Accuracies are shares of 1.
 
-    `corrected_p` is `p_value` corrected for the number of sets that are compared (Holm). `mcnemar_p` is None where
+    `headline` is what is read first: `accuracy`, or names in `derived`. `corrected_p` is `p_value` corrected for the
+    number of such scores that are compared (Holm), and absent where accuracy is none of them. `mcnemar_p` is None where
     answers are not 0/1, not one an item, or not independent. `detectable` is at 80% power,
     two-sided 5%. `only_a` and `only_b` count items that only one of them has. `derived` has the differences in scores
     such as We-Math's strict one, over composite problems. `forced` says in what the protocols differ, `official_n` how
@@ -95,6 +111,7 @@ class SetComparison:
     only_b: int
     clustered: bool
     forced: tuple[str, ...] = ()
-    derived: Mapping[str, PairedDifference] = field(default_factory=dict)
+    derived: Mapping[str, ScoreDifference] = field(default_factory=dict)
+    headline: tuple[str, ...] = ("accuracy",)
     official_n: int | None = None
     differs: tuple[str, ...] = ()
