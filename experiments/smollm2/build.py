@@ -99,7 +99,7 @@ def train(
             with torch.autocast(policy.model.device.type, torch.bfloat16):  # twice as fast, weights stay float32
                 logp, _, _ = policy.logprobs(sequences)
             loss = -logp.mean()
-            check_finite(loss, step=step)
+            check_finite(loss.item(), step=step)
             loss.backward()
             apply_update(policy, optimizer, lr=learning_rate(settings, step, steps), max_grad_norm=1.0)
             if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:

@@ -27,7 +27,7 @@ def count(exchange: Exchange) -> dict[str, int]:
     config = Sft(steps=1, batch_size=8, token_budget=1, optimizer=Optimizer(lr=1e-3))  # a row is a micro-batch
     learner = Learner(config, policy, build_optimizer(policy, config.optimizer), group)
     with profile(activities=[ProfilerActivity.CPU]) as watch:
-        accumulate(learner, traces, 0)
+        accumulate(learner, traces)
     counts = {e.key: e.count for e in watch.key_averages()}
     return {"gathered": counts["c10d::_allgather_base_"], "added_up": counts["c10d::_reduce_scatter_base_"]}
 

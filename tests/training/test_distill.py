@@ -231,7 +231,7 @@ def test_the_cold_start_averages_over_tokens_however_rows_are_cut(tmp_path: Path
     for budget in (8192, 60, 1):
         config = Sft(steps=1, batch_size=5, token_budget=budget, optimizer=Optimizer(lr=1e-3))
         learner = Learner(config, policy, build_optimizer(policy, config.optimizer))
-        value, tokens = accumulate(learner, traces[:5], 0)
+        value, tokens = accumulate(learner, traces[:5])
         gradients.append([p.grad.clone() for _, p in policy.trainable() if p.grad is not None])
         policy.model.zero_grad(set_to_none=True)
         assert tokens == sum(len(t.response_ids) for t in traces[:5])

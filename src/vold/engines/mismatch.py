@@ -7,16 +7,35 @@ one that is trained, and the objective's ratios correct for an engine, not for l
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import torch
 
 from vold.errors import TrainingError
-
-if TYPE_CHECKING:
-    import torch
 
 STOP_ABOVE = 0.1
 """Nats per token. Two precisions of one model are some thousandths apart; log-probs of another temperature, of an
 unchanged server, or none at all (zeros) are several tenths apart and more."""
+
+
+def distance(trainer: torch.Tensor, sampler: torch.Tensor, counted: torch.Tensor | None = None) -> torch.Tensor:
+    """What `Mismatch` sums up, on the trainer's device: how many tokens, the largest |x|, and the sums of |x|, of x and
+    of exp(x) - 1 - x.
+
+    Args:
+        trainer: [tokens] log-probs.
+        sampler: [tokens] the same of the engine.
+        counted: [tokens] bool, which tokens count; all by default.
+
+    Returns:
+        [5] float64; zeros where no token counts.
+    """
+    if not len(trainer):
+        return trainer.new_zeros(5, dtype=torch.float64)
+    x = trainer.detach().double() - sampler.to(trainer.device, non_blocking=True).double()
+    counted = torch.ones_like(x, dtype=torch.bool) if counted is None else counted
+    x = x.where(counted, 0.0)
+    return torch.stack([counted.sum().double(), x.abs().max(), x.abs().sum(), x.sum(), (x.exp() - 1 - x).sum()])
 
 
 class Mismatch:
@@ -26,15 +45,16 @@ class Mismatch:
         self.tokens, self.largest, self._absolute, self._k1, self._k3 = 0, 0.0, 0.0, 0.0, 0.0
 
     def add(self, trainer: torch.Tensor, sampler: torch.Tensor) -> None:
-        """Count some tokens; both [tokens] log-probs (nats) at the sampling temperature."""
-        if not len(trainer):
-            return
-        x = (trainer.detach().double() - sampler.double()).cpu()
-        self.tokens += len(x)
-        self.largest = max(self.largest, float(x.abs().max()))
-        self._absolute += float(x.abs().sum())
-        self._k1 -= float(x.sum())
-        self._k3 += float((x.exp() - 1 - x).sum())
+        """Count some tokens; both [tokens] log-probs (nats) at the sampling temperature, on any device."""
+        self.add_distance(*distance(trainer, sampler).tolist())
+
+    def add_distance(self, tokens: float, largest: float, absolute: float, signed: float, k3: float) -> None:
+        """Count some tokens by the numbers that `distance` found."""
+        self.tokens += int(tokens)
+        self.largest = max(self.largest, largest)
+        self._absolute += absolute
+        self._k1 -= signed
+        self._k3 += k3
 
     def merge(self, other: Mismatch) -> None:
         """Count another process's tokens too."""

@@ -45,19 +45,6 @@ class Sequences:
     source: tuple[int, ...]
     vision: Mapping[str, torch.Tensor]
 
-    def to(self, device: torch.device) -> Sequences:
-        """The same batch on another device."""
-        return Sequences(
-            self.input_ids.to(device),
-            self.attention_mask.to(device),
-            self.select.to(device),
-            self.targets.to(device),
-            self.row.to(device),
-            self.prompt_lengths,
-            self.source,
-            {name: tensor.to(device) for name, tensor in self.vision.items()},
-        )
-
 
 def collate(
     prompts: Sequence[Prompt], responses: Sequence[ArrayLike], masks: Sequence[ArrayLike], pad_id: int

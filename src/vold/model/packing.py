@@ -33,7 +33,7 @@ class Packed:
     """Where the tokens of a padded batch go in one packed row.
 
     Attributes:
-        index: [packed] int64, flat places in the padded [rows, length] grid.
+        index: [packed] int64 on the host, flat places in the padded [rows, length] grid; `states` likewise.
         pieces: lengths of the prompts and responses that follow each other in the packed row.
         rows: for each row the pieces it is made of, in order: a shared prompt and a response, or both as one.
         states: [tokens] int64, the packed place of the state that predicts each selected token.
@@ -46,7 +46,7 @@ class Packed:
 
 
 def pack(batch: Sequences) -> Packed:
-    """Lay out a padded batch. Rows with equal `source` share one prompt; everything else keeps its row order."""
+    """Lay out a padded batch on the host. Rows with equal `source` share one prompt; all else keeps its row order."""
     count, width = batch.input_ids.shape
     lengths = batch.attention_mask.sum(-1).tolist()
     prompts, source = batch.prompt_lengths, batch.source
@@ -69,11 +69,10 @@ def pack(batch: Sequences) -> Packed:
     index = torch.cat([torch.arange(start, start + length) for start, length in spans])
     place = torch.full((count * width,), -1, dtype=torch.int64)
     place[index] = torch.arange(len(index))
-    row, column = batch.select.nonzero().cpu().unbind(-1)
+    row, column = batch.select.nonzero().unbind(-1)
     shared = column < torch.tensor(prompts)[row]
     states = place[torch.where(shared, torch.tensor(source)[row], row) * width + column]
-    device = batch.input_ids.device
-    return Packed(index.to(device), tuple(length for _, length in spans), tuple(rows), states.to(device))
+    return Packed(index, tuple(length for _, length in spans), tuple(rows), states)
 
 
 def packed_attention(

@@ -170,7 +170,7 @@ class Processes:
         # FSDP2 finds its parts in the first pass through the whole, and sampling may come before any.
         pad = policy.chat.pad_id
         with torch.no_grad():
-            policy.states(collate([Prompt((pad,))], [(pad,)], [(1,)], pad).to(model.device))
+            policy.states(collate([Prompt((pad,))], [(pad,)], [(1,)], pad))
         model.reshard()
         self.exchange = exchange
         self._reshard_after_forward(policy)

@@ -120,16 +120,15 @@ class Policy:
             with contextlib.suppress(DataError):  # its template may know no pictures: on text it can do without
                 prompts.append(self.chat.prompt([Message("user", f"{IMAGE_MARKER}{ASKED}", (picture,))]))
         for prompt in prompts:
-            ids = torch.tensor([prompt.ids], device=self.model.device)
-            mask = torch.ones_like(ids)
-            vision = {k: v.to(ids.device) for k, v in prompt.vision.items()}
-            positions = self.positions(ids, mask, vision)
-            out = self.hidden(ids, attention_mask=mask, position_ids=positions, use_cache=False, **vision)
+            ids = torch.tensor([prompt.ids])
+            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **prompt.vision}
+            inputs["position_ids"] = self.positions(ids, inputs["attention_mask"], prompt.vision)
+            out = self.hidden(**self.sent(inputs), use_cache=False)
             if not bool(torch.isfinite(out.last_hidden_state).all()):
                 raise CheckpointError(
                     "this model does not give finite numbers",
                     where=str(self.model.config.name_or_path),
-                    got=f"its last hidden states of {'a picture' if vision else ASKED!r} are not finite",
+                    got=f"its last hidden states of {'a picture' if prompt.vision else ASKED!r} are not finite",
                     fix="its weights are not numbers, or its config.json is wrong: save or download it again",
                 )
 
@@ -228,37 +227,35 @@ class Policy:
         loss_of: LossOf | None = None,
     ) -> HeadOutput:
         """What `lm_head.logprobs.read_head` finds at the selected tokens of a batch, which describes the arguments."""
-        batch = batch.to(self.model.device)
-        asked = Query(batch.targets, self.banned, temperature, 0, candidates, top_k, against, loss_of)
+        targets = batch.targets.to(self.model.device, non_blocking=True)
+        asked = Query(targets, self.banned, temperature, 0, candidates, top_k, against, loss_of)
         return read_head(self.states(batch), self.model.get_output_embeddings(), asked)
 
     def states(self, batch: Sequences) -> torch.Tensor:
-        """The last hidden states [tokens, width] that predict the selected tokens of a batch on the model's device.
+        """The last hidden states [tokens, width] that predict the selected tokens of a batch, on the model's device.
 
         Without padding, and with a prompt that rows share passed once, where the model's family allows it
-        (`vold.model.packing`); as a padded batch where it does not.
+        (`vold.model.packing`); as a padded batch where it does not. The batch is laid out on the host and then sent, so
+        that a host with a GPU has no length to wait for.
         """
+        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, **batch.vision}
         positions = self.positions(batch.input_ids, batch.attention_mask, batch.vision)
+        more: dict[str, Any] = {"use_cache": False}
+        if self.packs:
+            more["packed"] = packed = pack(batch)
+            del inputs["attention_mask"]  # a packed row has no padding
+            inputs["input_ids"] = batch.input_ids.flatten()[packed.index][None]
+            positions, places = positions.flatten(-2)[..., None, packed.index], packed.states
+        else:
+            places = batch.select.flatten().nonzero()[:, 0]
+        sent = self.sent({**inputs, "position_ids": positions, "places": places})
+        places = sent.pop("places")
         run = self.trunk or self._last_states
-        if not self.packs:
-            states = run(
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
-                position_ids=positions,
-                use_cache=False,
-                **batch.vision,
-            )
-            return states[batch.select]
-        packed = pack(batch)
-        states = run(
-            input_ids=batch.input_ids.flatten()[packed.index][None],
-            attention_mask=None,
-            position_ids=positions.flatten(-2)[..., None, packed.index],
-            use_cache=False,
-            packed=packed,
-            **batch.vision,
-        )
-        return states[0].index_select(0, packed.states)
+        return run(**sent, **more).flatten(0, 1).index_select(0, places)
+
+    def sent(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Inputs of the model, on its device."""
+        return {name: value.to(self.model.device, non_blocking=True) for name, value in inputs.items()}
 
     def _last_states(self, **inputs: Any) -> torch.Tensor:
         states: torch.Tensor = self.model.base_model(**inputs).last_hidden_state

@@ -127,9 +127,9 @@ def total(
 
     Losses and gradients of the micro-batches of a step ADD UP to those of the whole step. So do the metrics, all of
     them sums: `policy_loss`, `teacher_loss`, `nll_loss` (the addends of the loss, coefficients included), and counts
-    and sums that `averages` turns into means. Tokens are selected before any arithmetic: a NaN on a token that a
-    term does not use reaches neither its value nor a gradient. If nothing is selected the loss is a 0 that can be
-    back-propagated. Computed in float32 at least.
+    and sums that `averages` turns into means. A term reads zeros at tokens that it does not use, so a NaN there reaches
+    neither its value nor a gradient; shapes stay, and a GPU's host never waits for a number of tokens. If nothing is
+    used the loss is a 0 that can be back-propagated. Computed in float32 at least.
 
     Args:
         objective: the terms.
@@ -141,35 +141,35 @@ def total(
     loss = logp.new_zeros(())
     metrics: dict[str, Tensor] = {}
 
-    def add(name: str, values: Tensor, lengths: Tensor, aggregate: Aggregate, denominator: int) -> Tensor:
+    def add(name: str, values: Tensor, aggregate: Aggregate, denominator: int) -> Tensor:
         if aggregate == "sequence_mean":
-            values = values / lengths
+            values = values / streams.sequence_length
         value = values.sum() / max(1, denominator)
         metrics[name] = value.detach()
         return loss + value
 
     if (s := objective.surrogate) is not None:
-        new, old, advantage, lengths, counts = _selected(objective, s, streams, logp)
+        on, new, old, advantage, counts = _selected(objective, s, streams, logp)
         if s.clip_low is None or s.clip_high is None:
             low, high = 0.0, math.inf
             values = importance_surrogate(new, old, advantage)
         else:
             low, high = 1 - s.clip_low, 1 + s.clip_high
             values = clipped_surrogate(new, old, advantage, s.clip_low, s.clip_high, s.dual_clip)
-        loss = add("policy_loss", values, lengths, s.aggregate, denominators.surrogate)
-        ratio = (new.detach() - old).exp()
+        loss = add("policy_loss", values, s.aggregate, denominators.surrogate)
+        ratio = _used(on, (new.detach() - old).exp())
         most = math.inf if s.dual_clip is None else s.dual_clip
         clipped = ((advantage > 0) & (ratio > high)) | ((advantage < 0) & ((ratio < low) | (ratio > most)))
         metrics |= {"ratio_sum": ratio.sum(), "clipped_tokens": clipped.sum()} | counts
     if (t := objective.teacher_loss) is not None:
         on = streams.teacher_weight != 0
-        values = t.at(step) * streams.teacher_weight[on] * _divergence(t, streams, logp, on)
-        loss = add("teacher_loss", values, streams.sequence_length[on], t.aggregate, denominators.teacher_loss)
+        values = t.at(step) * streams.teacher_weight * _divergence(t, streams, logp, on)
+        loss = add("teacher_loss", values, t.aggregate, denominators.teacher_loss)
     if (n := objective.nll) is not None:
-        loss = add("nll_loss", nll(logp), streams.sequence_length, n.aggregate, denominators.nll)
+        loss = add("nll_loss", nll(logp), n.aggregate, denominators.nll)
     if objective.uses_teacher:
         on = streams.teacher_logp.isfinite()
-        metrics["teacher_gap_sum"] = k1(logp.detach()[on], streams.teacher_logp[on]).sum()
+        metrics["teacher_gap_sum"] = k1(_used(on, logp.detach()), _used(on, streams.teacher_logp)).sum()
         metrics["scored_tokens"] = on.sum()
     return loss, metrics
 
@@ -177,8 +177,8 @@ def total(
 def _selected(
     objective: Objective, term: Surrogate, streams: Streams, logp: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Tensor]]:
-    """Log-probs, behaviour log-probs, advantages and rollout lengths of the tokens that teach, [tokens] each; and the
-    number of these tokens, and of those that gate and band have dropped."""
+    """Which tokens teach, and their log-probs, behaviour log-probs and advantages, [tokens] each with 0 at the others;
+    and the number of these tokens, and of those that gate and band have dropped."""
     own, behaviour, live = logp.detach(), streams.behaviour_logp, streams.live_weight
     if term.ratio == "sequence":
         behaviour = own - sequence_log_ratio(logp, behaviour, streams.sequence_index).detach()
@@ -194,15 +194,20 @@ def _selected(
     if term.band is not None:
         on = on & inside_band(own - behaviour, term.band.low, term.band.high)
     counts = {"policy_tokens": on.sum(), "dropped_tokens": (signal & ~on).sum()}
-    return logp[on], behaviour[on], advantage[on], streams.sequence_length[on], counts
+    return on, _used(on, logp), _used(on, behaviour), _used(on, advantage), counts
+
+
+def _used(on: Tensor, values: Tensor) -> Tensor:
+    """The values of the tokens that are on, 0 at the others, which no gradient reaches."""
+    return values.where(on, 0.0)
 
 
 def _divergence(term: TeacherLoss, streams: Streams, logp: Tensor, on: Tensor) -> Tensor:
     if not term.over_vocabulary:
-        return SAMPLED[term.estimator](logp[on], streams.teacher_logp[on])
+        return SAMPLED[term.estimator](_used(on, logp), _used(on, streams.teacher_logp))
     if streams.divergence is None:
         raise ValueError(f"{term.estimator} needs the stream `divergence`")
-    return streams.divergence[on]
+    return _used(on, streams.divergence)
 
 
 def averages(sums: Mapping[str, float]) -> dict[str, float]:

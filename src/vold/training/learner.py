@@ -78,29 +78,30 @@ class Learner(Generic[Config]):
             )
             yield MicroBatch(rows, batch, turn)
 
-    def backward(self, loss: torch.Tensor, micro: MicroBatch, step: int) -> None:
-        """Add the gradient of a micro-batch's loss to that of the step.
-
-        Raises:
-            TrainingError: the loss is not finite; no gradient has been added.
-        """
-        check_finite(loss, step=step)
+    def backward(self, loss: torch.Tensor, micro: MicroBatch) -> None:
+        """Add the gradient of a micro-batch's loss to that of the step."""
         self.group.backward(self.policy, loss, micro.turn)
 
     def rate(self, step: int) -> float:
         """The learning rate of 0-based `step`."""
         return learning_rate(self.config.optimizer, step, self.config.steps)
 
-    def apply_update(self, step: int) -> float:
+    def apply_update(self, step: int, loss: float) -> float:
         """One optimizer step on the gradient that has been added up; returns its norm before clipping.
 
+        Args:
+            step: 0-based.
+            loss: of the whole step, whose gradient it is.
+
         Raises:
-            TrainingError: the gradient is not finite. The weights are left as they were.
+            TrainingError: loss or gradient is not finite. The weights are left as they were.
         """
         clip = self.config.optimizer.max_grad_norm
         before, self.updated = self.updated, step
         try:
+            check_finite(loss, step=step)
             return apply_update(self.policy, self.optimizer, lr=self.rate(step), max_grad_norm=clip)
         except TrainingError:
             self.updated = before
+            self.optimizer.zero_grad(set_to_none=True)
             raise

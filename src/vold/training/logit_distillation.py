@@ -58,7 +58,7 @@ class TokenDivergence:
         rollouts: of this micro-batch, credited.
         teacher_prompts: [rollouts] the teacher's prompts.
         teacher: asked for distributions where the loss is over the whole vocabulary.
-        weighed: [tokens] which have a weight in the teacher loss, on the student's device.
+        device: the student's.
 
     Attributes:
         candidates: [tokens, k] ids whose log-probs the head is asked for; None where the loss has none.
@@ -72,22 +72,24 @@ class TokenDivergence:
         rollouts: Sequence[Rollout],
         teacher_prompts: Sequence[Prompt | None],
         teacher: Teacher,
-        weighed: torch.Tensor,
+        device: torch.device,
     ) -> None:
         self.candidates: torch.Tensor | None = None
         self.against: Against | None = None
         plain = FullDivergence(_kind(term), term.teacher_share)
         self._compare: Divergence = plain
+        weighed = torch.from_numpy(np.concatenate([_weighed(r)[r.completion.action_mask] for r in rollouts]))
         if not bool(weighed.any()):
             return
         if term.top_k is None:
             self.against = Against(_teacher_at(rollouts, teacher_prompts, teacher), weighed, plain)
             return
         ids, theirs = _candidates(term, rollouts)
-        self.candidates = torch.zeros((len(weighed), term.top_k.k), dtype=torch.int64, device=weighed.device)
-        self.candidates[weighed] = ids.to(weighed.device)
-        self._theirs = torch.full(self.candidates.shape, ABSENT, device=weighed.device)
-        self._theirs[weighed] = theirs.to(weighed.device)
+        chosen = torch.zeros((len(weighed), term.top_k.k), dtype=torch.int64)
+        chosen[weighed] = ids
+        known = torch.full(chosen.shape, ABSENT)
+        known[weighed] = theirs
+        self.candidates, self._theirs = (t.to(device, non_blocking=True) for t in (chosen, known))
         if term.top_k.form == "stop_gradient":
             self._compare = stopped_reverse_kl
 
@@ -106,13 +108,13 @@ def compared(
     rollouts: Sequence[Rollout],
     teacher_prompts: Sequence[Prompt | None],
     teacher: Teacher,
-    weighed: torch.Tensor,
+    device: torch.device,
 ) -> TokenDivergence | None:
     """As `TokenDivergence`; None for an objective that compares sampled tokens only."""
     term = objective.teacher_loss
     if term is None or not term.over_vocabulary:
         return None
-    return TokenDivergence(term, rollouts, teacher_prompts, teacher, weighed)
+    return TokenDivergence(term, rollouts, teacher_prompts, teacher, device)
 
 
 def _kind(term: TeacherLoss) -> Literal["reverse_kl", "forward_kl", "jsd"]:
@@ -128,13 +130,13 @@ def _teacher_at(
     requests = [ScoreRequest(prompt.ids, r.completion.ids, vision=prompt.vision) for r, prompt in scored]
     whole = cast("LogitTeacher", teacher).distributions(requests)
     weighed = torch.cat([torch.tensor(_weighed(r)) for r, _ in scored])
-    return whole.at(weighed.to(whole.states.device))
+    return whole.at(weighed)
 
 
 def _weighed(rollout: Rollout) -> Flags:
     """[response] which tokens have a weight in the teacher loss."""
-    assert rollout.teacher_weight is not None
-    weighed: Flags = rollout.teacher_weight != 0
+    weight = rollout.teacher_weight
+    weighed: Flags = np.zeros(len(rollout.completion.ids), bool) if weight is None else weight != 0
     return weighed
 
 

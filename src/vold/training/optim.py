@@ -117,17 +117,17 @@ def apply_update(policy: Policy, optimizer: torch.optim.Optimizer, *, lr: float,
     return norm
 
 
-def check_finite(loss: torch.Tensor, *, step: int) -> None:
-    """Refuse a loss that is not finite before it is back-propagated.
+def check_finite(loss: float, *, step: int) -> None:
+    """Refuse the update of a step whose loss is not finite.
 
     Raises:
         TrainingError: naming the step.
     """
-    if not bool(torch.isfinite(loss)):
+    if not math.isfinite(loss):
         raise TrainingError(
             "the loss is not finite; the weights were not changed",
             where=f"step {step}",
-            got=str(loss.item()),
+            got=str(loss),
             fix="lower the learning rate; the last checkpoint is intact",
         )
 

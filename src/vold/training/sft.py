@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from vold.errors import DataError
 from vold.objective.losses import nll
 from vold.run.directory import works_in_run
@@ -41,8 +43,8 @@ def sft(recipe: Recipe) -> Path:
         for step in run.steps():
             part = pick(traces, stage.config.batch_size, seed=recipe.run.seed, step=step)
             with run.phase("update"):
-                loss, tokens = accumulate(run.learner, part, step)
-                norm = run.learner.apply_update(step)
+                loss, tokens = accumulate(run.learner, part)
+                norm = run.learner.apply_update(step, loss)
             seconds, lr = run.seconds["update"], run.learner.rate(step)
             row = SftRow(step=step, loss=loss, grad_norm=norm, lr=lr, tokens=tokens, seconds=seconds)
             run.log(row, f"loss {loss:.3f}")
@@ -81,17 +83,18 @@ def pick(traces: Sequence[Trace], size: int, *, seed: int, step: int) -> list[Tr
     return [traces[i] for i in epoch_indices(len(traces), size, seed_of(seed, "order"), step)]
 
 
-def accumulate(learner: Learner[Sft], traces: Sequence[Trace], step: int) -> tuple[float, int]:
+def accumulate(learner: Learner[Sft], traces: Sequence[Trace]) -> tuple[float, int]:
     """Back-propagate the mean negative log-likelihood per token; returns its value (nats) and the token count.
 
     The mean is over all tokens of the step, however they are cut into micro-batches and divided over processes.
     """
     prompts = [learner.policy.chat.prompt(t.task.messages) for t in traces]
     masks = [t.action_mask for t in traces]
-    total, value = sum(map(sum, masks)), 0.0
+    total, losses = sum(map(sum, masks)), list[torch.Tensor]()
     for micro in learner.micro_batches(prompts, [t.response_ids for t in traces], masks):
         logp, _, _ = learner.policy.logprobs(micro.batch, loss_of=lambda _, output: nll(output.logp).sum() / total)
         loss = nll(logp).sum() / total
-        learner.backward(loss, micro, step)
-        value += loss.item() * micro.turn.counts
+        learner.backward(loss, micro)
+        losses += [loss.detach()] * micro.turn.counts
+    value = sum(torch.stack(losses).tolist()) if losses else 0.0
     return sum(learner.group.gather(value)), total

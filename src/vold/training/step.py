@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from vold.engines.mismatch import Mismatch
+from vold.engines.mismatch import Mismatch, distance
 from vold.model.parallel import Processes
 from vold.objective import Streams, averages, token_counts, total
 from vold.run.console import console
@@ -48,12 +48,10 @@ def update(learner: Learner[Distill], rollouts: Sequence[Rollout], step: Step, t
         loss, sums = loss_of.total(output)
         if micro.turn.counts:
             tally.add(loss, sums, output, loss_of)
-        if not loss.isfinite():  # by log-probs of another policy, perhaps: then that is what to say
-            tally.gate(learner, step)
-        learner.backward(loss, micro, step.number)
+        learner.backward(loss, micro)
     tally = tally.merged(learner.group)
     tally.gate(learner, step)
-    norm = learner.apply_update(step.number) if live else 0.0
+    norm = learner.apply_update(step.number, tally.loss) if live else 0.0
     return tally.metrics(step.number, norm, learner.rate(step.number))
 
 
@@ -94,9 +92,9 @@ class MicroLoss:
         device, config = learner.policy.model.device, learner.config
         prompts = [p.teacher_prompt for p in step.of(rollouts)]
         streams = flatten(rollouts, device)
-        comparison = compared(config.objective, rollouts, prompts, teacher, streams.teacher_weight != 0)
-        sampled = torch.tensor([r.source == "student" for r in rollouts], device=device)[streams.sequence_index]
-        return cls(config, streams, comparison, sampled, denominators, step.number)
+        comparison = compared(config.objective, rollouts, prompts, teacher, device)
+        own = torch.tensor([r.source == "student" for r in rollouts]).to(device, non_blocking=True)
+        return cls(config, streams, comparison, own[streams.sequence_index], denominators, step.number)
 
     def read(self, learner: Learner[Distill], micro: MicroBatch) -> HeadOutput:
         """What the student's LM head says at the micro-batch's tokens."""
@@ -121,21 +119,33 @@ class MicroLoss:
 
 @dataclass
 class Tally:
-    """Sums over the micro-batches of a step; those of several processes can be added up."""
+    """Sums over the micro-batches of a step; those of several processes can be added up.
+
+    Those of a micro-batch stay on the device until all are wanted (`merged`): a GPU's host waits for them once a step.
+    """
 
     loss: float = 0.0
     sums: Counter[str] = field(default_factory=Counter)
     mismatch: Mismatch = field(default_factory=Mismatch)
+    waiting: list[torch.Tensor] = field(default_factory=list)
+    names: tuple[str, ...] = ()
 
     def add(self, loss: torch.Tensor, sums: dict[str, torch.Tensor], output: HeadOutput, micro: MicroLoss) -> None:
         """Count a micro-batch."""
-        self.loss += loss.item()
-        self.sums.update({name: float(value) for name, value in sums.items()})
-        self.sums.update({"entropy_sum": float(output.entropy.sum()), "trained_tokens": len(output.logp)})
-        self.mismatch.add(output.logp[micro.own], micro.streams.behaviour_logp[micro.own])
+        values = {"loss": loss.detach(), **sums, "entropy_sum": output.entropy.sum()}
+        apart = distance(output.logp, micro.streams.behaviour_logp, micro.own)
+        self.names = tuple(values)
+        self.waiting.append(torch.cat([apart, torch.stack([v.double() for v in values.values()])]))
+        self.sums["trained_tokens"] += len(output.logp)
 
     def merged(self, group: Processes) -> Tally:
         """The sums of all processes together."""
+        for row in torch.stack(self.waiting).tolist() if self.waiting else ():
+            found = dict(zip(self.names, row[5:], strict=True))
+            self.loss += found.pop("loss")
+            self.sums.update(found)
+            self.mismatch.add_distance(*row[:5])
+        self.waiting = []
         out = Tally()
         for theirs in group.gather(self):
             out.loss += theirs.loss

@@ -43,11 +43,11 @@ def flatten(rollouts: Sequence[Rollout], device: torch.device) -> Streams:
     sampling stand for those of the student until `Streams.at` brings them."""
     lengths = np.array([np.count_nonzero(r.completion.action_mask) for r in rollouts], np.int64)
     flat = {"sequence_index": np.repeat(np.arange(len(rollouts)), lengths), "sequence_length": lengths.repeat(lengths)}
-    streams = {name: torch.from_numpy(values).to(device) for name, values in flat.items()}
+    streams = {name: torch.from_numpy(values).to(device, non_blocking=True) for name, values in flat.items()}
     for name, (read, absent) in SOURCES.items():
         values = np.concatenate([_own(r, read(r), absent) for r in rollouts])
         if name not in OPTIONAL or values.any():
-            streams[name] = torch.from_numpy(values).to(device)
+            streams[name] = torch.from_numpy(values).to(device, non_blocking=True)
     return Streams(logp=streams["behaviour_logp"], **streams)
 
 

@@ -54,7 +54,7 @@ class InProcessTeacher:
 
     def distributions(self, requests: Sequence[ScoreRequest]) -> Distributions:
         """Whole next-token distributions at every response token, request after request, without gradient."""
-        batch = self._batch(requests).to(self.policy.model.device)
+        batch = self._batch(requests)
         with torch.no_grad():
             states = self.policy.states(batch)
         return Distributions(states, self.policy.model.get_output_embeddings(), self.policy.banned, self.temperature)
@@ -79,6 +79,7 @@ class InProcessTeacher:
                     candidates=None if candidates is None else candidates.to(self.policy.model.device),
                     top_k=max(r.top_k for r in part),
                 )
+                read = read.on_host()
                 if bool(read.logp.isnan().any()):
                     raise TeacherError(
                         "the teacher returned log-probs that are not numbers", where="in-process teacher"
@@ -119,11 +120,11 @@ def _answer(request: ScoreRequest, read: HeadOutput, part: slice) -> TokenScores
     candidates = top_ids = top_logp = None
     if request.candidate_ids is not None and read.candidates is not None:
         values = read.candidates[part, : request.candidate_ids.shape[-1]]
-        candidates = values.masked_fill(values == ABSENT, float("-inf")).cpu().numpy()
+        candidates = values.masked_fill(values == ABSENT, float("-inf")).numpy()
     if request.top_k and read.top_ids is not None and read.top_logp is not None:
-        top_ids = read.top_ids[part, : request.top_k].cpu().numpy()
-        top_logp = read.top_logp[part, : request.top_k].cpu().numpy()
-    return TokenScores(read.logp[part].cpu().numpy(), candidates, top_ids, top_logp)
+        top_ids = read.top_ids[part, : request.top_k].numpy()
+        top_logp = read.top_logp[part, : request.top_k].numpy()
+    return TokenScores(read.logp[part].numpy(), candidates, top_ids, top_logp)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,11 @@ class HeadOutput(NamedTuple):
     top_ids: torch.Tensor | None = None
     top_logp: torch.Tensor | None = None
 
+    def on_host(self) -> HeadOutput:
+        """The same in the host's memory."""
+        fields: list[Any] = [None if t is None else t.cpu() for t in self]
+        return HeadOutput(*fields)
+
 
 @dataclass(frozen=True, eq=False)
 class Query:
@@ -101,6 +106,7 @@ class HeadPass:
         self.query = query
         self.of = Projection(hidden, weight, bias, query.banned, query.temperature, query.chunk_tokens)
         self.kernels = _kernels(query, self.of.buffer)
+        self.never = torch.zeros(len(weight), dtype=torch.bool, device=weight.device).index_fill_(0, query.banned, True)
         self.spare = None if self.kernels is not None else torch.empty_like(self.of.buffer)
         if query.against is not None:
             self.teacher = _Teacher(query.against, weight.shape[0], query.banned, self.of.size, places_of(query))
@@ -143,7 +149,7 @@ class HeadPass:
 
     def _possible(self, logp: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         if len(self.query.banned):
-            logp.masked_fill_(torch.isin(targets[:, 0], self.query.banned), float("-inf"))
+            logp.masked_fill_(self.never[targets[:, 0]], float("-inf"))
         return logp.float()
 
     def slope(
@@ -197,7 +203,7 @@ class _Teacher:
         shared = against.shared(ids, banned)
         self.size = len(shared)
         self.closed = (~shared).nonzero()[:, 0]
-        self.alike = int(shared.sum()) == ids - len(banned.unique())
+        self.alike = self.size - len(self.closed) == ids - len(banned.unique())
         """Whether the student can emit the shared ids and no others, so that its log-probs are those wanted."""
         teacher = against.teacher
         self.of: Projection | None = None
@@ -210,7 +216,7 @@ class _Teacher:
 
     def compare(self, part: slice, student: torch.Tensor, probs: torch.Tensor) -> torch.Tensor:
         """The divergence at the tokens of a chunk [chunk]; `student` [chunk, ids] is overwritten, `probs` read."""
-        self.rows = self.against.used[part].nonzero()[:, 0]
+        self.rows = self.against.used[part].nonzero()[:, 0].to(student.device, non_blocking=True)
         self.slope: torch.Tensor | None = None
         out = student.new_zeros(len(student))
         if not len(self.rows):

@@ -48,8 +48,9 @@ class Distributions:
         return head_logits(self.states[part], self.head, self.banned, self.temperature)
 
     def at(self, tokens: torch.Tensor) -> Distributions:
-        """Those of the tokens that a bool mask selects."""
-        return Distributions(self.states[tokens], self.head, self.banned, self.temperature)
+        """Those of the tokens that a bool mask on the host selects."""
+        places = tokens.nonzero()[:, 0].to(self.states.device, non_blocking=True)
+        return Distributions(self.states[places], self.head, self.banned, self.temperature)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +62,7 @@ class Against:
 
     Attributes:
         teacher: its distributions at the tokens that `used` selects, in their order; no gradient reaches them.
-        used: [tokens] bool, at least one of them true.
+        used: [tokens] bool on the host, at least one of them true.
         divergence: what is computed; 0 at the other tokens.
     """
 
@@ -72,10 +73,10 @@ class Against:
     def shared(self, ids: int, banned: torch.Tensor) -> torch.Tensor:
         """[size] bool, true for an id that a student with so many ids and these bans can emit, and the teacher too."""
         size = min(ids, self.teacher.ids)
-        out = torch.ones(size, dtype=torch.bool, device=banned.device)
+        out = torch.ones(max(ids, self.teacher.ids), dtype=torch.bool, device=banned.device)
         for never in (banned, self.teacher.banned.to(banned.device)):
-            out[never[never < size]] = False
-        return out
+            out.index_fill_(0, never, False)
+        return out[:size]
 
 
 def candidate_divergence(student_logp: torch.Tensor, teacher_logp: torch.Tensor, compare: Divergence) -> torch.Tensor:
