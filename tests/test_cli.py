@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
 import tiny
-from vold.cli import main
+from vold.cli import VERBS, main
 from vold.objective import PRESETS, Objective
 from vold.run.files import read_jsonl
 
@@ -193,14 +197,31 @@ def test_unknown_verbs_and_missing_arguments_are_usage_errors(capsys: pytest.Cap
         with pytest.raises(SystemExit) as stopped:
             main(argv)
         assert stopped.value.code == 2
-    assert "invalid choice" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "no verb 'distil'; did you mean 'distill'?" in err
+    assert "required: RECIPE" in err
+    assert "give a verb: check, run, traces" in err
+
+
+def test_every_verb_has_a_help_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    said = set()
+    for name, verb in VERBS.items():
+        with pytest.raises(SystemExit) as stopped:
+            main([name, "--help"])
+        assert stopped.value.code == 0
+        out = capsys.readouterr().out
+        assert out.startswith(f"usage: vold {name} ")
+        assert verb.help and verb.help in out
+        assert all(one in out for one in verb.takes)
+        said.add(verb.help)
+    assert len(said) == len(VERBS)
 
 
 def test_an_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted(_target: str, _overrides: list[str]) -> None:
+    def interrupted(_args: argparse.Namespace) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(__import__("vold.cli").cli.VERBS, "sft", interrupted)
+    monkeypatch.setitem(VERBS, "sft", replace(VERBS["sft"], run=interrupted))
     assert main(["sft", DEMO]) == 130
     assert "goes on from here" in capsys.readouterr().err
 
@@ -208,10 +229,10 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys:
 def test_a_fault_of_the_program_shows_where_it_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def faulty(_target: str, _overrides: list[str]) -> None:
+    def faulty(_args: argparse.Namespace) -> None:
         raise KeyError("a\x1b[2J")
 
-    monkeypatch.setitem(__import__("vold.cli").cli.VERBS, "sft", faulty)
+    monkeypatch.setitem(VERBS, "sft", replace(VERBS["sft"], run=faulty))
     assert main(["sft", DEMO]) == 1
     err = capsys.readouterr().err
     assert "Traceback" in err
@@ -249,6 +270,43 @@ def test_the_whole_pipeline_runs_verb_by_verb(recipe: str, tmp_path: Path, capsy
             assert sum(figures["outcomes"].values()) == figures["n"] == 10
     assert main(["show", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "report.html").stat().st_size > 5000
+
+
+def test_run_takes_every_stage_in_order_and_ends_as_verb_by_verb(
+    recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.write_traces(tmp_path, tiny.recipe(tmp_path))
+    one, other = tmp_path / "one", tmp_path / "other"
+    shutil.copytree(tmp_path / "run", one)
+    (tmp_path / "run").rename(other)
+    commands = []
+    for verb in ("check", "sft", "align", "distill", "eval"):
+        assert main([verb, recipe, f"run.dir={other}"]) == 0, capsys.readouterr().err
+        commands += [line for line in capsys.readouterr().out.splitlines() if line.startswith("next: ")]
+    assert [c.split()[2] for c in commands[:4]] == ["traces", "align", "distill", "eval"]
+    assert main(["run", recipe, f"run.dir={one}"]) == 0, capsys.readouterr().err
+    out = capsys.readouterr().out
+    places = [out.index(f"\n{stage}: ") for stage in ("check", "traces", "sft", "align", "distill", "eval")]
+    assert places == sorted(places)
+    assert out.splitlines()[-1] == f"next: vold show {one}"
+    assert (one / "report.html").is_file()
+    for stage in ("sft", "distill"):
+        mine, theirs = (load_file(place / stage / "final" / "model.safetensors") for place in (one, other))
+        assert mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
+    stamps = {file: file.stat().st_mtime_ns for file in one.rglob("*.safetensors")}
+    assert main(["run", recipe, f"run.dir={one}"]) == 0
+    assert {file: file.stat().st_mtime_ns for file in one.rglob("*.safetensors")} == stamps
+
+
+def test_a_recipe_of_the_package_is_found_by_its_name_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "demo", "run.dir=here"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "next: vold traces demo run.dir=here"
+    assert "did you mean sod-mini?" in fails(capsys, "sft", "sod-minni")
+    Path("sod-minni").write_text("[]")
+    assert "a recipe is a mapping" in fails(capsys, "sft", "sod-minni")
 
 
 def test_an_evaluation_is_made_afresh_when_the_weights_have_changed(recipe: str, tmp_path: Path) -> None:
@@ -291,4 +349,4 @@ def test_the_list_of_methods_and_one_of_them(capsys: pytest.CaptureFixture[str])
 def test_expand_belongs_to_one_verb(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["check", "recipes/demo.yaml", "--expand"])
-    assert "--expand goes with" in capsys.readouterr().err
+    assert "unrecognized arguments: --expand" in capsys.readouterr().err

@@ -2,71 +2,30 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import os
+import shlex
 import sys
 import traceback
-from typing import TYPE_CHECKING, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vold import __version__
 from vold.errors import ConfigError, clean
+from vold.run.command import VERBS as VERBS
+from vold.run.command import parsed, parser_of, verb
 from vold.run.failures import in_words
 from vold.run.stopping import Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import argparse
 
     from vold.run.recipe import Recipe
 
-DESCRIPTION = """\
-Move reasoning from a text-only teacher LLM into a vision-language student.
-
-  vold check RECIPE      look for everything that would stop the run, before it starts
-  vold traces RECIPE     the teacher answers text prompts
-  vold sft RECIPE        cold start: fine-tune the student on those traces
-  vold align RECIPE      do student and teacher overlap enough for stage 2?
-  vold balance RECIPE    repeat or drop problems by how often the student solves them
-  vold distill RECIPE    stage 2: GRPO with the teacher term on text prompts
-  vold eval RECIPE       accuracy of every stage on every task set, with paired comparisons
-  vold compare A B       two evaluations item by item; refused where they asked or marked differently
-  vold branch RUN --from STAGE NEW   a new run that shares the stages of RUN up to this one, and goes on from there
-  vold show RUN          a run in the terminal, and its report.html
-  vold demo              all of it on the demo world, on a CPU, nothing to download
-  vold study STUDY       arms x seeds with a verdict on each claim
-  vold methods [METHOD]  the published methods, and what one of them expands to
-
-Any key of a recipe can be overridden: vold sft recipes/demo.yaml sft.steps=50 run.dir=runs/short
-Every verb goes on where it stopped when it is started again with the same recipe.
-"""
-OF_RUNS = ("show", "compare", "branch")
-"""Verbs that take a run directory."""
 FAULT = (
     "this is a fault of the program, not of the recipe: please report it with the lines above. "
     "What is stored is whole; the same command goes on from it"
 )
-
-
-class _Parser(argparse.ArgumentParser):
-    """What is typed is text in its messages too."""
-
-    def error(self, message: str) -> NoReturn:
-        super().error(clean(message))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="vold", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
-    parser.add_argument("verb", choices=sorted(VERBS), metavar="VERB", help=", ".join(VERBS))
-    parser.add_argument(
-        "target", nargs="?", help="a recipe; a run directory for `show`, `compare` and `branch`; a study file; a method"
-    )
-    parser.add_argument("--from", dest="stage", metavar="STAGE", help="with `branch RUN`: the last stage it shares")
-    parser.add_argument("--expand", action="store_true", help="with `methods METHOD`: the recipe keys it stands for")
-    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="recipe keys to override")
-    return parser
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,34 +37,23 @@ def main(argv: list[str] | None = None) -> int:
             for stream in (sys.stdout, sys.stderr):
                 if isinstance(stream, io.TextIOWrapper):  # None where it is closed
                     stream.reconfigure(errors="backslashreplace")
-            args = _parser().parse_intermixed_args(argv)
+            args = parsed(sys.argv[1:] if argv is None else argv)
             shown = args.traceback
-            return _run(args, stop)
+            return _call(args, stop)
         except SystemExit:
             raise
         except BaseException as error:
             return _say(error, stop, shown=shown)
 
 
-def _run(args: argparse.Namespace, stop: Stop) -> int:
-    if args.verb == "demo":
-        target, overrides = "", [args.target, *args.overrides] if args.target else args.overrides
-    elif args.target is None and args.verb != "methods":
-        _parser().error(f"`vold {args.verb}` needs a {'run directory' if args.verb in OF_RUNS else 'file'}")
-    else:
-        target, overrides = args.target or "", args.overrides
-    if args.expand and (args.verb != "methods" or args.target is None):
-        _parser().error("--expand goes with `vold methods METHOD`")
+def _call(args: argparse.Namespace, stop: Stop) -> int:
     others = os.environ.get("WORLD_SIZE", "1")
     if not others.isascii() or not others.isdecimal():
         raise ConfigError("this is no number of processes", where="environment: WORLD_SIZE", got=others, fix="unset it")
     stop.name = f"vold {args.verb}" + (f" [process {os.environ.get('RANK')}]" if others != "1" else "")
     if others != "1" and args.verb not in ("sft", "distill"):
         raise ConfigError(f"`vold {args.verb}` runs in one process", fix="start it without torchrun")
-    if args.expand:
-        _expand(target, overrides)
-    else:
-        VERBS[args.verb](target, overrides + ([f"--from={args.stage}"] if args.stage else []))
+    VERBS[args.verb].run(args)
     from vold.run.console import lost
 
     if said := lost():
@@ -130,136 +78,209 @@ def _say(error: BaseException, stop: Stop, *, shown: bool) -> int:
     return status
 
 
-def _recipe(target: str, overrides: list[str]) -> Recipe:
+def _recipe(args: argparse.Namespace) -> Recipe:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from vold.run.recipe import load_recipe
+    from vold.run.shipped import find_recipe
 
-    recipe = load_recipe(target, overrides)
+    recipe = load_recipe(find_recipe(args.recipe), args.keys)
     import torch  # after the recipe: a mistake in it is said before a second goes into loading this
 
     torch.set_num_threads(recipe.run.threads)
     return recipe
 
 
-def _check(target: str, overrides: list[str]) -> None:
-    recipe = _recipe(target, overrides)
+@verb("RECIPE")
+def _check(args: argparse.Namespace) -> None:
+    """Look for everything that would stop the run, before it starts.
+
+    Loads the models and the data, asks the servers, plans memory and disk, and prints a line for each; `warn` lines are
+    to be thought over. Nothing is written.
+    """
+    recipe = _recipe(args)
     from vold.evals.preflight import check
 
     check(recipe)
+    _next(args, recipe)
 
 
-def _traces(target: str, overrides: list[str]) -> None:
-    recipe = _recipe(target, overrides)
+@verb("RECIPE")
+def _run(args: argparse.Namespace) -> None:
+    """Every stage of a recipe in order, from `check` to `eval` and the report.
+
+    A run that was stopped goes on where it stopped.
+    """
+    recipe = _recipe(args)
+    from vold.demo.pipeline import run_stages
+
+    run_stages(recipe)
+
+
+@verb("RECIPE")
+def _traces(args: argparse.Namespace) -> None:
+    """The teacher answers text prompts.
+
+    Writes RUN/traces: traces.jsonl, one row an answer, and what became of those that were left out.
+    """
+    recipe = _recipe(args)
     from vold.training.traces import make_traces
 
     _wrote(make_traces(recipe))
+    _next(args, recipe)
 
 
-def _sft(target: str, overrides: list[str]) -> None:
-    recipe = _recipe(target, overrides)
+@verb("RECIPE")
+def _sft(args: argparse.Namespace) -> None:
+    """Cold start: fine-tune the student on those traces.
+
+    Writes RUN/sft: final, the model as Transformers saves it, metrics.jsonl, and the last state to go on from. Several
+    GPUs: torchrun --nproc-per-node N -m vold.cli sft RECIPE
+    """
+    recipe = _recipe(args)
     from vold.training.sft import sft
 
     _wrote(sft(recipe))
+    _next(args, recipe)
 
 
-def _align(target: str, overrides: list[str]) -> None:
-    recipe = _recipe(target, overrides)
-    if recipe.align is not None and recipe.align.self_check:
-        from vold.evals.engine_check import self_check
-        from vold.report.tables import print_self_check
+@verb("RECIPE")
+def _align(args: argparse.Namespace) -> None:
+    """Do student and teacher overlap enough for stage 2?
 
-        print_self_check(self_check(recipe))
-        return
-    from vold.evals.overlap import align
-    from vold.report.tables import print_alignment
+    Compares them token by token on rollouts of the student; writes RUN/align/align.json with a verdict.
+    """
+    recipe = _recipe(args)
+    from vold.demo.pipeline import compare_models
 
-    print_alignment(align(recipe))
+    compare_models(recipe)
+    _next(args, recipe)
 
 
-def _balance(target: str, overrides: list[str]) -> None:
-    recipe = _recipe(target, overrides)
+@verb("RECIPE")
+def _balance(args: argparse.Namespace) -> None:
+    """Repeat or drop problems by how often the student solves them.
+
+    Writes RUN/balance: a label for each problem, and a set of problems that `distill.tasks` can name.
+    """
+    recipe = _recipe(args)
     from vold.report.tables import print_balance
     from vold.training.balance import balance
 
     file, summary = balance(recipe)
     print_balance(summary)
     _wrote(file)
+    _next(args, recipe)
 
 
-def _distill(target: str, overrides: list[str]) -> None:
-    recipe = _recipe(target, overrides)
+@verb("RECIPE")
+def _distill(args: argparse.Namespace) -> None:
+    """Stage 2: GRPO with the teacher term on text prompts.
+
+    Writes RUN/distill: final, metrics.jsonl, rollouts, and the last state to go on from. Several GPUs: as for sft.
+    """
+    recipe = _recipe(args)
     from vold.training.distill import distill
 
     _wrote(distill(recipe))
+    _next(args, recipe)
 
 
-def _eval(target: str, overrides: list[str]) -> None:
-    recipe = _recipe(target, overrides)
+@verb("RECIPE")
+def _eval(args: argparse.Namespace) -> None:
+    """Accuracy of every stage on every task set, with paired comparisons.
+
+    Writes RUN/eval: every answer, results.json and the page results.html.
+    """
+    recipe = _recipe(args)
     from vold.evals.evaluate import evaluate
     from vold.report.tables import print_results
 
     print_results(evaluate(recipe), recipe.run.dir / "eval")
 
 
-def _compare(target: str, overrides: list[str]) -> None:
-    from pathlib import Path
+@verb("A", "B", keys="force=true")
+def _compare(args: argparse.Namespace) -> None:
+    """Two evaluations item by item; refused where they asked or marked differently.
 
+    A and B are runs, or the folder of one model in RUN/eval. With force=true the sets whose protocols differ are
+    compared too, and it is said in what they differ.
+    """
     from vold.evals.compare import compare_runs
     from vold.report.tables import print_comparison
 
-    others = [o for o in overrides if "=" not in o or Path(o).exists()]
-    flags = [o for o in overrides if o not in others]
-    if len(others) != 1 or flags not in ([], ["force=true"]):
-        raise ConfigError(
-            "compare takes two runs", got=" ".join([target, *overrides]), fix="vold compare A B [force=true]"
-        )
-    found = compare_runs(Path(target), Path(others[0]), force=bool(flags))
-    print_comparison(target, others[0], found)
+    if args.keys not in ([], ["force=true"]):
+        got = shlex.join([args.a, args.b, *args.keys])
+        raise ConfigError("compare takes two runs", got=got, fix="vold compare A B [force=true]")
+    found = compare_runs(Path(args.a), Path(args.b), force=bool(args.keys))
+    print_comparison(args.a, args.b, found)
 
 
-def _branch(target: str, overrides: list[str]) -> None:
-    from pathlib import Path
+@verb("RUN", "NEW", **{"from": "STAGE"})
+def _branch(args: argparse.Namespace) -> None:
+    """A new run that shares the stages of RUN up to this one, and goes on from there.
 
+    vold branch runs/a --from sft runs/b distill.rollouts=8
+    """
     from vold.run.branch import branch
 
-    stages = [o.removeprefix("--from=") for o in overrides if o.startswith("--from=")]
-    new, *keys = [o for o in overrides if not o.startswith("--from=")] or [""]
-    if not new or len(stages) != 1:
-        got = " ".join(["branch", target, *overrides])
-        raise ConfigError(
-            "a branch has a stage and a new directory", got=got, fix=f"vold branch {target} --from sft NEW"
-        )
-    _wrote(branch(Path(target), stages[0], Path(new), keys))
+    _wrote(branch(Path(args.run), getattr(args, "from"), Path(args.new), args.keys))
 
 
-def _show(target: str, overrides: list[str]) -> None:
+@verb("RUN")
+def _show(args: argparse.Namespace) -> None:
+    """A run in the terminal, and its report.html."""
     from vold.report.show import show
 
-    show(target, overrides)
+    show(args.run, args.keys)
 
 
-def _methods(target: str, overrides: list[str]) -> None:
-    from vold.report.methods import methods
+@verb()
+def _demo(args: argparse.Namespace) -> None:
+    """All of it on the demo world, on a CPU, nothing to download.
 
-    methods(target or None, overrides)
-
-
-def _expand(target: str, overrides: list[str]) -> None:
-    from vold.report.methods import print_expansion
-
-    print_expansion(target, overrides)
-
-
-def _demo(target: str, overrides: list[str]) -> None:
+    Writes runs/demo, or run.dir: report.html, summary.json and everything that the stages write.
+    """
     from vold.demo.pipeline import demo
 
-    demo(overrides)
+    demo(args.keys)
 
 
-def _study(target: str, overrides: list[str]) -> None:
+@verb("STUDY", keys="key=value")
+def _study(args: argparse.Namespace) -> None:
+    """Arms x seeds with a verdict on each claim; see docs/study.md."""
     from vold.evals.study.study import run_study
 
-    run_study(target, overrides)
+    run_study(args.study, args.keys)
+
+
+@verb("[METHOD]", expand="")
+def _methods(args: argparse.Namespace) -> None:
+    """The published methods, and what one of them expands to.
+
+    vold methods vold --expand     prints the recipe keys that the method stands for
+    """
+    from vold.report.methods import methods, print_expansion
+
+    if not args.expand:
+        methods(args.method, args.keys)
+    elif args.method is None:
+        parser_of("methods").error("--expand goes with a method")
+    else:
+        print_expansion(args.method, args.keys)
+
+
+@verb(keys="")
+def _schema(args: argparse.Namespace) -> None:
+    """The JSON schema of a recipe, for editors.
+
+    vold schema > recipe.schema.json, and in the recipe's first line
+    # yaml-language-server: $schema=recipe.schema.json
+    """
+    import json
+
+    from vold.run.schema import recipe_schema
+
+    print(json.dumps(recipe_schema(), indent=2))
 
 
 def _wrote(path: object) -> None:
@@ -268,21 +289,13 @@ def _wrote(path: object) -> None:
     console.print(f"wrote {path}")
 
 
-VERBS: dict[str, Callable[[str, list[str]], None]] = {
-    "check": _check,
-    "traces": _traces,
-    "sft": _sft,
-    "align": _align,
-    "balance": _balance,
-    "distill": _distill,
-    "eval": _eval,
-    "compare": _compare,
-    "branch": _branch,
-    "show": _show,
-    "demo": _demo,
-    "study": _study,
-    "methods": _methods,
-}
+def _next(args: argparse.Namespace, recipe: Recipe) -> None:
+    from vold.run.console import console
+
+    after = recipe.after(args.verb)
+    what = [str(recipe.run.dir)] if after == "show" else [args.recipe, *args.keys]
+    console.print(f"next: {shlex.join(['vold', after, *what])}")
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,6 +14,9 @@ from packaging.utils import NormalizedName, canonicalize_name
 
 from package import EXPERIMENTS, FILES, ROOT, SOURCE
 
+NEED_A_CHECKOUT = {"eval-mini", "smollm2-cpu"}
+"""Recipes over files that no wheel holds."""
+
 
 def files_of(builder: WheelBuilder | SdistBuilder) -> set[str]:
     return {file.distribution_path for file in builder.recurse_included_files()}
@@ -28,6 +31,8 @@ def test_the_wheel_holds_the_package_and_no_experiments() -> None:
     beside = {path.stem for path in EXPERIMENTS.values()} - {"__init__", "build"}
     assert not [name for name in found if Path(name).stem in beside or "smollm2" in name]
     assert "vold/demo/build.py" not in found
+    recipes = {file.stem for file in (ROOT / "recipes").glob("*.yaml")}
+    assert {Path(name).stem for name in found if name.startswith("vold/recipes/")} == recipes - NEED_A_CHECKOUT
 
 
 def test_the_source_distribution_holds_the_experiments() -> None:

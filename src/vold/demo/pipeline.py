@@ -1,7 +1,8 @@
-"""`vold demo`: the whole of VOLD on the demo world."""
+"""`vold run`: all stages of a recipe. `vold demo`: those of VOLD on the demo world, and what they show."""
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING
 import torch
 from rich.text import Text
 
+from vold.evals.engine_check import self_check
 from vold.evals.evaluate import evaluate
 from vold.evals.overlap import align
 from vold.evals.preflight import check
 from vold.report import write_report
-from vold.report.tables import print_alignment, print_results
+from vold.report.tables import print_alignment, print_balance, print_results, print_self_check
 from vold.report.text import percent
 from vold.run.comparison import Comparison
 from vold.run.console import console
@@ -23,12 +25,13 @@ from vold.run.lock import owning
 from vold.run.readiness import align_doubt
 from vold.run.recipe import load_recipe
 from vold.run.results import Breakdown
+from vold.training.balance import balance
 from vold.training.distill import distill
 from vold.training.sft import sft
 from vold.training.traces import make_traces
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from vold.run.recipe import Recipe
     from vold.run.results import Results
@@ -45,6 +48,22 @@ class DemoSummary:
     comparisons: tuple[Comparison, ...]
 
 
+def run_stages(recipe: Recipe) -> None:
+    """Run every stage that a recipe has, in order, and write the report. A stopped run goes on where it was.
+
+    Raises:
+        VoldError: as the stages.
+    """
+    began = time.monotonic()
+    with owning(recipe.run.dir, "run"):
+        for stage in ("check", *recipe.stages):
+            _enter(stage, began)
+            _WORK[stage][1](recipe)
+        page = write_report(recipe.run.dir)
+    console.print(f"\nwrote {page}  ({time.monotonic() - began:.0f} s)")
+    console.print(f"next: {shlex.join(['vold', 'show', str(recipe.run.dir)])}")
+
+
 def demo(overrides: list[str]) -> DemoSummary:
     """Run check, traces, align, sft, align, distill and eval; write summary.json and report.html.
 
@@ -58,19 +77,12 @@ def demo(overrides: list[str]) -> DemoSummary:
 def _demo(recipe: Recipe) -> DemoSummary:
     began = time.monotonic()
     torch.set_num_threads(recipe.run.threads)
-    for title, work in (
-        ("check: can this recipe run?", lambda: check(recipe)),
-        ("traces: the teacher answers text prompts", lambda: make_traces(recipe)),
-        ("align, before the cold start", lambda: _align_base(recipe)),
-        ("sft: the student learns the teacher's style (text only)", lambda: sft(recipe)),
-        ("align, after the cold start", lambda: print_alignment(align(recipe))),
-        ("distill: GRPO and the teacher's opinion on failed rollouts (text only)", lambda: distill(recipe)),
-        ("eval: problems and handwriting never trained on", lambda: None),
-    ):
-        console.print(Text.assemble("\n", (title, "bold"), f"  ({time.monotonic() - began:.0f} s)"))
-        work()
-    results = evaluate(recipe)
-    print_results(results)
+    before = ["align"] if not (recipe.run.dir / "sft" / "final").is_dir() else []
+    for stage in ("check", "traces", *before, "sft", "align", "distill"):
+        _enter(stage, began)
+        _WORK[stage][1](recipe)
+    _enter("eval", began)
+    results = _evaluate(recipe)
     summary = DemoSummary(
         wall_seconds=round(time.monotonic() - began, 1),
         stages={
@@ -85,6 +97,37 @@ def _demo(recipe: Recipe) -> DemoSummary:
         console.print(f"{number}. {sentence}")
     console.print(f"\nwrote {recipe.run.dir / 'summary.json'} and {page}  ({summary.wall_seconds:.0f} s)")
     return summary
+
+
+def _enter(stage: str, began: float) -> None:
+    console.print(Text.assemble("\n", (f"{stage}: {_WORK[stage][0]}", "bold"), f"  ({time.monotonic() - began:.0f} s)"))
+
+
+def compare_models(recipe: Recipe) -> None:
+    """`vold align`: compare student and teacher, or with `align.self_check` an engine with itself, and print what is
+    found."""
+    if recipe.align is not None and recipe.align.self_check:
+        print_self_check(self_check(recipe))
+    else:
+        print_alignment(align(recipe))
+
+
+def _evaluate(recipe: Recipe) -> Results:
+    results = evaluate(recipe)
+    print_results(results)
+    return results
+
+
+_WORK: dict[str, tuple[str, Callable[[Recipe], object]]] = {
+    "check": ("can this recipe run?", check),
+    "traces": ("the teacher answers text prompts", make_traces),
+    "sft": ("the student learns the teacher's style, on text alone", sft),
+    "align": ("do student and teacher overlap enough for stage 2?", compare_models),
+    "balance": ("how often does the student solve each problem?", lambda recipe: print_balance(balance(recipe)[1])),
+    "distill": ("GRPO, and the teacher's opinion on failed rollouts, on text alone", distill),
+    "eval": ("problems never trained on", _evaluate),
+}
+"""What each stage is about, and what does it."""
 
 
 def story(results: Results, doubt: str | None) -> list[str]:
@@ -115,8 +158,3 @@ def _told(c: Comparison | None, other: str) -> str:
     if c.low <= 0 <= c.high:
         return f"cannot be told from {other} ({percent(c.difference, sign=True)} points)"
     return f"gains {points} over {other}" if c.difference > 0 else f"costs {points} against {other}"
-
-
-def _align_base(recipe: Recipe) -> None:
-    if not (recipe.run.dir / "sft" / "final").is_dir():
-        print_alignment(align(recipe))

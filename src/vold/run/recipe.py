@@ -43,6 +43,8 @@ Exchange = Literal["micro_batch", "step"]
 """When processes exchange weights and gradients; `Run.exchange` says what each costs."""
 
 
+ORDER = ("traces", "sft", "align", "balance", "distill", "eval")
+"""Stages as they follow on each other."""
 COMPARED = 64
 """Problems on which `vold align` compares by default."""
 
@@ -97,6 +99,16 @@ class Recipe(Section):
         """The stages present that use one task set, by name."""
         stages = {"traces": self.traces, "align": self.align, "balance": self.balance, "distill": self.distill}
         return {name: section for name, section in stages.items() if section is not None}
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages that it has, in the order in which they run."""
+        return [name for name in ORDER if getattr(self.with_align(), name) is not None]
+
+    def after(self, verb: str) -> str:
+        """The verb that comes after one: the next stage, and `show` behind the last."""
+        behind = ORDER[ORDER.index(verb) + 1 :] if verb in ORDER else ORDER
+        return next((name for name in self.stages if name in behind), "show")
 
     def with_align(self) -> Recipe:
         """With an `align` section: where the recipe has none, on the problems of stage 2 and sampled as there."""
