@@ -114,7 +114,7 @@ def compare_models(recipe: Recipe) -> None:
 
 def _evaluate(recipe: Recipe) -> Results:
     results = evaluate(recipe)
-    print_results(results)
+    print_results(results, recipe.run.dir / "eval")
     return results
 
 
