@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,13 +25,26 @@ MINI = ROOT / "recipes" / "eval-mini.yaml"
 
 # In a process of its own: a hub client reads HF_ENDPOINT where it is imported.
 CHILD = """
-import sys
-from killed import in_a_process_killed_at
+import os, signal, sys
+from pathlib import Path
+from faults.frame import in_a_child
+from killed import after
 from vold.evals.evaluate import evaluate
 from vold.run.recipe import load_recipe
 recipe, killed, whole = sys.argv[1:]
 first = load_recipe(recipe, [f"run.dir={killed}"])
-assert not in_a_process_killed_at(20, lambda: evaluate(first))
+answers = Path(killed, "eval", "base")
+
+def killed_halfway():
+    def kill():
+        if len(list(answers.glob("*.jsonl"))) >= 11:
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.fsync = after(kill, os.fsync)
+    evaluate(first)
+    return 0
+
+assert in_a_child(killed_halfway, seconds=600).code == -signal.SIGKILL
+print("answers before the kill:", sum(f.read_bytes().count(b"\\n") for f in answers.glob("*.jsonl")))
 evaluate(first)
 evaluate(load_recipe(recipe, [f"run.dir={whole}"]))
 """
@@ -48,7 +62,7 @@ def test_every_benchmark_is_fetched_asked_killed_and_resumed_with_the_same_bytes
     raw["eval"]["sampling"]["max_new_tokens"] = 8
     recipe = tmp_path / "hub.yaml"
     recipe.write_text(yaml.safe_dump(raw))
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    killed, whole = tmp_path / "killed" / "run", tmp_path / "whole" / "run"
     with HubServer(root) as hub:
         own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
         own["PYTHONPATH"] = os.pathsep.join(str(ROOT / place) for place in ("src", "tests/helpers", "."))
@@ -62,7 +76,16 @@ def test_every_benchmark_is_fetched_asked_killed_and_resumed_with_the_same_bytes
     repos = {name: about["source"] for name, about in results["sets"].items()}
     assert repos == {b.name: f"hub:{b.repo}" for b in benchmarks().values()}
     for name, about in results["sets"].items():
-        assert len(read_jsonl(whole / "eval" / "base" / f"{name}.jsonl")) == about["n_items"] > 1
-        assert about["protocol"]["revision"] == HubServer.commit(benchmarks()[name].repo)
-    stored = [{f.name: f.read_bytes() for f in (run / "eval" / "base").iterdir()} for run in (killed, whole)]
-    assert stored[0] == stored[1]
+        benchmark, asked = benchmarks()[name], about["n_items"]
+        assert len(read_jsonl(whole / "eval" / "base" / f"{name}.jsonl")) == asked > 1
+        assert about["protocol"]["revision"] == HubServer.commit(benchmark.repo)
+        assert about["official_n"] == benchmark.size[about["split"]] == asked + sum(about["left_out"].values())
+        assert about["differs"][0].startswith(f"{asked} of {about['official_n']:,} items") and not about["published"]
+    before = re.search(r"answers before the kill: (\d+)", ended.stdout)
+    assert before and 0 < int(before[1]) < sum(about["n_items"] for about in results["sets"].values())
+    stored = [
+        {f.relative_to(run): f.read_text().replace(str(run), "RUN") for f in (run / "eval").rglob("*") if f.is_file()}
+        for run in (killed, whole)
+    ]
+    assert len(results["sets"]) == 22 and stored[0] == stored[1]
+    assert {Path("eval/results.json"), Path("eval/results.html"), Path("eval/base/mathverse.jsonl")} <= stored[0].keys()
