@@ -217,7 +217,7 @@ def test_a_comparison_says_of_how_many_items_it_is_and_what_else_differs(tmp_pat
     assert found.differs == (
         "4 of 3,040 items",
         "B: 2 answers to each item; published figures are of one",
-        "B: 1 of 4 answers score 0 because the server gave no answer",
+        "B: 1 of 4 answers scores 0 because the server gave no answer",
     )
 
 

@@ -146,7 +146,7 @@ def loaded(items: int, bad: int = 0, doubled: int = 0) -> Loaded:
     return Loaded(made, rows, doubled, items + bad + doubled, "", "", None, "testmini")
 
 
-GOLDS = "gold answers that cannot be marked"
+GOLDS = "with a gold that cannot be marked"
 
 
 @pytest.mark.parametrize(
@@ -157,8 +157,8 @@ GOLDS = "gold answers that cannot be marked"
         (loaded(50), 50, 0, {"beyond the limit": 950}),
         (loaded(50), 60, 0, {"not in the data": 950}),  # the data ended before the limit
         (loaded(600), None, 0, {"not in the data": 400}),
-        (loaded(990, bad=10), None, 0, {"rows that cannot be used": 10}),
-        (loaded(48, bad=2), 50, 3, {"beyond the limit": 950, "rows that cannot be used": 2, GOLDS: 3}),
+        (loaded(990, bad=10), None, 0, {"unusable": 10}),
+        (loaded(48, bad=2), 50, 3, {"beyond the limit": 950, "unusable": 2, GOLDS: 3}),
         (loaded(1000, doubled=7), None, 0, {}),  # a second copy of a row is no item
         (loaded(1200), None, 0, {}),
     ],
@@ -191,7 +191,7 @@ def test_published_figures_stand_beside_figures_of_the_same_test_only() -> None:
 def test_answers_that_nobody_gave_or_marked_make_a_figure_differ(note: str, words: str) -> None:
     lost = replace(row("b", 0), note=f"{note}: why")
     found = summarise([row("a", 1), lost], benchmark="mathvision", differs=("greedy",))
-    assert found.differs == ("greedy", f"1 of 2 answers score 0 because {words}")
+    assert found.differs == ("greedy", f"1 of 2 answers scores 0 because {words}")
     assert beside(ABOUT, [found]) == ()
 
 

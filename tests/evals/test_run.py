@@ -259,3 +259,13 @@ def test_two_models_are_compared_also_in_derived_scores(recipe: Path, tmp_path: 
     assert {c["difference"] for c in found.values()} == {0.0}
     assert found["dynamath"]["derived"]["worst_case"]["difference"] == 0.0
     assert found["wemath"]["derived"]["score_strict"]["n"] == 3
+
+
+def test_a_check_says_how_many_of_a_benchmarks_items_would_be_asked(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ROOT / "recipes" / "eval-mini" / "data" / "mmmu_pro_standard10"
+    one = f"{{mmmu_pro_standard10: {{path: {data}}}}}"
+    assert main(["check", str(recipe), f"run.dir={tmp_path / 'run'}", f"eval.benchmarks={one}"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "4 of 1,730 items (1,725 not in the data, 1 with a gold that cannot be marked)" in told

@@ -415,12 +415,15 @@ def test_a_judge_is_asked_about_every_item_and_a_rule_only_of_what_it_can_mark(
             "mathvista": tmp_path / "m.zip",
             "mathverse": layouts.parquet(tmp_path / "v.parquet", layouts.mathverse()),
         }
-        raw["eval"] |= {"benchmarks": {n: {"path": str(p), "protocol": protocol} for n, p in paths.items()}}
+        raw["eval"] |= {
+            "samples": 1,
+            "benchmarks": {n: {"path": str(p), "protocol": protocol} for n, p in paths.items()},
+        }
         (tmp_path / "r.yaml").write_text(yaml.safe_dump(raw))
         assert main(["eval", str(tmp_path / "r.yaml")]) == 0
         results = json.loads((tmp_path / protocol / "eval" / "results.json").read_text())
         counted[protocol] = {n: (about["n_items"], about["left_out"]) for n, about in results["sets"].items()}
-    cannot = "gold answers that cannot be marked"
+    cannot = "with a gold that cannot be marked"
     assert counted["rule"] == {
         "mathvista": (6, {"not in the data": 993, cannot: 1}),
         "mathverse": (10, {"not in the data": 3925, cannot: 5}),
@@ -429,7 +432,32 @@ def test_a_judge_is_asked_about_every_item_and_a_rule_only_of_what_it_can_mark(
         "mathvista": (7, {"not in the data": 993}),
         "mathverse": (15, {"not in the data": 3925}),
     }
-    assert results["stages"]["served"]["mathverse"]["outcomes"] == {"right": 20, "unparsed": 10}  # "1" is no option
+    assert results["stages"]["served"]["mathverse"]["outcomes"] == {"right": 10, "unparsed": 5}  # "1" is no option
+
+
+@pytest.mark.parametrize(("tokens", "rows", "shown"), [(2048, 448, True), (8192, 448, False), (2048, 447, False)])
+def test_published_figures_stand_beside_the_whole_benchmark_asked_as_they_were(
+    serve: Callable[[Answer], Server], tmp_path: Path, tokens: int, rows: int, shown: bool
+) -> None:
+    """LogicVista: 448 rows, the last without question and answer. With 2,048 new tokens and greedy, as VLMEvalKit."""
+    asked = [
+        {"id": str(n), "question": f"Which is {n}?", "answer": "A", "skill": "s", "image": None} for n in range(rows)
+    ]
+    asked[-1] |= {"question": "", "answer": ""}
+    file = layouts.parquet(tmp_path / "test-0.parquet", asked)
+    server = serve(lambda _b, _h: completion(r"\boxed{A}"))
+    path = Path(recipe(tmp_path, server, server))
+    raw = yaml.safe_load(path.read_text())
+    raw["eval"] |= {"samples": 1, "sampling": {"max_new_tokens": tokens, "temperature": 0}}
+    raw["eval"]["benchmarks"] = {"logicvista": {"path": str(file), "protocol": "vlmevalkit"}}
+    path.write_text(yaml.safe_dump(raw))
+    assert main(["eval", str(path)]) == 0
+    results = json.loads((tmp_path / "run" / "eval" / "results.json").read_text())
+    about = results["sets"]["logicvista"]
+    assert (about["official_n"], about["n_items"]) == (448, rows - 1)
+    assert [h["differs"] for h in results["headlines"]] == [about["differs"]]
+    assert (about["differs"] == []) is shown
+    assert ({40.3, 45.0} <= {p["value"] for p in about["published"]}) is shown and bool(about["published"]) is shown
 
 
 def test_a_judge_that_dies_costs_no_answer(

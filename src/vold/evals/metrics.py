@@ -97,7 +97,9 @@ def without_mark(rows: Sequence[Answer]) -> tuple[str, ...]:
     """Answers that score 0 and that nobody gave or marked, in words."""
     faults = {NOT_ANSWERED: "the server gave no answer", JUDGE_FAILED: "the judge's reply could not be used"}
     counts = {words: sum(r.note.startswith(note) for r in rows) for note, words in faults.items()}
-    return tuple(f"{n:,} of {len(rows):,} answers score 0 because {words}" for words, n in counts.items() if n)
+    return tuple(
+        f"{n:,} of {len(rows):,} answers score{'s' * (n == 1)} 0 because {words}" for words, n in counts.items() if n
+    )
 
 
 def by_item(rows: Sequence[Answer]) -> dict[str, list[Answer]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from vold.data.benchmarks.registry import load
+from vold.data.benchmarks.registry import get_benchmark, load
 from vold.engines.samplers.student import check_rollouts
 from vold.engines.teachers.health import probe_of
 from vold.engines.teachers.inprocess import InProcessBackend
@@ -17,6 +17,7 @@ from vold.evals.data_doubts import data_doubts, uniform
 from vold.evals.disk import disk, places
 from vold.evals.marking.golds import handle_golds
 from vold.evals.overlap import token_values
+from vold.evals.published import left_out, share_of_items
 from vold.evals.recipe_doubts import recipe_doubts
 from vold.evals.subject import PROMPTS, Finding, Subject
 from vold.model.cards import CARDS, GIB, cures, highest, in_words, smaller_card, smallest_card
@@ -178,8 +179,9 @@ def _benchmarks(subject: Subject) -> Iterator[Finding]:
             wanted.name or name, path=wanted.path, split=wanted.split, revision=wanted.revision, limit=wanted.limit
         )
         kept, bad = handle_golds(loaded.items, wanted.protocol)
-        left_out = f"{len(loaded.bad)} rows that cannot be used, {len(bad)} golds that cannot be marked"
-        yield Finding(f"eval.benchmarks.{name}", f"{len(kept)} items; left out: {left_out}")
+        size = get_benchmark(wanted.name or name).size[loaded.split]
+        missing = left_out(size, loaded, wanted.limit, len(bad))
+        yield Finding(f"eval.benchmarks.{name}", share_of_items(len(kept), size, missing))
 
 
 def _tasks(subject: Subject) -> Iterator[Finding]:

@@ -34,10 +34,16 @@ def left_out(official_n: int, loaded: Loaded, limit: int | None, bad_golds: int)
     absent = official_n - (len(loaded.items) + bad_rows)
     reasons = {
         "beyond the limit" if loaded.rows == limit else "not in the data": max(0, absent),
-        "rows that cannot be used": bad_rows,
-        "gold answers that cannot be marked": bad_golds,
+        "unusable": bad_rows,
+        "with a gold that cannot be marked": bad_golds,
     }
     return {reason: count for reason, count in reasons.items() if count}
+
+
+def share_of_items(n: int, official_n: int, left_out: Mapping[str, int]) -> str:
+    """How many items there are of the published split, and why no more, in words."""
+    why = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
+    return f"{n:,} of {official_n:,} items{f' ({why})' if why else ''}"
 
 
 def official_n(protocol: Mapping[str, Any]) -> int | None:
@@ -66,8 +72,7 @@ def differs(protocol: Mapping[str, Any], n: int, left_out: Mapping[str, int] | N
     if n > official:
         out.append(f"{n:,} items; the published split has {official:,}")
     elif n != official - benchmark.empty:
-        why = ", ".join(f"{count:,} {reason}" for reason, count in (left_out or {}).items())
-        out.append(f"{n:,} of {official:,} items{f' ({why})' if why else ''}")
+        out.append(share_of_items(n, official, left_out or {}))
     if protocol.get("samples", 1) != 1:
         out.append(f"{protocol['samples']} answers to each item; published figures are of one")
     if protocol.get("tool", "none") != "none":
