@@ -42,7 +42,7 @@ def values(name: str, rows: list[Answer]) -> dict[str, float]:
 
 @pytest.mark.parametrize(
     ("said", "right"),
-    [("Yes", 1), ("yes.", 1), ("YES", 1), (r"\text{Yes}", 1), ("A", 1), ("No", 0), ("yes and no", 0), ("Yesterday", 0)],
+    [("Yes", 1), ("yes.", 1), ("YES", 1), (r"\text{Yes}", 1), ("A", 0), ("No", 0), ("yes and no", 0), ("Yesterday", 0)],
 )
 def test_a_yes_is_marked_in_any_spelling(files: dict[str, Path], said: str, right: int) -> None:
     item = items(files, "mme")["OCR/0001.png/yes"]

@@ -20,7 +20,7 @@ def item(benchmark: str, gold: str, *options: str, form: Form = "choice", questi
 def verdict(of: Item, response: str, says: str | None = None, ours: Grade | None = None) -> float:
     """With a judge that replied `says` to us; with none, the answer was read by a rule."""
     if ours is None:
-        ours = read_plainly(of, response, prediction(response)) if says is None else Grade(0.0, None, "unreadable")
+        ours = read_plainly(of, prediction(response)) if says is None else Grade(0.0, None, "unreadable")
     assert ours is not None
     return as_vlmevalkit(of, response, ours, lambda prompt, system: says)
 
@@ -83,7 +83,7 @@ OLYMPIAD = item("olympiadbench_mm_maths", "3, 5", form="math")
     ],
 )
 def test_what_is_read_without_a_judge(of: Item, response: str, expected: float) -> None:
-    ours = read_plainly(of, response, prediction(response)) or Grade(0.0, None, "unreadable")
+    ours = read_plainly(of, prediction(response)) or Grade(0.0, None, "unreadable")
     assert verdict(of, response, ours=ours) == expected
 
 

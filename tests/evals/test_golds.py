@@ -34,9 +34,9 @@ GOOD = [
 ]
 BAD = [
     (item("b1", "choice", "E", "one", "two"), "a letter beyond the options"),
-    (item("b2", "integer", "about 5"), "no number"),
+    (item("b2", "integer", "some of them"), "no number"),
     (item("b3", "float", "n/a"), "no number with decimals"),
-    (item("b4", "list", "[1, two]"), "no list of numbers"),
+    (item("b4", "list", "[1, some]"), "no list of numbers"),
     (item("b5", "math", r"\frac{1}{"), "braces that do not match"),
     (item("b6", "math", "x" * 2500), "longer than any answer"),
     (item("b7", "text", " "), "blank"),

@@ -16,7 +16,8 @@ import pytest
 
 from vold.data.benchmarks.item import Form, Item
 from vold.evals.marking.numbers import decimals, one_unit, read_list, read_quantity, rounds_to
-from vold.evals.marking.rules import alternatives, find_answer, grade_answer, read_letters, score
+from vold.evals.marking.options import read_letters
+from vold.evals.marking.rules import alternatives, find_answer, grade_answer, score
 from vold.graders import outcome
 from vold.types import Grade
 
@@ -160,12 +161,12 @@ def test_nothing_is_right_for_a_truncated_response(form: Form) -> None:
     assert (grade, outcome(grade, "length")) == (Grade(0.0, None, "truncated"), "truncated")
 
 
-def test_find_answer_says_where_the_answer_was() -> None:
-    assert find_answer(r"\boxed{5}") == ("5", "")
-    assert find_answer("Answer: 5") == ("5", "answer line")
-    assert find_answer("5").answer is None
-    assert find_answer(r"\boxed{5}", "length") == (None, "truncated")
-    assert find_answer("<think> 5") == (None, "unclosed thinking block")
+def test_find_answer_gives_what_is_stated_once_and_for_all() -> None:
+    assert find_answer(r"Answer: 4, so \boxed{5}") == "5"
+    assert find_answer("Answer: 5") == "5"
+    assert find_answer("5") is None
+    assert find_answer(r"\boxed{5}. The answer is 6.") is None
+    assert find_answer(r"\boxed{5}. Wait, that is wrong.") is None
 
 
 def test_compare_marks_what_a_judge_extracted() -> None:

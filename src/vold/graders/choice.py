@@ -23,7 +23,9 @@ LETTERS = "ABCDEFGHIJKL"
 MAX_CHOICE_CHARS = 2000
 """A longer box is not read: no option text is that long."""
 
-_WRAPPER = re.compile(r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|mathbb|bf|rm|mbox|emph)\b")
+_WRAPPER = re.compile(
+    r"\\(?:text|textbf|textit|textrm|textsf|texttt|operatorname|[lL]arge|LARGE|[hH]uge|mathtt|mathrm|mathbf|mathit|mathsf|mathbb|bf|rm|mbox|emph)\b"
+)
 _PREFIX = re.compile(r"(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)s?\s*(?:is|are)?\s*:?\s*(?=[(\[a-l])", re.I)
 _LABEL = re.compile(r"\(\s*([a-l])\s*\)|\[\s*([a-l])\s*\]|([a-l])\s*(?:[.:)](?!(?-i:[a-z]))|$)", re.I)
 _LATER_LABEL = re.compile(

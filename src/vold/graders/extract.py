@@ -19,7 +19,6 @@ THINK_CLOSE = "</think>"
 
 # A box opener, an escaped character (so that \{ and \\ are not counted) or a brace.
 _TOKEN = re.compile(r"\\(?:boxed|fbox)[ \t\r\n]*\{|\\.|[{}]", re.DOTALL)
-_PLAIN = -1
 
 _MINUS = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212\ufe58\ufe63\uff0d"), "-")
 _FOLDED_FORMS = ("<wide>", "<narrow>", "<noBreak>", "<font>", "<compat>")
@@ -60,40 +59,59 @@ def split_thinking(response: str) -> tuple[str, bool, str]:
     return block.strip().removeprefix(THINK_OPEN).strip(), rest is not None, (rest or "").strip()
 
 
-def last_box(text: str) -> str | None:
-    r"""Return what is inside the last closed `\boxed{}` or `\fbox{}`, or None.
+class Box(NamedTuple):
+    r"""A closed `\boxed{}` or `\fbox{}`: where it stands in its text, and what it holds (characters)."""
+
+    start: int
+    inner_start: int
+    inner_end: int
+    end: int
+
+
+def boxes(text: str) -> list[Box]:
+    r"""Every closed box that stands in no other closed box, in order.
 
     Braces must balance; escaped braces do not count. A box that is never closed is passed over, and a box that holds
     nothing but another box is unwrapped.
 
     Example:
-        >>> last_box(r"\boxed{3}, no: \boxed{\frac{1}{2}} or \boxed{5")
-        '\\frac{1}{2}'
+        >>> boxes(r"\boxed{3} or \boxed{\fbox{4}}")
+        [Box(start=0, inner_start=7, inner_end=8, end=9), Box(start=13, inner_start=26, inner_end=27, end=29)]
     """
-    open_at: list[int] = []
-    closed: list[tuple[int, int]] = []
+    open_at: list[tuple[int, int] | None] = []
+    closed: list[Box] = []
     for token in _TOKEN.finditer(text):
         word = token.group()
         if word == "{":
-            open_at.append(_PLAIN)
+            open_at.append(None)
         elif word == "}":
-            start = open_at.pop() if open_at else _PLAIN
-            if start != _PLAIN:
-                closed.append((start, token.start()))
+            begun = open_at.pop() if open_at else None
+            if begun is not None:
+                closed.append(_closed(text, begun, token, closed))
         elif word[-1] == "{" and len(word) > 2:
-            open_at.append(token.end())
-    if not closed:
-        return None
-    start, end = closed.pop()
-    # Boxes close inside out, so what an enclosing box directly holds is just below it on the list.
-    while closed and closed[-1][0] > start and _only_box(text, start, end, *closed[-1]):
-        start, end = closed.pop()
-    return text[start:end]
+            open_at.append(token.span())
+    return closed
 
 
-def _only_box(text: str, start: int, end: int, inner_start: int, inner_end: int) -> bool:
-    head, tail = text[start:inner_start], text[inner_end + 1 : end]
-    return not tail.strip() and re.fullmatch(r"\s*\\(?:boxed|fbox)\s*\{", head) is not None
+def _closed(text: str, begun: tuple[int, int], end: re.Match[str], closed: list[Box]) -> Box:
+    """The box that closes here; those inside it leave the list."""
+    inside: list[Box] = []
+    while closed and closed[-1].start > begun[0]:
+        inside.append(closed.pop())
+    if len(inside) == 1 and not (text[begun[1] : inside[0].start] + text[inside[0].end : end.start()]).strip():
+        return Box(begun[0], inside[0].inner_start, inside[0].inner_end, end.end())
+    return Box(begun[0], begun[1], end.start(), end.end())
+
+
+def last_box(text: str) -> str | None:
+    r"""Return what is inside the last of `boxes`, or None.
+
+    Example:
+        >>> last_box(r"\boxed{3}, no: \boxed{\frac{1}{2}} or \boxed{5")
+        '\\frac{1}{2}'
+    """
+    found = boxes(text)
+    return text[found[-1].inner_start : found[-1].inner_end] if found else None
 
 
 def extract_boxed(response: str, finish: Finish = "stop") -> Extraction:

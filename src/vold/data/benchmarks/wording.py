@@ -128,6 +128,11 @@ YES_OR_NO = ("Yes", "No")
 """The options of a yes/no question, which stand in no prompt: the answer is a word, A and B are its letters here."""
 YES_NO_BOX = '{question}\nPlease solve the problem step by step and put your answer, "Yes" or "No", in one "\\boxed{}".'
 _YES_NO_WORD = re.compile(r"(?<![\w'])(?:yes|no)(?![\w'])", re.IGNORECASE)
+_YES_NO_SAID = re.compile(
+    r"\A\W*(?:\\\w+\s*\{)?\W*(?:yes|no)(?=\s*(?:[^\w\s?]|\Z))"
+    r"|\b(?:so|therefore|thus|hence)\W{1,3}(?:the\s+answer\s+is\W{1,3})?(?:yes|no)\W*\Z",
+    re.IGNORECASE,
+)
 
 
 def yes_no_letter(row: Row, *names: str) -> str:
@@ -143,14 +148,14 @@ def yes_no_letter(row: Row, *names: str) -> str:
 
 
 def yes_or_no(text: str) -> str | None:
-    """The one of the two words that a text has; None where it has both or none.
+    """The one of the two words that a text begins with or concludes in ("so yes"); None where it has both or neither.
 
     Example:
-        >>> yes_or_no("No, there is no cat."), yes_or_no("Yes or no?")
-        ('No', None)
+        >>> yes_or_no("No, there is no cat."), yes_or_no("Yes or no?"), yes_or_no("I have no idea.")
+        ('No', None, None)
     """
     said = {word.capitalize() for word in _YES_NO_WORD.findall(text)}
-    return said.pop() if len(said) == 1 else None
+    return said.pop() if len(said) == 1 and _YES_NO_SAID.search(text) else None
 
 
 YES_NO = Judging(

@@ -26,10 +26,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vold.data.benchmarks.registry import benchmarks
-from vold.data.benchmarks.wording import MCQ
+from vold.data.benchmarks.wording import MCQ, YES_OR_NO
 from vold.engines.chat_api import EndpointSampler
 from vold.errors import SamplerError
-from vold.evals.marking.rules import MAX_ANSWER_CHARS, find_answer, grade_answer, read_letters
+from vold.evals.marking.finding import MAX_ANSWER_CHARS, taken_back
+from vold.evals.marking.options import read_letters
+from vold.evals.marking.rules import find_answer, grade_answer, read
 from vold.evals.prompting import build_messages
 from vold.graders.choice import LETTERS
 from vold.graders.extract import THINK_OPEN, after_thinking
@@ -61,6 +63,13 @@ _IN_PICTURE = "ABCDE"
 _JUDGEMENT = re.compile(r"judg?e?ment\W*(?:is\W*)?([01])\b", re.IGNORECASE)
 _LABEL = re.compile(r"(?:(?:the\s+)?(?:extracted\s+|final\s+)?answer|your\s+output)\s*(?::|is\b)\s*", re.IGNORECASE)
 _CORRECT = re.compile(r"\[Begin Correctness\](.*?)\[End Correctness\]", re.DOTALL)
+_LEFT_OPEN = re.compile(
+    r"\b(?:not|never|neither|nor|cannot|no|except|but|or|if|unless|either|might|may|could|maybe|perhaps|possibly|probably)\b"
+    r"|\b(?:wrong|incorrect|false|point|line|angle|circle|side|vertex|segment|triangle|centre|center|vitamin)\b"
+    r"|n't\b|\?|\b[A-L]\s*[=^_+*/'<>]",
+    re.IGNORECASE,
+)
+"""What may take an option back, leave it open or make another thing of its letter: then the judge is asked."""
 _HOLE = re.compile(r"\{(question|options|response|answer|extracted|instruction)\}")
 
 
@@ -162,12 +171,12 @@ def score_vlmevalkit(item: Item, response: str, judge: Judge, *, finish: Finish 
     text = prediction(response)
     if not text.strip():
         return Grade(0.0, None, f"{UNREADABLE}: empty")
-    plain = read_plainly(item, response, text)
+    plain = read_plainly(item, text)
     if plain is not None:
         return plain
     try:
         mark = _by_judges_verdict if judging_of(item).correctness else _by_judge
-        return mark(item, response, text, judge)
+        return mark(item, text, judge)
     except _Failed as why:
         return Grade(0.0, None, f"{JUDGE_FAILED}: {why}")
 
@@ -178,16 +187,17 @@ def prediction(response: str) -> str:
     return response if text is None or text == response else text.strip()
 
 
-def read_plainly(item: Item, response: str, text: str) -> Grade | None:
+def read_plainly(item: Item, text: str) -> Grade | None:
     """Mark what needs no judge; None where one has to be asked. `text` is the response after its thinking."""
-    answer = find_answer(response).answer
-    answer = judging_of(item).answer(text) or answer
-    if answer is not None:
-        grade = grade_answer(item, answer)
+    answer = None if taken_back(text) else judging_of(item).answer(text)
+    grade = None if answer is None else grade_answer(item, answer)
+    if grade is None or grade.note.startswith(UNREADABLE):
+        grade = read(item, text)
+    if grade is not None and not grade.note.startswith(UNREADABLE):
         final = item.form != "text" and not (judging_of(item).agreement and item.form == "math")
-        if grade.score == 1.0 or (final and not grade.note.startswith(UNREADABLE)):
-            return grade
-    if item.form != "choice":
+        return grade if final or grade.score == 1.0 else None
+    open_choice = grade is None and item.form == "choice" and item.options != YES_OR_NO
+    if not open_choice or "\n" in text.strip() or taken_back(text) or _LEFT_OPEN.search(text):
         return None
     letter = infer_option(text, option_texts(item))
     return None if letter is None else verdict(letter == item.answer, letter)
@@ -229,9 +239,9 @@ def judge_prompt(item: Item, text: str) -> str:
     return _fill(judging.prompt, **parts, answer=item.answer)
 
 
-def _by_judge(item: Item, response: str, text: str, judge: Judge) -> Grade:
+def _by_judge(item: Item, text: str, judge: Judge) -> Grade:
     judging = judging_of(item)
-    boxed = find_answer(response).answer
+    boxed = find_answer(text)
     if judging.agreement and item.form == "math" and boxed is not None:
         return _agree(item, boxed, judge)
     reply = _cleaned(judge.ask(judge_prompt(item, text), judging.system), lines=bool(judging.agreement))
@@ -260,13 +270,13 @@ def _by_judge(item: Item, response: str, text: str, judge: Judge) -> Grade:
     return grade
 
 
-def _by_judges_verdict(item: Item, response: str, text: str, judge: Judge) -> Grade:
+def _by_judges_verdict(item: Item, text: str, judge: Judge) -> Grade:
     """EMMA's open questions: the judge says whether the response is right."""
     reply = judge.ask(judge_prompt(item, text))
     right = is_correct(after_thinking(reply) or "")
     if right is None:
         raise _Failed(f"no verdict in {reply[:80]!r}")
-    extracted = find_answer(response).answer or text[-MAX_ANSWER_CHARS:]
+    extracted = find_answer(text) or text[-MAX_ANSWER_CHARS:]
     return Grade(float(right), extracted, f"{EQUAL if right else DIFFERENT}: says the judge")
 
 

@@ -22,6 +22,17 @@ _LAYOUT = re.compile(r"\\(?:displaystyle|left|right|quad|qquad)(?![a-zA-Z])|\\[,
 _DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\\(?:degree|textdegree)(?![a-zA-Z])|[°º]")
 _MONEY = re.compile(r"([+-]?)\s*(?:(?:US)?\\?\$|(€|\\euro)|(£|\\pounds))\s*(?=[+-]?[\d.])")
 _NAME = re.compile(r"(?:\\angle\s*[A-Z]{1,3}|[A-Z]{1,3}|[a-z])(?:_\{?\w{1,3}\}?)?\s*(?:=|≈|\\approx(?![a-zA-Z]))\s*")
+_ABOUT = re.compile(r"(?:approximately|approx\.?|about|roughly|around|nearly)\s+(?=[\d.$\\+-])", re.IGNORECASE)
+_CALLED = re.compile(r"(?:the )?(?!not\b)[A-Za-z]{2,20}(?: (?!not\b)[A-Za-z]{1,20}){0,3} ?(?:=|:) ?(?=[\d.$\\+-])")
+_QUOTED = re.compile(r"([\"'`]|\*\*)(.*)\1", re.DOTALL)
+_ONES = "zero one two three four five six seven eight nine"
+_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+_TENS_IN_WORDS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_WORDS = {word: n for n, word in enumerate(f"{_ONES} {_TEENS}".split())}
+_WORDS |= {word: 10 * n for n, word in enumerate(_TENS_IN_WORDS.split(), 2)}
+_IN_WORDS = re.compile(rf"({'|'.join(_WORDS)})(?:[- ]({_ONES.replace(' ', '|')}))?(?= [a-z]+$|$)", re.IGNORECASE)
+_SCALE = re.compile(r"[ -](hundred|thousand|million|billion|trillion|dozen)s?(?![A-Za-z])")
+_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _SUPERSCRIPTS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+")
 _VULGAR = re.compile("[¼½¾⅐-⅞]")
 
@@ -38,7 +49,7 @@ _PLAIN = re.compile(_DECIMAL)
 
 _UNIT_SHAPE = re.compile(r"[A-Za-zµμΩ%$€£./^·⋅ 23²³'-]{1,60}")
 _TEMPERATURE = re.compile(r"degrees (?:[CFK]|[Cc]elsius|[Ff]ahrenheit|[Kk]elvin)")
-_WORD = re.compile(r"[A-Za-z]{3,}")
+_COUNTED = re.compile(r"[A-Za-z]{3,}(?: (?:a|an|per|each|every) [a-z]{3,}| in total| in all| altogether| left| each)?")
 _NO_UNIT = {
     "hundred", "thousand", "million", "billion", "trillion", "dozen", "half", "halves", "third", "thirds",
     "quarter", "quarters", "pair", "pairs", "times", "plus", "minus", "and", "not", "nor", "but", "percent",
@@ -84,6 +95,9 @@ def read_quantity(text: str) -> Quantity | None:
             continue
         value = value_of(found)
         rest = bare[found.end() :]
+        scale = _SCALE.match(rest)
+        if value is not None and scale is not None:
+            value, rest = value * _SCALES[scale[1]], rest[scale.end() :]
         if value is None or (money and rest):
             return None
         unit = Quantity(value, money) if money or not rest else _with_unit(value, rest)
@@ -103,7 +117,8 @@ def read_list(text: str) -> tuple[Fraction, ...] | None:
     bare = _LAYOUT.sub(" ", squeeze(text).replace(r"\{", "{").replace(r"\}", "}")).replace("$", "").strip().rstrip(".")
     if bare[:1] in ("[", "(", "{") and bare[-1:] in ("]", ")", "}"):
         bare = bare[1:-1]
-    found = [read_quantity(part) for part in re.split(r"\s*[,;]\s*", bare)]
+    bare = re.sub(r"^(?:between|from)\s+", "", bare, flags=re.IGNORECASE)
+    found = [read_quantity(part) for part in re.split(r"\s*(?:[,;](?:\s*and\b)?|\band\b)\s*", bare)]
     return tuple(q.value for q in found if q and not q.unit) if all(q and not q.unit for q in found) else None
 
 
@@ -143,6 +158,8 @@ def _half_up(number: Fraction) -> int:
 
 def _bare(text: str) -> str:
     text = squeeze(text)
+    quoted = _QUOTED.fullmatch(text)
+    text = quoted[2].strip() if quoted else text
     for _ in range(3):
         text = _WRAPPER.sub(r" \1 ", text)
     text = _LAYOUT.sub(" ", _DEGREES.sub(" degrees ", text)).replace("{,}", ",").replace(r"\%", "%")
@@ -155,7 +172,12 @@ def _bare(text: str) -> str:
     text = text[:-1].rstrip() if text.endswith(".") and not text.endswith("..") else text
     if text[:1] + text[-1:] in ("()", "{}") and text.count(text[0]) == 1:
         text = text[1:-1].strip()
-    text = _NAME.sub("", text, count=1) if _NAME.match(text) else text
+    for label in (_NAME, _CALLED, _ABOUT):
+        text = label.sub("", text, count=1) if label.match(text) else text
+    in_words = _IN_WORDS.match(text)
+    if in_words:
+        text = str(sum(_WORDS[w.lower()] for w in in_words.groups() if w)) + text[in_words.end() :]
+    text = text.removeprefix("=").lstrip()
     approximate = re.split(r"≈|\\approx(?![a-zA-Z])", text)
     return approximate[1].strip() if len(approximate) == 2 else text
 
@@ -178,7 +200,7 @@ def _with_unit(value: Fraction, rest: str) -> Quantity | None:
     # "14 apples" names what was counted; "14x" is a product and "14 thousand" another number.
     if not apart or not any(c.isalpha() for c in plain) or set(plain.lower().split()) & _NO_UNIT:
         return None
-    return Quantity(value, one_unit(plain), sure=_WORD.fullmatch(plain) is not None)
+    return Quantity(value, one_unit(plain), sure=_COUNTED.fullmatch(plain) is not None)
 
 
 def _is_unit(text: str, apart: bool) -> bool:

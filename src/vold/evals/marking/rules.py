@@ -1,15 +1,14 @@
 r"""The `rule` protocol: mark an answer without a judge. What cannot be read scores 0 and is counted, never guessed.
 
-Where the answer is, in this order, in the text after the last `</think>`:
+What counts, in the text after the last `</think>`:
 
-1. The content of the last closed `\boxed{}` or `\fbox{}`, whatever is written after it.
-2. Without a box, what follows the last marker of the text, to the end of its line; where nothing follows on that line,
-   the next line that holds something. A marker is "answer" with a colon ("Answer: B", "**Final answer:** B",
-   "<Answer>: B"), or "answer is" (or "are", "would be") at the start of a line or after "the", "my", "our", "final" or
-   "correct".
+1. The last box, if it can be read in the item's form; else the last statement that can (`finding.statements`: answer
+   tags, answer lines, `####`, JSON). After a box that cannot be read, only what is stated later.
+2. Where nothing is stated: the whole text, if it is one line, and else a first or last line that is an answer and
+   nothing else, if no other line is another answer.
 
-Nothing else is searched: "I am unsure" holds an option I, and "a triangle, so D" an option A. A response that ran out
-of tokens is wrong whatever it holds, and so is one whose thinking block never closed.
+An answer is none if a later statement gets another mark, or if what follows takes it back ("Wait, that is wrong"). A
+response that ran out of tokens is wrong whatever it holds, and so is one whose thinking block never closed.
 
 What is read there must be the answer and nothing else. The rule for each form of answer is at its function below.
 """
@@ -21,11 +20,14 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from vold.data.benchmarks.registry import benchmarks
+from vold.data.benchmarks.wording import YES_OR_NO
+from vold.evals.marking.finding import MAX_ANSWER_CHARS, readings, statements, taken_back
 from vold.evals.marking.numbers import decimals, one_unit, read_list, read_quantity, rounds_to
+from vold.evals.marking.options import ANOTHER_TEXT, grade_choice, is_bare_choice, read_letters
+from vold.evals.marking.words import EMPHASIS, exact_words, plain_words
 from vold.graders import get_grader
-from vold.graders.choice import LETTERS, fold_latex, option_letters
-from vold.graders.extract import Extraction, after_thinking, balanced, extract_boxed, fold, squeeze
-from vold.graders.outcome import DIFFERENT, NO_BOX, TRUNCATED, UNREADABLE, verdict
+from vold.graders.extract import after_thinking, balanced, fold, squeeze
+from vold.graders.outcome import DIFFERENT, NO_BOX, TRUNCATED, UNCLOSED, UNREADABLE, verdict
 from vold.types import Grade
 
 if TYPE_CHECKING:
@@ -35,58 +37,46 @@ if TYPE_CHECKING:
     from vold.evals.marking.numbers import Quantity
     from vold.types import Finish
 
-SCORING_VERSION = "3"
+SCORING_VERSION = "4"
 """Part of every protocol hash. Change it with any change that can move a score."""
 
 LEAST_DECIMALS = 2
 """Decimals that count where neither the item nor its gold says more: MMMU's rule for open questions."""
 
-MAX_ANSWER_CHARS = 2000
+MAX_LINE_CHARS = 300
+"""A longer line without a statement is not an answer."""
 
-# Blanks are counted, so that a search through a long text stays linear.
-_GAP, _SPACE = r"[ \t]{0,4}", r"[ \t]{1,4}"
-_COLON = rf"answers?{_GAP}(?:>|\*\*|__)?{_GAP}[:\uff1a]"
-_BEFORE_IS = rf"\b(?:the|my|our|final|correct){_SPACE}|^[ \t*_>]{{0,8}}"
-_IS = rf"(?:{_BEFORE_IS})answers?{_SPACE}(?:is|are|would{_SPACE}be)\b{_GAP}[:\uff1a]?"
-_MARKER = re.compile(rf"\b{_COLON}|{_IS}", re.IGNORECASE | re.MULTILINE)
-_EMPHASIS = re.compile(r"(?<![\w)])\*\*(?=\S)([^*\n]{1,500})(?<=\S)\*\*(?![\w(])")
-_MARKUP = " \t\r*_`$"
-_WITH_REASON = re.compile(r"[(\[]?([A-L])[)\]]?[.,:]?\s+[(\[]?(?:because|since)\b", re.IGNORECASE)
-_WITH_REMARK = re.compile(r"([A-L])[.:]?\s+(?:\([^()]*\)|\[[^\[\]]*\]|[-\u2013\u2014]\s+\S.*)")
-_LABELLED = re.compile(r"[(\[]?([A-L])[)\].:]\s*(.+)")
-_LONE_LETTER = re.compile(r"(?<![A-Za-z0-9])[A-L](?![A-Za-z0-9])")
-_ARTICLE = re.compile(r"(?:the|a|an)\s+(?=\S)", re.IGNORECASE)
-_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
-_LATEX_BLANK = re.compile(r"\\[,;:! ()\[\]]|\\(?:left|right|displaystyle)(?![a-zA-Z])|~")
-_PUNCTUATION = re.compile(
-    r"[,;:!?\"()\[\]{}_*`\u2018\u2019\u201c\u201d$]|\.(?!\d)|(?<=[^\W\d])[-\u2010](?=[^\W\d])|(?<=\w)'(?=\s|$)"
-)
+MAX_LINES = 40
+"""In a longer text without a statement only the first and the last line are looked at."""
+
 _PERCENT_ASKED = re.compile(r"\bpercent(?:age)?s?\b|\bper cent\b", re.IGNORECASE)
-_PERCENT_SIGN = re.compile(r"\s*\\?%\s*(?=[$.\s]*$)")
+_PERCENT_SIGN = re.compile(r"\s*(?:\\?%|per ?cent)\s*(?=[$.\s]*$)", re.IGNORECASE)
+_CONCLUSION = re.compile(
+    r"(?:so|therefore|thus|hence|ergo|\u2234)\b[,:]?\s*(?:it\s+(?:is|must\s+be|has\s+to\s+be)\s+)?(?=\S)", re.IGNORECASE
+)
+_OR_THE_SAME = re.compile(
+    r"[\s,;.$)\]\\*(]{0,12}(?:or|i\.e\.)(?: equivalently| simply)?,?\s+([^\n]{1,80}?)[.)]?\s*(?:\n|$)"
+)
+_BULLET = re.compile(r"(?:[-\u2022\u2192\u2713\u2714\u2705>*#]\s*)+(?=[(\[]?[A-La-l]\b)")
 
 
-def find_answer(response: str, finish: Finish = "stop") -> Extraction:
-    r"""Return the text that is marked, or None and why there is none; the rule is at the head of this module.
+def find_answer(text: str) -> str | None:
+    r"""The answer that a text states, as it stands there: a box before others; None if it states none, takes it back or
+    states another one later.
 
     Example:
-        >>> find_answer("Two and two.\n**Answer:** (B)").answer
-        '(B)'
-        >>> find_answer("A triangle, so D").note
-        'no \\boxed{} and no answer line'
+        >>> find_answer("Two and two.\n**Answer:** (B)"), find_answer("A triangle, so D")
+        ('(B)', None)
     """
-    boxed = extract_boxed(response, finish)
-    if boxed.answer is not None or boxed.note != NO_BOX:
-        return boxed
-    text = after_thinking(response) or ""
-    end = -1
-    for marker in _MARKER.finditer(text):
-        end = marker.end()
-    if end >= 0:
-        for line in text[end:].split("\n", 8)[:8]:
-            answer = _EMPHASIS.sub(r"\1", line[: MAX_ANSWER_CHARS + 1]).strip(_MARKUP)
-            if answer and answer not in (r"\[", r"\("):
-                return Extraction(_without_delimiters(answer), "answer line")
-    return Extraction(None, f"{NO_BOX} and no answer line")
+    text = fold(text)
+    found = statements(text)
+    if not found:
+        return None
+    last = next((s for s in reversed(found) if s.is_box), found[-1])
+    later = {squeeze(s.readings[0]) for s in found if s.start > last.start}
+    if taken_back(text[found[-1].end :]) or later - {squeeze(last.readings[0])}:
+        return None
+    return last.readings[0]
 
 
 def score(item: Item, response: str, *, finish: Finish = "stop") -> Grade:
@@ -98,12 +88,80 @@ def score(item: Item, response: str, *, finish: Finish = "stop") -> Grade:
         >>> score(two, r"There are \boxed{2}.").score
         1.0
     """
-    answer, note = find_answer(response, finish)
     if finish == "length":
         return Grade(0.0, None, TRUNCATED)
-    if answer is None:
-        return Grade(0.0, None, note)
-    return grade_answer(item, answer)
+    text = after_thinking(response)
+    if text is None:
+        return Grade(0.0, None, UNCLOSED)
+    return read(item, text) or Grade(0.0, None, f"{NO_BOX} and no answer line")
+
+
+def read(item: Item, text: str) -> Grade | None:
+    """Mark a text without its thinking; None where it holds no answer of the forms that are looked for."""
+    text = fold(text)
+    return _grade_stated(item, text) or _grade_bare(item, text)
+
+
+def _grade_stated(item: Item, text: str) -> Grade | None:
+    """Mark what a text states as its answer; None if it states nothing."""
+    found = [(s, _best(item, s.readings)) for s in statements(text)]
+    box = next((s for s, _ in reversed(found) if s.is_box), None)
+    read = [(s, g) for s, g in found if not g.note.startswith(UNREADABLE)]
+    if box is not None and all(s is not box for s, _ in read):
+        read = [(s, g) for s, g in read if s.end >= box.end]
+    if not read:
+        return next((g for s, g in reversed(found) if box in (None, s)), None)
+    chosen, grade = next(((s, g) for s, g in read if s is box), read[-1])
+    if any(g.score != grade.score for s, g in read if s.start > chosen.start):
+        return Grade(0.0, grade.extracted, f"{UNREADABLE}: two answers that disagree")
+    rest = text[max(s.end for s, _ in read) :]
+    same = _OR_THE_SAME.match(rest)
+    if same and grade.score == 1.0 and _best(item, readings(same[1])).score == 1.0:
+        rest = rest[same.end() :]
+    if taken_back(rest):
+        return Grade(0.0, grade.extracted, f"{UNREADABLE}: an answer that is taken back")
+    return grade
+
+
+def _best(item: Item, texts: Sequence[str]) -> Grade:
+    """The first reading that is right, else the first that can be read; none where a letter has another's text."""
+    grades = [grade_answer(item, text) for text in texts]
+    read = [g for g in grades if not g.note.startswith(UNREADABLE)]
+    if grades[0].note == ANOTHER_TEXT:
+        return grades[0]
+    return next((g for g in read if g.score == 1.0), (read or grades)[0])
+
+
+def _grade_bare(item: Item, text: str) -> Grade | None:
+    """Mark a text that is an answer, or whose last or first line is; None if neither is."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) <= 1:
+        return _grade_line(item, lines[0]) if lines else None
+    ends = lines if len(lines) < MAX_LINES else [lines[0], lines[-1]]
+    first, *middle, last = [_grade_line(item, line, among=True) for line in ends]
+    found = last or (None if taken_back("\n".join(lines[1:])) else first)
+    others = [g for g in (first, *middle, last) if g is not None and found is not None]
+    return found if all(g.score == found.score for g in others if found) else None
+
+
+def _grade_line(item: Item, line: str, *, among: bool = False) -> Grade | None:
+    """Mark a line that is an answer and nothing else, if it is one. `among` others it must be one without a doubt: a
+    letter alone or with its own option's text, a number, or the gold."""
+    if len(line) > MAX_LINE_CHARS or (among and line.startswith("=")):
+        return None
+    last = re.split(r"(?<=[.!?])\s+", line)[-1]
+    concludes = _CONCLUSION.match(last)
+    bullet = _BULLET.match(line) if item.form in ("choice", "letters") else None
+    bare = last[concludes.end() :] if concludes else line[bullet.end() if bullet else 0 :]
+    grade = _best(item, readings(bare))
+    if grade.note.startswith(UNREADABLE):
+        return grade if grade.note == ANOTHER_TEXT and not among else None
+    sure = grade.score == 1.0 if item.form in ("text", "math") else True
+    if among and item.form == "math":
+        sure = read_quantity(bare) is not None or exact_words(bare) == exact_words(item.answer)
+    if among and item.form in ("choice", "letters") and concludes is None:
+        sure = is_bare_choice(item, bare)
+    return grade if sure else None
 
 
 def grade_answer(item: Item, answer: str) -> Grade:
@@ -112,85 +170,11 @@ def grade_answer(item: Item, answer: str) -> Grade:
         return Grade(0.0, answer[:MAX_ANSWER_CHARS], f"{UNREADABLE}: longer than {MAX_ANSWER_CHARS} characters")
     if not squeeze(answer):
         return Grade(0.0, "", f"{UNREADABLE}: empty")
+    if squeeze(answer).endswith("?") and not any(text.endswith("?") for text in (item.answer, *item.options)):
+        return Grade(0.0, answer, f"{UNREADABLE}: a question")
     if _PERCENT_ASKED.search(item.question) and "%" not in item.answer and "%" not in (item.unit or ""):
         answer = _PERCENT_SIGN.sub("", answer)
     return _FORMS[item.form](item, answer)
-
-
-def read_letters(answer: str) -> frozenset[str] | None:
-    r"""The option letters an answer names, or None.
-
-    Reads what `vold.graders.choice.option_letters` reads, and one letter with a reason or a remark behind it: "C
-    (because A fails)", "C since it is larger", "C (15 cm)", "C - 15 cm". A remark that names another letter is a hedge.
-
-    Example:
-        >>> sorted(read_letters("C (because A and B fail)")), read_letters("C (or D)")
-        (['C'], None)
-    """
-    answer = re.sub(r"[\"\u201c\u201d]", "", answer)
-    found = option_letters(answer)
-    if found is not None or len(answer) > MAX_ANSWER_CHARS:
-        return found
-    bare = squeeze(_TEXT_COMMAND.sub(r"\1", fold_latex(answer)))
-    reason = _WITH_REASON.match(bare)
-    if reason is not None:
-        return frozenset(reason[1].upper())
-    remark = _WITH_REMARK.fullmatch(bare)
-    alone = remark is not None and len(_LONE_LETTER.findall(bare)) == 1
-    return frozenset(remark[1]) if remark is not None and alone else None
-
-
-def _choice(item: Item, answer: str) -> Grade:
-    """One letter of the item's own, or the whole text (or number) of exactly one option; a letter goes first.
-
-    Where the options are in the picture any letter from A to L will do. An option with the very text of the gold
-    option is right where the answer is that text, and by its letter where the gold is a text.
-    """
-    alphabet = LETTERS[: len(item.options)] if item.options else LETTERS
-    named = read_letters(answer) or _with_own_text(item.options, answer)
-    if named is not None and len(named) == 1 and named <= set(alphabet):
-        found = next(iter(named))
-        benchmark = benchmarks().get(item.benchmark)
-        by_text = benchmark is not None and benchmark.gold_is_a_text
-        right = found == item.answer or (by_text and _twins(item, found))
-        return verdict(right, found)
-    matching = _matching_options(item.options, answer)
-    if matching:
-        found = item.answer if item.answer in matching else matching[0]
-        return verdict(found == item.answer, found)
-    if named is not None and len(named) == 1:
-        return Grade(0.0, next(iter(named)), f"{DIFFERENT}: there is no such option")
-    return Grade(0.0, answer, f"{UNREADABLE}: neither one option letter nor one option's text")
-
-
-def _with_own_text(options: Sequence[str], answer: str) -> frozenset[str] | None:
-    """The letter before the very text of its own option, whatever that text is: "C. Neither", "D. H"."""
-    found = _LABELLED.match(squeeze(_TEXT_COMMAND.sub(r"\1", fold_latex(answer))))
-    if found is None or (found[1] not in LETTERS[: len(options)]):
-        return None
-    own = _exact_words(options[LETTERS.index(found[1])])
-    return frozenset(found[1]) if own and _exact_words(found[2]) == own else None
-
-
-def _twins(item: Item, letter: str) -> bool:
-    found, gold = (LETTERS.index(x) for x in (letter, item.answer))
-    return max(found, gold) < len(item.options) and squeeze(item.options[found]) == squeeze(item.options[gold])
-
-
-def _matching_options(options: Sequence[str], answer: str) -> str:
-    """Letters of the options that are this text: exactly, else as a number or, if none, in any case; "" if unclear."""
-    keys: tuple[Callable[[str], object], ...] = (
-        _exact_words,
-        _words if read_quantity(answer) is None else read_quantity,
-    )
-    for key in keys:
-        wanted = key(answer)
-        found = [i for i, option in enumerate(options) if wanted and key(option) == wanted]
-        if found and len({_exact_words(options[i]) for i in found}) == 1:
-            return "".join(LETTERS[i] for i in found if i < len(LETTERS))
-        if found:
-            return ""
-    return ""
 
 
 def _letters(item: Item, answer: str) -> Grade:
@@ -215,11 +199,17 @@ def _number(item: Item, answer: str, equal: Callable[[Fraction, Fraction], bool]
     if gold is None:
         return Grade(0.0, answer, f"{UNREADABLE} reference: no number")
     if found is None:
-        return Grade(0.0, answer, f"{UNREADABLE}: no number")
+        return _worked_out(item, answer) or Grade(0.0, answer, f"{UNREADABLE}: no number")
     unit = gold.unit or (one_unit(item.unit) if item.unit else "")
     if not _unit_fits(found, unit):
         return Grade(0.0, answer, f"{DIFFERENT}: {found.unit} instead of {unit or 'a plain number'}")
     return verdict(equal(found.value, gold.value), answer)
+
+
+def _worked_out(item: Item, answer: str) -> Grade | None:
+    """A calculation with its result, "9 * 2 = 18", that is right."""
+    grade = _math(item, answer) if "=" in answer else None
+    return grade if grade is not None and grade.score == 1.0 else None
 
 
 def _unit_fits(found: Quantity, unit: str) -> bool:
@@ -260,6 +250,7 @@ def _list(item: Item, answer: str) -> Grade:
 
 def _math(item: Item, answer: str) -> Grade:
     """Equal for the `math` grader."""
+    answer = EMPHASIS.sub("", answer)
     if not balanced(answer):
         return Grade(0.0, answer, f"{UNREADABLE}: braces that do not match")
     return get_grader("math")(rf"\boxed{{{answer}}}", item.answer)
@@ -271,18 +262,21 @@ def _text(item: Item, answer: str) -> Grade:
     Numbers agree after rounding to two decimals, or to more where the gold has more; a fraction only exactly.
     """
     for gold in alternatives(item):
-        if _exact_words(gold) == _exact_words(answer) or _same_number(gold, answer) or _same_words(gold, answer):
+        if exact_words(gold) == exact_words(answer) or _same_number(gold, answer) or _same_words(gold, answer):
             return verdict(True, answer)
     return verdict(False, answer)
 
 
 def _same_words(gold: str, answer: str) -> bool:
     numbers = read_quantity(gold), read_quantity(answer)
-    return None in numbers and bool(_words(gold)) and _words(gold) == _words(answer)
+    return None in numbers and bool(plain_words(gold)) and plain_words(gold) == plain_words(answer)
 
 
 def alternatives(item: Item) -> list[str]:
-    """The gold answers of an item: the lines of a text (any of them is right), else the one it has."""
+    """The gold answers of an item: the lines of a text (any of them is right), the word of a yes/no question, else the
+    one it has."""
+    if item.options == YES_OR_NO:
+        return [YES_OR_NO["AB".index(item.answer)]]
     lines = item.answer.split("\n") if item.form in ("text", "letters") else []
     return [line for line in lines if line.strip()] or [item.answer]
 
@@ -297,27 +291,8 @@ def _same_number(gold: str, answer: str) -> bool:
     return rounds_to(found.value, wanted.value, max(LEAST_DECIMALS, places))
 
 
-def _exact_words(text: str) -> str:
-    """The text without markup and final stop; case and everything else kept. LaTeX loses its blanks."""
-    bare = _LATEX_BLANK.sub(" ", _TEXT_COMMAND.sub(r"\1", squeeze(text)).strip("$ "))
-    bare = re.sub(r"\\[dt]frac\b", r"\\frac", bare)
-    return "".join(bare.split()) if "\\" in bare else squeeze(bare).rstrip(".")
-
-
-def _words(text: str) -> str:
-    bare = _PUNCTUATION.sub(" ", _exact_words(fold(text)))
-    bare = " ".join(bare.split())
-    return _ARTICLE.sub("", bare, count=1).casefold() if _ARTICLE.match(bare) else bare.casefold()
-
-
-def _without_delimiters(text: str) -> str:
-    r"""Take `\( \)` or `\[ \]` off where they are around the whole text."""
-    inner = re.fullmatch(r"\\[(\[](.*)\\[)\]]\.?", text)
-    return inner[1].strip() if inner else text
-
-
 _FORMS: dict[Form, Callable[[Item, str], Grade]] = {
-    "choice": _choice,
+    "choice": grade_choice,
     "letters": _letters,
     "integer": _integer,
     "float": _float,
