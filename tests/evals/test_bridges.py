@@ -426,9 +426,7 @@ def test_their_answers_are_marked_by_the_protocol_that_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Answers to a prompt that asks for no box: two need no judge, one does, and is not asked about it again."""
-    command = star(
-        tmp_path, "B", "It must be the left one, or A.", "That which is not left, as far as I can see from it"
-    )
+    command = star(tmp_path, "B", "It must be A.", "That which is not left, as far as I can see from it")
     with ChatServer(lambda _: completion("B")) as server:
         for _ in range(2):
             assert main([*command, "--judge", "judge", "--judge-url", server.url]) == 0

@@ -275,7 +275,7 @@ class Oracle(Judge):
         if "[Model_answer]" in prompt:
             return str(int(case.right))
         if "[Begin Correctness]" in prompt:
-            return f"[Begin Correctness]{'Correct' if case.right else 'Incorrect'}[End Correctness]"
+            return f"[Begin Correctness]{'Yes' if case.right else 'No'}[End Correctness]"
         if case.item.form == "text" and "B. Other Answers" in prompt:
             return "A" if case.right else "B"
         return case.says or "Z"

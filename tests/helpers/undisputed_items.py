@@ -264,7 +264,6 @@ def _dynamath_all(rng: random.Random) -> list[Question]:
             f"c{i}", "multiple choice", a, f"{_ask(rng)}\nchoices: {_lettered(o, '({}) {}', ' ')}"
         ),
         (4,),
-        shown=False,
     )
     for i in range(30):
         gold = rng.randint(101, 99999) / 1000

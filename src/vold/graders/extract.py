@@ -143,7 +143,8 @@ def fold(text: str) -> str:
     """
     if text.isascii():
         return text
-    folded = "".join(map(_fold_character, text.translate(_MINUS).translate(_INVISIBLE)))
+    text = text.translate(_MINUS).translate(_INVISIBLE)
+    folded = text.translate({ord(c): _fold_character(c) for c in set(text)})
     return unicodedata.normalize("NFC", folded)
 
 

@@ -104,8 +104,8 @@ def split_options(question: str) -> tuple[str, tuple[str, ...]]:
     r"""Take the options off the end of a question; a question without them is returned as it is.
 
     They stand after "Options:" or "Choices:", or each on a line of its own, as "(A) ..", "A) ..", "A. .." or "A: ..".
-    On one line they are parted by commas or semicolons, else by blanks. Labels count in the order of letters only: an
-    option's text may hold ", D: " itself.
+    On one line they are parted by commas or semicolons, else by blanks, and a blank follows the label.
+    Labels count in the order of letters only: an option's text may hold ", D: " itself.
 
     Example:
         >>> split_options("Which?\nOptions: A: red, or blue, B: green")
@@ -130,7 +130,8 @@ def _labelled(tail: str) -> tuple[str, ...]:
         found = [first]
         for letter in LETTERS[1:]:
             label = re.escape(first[1].replace("A", letter))
-            after = re.compile(f"{gap}{label}(?=\\s|$){_BLANK}").search(tail, found[-1].end())
+            apart = "" if gap is _GAPS[0] else r"(?=\s|$)"
+            after = re.compile(f"{gap}{label}{apart}{_BLANK}").search(tail, found[-1].end())
             if after is None:
                 break
             found.append(after)
