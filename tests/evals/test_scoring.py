@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from vold.data.benchmarks.item import Form, Item
+from vold.evals.marking.finding import statements
 from vold.evals.marking.numbers import decimals, one_unit, read_list, read_quantity, rounds_to
 from vold.evals.marking.options import read_letters
 from vold.evals.marking.rules import alternatives, find_answer, grade_answer, score
@@ -162,8 +163,10 @@ def test_nothing_is_right_for_a_truncated_response(form: Form) -> None:
 
 
 def test_find_answer_gives_what_is_stated_once_and_for_all() -> None:
-    assert find_answer(r"Answer: 4, so \boxed{5}") == "5"
-    assert find_answer("Answer: 5") == "5"
+    stated = find_answer(r"Answer: 4, so \boxed{5}")
+    assert stated is not None
+    assert (stated.readings, stated.place) == (("5",), "box")
+    assert [s.place for s in statements("Answer: 5 <answer>5</answer>")] == ["answer line", "answer tags"]
     assert find_answer("5") is None
     assert find_answer(r"\boxed{5}. The answer is 6.") is None
     assert find_answer(r"\boxed{5}. Wait, that is wrong.") is None

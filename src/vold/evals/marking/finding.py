@@ -141,12 +141,12 @@ _TAKEN_BACK = re.compile(
 
 
 class Statement(NamedTuple):
-    """Where an answer is stated (characters of the text), and how it can be read."""
+    """Where an answer is stated (characters of the text), how it can be read, and the place in words."""
 
     start: int
     end: int
     readings: tuple[str, ...]
-    is_box: bool = False
+    place: str
 
 
 def statements(text: str) -> list[Statement]:
@@ -160,12 +160,12 @@ def statements(text: str) -> list[Statement]:
     for tag in _TAGS.finditer(text):
         inside = tag[1] if tag[2] is None else tag[2]
         if not (_MARKER.search(inside) or boxes(inside)):
-            found.append(Statement(tag.start(), tag.end(), _of_block(inside)))
+            found.append(Statement(tag.start(), tag.end(), _of_block(inside), "answer tags"))
     hashes = _HASHES.search(text)
     if hashes and not _MARKER.search(hashes[0]):
-        found.append(Statement(hashes.start(), hashes.end(), readings(hashes[1])))
+        found.append(Statement(hashes.start(), hashes.end(), readings(hashes[1]), "line behind ####"))
     for pair in _JSON.finditer(text):
-        found.append(Statement(pair.start(), pair.end(), (_json_value(pair[1]),)))
+        found.append(Statement(pair.start(), pair.end(), (_json_value(pair[1]),), "JSON"))
     return sorted(found)
 
 
@@ -213,7 +213,7 @@ def _boxes(text: str) -> Iterator[Statement]:
         answer = text[joined[-1].inner_start : joined[-1].inner_end]
     if _PERCENT.match(text, joined[-1].end):
         answer += "%"
-    yield Statement(joined[0].start, joined[-1].end, (answer,), is_box=True)
+    yield Statement(joined[0].start, joined[-1].end, (answer,), "box")
 
 
 def _lines(text: str) -> Iterator[Statement]:
@@ -227,7 +227,7 @@ def _lines(text: str) -> Iterator[Statement]:
             end = text.find("\n", at) % (len(text) + 1)
             line = text[at : min(end, at + MAX_ANSWER_CHARS + 1)].partition("</answer>")[0]
             if EMPHASIS.sub("", line).strip(_MARKUP) not in _LINE_ONLY:
-                yield Statement(marker.start(), end, readings(line))
+                yield Statement(marker.start(), end, readings(line), "answer line")
                 break
             at = end + 1
 
@@ -238,7 +238,7 @@ def _named(text: str) -> Iterator[Statement]:
         for named in pattern.finditer(text):
             if not _SUPPOSED.search(text[max(0, named.start() - 20) : named.start()]):
                 letter = next(filter(None, named.groups()))
-                yield Statement(named.start(), named.end(), (letter,))
+                yield Statement(named.start(), named.end(), (letter,), "option that is named")
 
 
 def _of_block(text: str) -> tuple[str, ...]:

@@ -241,9 +241,9 @@ def judge_prompt(item: Item, text: str) -> str:
 
 def _by_judge(item: Item, text: str, judge: Judge) -> Grade:
     judging = judging_of(item)
-    boxed = find_answer(text)
-    if judging.agreement and item.form == "math" and boxed is not None:
-        return _agree(item, boxed, judge)
+    stated = find_answer(text)
+    if judging.agreement and item.form == "math" and stated is not None:
+        return _agree(item, stated.readings[0], judge)
     reply = _cleaned(judge.ask(judge_prompt(item, text), judging.system), lines=bool(judging.agreement))
     if not reply:
         raise _Failed("an empty reply")
@@ -276,7 +276,8 @@ def _by_judges_verdict(item: Item, text: str, judge: Judge) -> Grade:
     right = is_correct(after_thinking(reply) or "")
     if right is None:
         raise _Failed(f"no verdict in {reply[:80]!r}")
-    extracted = find_answer(text) or text[-MAX_ANSWER_CHARS:]
+    stated = find_answer(text)
+    extracted = stated.readings[0] if stated is not None else text[-MAX_ANSWER_CHARS:]
     return Grade(float(right), extracted, f"{EQUAL if right else DIFFERENT}: says the judge")
 
 

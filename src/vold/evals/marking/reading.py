@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from vold.evals.marking.llm_judge import judge_prompt, judging_of, prediction, read_plainly
 from vold.evals.marking.rules import find_answer
+from vold.graders.extract import after_thinking
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,12 +30,12 @@ def where_read(item: Item, response: str, said: Callable[[str, str], str | None]
         ('the box', '2')
     """
     text = prediction(response)
-    if said is not None and read_plainly(item, response, text) is None:
+    if said is not None and read_plainly(item, text) is None:
         reply = said(judge_prompt(item, text), judging_of(item).system)
         return ("", "") if reply is None else ("the judge's reply", reply)
     if said is not None and (short := judging_of(item).answer(text)) is not None:
         return "the form that was asked for", short
-    answer, note = find_answer(response)
-    if answer is not None:
-        return f"the {note or 'box'}", answer
+    stated = None if after_thinking(response) is None else find_answer(text)
+    if stated is not None:
+        return f"the {stated.place}", stated.readings[0]
     return ("", "") if said is None else ("the only option it names", text[-LAST:])

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from vold.data.benchmarks.item import Form, Item
+    from vold.evals.marking.finding import Statement
     from vold.evals.marking.numbers import Quantity
     from vold.types import Finish
 
@@ -60,23 +61,23 @@ _OR_THE_SAME = re.compile(
 _BULLET = re.compile(r"(?:[-\u2022\u2192\u2713\u2714\u2705>*#]\s*)+(?=[(\[]?[A-La-l]\b)")
 
 
-def find_answer(text: str) -> str | None:
-    r"""The answer that a text states, as it stands there: a box before others; None if it states none, takes it back or
+def find_answer(text: str) -> Statement | None:
+    r"""The answer that a text states: a box before others; None if it states none, takes it back or
     states another one later.
 
     Example:
-        >>> find_answer("Two and two.\n**Answer:** (B)"), find_answer("A triangle, so D")
-        ('(B)', None)
+        >>> find_answer("Two and two.\n**Answer:** (B)").readings, find_answer("A triangle, so D")
+        (('(B)',), None)
     """
     text = fold(text)
     found = statements(text)
     if not found:
         return None
-    last = next((s for s in reversed(found) if s.is_box), found[-1])
+    last = next((s for s in reversed(found) if s.place == "box"), found[-1])
     later = {squeeze(s.readings[0]) for s in found if s.start > last.start}
     if taken_back(text[found[-1].end :]) or later - {squeeze(last.readings[0])}:
         return None
-    return last.readings[0]
+    return last
 
 
 def score(item: Item, response: str, *, finish: Finish = "stop") -> Grade:
@@ -105,7 +106,7 @@ def read(item: Item, text: str) -> Grade | None:
 def _grade_stated(item: Item, text: str) -> Grade | None:
     """Mark what a text states as its answer; None if it states nothing."""
     found = [(s, _best(item, s.readings)) for s in statements(text)]
-    box = next((s for s, _ in reversed(found) if s.is_box), None)
+    box = next((s for s, _ in reversed(found) if s.place == "box"), None)
     read = [(s, g) for s, g in found if not g.note.startswith(UNREADABLE)]
     if box is not None and all(s is not box for s, _ in read):
         read = [(s, g) for s, g in read if s.end >= box.end]
