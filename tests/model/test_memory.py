@@ -14,7 +14,17 @@ from gpu_docs import AS_MEASURED, FIGURES, planned
 from published_models import QWEN2_5_VL_3B, QWEN3_8B
 from vold.model.batching import collate
 from vold.model.footprint import AliveBytes, footprint
-from vold.model.memory import ASLEEP, CONTEXT, PROMPT_TOKENS, PhaseMemory, inprocess_teachers, phase_text, plan
+from vold.model.memory import (
+    ASLEEP,
+    CONTEXT,
+    PROMPT_TOKENS,
+    PhaseMemory,
+    inprocess_teachers,
+    phase_text,
+    plan,
+    planned_and_measured,
+)
+from vold.model.place import Peak, Phase
 from vold.model.policy import DTYPES, Policy
 from vold.run.model_sections import Lora, Student
 from vold.run.recipe import Optimizer, load_recipe, recipe_from
@@ -258,3 +268,17 @@ def test_the_meter_sees_what_lives_at_the_same_time() -> None:
 def test_a_phase_in_words() -> None:
     phase = PhaseMemory("update", {"weights": 3 * GIB, "head": GIB // 2, "cache": 1000})
     assert phase_text(phase) == "3.50 GiB (weights 3.00, head 0.50)"
+
+
+def test_the_plan_beside_what_a_first_step_took() -> None:
+    phases = [PhaseMemory("rollouts", {"cache": 3 * GIB, "context": GIB}), PhaseMemory("update", {"weights": 2 * GIB})]
+    peaks: dict[Phase, Peak] = {
+        "sample": Peak(2 * GIB, 5 * GIB // 2), "teacher": Peak(1, 1), "update": Peak(GIB, 3 * GIB), "save": Peak(1, 1)
+    }  # fmt: skip
+    assert planned_and_measured(phases, "distill", peaks) == [
+        "memory of rollouts: planned 3.00 GiB, at its peak 2.00, kept 2.50",
+        "memory of update: planned 2.00 GiB, at its peak 1.00, kept 3.00: more than planned",
+    ]
+    assert planned_and_measured([PhaseMemory("sft", {"weights": GIB})], "sft", peaks) == [
+        "memory of sft: planned 1.00 GiB, at its peak 1.00, kept 3.00: more than planned"
+    ]

@@ -15,8 +15,9 @@ from vold.model.footprint import Footprint, footprint
 from vold.model.lm_head.chunked_logits import chunk_elements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from vold.model.place import Peak, Phase
     from vold.run.model_sections import RolloutServer, Server, TextTeacher
     from vold.run.recipe import Distill, Recipe
 
@@ -158,6 +159,22 @@ def phase_text(phase: PhaseMemory) -> str:
     parts = ", ".join(f"{name} {size:.2f}" for name, size in sizes.items() if size >= 0.01)
     moved = f"; {phase.moved / 2**30:.2f} GiB moved a step" if phase.moved else ""
     return f"{phase.total / 2**30:.2f} GiB" + (f" ({parts})" if parts else "") + moved
+
+
+PLANNED = {"sample": "rollouts", "teacher": "teacher scoring", "update": "update"}
+"""What the phases of stage 2 are called in the plan."""
+
+
+def planned_and_measured(phases: Sequence[PhaseMemory], stage: str, peaks: Mapping[Phase, Peak]) -> list[str]:
+    """A line for each phase of a stage that has peaks: GiB that were planned for PyTorch, and those it took."""
+    plans, lines = {p.name: p.held for p in phases}, list[str]()
+    for phase, peak in peaks.items():
+        name = stage if stage == "sft" and phase == "update" else PLANNED.get(phase, "")
+        if (planned := plans.get(name)) is not None:
+            sizes = [f"{size / 2**30:.2f}" for size in (planned, *peak)]
+            more = ": more than planned" * (peak.reserved > planned)
+            lines.append(f"memory of {name}: planned {sizes[0]} GiB, at its peak {sizes[1]}, kept {sizes[2]}{more}")
+    return lines
 
 
 def _plan_traces(p: Plan) -> None:

@@ -67,12 +67,12 @@ class Place:
         """Let models take part that score rollouts.
 
         Args:
-            teachers: the models.
+            teachers: the models. Their weights travel; what else they hold is little.
             student: what they share with it stays with it.
             late: whether they are asked again in the update.
         """
         ours = {id(p) for p in student.parameters()}
-        theirs = [t for m in teachers for t in (*m.parameters(), *m.buffers()) if id(t) not in ours]
+        theirs = [t for m in teachers for t in m.parameters() if id(t) not in ours]
         self._teachers, self._late = Shelf(self.device, self._lane, lambda: theirs), late
         self._phase = None
 

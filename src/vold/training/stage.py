@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal
 
 from vold.errors import ConfigError
-from vold.model.loading import load_student
+from vold.model.loading import load_student, resolve
+from vold.model.memory import inprocess_teachers, plan, planned_and_measured
 from vold.model.parallel import Processes, processes
 from vold.model.place import Place
-from vold.run.console import Bar
+from vold.model.reading import read_config
+from vold.run.console import Bar, console
 from vold.run.directory import is_finished, open_stage
 from vold.run.folders import drop, drop_older, latest_checkpoint, state_of, sweep, verify_directory
 from vold.training.checkpoint import restore_state, save_state
@@ -149,6 +151,8 @@ class Training(Generic[Config]):
                 self.seconds.clear()
                 yield step
                 self._done = step + 1
+                if step == self._start and self.place.peaks and self.stage.group.first:
+                    self._set_beside_the_plan()
                 if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
                     self._save_state(step + 1)
                 bar.advance(note=self._note)
@@ -174,6 +178,14 @@ class Training(Generic[Config]):
         with self.stage.group.new_directory(self.stage.final) as directory:
             self.policy.save(directory)
         return self.stage.final
+
+    def _set_beside_the_plan(self) -> None:
+        """Say what the first step took of a GPU and what had been planned for it."""
+        recipe = self.stage.recipe
+        teachers = (read_config(resolve(t.path)) for t in inprocess_teachers(recipe))
+        phases = plan(recipe, self.policy.model.config, *teachers, devices=self.stage.group.world)
+        for line in planned_and_measured(phases, self.stage.directory.name, self.place.peaks):
+            console.print(line)
 
     def _save_state(self, step: int) -> None:
         self.place.enter("save")
