@@ -103,6 +103,9 @@ def packed_attention(
     """
     if packed is None or not getattr(module, "is_causal", True):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    if query.is_cuda and query.dtype == torch.float32 and query.shape[1] != key.shape[1]:
+        # Heads that share keys have no fused kernel in float32: the plain one keeps all scores for the backward pass.
+        key, value = (t.repeat_interleave(query.shape[1] // key.shape[1], 1) for t in (key, value))
     window: int | None = kwargs.get("sliding_window")
     parts = [t.split(packed.pieces, 2) for t in (query, key, value)]
     out: list[torch.Tensor | None] = [None] * len(packed.pieces)

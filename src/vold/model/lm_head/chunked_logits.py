@@ -70,6 +70,8 @@ class Projection:
         z = self.buffer[: len(hidden)]
         if z.dtype == hidden.dtype:
             torch.mm(hidden, self.weight.t(), out=z)
+        elif z.is_cuda:  # added up and kept in float32: neither rounded nor written twice
+            torch.mm(hidden, self.weight.t(), out_dtype=z.dtype, out=z)
         else:
             z.copy_(hidden @ self.weight.t())
         if self.bias is not None:
