@@ -307,8 +307,31 @@ def test_every_benchmark_names_its_hub_data_and_size() -> None:
     for benchmark in benchmarks().values():
         assert "/" in benchmark.repo
         assert all(size > 0 for size in benchmark.size.values())
-    assert benchmarks()["mathvision"].size["test"] == 3040
-    assert benchmarks()["mathverse_vision_only"].size == {"testmini": 788}
+    assert {b.name: tuple(b.size.items()) for b in benchmarks().values()} == {
+        "aime2024": (("train", 30),),
+        "aime2025": (("test", 30),),
+        "dynamath": (("sample_variant", 501 * 10),),
+        "emma_mini": (("test", 4 * 100),),
+        "geometry3k": (("test", 601), ("validation", 300)),
+        "gsm8k": (("test", 1319),),
+        "hallusionbench": (("image", 951),),
+        "logicvista": (("test", 448),),
+        "math500": (("test", 500),),
+        "mathverse": (("testmini", 788 * 5),),
+        "mathverse_vision_only": (("testmini", 788),),
+        "mathvision": (("test", 3040), ("testmini", 304)),
+        "mathvista": (("testmini", 1000),),
+        "mme": (("test", 2374),),
+        "mmmu": (("validation", 900), ("dev", 150)),
+        "mmmu_pro_standard10": (("test", 1730),),
+        "mmmu_pro_standard4": (("test", 1730),),
+        "mmmu_pro_vision": (("test", 1730),),
+        "mmstar": (("val", 1500),),
+        "olympiadbench_mm_maths": (("train", 150),),
+        "visulogic": (("test", 1000),),
+        "wemath": (("testmini", 1740),),
+    }
+    assert {b.name for b in benchmarks().values() if b.empty} == {"logicvista"}
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,7 @@ GOLDS = "with a gold that cannot be marked"
         (loaded(48, bad=2), 50, 3, {"beyond the limit": 950, "unusable": 2, GOLDS: 3}),
         (loaded(1000, doubled=7), None, 0, {}),  # a second copy of a row is no item
         (loaded(1200), None, 0, {}),
+        (loaded(1000, bad=9), None, 0, {}),  # more rows than the published split has
     ],
 )  # fmt: skip
 def test_why_items_are_missing_adds_up(

@@ -30,10 +30,10 @@ def matching(benchmark: str, split: str, protocol: str, metric: str = "accuracy"
 
 def left_out(official_n: int, loaded: Loaded, limit: int | None, bad_golds: int) -> dict[str, int]:
     """Why fewer items are asked than the published split has: how many, by reason. Their sum is what is missing."""
-    bad_rows = len(loaded.bad) - loaded.doubled
-    absent = official_n - (len(loaded.items) + bad_rows)
+    missing = max(0, official_n - len(loaded.items))
+    bad_rows = min(missing, len(loaded.bad) - loaded.doubled)
     reasons = {
-        "beyond the limit" if loaded.rows == limit else "not in the data": max(0, absent),
+        "beyond the limit" if loaded.rows == limit else "not in the data": missing - bad_rows,
         "unusable": bad_rows,
         "with a gold that cannot be marked": bad_golds,
     }
@@ -82,9 +82,9 @@ def differs(protocol: Mapping[str, Any], n: int, left_out: Mapping[str, int] | N
 
 def _decoding(protocol: Mapping[str, Any]) -> list[str]:
     tokens, temperature = DECODING.get(str(protocol.get("name")), (None, math.inf))
-    out = []
-    if tokens is not None and protocol.get("max_new_tokens") != tokens:
-        out.append(f"up to {protocol.get('max_new_tokens'):,} new tokens; published figures have up to {tokens:,}")
+    out, limit = [], protocol.get("max_new_tokens", tokens)
+    if tokens is not None and limit != tokens:
+        out.append(f"up to {limit:,} new tokens; published figures have up to {tokens:,}")
     if protocol.get("temperature", 0.0) > temperature:
         out.append(f"temperature {protocol['temperature']:g}; published figures are greedy")
     return out
