@@ -155,9 +155,11 @@ def test_one_model_is_no_baseline(tmp_path: Path) -> None:
 
 def test_a_picture_is_named_where_it_stands_and_no_marker_is_left(tmp_path: Path) -> None:
     blank = uri(Image.new("RGB", (8, 8)))
-    rows = [{"id": "1", "prompt": "<image>Left, <image> right; <image>", "images": [blank, blank]}]
+    rows = [{"id": "1", "prompt": "<image>Left, <image> right", "images": [blank, blank]}]
+    rows.append({"id": "2", "prompt": "<image>Left, and <image> again", "images": [blank]})
     html, _ = page_of(tmp_path / "page.html", {}, {"m": {"s": rows}})
-    assert "[picture 1]Left, [picture 2] right; &lt;image&gt;</div>" in html
+    assert ">[picture 1]Left, [picture 2] right</div>" in html
+    assert ">[picture]Left, and [picture] again</div>" in html
 
 
 def test_how_an_answer_was_marked_is_said(tmp_path: Path) -> None:

@@ -148,12 +148,12 @@ def _card(key: Key, rows: Mapping[str, Json], baseline: str, room: int) -> Card:
 
 
 def _with_numbers(prompt: object, pictures: int) -> object:
-    """A prompt that says which picture stands where. A marker without a picture is text."""
+    """A prompt that says which picture stands where; only that one does, where a picture stands in several places."""
     if not isinstance(prompt, str):
         return prompt
-    pieces = prompt.split(IMAGE_MARKER)
-    named = [f"[picture {n}]" if n <= pictures else IMAGE_MARKER for n in range(1, len(pieces))]
-    return "".join(piece + name for piece, name in zip(pieces, [*named, ""], strict=True))
+    first, *others = prompt.split(IMAGE_MARKER)
+    one_each = len(others) == pictures
+    return first + "".join(f"[picture{f' {n}' * one_each}]{text}" for n, text in enumerate(others, 1))
 
 
 def _pictures(uris: Sequence[object], room: int) -> list[Picture]:

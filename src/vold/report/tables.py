@@ -111,9 +111,9 @@ def _sentence(s: MeasuredSet) -> str:
     """What a set says: its scores, of how many questions, and what is special about them."""
     said = []
     for score in s.scores:
-        bars = [f"{r.label} {percent(r.value)} [{percent(r.low)}, {percent(r.high)}]" for r in score.rows]
-        peers = [f"{r.label} {percent(r.peer)}" for r in score.rows if r.peer is not None]
-        best = "" if score.most == 1 else f" of {percent(score.most)}"
+        sign, best = ("%", "") if score.most == 1 else ("", f" of {decimal(100 * score.most, 0)}")
+        bars = [f"{r.label} {percent(r.value)}{sign} [{percent(r.low)}, {percent(r.high)}]" for r in score.rows]
+        peers = [f"{r.label} {percent(r.peer)}{sign}" for r in score.rows if r.peer is not None]
         said.append(f"{spaced(score.name)}{best} {', '.join(bars)}")
         said += [f"as VLMEvalKit itself marks them {', '.join(peers)}"] if peers else []
     asked, official = (number(s.about.get(k)) for k in ("n_items", "official_n"))
