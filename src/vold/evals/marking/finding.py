@@ -99,7 +99,7 @@ _FORMULA_FIRST = re.compile(
 _LINE_ONLY = (r"\[", r"\(", "$$", "$", "")
 _SENTENCE = re.compile(
     r"(?<![A-L\d])[.;!](?=\s)|(?<=[A-L\d])[.;!](?=\s+[A-Z\\$*(])"
-    r"|,?\s\(?(?:because|since|which|that is|i\.e\.)(?!\w)|\u3002"
+    r"|,?\s\(?(?:because|since|which|that is|i\.e\.|rounded|to the nearest|to (?:one|two|three) decimal)(?!\w)|\u3002"
 )
 _PERCENT = re.compile(r"\s?\$?\s?\\?%")
 _LETTER_ALONE = re.compile(r"\W*[A-L]\W*")
@@ -115,13 +115,14 @@ _TAKEN_BACK = re.compile(
         (
             # at the beginning of a clause
             r"(?:^|[.!?;:,\u2014\u2013\n(-])\s?(?:\*\*)?(?:but |oh,? |and |so )?"
-            r"(?:wait\b|no[,.!:]|no wait|nope\b|oops\b|hmm+\b|sorry\b|correction\b|scratch that|hold on\b"
-            r"|on second thought|alternatively\b|maybe\b|perhaps\b|possibly\b|not sure\b"
+            r"(?:wait\b|no[,.!:]|no wait|nope\b|oops\b|hmm+\b|sorry\b(?! for\b)|correction\b|scratch that|hold on\b"
+            r"|on second thought|alternatively,? (?:it (?:is|could|may|might)|the answer|maybe|[(\[]?[A-L]\b|\S{0,3}\d)"
+            r"|maybe\b|perhaps\b|possibly\b|not sure\b"
             r"|or,|or (?:maybe|perhaps|possibly|is it|could|is|was|rather|[(\[]?[A-L]\b|\S{0,12}\d)"
-            r"|actually,? (?:no|it|the|this|that|i|my|[(\[]?[A-L]\b|\S{0,3}\d))",
+            r"|actually,? (?:no|it|the|that|i|my|this is|let me|[(\[]?[A-L]\b|\S{0,3}\d)\b)",
             # a mistake
             r"\bi (?:\w+ )?(?:made|have made|was|am) (?:a |an )?(?:mistake|error|wrong|mistaken|miscalculat)",
-            rf"\b(?:that|this|it|which)(?:'s| is| was| seems| looks) (?:all )?{_WRONG}",
+            rf"(?<!\bif )\b(?:that|this|it|which)(?:'s| is| was| seems| looks) (?:all )?{_WRONG}",
             r"\b(?:that|this|my|the|above|previous|earlier) (?:\w+ )?(?:answer|result|choice|box|value)(?: above)? "
             rf"(?:is|was|seems|looks) (?:\w+ )?{_WRONG}|\bthe (?:above|previous) is {_WRONG}",
             r"\bbut (?:it|that|this) (?:is|was|can)(?:n't| ?not)\b",
@@ -130,7 +131,10 @@ _TAKEN_BACK = re.compile(
             r"\blet me (?:redo|recalculate|reconsider|rethink|correct|fix)\b",
             r"错了|不对|更正|等等",
             # another answer, or doubt
-            r"\b(?:answer|it) (?:is )?(?:probably|perhaps|maybe|possibly|(?:might|may|could)(?: also| well)? be)\b",
+            r"\b(?:answer|it) (?:is )?(?:probably|perhaps|maybe|possibly)\b",
+            r"\banswer (?:might|may|could)(?: also| well)? be\b",
+            r"\b(?:might|may|could) be (?:option )?[(\[]?(?:[A-L]\b|\d)",
+            r"\bis also (?:possible|plausible|correct|right)\b",
             r"\bshould (?:instead |rather |actually |really |have )?(?:be|been) (?:option )?[(\[]?(?:[A-L]\b|\d)",
             r"\b(?:could|might|may) (?:also|well|equally) be\b|\bis (?:instead|rather)\b|\bnot sure\b|\brandom guess\b",
             r"\bi(?:'m| am) (?:\w+ )?(?:not (?:sure|certain)|unsure|uncertain|guessing)",

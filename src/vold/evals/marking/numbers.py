@@ -49,6 +49,7 @@ _PLAIN = re.compile(_DECIMAL)
 
 _UNIT_SHAPE = re.compile(r"[A-Za-zµμΩ%$€£./^·⋅ 23²³'-]{1,60}")
 _TEMPERATURE = re.compile(r"degrees (?:[CFK]|[Cc]elsius|[Ff]ahrenheit|[Kk]elvin)")
+_EACH = re.compile(r" (?:a|an|per|each|every) [a-z]{3,}")
 _COUNTED = re.compile(r"[A-Za-z]{3,}(?: (?:a|an|per|each|every) [a-z]{3,}| in total| in all| altogether| left| each)?")
 _NO_UNIT = {
     "hundred", "thousand", "million", "billion", "trillion", "dozen", "half", "halves", "third", "thirds",
@@ -98,7 +99,7 @@ def read_quantity(text: str) -> Quantity | None:
         scale = _SCALE.match(rest)
         if value is not None and scale is not None:
             value, rest = value * _SCALES[scale[1]], rest[scale.end() :]
-        if value is None or (money and rest):
+        if value is None or (money and rest and not _EACH.fullmatch(rest)):
             return None
         unit = Quantity(value, money) if money or not rest else _with_unit(value, rest)
         return None if unit is None else unit._replace(value=sign * value)
@@ -114,7 +115,12 @@ def read_list(text: str) -> tuple[Fraction, ...] | None:
     """
     if len(text) > MAX_LIST_CHARS:
         return None
-    bare = _LAYOUT.sub(" ", squeeze(text).replace(r"\{", "{").replace(r"\}", "}")).replace("$", "").strip().rstrip(".")
+    bare = (
+        _LAYOUT.sub(" ", _WRAPPER.sub(r" \1 ", squeeze(text)).replace(r"\{", "{").replace(r"\}", "}"))
+        .replace("$", "")
+        .strip()
+        .rstrip(".")
+    )
     if bare[:1] in ("[", "(", "{") and bare[-1:] in ("]", ")", "}"):
         bare = bare[1:-1]
     bare = re.sub(r"^(?:between|from)\s+", "", bare, flags=re.IGNORECASE)

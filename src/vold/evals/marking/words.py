@@ -24,6 +24,6 @@ def exact_words(text: str) -> str:
 
 def plain_words(text: str) -> str:
     """The words in one case, without punctuation and a leading article."""
-    bare = _PUNCTUATION.sub(" ", exact_words(fold(text)))
+    bare = _PUNCTUATION.sub(" ", exact_words(fold(text)).strip("'"))
     bare = " ".join(bare.split())
     return _ARTICLE.sub("", bare, count=1).casefold() if _ARTICLE.match(bare) else bare.casefold()
