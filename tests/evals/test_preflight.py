@@ -315,7 +315,7 @@ def test_planned_bytes_of_a_state_and_a_model_are_those_written(dtype: str, rank
     lora = f"{{rank: {rank}, alpha: 8}}" if rank else "null"
     recipe = load_recipe(DEMO, [f"student.dtype={dtype}", f"student.lora={lora}"])
     policy = Policy.load(resolve("demo:student"), dtype=dtype, freeze=("vision", "projector"))
-    state, model = state_bytes(policy, recipe.student.lora)
+    state, model = state_bytes(policy, recipe.learner.lora)
     if rank:
         policy.add_lora(rank=rank, alpha=8, seed=1)
     assert recipe.sft is not None

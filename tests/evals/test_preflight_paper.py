@@ -38,8 +38,8 @@ def paper() -> Recipe:
 
 
 def test_stage_one_has_the_papers_numbers(paper: Recipe) -> None:
-    assert (paper.student.path, paper.student.lora) == ("Qwen/Qwen2.5-VL-3B-Instruct", None)
-    assert "vision" in paper.student.freeze
+    assert (paper.learner.path, paper.learner.lora) == ("Qwen/Qwen2.5-VL-3B-Instruct", None)
+    assert "vision" in paper.learner.freeze
     assert paper.traces is not None and paper.sft is not None and paper.teacher is not None
     assert paper.teacher.path == "Qwen/Qwen3-8B"
     assert (paper.traces.max_tokens, paper.traces.keep, paper.traces.answers) == (8192, "all", "teacher")

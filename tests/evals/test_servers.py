@@ -275,7 +275,7 @@ def recipe(home: Path, model: Server, judge: Server | None = None) -> str:
     if judge is not None:
         spec |= {"protocol": "vlmevalkit", "limit": 6}  # the seventh has a gold that no rule can mark
         evaluation["judge"] = {"urls": [judge.url], "model": "judge", "concurrency": 1}
-    raw = {"run": {"dir": str(home / "run")}, "student": {"path": "none"}, "eval": evaluation}
+    raw = {"run": {"dir": str(home / "run")}, "eval": evaluation}
     (home / "r.yaml").write_text(yaml.safe_dump(raw))
     return str(home / "r.yaml")
 
@@ -642,3 +642,60 @@ def test_replies_of_a_judge_that_cannot_be_used_are_counted(
     results = json.loads((tmp_path / "run" / "eval" / "results.json").read_text())
     assert results["stages"]["served"]["mathvista"]["judge_failed"] == 12
     assert "12 of 12 answers score 0 because the judge's reply could not be used" in capsys.readouterr().out
+
+
+def with_digits(file: str, **more: Any) -> str:
+    """The recipe with a task set of pictures as well, and `more` keys in its sections."""
+    raw = yaml.safe_load(Path(file).read_text())
+    raw["tasks"] = {"image": {"kind": "digits", "split": "test", "form": "image", "size": 4}}
+    raw["eval"]["tasks"] = ["image"]
+    raw |= {key: {**raw.get(key, {}), **section} for key, section in more.items()}
+    Path(file).write_text(yaml.safe_dump(raw))
+    return file
+
+
+def test_a_model_behind_an_endpoint_needs_no_student_for_any_verb(
+    serve: Callable[[Answer], Server], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, judge = serve(lambda _b, _h: completion(r"\boxed{14}")), serve(lambda _b, _h: completion("14"))
+    file = with_digits(recipe(tmp_path, model, judge))
+    assert main(["check", file]) == 0
+    said = capsys.readouterr().out
+    assert f"served on {model.url} answers" in said
+    assert f"judge on {judge.url} answers" in said
+    assert "warn" not in said
+    assert main(["eval", file]) == 0
+    run = str(tmp_path / "run")
+    assert main(["show", run]) == 0
+    assert main(["compare", run, run]) == 0
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"sft": {"steps": 1, "batch_size": 1, "optimizer": {"lr": 1e-4}}},
+        {"align": {"tasks": "image", "sampling": {"max_new_tokens": 4}}},
+        {"eval": {"endpoint": None}},
+    ],
+)
+def test_whatever_needs_a_student_says_so(
+    serve: Callable[[Answer], Server], tmp_path: Path, capsys: pytest.CaptureFixture[str], more: dict[str, Any]
+) -> None:
+    assert main(["eval", with_digits(recipe(tmp_path, serve(echo)), **more)]) == 2
+    assert "this needs a student" in capsys.readouterr().err
+
+
+def test_a_key_that_is_not_set_is_said_before_anything_is_asked(
+    serve: Callable[[Answer], Server],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("VOLD_TEST_KEY", raising=False)
+    model, judge = serve(echo), serve(echo)
+    file = recipe(tmp_path, model, judge)
+    for verb in ("check", "eval"):
+        assert main([verb, file, "eval.judge.key_env=VOLD_TEST_KEY"]) == 2
+        assert "VOLD_TEST_KEY" in capsys.readouterr().err
+    assert not judge.requests

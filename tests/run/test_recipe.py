@@ -41,7 +41,7 @@ def test_overrides_are_yaml_values_at_dotted_keys() -> None:
     assert recipe.run.dir == Path("/tmp/elsewhere")
     assert recipe.sft is not None
     assert recipe.sft.optimizer.lr == 3e-4
-    assert recipe.student.freeze == ("vision",)
+    assert recipe.learner.freeze == ("vision",)
 
 
 @pytest.mark.parametrize(

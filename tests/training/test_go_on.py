@@ -210,13 +210,13 @@ def test_the_recipe_of_a_run_says_what_ran(home: Path) -> None:
     assert found.distill is not None
     assert (found.sft.steps, found.sft.batch_size, found.traces.batch_size) == (4, 4, 4)
     assert (found.eval.tasks, found.distill.steps) == (("text",), 90)
-    assert found.student.dtype == "float32"
+    assert found.learner.dtype == "float32"
     assert [line for line in stored.read_text().splitlines() if line.startswith("#")] == [
         "# eval ran with student.dtype: bfloat16 (see eval/recipe.yaml)"
     ]
     assert sft(found) == home / "run" / "sft" / "final"
     assert make_traces(found) == home / "run" / "traces" / "traces.jsonl"
-    assert load_recipe(home / "run" / "eval" / "recipe.yaml").student.dtype == "bfloat16"
+    assert load_recipe(home / "run" / "eval" / "recipe.yaml").learner.dtype == "bfloat16"
 
 
 def test_a_run_that_is_repeated_from_its_recipe_is_the_same(home: Path, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def _traces(subject: Subject) -> Iterator[tuple[str, str]]:
 
 def _unknown_words(subject: Subject) -> Iterator[tuple[str, str]]:
     """Prompts that a tokenizer writes with its sign for what it does not know."""
-    for these in subject.task_sets:
+    for these in subject.task_sets if subject.recipe.uses_student else ():
         yield from _unknown(these, "student", subject.student.chat.tokenizer, (p.ids for p in these.prompts))
     for route, handle in subject.teachers.by_route.items():
         chat = handle.backend.chat

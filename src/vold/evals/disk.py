@@ -142,7 +142,7 @@ def planned(subject: Subject) -> list[Writes]:
     recipe, problems = subject.recipe, {these.key: len(these.tasks) for these in subject.task_sets}
     parts: dict[str, int] = {}
     files = 0
-    state, model = state_bytes(subject.student, recipe.student.lora)
+    state, model = state_bytes(subject.student, recipe.learner.lora) if recipe.uses_student else (0, 0)
     if recipe.traces is not None and recipe.traces.sampling is not None:
         parts["traces"] = problems["traces.tasks"] * _line(TRACE, recipe.traces.sampling.max_new_tokens)
     for name in ("sft", "distill"):

@@ -54,9 +54,9 @@ def self_check(recipe: Recipe) -> SelfCheck:
     if recipe.teacher is None:
         raise ConfigError("this check needs a teacher", where="teacher", fix="add `teacher: {path: ...}`")
     directory = open_stage(recipe, "align")
-    path = stage_models(recipe).get("sft", recipe.student.path)
+    path = stage_models(recipe).get("sft", recipe.learner.path)
     student = load_student(recipe, path)
-    backend: TeacherBackend = InProcessBackend(student, recipe.student.dtype)
+    backend: TeacherBackend = InProcessBackend(student, recipe.learner.dtype)
     if recipe.teacher.server is not None:
         backend = open_teachers(recipe, student).by_route[""].backend
     apart = _apart(recipe, recipe.align, student, backend, directory)
@@ -68,7 +68,7 @@ def self_check(recipe: Recipe) -> SelfCheck:
         kl_k1=row["mismatch_k1"],
         mean=row["mismatch_mean"],
         largest=apart.largest,
-        limit=max(LIMITS[recipe.student.dtype], LIMITS[recipe.teacher.dtype]),
+        limit=max(LIMITS[recipe.learner.dtype], LIMITS[recipe.teacher.dtype]),
     )
     write_json(directory / "self-check.json", found)
     if not found.kl <= found.limit:

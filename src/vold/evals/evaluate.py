@@ -89,7 +89,7 @@ def _answer_here(recipe: Recipe, config: Eval, path: str, files: Files, *, label
         if len(rows) == len(found.questions) * config.samples:
             in_order(file, found, rows)
         else:
-            policy = policy or load_model(recipe, path, recipe.student.dtype)
+            policy = policy or load_model(recipe, path, recipe.learner.dtype)
             answer_in_process(
                 policy,
                 found,

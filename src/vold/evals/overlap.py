@@ -64,7 +64,7 @@ def align(recipe: Recipe) -> Overlap:
         raise no_align()
     directory = open_stage(recipe, "align")
     models = stage_models(recipe)
-    path = models.get("sft", recipe.student.path)
+    path = models.get("sft", recipe.learner.path)
     student = load_student(recipe, path)
     teachers = open_teachers(recipe, student)
     pairs = [

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from vold.data.benchmarks.registry import get_benchmark, load
+from vold.engines.chat_api import EndpointSampler
 from vold.engines.samplers.student import check_rollouts
 from vold.engines.teachers.health import probe_of
 from vold.engines.teachers.inprocess import InProcessBackend
@@ -30,13 +31,14 @@ from vold.model.reading import read_config
 from vold.model.tokenizers import TURNS, pair_tokenizers, pairing_lines
 from vold.run.console import console
 from vold.run.folders import latest_checkpoint
-from vold.types import Message, Prompt
+from vold.types import Message, Prompt, SamplingParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from vold.engines.teachers.teachers import TeacherHandle
     from vold.model.memory import PhaseMemory
+    from vold.evals.subject import TaskSet
     from vold.run.recipe import Recipe
 
 
@@ -51,7 +53,8 @@ def check(recipe: Recipe) -> list[str]:
     """
     lines: list[str] = []
     subject = Subject(recipe)
-    for found in (found for one in CHECKS for found in one(subject)):
+    checks = [one for one in CHECKS if recipe.uses_student or one not in OF_THE_STUDENT]
+    for found in (found for one in checks for found in one(subject)):
         mark = ("warn  ", "bold yellow") if found.warns else ("  ok  ", "")
         lines.append(f"{'warn: ' * found.warns}{found.what}: {found.how}")
         console.print(Text.assemble(mark, (found.what, "bold"), f"  {found.how}"))
@@ -69,11 +72,11 @@ def _functions(subject: Subject) -> Iterator[Finding]:
 def _memory(subject: Subject) -> Iterator[Finding]:
     """A config that lies is refused by loading the model, which says more than planning for it."""
     recipe = subject.recipe
-    configs = {m.path: read_config(resolve(m.path)) for m in (recipe.student, *inprocess_teachers(recipe))}
+    configs = {m.path: read_config(resolve(m.path)) for m in (recipe.learner, *inprocess_teachers(recipe))}
     world = int(os.environ.get("WORLD_SIZE", "1"))
 
     def planned(of: Recipe) -> list[PhaseMemory]:
-        return plan(of, *(configs[m.path] for m in (of.student, *inprocess_teachers(of))), devices=world)
+        return plan(of, *(configs[m.path] for m in (of.learner, *inprocess_teachers(of))), devices=world)
 
     try:
         phases = planned(recipe)
@@ -112,7 +115,7 @@ def _seconds(recipe: Recipe, configs: Mapping[str, Any], phases: Sequence[PhaseM
     """By the arithmetic of docs/scaling.md, and at the rates of docs/gpu.md."""
     distill, teachers = recipe.distill, inprocess_teachers(recipe)
     assert distill is not None
-    ours = footprint(configs[recipe.student.path], recipe.student.dtype, recipe.student)
+    ours = footprint(configs[recipe.student.path], recipe.learner.dtype, recipe.learner)
     theirs = footprint(configs[teachers[0].path], teachers[0].dtype) if teachers else None
     sizes = sizes_of(recipe, ours, theirs)
     nodes = max(1, gpus // int(os.environ.get("LOCAL_WORLD_SIZE", str(gpus))))
@@ -125,7 +128,7 @@ def _seconds(recipe: Recipe, configs: Mapping[str, Any], phases: Sequence[PhaseM
 
 
 def _student(subject: Subject) -> Iterator[Finding]:
-    student, config = subject.student, subject.recipe.student
+    student, config = subject.student, subject.recipe.learner
     trained = f"{sum(p.numel() for _, p in student.trainable()):,}"
     changed = trained if config.lora is None else f"adapters of rank {config.lora.rank}"
     everything = sum(p.numel() for p in student.model.parameters())
@@ -154,7 +157,7 @@ def _teachers(subject: Subject) -> Iterator[Finding]:
 def _pair(subject: Subject, teacher: TeacherHandle) -> Iterator[Finding]:
     """Two models' tokenizers, embeddings and templates side by side, before any token is added to the student."""
     recipe = subject.recipe
-    ours, theirs = Chat.load(resolve(recipe.student.path)).tokenizer, teacher.backend.chat.tokenizer
+    ours, theirs = Chat.load(resolve(recipe.learner.path)).tokenizer, teacher.backend.chat.tokenizer
     if teacher.aligner is not None:
         ids = ours(" ".join(t["content"] for t in TURNS), add_special_tokens=False)["input_ids"]
         spans = teacher.aligner.align(ids).spans
@@ -164,12 +167,24 @@ def _pair(subject: Subject, teacher: TeacherHandle) -> Iterator[Finding]:
         return
     config = read_config(resolve(teacher.spec.path))
     found = pair_tokenizers(ours, theirs, subject.student.model.config, config)
-    added = recipe.student.teacher_tokens == "add" and teacher.spec is recipe.teacher
+    added = recipe.learner.teacher_tokens == "add" and teacher.spec is recipe.teacher
     yield from itertools.starmap(Finding, pairing_lines(found, len(ours), len(theirs), added=added))
 
 
 def _context(subject: Subject) -> Iterator[Finding]:
     yield Finding("context", f"{subject.context:,} tokens for prompt and response, the least of all models")
+
+
+def _servers(subject: Subject) -> Iterator[Finding]:
+    """The server whose model is tested and the judge's: each answers a short question."""
+    section = subject.recipe.eval
+    named = {"endpoint": section.endpoint, "judge": section.judge} if section is not None else {}
+    for key, server in named.items():
+        if server is not None:
+            reply = EndpointSampler(server).chat((Message("user", TURNS[0]["content"]),), SamplingParams(16))
+            refused = f" refuses a short question: {reply.error}" if reply.error else " answers"
+            where = ", ".join(server.urls)
+            yield Finding(f"eval.{key}", f"{server.model} on {where}{refused}", bool(reply.error))
 
 
 def _benchmarks(subject: Subject) -> Iterator[Finding]:
@@ -186,22 +201,28 @@ def _benchmarks(subject: Subject) -> Iterator[Finding]:
 
 def _tasks(subject: Subject) -> Iterator[Finding]:
     for these in subject.task_sets:
-        longest = max(len(p.ids) for p in these.prompts)
-        if longest + max(these.max_new_tokens, 1) > subject.context:
-            room = subject.context - longest
-            raise ConfigError(
-                "prompt and response do not fit into the context",
-                where=f"{these.key} and its max_new_tokens",
-                got=f"{longest} + {these.max_new_tokens} tokens, context {subject.context}",
-                fix=f"set max_new_tokens to {room} or less"
-                if room > 0
-                else "leave out prompts as long as this, or take "
-                "models of a longer context: this one leaves no token for an answer",
-            )
         images = sum(len(m.images) for t in these.tasks[:PROMPTS] for m in t.messages)
-        view = f", {images} images in the first {len(these.prompts)}" if images else ""
-        graded = "every reference grades itself 1.0, " if these.graded else ""
-        yield Finding(these.key, f"{len(these.tasks)} tasks, {graded}prompts up to {longest} tokens{view}")
+        view = f", {images} images in the first {min(PROMPTS, len(these.tasks))}" if images else ""
+        graded = ", every reference grades itself 1.0" if these.graded else ""
+        length = f", prompts up to {_longest(subject, these)} tokens" if subject.recipe.uses_student else ""
+        yield Finding(these.key, f"{len(these.tasks)} tasks{graded}{length}{view}")
+
+
+def _longest(subject: Subject, these: TaskSet) -> int:
+    """Tokens of the longest of the first prompts, for which there must be room in every context."""
+    longest = max(len(p.ids) for p in these.prompts)
+    if longest + max(these.max_new_tokens, 1) > subject.context:
+        room = subject.context - longest
+        raise ConfigError(
+            "prompt and response do not fit into the context",
+            where=f"{these.key} and its max_new_tokens",
+            got=f"{longest} + {these.max_new_tokens} tokens, context {subject.context}",
+            fix=f"set max_new_tokens to {room} or less"
+            if room > 0
+            else "leave out prompts as long as this, or take "
+            "models of a longer context: this one leaves no token for an answer",
+        )
+    return longest
 
 
 def _one_prompt(subject: Subject) -> Iterator[Finding]:
@@ -213,7 +234,7 @@ def _one_prompt(subject: Subject) -> Iterator[Finding]:
     if not bool((own["logp"] <= 1e-3).all()):
         raise CheckpointError(
             "the student gives numbers that are no log-probs",
-            where=subject.recipe.student.path,
+            where=subject.recipe.learner.path,
             got=str(own["logp"][:4].tolist()),
             fix="save or download the model again: its weights are damaged",
         )
@@ -253,7 +274,9 @@ def _checkpoints(subject: Subject) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
-    places, recipe_doubts, _functions, _memory, _student, _other_models, _teachers, _context, _benchmarks, _tasks, disk,
-    _one_prompt, data_doubts, _distill, _checkpoints,
+    places, recipe_doubts, _functions, _memory, _student, _other_models, _teachers, _context, _servers, _benchmarks,
+    _tasks, disk, _one_prompt, data_doubts, _distill, _checkpoints,
 )  # fmt: skip
 """In this order: what costs nothing first."""
+OF_THE_STUDENT = (_memory, _student, _teachers, _context, _one_prompt)
+"""Those that say nothing of a recipe which only asks a server."""

@@ -145,7 +145,7 @@ def _teachers(r: Recipe) -> Doubts:
     named = {"teacher.path": r.teacher} if r.teacher is not None else {}
     routes = r.teacher.routes if r.teacher is not None else {}
     for key, one in {**named, **{f"teacher.routes.{name}.path": one for name, one in routes.items()}}.items():
-        if _same(one.path, r.student.path):
+        if r.student is not None and _same(one.path, r.student.path):
             yield key, f"{one.path}: the student's own model has nothing to teach it"
 
 

@@ -41,7 +41,7 @@ class TaskSet:
     name: str
     sets: Mapping[str, TaskSpec]
     max_new_tokens: int
-    student: Policy
+    subject: Subject
 
     @property
     def graded(self) -> bool:
@@ -61,7 +61,7 @@ class TaskSet:
     @cached_property
     def prompts(self) -> list[Prompt]:
         """Of the first tasks, as the student is asked."""
-        return [self.student.chat.prompt(t.messages) for t in self.tasks[:PROMPTS]]
+        return [self.subject.student.chat.prompt(t.messages) for t in self.tasks[:PROMPTS]]
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,9 @@ class Subject:
 
     @cached_property
     def teachers(self) -> Teachers:
-        """All teachers that the recipe names."""
-        return open_teachers(self.recipe, self.student) if self.recipe.teacher is not None else no_teachers()
+        """All teachers that the recipe names, where it has anybody to teach."""
+        taught = self.recipe.teacher is not None and self.recipe.uses_student
+        return open_teachers(self.recipe, self.student) if taught else no_teachers()
 
     @cached_property
     def context(self) -> int:
@@ -95,4 +96,4 @@ class Subject:
         if r.eval is not None:
             named += [(f"eval.tasks: {name}", name, r.eval.sampling) for name in r.eval.tasks]
         room = [s.max_new_tokens if s is not None else 0 for _, _, s in named]
-        return [TaskSet(key, name, r.tasks, n, self.student) for (key, name, _), n in zip(named, room, strict=True)]
+        return [TaskSet(key, name, r.tasks, n, self) for (key, name, _), n in zip(named, room, strict=True)]

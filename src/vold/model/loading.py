@@ -45,7 +45,7 @@ def load_student(recipe: Recipe, path: str | None = None, *, train: bool = False
     `train` makes it ready for the loops: in training mode, with adapters and activation checkpointing as the recipe
     says.
     """
-    spec: Student = recipe.student
+    spec: Student = recipe.learner
     policy = load_model(recipe, path or spec.path, spec.dtype, spec.freeze)
     if spec.teacher_tokens == "add" and recipe.teacher is not None:
         teacher = read_tokenizer(resolve(recipe.teacher.path))
@@ -99,7 +99,7 @@ def stage_models(recipe: Recipe) -> dict[str, str]:
     """Models to evaluate by name: the recipe's own list, or every stage this run has finished."""
     if recipe.eval is not None and recipe.eval.models:
         return dict(recipe.eval.models)
-    found = {"base": recipe.student.path}
+    found = {"base": recipe.learner.path}
     for name, stage in (("sft", "sft"), ("vold", "distill")):
         final = recipe.run.dir / stage / "final"
         if final.is_dir():

@@ -127,7 +127,7 @@ def plan(recipe: Recipe, student: Any, teacher: Any | None = None, *others: Any,
     """
     configs = [c for c in (teacher, *others) if c is not None]
     theirs = [footprint(c, t.dtype) for t, c in zip(inprocess_teachers(recipe), configs, strict=False)]
-    p = Plan(recipe, footprint(student, recipe.student.dtype, recipe.student), theirs, devices)
+    p = Plan(recipe, footprint(student, recipe.learner.dtype, recipe.learner), theirs, devices)
     _plan_traces(p)
     if recipe.sft is not None:
         longest = recipe.traces.max_tokens or 0 if recipe.traces is not None else 0
@@ -224,7 +224,7 @@ def _teacher_weights(p: Plan, d: Distill) -> int:
     if not d.objective.uses_teacher:
         return 0
     one = p.recipe.student.lora is not None and d.init is not None
-    shared = [one and t.path == d.init and t.dtype == p.recipe.student.dtype for t in inprocess_teachers(p.recipe)]
+    shared = [one and t.path == d.init and t.dtype == p.recipe.learner.dtype for t in inprocess_teachers(p.recipe)]
     return sum(f.weights for f, own in zip(p.teachers, shared, strict=False) if not own)
 
 

@@ -73,8 +73,8 @@ class Recipe(Section):
 
     run: RunSection
     """Directory, seed and threads."""
-    student: Student
-    """The model that learns."""
+    student: Student | None = None
+    """The model that learns. Only a recipe that does nothing but evaluate `eval.endpoint` needs none."""
     teacher: TeacherSection | None = None
     """The text-only model it learns from."""
     tasks: Annotated[dict[Name, AnyTaskSpec], AfterValidator(no_twins)] = Field(default_factory=dict)
@@ -93,6 +93,28 @@ class Recipe(Section):
     """Stage 2."""
     eval: Eval | None = None
     """Evaluation."""
+
+    @property
+    def uses_student(self) -> bool:
+        """Whether any stage does: all but an evaluation of a server."""
+        stages = (self.traces, self.sft, self.align, self.balance, self.distill)
+        return any(s is not None for s in stages) or self.eval is None or self.eval.endpoint is None
+
+    @property
+    def learner(self) -> Student:
+        """The student, for whoever needs it.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if self.student is None:
+            raise ConfigError(
+                "this needs a student",
+                where="student",
+                got="none",
+                fix="add `student: {path: ...}`; only a recipe that does nothing but evaluate `eval.endpoint` has none",
+            )
+        return self.student
 
     @property
     def stages_with_tasks(self) -> dict[str, Traces | Align | PromptBalance | Distill]:
@@ -134,10 +156,24 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _sections_go_together(self) -> Recipe:
         """All that is wrong between sections, at once."""
-        checks = (self._task_sets, self._teacher_where_needed, self._aligned_teachers, self._servers, self._greedy)
+        checks = (
+            self._student_where_needed,
+            self._task_sets,
+            self._teacher_where_needed,
+            self._aligned_teachers,
+            self._servers,
+            self._greedy,
+        )
         if found := [error for check in checks for error in check()]:
             raise SeveralMistakes(found)
         return self
+
+    def _student_where_needed(self) -> Iterator[ConfigError]:
+        if self.uses_student:
+            try:
+                _ = self.learner
+            except ConfigError as error:
+                yield error
 
     def _task_sets(self) -> Iterator[ConfigError]:
         """Sets that are named and not there, and mixtures of mixtures."""

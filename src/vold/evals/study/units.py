@@ -134,7 +134,7 @@ def _run_unit(unit: Unit, settings: Settings, home: Path) -> str:
 
 def _train(unit: Unit, settings: Settings, recipe: Recipe) -> Path | str:
     """The model that the unit's stage ends with, or that it is evaluated as it is."""
-    model: Path | str = resolve(recipe.student.path)
+    model: Path | str = resolve(recipe.learner.path)
     parent = settings.parent
     if parent is not None:
         model = Path(str(parent.keys["run.dir"])) / str(parent.stage) / "final"
