@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from chat_server import ChatServer, completion
 from hub_listings import LISTINGS, write
 from hub_server import HubServer
 from vold.data.benchmarks.registry import benchmarks
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import pytest
 
 ROOT = Path(__file__).parents[2]
-MINI = ROOT / "recipes" / "eval-mini.yaml"
+MINI, PAPER = ROOT / "recipes" / "eval-mini.yaml", ROOT / "recipes" / "paper-eval.yaml"
 
 # In a process of its own: a hub client reads HF_ENDPOINT where it is imported.
 CHILD = """
@@ -89,3 +90,39 @@ def test_every_benchmark_is_fetched_asked_killed_and_resumed_with_the_same_bytes
     ]
     assert len(results["sets"]) == 22 and stored[0] == stored[1]
     assert {Path("eval/results.json"), Path("eval/results.html"), Path("eval/base/mathverse.jsonl")} <= stored[0].keys()
+
+
+def test_the_papers_test_of_a_served_model_is_one_command_and_costs_each_question_to_the_judge_once(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """`vold check` has nothing against it; a second model that answers the same asks the judge nothing."""
+    root = tmp_path_factory.mktemp("hub")
+    names = yaml.safe_load(PAPER.read_text())["eval"]["benchmarks"]
+    for listing in LISTINGS:
+        if listing.repo in {benchmarks()[name].repo for name in names}:
+            write(listing, root)
+    said = "I think that it could be the second of them."
+    with (
+        HubServer(root) as hub,
+        ChatServer(lambda _: completion(said)) as model,
+        ChatServer(lambda _: completion("B")) as judge,
+    ):
+        own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
+        own |= {"OPENAI_API_KEY": "k", "HOME": str(tmp_path), "NO_PROXY": "127.0.0.1"}
+        env = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_CACHE", "HF_TOKEN")} | own
+        asked = []
+        for verb, name in (("check", "one"), ("eval", "one"), ("eval", "two")):
+            words = [f"run.dir={tmp_path / name}", f'eval.judge.urls=["{judge.url}"]']
+            words += [f'eval.endpoint={{urls: ["{model.url}"], model: {name}}}']
+            command = [sys.executable, "-m", "vold.cli", verb, str(PAPER), *words]
+            ended = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+            assert ended.returncode == 0, ended.stderr[-2000:]
+            doubts = [line for line in ended.stdout.splitlines() if line.startswith("warn")]
+            assert all("eval.benchmarks." in line for line in doubts)  # these files have a few items of each
+            asked.append(len(judge.bodies))
+    assert asked[0] == 1 < asked[1] == asked[2]
+    assert {h["authorization"] for h in judge.headers} == {"Bearer k"}
+    results = [json.loads((tmp_path / name / "eval" / "results.json").read_text()) for name in ("one", "two")]
+    assert results[0]["sets"].keys() == names.keys()
+    assert results[0]["stages"]["one"] == results[1]["stages"]["two"]
+    assert all(figures["judge_agreement"] is not None for figures in results[0]["stages"]["one"].values())

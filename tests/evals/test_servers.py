@@ -255,6 +255,39 @@ def test_a_second_marking_asks_nobody_and_gives_the_same(serve: Callable[[Answer
         score_vlmevalkit(item("integer", "14"), "another text", again)
 
 
+def test_judges_that_share_a_directory_ask_each_question_once(
+    serve: Callable[[Answer], Server], tmp_path: Path
+) -> None:
+    """Each of two writes a file of its own, and a third reads both; a judge of another name shares nothing."""
+    server = serve(lambda b, _h: completion(b["messages"][0]["content"].upper()))
+    one, two = (Judge(chat_client(server.url, model="judge"), tmp_path, shared=True) for _ in range(2))
+    assert [one.ask("a"), two.ask("b"), one.ask("a")] == ["A", "B", "A"]
+    assert len(list(tmp_path.glob("*.jsonl"))) == 2
+    third = Judge(chat_client("http://127.0.0.1:9/v1", model="judge"), tmp_path, shared=True)
+    assert [third.ask("a"), third.ask("b")] == ["A", "B"]
+    assert Judge(chat_client(server.url, model="other"), tmp_path, shared=True).said("a") is None
+    assert len(server.requests) == 2
+
+
+def test_a_question_that_is_asked_already_is_waited_for(serve: Callable[[Answer], Server], tmp_path: Path) -> None:
+    asked, go_on, said = threading.Event(), threading.Event(), list[str]()
+
+    def slow(_body: dict[str, Any], _headers: dict[str, str]) -> tuple[int, Any]:
+        asked.set()
+        return completion("14") if go_on.wait(30) else (401, "nobody went on")
+
+    server = serve(slow)
+    judge = Judge(chat_client(server.url, model="judge"), tmp_path)
+    first, second = (threading.Thread(target=lambda: said.append(judge.ask("how many?"))) for _ in range(2))
+    first.start()
+    assert asked.wait(30)
+    second.start()
+    go_on.set()
+    for thread in (first, second):
+        thread.join(30)
+    assert (said, len(server.requests)) == (["14", "14"], 1)
+
+
 def test_a_prompt_of_the_data_can_not_reach_the_judges_template(
     serve: Callable[[Answer], Server], tmp_path: Path
 ) -> None:

@@ -75,7 +75,10 @@ def open_sets(config: Eval, sets: Mapping[str, TaskSpec], directory: Path, *, to
     Raises:
         DataError, ConfigError: data that cannot be read, an unknown benchmark, or a set of fewer than two problems.
     """
-    judge = None if config.judge is None else Judge(EndpointSampler(config.judge), directory / "judge")
+    judge = None
+    if config.judge is not None:
+        cache = config.judge.cache
+        judge = Judge(EndpointSampler(config.judge), cache or directory / "judge", shared=cache is not None)
     opened = [_task_set(name, open_tasks(sets, name), config, tool) for name in config.tasks]
     opened += [_benchmark(name, spec, config, judge, tool) for name, spec in config.benchmarks.items()]
     for found in opened:

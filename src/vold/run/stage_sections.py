@@ -146,6 +146,14 @@ class TestedEndpoint(Endpoint):
     """The name the server gives the model; its answers lie in a folder of that name."""
 
 
+class JudgeServer(Endpoint):
+    """A server whose model extracts answers: any that speaks the OpenAI chat protocol, a local `vllm serve` too."""
+
+    cache: Path | None = None
+    """Directory that keeps the judge's replies for all runs, by what it was asked; the run's own `eval/judge` if
+    absent."""
+
+
 class Eval(Section):
     """`vold eval`: accuracy of every stage on every task set and benchmark."""
 
@@ -161,7 +169,7 @@ class Eval(Section):
     """Models by name; if absent: `base`, `sft` and `vold`, as far as this run has them."""
     endpoint: TestedEndpoint | None = None
     """Ask this server instead of loading `models`; the results carry its model's name."""
-    judge: Endpoint | None = None
+    judge: JudgeServer | None = None
     """Server that extracts answers under the `vlmevalkit` protocol."""
     batch_size: int = Field(128, gt=0)
     """Problems answered side by side; also how many answers a kill can cost."""

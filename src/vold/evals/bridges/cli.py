@@ -84,7 +84,8 @@ def _judge(args: argparse.Namespace) -> Judge | None:
             fix="give --judge MODEL --judge-url http://..:8000/v1, or --protocol rule where that protocol asked",
         )
     endpoint = Endpoint(urls=(args.judge_url,), model=args.judge, key_env=args.judge_key_env)
-    return Judge(EndpointSampler(endpoint), args.file.with_name(f"{args.file.name}.judge"))
+    cache: Path = args.judge_cache or args.file.with_name(f"{args.file.name}.judge")
+    return Judge(EndpointSampler(endpoint), cache, shared=True)
 
 
 def _refuse_unread(figures: Figures, file: str, *, judged: bool) -> None:
@@ -126,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     marked.add_argument("--judge", metavar="MODEL", help="the judge's name on its server")
     marked.add_argument("--judge-url", help="the judge's base address, which ends in /v1")
     marked.add_argument("--judge-key-env", help="environment variable that holds the judge's key")
+    marked.add_argument("--judge-cache", type=Path, help="the judge's replies; beside the file if absent")
     task = verbs.add_parser("lmms", parents=[common], help="a benchmark as a task of lmms-eval")
     task.add_argument("folder", type=Path, help="where the task's files go")
     task.add_argument("--protocol", choices=get_args(ProtocolName), default="rule", help="how it asks")

@@ -18,42 +18,30 @@ for EMMA's open questions it says whether the answer is right.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vold.data.benchmarks.registry import benchmarks
 from vold.data.benchmarks.wording import MCQ, YES_OR_NO
-from vold.engines.chat_api import EndpointSampler
-from vold.errors import SamplerError
 from vold.evals.marking.finding import MAX_ANSWER_CHARS, taken_back
+from vold.evals.marking.judge import Judge as Judge
+from vold.evals.marking.judge import Unusable
 from vold.evals.marking.options import read_letters
 from vold.evals.marking.rules import find_answer, grade_answer, read
 from vold.evals.prompting import build_messages
 from vold.graders.choice import LETTERS
-from vold.graders.extract import THINK_OPEN, after_thinking
+from vold.graders.extract import after_thinking
 from vold.graders.outcome import DIFFERENT, EQUAL, JUDGE_FAILED, TRUNCATED, UNCLOSED, UNREADABLE, verdict
-from vold.run.files import append_jsonl, bad_row, cut_rows, read_records
-from vold.types import IMAGE_MARKER, Grade, Message, SamplingParams
+from vold.types import IMAGE_MARKER, Grade
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from vold.data.benchmarks.benchmark import Judging
     from vold.data.benchmarks.item import Item
     from vold.types import Finish
 
 NO_ANSWER = f"{UNREADABLE}: the judge finds no answer"
-
-JUDGE_VERSION = "3"
-"""Part of the judge's identity. Change it with any change to what is sent to a judge and how its reply is read."""
-
-PARAMS = SamplingParams(max_new_tokens=128, temperature=0.0)
-"""VLMEvalKit's limit."""
 
 MAX_REPLY_CHARS = 2000
 
@@ -71,90 +59,6 @@ _LEFT_OPEN = re.compile(
 )
 """What may take an option back, leave it open or make another thing of its letter: then the judge is asked."""
 _HOLE = re.compile(r"\{(question|options|response|answer|extracted|instruction)\}")
-
-
-class _Failed(Exception):
-    """The judge's reply cannot be used; says why."""
-
-
-@dataclass(frozen=True)
-class _Reply:
-    """A row of a judge's file: the digest of what it was asked, and its words."""
-
-    key: str
-    reply: str
-
-
-class Judge:
-    """A judge behind an endpoint. Its replies are kept in a file, so that marking again gives the same scores and
-    marking after a kill asks only for what is missing. Safe to call from several threads.
-
-    Args:
-        endpoint: the judge's server.
-        directory: where replies are kept; one file a judge.
-
-    Raises:
-        CheckpointError: a reply there is damaged.
-    """
-
-    def __init__(self, endpoint: EndpointSampler, directory: Path) -> None:
-        self.endpoint = endpoint
-        name = hashlib.sha256(endpoint.model.encode()).hexdigest()[:12]
-        self.file = directory / f"{name}.jsonl"
-        rows = read_records(self.file, _Reply)
-        cut_rows(self.file, len(rows))
-        self.replies = dict[str, str]()
-        for n, row in enumerate(rows, 1):
-            if row.key in self.replies:
-                raise bad_row(self.file, n, "a second reply to one question")
-            self.replies[row.key] = row.reply
-        self._lock = threading.Lock()
-
-    @property
-    def identity(self) -> str:
-        """The judge's model and a digest of all it is asked with: part of the protocol hash."""
-        asked = [JUDGE_VERSION, PARAMS.max_new_tokens, PARAMS.temperature, _texts()]
-        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
-        return f"{self.endpoint.model} ({digest})"
-
-    def said(self, prompt: str, system: str = "") -> str | None:
-        """The judge's reply if it was asked before."""
-        with self._lock:
-            return self.replies.get(self._key(prompt, system))
-
-    def _key(self, prompt: str, system: str) -> str:
-        return hashlib.sha256(json.dumps([self.endpoint.model, system, prompt]).encode()).hexdigest()
-
-    def ask(self, prompt: str, system: str = "") -> str:
-        """The judge's reply, from the file if it was asked before.
-
-        Raises:
-            SamplerError: the judge cannot be reached, refuses every request, or does not get past its own thinking.
-        """
-        key = self._key(prompt, system)
-        said = self.said(prompt, system)
-        if said is not None:
-            return said
-        turns = (Message("system", system),) if system else ()
-        try:
-            reply = self.endpoint.chat((*turns, Message("user", prompt)), PARAMS)
-        except SamplerError as error:
-            fix = f"mend it and repeat the command: the judge's replies so far are in {self.file}"
-            raise SamplerError(f"the judge: {error.what}", where=error.where, got=error.got, fix=fix) from error
-        if reply.error:
-            raise _Failed(f"it refused: {reply.error}")
-        if reply.finish == "length" and after_thinking(reply.text) is None:
-            raise SamplerError(
-                f"the judge: {PARAMS.max_new_tokens} tokens were not enough for its thinking",
-                where=", ".join(self.endpoint.urls),
-                got=f"{THINK_OPEN}..: {self.endpoint.model}",
-                fix="serve a judge that does not think, or with thinking switched off in its chat template",
-            )
-        with self._lock:
-            if key not in self.replies:
-                self.replies[key] = reply.text
-                append_jsonl(self.file, [_Reply(key, reply.text)])
-            return self.replies[key]
 
 
 def score_vlmevalkit(item: Item, response: str, judge: Judge, *, finish: Finish = "stop") -> Grade:
@@ -177,7 +81,7 @@ def score_vlmevalkit(item: Item, response: str, judge: Judge, *, finish: Finish 
     try:
         mark = _by_judges_verdict if judging_of(item).correctness else _by_judge
         return mark(item, text, judge)
-    except _Failed as why:
+    except Unusable as why:
         return Grade(0.0, None, f"{JUDGE_FAILED}: {why}")
 
 
@@ -246,7 +150,7 @@ def _by_judge(item: Item, text: str, judge: Judge) -> Grade:
         return _agree(item, stated.readings[0], judge)
     reply = _cleaned(judge.ask(judge_prompt(item, text), judging.system), lines=bool(judging.agreement))
     if not reply:
-        raise _Failed("an empty reply")
+        raise Unusable("an empty reply")
     chooses = item.form in ("choice", "letters") or judging.no_option
     if reply.lower().strip(".") in (("null", "none", "n/a", "z", "zzzzz") if chooses else ("null", "none", "n/a")):
         return Grade(0.0, None, NO_ANSWER)
@@ -255,18 +159,18 @@ def _by_judge(item: Item, text: str, judge: Judge) -> Grade:
         letters = read_letters(reply.splitlines()[0])
         letter = infer_option(reply, options) if letters is None else "".join(sorted(letters))
         if letter not in options:
-            raise _Failed(f"no option in {reply[:80]!r}")
+            raise Unusable(f"no option in {reply[:80]!r}")
         return verdict(letter == ("A" if item.form == "text" else item.answer), letter)
     if item.form == "letters":
         compact = re.sub(r"[\s,;]+", "", reply)
         if not compact or not set(compact.upper()) <= set(LETTERS):
-            raise _Failed(f"no option letters in {reply[:80]!r}")
+            raise Unusable(f"no option letters in {reply[:80]!r}")
         return grade_answer(item, ", ".join(sorted(set(compact.upper()))))
     grade = grade_answer(item, reply)
     if judging.agreement and grade.score < 1.0:
         return _agree(item, reply, judge)
     if grade.note.startswith(UNREADABLE):
-        raise _Failed(f"cannot read {reply[:80]!r}")
+        raise Unusable(f"cannot read {reply[:80]!r}")
     return grade
 
 
@@ -275,7 +179,7 @@ def _by_judges_verdict(item: Item, text: str, judge: Judge) -> Grade:
     reply = judge.ask(judge_prompt(item, text))
     right = is_correct(after_thinking(reply) or "")
     if right is None:
-        raise _Failed(f"no verdict in {reply[:80]!r}")
+        raise Unusable(f"no verdict in {reply[:80]!r}")
     stated = find_answer(text)
     extracted = stated.readings[0] if stated is not None else text[-MAX_ANSWER_CHARS:]
     return Grade(float(right), extracted, f"{EQUAL if right else DIFFERENT}: says the judge")
@@ -286,7 +190,7 @@ def _agree(item: Item, extracted: str, judge: Judge) -> Grade:
     reply = _cleaned(judge.ask(agreement_prompt(item, extracted)), lines=True)
     verdicts = [reply] if reply in ("0", "1") else _JUDGEMENT.findall(reply)
     if not verdicts:
-        raise _Failed(f"no judgement in {reply[:80]!r}")
+        raise Unusable(f"no judgement in {reply[:80]!r}")
     return Grade(float(verdicts[-1]), extracted, f"{EQUAL if verdicts[-1] == '1' else DIFFERENT}: says the judge")
 
 
@@ -334,11 +238,3 @@ def _cleaned(text: str, *, lines: bool) -> str:
 def _fill(template: str, **parts: str) -> str:
     """Fill a prompt in one pass: a response that holds "{question}" stays as it is."""
     return _HOLE.sub(lambda m: parts[m[1]], template)
-
-
-def _texts() -> Mapping[str, object]:
-    """Everything that any benchmark has a judge asked."""
-    found = dict(MCQ.content())
-    for benchmark in benchmarks().values():
-        found |= benchmark.judging.content() if benchmark.judging is not None else {}
-    return found
