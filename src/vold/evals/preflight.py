@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from vold.engines.teachers.teachers import TeacherHandle
-    from vold.model.memory import PhaseMemory
     from vold.evals.subject import TaskSet
+    from vold.model.memory import PhaseMemory
     from vold.run.recipe import Recipe
 
 
@@ -115,7 +115,7 @@ def _seconds(recipe: Recipe, configs: Mapping[str, Any], phases: Sequence[PhaseM
     """By the arithmetic of docs/scaling.md, and at the rates of docs/gpu.md."""
     distill, teachers = recipe.distill, inprocess_teachers(recipe)
     assert distill is not None
-    ours = footprint(configs[recipe.student.path], recipe.learner.dtype, recipe.learner)
+    ours = footprint(configs[recipe.learner.path], recipe.learner.dtype, recipe.learner)
     theirs = footprint(configs[teachers[0].path], teachers[0].dtype) if teachers else None
     sizes = sizes_of(recipe, ours, theirs)
     nodes = max(1, gpus // int(os.environ.get("LOCAL_WORLD_SIZE", str(gpus))))

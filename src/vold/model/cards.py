@@ -115,7 +115,7 @@ def _changes(recipe: Recipe) -> Iterator[Change]:
     """What could be changed, with what it costs least first."""
     if recipe.distill is not None and not recipe.run.offload:
         yield {"run.offload": True}
-    if not recipe.student.activation_checkpointing:
+    if not recipe.learner.activation_checkpointing:
         yield {"student.activation_checkpointing": True}
     sizes = [(key, value) for key in SIZES if (value := _value(recipe, key)) is not None]
     for part in PARTS:
@@ -125,7 +125,7 @@ def _changes(recipe: Recipe) -> Iterator[Change]:
     for name in ("student", "teacher"):
         if getattr(getattr(recipe, name), "dtype", "bfloat16") != "bfloat16":
             yield {f"{name}.dtype": "bfloat16"}
-    if recipe.student.lora is None:
+    if recipe.learner.lora is None:
         yield {"student.lora": LORA}
-        if recipe.student.teacher_tokens == "add":  # which adapters can not train
+        if recipe.learner.teacher_tokens == "add":  # which adapters can not train
             yield {"student.lora": LORA, "student.teacher_tokens": "refuse", "teacher.tokenizer": "align"}

@@ -223,7 +223,7 @@ def _teacher_weights(p: Plan, d: Distill) -> int:
     none of its own."""
     if not d.objective.uses_teacher:
         return 0
-    one = p.recipe.student.lora is not None and d.init is not None
+    one = p.recipe.learner.lora is not None and d.init is not None
     shared = [one and t.path == d.init and t.dtype == p.recipe.learner.dtype for t in inprocess_teachers(p.recipe)]
     return sum(f.weights for f, own in zip(p.teachers, shared, strict=False) if not own)
 

@@ -101,7 +101,7 @@ def sizes_of(recipe: Recipe, student: Footprint, teacher: Footprint | None) -> S
         response=d.sampling.max_new_tokens,
         asked=asked,
         budget=d.token_budget,
-        recompute=int(recipe.student.activation_checkpointing),
+        recompute=int(recipe.learner.activation_checkpointing),
         once=int(recipe.run.exchange == "step"),
     )
 
