@@ -224,8 +224,8 @@ def judged(serve: Callable[[Answer], Server], directory: Path, reply: str) -> tu
         (item("choice", "B", ("red", "blue")), "Hm.", "Z", 0.0, "unparsed"),
         (item("letters", "A, C"), "The first and the third.", "A, C", 1.0, "right"),
         (item("math", r"\frac{1}{2}"), "one half", "0.5", 1.0, "right"),
-        (item("integer", "14"), "fourteen", "<think>They said 15?</think>14", 1.0, "right"),
-        (item("integer", "14"), "fourteen", "__import__('os').system('true')", 0.0, "unparsed"),
+        (item("integer", "14"), "I count fourteen of them.", "<think>They said 15?</think>14", 1.0, "right"),
+        (item("integer", "14"), "I count fourteen of them.", "__import__('os').system('true')", 0.0, "unparsed"),
     ],
 )
 def test_what_the_judge_extracts_is_compared_by_rule(
@@ -247,10 +247,10 @@ def test_the_judge_is_not_asked_about_what_a_rule_can_read(serve: Callable[[Answ
 
 def test_a_second_marking_asks_nobody_and_gives_the_same(serve: Callable[[Answer], Server], tmp_path: Path) -> None:
     judge, server = judged(serve, tmp_path, "14")
-    first = score_vlmevalkit(item("integer", "14"), "fourteen", judge)
+    first = score_vlmevalkit(item("integer", "14"), "I count fourteen of them.", judge)
     server.close()
     again = Judge(chat_client(server.url, model="judge"), tmp_path)
-    assert score_vlmevalkit(item("integer", "14"), "fourteen", again) == first
+    assert score_vlmevalkit(item("integer", "14"), "I count fourteen of them.", again) == first
     with pytest.raises(SamplerError):
         score_vlmevalkit(item("integer", "14"), "another text", again)
 

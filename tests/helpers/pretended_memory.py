@@ -23,7 +23,7 @@ def moved(home: str) -> dict[str, Any]:
         Path(home), run={"offload": True, "device": "cuda"}, student={"path": f"{home}/student", "dtype": "bfloat16"}
     )
     assert recipe.teacher is not None and recipe.distill is not None
-    student = load_model(recipe, recipe.student.path, recipe.student.dtype, recipe.student.freeze)
+    student = load_model(recipe, recipe.learner.path, recipe.learner.dtype, recipe.learner.freeze)
     teacher = load_model(recipe, recipe.teacher.path, recipe.teacher.dtype)
     optimizer = build_optimizer(student, recipe.distill.optimizer)
     place = Place(student.model.device, optimizer)
