@@ -11,6 +11,7 @@ VENV := .venv
 STAMP := $(VENV)/.vold-installed
 ENGINES := .venv-engines
 BENCH := .venv-bench
+PEERS := .venv-peers
 ENGINES_STAMP := $(ENGINES)/.vold-installed
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
@@ -20,12 +21,13 @@ export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-engines faults bench study world smollm2 lint format docs wheel pins
+.PHONY: help setup demo test test-engines test-peers faults bench study world smollm2 lint format docs wheel pins
 
 help:
 	@echo "make demo     the whole method on the demo world, on a CPU, nothing to download"
 	@echo "make test     style, types and the test suite"
 	@echo "make test-engines  teachers and rollouts on a real vLLM server, on a CPU; sets up .venv-engines (3 GB)"
+	@echo "make test-peers  prompts, verdicts and marks against other programs' scorers; sets up .venv-peers (450 MB)"
 	@echo "make faults   kills, damage, bad input, servers and programs that lie, put into real runs: a table of what was lost"
 	@echo "make bench    time and memory against peers, about 10 minutes; sets up .venv-bench (1.6 GB)"
 	@echo "make study    arms x seeds on the demo world, with a verdict on each claim"
@@ -63,7 +65,7 @@ $(STAMP): pyproject.toml requirements.txt
 	$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo test test-engines faults bench study smollm2: export HF_HUB_OFFLINE := 1
+demo test test-engines test-peers faults bench study smollm2: export HF_HUB_OFFLINE := 1
 
 demo: $(STAMP)
 	$(VENV)/bin/vold demo $(ARGS)
@@ -95,6 +97,17 @@ $(ENGINES_STAMP): $(STAMP) requirements-engines.txt
 
 test-engines: $(ENGINES_STAMP)
 	VOLD_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/bin/python $(VENV)/bin/python -m pytest -v -m "engines or processes" --durations=5 tests
+
+# Other scorers at pinned commits, each run as it is in an environment of its own. VOLD_PEERS=DIR takes their repositories
+# from there (OWNER+NAME), not from GitHub.
+$(PEERS)/.vold-installed: $(STAMP) requirements-peers.txt tests/helpers/peer_sources.py
+	[ -x $(PEERS)/bin/python ] || $(VENV)/bin/python -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip --disable-pip-version-check install --no-deps -r requirements-peers.txt
+	$(VENV)/bin/python tests/helpers/peer_sources.py build/peers
+	@touch $@
+
+test-peers: $(PEERS)/.vold-installed
+	VOLD_PEERS_PYTHON=$(CURDIR)/$(PEERS)/bin/python $(VENV)/bin/python -m pytest -v -m peers tests/evals
 
 # Each fault runs in a child of a process that has everything loaded: see tests/helpers/faults.
 faults: $(STAMP)

@@ -62,12 +62,12 @@ def _one_thread() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what only `make test-engines` has the means for."""
-    if os.environ.get("VOLD_VLLM_PYTHON"):
-        return
-    left_out = [i for i in items if i.get_closest_marker("engines")]
+    """Leave out what only `make test-engines` and `make test-peers` have the means for."""
+    needs = {"engines": "VOLD_VLLM_PYTHON", "peers": "VOLD_PEERS_PYTHON"}
+    missing = [marker for marker, variable in needs.items() if not os.environ.get(variable)]
+    left_out = [i for i in items if any(i.get_closest_marker(marker) for marker in missing)]
     config.hook.pytest_deselected(items=left_out)
-    items[:] = [i for i in items if not i.get_closest_marker("engines")]
+    items[:] = [i for i in items if i not in left_out]
 
 
 @pytest.fixture(scope="session")

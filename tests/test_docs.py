@@ -255,10 +255,32 @@ def differences_table() -> str:
     return "\n".join(rows)
 
 
+def peers_tables() -> str:
+    """How often other scorers mark as ours do, and where they do not, who is right and why."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "peers.json").read_text())
+    rows = ["| scorer | answers | marked the same | ours right | theirs right |", "|---|---|---|---|---|"]
+    for peer, row in found.items():
+        shares = [f"{row[k] / row['answers']:.1%}" for k in ("same", "right_here", "right_there")]
+        rows.append(f"| {peer} | {row['answers']:,} | {' | '.join(shares)} |")
+    rows += ["", "| who errs | class of answers | how many, of whom | such as (gold) | why |", "|---|---|---|---|---|"]
+    classes: dict[tuple[str, str], dict[str, Any]] = {}
+    for peer, row in found.items():
+        for what, groups in row["differ"].items():
+            for group, one in groups.items():
+                classes.setdefault((what, group), {})[peer] = one
+    for (what, group), held in sorted(classes.items(), reverse=True):
+        shown = next(iter(held.values()))
+        example, gold = (re.sub(r"[`|\s]+", " ", shown[k]).strip() for k in ("example", "gold"))
+        counts = ", ".join(f"{peer} {one['answers']}" for peer, one in held.items())
+        rows.append(f"| {what} | {group} | {counts} | `{example[-60:]}` (`{gold}`) | {shown['why']} |")
+    return "\n".join(rows)
+
+
 WRITTEN = (
     ("docs/recipes.md", "graders", graders_table),
     ("docs/evaluation.md", "known benchmarks", known_benchmarks_table),
     ("docs/evaluation.md", "differences from VLMEvalKit", differences_table),
+    ("docs/bridges.md", "peers", peers_tables),
     ("docs/method.md", "presets", presets_table),
     ("docs/method.md", "axes", axes_table),
     ("docs/method.md", "readings", readings_table),

@@ -70,6 +70,8 @@ OLYMPIAD = item("olympiadbench_mm_maths", "3, 5", form="math")
         (item("dynamath", "B"), '{"short answer": "(b)"}', 1.0),
         (CAT, "Yes, there are two of them.", 1.0),
         (CAT, "yes-or-so", 1.0),
+        (CAT, r"Yes or no? \boxed{Yes}", 1.0),
+        (CAT, r"Yes or no? \boxed{No}", 0.0),
         (LETTERS, r"\boxed{C, A}", 1.0),
         (LETTERS, r"\boxed{C}", 0.0),
         (item("mathverse", "C"), r"\boxed{(C)}", 1.0),

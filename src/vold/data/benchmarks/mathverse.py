@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 # The row's chain-of-thought prompt, which a vision-only item has instead of a question; official scoring is a judge.
 _RULE = PromptForm(query=QUERY_THEN_BOX, without_options=ALONE_THEN_BOX)
 # MathVerse_MINI sends the question alone, MathVerse_MINI_Vision_Only_cot the row's chain-of-thought prompt.
+_GOLDS = "the judge is shown a gold without the $ and the degree sign around it"
 _VLMEVALKIT = PromptForm(
     without_options="{question}",
-    differs="VLMEvalKit's own table of the five versions could not be compared with the hub's",
+    differs=f"VLMEvalKit's own table of the five versions could not be compared with the hub's; {_GOLDS}",
 )
-_VLMEVALKIT_VISION_ONLY = PromptForm(query="{query}", without_options="{question}")
+_VLMEVALKIT_VISION_ONLY = PromptForm(query="{query}", without_options="{question}", differs=_GOLDS)
 _PUBLISHED = (
     *QWEN2_5_VL.figures("mathverse", "testmini", {"Qwen2.5-VL-7B-Instruct": 49.2, "Qwen2.5-VL-3B-Instruct": 47.6}),
 )

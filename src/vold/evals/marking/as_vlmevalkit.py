@@ -31,7 +31,7 @@ from vold.evals.marking.llm_judge import (
 )
 from vold.evals.marking.readings_there import FOUR, announced, infer_letter, same, short_answer, yes_or_no
 from vold.evals.marking.rules import grade_answer
-from vold.graders.extract import after_thinking, balanced
+from vold.graders.extract import after_thinking, boxes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from vold.data.benchmarks.benchmark import VerdictName
     from vold.data.benchmarks.item import Item
     from vold.types import Grade
+
+_DECORATION = "\n$,.:;^_=+`!@#%&*~"
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,10 @@ def _options(case: _Case) -> float:
 
 def _yes_no(case: _Case) -> bool:
     """The one of the two words that the answer has, else the judge's reply."""
-    said = yes_or_no(case.text) or (case.extracted if case.reply is None else yes_or_no(case.reply))
-    return said in (case.gold, {"A": "yes", "B": "no"}[case.gold])
+    said = yes_or_no(case.text)
+    if said is None and case.reply is None:
+        return case.grade.score == 1.0
+    return (said or yes_or_no(case.extracted)) == {"A": "yes", "B": "no"}[case.gold]
 
 
 def _mathvista(case: _Case) -> bool:
@@ -169,10 +173,13 @@ def _dynamath(case: _Case) -> bool:
 
 def _visulogic(case: _Case) -> bool:
     """No judge: the last box, else one of the places where an answer is announced."""
-    boxes = re.findall(r"\\boxed\{((?:\\\}|[^}])+)\}", case.text)
-    boxed: str = boxes[-1] if boxes else case.text
-    for wrapper in ("\\text{", "\\rm{", "\\mathbf{", "$") if boxes else ():
-        boxed = boxed.replace(wrapper, "")
+    boxed, begun = case.text, list[int]()
+    for token in re.finditer(r"\\boxed\{|[^\\]\}", case.text):
+        if token[0][-1] == "{":
+            begun.append(token.end())
+        elif begun:
+            start = begun.pop()
+            boxed = boxed if begun else re.sub(r"\\(?:text|rm|mathbf)\{|[$}]", "", case.text[start : token.end() - 1])
     return (boxed.strip() if boxed.strip() in FOUR else announced(case.text)) == case.gold
 
 
@@ -180,14 +187,10 @@ def _olympiadbench(case: _Case) -> bool:
     """No judge: the boxes of the last "So the final answer is", or of the answer; else what its last line has in $."""
     ends = re.findall(r"So the final answer is (.*)", case.text)
     text = ends[-1].strip() if ends else case.text
-    found = [part for part in (_braced(text[m.end() :]) for m in re.finditer(r"\\boxed{", text)) if part is not None]
+    found = [text[box.inner_start : box.inner_end] for box in boxes(text)]
     found = found or re.findall(r"\$(.*?)\$", text.strip().split("\n")[-1]) or [text]
-    return grade_answer(case.item, ",".join(found)).score == 1.0
-
-
-def _braced(text: str) -> str | None:
-    """What stands before the brace that closes one already open."""
-    return next((text[: m.start()] for m in re.finditer(r"\}", text) if balanced(text[: m.start()])), None)
+    answer = ",".join(found).strip(_DECORATION)
+    return answer == case.gold.strip(_DECORATION) or grade_answer(case.item, answer).score == 1.0
 
 
 def _short(case: _Case) -> float:
