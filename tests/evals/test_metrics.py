@@ -302,7 +302,8 @@ def test_the_headlines_are_the_benchmarks_own_scores_sets_in_order() -> None:
     """We-Math's strict score is no accuracy, DynaMath has two, MMMU-Pro's mean goes before its settings."""
     wemath = summarise([*composite("c1", "11", 1), *composite("c2", "10", 1)], benchmark="wemath")
     dynamath = summarise([*variants("s1", "11"), *variants("s2", "10")], benchmark="dynamath")
-    ten = summarise([row("a", 1), row("b", 1), row("c", 1), row("d", 0)], benchmark="mmmu_pro_standard10")
+    four = [row("a", 1), row("b", 1), row("c", 1), row("d", 0)]
+    ten = summarise(four, benchmark="mmmu_pro_standard10", differs=("4 of 1,730 items",))
     vision = summarise([row("a", 1), row("b", 0), row("c", 0), row("d", 0)], benchmark="mmmu_pro_vision")
     plain = summarise([row("a", 1), row("b", 0)], benchmark="sums")
     names = {"w": "wemath", "sums": "sums", "dynamath": "dynamath", "t": "mmmu_pro_standard10", "v": "mmmu_pro_vision"}
@@ -318,6 +319,8 @@ def test_the_headlines_are_the_benchmarks_own_scores_sets_in_order() -> None:
         ("v", "m", "accuracy", 0.25),
     ]
     assert (found[1].low, found[1].high) == (plain.low, plain.high)
+    part = ("4 of 1,730 items",)
+    assert [h.differs for h in found] == [(), (), (), (), (f"t: {part[0]}",), part, ()]
 
 
 def test_every_headline_is_the_accuracy_or_a_score_of_the_benchmark(tmp_path: Path) -> None:
