@@ -141,8 +141,9 @@ def _grade_bare(item: Item, text: str) -> Grade | None:
     ends = lines if len(lines) < MAX_LINES else [lines[0], lines[-1]]
     first, *middle, last = [_grade_line(item, line, among=True) for line in ends]
     found = last or (None if taken_back("\n".join(lines[1:])) else first)
-    others = [g for g in (first, *middle, last) if g is not None and found is not None]
-    return found if all(g.score == found.score for g in others if found) else None
+    if found is None or any(g is not None and g.score != found.score for g in (first, *middle, last)):
+        return None
+    return found
 
 
 def _grade_line(item: Item, line: str, *, among: bool = False) -> Grade | None:
