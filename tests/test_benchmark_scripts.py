@@ -67,3 +67,10 @@ def test_every_plain_name_that_is_promised_has_a_row_in_the_stored_results() -> 
     for name in ("update/time_vs_trl", "update/memory_vs_trl", "step/time_vs_trl"):
         shapes = [rows[f"{name}/{shape}"]["ratio"] for shape in ("smollm2", "qwen2_5_vl")]
         assert rows[name]["ratio"] == max(shapes), name
+
+
+def test_the_filling_of_a_server_is_measured() -> None:
+    """Six places, each request a fifth of a second: all of them are held at once, and every request is answered."""
+    found = load("serving").measure("figure", 32, 6, 24, 6, 0.2)
+    assert (found["answered"], found["peak"]) == (24, 6)
+    assert 0 < found["share"] <= 1.001 and found["ms"] > 0
