@@ -92,7 +92,6 @@ class Judging:
         agreement: how the judge is asked whether an extracted answer is the gold, where a rule does not find so;
             {question}, {answer} and {extracted} are filled in.
         question: {question}: the item's own, all that was `asked`, or what a function makes of the item.
-        options: the texts of the options, where the item has none of its own.
         response: {response}, made of what follows the thinking.
         answer: reads an answer in what follows the thinking, beside the places where every answer is looked for.
         one_option: the judge names one option, whatever the form of the answer.
@@ -108,7 +107,6 @@ class Judging:
     instruction: Mapping[Form, str] = field(default_factory=dict)
     agreement: str = ""
     question: Callable[[Item], str] | Literal["own", "asked"] = "own"
-    options: Callable[[Item], tuple[str, ...]] = lambda item: ()
     response: Callable[[str], str] = str
     answer: Callable[[str], str | None] = lambda text: None
     one_option: bool = False

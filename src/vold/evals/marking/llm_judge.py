@@ -218,8 +218,7 @@ def option_texts(item: Item) -> dict[str, str]:
     """Option letters and texts; texts are empty where the options stand in the picture or in running text."""
     if item.form == "text":  # VLMEvalKit's form of MMMU's open questions
         return {"A": " or ".join(item.answer.split("\n")), "B": "Other Answers"}
-    texts = item.options or judging_of(item).options(item)
-    return dict(zip(LETTERS, texts, strict=False)) if texts else dict.fromkeys(_IN_PICTURE, "")
+    return dict(zip(LETTERS, item.options, strict=False)) if item.options else dict.fromkeys(_IN_PICTURE, "")
 
 
 def _is_word(tokens: list[str], i: int) -> bool:
