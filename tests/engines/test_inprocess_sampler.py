@@ -6,7 +6,8 @@ import torch
 
 import tiny
 from vold.data.worlds.digits import DigitTasks
-from vold.engines.samplers.inprocess import InProcessSampler, _inverse_cdf
+from vold.engines.samplers.draw import inverse_cdf
+from vold.engines.samplers.inprocess import InProcessSampler
 from vold.model.batching import collate
 from vold.model.policy import Policy
 from vold.types import Prompt, SamplingParams
@@ -90,7 +91,7 @@ def test_finish_says_whether_the_end_token_came() -> None:
 def test_inverse_cdf_picks_the_slice_that_holds_the_number() -> None:
     logp = torch.tensor([[0.2, 0.0, 0.5, 0.3]]).log().repeat(5, 1)
     uniform = torch.tensor([0.0, 0.19, 0.2, 0.69, 0.99], dtype=torch.float64)
-    assert _inverse_cdf(logp, uniform).tolist() == [0, 0, 2, 2, 3]
+    assert inverse_cdf(logp, uniform).tolist() == [0, 0, 2, 2, 3]
 
 
 def test_sampled_frequencies_follow_the_distribution() -> None:

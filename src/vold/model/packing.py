@@ -18,6 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from vold.model.families import can_pack
+from vold.model.slots import Slots
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,12 +38,16 @@ class Packed:
         pieces: lengths of the prompts and responses that follow each other in the packed row.
         rows: for each row the pieces it is made of, in order: a shared prompt and a response, or both as one.
         states: [tokens] int64, the packed place of the state that predicts each selected token.
+        slots: keeps the keys and values that `source` [tokens], places in the packed row, have.
+        source: see `slots`.
     """
 
     index: torch.Tensor
     pieces: tuple[int, ...]
     rows: tuple[tuple[int, ...], ...]
     states: torch.Tensor
+    slots: Slots | None = None
+    source: torch.Tensor | None = None
 
 
 def pack(batch: Sequences) -> Packed:
@@ -81,10 +86,10 @@ def packed_attention(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    packed: Packed | None = None,
+    packed: Packed | Slots | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Transformers' SDPA attention, row by row where the batch is packed.
+    """Transformers' SDPA attention, row by row where the batch is packed, or of one token of each row of `Slots`.
 
     A row that shares its prompt attends as a whole, prompt included: plain causal attention has the fastest kernels,
     and a prompt's own attention is little work beside the layers it is spared.
@@ -95,7 +100,7 @@ def packed_attention(
         key: see `query`.
         value: see `query`.
         attention_mask: None where `packed` is given.
-        packed: the layout; None for a padded batch.
+        packed: the layout, or the rows' keys and values; None for a padded batch.
         kwargs: what Transformers hands to every attention function.
 
     Returns:
@@ -103,6 +108,11 @@ def packed_attention(
     """
     if packed is None or not getattr(module, "is_causal", True):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    if isinstance(packed, Slots):
+        return packed.attend(module, query, key, value, **kwargs), None
+    if packed.slots is not None:
+        index: Any = module.layer_idx
+        packed.slots.write(index, *(t[0].transpose(0, 1)[packed.source] for t in (key, value)))
     if query.is_cuda and query.dtype == torch.float32 and query.shape[1] != key.shape[1]:
         # Heads that share keys have no fused kernel in float32: the plain one keeps all scores for the backward pass.
         key, value = (t.repeat_interleave(query.shape[1] // key.shape[1], 1) for t in (key, value))

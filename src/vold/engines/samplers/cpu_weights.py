@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from vold.model.policy import Policy
 
+LARGE = 2**25
+"""Bytes of weights from which one thread gains too: those of a smaller model stay in the processor's cache."""
 ROWS = 64
 """Rows that oneDNN is told to expect. Of 4, 16 and 64 this was the fastest at 4, 16 and 48 rows alike."""
 
@@ -27,8 +29,9 @@ def reordered_weights(policy: Policy) -> Iterator[int]:
 
     A step of decoding multiplies a few rows by every weight. The usual product lays the weights out again each time,
     which costs as much as the product itself; here that is done once. It takes memory for a second copy of those
-    weights, and the copy is that of the weights at the start: the block must not train. Only float32 on a CPU with
-    several threads gains by it; elsewhere nothing is done. The operators are those that `torch.compile` uses.
+    weights, and the copy is that of the weights at the start: the block must not train. Only float32 on a CPU gains by
+    it, with one thread only a model of some size (`LARGE`); elsewhere nothing is done. The operators are those that
+    `torch.compile` uses.
 
     Yields:
         How many layers were laid out.
@@ -36,7 +39,8 @@ def reordered_weights(policy: Policy) -> Iterator[int]:
     named = [*policy.model.base_model.named_modules(), ("", policy.model.get_output_embeddings())]
     layers = [m for name, m in named if is_linear(m) and part_of(name, policy.family) is None]
     wanted = [m for m in layers if m.weight.device.type == "cpu" and m.weight.dtype == torch.float32]
-    if not torch.backends.mkldnn.is_available() or torch.get_num_threads() == 1:
+    small = torch.get_num_threads() == 1 and sum(m.weight.nbytes for m in wanted) < LARGE
+    if small or not torch.backends.mkldnn.is_available():
         wanted = []
     for layer in wanted:
         vars(layer)["forward"] = _product(layer)  # of this module alone, for a while

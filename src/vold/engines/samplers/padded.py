@@ -1,0 +1,101 @@
+"""Rows of one padded batch, with the cache that Transformers gives the model: for models that cannot do better."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import DynamicCache
+
+from vold.model.chat import stack_vision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from vold.engines.samplers.draw import Draw
+    from vold.model.policy import Policy
+    from vold.types import Completion, Prompt
+
+COMPACT_BELOW = 0.75
+"""Rows are dropped from the cache when fewer than this share of them still generate."""
+
+
+@torch.inference_mode()
+def padded(
+    policy: Policy, draw: Draw, prompts: Sequence[Prompt], n: int, slots: int, uniforms: Callable[[int], torch.Tensor]
+) -> Iterator[tuple[int, Completion]]:
+    """As `vold.engines.samplers.refilled.refilled`, for any policy; rows start `slots` at a time, and when the last of
+    them has ended so do the next."""
+    rows = [p for p in prompts for _ in range(n)]
+    for start in range(0, len(rows), slots):
+        part = rows[start : start + slots]
+        yield from enumerate(_batch(policy, draw, part, uniforms(len(part)).to(policy.model.device)), start)
+
+
+def _batch(policy: Policy, draw: Draw, prompts: Sequence[Prompt], uniforms: torch.Tensor) -> list[Completion]:
+    device = policy.model.device
+    firsts = [i for i, p in enumerate(prompts) if not i or p is not prompts[i - 1]]
+    repeats = torch.tensor([b - a for a, b in itertools.pairwise([*firsts, len(prompts)])], device=device)
+    asked = [prompts[i] for i in firsts]  # a prompt that rows share is read once, and its cache copied
+    ids, mask = _left_pad(asked, policy.chat.pad_id)
+    ids, mask = ids.to(device), mask.to(device)
+    vision = {k: v.to(device) for k, v in stack_vision(asked).items()}
+    positions = policy.positions(ids, mask, vision)
+    cache = DynamicCache()
+    rows = _Rows(len(prompts), draw, device)
+    for step in range(draw.params.max_new_tokens):
+        output = policy.hidden(
+            ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, **vision
+        )
+        last = output.last_hidden_state[:, -1]
+        if step == 0 and len(asked) < len(prompts):
+            owner = torch.arange(len(asked), device=device).repeat_interleave(repeats)
+            cache.batch_select_indices(owner)
+            last, mask, positions = last[owner], mask[owner], positions[..., owner, :]
+        vision = {}
+        token, told = draw.tokens(last, uniforms[rows.here, step])
+        live = rows.append(step, token, told)
+        if not live.any():
+            break
+        ids = token[:, None]
+        positions = positions[..., -1:] + 1  # a prompt ends in text, where all position axes agree
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+        if live.float().mean() < COMPACT_BELOW:
+            keep = live.nonzero()[:, 0]
+            cache.batch_select_indices(keep)
+            rows.here, ids, mask, positions = rows.here[keep], ids[keep], mask[keep], positions[..., keep, :]
+    return rows.completions()
+
+
+class _Rows:
+    """What has been sampled so far. `here` are the places of the rows that are still in the batch."""
+
+    def __init__(self, count: int, draw: Draw, device: torch.device) -> None:
+        self.draw, self.here = draw, torch.arange(count, device=device)
+        limit = draw.params.max_new_tokens
+        self.told = torch.zeros((count, limit, draw.told), dtype=torch.int32, device=device)
+        self.lengths = torch.full((count,), limit, dtype=torch.int64, device=device)
+        self.finished = torch.zeros(count, dtype=torch.bool, device=device)
+
+    def append(self, step: int, token: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+        """Take a token of each row that is here; which of the rows go on [rows]."""
+        here = self.here
+        self.told[here, step] = told
+        now = (token == self.draw.end_id) & ~self.finished[here]
+        self.lengths[here[now]] = step + 1
+        self.finished[here[now]] = True
+        return ~self.finished[here]
+
+    def completions(self) -> list[Completion]:
+        """All rows, each up to its end."""
+        told = self.told.cpu().numpy()
+        ends = zip(self.lengths.tolist(), self.finished.tolist(), strict=True)
+        return [self.draw.completion(told[i, :length], stop) for i, (length, stop) in enumerate(ends)]
+
+
+def _left_pad(prompts: Sequence[Prompt], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(len(p.ids) for p in prompts)
+    ids = torch.tensor([[pad_id] * (width - len(p.ids)) + list(p.ids) for p in prompts])
+    mask = torch.tensor([[0] * (width - len(p.ids)) + [1] * len(p.ids) for p in prompts])
+    return ids, mask
