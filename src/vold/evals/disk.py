@@ -152,7 +152,7 @@ def planned(subject: Subject) -> list[Writes]:
             files += 2 * MODEL_FILES
     if (d := recipe.distill) is not None:
         kept = -(-d.steps // d.keep_rollouts_every) + 1
-        parts["rollouts"] = kept * d.rows * _line(ROLLOUT, d.sampling.max_new_tokens)
+        parts["rollouts"] = kept * d.responses * _line(ROLLOUT, d.sampling.max_new_tokens)
         files += kept
     if (e := recipe.eval) is not None:
         asked = sum(n for key, n in problems.items() if key.startswith("eval.tasks")) * e.samples
@@ -167,7 +167,7 @@ def _elsewhere(recipe: Recipe, d: Distill, model: int) -> list[Writes]:
     out = []
     caches = [t.cache for t in recipe.text_teachers if t.cache is not None] if d.objective.uses_teacher else []
     for path in dict.fromkeys(caches):
-        needs, answers = d.objective.needs, d.steps * d.rows
+        needs, answers = d.objective.needs, d.steps * d.responses
         token = 4 * (1 + needs.candidates) + 12 * needs.top_k
         one = -(-d.sampling.max_new_tokens * token // BLOCK) * BLOCK
         out.append(Writes("teacher.cache", path, {"scores": answers * one}, answers))

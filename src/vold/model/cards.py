@@ -25,7 +25,7 @@ CARDS = {
 LORA = {"rank": 64, "alpha": 128}
 """The adapters of `recipes/qwen2_5_vl-3b-lora.yaml`."""
 LEAST_BUDGET = 1024
-SIZES = ("traces.batch_size", "sft.token_budget", "distill.token_budget", "eval.batch_size")
+SIZES = ("traces.batch_size", "sft.token_budget", "distill.batch_size", "distill.token_budget", "eval.batch_size")
 """Keys that change how much is done side by side, and no result."""
 PARTS = tuple(2**n for n in range(1, 11))
 

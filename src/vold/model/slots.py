@@ -47,7 +47,8 @@ class Slots:
         self.masks.clear()
 
     def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keep `keys` and `values` [tokens, heads, width] of a layer; all that is visible of it, [count, heads, ...]."""
+        """Keep `keys` and `values` [tokens, heads, width] of a layer. Returns what is visible of both, [count, heads,
+        visible, width]."""
         if layer not in self.kept:
             size = (self.count, keys.shape[1], self.capacity)
             self.kept[layer] = keys.new_empty((*size, keys.shape[2])), values.new_empty((*size, values.shape[2]))

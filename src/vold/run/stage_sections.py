@@ -89,6 +89,8 @@ class Distill(Section):
     """Sampling of the student."""
     engine: RolloutServer | None = None
     """Sample on these servers; in the run's own process if absent."""
+    batch_size: int = Field(128, gt=0)
+    """Responses sampled side by side in the run's own process; those that end make room for the next ones."""
     mismatch: MismatchGate = MismatchGate()
     """Limit of the distance between sampler and trainer."""
     optimizer: Optimizer
@@ -103,6 +105,11 @@ class Distill(Section):
     @property
     def rows(self) -> int:
         """Responses that are sampled side by side."""
+        return min(self.batch_size, self.responses)
+
+    @property
+    def responses(self) -> int:
+        """Responses of a step."""
         return self.prompts_per_step * self.rollouts
 
 

@@ -18,10 +18,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from package import SOURCE
+from pretended_cuda import graphs
 from pretended_cuda.attention import attention
+from pretended_cuda.graphs import tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 aten = torch.ops.aten
 CARD = torch.device("cuda:0")
@@ -106,6 +108,8 @@ def _arrive() -> None:
 
 
 def _waited(what: str) -> None:
+    if graphs.RECORDING:
+        raise RuntimeError("operation not permitted when stream is capturing")
     _arrive()
     where = line()
     for counts in _COUNTING:
@@ -158,14 +162,6 @@ def _made_of_others(func: Any) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
 
 
-def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from _tensors(value)
-
-
 class Watch(TorchDispatchMode):
     """Counts what touches the card."""
 
@@ -176,9 +172,13 @@ class Watch(TorchDispatchMode):
                 found = func.decompose(*args, **kwargs)
             if found is not NotImplemented:
                 return found
+        for graph in graphs.RECORDING:
+            graph.about_to(func, args, kwargs)
         found = func(*args, **kwargs)
-        if any(t.is_cuda for t in _tensors((*args, *kwargs.values(), found))):
+        if any(t.is_cuda for t in tensors((*args, *kwargs.values(), found))):
             self.count(func, args, kwargs, found)
+            for graph in graphs.RECORDING:
+                graph.did(func, args, kwargs, found)
         return found
 
     def count(self, func: Any, args: Any, kwargs: Any, found: Any) -> None:
@@ -334,6 +334,9 @@ def _cuda(backend: ctypes.CDLL) -> dict[str, Any]:
         "empty_cache": lambda: None,
         "Event": Event,
         "Stream": Stream,
+        "CUDAGraph": graphs.CUDAGraph,
+        "graph": graphs.graph,
+        "graph_pool_handle": lambda: (0, 0),
         "stream": lambda stream: contextlib.nullcontext(),
         "current_stream": lambda device=None: stream,
         "default_stream": lambda device=None: stream,
@@ -355,6 +358,13 @@ def install(backend: ctypes.CDLL) -> None:
     def seen(kind: str) -> None:
         for counts in _COUNTING:
             counts.attention[kind] += 1
+
+    def replayed() -> None:
+        for counts in _COUNTING:
+            counts.operators[line()] += 1
+            counts.names["graph"] += 1
+
+    graphs.ON_REPLAY.append(replayed)
 
     torch.nn.functional.scaled_dot_product_attention = attention(seen)
     watch: Any = Watch()  # type: ignore[no-untyped-call]

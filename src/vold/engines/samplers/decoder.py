@@ -63,35 +63,36 @@ class Decoder:
 
         `uniforms` [rows, max_new_tokens] float64 are the random numbers of the new rows.
         """
-        policy, device, first = self.policy, self.state.device, self.live
+        policy = self.policy
         batch = collate(prompts, [()] * len(prompts), [()] * len(prompts), policy.chat.pad_id)
         packed, positions = pack(batch), policy.positions(batch.input_ids, batch.attention_mask, batch.vision)
-        ends = torch.tensor(packed.pieces).cumsum(0)
-        lengths = torch.tensor(batch.prompt_lengths).repeat_interleave(torch.tensor(rows))
-        pieces = torch.tensor([places[0] for places in packed.rows]).repeat_interleave(torch.tensor(rows))
-        slots = torch.arange(first, first + len(lengths))
+        positions = positions.flatten(-2)[..., None, packed.index]
+        ends, each = torch.tensor(packed.pieces).cumsum(0), torch.tensor(rows)
+        lengths = torch.tensor(batch.prompt_lengths).repeat_interleave(each)
+        ends = ends[[pieces[0] for pieces in packed.rows]].repeat_interleave(each)  # where each row's prompt ends
+        slots = torch.arange(self.live, self.live + len(lengths)).repeat_interleave(lengths)
         places = torch.cat([torch.arange(n) for n in lengths.tolist()])
-        starts = (ends[pieces] - lengths).repeat_interleave(lengths)
         self.see(int(lengths.max()))
-        self.cache.point(slots.repeat_interleave(lengths).to(device), places.to(device))
-        packed = replace(packed, slots=self.cache, source=(starts + places).to(device))
-        flat = positions.flatten(-2)[..., None, packed.index]
+        self.cache.point(self._sent(slots), self._sent(places))
+        source = (ends - lengths).repeat_interleave(lengths) + places
         output = policy.hidden(
-            batch.input_ids.flatten()[packed.index][None].to(device),
+            self._sent(batch.input_ids.flatten()[packed.index][None]),
             attention_mask=None,
-            position_ids=flat.to(device),
+            position_ids=self._sent(positions),
             use_cache=False,
-            packed=packed,
-            **{name: tensor.to(device) for name, tensor in batch.vision.items()},
+            packed=replace(packed, slots=self.cache, source=self._sent(source)),
+            **{name: self._sent(tensor) for name, tensor in batch.vision.items()},
         )
-        last = ends[pieces] - 1
-        self.live = first + len(lengths)
-        here = slice(first, self.live)
-        self.state[here] = output.last_hidden_state[0, last.to(device)]
+        here = slice(self.live, self.live + len(lengths))
+        self.live = here.stop
+        self.state[here] = output.last_hidden_state[0].index_select(0, self._sent(ends - 1))
         # a prompt ends in text, where all position axes agree
-        position = flat.reshape(-1, flat.shape[-1])[0, last] + 1
-        self.counts[:, here] = torch.stack([torch.zeros_like(lengths), lengths, position]).to(device)
-        self.uniforms[here, : uniforms.shape[1]] = uniforms.to(device)
+        after = positions.reshape(-1, positions.shape[-1])[0, ends - 1] + 1
+        self.counts[:, here] = self._sent(torch.stack([torch.zeros_like(lengths), lengths, after]))
+        self.uniforms[here, : uniforms.shape[1]] = self._sent(uniforms)
+
+    def _sent(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self.state.device, non_blocking=True)
 
     def see(self, places: int) -> None:
         """Let attention read at least so many places of every slot."""
@@ -146,7 +147,7 @@ class Decoder:
     def keep(self, source: Sequence[int], target: Sequence[int], live: int) -> None:
         """Only `live` rows go on: those in slots `source` move to the free ones of `target`."""
         if source:
-            a, b = (torch.tensor(slots).to(self.state.device) for slots in (source, target))
+            a, b = (self._sent(torch.tensor(slots)) for slots in (source, target))
             self.cache.move(a, b)
             for kept in (self.state, self.ids, self.uniforms):
                 kept[b] = kept[a]

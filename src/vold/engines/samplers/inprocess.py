@@ -1,7 +1,17 @@
-"""Sampling inside the training process."""
+"""Sampling inside the training process.
+
+Transformers' own continuous batching (`generate_batch`) is not used. Its random numbers are those of the process, so
+that a row depends on which others are there and a run that was killed goes on with other responses; it tells the
+log-prob of the sampled token alone, not the candidates; it takes no pictures; without the packages of FlashAttention
+it masks every row against the cache of all rows. On a CPU it took as long as `generate`.
+
+Models whose rows can be packed (`vold.model.families`) sample in `vold.engines.samplers.refilled`, all others in
+`vold.engines.samplers.padded`: what a recurrent layer or a convolution remembers does not lie in slots.
+"""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +21,7 @@ from vold.engines.samplers.draw import Draw
 from vold.engines.samplers.padded import padded
 from vold.engines.samplers.refilled import refilled
 from vold.model.parallel import ALONE, Processes
+from vold.run.console import console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,7 +69,10 @@ class InProcessSampler:
 
         uniforms(params.first_row)
         made: list[dict[int, Completion]] = [{} for _ in prompts]
-        sample = refilled if self.policy.packs else padded
+        sample = refilled
+        if not self.policy.packs:
+            sample = padded
+            _say_padded(str(self.policy.model.config.get_text_config().model_type))
         was_training = self.policy.model.training
         self.policy.model.eval()
         with reordered_weights(self.policy):
@@ -70,3 +84,8 @@ class InProcessSampler:
                     whole(row // n, [group[i] for i in range(n)])
         self.policy.model.train(was_training)
         return [[group[i] for i in range(n)] for group in made]
+
+
+@cache
+def _say_padded(kind: str) -> None:
+    console.print(f"models of type {kind} sample in padded batches: their tokens meet outside plain causal attention")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 PROMPT_TOKENS = 16384
 """Tokens of the prompts that are read in one pass; a longer prompt is read alone."""
 ROOM = 8
-"""Prompts are read when one of so many slots is free: a pass over few tokens takes as many launches as one over many."""
+"""Prompts are read when one of so many slots is free: a pass over few tokens needs as many launches as over many."""
 
 
 @torch.inference_mode()
@@ -47,16 +48,14 @@ def refilled(
     """
     slots = min(slots, len(prompts) * n)
     decoder = Decoder(policy, draw, slots, max(len(p.ids) for p in prompts))
-    parts = [min(slots, n - start) for start in range(0, n, slots)]
-    waiting = [(prompt, rows) for prompt in prompts for rows in parts]
+    waiting, room = deque((prompt, n) for prompt in prompts), max(1, slots // ROOM)
     host = _Host(slots, decoder.reach, draw)
     while waiting or decoder.live:
-        while waiting and _room(slots - decoder.live, waiting[0][1], slots, decoder.live):
+        while waiting and (not decoder.live or slots - decoder.live >= room):
             taken = _taken(waiting, slots - decoder.live)
-            del waiting[: len(taken)]
-            count = sum(rows for _, rows in taken)
-            decoder.read([p for p, _ in taken], [rows for _, rows in taken], uniforms(count))
-            host.start([len(p.ids) for p, rows in taken for _ in range(rows)])
+            rows = [count for _, count in taken]
+            decoder.read([prompt for prompt, _ in taken], rows, uniforms(sum(rows)))
+            host.start([len(prompt.ids) for prompt, count in taken for _ in range(count)])
         steps = min(decoder.chunk, host.left())
         decoder.see(host.furthest() + steps)
         for step in range(steps):
@@ -71,19 +70,20 @@ def refilled(
         yield from ended
 
 
-def _room(free: int, wanted: int, slots: int, live: int) -> bool:
-    return free >= wanted and (not live or free >= slots // ROOM)
-
-
-def _taken(waiting: Sequence[tuple[Prompt, int]], free: int) -> list[tuple[Prompt, int]]:
-    """The first of those who wait, as many as there is room for and one pass takes; one at least."""
+def _taken(waiting: deque[tuple[Prompt, int]], free: int) -> list[tuple[Prompt, int]]:
+    """The first of the rows that wait, as many as there is room for and one pass takes, and one prompt at least."""
     out: list[tuple[Prompt, int]] = []
     tokens = 0
-    for prompt, rows in waiting:
-        free, tokens = free - rows, tokens + len(prompt.ids)
-        if out and (free < 0 or tokens > PROMPT_TOKENS):
+    while waiting and free:
+        prompt, rows = waiting[0]
+        tokens += len(prompt.ids)
+        if out and tokens > PROMPT_TOKENS:
             break
-        out.append((prompt, rows))
+        waiting.popleft()
+        out.append((prompt, min(rows, free)))
+        if rows > free:
+            waiting.appendleft((prompt, rows - free))
+        free -= out[-1][1]
     return out
 
 
