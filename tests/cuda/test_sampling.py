@@ -31,6 +31,6 @@ def test_the_host_waits_once_in_sixteen_tokens_and_launches_two_graphs_a_token()
     assert long["waits"] - short["waits"] == 48 / 16
     assert {line.partition(":")[0] for line in found["waits"]} == {"engines/samplers/decoder.py"}
     assert long["operators"] - short["operators"] <= 4 * 48
-    assert found["names"]["graph"] == 2 * 96 - 3  # one of either kind is done as it stands, and the last is not passed on
+    assert found["names"]["graph"] == 2 * 96 - 3  # either work comes once as it stands, and nothing follows the last
     assert long["to_card"] - short["to_card"] == 16 * 48 * 8  # random numbers of 16 rows, eight bytes each
     assert long["to_host"] - short["to_host"] == 16 * 48 * 8  # id and log-prob

@@ -13,7 +13,6 @@ from scipy.stats import chi2
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tiny
-from engine_backends import text_model
 from vold.data.worlds.digits import DigitTasks
 from vold.engines.samplers import decoder, inprocess, refilled
 from vold.engines.samplers.decoder import Decoder
@@ -26,7 +25,7 @@ from vold.types import Completion, Prompt, SamplingParams
 
 def prompts_of(policy: Policy, n: int = 9) -> list[Prompt]:
     """Texts and pictures in turn, of several lengths."""
-    sets = [DigitTasks("test", form, n, 4) for form in ("text", "image")]  # type: ignore[arg-type]
+    sets = [DigitTasks("test", form, n, 4) for form in ("text", "image")]
     return [policy.chat.prompt(s[i].messages) for i in range(n) for s in sets]
 
 
@@ -87,10 +86,11 @@ def test_log_probs_are_those_of_a_full_pass_after_refills() -> None:
 
 def chances(policy: Policy, prompt: Prompt, allowed: list[int], tokens: int) -> dict[tuple[int, ...], float]:
     """The exact probability of every response, by plain passes over all of them in float64."""
-    end, open_, out = policy.chat.end_id, {(): 1.0}, dict[tuple[int, ...], float]()
+    end, out = policy.chat.end_id, dict[tuple[int, ...], float]()
+    open_: dict[tuple[int, ...], float] = {(): 1.0}
     model = policy.model.double()
     for _ in range(tokens):
-        further = {}
+        further: dict[tuple[int, ...], float] = {}
         for sofar, p in open_.items():
             with torch.no_grad():
                 logits = model(input_ids=torch.tensor([[*prompt.ids, *sofar]])).logits[0, -1, allowed]
@@ -159,7 +159,8 @@ def test_a_cache_is_neither_joined_nor_repeated() -> None:
     counts, rows, prompt = [], 64, Prompt(tuple(range(20, 60)))
     for tokens in (20, 40):
         seen.clear()
-        with Watch():
+        watch: Any = Watch()  # type: ignore[no-untyped-call]
+        with watch:
             InProcessSampler(policy).generate([prompt], SamplingParams(tokens, 1.0, 5), rows)
         counts.append(len(seen))
         keys = rows * 8 * (len(prompt.ids) + tokens) * 4  # one head of width 8, float32

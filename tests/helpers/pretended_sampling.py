@@ -34,7 +34,7 @@ def rows() -> dict[str, Any]:
     for device in ("cpu", "cuda"):
         with _disable_current_modes() if device == "cpu" else contextlib.nullcontext():
             policy = placed(device)
-            sets = [DigitTasks("test", form, 3, 4) for form in ("text", "image")]  # type: ignore[arg-type]
+            sets = [DigitTasks("test", form, 3, 4) for form in ("text", "image")]
             prompts = [policy.chat.prompt(s[i].messages) for i in range(3) for s in sets]
             sampler, params = InProcessSampler(policy, batch_size=8), SamplingParams(50, 1.0, 3, candidates=2)
             with counting() as counts:
