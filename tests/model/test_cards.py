@@ -43,7 +43,8 @@ def test_the_smallest_card_is_the_first_with_enough_memory() -> None:
         (42, ["distill=null", "eval.batch_size=128", "sft=null"], "eval.batch_size=64"),
         (8, ["distill=null"], None),
         (20, ["distill=null", "student.teacher_tokens=refuse"], 'student.lora={"rank": 64, "alpha": 128}'),
-        (80, [], None),
+        (80, [], "run.offload=true"),
+        (80, ["distill.batch_size=260", "run.offload=true"], "distill.batch_size=130"),
         (90, ["distill.prompts_per_step=4", "run.offload=true"], ""),
     ],
 )
