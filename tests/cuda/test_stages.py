@@ -49,13 +49,13 @@ def others() -> dict[str, Any]:
     return run("others")
 
 
-def alike(found: dict[str, Any], rounding: float = 2e-6) -> None:
+def alike(found: dict[str, Any], rounding: float = 1e-5) -> None:
     """Both devices report the same numbers, and something was learnt."""
     for stage, rows in found["cpu"].items():
         for mine, theirs in zip(rows, found["cuda"][stage], strict=True):
             assert {k: mine[k] for k in EXACT if k in mine} == {k: theirs[k] for k in EXACT if k in theirs}, stage
             close = {k: mine[k] for k in CLOSE if k in mine}
-            assert {k: theirs[k] for k in close} == pytest.approx(close, rel=rounding, abs=1e-7), stage
+            assert {k: theirs[k] for k in close} == pytest.approx(close, rel=rounding, abs=1e-6), stage
             assert mine["grad_norm"] > 0, stage
 
 
@@ -80,7 +80,7 @@ def test_a_published_method_does_too(methods: dict[str, Any], name: str) -> None
 
 @pytest.mark.parametrize("name", FEATURES)
 def test_a_feature_does_too(features: dict[str, Any], name: str) -> None:
-    alike(features[name], 2e-3 if name == "bfloat16" else 2e-6)
+    alike(features[name], 2e-3 if name == "bfloat16" else 1e-5)
     few_waits(features[name], WITH_PICTURES if name == "pictures" else WAITS)
 
 
