@@ -75,7 +75,7 @@ MUTANTS = [
            "each micro-batch is divided by its own token count; masked rollouts do not count"),
     Mutant("denominator-of-actions", "objective/loss.py", "int(r.completion.action_mask.sum()) for r",
            "len(r.completion.action_mask) for r", "tool output counts as tokens"),
-    Mutant("sequence-mean-is-token-sum", "objective/loss.py", "values = values / lengths", "values = values * 1",
+    Mutant("sequence-mean-is-token-sum", "objective/loss.py", "values = values / streams.sequence_length", "values = values * 1",
            "long rollouts weigh more"),
     Mutant("aggregates-swapped", "objective/loss.py", 'if term.aggregate == "token_mean" else',
            'if term.aggregate != "token_mean" else', "token mean divides by rollouts"),

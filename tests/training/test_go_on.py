@@ -330,6 +330,18 @@ def test_a_branch_may_cross_file_systems(home: Path, tmp_path: Path, monkeypatch
     assert (home / "run" / weights).read_bytes() == (tmp_path / "new" / weights).read_bytes()
 
 
+@pytest.mark.parametrize(("argv", "missing"), [(["run", "--from", "sft"], "NEW"), (["run", "new"], "--from")])
+def test_a_branch_has_a_stage_and_a_new_directory(
+    argv: list[str], missing: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tree(home)
+    with pytest.raises(SystemExit) as stopped:
+        main(["branch", *argv])
+    assert stopped.value.code == 2
+    assert f"the following arguments are required: {missing}" in capsys.readouterr().err
+    assert tree(home) == before
+
+
 @pytest.mark.parametrize(
     ("change", "argv", "said"),
     [
@@ -341,8 +353,6 @@ def test_a_branch_may_cross_file_systems(home: Path, tmp_path: Path, monkeypatch
         ("", ["run", "--from", "sft", "new", "sft.batch_size=3"], "sft.batch_size: 4 there, 3 wanted"),
         ("", ["run", "--from", "traces", "new", "traces.keep=correct"], "traces.keep: all there, correct wanted"),
         ("", ["run", "--from", "sft", "new", "sft.batch_sice=3"], "did you mean 'batch_size'?"),
-        ("", ["run", "--from", "sft"], "a stage and a new directory"),
-        ("", ["run", "new"], "a stage and a new directory"),
         ("rm -r run/sft/final", ["run", "--from", "sft", "new"], "this run has not finished `sft`"),
         ("rm run/traces/summary.json", ["run", "--from", "traces", "new"], "this run has not finished `traces`"),
         ("truncate -s 9 run/sft/final/config.json", ["run", "--from", "sft", "new"], "corrupt"),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-TICK_SECONDS = 0.1
+TICK_SECONDS = 0.25
 """How long a wait goes on before the clock is looked at."""
 LAST_SECONDS = 60.0
 """What is under way when another request fails may still end well for this long: it is paid for."""
