@@ -18,7 +18,7 @@ from vold.graders.outcome import NOT_ANSWERED
 from vold.run.answers import Answer, Unmarked, refuse_doubled
 from vold.run.console import Bar
 from vold.run.files import append_jsonl, as_record, bad_row, cut_rows, read_jsonl, write_rows
-from vold.types import Grade, SamplingParams
+from vold.types import Grade, SamplingParams, StreamingSampler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,11 +28,15 @@ if TYPE_CHECKING:
     from vold.model.chat import Chat
     from vold.model.policy import Policy
     from vold.run.recipe import Eval
-    from vold.types import Finish, Sampler
+    from vold.types import Completion, Finish, Sampler
 
     Row: TypeAlias = Answer | Unmarked
     ToJudge: TypeAlias = Callable[[QuestionSet, Path, Sequence[Row]], None]
     """Takes stored answers of a list, of which some may wait for a judge."""
+
+BATCHES = 4
+"""So many batches of questions are handed to the sampler in this process at once, and stored together: rows that end
+make room for the next, so that a long answer holds up others at the end only."""
 
 
 class _Wanted(NamedTuple):
@@ -78,22 +82,21 @@ def answer_in_process(
     in_turns: Callable[[Sampler, Chat], Sampler],
     seed_of: Callable[[int], int],
 ) -> None:
-    """Answer in order, append each batch to `file`, continue after the last whole batch found there.
+    """Answer in order, append so many questions at a time to `file`, continue after the last of them found there.
 
-    `seed_of` gives the seed of the batch that starts at an index. A question that leaves no room for an answer in the
+    `seed_of` gives the seed of those that start at an index. A question that leaves no room for an answer in the
     model's context is stored as truncated, with a note.
     """
-    n, size = config.samples, config.batch_size
+    n, size = config.samples, config.batch_size * BATCHES
     done = _answered(file, found, n) // (size * n) * size
     cut_rows(file, done * n)
-    sampler = in_turns(InProcessSampler(policy, size), policy.chat)
+    sampler = in_turns(InProcessSampler(policy, config.batch_size), policy.chat)
     with Bar(label, len(found.questions), done) as bar, _pixels(policy, found.pixels):
         for start in range(done, len(found.questions), size):
             part = found.questions[start : start + size]
             params = SamplingParams(config.sampling.max_new_tokens, config.sampling.temperature, seed_of(start))
-            answers = _answers(policy, sampler, found, part, params, n)
+            answers = _answers(policy, sampler, found, part, params, n, bar)
             append_jsonl(file, [_ready(found, question, row) for question, row in answers])
-            bar.advance(len(part))
 
 
 def _answered(file: Path, found: QuestionSet, samples: int) -> int:
@@ -112,22 +115,40 @@ def _answered(file: Path, found: QuestionSet, samples: int) -> int:
 
 
 def _answers(
-    policy: Policy, sampler: Sampler, found: QuestionSet, part: Sequence[Question], params: SamplingParams, n: int
+    policy: Policy,
+    sampler: Sampler,
+    found: QuestionSet,
+    part: Sequence[Question],
+    params: SamplingParams,
+    n: int,
+    bar: Bar,
 ) -> list[tuple[Question, Unmarked]]:
-    """`n` answers to each question of a batch, question after question."""
+    """`n` answers to each question of a part, question after question; `bar` moves when one has all of its own."""
     context = policy.context
     prompts = [policy.chat.prompt(q.messages) for q in part]
     fit = [i for i, p in enumerate(prompts) if len(p.ids) + params.max_new_tokens <= context]
-    answers = dict(zip(fit, sampler.generate([prompts[i] for i in fit], params, n), strict=True))
+    asked, heard = [prompts[i] for i in fit], 0
+
+    def whole(place: int, completions: list[Completion]) -> None:
+        nonlocal heard
+        heard += 1
+        bar.advance(1)
+
+    if isinstance(sampler, StreamingSampler):
+        made = sampler.stream(asked, params, n, whole)
+    else:
+        made = sampler.generate(asked, params, n)
+    bar.advance(len(part) - heard)
+    answers = dict(zip(fit, made, strict=True))
     out = []
     for i, question in enumerate(part):
         images = _images(found, question)
         for sample in range(n):
             if i in answers:
-                made = answers[i][sample]
-                own = None if all(made.action_mask) else answer_text(policy.chat, made)
-                text = policy.chat.text(made.ids)
-                row = _row(question, sample, images, text, made.finish, len(made.ids), answer=own)
+                one = answers[i][sample]
+                own = None if all(one.action_mask) else answer_text(policy.chat, one)
+                text = policy.chat.text(one.ids)
+                row = _row(question, sample, images, text, one.finish, len(one.ids), answer=own)
             else:
                 length = len(prompts[i].ids)
                 error = f"truncated: the prompt has {length} tokens, the context {context}; it was not asked"
