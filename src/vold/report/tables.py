@@ -117,7 +117,7 @@ def _sentence(s: MeasuredSet) -> str:
         said.append(f"{spaced(score.name)}{best} {', '.join(bars)}")
         said += [f"as VLMEvalKit itself marks them {', '.join(peers)}"] if peers else []
     asked, official = (number(s.about.get(k)) for k in ("n_items", "official_n"))
-    if asked is not None:
+    if asked is not None and not any(" items" in mark for mark in s.marks):  # a part says itself of how many
         of = f" of {decimal(official, 0)}" if official is not None else ""
         said.append(f"{decimal(asked, 0)}{of} questions")
     if name := s.protocol.get("name"):
