@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from vold.errors import ConfigError
 from vold.evals.subject import Finding
 from vold.model.families import linear_layers, part_of
+from vold.run.recipe import ORDER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +82,7 @@ def _nearest(path: Path) -> Path:
 def places(subject: Subject) -> Iterator[Finding]:
     """A probe in every place that a run writes to."""
     recipe = subject.recipe
-    for stage in ("traces", "sft", "align", "balance", "distill", "eval"):
+    for stage in ORDER:
         if getattr(recipe, stage) is not None:
             probe(recipe.run.dir / stage, "run.dir")
     beside = _elsewhere(recipe, recipe.distill, 0) if recipe.distill is not None else []

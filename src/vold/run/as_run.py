@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from vold.errors import CheckpointError, ConfigError
 from vold.run.files import read_bytes, read_json, write_text
-from vold.run.recipe import Recipe, dump_recipe, load_recipe, recipe_from
+from vold.run.recipe import ORDER, Recipe, dump_recipe, load_recipe, recipe_from
 from vold.run.settings import TEACHER_USERS, changed, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
-ORDER = ("traces", "sft", "align", "balance", "distill", "eval")
-"""Stages as they follow each other."""
 PRECEDENCE = ("distill", "sft", "traces", "balance", "align", "eval")
 """Whose word on what all share comes first: what has made the models."""
 MAKES: Mapping[str, tuple[str, ...]] = {

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vold.errors import CheckpointError, ConfigError
-from vold.run.as_run import BRANCHED, ORDER, RECIPE, Branch, outputs, stage_recipes, write_run_recipe
+from vold.run.as_run import BRANCHED, RECIPE, Branch, outputs, stage_recipes, write_run_recipe
 from vold.run.console import console
 from vold.run.directory import is_finished
 from vold.run.files import temporary_of, write_json, write_text
 from vold.run.folders import HALF, MANIFEST, verify_directory
-from vold.run.recipe import dump_recipe, load_recipe
+from vold.run.recipe import ORDER, dump_recipe, load_recipe
 from vold.run.settings import TRAINED, changed, settings_of
 
 if TYPE_CHECKING:

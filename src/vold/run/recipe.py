@@ -125,7 +125,8 @@ class Recipe(Section):
     @property
     def stages(self) -> list[str]:
         """The stages that it has, in the order in which they run."""
-        return [name for name in ORDER if getattr(self.with_align(), name) is not None]
+        whole = self.with_align()
+        return [name for name in ORDER if getattr(whole, name) is not None]
 
     def after(self, verb: str) -> str:
         """The verb that comes after one: the next stage, and `show` behind the last."""
