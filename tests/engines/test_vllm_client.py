@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from engine_backends import PROBE, client, text_model
-from vllm_server import VllmServer
+from vllm_server import Hook, VllmServer
 from vold.engines.samplers.server import ServerSampler, ServerWeights
 from vold.engines.teachers.cached import CachedTeacher
 from vold.engines.teachers.inprocess import InProcessTeacher
@@ -35,12 +36,21 @@ def check(teacher: ServerTeacher) -> None:
 
 
 def test_requests_are_spread_over_all_servers() -> None:
+    all_there, asked = threading.Barrier(len(REQUESTS)), list[int]()
+
+    def count(server: int) -> Hook:
+        def hold(_path: str, body: dict[str, Any]) -> None:
+            if len(body.get("prompt", [])) == 5:  # one of the eight, and no probe
+                asked.append(server)
+                all_there.wait(30)  # no reply before the last request: the next one goes by what is under way
+
+        return hold
+
     with VllmServer(text_model(1)) as one, VllmServer(text_model(1)) as two:
         teacher = ServerTeacher(client(one.url, two.url), PROBE)
-        before = [len(one.requests), len(two.requests)]
+        one.hook, two.hook = count(0), count(1)
         check(teacher)
-        # Eight requests, and one probe each.
-        assert [len(one.requests) - before[0], len(two.requests) - before[1]] == [5, 5]
+    assert sorted(asked) == [0] * 4 + [1] * 4
 
 
 def test_the_others_take_over_from_a_server_that_dies() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -178,9 +179,13 @@ def kill_at_checkpoint(command: list[str], run: Path) -> None:
             assert process.poll() is None, "the run ended before it was killed"
             time.sleep(0.001)
     finally:
-        for pid in family_of(process.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        with contextlib.ExitStack() as opened:
+            family = [os.pidfd_open(pid) for pid in family_of(process.pid)]
+            for handle in family:
+                opened.callback(os.close, handle)
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+            for handle in family:  # a killed process is there until the kernel has taken it apart: its lock is held
+                select.select([handle], [], [])
         process.wait()
 
 
