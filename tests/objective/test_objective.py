@@ -312,7 +312,10 @@ def test_the_clip_bounds_reach_the_surrogate_in_their_places() -> None:
         rows = [rollout(1, [-2]), rollout(0, [-2])]
         _, gradient, metrics = run(make("grpo"), rows, shift=math.log(ratio))
         assert gradient == approx([-passed * A / 2, failed * A / 2])
-        assert averages(metrics)["clip_fraction"] == (0.5 if 0.0 in (passed, failed) else 0.0)
+        found = averages(metrics)
+        assert found["clip_fraction"] == (0.5 if 0.0 in (passed, failed) else 0.0)
+        assert found["clip_fraction"] == found["clip_high_fraction"] + found["clip_low_fraction"]
+        assert (found["clip_high_fraction"] > 0) == (passed == 0) and (found["clip_low_fraction"] > 0) == (failed == 0)
         assert averages(metrics)["ratio"] == approx(ratio)
     unclipped = make("grpo", surrogate={"clip_low": None, "clip_high": None})
     _, gradient, metrics = run(unclipped, rows, shift=math.log(5))

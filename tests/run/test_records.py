@@ -114,7 +114,7 @@ def test_a_row_of_distill_is_flat_and_holds_no_value_that_a_step_does_not_have()
     )
     row = DistillRow.of(update, rollouts, PhaseSeconds(seconds_sample=1.0, seconds_teacher=2.0, seconds_update=3.0))
     stored = to_json(row)
-    assert list(stored)[:5] == ["step", "loss", "grad_norm", "lr", "trained_tokens"]
+    assert list(stored)[:5] == ["step", "loss", "grad_norm", "lr", "updates"]
     assert list(stored)[-4:] == ["mean_teacher_mask", "seconds_sample", "seconds_teacher", "seconds_update"]
     assert not {"entropy", "mismatch", "mean_cut"} & set(stored)
     assert from_json(DistillRow, stored) == row

@@ -159,8 +159,9 @@ def total(
         loss = add("policy_loss", values, s.aggregate, denominators.surrogate)
         ratio = _used(on, (new.detach() - old).exp())
         most = math.inf if s.dual_clip is None else s.dual_clip
-        clipped = ((advantage > 0) & (ratio > high)) | ((advantage < 0) & ((ratio < low) | (ratio > most)))
-        metrics |= {"ratio_sum": ratio.sum(), "clipped_tokens": clipped.sum()} | counts
+        above = ((advantage > 0) & (ratio > high)) | ((advantage < 0) & (ratio > most))
+        below = (advantage < 0) & (ratio < low)
+        metrics |= {"ratio_sum": ratio.sum(), "clipped_above": above.sum(), "clipped_below": below.sum()} | counts
     if (t := objective.teacher_loss) is not None:
         on = streams.teacher_weight != 0
         values = t.at(step) * streams.teacher_weight * _divergence(t, streams, logp, on)
@@ -214,18 +215,21 @@ def averages(sums: Mapping[str, float]) -> dict[str, float]:
     """Means from the metrics of `total`, added up over micro-batches (and processes); those without tokens are absent.
 
     Returns:
-        `ratio` and `clip_fraction` over tokens with an advantage, `dropped_fraction` of those that gate and band took
-        out (absent where none), `teacher_gap` (k1, nats, student minus teacher, unweighted) over tokens the teacher
-        scored, and the losses as they are.
+        `ratio`, `clip_fraction` and its parts `clip_high_fraction` and `clip_low_fraction` over tokens with an
+        advantage, `dropped_fraction` of those that gate and band took out (absent where none), `teacher_gap` (k1,
+        nats, student minus teacher, unweighted) over tokens the teacher scored, and the losses as they are.
     """
     out = {name: value for name, value in sums.items() if name in ("policy_loss", "teacher_loss", "nll_loss")}
     for name, over, count in (
         ("ratio", "ratio_sum", "policy_tokens"),
-        ("clip_fraction", "clipped_tokens", "policy_tokens"),
+        ("clip_high_fraction", "clipped_above", "policy_tokens"),
+        ("clip_low_fraction", "clipped_below", "policy_tokens"),
         ("teacher_gap", "teacher_gap_sum", "scored_tokens"),
     ):
         if sums.get(count, 0) > 0:
             out[name] = sums[over] / sums[count]
+    if "ratio" in out:
+        out["clip_fraction"] = (sums["clipped_above"] + sums["clipped_below"]) / sums["policy_tokens"]
     if (dropped := sums.get("dropped_tokens", 0)) > 0:
         out["dropped_fraction"] = dropped / (dropped + sums["policy_tokens"])
     return out

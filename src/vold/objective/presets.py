@@ -38,6 +38,7 @@ class Preset:
         fidelity: `as published`, or `in the style of` where something essential is not known to us or not built.
         missing: what is ours, or left out; empty if nothing is.
         variants: other readings by name.
+        mini_batches: updates a batch of its published run, as `distill.updates` has them if the recipe does not say.
     """
 
     source: str
@@ -46,6 +47,7 @@ class Preset:
     fidelity: Literal["as published", "in the style of"] = "as published"
     missing: str = ""
     variants: Mapping[str, Variant] = field(default_factory=dict)
+    mini_batches: int = 1
 
 
 def _surrogate(low: float | None, high: float | None, aggregate: str = "token_mean", **more: Any) -> Terms:
@@ -108,7 +110,7 @@ PRESETS: dict[str, Preset] = {
             "teacher_advantage": {"coefficient": 1.0, "mask": "none", "steps": {"eps": 1e-6, "delta": 0.2}},
         }
         | _surrogate(0.2, 0.28, dual_clip=3.0),
-        missing="one update a batch, where its run makes four",
+        mini_batches=4,
         variants={
             "library": Variant(
                 "δ as the released library sets it by default.", {"teacher_advantage": {"steps": {"delta": 0.5}}}

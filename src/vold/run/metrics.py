@@ -42,23 +42,26 @@ class SftRow:
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateMetrics:
-    """The update of a step: loss, gradient, what the tokens that learn look like before it."""
+    """The updates of a step: loss, gradient, what the tokens that learn look like before each."""
 
     step: Count
     """The step, from 0. Unit: count. Made by training/step.py:Tally.metrics."""
     loss: float
-    """Loss of the whole step: the sum of the terms below. Unit: as its terms. Made by objective/loss.py:total."""
+    """Loss of the whole step, the sum of the terms below; of several mini-batches their mean, as for each term. Unit:
+    as its terms. Made by objective/loss.py:total."""
     grad_norm: float
-    """Norm of the gradient before it is clipped; 0 where nothing was to be learnt. Unit: none. Made by
-    training/optim.py:apply_update."""
+    """Norm of the gradient before it is clipped, the mean of several updates; 0 where nothing was to be learnt. Unit:
+    none. Made by training/optim.py:apply_update."""
     lr: float
     """Learning rate of the step. Unit: none. Made by training/optim.py:learning_rate."""
+    updates: Count = 1
+    """Updates of the weights: mini-batches with something to learn. Unit: count. Made by training/step.py:update."""
     entropy: float | None = None
     """Mean entropy of the student at the tokens it was trained on. Unit: nats. Made by
     training/step.py:Tally.metrics."""
     mismatch: float | None = None
-    """Largest |x|, x = log-prob by the trainer minus log-prob by the sampler, of the sampled tokens before the update.
-    Unit: nats. Made by engines/mismatch.py:Mismatch.row."""
+    """Largest |x|, x = log-prob by the trainer minus log-prob by the sampler, of the sampled tokens before the first
+    update. Unit: nats. Made by engines/mismatch.py:Mismatch.row."""
     mismatch_mean: float | None = None
     """Mean |x| of the same. Unit: nats. Made by engines/mismatch.py:Mismatch.row."""
     mismatch_k1: float | None = None
@@ -80,6 +83,11 @@ class UpdateMetrics:
     clip_fraction: float | None = None
     """Share of tokens with an advantage whose gradient the clip cuts off. Unit: 0 to 1. Made by
     objective/loss.py:averages."""
+    clip_high_fraction: float | None = None
+    """The part of these whose ratio is above the upper bound, or the dual clip. Unit: 0 to 1. Made by
+    objective/loss.py:averages."""
+    clip_low_fraction: float | None = None
+    """The part of these whose ratio is below the lower bound. Unit: 0 to 1. Made by objective/loss.py:averages."""
     teacher_gap: float | None = None
     """Mean of log pi_student - log pi_teacher over the tokens that the teacher scored, unweighted. Unit: nats per
     token. Made by objective/loss.py:averages."""
@@ -87,7 +95,7 @@ class UpdateMetrics:
     """Share of tokens with an advantage that gate or band took out; absent where none. Unit: 0 to 1. Made by
     objective/loss.py:averages."""
     trained_tokens: int
-    """Tokens that went through the update, of rollouts with a signal. Unit: tokens. Made by
+    """Tokens that went through the updates, of rollouts with a signal, in every epoch anew. Unit: tokens. Made by
     training/step.py:Tally.metrics."""
 
 

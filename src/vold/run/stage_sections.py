@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from vold.errors import ConfigError
-from vold.objective import Objective
+from vold.objective import PRESETS, Objective
 from vold.run.model_sections import Endpoint, MismatchGate, RolloutServer, Sampling, Section
 from vold.run.names import Name, PathName, no_twins
 
@@ -70,6 +70,16 @@ class Sft(Section):
     """Steps between checkpoints; a killed run loses at most this many."""
 
 
+class Updates(Section):
+    """Optimizer steps on the rollouts of one step. Log-probs of the sampler stay as they are meanwhile, so that ratio
+    and clip act from the second one on."""
+
+    mini_batches: int = Field(1, gt=0)
+    """Parts that the rollouts are cut into, an update each."""
+    epochs: int = Field(1, gt=0)
+    """Times that all of them are learnt from, each in another order."""
+
+
 class Distill(Section):
     """`vold distill`: GRPO with the teacher term, on text prompts."""
 
@@ -84,7 +94,9 @@ class Distill(Section):
     rollouts: int = Field(5, gt=0)
     """Responses per prompt, the paper's K."""
     steps: int = Field(60, gt=0)
-    """Optimizer steps, each on fresh rollouts."""
+    """Steps, each on fresh rollouts."""
+    updates: Updates | None = None
+    """Updates a step; those of the method's own run if absent: four mini-batches for `sod`, one for all others."""
     sampling: Sampling
     """Sampling of the student."""
     engine: RolloutServer | None = None
@@ -101,6 +113,23 @@ class Distill(Section):
     """Steps between checkpoints; a killed run loses at most this many."""
     keep_rollouts_every: int = Field(10, gt=0)
     """Rollouts of every n-th step are stored with all token values."""
+
+    @model_validator(mode="after")
+    def _a_part_has_rollouts(self) -> Distill:
+        if self.updates is not None and self.updates.mini_batches > self.responses:
+            raise ConfigError(
+                "there are more mini-batches than rollouts",
+                where="distill.updates.mini_batches",
+                got=f"{self.updates.mini_batches} of {self.responses} rollouts",
+                fix="lower it, or raise prompts_per_step",
+            )
+        return self
+
+    @property
+    def all_updates(self) -> Updates:
+        """Updates a step, the method's own where the recipe does not say."""
+        method = self.objective.method
+        return self.updates or Updates(mini_batches=PRESETS[method].mini_batches if method is not None else 1)
 
     @property
     def rows(self) -> int:

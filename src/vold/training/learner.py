@@ -47,7 +47,7 @@ class Learner(Generic[Config]):
         policy: the student.
         optimizer: over its trainable parameters.
         group: the processes that train it.
-        updated: the last step whose update has begun: until it has ended, the weights are of no step.
+        updated: the last step whose updates have begun: until the last has ended, the weights are of no step.
     """
 
     config: Config
@@ -94,7 +94,8 @@ class Learner(Generic[Config]):
             loss: of the whole step, whose gradient it is.
 
         Raises:
-            TrainingError: loss or gradient is not finite. The weights are left as they were.
+            TrainingError: loss or gradient is not finite. The weights are left as they were, which after an earlier
+                update of the same step is in the middle of it.
         """
         clip = self.config.optimizer.max_grad_norm
         before, self.updated = self.updated, step

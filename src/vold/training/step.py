@@ -1,4 +1,4 @@
-"""One update: micro-batches, the loss of each, and the optimizer's step (stops 6 and 7)."""
+"""The updates of a step: micro-batches, the loss of each, and the optimizer's steps (stops 6 and 7)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from vold.objective import Streams, averages, token_counts, total
 from vold.run.console import console
 from vold.run.metrics import UpdateMetrics
 from vold.training.logit_distillation import TokenDivergence, compared
+from vold.training.mini_batches import mini_batches
 from vold.training.streams import flatten, has_signal
 
 if TYPE_CHECKING:
@@ -28,16 +29,30 @@ if TYPE_CHECKING:
 
 
 def update(learner: Learner[Distill], rollouts: Sequence[Rollout], step: Step, teacher: Teacher) -> UpdateMetrics:
-    """One optimizer step on credited rollouts; every process has all of them and runs its share.
+    """The optimizer steps on credited rollouts; every process has all of them and runs its share.
 
     Rollouts without a signal (advantage and teacher weights 0 everywhere) take no part in the forward pass; the
-    denominators count them all the same, so the gradient is that of the whole step. `teacher` is asked again only for
-    whole distributions. With nothing to learn from the weights stay: momentum alone must not move them.
+    denominators count them all the same, so the gradient is that of the whole mini-batch. `teacher` is asked again only
+    for whole distributions. With nothing to learn from the weights stay: momentum alone must not move them.
 
     Raises:
         TrainingError: loss or gradient is not finite, or sampler and trainer are too far apart. The weights are left
-            as they were.
+            as they were before the update.
     """
+    whole = Tally()
+    for part in mini_batches(learner.config.all_updates, rollouts, step.seed):
+        found = _gradient(learner, part, step, teacher)
+        if not whole.updates:  # later on the weights are no longer those that have sampled
+            found.gate(learner, step)
+            whole.mismatch = found.mismatch
+        if found.sums["trained_tokens"]:
+            found.grad_norm, found.updates = learner.apply_update(step.number, found.loss), 1
+        whole.take(found)
+    return whole.metrics(step.number, learner.rate(step.number))
+
+
+def _gradient(learner: Learner[Distill], rollouts: Sequence[Rollout], step: Step, teacher: Teacher) -> Tally:
+    """Add up the gradient of the loss of some rollouts, in micro-batches; all processes' sums."""
     counts = _denominators(learner.config, rollouts, step)
     live = [r for r in rollouts if has_signal(r)]
     prompts, made = [p.prompt for p in step.of(live)], [r.completion for r in live]
@@ -49,14 +64,11 @@ def update(learner: Learner[Distill], rollouts: Sequence[Rollout], step: Step, t
         if micro.turn.counts:
             tally.add(loss, sums, output, loss_of)
         learner.backward(loss, micro)
-    tally = tally.merged(learner.group)
-    tally.gate(learner, step)
-    norm = learner.apply_update(step.number, tally.loss) if live else 0.0
-    return tally.metrics(step.number, norm, learner.rate(step.number))
+    return tally.merged(learner.group)
 
 
 def _denominators(config: Distill, rollouts: Sequence[Rollout], step: Step) -> Denominators:
-    """Token counts of the whole step. A task without a text view does not dilute the teacher term."""
+    """Token counts of a whole mini-batch. A task without a text view does not dilute the teacher term."""
     teachable = [p.teacher_prompt is not None for p in step.of(rollouts)]
     budget = config.sampling.max_new_tokens
     return token_counts(config.objective, rollouts, teachable=teachable, max_new_tokens=budget)
@@ -119,12 +131,16 @@ class MicroLoss:
 
 @dataclass
 class Tally:
-    """Sums over the micro-batches of a step; those of several processes can be added up.
+    """Sums over the micro-batches of an update, and then over updates; those of several processes can be added up.
 
-    Those of a micro-batch stay on the device until all are wanted (`merged`): a GPU's host waits for them once a step.
+    Those of a micro-batch stay on the device until all are wanted (`merged`): a GPU's host waits for them once an
+    update. `parts` are mini-batches, `updates` those of them with something to learn.
     """
 
     loss: float = 0.0
+    grad_norm: float = 0.0
+    parts: int = 0
+    updates: int = 0
     sums: Counter[str] = field(default_factory=Counter)
     mismatch: Mismatch = field(default_factory=Mismatch)
     waiting: list[torch.Tensor] = field(default_factory=list)
@@ -153,6 +169,14 @@ class Tally:
             out.mismatch.merge(theirs.mismatch)
         return out
 
+    def take(self, update: Tally) -> None:
+        """Count an update; how far apart sampler and trainer are is known of the first alone."""
+        self.parts += 1
+        self.loss += update.loss
+        self.grad_norm += update.grad_norm
+        self.updates += update.updates
+        self.sums.update(update.sums)
+
     def gate(self, learner: Learner[Distill], step: Step) -> None:
         """Compare the distance of sampler and trainer with the limit of the recipe, and warn where it is above.
 
@@ -163,10 +187,20 @@ class Tally:
         if warning := self.mismatch.over(gate.limit, gate.action, step=step.number):
             console.print(f"warning: {warning}")
 
-    def metrics(self, step: int, grad_norm: float, lr: float) -> UpdateMetrics:
-        """The row of the step; without trained tokens nothing is known of entropy and mismatch."""
-        tokens = int(self.sums["trained_tokens"])
+    def metrics(self, step: int, lr: float) -> UpdateMetrics:
+        """The row of the step; without trained tokens nothing is known of entropy and mismatch. Losses are means over
+        mini-batches, all else over tokens."""
+        tokens, parts = int(self.sums["trained_tokens"]), max(1, self.parts)
         found = averages(self.sums)
+        found |= {name: value / parts for name, value in found.items() if name.endswith("_loss")}
         if tokens:
             found |= {"entropy": self.sums["entropy_sum"] / tokens, **self.mismatch.row()}
-        return UpdateMetrics(step=step, loss=self.loss, grad_norm=grad_norm, lr=lr, trained_tokens=tokens, **found)
+        return UpdateMetrics(
+            step=step,
+            loss=self.loss / parts,
+            grad_norm=self.grad_norm / max(1, self.updates),
+            lr=lr,
+            updates=self.updates,
+            trained_tokens=tokens,
+            **found,
+        )
