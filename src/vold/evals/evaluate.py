@@ -21,6 +21,7 @@ from vold.evals.questions import QuestionSet, open_sets, thumbnail
 from vold.model.loading import load_model, resolve, stage_models
 from vold.report.answers import questions_shown
 from vold.report.evaluation import write_results
+from vold.report.trackers.tracking import track_results
 from vold.run.answers import Answer, ModelStamp, Stamp, choose, key_of, outcome_of
 from vold.run.comparison import Comparison
 from vold.run.directory import open_stage, versions, works_in_run
@@ -147,6 +148,7 @@ def _results(recipe: Recipe, directory: Path, models: dict[str, str], sets: list
     for found in sets:
         _add_for_the_page(found, shown, per_set)
     write_results(directory / "results.html", results, shown, per_set=per_set)
+    track_results(recipe, results)
     return results
 
 

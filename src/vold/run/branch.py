@@ -14,6 +14,7 @@ from vold.run.console import console
 from vold.run.directory import is_finished
 from vold.run.files import temporary_of, write_json, write_text
 from vold.run.folders import HALF, MANIFEST, verify_directory
+from vold.run.metrics import TRACKING
 from vold.run.recipe import ORDER, dump_recipe, load_recipe
 from vold.run.settings import TRAINED, changed, settings_of
 
@@ -112,7 +113,7 @@ def _share(source: Path, target: Path) -> None:
             shutil.copyfile(file, to)
 
     try:
-        shutil.copytree(source, target, copy_function=link_or_copy, ignore=shutil.ignore_patterns(*HALF))
+        shutil.copytree(source, target, copy_function=link_or_copy, ignore=shutil.ignore_patterns(*HALF, TRACKING))
     except (OSError, shutil.Error) as error:
         raise CheckpointError("this stage cannot be shared", where=str(source), got=str(error)[:500]) from error
     for folder in whole:

@@ -87,8 +87,9 @@ def open_stage(recipe: Recipe, stage: str) -> Path:
 
     Raises:
         ConfigError: the directory holds this stage of a different recipe, or one that has other steps behind it; or it
-            reads what another stage of the run has made with other settings.
+            reads what another stage of the run has made with other settings; or a tracker is not installed.
     """
+    recipe.run.refuse_missing_trackers()
     directory = recipe.run.dir / stage
     mine = _settings(recipe, stage)
     notes: list[str] = []

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 METRICS = "metrics.jsonl"
+TRACKING = "tracking.json"
+"""Beside it: under which id trackers know this stage of this run."""
 MEND_METRICS = "put the file back from a copy, or delete line {line} and the file's `.sums`, and that step is missing"
 """What to do about a damaged row where nobody trains."""
 

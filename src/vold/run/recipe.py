@@ -6,6 +6,7 @@ errors with a suggestion. The resolved recipe is written to the run directory an
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -43,6 +44,8 @@ Exchange = Literal["micro_batch", "step"]
 """When processes exchange weights and gradients; `Run.exchange` says what each costs."""
 
 
+TrackerName = Literal["tensorboard", "trackio", "wandb", "mlflow"]
+"""A tracker: an extra of the package, and a file of `report/trackers`."""
 ORDER = ("traces", "sft", "align", "balance", "distill", "eval")
 """Stages as they follow on each other."""
 COMPARED = 64
@@ -66,6 +69,22 @@ class RunSection(Section):
     """With several processes: when they exchange a student's weights and gradients. `micro_batch`: layer by layer in
     each, so that a process never holds more than its part and a layer or two. `step`: once an update, however many
     micro-batches it has; each process then holds all weights and all float32 gradients while it lasts."""
+    report_to: tuple[TrackerName, ...] = ()
+    """Trackers that are told metrics, rollouts and results besides the run directory. Each is an extra:
+    `pip install 'vold[trackio]'`."""
+
+    def refuse_missing_trackers(self) -> None:
+        """Raises:
+        ConfigError: the package of a tracker is not installed.
+        """
+        for name in self.report_to:
+            if find_spec(name) is None:
+                raise ConfigError(
+                    f"{name} is not installed",
+                    where="run.report_to",
+                    got=name,
+                    fix=f"pip install 'vold[{name}]', or leave it out",
+                )
 
 
 class Recipe(Section):

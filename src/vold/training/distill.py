@@ -95,4 +95,5 @@ def _log(run: Training[Distill], row: DistillRow, rollouts: list[Rollout], step:
     run.log(row, f"reward {row.reward:.2f}")
     config, number = run.stage.config, step.number
     if run.stage.group.first and (number % config.keep_rollouts_every == 0 or number + 1 == config.steps):
-        store(run.stage.directory / "rollouts", number, rollouts, [p.task for p in step.prompted], run.policy)
+        tasks = [p.task for p in step.prompted]
+        run.show_rollouts(number, store(run.stage.directory / "rollouts", number, rollouts, tasks, run.policy))

@@ -56,8 +56,8 @@ def _share_of(groups: Sequence[Sequence[float]], score: float) -> float:
     return sum(all(s == score for s in group) for group in groups) / len(groups)
 
 
-def store(directory: Path, step: int, rollouts: Sequence[Rollout], tasks: Sequence[Task], policy: Policy) -> None:
+def store(directory: Path, step: int, rollouts: Sequence[Rollout], tasks: Sequence[Task], policy: Policy) -> Path:
     """Write every rollout of a step with all its token values, for `vold show` and the report. `tasks` are by group."""
     questions = {g: RolloutTask(t.messages[-1].text, t.reference) for g, t in enumerate(tasks)}
     store_tokenizer(directory, lambda: policy.chat.tokenizer.backend_tokenizer.to_str())
-    store_rollouts(directory, step, rollouts, questions)
+    return store_rollouts(directory, step, rollouts, questions)

@@ -15,13 +15,14 @@ from vold.model.memory import inprocess_teachers, plan, planned_and_measured
 from vold.model.parallel import Processes, processes
 from vold.model.place import Place
 from vold.model.reading import read_config
+from vold.report.trackers.tracking import track_stage
 from vold.run.console import Bar, console
 from vold.run.directory import is_finished, open_stage
 from vold.run.folders import drop, drop_older, latest_checkpoint, state_of, sweep, verify_directory
 from vold.training.checkpoint import restore_state, save_state
 from vold.training.learner import Config, Learner
+from vold.training.metrics_file import MetricsFile
 from vold.training.optim import build_optimizer
-from vold.training.trackers import open_trackers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,8 +116,11 @@ class Training(Generic[Config]):
         if stage.group.first and (newest := latest_checkpoint(stage.directory)):  # killed before it was alone
             drop_older(stage.directory, newest)
         self._done = self._start
-        self._trackers = open_trackers(stage.directory, self._start) if stage.group.first else []
         self._note = ""
+        self._metrics: MetricsFile | None = None
+        if stage.group.first:
+            self._metrics = MetricsFile(stage.directory, self._start)
+            self._tracking = track_stage(stage.recipe, stage.directory.name, self._metrics.rows)
 
     @property
     def policy(self) -> Policy:
@@ -134,6 +138,8 @@ class Training(Generic[Config]):
         Where several processes train nothing is saved: the others may not have stopped, and the last checkpoint has to
         do.
         """
+        if self._metrics is not None:
+            self._tracking.close()
         path = state_of(self.stage.directory, self._done)
         whole = self.learner.updated < self._done
         if value is not None and whole and self._done and not path.exists() and self.stage.group.world == 1:
@@ -167,10 +173,15 @@ class Training(Generic[Config]):
         self.seconds[name] = time.monotonic() - began
 
     def log(self, row: SftRow | DistillRow, note: str) -> None:
-        """Hand the metrics of a step to the trackers; `note` stands beside the progress bar."""
+        """Write the metrics of a step and hand them to the trackers; `note` stands beside the progress bar."""
         self._note = note
-        for tracker in self._trackers:
-            tracker.log(row)
+        if self._metrics is not None:
+            self._metrics.log(row)
+            self._tracking.log(row)
+
+    def show_rollouts(self, step: int, file: Path) -> None:
+        """Hand the stored rollouts of a step to the trackers."""
+        self._tracking.rollouts(step, file)
 
     def save(self) -> Path:
         """Write the trained model as an ordinary model directory; returns it."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import vold.evals.answering
+import vold.training.metrics_file
 import vold.training.stored_rows
-import vold.training.trackers
 from faults import damages
 from faults.damages import Named
 from faults.frame import Ended, Fault, Outcome, judged, vold_in
@@ -193,8 +193,8 @@ def _whole(made: Runs, verb: str) -> Scene:
 HALF: dict[str, tuple[Any, int]] = {
     "traces": (vold.training.stored_rows, 3),
     "balance": (vold.training.stored_rows, 3),
-    "sft": (vold.training.trackers, 4),
-    "distill": (vold.training.trackers, 4),
+    "sft": (vold.training.metrics_file, 4),
+    "distill": (vold.training.metrics_file, 4),
     "eval": (vold.evals.answering, 3),
 }
 """A stage is killed when this module appends to its list for the n-th time."""

@@ -1,8 +1,8 @@
-"""Where the rows of a training stage go as they are made."""
+"""`metrics.jsonl` of a training stage: what the trackers are told as well, kept for good."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from vold.run.files import append_jsonl, bad_row, cut_rows, read_records, remove_rows
 from vold.run.metrics import METRICS, ROWS, refuse_gaps
@@ -11,14 +11,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vold.run.metrics import DistillRow, SftRow
-
-
-class Tracker(Protocol):
-    """Takes the metrics of every step. One more is a class in this file and its line in `open_trackers`."""
-
-    def log(self, row: SftRow | DistillRow) -> None:
-        """Take the metrics of a step; steps come in order, and only from the first of several processes."""
-        ...
 
 
 class MetricsFile:
@@ -30,10 +22,14 @@ class MetricsFile:
 
     Raises:
         CheckpointError: the row of a step before it is damaged or gone.
+
+    Attributes:
+        rows: of the steps before `start`.
     """
 
     def __init__(self, directory: Path, start: int) -> None:
         self.file = directory / METRICS
+        self.rows: list[SftRow | DistillRow] = []
         if not start:
             remove_rows(self.file)
             return
@@ -45,12 +41,8 @@ class MetricsFile:
         if len(rows) < start:
             raise bad_row(self.file, len(rows) + 1, f"no row, and the state is of step {start}", mend=mend)
         cut_rows(self.file, start)
+        self.rows += rows[:start]
 
     def log(self, row: SftRow | DistillRow) -> None:
         """Append the row and flush it to disk."""
         append_jsonl(self.file, [row])
-
-
-def open_trackers(directory: Path, start: int) -> list[Tracker]:
-    """The trackers of a stage that goes on with step `start`."""
-    return [MetricsFile(directory, start)]

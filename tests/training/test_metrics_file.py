@@ -9,7 +9,7 @@ import pytest
 from vold.errors import CheckpointError
 from vold.run.files import read_jsonl, write_rows
 from vold.run.metrics import SftRow
-from vold.training.trackers import MetricsFile
+from vold.training.metrics_file import MetricsFile
 
 
 def row(step: int) -> SftRow:

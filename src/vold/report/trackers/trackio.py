@@ -1,0 +1,43 @@
+"""trackio: a database on this machine (`trackio show --project vold`), or a Space with its own TRACKIO_SPACE_ID."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trackio
+import yaml
+
+from vold.report.trackers.tracking import PROJECT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from vold.report.trackers.tracking import Row, TrackedStage
+
+
+class Trackio:
+    """A run of the project `vold`; it knows itself how far it has come."""
+
+    def __init__(self, about: TrackedStage) -> None:
+        self._run = trackio.init(
+            PROJECT, about.name, about.group, config=yaml.safe_load(about.recipe), resume="allow",
+            embed=False, auto_log_gpu=False, auto_log_cpu=False,
+        )  # fmt: skip
+        self.next_step: int = self._run._next_step
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Curves."""
+        self._run.log(dict(values), step)
+
+    def table(self, step: int, name: str, rows: Sequence[Row]) -> None:
+        """A table at its step."""
+        self._run.log({name: trackio.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])}, step)
+
+    def close(self) -> None:
+        """Wait until the sending thread has stored everything."""
+        self._run.finish()
+
+
+def open_tracker(about: TrackedStage) -> Trackio:
+    """Begin or go on with a run."""
+    return Trackio(about)
