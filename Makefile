@@ -21,7 +21,7 @@ export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-engines test-peers faults bench study world smollm2 lint format docs wheel pins
+.PHONY: help setup demo test test-engines test-peers faults bench gpu study world smollm2 lint format docs wheel pins
 
 help:
 	@echo "make demo     the whole method on the demo world, on a CPU, nothing to download"
@@ -30,6 +30,7 @@ help:
 	@echo "make test-peers  prompts, verdicts and marks against other programs' scorers; sets up .venv-peers (450 MB)"
 	@echo "make faults   kills, damage, bad input, servers and programs that lie, put into real runs: a table of what was lost"
 	@echo "make bench    time and memory against peers, about 10 minutes; sets up .venv-bench (1.6 GB)"
+	@echo "make gpu      what only a GPU can say, at most 10 minutes: writes benchmarks/results/gpu-CARD.json"
 	@echo "make study    arms x seeds on the demo world, with a verdict on each claim"
 	@echo "make world    train the demo world's three models again, from nothing"
 	@echo "make smollm2  the method on real pretrained models and pictures that packages ship: a smoke run of about ten minutes"
@@ -37,7 +38,7 @@ help:
 	@echo "make docs     the documentation, in build/site   make wheel  a wheel, in dist/"
 	@echo "make setup    only the environment, in $(VENV)"
 	@echo ""
-	@echo "ARGS=...            goes to the command of demo and study: make demo ARGS='distill.steps=50'"
+	@echo "ARGS=...            goes to the command of demo, gpu and study: make demo ARGS='distill.steps=50'"
 	@echo "PYTHON=...          the interpreter to set up with (3.11 is what the pins were tested with)"
 	@echo "PIP_TORCH_ARGS=...  extra arguments of 'pip install $(TORCH)', such as an index with CPU builds"
 
@@ -65,7 +66,7 @@ $(STAMP): pyproject.toml requirements.txt
 	$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo test test-engines test-peers faults bench study smollm2: export HF_HUB_OFFLINE := 1
+demo test test-engines test-peers faults bench gpu study smollm2: export HF_HUB_OFFLINE := 1
 
 demo: $(STAMP)
 	$(VENV)/bin/vold demo $(ARGS)
@@ -124,6 +125,10 @@ $(BENCH)/.vold-installed: $(STAMP) requirements.txt benchmarks/constraints.txt
 
 bench: $(BENCH)/.vold-installed
 	$(BENCH)/bin/python benchmarks/run.py $(ARGS)
+
+# The published models' sizes stand beside the tests that use them too.
+gpu: $(STAMP)
+	PYTHONPATH=tests/helpers $(VENV)/bin/python -m benchmarks.gpu $(ARGS)
 
 study: $(STAMP)
 	$(VENV)/bin/vold study studies/miniature/study.yaml $(ARGS)

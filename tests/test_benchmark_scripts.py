@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -34,16 +31,6 @@ def test_stored_rollouts_are_uneven_and_silent_where_asked(silent: int) -> None:
     assert max(lengths) == 64 and min(lengths) < 32
     assert [any(r.advantage) for r in rollouts] == [g >= silent for g in range(4) for _ in range(4)]
     assert shapes.stored_rollouts(4, 64, size=500, silent=silent)[1] == rollouts
-
-
-def test_the_script_for_gpus_runs_and_says_what_it_would_measure(tmp_path: Path) -> None:
-    out = tmp_path / "gpu.json"
-    sizes = ["--tokens", "64", "--length", "16", "--head-tokens", "32", "--repetitions", "2"]
-    command = [sys.executable, str(HOME / "gpu.py"), "--device", "cpu", "--shape", "tiny", *sizes, "--out", str(out)]
-    subprocess.run(command, check=True, capture_output=True)
-    rows = {r["name"]: r for r in json.loads(out.read_text())["rows"]}
-    assert {"head/time_vs_dense/gpu", "roofline/update_gpu/tiny"} <= rows.keys()
-    assert all(r["ours"] > 0 and r["peer"] > 0 for r in rows.values())
 
 
 @pytest.mark.parametrize("method", load("python_stages").METHODS)

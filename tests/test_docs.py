@@ -289,7 +289,7 @@ WRITTEN = (
     ("docs/reliability.md", "faults", faults_table),
     ("docs/reference.md", "recipe keys", keys_tables),
     ("docs/metrics.md", "metrics", metric_docs.page),
-    ("docs/gpu.md", "gpu rates", gpu_docs.rates),
+    ("docs/gpu.md", "gpu figures", gpu_docs.figures),
     ("docs/gpu.md", "gpu memory", gpu_docs.memory),
 )
 

@@ -1,0 +1,69 @@
+"""Work in children of a process that has everything loaded: what one of them breaks is its own."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+import warnings
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.connection import Connection
+
+Figures = dict[str, Any]
+
+
+def in_child(work: Callable[[], Figures], seconds: float) -> Figures:
+    """What `work` returns in a child, as JSON; or an `error`: what it raised, what ended it, or that its time was up.
+
+    The parent must not have touched the card: what a child does with it begins anew.
+    """
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+    first = multiprocessing.parent_process() is None
+    child = context.Process(target=_tell, args=(work, there, first))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: none of ours is at work
+        child.start()
+    there.close()
+    try:
+        if here.poll(seconds):
+            told: Figures = json.loads(here.recv_bytes())
+            return told
+        return {"error": f"cut off after {seconds:.0f} s"}
+    except EOFError:
+        child.join()
+        return {"error": f"its process ended with status {child.exitcode}, negative for a signal"}
+    finally:
+        if first and child.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)  # it, and children of its own
+        child.kill()
+        child.join()
+
+
+def _tell(work: Callable[[], Figures], there: Connection, first: bool) -> None:
+    if first:
+        os.setpgid(0, 0)
+    try:
+        told = work()
+    except Exception as error:
+        traceback.print_exc()
+        told = {"error": f"{type(error).__name__}: {error}"[:1000]}
+    there.send_bytes(json.dumps(told).encode())
+    there.close()
+
+
+def distributions() -> dict[str, str]:
+    """Packages that have been imported in this process, with their versions."""
+    names = importlib.metadata.packages_distributions()
+    loaded = {name.partition(".")[0] for name in sys.modules}
+    found = {d for name in loaded for d in names.get(name, ())}
+    return {name: importlib.metadata.version(name) for name in sorted(found)}
