@@ -13,7 +13,8 @@ import torch
 from engine_backends import RealVllm, client, text_model
 from vllm_server import VllmServer
 from vold.engines.samplers.inprocess import InProcessSampler
-from vold.engines.samplers.server import ServerSampler, ServerWeights
+from vold.engines.samplers.server import ServerSampler
+from vold.engines.transfer.weights import ServerWeights
 from vold.engines.vllm import VllmClient
 from vold.model.batching import collate
 from vold.model.policy import Policy

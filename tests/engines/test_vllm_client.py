@@ -13,10 +13,11 @@ import pytest
 
 from engine_backends import PROBE, client, text_model
 from vllm_server import Hook, VllmServer
-from vold.engines.samplers.server import ServerSampler, ServerWeights
+from vold.engines.samplers.server import ServerSampler
 from vold.engines.teachers.cached import CachedTeacher
 from vold.engines.teachers.inprocess import InProcessTeacher
 from vold.engines.teachers.server import ServerTeacher
+from vold.engines.transfer.weights import ServerWeights
 from vold.engines.vllm import VllmClient
 from vold.errors import AlignmentError, ConfigError, SamplerError, TeacherError
 from vold.run.model_sections import Server

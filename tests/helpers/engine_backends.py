@@ -95,8 +95,8 @@ class RealVllm:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port.number}/v1"
 
-    def start(self, *options: str) -> RealVllm:
-        """Start it and wait until it answers."""
+    def start(self, *options: str, **variables: str) -> RealVllm:
+        """Start it and wait until it answers. `variables` are added to its environment."""
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
@@ -104,6 +104,7 @@ class RealVllm:
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_SERVER_DEV_MODE": "1",
+            **variables,
         }
         command = [VLLM_PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(self.model)]
         command += ["--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(self.port.number)]

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ports import HeldPort
+from vllm_weights import ServedWeights
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.model.policy import Policy
 from vold.types import Completion, Prompt, SamplingParams
@@ -30,11 +31,20 @@ class VllmServer:
     """Scores and samples with `policy`, whose weights it can be told to replace. Use as a context manager.
 
     `hook(path, body)` runs before every request and may answer in the model's place with (status, object).
-    `requests` are the paths asked for so far, `hang_up` makes it close connections without an answer.
+    `requests` are the paths asked for so far, `hang_up` makes it close connections without an answer. With `weights` it
+    was started with `vold.engines.transfer.vllm_worker`, around that one's policy.
     """
 
-    def __init__(self, policy: Policy, *, name: str = "tiny", context: int = 128, port: HeldPort | None = None) -> None:
-        self.policy, self.name, self.context = policy, name, context
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        name: str = "tiny",
+        context: int = 128,
+        port: HeldPort | None = None,
+        weights: ServedWeights | None = None,
+    ) -> None:
+        self.policy, self.name, self.context, self.weights = policy, name, context, weights
         self.requests, self.version, self.hang_up = list[str](), "default", False
         self.hook: Hook = lambda path, body: None
         self.asleep, self.lost = set[str](), False
@@ -95,14 +105,14 @@ class VllmServer:
             return
         with self._lock:
             status, data = answer if answer is not None else self._answer(handler.path, body)
-        text = json.dumps(data).encode()
+        text = data.encode() if isinstance(data, str) else json.dumps(data).encode()
         handler.send_response(status)
         handler.send_header("Content-Type", "application/json")
         handler.send_header("Content-Length", str(len(text)))
         handler.end_headers()
         handler.wfile.write(text)
 
-    def _answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def _answer(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         route = path.partition("?")[0]
         if refusal := self._refusal(route, body):
             return refusal
@@ -116,7 +126,8 @@ class VllmServer:
 
     def _refusal(self, route: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
         """What a request is turned away with."""
-        if route in ("/v1/completions", "/inference/v1/generate") and body.get("model") != self.name:
+        models = {self.name} | ({*self.weights.adapters} if self.weights is not None else set())
+        if route in ("/v1/completions", "/inference/v1/generate") and body.get("model") not in models:
             return 404, {"error": {"message": f"The model `{body.get('model')}` does not exist."}}
         if route == "/v1/completions" and (self.asleep or self.lost):
             return 500, {"error": {"message": f"asleep: {self.asleep}, weights lost: {self.lost}"}}
@@ -137,8 +148,13 @@ class VllmServer:
             return None
         return 200, {"status": "sleeping" if self.asleep else "awake"}
 
-    def _managed(self, route: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def _managed(self, route: str, body: dict[str, Any]) -> tuple[int, Any]:
         """Weights, their version and caches."""
+        if route == "/server_info":
+            return 200, self.weights.info() if self.weights is not None else {"vllm_config": {}}
+        if self.weights is not None and (answer := self.weights.answer(route, body)) is not None:
+            self.lost &= body.get("method") != "vold_reload"
+            return 200, answer
         if route == "/weight_info":
             return 200, {"weight_version": self.version}
         if route == "/update_weight_version":
@@ -171,7 +187,8 @@ class VllmServer:
         return {"choices": [{"index": 0, "prompt_logprobs": rows, "prompt_token_ids": ids, "token_ids": [0]}]}
 
     def _sample(self, body: dict[str, Any]) -> dict[str, Any]:
-        policy = Policy(self.policy.model, self.policy.chat)
+        served = self.policy if self.weights is None else self.weights.policy_of(body["model"])
+        policy = Policy(served.model, served.chat)
         policy.banned = torch.tensor(sorted(int(i) for i in body["logit_bias"]), dtype=torch.int64)
         params = SamplingParams(body["max_tokens"], body["temperature"], body["seed"], body["logprobs"])
         (made,) = InProcessSampler(policy).generate([Prompt(tuple(body["prompt"]))], params, n=body["n"])

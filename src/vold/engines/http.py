@@ -87,6 +87,8 @@ class HttpClient(Generic[Reply]):
     that answers other requests has them anew after each."""
     most_bytes: int = 256 << 20
     """Of a reply, decoded."""
+    words: tuple[str, ...] = ()
+    """Routes whose reply is no JSON and is not read."""
 
     def __init__(
         self,
@@ -200,7 +202,7 @@ class HttpClient(Generic[Reply]):
             return Failed(f"{base}: no whole reply: {error}")
         status, headers = response.status_code, response.headers
         if status == 200:
-            said, wrong = parsed(raw)
+            said, wrong = (None, "") if path in self.words else parsed(raw)
             reply = None if wrong or is_no_reply(said) else self.read(base, path, said)
             if reply is None:
                 return Failed(f"{base}: no whole reply: {wrong and f'{wrong}: '}{message_of(raw)}")

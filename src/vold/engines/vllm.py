@@ -23,12 +23,16 @@ if TYPE_CHECKING:
     from vold.run.model_sections import Server
 
 
-SILENT = ("/wake_up", "/sleep", "/collective_rpc", "/reset_prefix_cache", "/update_weight_version")
+WORDS = ("/load_lora_adapter",)
+"""Routes whose reply is a sentence, which says nothing beside the status."""
+SILENT = ("/wake_up", "/sleep", "/collective_rpc", "/reset_prefix_cache", "/update_weight_version", *WORDS)
 """Routes whose reply may be empty."""
 
 
 class VllmClient(HttpClient[VllmReply]):
     """Servers that all hold the same model. Args and errors: `HttpClient`."""
+
+    words = WORDS
 
     def __init__(
         self,

@@ -158,9 +158,16 @@ class Server(Endpoint):
     """Servers give up their GPU's memory while it is not their turn; they need `--enable-sleep-mode`."""
 
 
+Transfer = Literal["files", "shared_memory", "nccl", "ipc"]
+
+
 class RolloutServer(Server):
     """vLLM servers that sample for the student. Its weights are sent to them after every update."""
 
+    transfer: Transfer = "files"
+    """How weights go to the servers. `files`: through `weights_dir`. `shared_memory`: run and servers are on one
+    machine. `nccl`: from GPU to GPU. `ipc`: run and servers are on one GPU. All but `files` need servers that are
+    started for it; to those that are, only what has changed is sent, by `files` too."""
     weights_dir: Path | None = None
     """Directory that run and servers see, for weights on their way; the run's own if absent. `/dev/shm/vold` on one
     machine keeps them in memory."""

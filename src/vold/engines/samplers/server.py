@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import math
-import secrets
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vold.engines.replies import LOWEST, MOST_IDS, ROUNDING, ids_named, wrong_ids, wrong_logps
 from vold.errors import SamplerError
-from vold.model.parallel import ALONE, Processes
 from vold.types import Completion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from vold.engines.replies import VllmReply
+    from vold.engines.transfer.weights import ServerWeights
     from vold.engines.vllm import VllmClient
-    from vold.model.policy import Policy
     from vold.types import Finish, Ids, Prompt, SamplingParams
 
 RESTARTS = 5
@@ -62,7 +58,7 @@ class ServerSampler:
         """Inside, the servers sample from the weights that the policy has now, those after `step` updates.
 
         Raises:
-            SamplerError: as `ServerWeights.changed`.
+            SamplerError: as `vold.engines.transfer.weights.ServerWeights.changed`.
         """
         if self.weights is not None:
             self.weights.changed(step)
@@ -88,7 +84,6 @@ class ServerSampler:
         """
         if any(p.vision for p in prompts):
             raise SamplerError("rollout servers take text prompts only", fix="leave out distill.engine for image tasks")
-        bodies = [self._body(p, params, n, i) for i, p in enumerate(prompts)]
         made: dict[int, list[Completion]] = {}
 
         def on_reply(place: int, reply: VllmReply) -> None:
@@ -99,7 +94,14 @@ class ServerSampler:
             for _ in range(RESTARTS):
                 if self.weights is not None:
                     self.weights.bring()
-                self.client.post("/completions", bodies, answers=n, on_reply=on_reply)
+                bodies = [self._body(p, params, n, i) for i, p in enumerate(prompts)]
+                try:
+                    self.client.post("/completions", bodies, answers=n, on_reply=on_reply)
+                except SamplerError:
+                    # A server that was restarted knows no adapter of the student's, and refuses.
+                    if self.weights is None or self.weights.in_place():
+                        raise
+                    continue
                 # A server that was restarted meanwhile has answered with weights of its own.
                 if self.weights is None or self.weights.in_place():
                     return [made[i] for i in range(len(prompts))]
@@ -116,6 +118,7 @@ class ServerSampler:
 
     def _body(self, prompt: Prompt, params: SamplingParams, n: int, place: int) -> dict[str, Any]:
         return {
+            "model": self.client.model if self.weights is None else self.weights.model,
             "prompt": list(prompt.ids),
             "n": n,
             "max_tokens": params.max_new_tokens,
@@ -203,79 +206,3 @@ class ServerSampler:
             best = sorted((-v, i) for v, i in zip(values, found, strict=True))
             rows.append([i for _, i in best[:k]])
         return np.array(rows, np.int32)
-
-
-class ServerWeights:
-    """Keeps servers at a policy's weights, through a directory that both sides see.
-
-    Servers read them with vLLM's own `reload_weights`, which casts to their precision, and carry a version. A server
-    that was restarted has lost it and gets them again. They must run with `VLLM_SERVER_DEV_MODE=1`.
-
-    Args:
-        client: the servers.
-        policy: the model that learns.
-        directory: where weights are put for the servers to read; removed again afterwards.
-        group: the processes that train the policy. Of several, all call `changed`, and the first sends at once.
-    """
-
-    def __init__(self, client: VllmClient, policy: Policy, directory: Path, group: Processes = ALONE) -> None:
-        self.client, self.policy, self.directory, self.group = client, policy, directory, group
-        # Servers outlive runs: versions of an earlier one must not pass for those of this one.
-        self._run = group.gather(secrets.token_hex(4))[0]
-        self.version = f"{self._run}/0"
-        self._woken = 0
-
-    def changed(self, step: int) -> None:
-        """Say that the policy's weights are now those of `step`.
-
-        Raises:
-            SamplerError: as `bring`, where several processes train.
-        """
-        self.version = f"{self._run}/{step}"
-        if self.group.world > 1:
-            self._send()
-            self.group.wait()
-
-    def bring(self) -> None:
-        """Make every server hold the policy's weights.
-
-        Raises:
-            SamplerError: a server does not answer within its patience, or cannot read the directory.
-        """
-        if self.in_place():
-            return
-        if self.group.world > 1:
-            raise SamplerError(
-                "a server has lost the student's weights in the middle of a step",
-                fix="start the run again: it goes on from its last checkpoint and sends them",
-            )
-        self._send()
-
-    def bring_to_woken(self) -> None:
-        """As `bring`, for servers that still say the version of weights that they lost in sleep."""
-        self._woken += 1
-        self.version += f"/{self._woken}"
-        self.bring()
-
-    def _send(self) -> None:
-        here = self.directory.resolve() / self.version.replace("/", "-")
-        if self.group.first:
-            shutil.rmtree(here, ignore_errors=True)
-            here.mkdir(parents=True)
-        try:
-            self.policy.save(here)
-            if not self.group.first:
-                return
-            body = {"method": "reload_weights", "kwargs": {"weights_path": str(here)}}
-            self.client.each("/collective_rpc", body, root=True)
-            # Keys and values of earlier weights.
-            self.client.each("/reset_prefix_cache", root=True)
-            self.client.each("/update_weight_version", {"new_version": self.version}, root=True)
-        finally:
-            if self.group.first:
-                shutil.rmtree(here, ignore_errors=True)
-
-    def in_place(self) -> bool:
-        """Whether every server says that it holds the present version."""
-        replies = self.client.each("/weight_info", get=True, root=True)
-        return all(r is not None and r.value.get("weight_version") == self.version for r in replies)

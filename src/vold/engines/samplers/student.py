@@ -10,7 +10,8 @@ import torch
 
 from vold.engines.mismatch import Mismatch
 from vold.engines.samplers.inprocess import InProcessSampler
-from vold.engines.samplers.server import ServerSampler, ServerWeights
+from vold.engines.samplers.server import ServerSampler
+from vold.engines.transfer.weights import ServerWeights
 from vold.engines.vllm import VllmClient
 from vold.errors import ConfigError, SamplerError
 from vold.model.batching import collate
@@ -52,7 +53,8 @@ def open_sampler(
             where="sampling.max_new_tokens",
             got=f"{config.sampling.max_new_tokens} tokens, --max-model-len {context}",
         )
-    weights = ServerWeights(client, policy, config.engine.weights_dir or directory / "weights", group)
+    passing = config.engine.weights_dir or directory / "weights"
+    weights = ServerWeights(client, policy, passing, group, config.engine.transfer)
     banned = policy.banned.tolist()
     return ServerSampler(client, end_id=policy.chat.end_id, rows=policy.rows, banned=banned, weights=weights)
 

@@ -1,0 +1,93 @@
+"""Adapters as adapters: a server that knows LoRA is sent the student's A and B, and nothing of the weights below."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import save_file
+
+from vold.engines.transfer import segment
+from vold.engines.transfer.changed import TRIES, asked
+from vold.engines.transfer.checksum import checksum
+from vold.errors import SamplerError
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+    from vold.engines.transfer.changed import ChangedWeights
+    from vold.engines.vllm import VllmClient
+    from vold.model.policy import Policy
+
+
+class Adapters:
+    """Sends the weights below as `ChangedWeights` does, which moves them at most once, and the adapters at every push.
+
+    Args:
+        client: the servers; each has room for an adapter, and takes one while it runs.
+        policy: the student.
+        base: sends what is below the adapters.
+        directory: which run and servers see.
+        dtype: precision of a server's adapters.
+    """
+
+    name = "vold-adapter"
+    """What a request calls the student with its adapters."""
+
+    def __init__(
+        self, client: VllmClient, policy: Policy, base: ChangedWeights, directory: Path, dtype: torch.dtype
+    ) -> None:
+        self.client, self.policy, self.base, self.directory, self.dtype = client, policy, base, directory, dtype
+
+    def forget(self) -> None:
+        """As `ChangedWeights.forget`."""
+        self.base.forget()
+
+    def push(self, *, first: bool) -> None:
+        """As `ChangedWeights.push`."""
+        self.base.push(first=first)
+        if not first:
+            return
+        tensors = self.tensors()
+        expected = {n: checksum(t) for n, t in tensors.items()}
+        self.directory.mkdir(parents=True, exist_ok=True)
+        segment.sweep(self.directory)
+        for _ in range(TRIES):
+            if all(said == expected for said in self._sent(tensors)):
+                return
+        raise SamplerError(
+            f"the {self.client.server} does not take the student's adapters",
+            where=", ".join(self.client.urls),
+            got=f"other checksums than those of what was sent, {TRIES} times",
+            fix="leave --enable-lora out where the server is started: adapters are then sent as part of the weights",
+        )
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The adapters under PEFT's names. B is multiplied by alpha / rank: a server has nothing to scale."""
+        scale = self._config.lora_alpha / self._config.r
+        out = {}
+        for name, parameter in self.policy.model.named_parameters():
+            if ".lora_" in name:
+                value = parameter.detach() * scale if ".lora_B." in name else parameter.detach()
+                out[f"base_model.model.{name.replace('.default.', '.')}"] = value.to("cpu", self.dtype).contiguous()
+        return out
+
+    def _sent(self, tensors: dict[str, torch.Tensor]) -> list[dict[str, str]]:
+        """The checksums of what every worker has loaded."""
+        rank = self._config.r
+        about = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "bias": "none"}
+        about["target_modules"] = sorted({n.partition(".lora_")[0].rpartition(".")[2] for n in tensors})
+        with tempfile.TemporaryDirectory(prefix=f"{segment.unguessable()}-", dir=self.directory.resolve()) as here:
+            save_file(tensors, Path(here) / "adapter_model.safetensors")
+            (Path(here) / "adapter_config.json").write_text(json.dumps(about))
+            body = {"lora_name": self.name, "lora_path": here, "load_inplace": True}
+            self.client.each("/load_lora_adapter", body)
+            return [one for _, results in asked(self.client, "vold_adapter", path=here) for one in results]
+
+    @property
+    def _config(self) -> LoraConfig:
+        found: LoraConfig = self.policy.adapters.peft_config["default"]
+        return found

@@ -1,0 +1,112 @@
+"""Tensors in one piece of memory or one file, laid out as safetensors: what two processes of a machine pass on.
+
+There are names and numbers in it and nothing else, so whoever reads it runs nothing of the writer's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import secrets
+import shutil
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    Tensors = Mapping[str, torch.Tensor]
+
+SHARED = Path("/dev/shm")
+"""Where Linux shows shared memory by name."""
+PREFIX = "vold-"
+KINDS = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+"""Names that safetensors has for element types."""
+
+
+def header_of(tensors: Tensors) -> bytes:
+    """The length of the table of tensors, and the table."""
+    table, end = dict[str, object](), 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        table[name] = {"dtype": KINDS[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(table, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def fill(buffer: memoryview | mmap.mmap, header: bytes, tensors: Tensors) -> None:
+    """Write a segment."""
+    buffer[: len(header)] = header
+    whole, place = torch.frombuffer(buffer, dtype=torch.uint8), len(header)
+    for tensor in tensors.values():
+        # From a GPU straight to where it is read.
+        whole[place : place + tensor.nbytes].copy_(tensor.detach().contiguous().flatten().view(torch.uint8))
+        place += tensor.nbytes
+
+
+def unguessable() -> str:
+    """A name that nobody can guess and that tells whose it is."""
+    return f"{PREFIX}{os.getpid()}-{secrets.token_hex(16)}"
+
+
+@contextlib.contextmanager
+def in_shared_memory(tensors: Tensors) -> Iterator[Path]:
+    """A segment of POSIX shared memory with these tensors, for this user alone; its name is gone afterwards.
+
+    Where this process is killed, Python's resource tracker unlinks it; where that is killed as well, `sweep` does.
+    """
+    header, name = header_of(tensors), unguessable()
+    memory = SharedMemory(name, create=True, size=len(header) + sum(t.nbytes for t in tensors.values()))
+    assert memory.buf is not None  # it is open
+    try:
+        fill(memory.buf, header, tensors)
+        yield SHARED / name
+    finally:
+        with contextlib.suppress(BufferError):  # an error on the way keeps its frames, and views with them
+            memory.close()
+        memory.unlink()
+
+
+@contextlib.contextmanager
+def in_file(directory: Path, tensors: Tensors) -> Iterator[Path]:
+    """A file of `directory` with these tensors, for this user alone; it is removed afterwards."""
+    directory.mkdir(parents=True, exist_ok=True)
+    header, path = header_of(tensors), directory.resolve() / f"{unguessable()}.safetensors"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.truncate(descriptor, len(header) + sum(t.nbytes for t in tensors.values()))
+        with mmap.mmap(descriptor, 0) as buffer:
+            fill(buffer, header, tensors)
+        yield path
+    finally:
+        os.close(descriptor)
+        path.unlink(missing_ok=True)
+
+
+def sweep(directory: Path) -> None:
+    """Remove what processes of this user have left that are no more, by the process number in its name."""
+    for path in directory.glob(f"{PREFIX}[0-9]*-*"):
+        number = path.name.removeprefix(PREFIX).partition("-")[0]
+        with contextlib.suppress(OSError):
+            if number.isdigit() and path.lstat().st_uid == os.getuid() and not Path(f"/proc/{number}").exists():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def read(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a segment or file, as views of it.
+
+    Raises:
+        OSError: it is not there, or for another user.
+        SafetensorError: it is no such file.
+    """
+    return load_file(path)

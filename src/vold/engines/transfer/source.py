@@ -1,0 +1,79 @@
+"""The student's weights as a rollout server wants them: under the names of a checkpoint, in the server's precision,
+with adapters added in, one tensor after another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from transformers.core_model_loading import revert_weight_conversion
+
+from vold.engines.transfer.checksum import checksum
+from vold.model.lora import merged
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from vold.model.policy import Policy
+
+
+class Source:
+    """What a policy's weights are at present. Of several processes all call `refresh`, and the first asks the rest.
+
+    Args:
+        policy: the model that learns; it is read, never changed.
+        plain: leave adapters out: the weights below them.
+    """
+
+    def __init__(self, policy: Policy, *, plain: bool = False) -> None:
+        self.policy, self.plain = policy, plain
+        self._whole = dict[str, torch.Tensor]()
+        self._known = dict[tuple[str, torch.dtype], str]()
+
+    def refresh(self) -> None:
+        """Collect the weights where processes share them."""
+        if self.policy.whole_state is not None:
+            self._whole = self.policy.whole_state()
+
+    def tensors(self, names: Collection[str] | None, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
+        """These tensors, or all, in the order of the model. Floats are cast."""
+        return ((name, tensor) for name, tensor, _ in self._saved(names, dtype))
+
+    def checksums(self, dtype: torch.dtype) -> dict[str, str]:
+        """Of every tensor. Those of weights that no update changes are computed once."""
+        out = {}
+        for name, tensor, fixed in self._saved(None, dtype):
+            if not (fixed and (name, dtype) in self._known):
+                self._known[name, dtype] = checksum(tensor)
+            out[name] = self._known[name, dtype]
+        return out
+
+    def _saved(self, names: Collection[str] | None, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor, bool]]:
+        """Name in a checkpoint, tensor, and whether no update changes it."""
+        changing = self._changing()
+        for name, tensor in self._named():
+            for saved, value in revert_weight_conversion(self.policy.model, {name: tensor.detach()}).items():
+                if names is None or saved in names:
+                    cast = value.to(dtype) if value.is_floating_point() else value
+                    yield saved, cast, name not in changing
+
+    def _named(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Every weight under the model's own name; what is tied comes once, as in a checkpoint."""
+        model = self.policy.model
+        once = {_plain(n): p for n, p in model.named_parameters() if ".lora_" not in n}
+        if self.policy.whole_state is not None:
+            return ((n, t) for n, t in self._whole.items() if n in once)
+        if self.policy.adapters is None or self.plain:
+            return iter(once.items())
+        return ((n, t) for n, t in merged(model) if n in once)
+
+    def _changing(self) -> set[str]:
+        """Names of weights that training changes, themselves or by an adapter that is added in."""
+        names = {n for n, _ in self.policy.trainable()}
+        if self.plain:
+            return {_plain(n) for n in names if ".lora_" not in n}
+        return {n.partition(".lora_")[0] + ".weight" if ".lora_" in n else _plain(n) for n in names}
+
+
+def _plain(name: str) -> str:
+    return name.replace(".base_layer.", ".")
