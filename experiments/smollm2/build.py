@@ -23,12 +23,14 @@ from experiments.smollm2.packages import COLOURS, SHAPES
 from experiments.smollm2.scenes import described, files, sample_scene, split_of, worked_sum
 from vold.data.sources.gym import GymTasks
 from vold.model.batching import collate
+from vold.model.place import Place
 from vold.model.policy import Policy
 from vold.run.console import Bar
 from vold.run.folders import new_directory
 from vold.run.recipe import Optimizer
-from vold.training.checkpoint import restore_state, save_state
+from vold.training.checkpoint import restore_state
 from vold.training.optim import apply_update, build_optimizer, check_finite, learning_rate
+from vold.training.state_writer import StateWriter
 from vold.types import Message
 
 if TYPE_CHECKING:
@@ -89,6 +91,7 @@ def train(
     settings = Optimizer(lr=lr, warmup_steps=min(20, steps // 4))
     optimizer = build_optimizer(policy, settings)
     start = restore_state(directory, policy, optimizer)
+    writer = StateWriter(directory, policy, optimizer, Place(policy.model.device, optimizer))
     policy.model.train()
     with Bar(label, steps, start) as bar:
         for step in range(start, steps):
@@ -103,8 +106,9 @@ def train(
             loss.backward()
             apply_update(policy, optimizer, lr=learning_rate(settings, step, steps), max_grad_norm=1.0)
             if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
-                save_state(directory, step + 1, policy, optimizer)
+                writer.begin(step + 1)
             bar.advance(note=f"loss {loss.item():.3f}")
+    writer.settle(wait=True)
 
 
 def student(out: Path, *, steps: int, batch: int, device: str) -> None:

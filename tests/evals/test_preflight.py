@@ -17,10 +17,11 @@ from vold.evals.disk import planned, probe, size_text, state_bytes
 from vold.evals.recipe_doubts import recipe_doubts
 from vold.evals.subject import Subject
 from vold.model.loading import resolve
+from vold.model.place import Place
 from vold.model.policy import Policy
 from vold.run.recipe import Recipe, load_recipe
-from vold.training.checkpoint import save_state
 from vold.training.optim import apply_update, build_optimizer
+from vold.training.state_writer import StateWriter
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 DEMO = str(RECIPES / "demo.yaml")
@@ -323,7 +324,9 @@ def test_planned_bytes_of_a_state_and_a_model_are_those_written(dtype: str, rank
     for _, p in policy.trainable():
         p.grad = torch.zeros_like(p, dtype=torch.float32)
     apply_update(policy, optimizer, lr=1e-3, max_grad_norm=1.0)
-    save_state(tmp_path / "stage", 1, policy, optimizer)
+    writer = StateWriter(tmp_path / "stage", policy, optimizer, Place(policy.model.device, optimizer))
+    writer.begin(1)
+    writer.settle(wait=True)
     policy.save(tmp_path / "final")
     headers = 60_000  # names and shapes of some hundred tensors
     assert state <= size_of(tmp_path / "stage") <= state + headers

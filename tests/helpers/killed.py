@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Callable
@@ -12,19 +13,17 @@ from faults.frame import in_a_child
 
 
 def killer(count: int) -> Callable[[], None]:
-    """What kills this process when it is called for the n-th time."""
-    left = count
+    """What kills this process when it is called for the n-th time, from whichever of its threads."""
+    calls = itertools.count(1)  # which no switch of threads can cut in two
 
     def called() -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
+        if next(calls) == count:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return called
 
 
-def after(called: Callable[[], None], real: Callable[..., Any]) -> Callable[..., Any]:
+def after(called: Callable[[], object], real: Callable[..., Any]) -> Callable[..., Any]:
     """`real`, with a call of `called` before it."""
 
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -28,9 +28,9 @@ from vold.errors import ConfigError
 from vold.model.parallel import Processes
 from vold.run.files import read_jsonl
 from vold.run.recipe import recipe_from
-from vold.training.checkpoint import SHARDS
 from vold.training.distill import distill
 from vold.training.sft import sft
+from vold.training.state_writer import SHARDS
 
 pytestmark = pytest.mark.processes
 WITHIN = {"loss": 1e-6, "grad_norm": 1e-6, "weights": 2e-6}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,7 +17,7 @@ from vold.engines.teachers.teachers import open_teachers
 from vold.errors import ConfigError
 from vold.model.memory import plan
 from vold.model.parallel import Processes
-from vold.model.place import Phase, Place, host_memory, one_copy, refuse_offload
+from vold.model.place import Lane, Phase, Place, Shelf, host_memory, one_copy, refuse_offload
 from vold.run.recipe import load_recipe, recipe_from
 from vold.training.distill import distill
 
@@ -248,3 +249,34 @@ def test_on_a_gpu_the_memory_is_given_back() -> None:
     assert before - torch.cuda.memory_reserved() >= 4 * 1024 * 1024
     there.enter("teacher")
     assert module.weight.is_cuda
+
+
+def test_what_waits_in_the_hosts_memory_is_lent_as_it_lies_there_and_not_overwritten_before_it_is_read() -> None:
+    optimizer, module = models()
+    there = place(optimizer, module)
+    there.enter("save")
+    (weight,) = optimizer.param_groups[0]["params"]
+    state = {"weight": weight, **optimizer.state[weight]}
+    before = {name: t.detach().clone() for name, t in state.items()}
+    with Copies() as copies:
+        lent = there.lend(state)
+    assert copies.moved == 3 * 4 + 4  # the weights, and the count of steps, which does not travel
+    assert lent["exp_avg"].data_ptr() == optimizer.state[weight]["exp_avg"].data_ptr()
+    there.enter("update")
+    step(optimizer)
+    left = threading.Thread(target=there.leave)
+    with there.reading():
+        left.start()
+        seen = {name: t.clone() for name, t in lent.items()}
+    left.join()
+    assert all(torch.equal(seen[name], value) for name, value in before.items())
+    assert not torch.equal(lent["exp_avg"], before["exp_avg"])  # the copy of the step after
+
+
+def test_copies_in_the_hosts_memory_are_asked_for_before_they_are_overwritten() -> None:
+    asked: list[int] = []
+    tensor = torch.arange(3.0)
+    with Copies() as copies:
+        shelf = Shelf(HERE, Lane(HERE), lambda: [tensor], lambda: asked.append(copies.moved))
+        shelf.set_out()
+    assert (asked, copies.moved) == ([0], 12)

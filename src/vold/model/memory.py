@@ -84,11 +84,15 @@ class Plan:
         ours, each = self.student, self.devices
         # Several processes divide float32 copies of all weights, the frozen ones too.
         frozen = (4 - ours.size) * (ours.parameters - ours.trained) if each > 1 and ours.trained_low else 0
-        return {
+        out = {
             "weights": (ours.weights + frozen) // each,
             "gradients": 4 * ours.trained // each,
             "optimizer": (8 * ours.trained + 4 * ours.trained_low) // each,
         }
+        if self.recipe.run.device == "cpu":  # beside a GPU they are in the host's memory
+            trained = 4 * ours.trained - (4 - ours.size) * ours.trained_low
+            out["copies that are written"] = trained // each + out["optimizer"]
+        return out
 
     @property
     def training(self) -> dict[str, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import threading
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ import torch
 from vold.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from vold.model.parallel import Processes
     from vold.run.recipe import Recipe
@@ -52,7 +53,10 @@ class Place:
     def __init__(self, device: torch.device, optimizer: torch.optim.Optimizer) -> None:
         self.device, self.peaks = device, dict[Phase, Peak]()
         self._lane = Lane(device)
-        self._moments = Shelf(device, self._lane, lambda: _tensors(optimizer.state.values()))
+        self._unread = threading.Event()
+        self._unread.set()
+        self._lent: dict[str, torch.Tensor] = {}
+        self._moments = Shelf(device, self._lane, lambda: _tensors(optimizer.state.values()), self._unread.wait)
         self._teachers = Shelf(device, self._lane, lambda: ())
         self._turns = self._late = False
         self._phase: Phase | None = None
@@ -103,6 +107,36 @@ class Place:
         if self._turns and self._phase == "update":
             self._moments.set_out()
 
+    def lend(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What tensors of the student and its optimizer hold now, in the host's memory, for another thread to read
+        within `reading` while the device goes on. One loan at a time.
+
+        Their room is made once and kept. What waits in the host's memory already is lent as it lies there, and is not
+        overwritten before it has been read.
+
+        Args:
+            tensors: by names that are the same in every loan.
+        """
+        kept = {name for name, t in tensors.items() if self._moments.holds(t)}
+        rest = {name: t.detach() for name, t in tensors.items() if name not in kept}
+        new = {name: t for name, t in rest.items() if name not in self._lent}
+        rooms = host_memory([*new.values()], pinned=self.device.type == "cuda")
+        self._lent |= dict(zip(new, rooms, strict=True))
+        self._unread.clear()
+        with self._lane.copying():
+            for name, tensor in rest.items():
+                self._lent[name].copy_(tensor, non_blocking=True)
+        return {name: t.data if name in kept else self._lent[name] for name, t in tensors.items()}
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """The loan is there inside, and has ended afterwards."""
+        try:
+            self._lane.wait()
+            yield
+        finally:
+            self._unread.set()
+
     def _note_peak(self) -> None:
         if self.device.type == "cuda":
             if self._phase is not None:
@@ -147,10 +181,17 @@ class Shelf:
         device: where they work.
         lane: what they travel on.
         tensors: gives those there are by now. Single numbers stay where they are.
+        unread: comes back when nobody reads the copies in the host's memory.
     """
 
-    def __init__(self, device: torch.device, lane: Lane, tensors: Callable[[], Iterable[torch.Tensor]]) -> None:
-        self.device, self._lane, self._list = device, lane, tensors
+    def __init__(
+        self,
+        device: torch.device,
+        lane: Lane,
+        tensors: Callable[[], Iterable[torch.Tensor]],
+        unread: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.device, self._lane, self._list, self._unread = device, lane, tensors, unread
         self._copies: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._here, self._same = True, False
 
@@ -158,6 +199,10 @@ class Shelf:
         """The device is about to change them: they must be there, and their copies are old from now on."""
         self._lane.arrived()
         self._same = False
+
+    def holds(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is one of them, and in the host's memory now."""
+        return not self._here and id(tensor) in self._copies
 
     def set_out(self) -> None:
         """Begin to copy them to the host, unless it has them as they are."""
@@ -167,6 +212,7 @@ class Shelf:
         new = [t for t in tensors if id(t) not in self._copies]
         rooms = host_memory(new, pinned=self.device.type == "cuda")
         self._copies |= {id(t): (t, room) for t, room in zip(new, rooms, strict=True)}
+        self._unread()
         with self._lane.copying():
             for tensor, copy in self._copies.values():
                 copy.copy_(tensor.detach(), non_blocking=True)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import shutil
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from vold.errors import CheckpointError
@@ -14,7 +15,7 @@ from vold.run.files import make_directory, read_json, sync, temporary_of
 from vold.run.lock import confirm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 MANIFEST = "manifest.json"
@@ -30,14 +31,39 @@ def new_directory(path: Path) -> Iterator[Path]:
 
     An existing `path` is replaced.
     """
+    temporary = begin_directory(path)
+    yield temporary
+    end_directory(path)
+
+
+def begin_directory(path: Path) -> Path:
+    """An empty temporary directory that `end_directory` makes `path` of; what was left of another is removed."""
     confirm(path)
     temporary = temporary_of(path)
     remove(temporary)
     make_directory(temporary)
-    yield temporary
-    hashes = {f: _sha256(temporary / f) for f in _files(temporary)}
-    (temporary / MANIFEST).write_text(json.dumps(hashes, indent=2) + "\n")
-    for found in (*sorted(temporary.rglob("*")), temporary):
+    return temporary
+
+
+def written(file: Path) -> str:
+    """Flush a file of a temporary directory to disk; returns its hash, for `end_directory`."""
+    sync(file)
+    return _sha256(file)
+
+
+def end_directory(path: Path, hashes: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Put a temporary directory in place, with a manifest.
+
+    Args:
+        path: its name from now on. What stands there is replaced.
+        hashes: of files that whoever wrote them has flushed and hashed (`written`), by name. The others are now.
+    """
+    temporary = temporary_of(path)
+    names = _files(temporary)
+    made = {name: hashes[name] if name in hashes else written(temporary / name) for name in names}
+    manifest = temporary / MANIFEST
+    manifest.write_text(json.dumps(made, indent=2) + "\n")
+    for found in (manifest, *sorted(f for f in temporary.rglob("*") if f.is_dir()), temporary):
         sync(found)
     confirm(path)
     if path.exists():

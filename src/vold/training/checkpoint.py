@@ -2,29 +2,27 @@
 
 Data order and rollouts are functions of (seed, step), so a state is the trainable weights, the optimizer's moments
 and the step number. Tensors are safetensors; nothing is unpickled. Several processes each write their own part
-(`torch.distributed.checkpoint`); any number of processes, or one, goes on from either kind.
+(`vold.training.state_writer`); any number of processes, or one, goes on from either kind.
 """
 
 from __future__ import annotations
 
-import json
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from vold.errors import CheckpointError
-from vold.model.parallel import ALONE, Processes
 from vold.run.files import read_json
-from vold.run.folders import drop_older, latest_checkpoint, state_of, step_of, verify_directory
+from vold.run.folders import latest_checkpoint, step_of, verify_directory
+from vold.training.state_writer import SHARDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,32 +31,6 @@ if TYPE_CHECKING:
     from vold.model.policy import Policy
 
     Tensors = dict[str, torch.Tensor]
-
-SHARDS = "shards"
-"""Folder of a state that several processes have written."""
-
-
-def save_state(
-    directory: Path, step: int, policy: Policy, optimizer: torch.optim.Optimizer, group: Processes = ALONE
-) -> None:
-    """Write the state after `step` optimizer steps, then drop older ones. All processes must call it."""
-    named = policy.trainable()
-    weights = {name: p.detach() for name, p in named}
-    moments = {
-        f"{name}/{key}": torch.as_tensor(value) for name, p in named for key, value in optimizer.state[p].items()
-    }
-    path = state_of(directory, step)
-    with group.new_directory(path) as d:
-        if group.world > 1:
-            state = {f"weights/{k}": v for k, v in weights.items()} | {f"optimizer/{k}": v for k, v in moments.items()}
-            save(state, storage_writer=HuggingFaceStorageWriter(str(d / SHARDS), save_distributed=True))
-        else:
-            save_file({name: p.contiguous() for name, p in weights.items()}, d / "weights.safetensors")
-            save_file(moments, d / "optimizer.safetensors")
-        if group.first:
-            (d / "state.json").write_text(json.dumps({"step": step}))
-    if group.first:
-        drop_older(directory, path)
 
 
 def restore_state(directory: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> int:

@@ -19,10 +19,11 @@ from vold.report.trackers.tracking import track_stage
 from vold.run.console import Bar, console
 from vold.run.directory import is_finished, open_stage
 from vold.run.folders import drop, drop_older, latest_checkpoint, state_of, sweep, verify_directory
-from vold.training.checkpoint import restore_state, save_state
+from vold.training.checkpoint import restore_state
 from vold.training.learner import Config, Learner
 from vold.training.metrics_file import MetricsFile
 from vold.training.optim import build_optimizer
+from vold.training.state_writer import StateWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,6 +116,7 @@ class Training(Generic[Config]):
         self._start = restore_state(stage.directory, policy, optimizer)
         if stage.group.first and (newest := latest_checkpoint(stage.directory)):  # killed before it was alone
             drop_older(stage.directory, newest)
+        self._writer = StateWriter(stage.directory, policy, optimizer, self.place, stage.group)
         self._done = self._start
         self._note = ""
         self._metrics: MetricsFile | None = None
@@ -140,14 +142,21 @@ class Training(Generic[Config]):
         """
         if self._metrics is not None:
             self._tracking.close()
-        path = state_of(self.stage.directory, self._done)
+        if value is None:
+            return
+        if self.stage.group.world > 1:
+            self._writer.leave()
+            return
+        with contextlib.suppress(Exception):
+            self._writer.settle(wait=True)
         whole = self.learner.updated < self._done
-        if value is not None and whole and self._done and not path.exists() and self.stage.group.world == 1:
+        if whole and self._done and not state_of(self.stage.directory, self._done).exists():
             with contextlib.suppress(Exception):
                 self._save_state(self._done)
+                self._writer.settle(wait=True)
 
     def steps(self) -> Iterator[int]:
-        """The steps that are left. Between two of them the state is saved when it is due."""
+        """The steps that are left. Between two of them the state is saved when it is due, and written meanwhile."""
         config = self.stage.config
         if self._start < config.steps and self.stage.group.first and self.stage.final.is_dir():
             drop(self.stage.final)  # until the stage ends again, nothing is to take that for its result
@@ -159,9 +168,11 @@ class Training(Generic[Config]):
                 self._done = step + 1
                 if step == self._start and self.place.peaks and self.stage.group.first:
                     self._set_beside_the_plan()
+                self._writer.settle(wait=False)
                 if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
                     self._save_state(step + 1)
                 bar.advance(note=self._note)
+            self._writer.settle(wait=True)
 
     @contextlib.contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
@@ -200,4 +211,4 @@ class Training(Generic[Config]):
 
     def _save_state(self, step: int) -> None:
         self.place.enter("save")
-        save_state(self.stage.directory, step, self.policy, self.learner.optimizer, self.stage.group)
+        self._writer.begin(step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -54,15 +55,10 @@ def _operations(stage: str) -> int:
 
     def work() -> int:
         os.chdir(home)
-        count = 0
-
-        def operated() -> None:
-            nonlocal count
-            count += 1
-
-        _at_each_operation(home, operated)
+        calls = itertools.count()  # which no switch of threads can cut in two
+        _at_each_operation(home, partial(next, calls))
         code = vold.cli.main([stage, made.recipe])
-        print(f"\n{count}")
+        print(f"\n{next(calls)}")
         return code
 
     ended = in_a_child(work)
@@ -76,7 +72,7 @@ def _kill_at(home: Path, operation: int) -> None:
     _at_each_operation(home, killer(operation))
 
 
-def _at_each_operation(home: Path, operated: Callable[[], None]) -> None:
+def _at_each_operation(home: Path, operated: Callable[[], object]) -> None:
     """Call `operated` before each change of a file or folder below `home`, and before each flush to disk."""
     place = str(home.resolve())
 
