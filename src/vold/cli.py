@@ -234,6 +234,22 @@ def _show(args: argparse.Namespace) -> None:
     show(args.run, args.keys)
 
 
+@verb("RUN", "REPO", keys="public=true")
+def _push(args: argparse.Namespace) -> None:
+    """A run's model on the hub, with a model card written from the run.
+
+    REPO is OWNER/NAME; it is made if it is not there, private without public=true. The card says what was trained on
+    what, the results with their intervals, and what was not shown.
+    """
+    from vold.report.push import push
+    from vold.run.view import Run
+
+    if args.keys not in ([], ["public=true"]):
+        got = shlex.join([args.run, args.repo, *args.keys])
+        raise ConfigError("push takes a run and a repository", got=got, fix="vold push RUN OWNER/NAME [public=true]")
+    _wrote(push(Run(args.run), args.repo, public=bool(args.keys)))
+
+
 @verb()
 def _demo(args: argparse.Namespace) -> None:
     """All of it on the demo world, on a CPU, nothing to download.

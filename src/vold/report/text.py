@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import urlencode
@@ -148,3 +148,16 @@ def link(**chosen: str) -> str:
         '#samples?set=mathvision&tag=level%3A+5'
     """
     return f"#samples?{urlencode({key: clean(value) for key, value in chosen.items()})}"
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown; a cell may hold any text.
+
+    Example:
+        >>> print(markdown_table(["a", "b"], [["1|2", "3"]]))
+        | a | b |
+        | --- | --- |
+        | 1\\|2 | 3 |
+    """
+    cells = [[c.replace("|", "\\|").replace("\n", "<br>") for c in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *cells))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from vold.errors import DataError
+from vold.run.hub import first_line, hub_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -56,7 +57,7 @@ def hub_files(repo: str, layouts: Sequence[Layout], *, revision: str | None) -> 
         DataError: the hub cannot be reached, has no such data, or not all of it arrived.
     """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     for layout in layouts if revision and _COMMIT.fullmatch(revision) else ():
         with contextlib.suppress(LocalEntryNotFoundError):
@@ -71,11 +72,11 @@ def hub_files(repo: str, layouts: Sequence[Layout], *, revision: str | None) -> 
         commit = about.sha or ""
         wanted = _of_repository(repo, [s.rfilename for s in about.siblings or ()], layouts)
         local = Path(snapshot_download(repo, repo_type="dataset", revision=commit or revision, allow_patterns=wanted))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except hub_errors() as error:
         raise DataError(
             "the hub cannot be reached, or has no such data",
             where=f"hub dataset {repo}",
-            got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            got=first_line(error),
             fix="download it elsewhere and give its `path`, or set HF_TOKEN for a gated set",
         ) from None
     there = set(files_below(local))

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from torch.utils.tensorboard import SummaryWriter
 
+from vold.report.text import markdown_table
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -32,21 +34,13 @@ class TensorBoard:
 
     def table(self, step: int, name: str, rows: Sequence[Row]) -> None:
         """A Markdown table under Text."""
-        lines = [
-            [_cell(c) for c in rows[0]],
-            ["---"] * len(rows[0]),
-            *([_cell(v) for v in row.values()] for row in rows),
-        ]
-        self._writer.add_text(name, "\n".join(f"| {' | '.join(line)} |" for line in lines), step)
+        cells = [["" if v is None else str(v) for v in row.values()] for row in rows]
+        self._writer.add_text(name, markdown_table(list(rows[0]), cells), step)
         self._writer.flush()
 
     def close(self) -> None:
         """Write what is buffered."""
         self._writer.close()
-
-
-def _cell(value: object) -> str:
-    return str("" if value is None else value).replace("|", "\\|").replace("\n", "<br>")
 
 
 def open_tracker(about: TrackedStage) -> TensorBoard:
