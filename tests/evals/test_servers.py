@@ -522,6 +522,7 @@ def test_an_interrupt_does_not_wait_for_a_judge(
 ) -> None:
     asked, over, waited_for = threading.Event(), threading.Event(), threading.Event()
     main_thread = threading.get_ident()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 
     def hangs(_body: dict[str, Any], _headers: dict[str, str]) -> tuple[int, Any]:
         if not asked.is_set():
@@ -533,7 +534,10 @@ def test_an_interrupt_does_not_wait_for_a_judge(
 
     model, judge = serve(lambda _b, _h: completion("It must be fourteen.")), serve(hangs)
     file = recipe(tmp_path, model, judge)
-    assert main(["eval", file]) == 130
+    try:
+        assert main(["eval", file]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not waited_for.is_set()
     over.set()
     kept, before = len(read_jsonl(tmp_path / "run" / "eval" / "served" / "mathvista.jsonl")), len(model.requests)

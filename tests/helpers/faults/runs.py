@@ -17,7 +17,6 @@ import yaml
 import tiny
 from faults.frame import Outcome, vold_in
 from vold.run.files import read_jsonl
-from vold.run.metrics import TRACKING
 from vold.run.recipe import recipe_from
 
 STAGES = ("traces", "sft", "balance", "distill", "eval")
@@ -94,8 +93,6 @@ def differences(one: Path, other: Path) -> list[str]:
 def _content(run: Path) -> dict[str, object]:
     found: dict[str, object] = {}
     for file in sorted(f for f in run.rglob("*") if f.is_file() and f.suffix != ".html" and ".lock" not in f.parts):
-        if file.name == TRACKING:  # an id drawn for each run
-            continue
         name = file.relative_to(run).as_posix()
         if file.suffix == ".jsonl":
             found[name] = [_without_clock(row) for row in read_jsonl(file, whole=True)]

@@ -143,8 +143,10 @@ class Tracking:
 
 
 def track_stage(recipe: Recipe, stage: str, history: Iterable[SftRow | DistillRow]) -> Tracking:
-    """The trackers of a training stage, whose id is kept in its directory."""
-    return Tracking(recipe.run.report_to, _about(recipe, stage, _kept_id(recipe.run.dir / stage)), history)
+    """The trackers of a training stage, whose id is kept in its directory where there are any."""
+    names = recipe.run.report_to
+    id_ = _kept_id(recipe.run.dir / stage) if names else ""
+    return Tracking(names, _about(recipe, stage, id_), history)
 
 
 def track_results(recipe: Recipe, results: Results) -> None:
