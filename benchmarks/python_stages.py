@@ -140,7 +140,7 @@ def measure(method: str, size: Size) -> list[Row]:
     )
     stages.run("describe", lambda: describe(done))
     stages.run("counts", lambda: token_counts(objective, done, max_new_tokens=size.length))
-    _micro_batches(stages, [r for r in done if has_signal(r)], prompts)
+    _micro_batches(stages, [r for r in done if has_signal(r, objective)], prompts)
     questions = {g: RolloutTask("what is it?", "8") for g in range(len(prompts))}
     with tempfile.TemporaryDirectory() as folder:
         file = stages.run("store", lambda: store_rollouts(Path(folder), 0, done, questions))

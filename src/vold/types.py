@@ -255,7 +255,8 @@ class Rollout(_Arrays):
 
     `group` numbers the prompt within the step. `teacher` is None where the objective has no use for the teacher's
     opinion, or the task has no text view. `source` says who wrote the response: the student, or the teacher whose
-    traces are mixed in. `vold.objective.credit` fills the rest, one number a token: `advantage`; `live_weight`, the
+    traces are mixed in. `reference_logp` and `old_logp` are log-probs of the student as the stage began and of the one
+    whose updates on these rollouts begin, where the objective uses them. `vold.objective.credit` fills the rest, one number a token: `advantage`; `live_weight`, the
     factor of a teacher reward that is taken at the time of the update; `teacher_weight`, that of the teacher loss.
     `token_values` (read-only float32 arrays) and `rollout_values` hold by name what these were made of.
 
@@ -273,6 +274,8 @@ class Rollout(_Arrays):
     teacher: TokenScores | None = None
     advantage: _MaybeArray[np.float32] = _MaybeArray("float32")
     source: Literal["student", "teacher"] = "student"
+    reference_logp: _MaybeArray[np.float32] = _MaybeArray("float32")
+    old_logp: _MaybeArray[np.float32] = _MaybeArray("float32")
     live_weight: _MaybeArray[np.float32] = _MaybeArray("float32")
     teacher_weight: _MaybeArray[np.float32] = _MaybeArray("float32")
     token_values: Mapping[str, Values] = field(default_factory=dict)

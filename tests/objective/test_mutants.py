@@ -27,7 +27,7 @@ HERE = Path(__file__).parents[1]
 SOURCE = HERE.parent / "src" / "vold"
 TESTS = (
     *(f"objective/test_{name}.py" for name in
-      ("losses", "advantages", "uni_opd", "prefix_teach", "objective", "credit", "presets")),
+      ("losses", "advantages", "uni_opd", "prefix_teach", "objective", "credit", "presets", "regularisers")),
     "model/lm_head/test_teacher_logits.py", "model/lm_head/test_logprobs.py",
 )  # fmt: skip
 HELPERS = ("peak",)

@@ -41,6 +41,11 @@ def add_adapters(model: Any, family: Family, *, rank: int, alpha: int, seed: int
     return view
 
 
+def is_adapter(name: str) -> bool:
+    """Whether a parameter of that name is an adapter's."""
+    return ".lora_" in name
+
+
 def merged(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     """The state of a model with its adapters added into the weights, under the names it had without adapters.
 
@@ -53,7 +58,7 @@ def merged(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
         plain = name.replace(".base_layer.", ".")
         if plain in adapted:
             yield plain, (tensor + adapted[plain].get_delta_weight("default")).to(tensor.dtype)
-        elif ".lora_" not in name:
+        elif not is_adapter(name):
             yield plain, tensor
 
 

@@ -195,6 +195,7 @@ def _plan_distill(p: Plan, d: Distill) -> None:
     asleep = [s for s in _servers(p.recipe) if s.sleep]
     sleeping = {"servers asleep": len(asleep) * ASLEEP} if asleep else {}
     beside = {"teacher": weights} if (weights := _teacher_weights(p, d)) else {}
+    beside |= {"reference": weights} if (weights := _reference_weights(p, d)) else {}
     waiting = {} if away else beside
     tokens = _longest(d.token_budget, d.sampling.max_new_tokens)
     if d.engine is None:
@@ -205,14 +206,23 @@ def _plan_distill(p: Plan, d: Distill) -> None:
     elif d.engine.sleep:
         p.add("rollouts, on a server", idle, waiting, _awake(p, d, d.engine, len(asleep)))
     if beside:
-        scored = [_scoring(f, tokens, chunk_elements(p.recipe.run.device)) for f in p.teachers]
+        asked = [*(p.teachers if "teacher" in beside else []), *([ours] if "reference" in beside else [])]
+        scored = [_scoring(f, tokens, chunk_elements(p.recipe.run.device)) for f in asked]
         most = max(scored, key=lambda parts: sum(parts.values()))
-        p.add("teacher scoring", idle, beside, sleeping, most, moved=beside["teacher"] * away)
+        p.add("teacher scoring", idle, beside, sleeping, most, moved=sum(beside.values()) * away)
     there = beside if d.objective.needs.logits else waiting
     buffers = 4 if d.objective.needs.logits else 2  # the teacher's logits too, and at most one of their probabilities
     moved = 2 * p.held["optimizer"] * away
     p.add("update", p.training, there, sleeping, _pass(p, tokens, buffers), moved=moved)
     _plan_save(p, "weights written", {**idle, **waiting, **sleeping})
+
+
+def _reference_weights(p: Plan, d: Distill) -> int:
+    """What the reference holds: frozen weights are the student's where one process has them, and where adapters are all
+    that is trained, all are."""
+    if d.objective.reference is None or p.recipe.learner.lora is not None:
+        return 0
+    return p.student.weights if p.devices > 1 else p.student.size * p.student.trained
 
 
 def _plan_save(p: Plan, name: str, beside: Mapping[str, int]) -> None:

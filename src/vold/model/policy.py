@@ -21,7 +21,7 @@ from vold.model.chat import Chat
 from vold.model.families import Part, family_of, parameters_of
 from vold.model.lm_head.fused import Query
 from vold.model.lm_head.logprobs import read_head
-from vold.model.lora import add_adapters, merged_state, save_adapters
+from vold.model.lora import add_adapters, is_adapter, merged_state, save_adapters
 from vold.model.packing import enable_packing, pack
 from vold.model.reading import check_files, check_weights, model_at, read_config
 from vold.model.templates import ASKED
@@ -30,6 +30,7 @@ from vold.types import IMAGE_MARKER, Message, Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from vold.model.batching import Sequences
     from vold.model.lm_head.fused import HeadOutput, LossOf
@@ -180,6 +181,16 @@ class Policy:
         """Train adapters in place of the language model's weights; see `vold.model.lora.add_adapters`."""
         self.adapters = add_adapters(self.model, self.family, rank=rank, alpha=alpha, seed=seed)
 
+    @property
+    def only_adapters(self) -> bool:
+        """Whether adapters are all that training changes."""
+        return self.adapters is not None and all(is_adapter(name) for name, _ in self.trainable())
+
+    def without_adapters(self) -> AbstractContextManager[None]:
+        """Inside, the model computes as if its adapters were not there."""
+        found: AbstractContextManager[None] = self.adapters.disable_adapter()
+        return found
+
     def trainable(self) -> list[tuple[str, torch.nn.Parameter]]:
         """Names and parameters that training changes, in a fixed order."""
         return [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
@@ -225,10 +236,11 @@ class Policy:
         top_k: int = 0,
         against: Against | None = None,
         loss_of: LossOf | None = None,
+        learn_entropy: bool = False,
     ) -> HeadOutput:
         """What `lm_head.logprobs.read_head` finds at the selected tokens of a batch, which describes the arguments."""
         targets = batch.targets.to(self.model.device, non_blocking=True)
-        asked = Query(targets, self.banned, temperature, 0, candidates, top_k, against, loss_of)
+        asked = Query(targets, self.banned, temperature, 0, candidates, top_k, against, loss_of, learn_entropy)
         return read_head(self.states(batch), self.model.get_output_embeddings(), asked)
 
     def states(self, batch: Sequences) -> torch.Tensor:

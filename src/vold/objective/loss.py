@@ -12,6 +12,7 @@ from vold.objective.losses import (
     importance_surrogate,
     inside_band,
     k1,
+    k3,
     nll,
     sequence_log_ratio,
 )
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vold.objective.spec import Objective
-    from vold.objective.terms import Aggregate, Nll, Surrogate, TeacherLoss
+    from vold.objective.terms import Aggregate, EntropyBonus, Nll, ReferenceKl, Surrogate, TeacherLoss
     from vold.types import Rollout
+
+    Averaged = Surrogate | TeacherLoss | Nll | ReferenceKl | EntropyBonus
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,11 @@ class Denominators:
     surrogate: int = 0
     teacher_loss: int = 0
     nll: int = 0
+    reference: int = 0
+    entropy: int = 0
 
     def __add__(self, other: Denominators) -> Denominators:
-        return Denominators(
-            self.surrogate + other.surrogate, self.teacher_loss + other.teacher_loss, self.nll + other.nll
-        )
+        return Denominators(*map(sum, zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
 def token_counts(
@@ -54,7 +57,8 @@ def token_counts(
 
     The surrogate's leaves out the teacher's traces, which are no samples of the student. A task without a text view
     dilutes neither term of the teacher: it is left out of the teacher loss's, and of the surrogate's where the
-    teacher's advantage is all there is. With an outcome advantage its rollouts learn too, and count.
+    teacher's advantage is all there is. With an outcome advantage its rollouts learn too, and count. The reference's
+    has all of the student's rollouts, that of the entropy all there are.
 
     Args:
         objective: says which terms count tokens and which count rollouts.
@@ -68,7 +72,9 @@ def token_counts(
     sampled = [n for n, r, ok in zip(everyone, rollouts, learns, strict=True) if ok and r.source == "student"]
     seen = [n for n, ok in zip(everyone, teachable, strict=True) if ok]
 
-    def count(term: Surrogate | TeacherLoss | Nll | None, lengths: list[int]) -> int:
+    students = [n for n, r in zip(everyone, rollouts, strict=True) if r.source == "student"]
+
+    def count(term: Averaged | None, lengths: list[int]) -> int:
         if term is None:
             return 0
         if term.aggregate == "budget_mean":
@@ -76,7 +82,11 @@ def token_counts(
         return sum(lengths) if term.aggregate == "token_mean" else len(lengths)
 
     return Denominators(
-        count(objective.surrogate, sampled), count(objective.teacher_loss, seen), count(objective.nll, everyone)
+        count(objective.surrogate, sampled),
+        count(objective.teacher_loss, seen),
+        count(objective.nll, everyone),
+        count(objective.reference, students),
+        count(objective.entropy, everyone),
     )
 
 
@@ -94,6 +104,9 @@ class Streams:
         sequence_length: number of action tokens of that rollout.
         live_weight: from `credit`, for a teacher reward taken against `logp`; absent where there is none.
         divergence: D of every token, with gradient, for an estimator over the vocabulary; absent for the others.
+        reference_logp: log-probs of the model that the stage began with; NaN where it was not asked.
+        old_logp: the trainer's log-probs when the step began; absent where they are those of `logp`.
+        entropy: the student's, with gradient; absent where no term uses it.
 
     Raises:
         ValueError: a stream that is not one-dimensional or not as long as the others.
@@ -108,16 +121,20 @@ class Streams:
     sequence_length: Tensor
     live_weight: Tensor | None = None
     divergence: Tensor | None = None
+    reference_logp: Tensor | None = None
+    old_logp: Tensor | None = None
+    entropy: Tensor | None = None
 
     def __post_init__(self) -> None:
         shapes = {name: list(value.shape) for name, value in vars(self).items() if value is not None}
         if any(shape != [self.logp.numel()] for shape in shapes.values()):
             raise ValueError(f"streams must be one-dimensional and equally long, got {shapes}")
 
-    def at(self, tokens: slice, logp: Tensor, divergence: Tensor | None) -> Streams:
-        """The streams of some tokens, with log-probs and divergence that were read there."""
+    def at(self, tokens: slice, logp: Tensor, divergence: Tensor | None, entropy: Tensor | None = None) -> Streams:
+        """The streams of some tokens, with log-probs, divergence and entropy that were read there."""
         cut = {name: value[tokens] for name, value in vars(self).items() if value is not None}
-        return Streams(**{**cut, "logp": logp, **({} if divergence is None else {"divergence": divergence})})
+        read = {"logp": logp, "divergence": divergence, "entropy": entropy}
+        return Streams(**cut | {name: value for name, value in read.items() if value is not None})
 
 
 def total(
@@ -126,8 +143,7 @@ def total(
     """The loss of one micro-batch, ready for `backward`, and its metrics.
 
     Losses and gradients of the micro-batches of a step ADD UP to those of the whole step. So do the metrics, all of
-    them sums: `policy_loss`, `teacher_loss`, `nll_loss` (the addends of the loss, coefficients included), and counts
-    and sums that `averages` turns into means. A term reads zeros at tokens that it does not use, so a NaN there reaches
+    them sums: the addends of the loss, coefficients included (`policy_loss`, `teacher_loss`), and counts and sums that `averages` turns into means. A term reads zeros at tokens that it does not use, so a NaN there reaches
     neither its value nor a gradient; shapes stay, and a GPU's host never waits for a number of tokens. If nothing is
     used the loss is a 0 that can be back-propagated. Computed in float32 at least.
 
@@ -149,19 +165,9 @@ def total(
         return loss + value
 
     if (s := objective.surrogate) is not None:
-        on, new, old, advantage, counts = _selected(objective, s, streams, logp)
-        if s.clip_low is None or s.clip_high is None:
-            low, high = 0.0, math.inf
-            values = importance_surrogate(new, old, advantage)
-        else:
-            low, high = 1 - s.clip_low, 1 + s.clip_high
-            values = clipped_surrogate(new, old, advantage, s.clip_low, s.clip_high, s.dual_clip)
+        values, sums = _policy(objective, s, streams, logp)
         loss = add("policy_loss", values, s.aggregate, denominators.surrogate)
-        ratio = _used(on, (new.detach() - old).exp())
-        most = math.inf if s.dual_clip is None else s.dual_clip
-        above = ((advantage > 0) & (ratio > high)) | ((advantage < 0) & (ratio > most))
-        below = (advantage < 0) & (ratio < low)
-        metrics |= {"ratio_sum": ratio.sum(), "clipped_above": above.sum(), "clipped_below": below.sum()} | counts
+        metrics |= sums
     if (t := objective.teacher_loss) is not None:
         on = streams.teacher_weight != 0
         values = t.at(step) * streams.teacher_weight * _divergence(t, streams, logp, on)
@@ -172,15 +178,45 @@ def total(
         on = streams.teacher_logp.isfinite()
         metrics["teacher_gap_sum"] = k1(_used(on, logp.detach()), _used(on, streams.teacher_logp)).sum()
         metrics["scored_tokens"] = on.sum()
+    if (r := objective.reference) is not None and streams.reference_logp is not None:
+        on = streams.reference_logp.isfinite()
+        student, reference = _used(on, logp), _used(on, streams.reference_logp)
+        if r.is_loss:
+            values = r.coefficient * SAMPLED[r.estimator](student, reference)
+            loss = add("reference_loss", values, r.aggregate, denominators.reference)
+        metrics |= {"reference_kl_sum": k3(student.detach(), reference).sum(), "reference_tokens": on.sum()}
+    if (e := objective.entropy) is not None:
+        loss = add("entropy_loss", -e.coefficient * _entropy(streams), e.aggregate, denominators.entropy)
     return loss, metrics
+
+
+def _policy(objective: Objective, term: Surrogate, streams: Streams, logp: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The surrogate of every token, and sums for its metrics."""
+    on, new, old, advantage, sums = _selected(objective, term, streams, logp)
+    if term.clip_low is None or term.clip_high is None:
+        low, high = 0.0, math.inf
+        values = importance_surrogate(new, old, advantage)
+    else:
+        low, high = 1 - term.clip_low, 1 + term.clip_high
+        values = clipped_surrogate(new, old, advantage, term.clip_low, term.clip_high, term.dual_clip)
+    ratio = _used(on, (new.detach() - old).exp())
+    most = math.inf if term.dual_clip is None else term.dual_clip
+    above = ((advantage > 0) & (ratio > high)) | ((advantage < 0) & (ratio > most))
+    below = (advantage < 0) & (ratio < low)
+    return values, sums | {"ratio_sum": ratio.sum(), "clipped_above": above.sum(), "clipped_below": below.sum()}
 
 
 def _selected(
     objective: Objective, term: Surrogate, streams: Streams, logp: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Tensor]]:
-    """Which tokens teach, and their log-probs, behaviour log-probs and advantages, [tokens] each with 0 at the others;
-    and the number of these tokens, and of those that gate and band have dropped."""
+    """Which tokens teach, their log-probs, those that the ratio is taken to, and advantages times importance weights,
+    [tokens] each with 0 at the others; and the number of these tokens, and of those that gate and band have dropped."""
     own, behaviour, live = logp.detach(), streams.behaviour_logp, streams.live_weight
+    exact = weight = None
+    if term.importance_cap is not None:
+        old = own if streams.old_logp is None else streams.old_logp
+        exact, behaviour = (old - behaviour).exp(), old
+        weight = exact.clamp(max=term.importance_cap)
     if term.ratio == "sequence":
         behaviour = own - sequence_log_ratio(logp, behaviour, streams.sequence_index).detach()
     signal = streams.advantage != 0
@@ -195,6 +231,9 @@ def _selected(
     if term.band is not None:
         on = on & inside_band(own - behaviour, term.band.low, term.band.high)
     counts = {"policy_tokens": on.sum(), "dropped_tokens": (signal & ~on).sum()}
+    if exact is not None and weight is not None:
+        advantage = advantage * weight  # the surrogate is linear in the size of an advantage, clipped or not
+        counts |= {"importance_sum": _used(on, weight).sum(), "capped_tokens": (on & (exact > weight)).sum()}
     return on, _used(on, logp), _used(on, behaviour), _used(on, advantage), counts
 
 
@@ -211,22 +250,33 @@ def _divergence(term: TeacherLoss, streams: Streams, logp: Tensor, on: Tensor) -
     return _used(on, streams.divergence)
 
 
+def _entropy(streams: Streams) -> Tensor:
+    if streams.entropy is None:
+        raise ValueError("an entropy bonus needs the stream `entropy`")
+    return streams.entropy
+
+
 def averages(sums: Mapping[str, float]) -> dict[str, float]:
     """Means from the metrics of `total`, added up over micro-batches (and processes); those without tokens are absent.
 
     Returns:
         `ratio`, `clip_fraction` and its parts `clip_high_fraction` and `clip_low_fraction` over tokens with an
         advantage, `dropped_fraction` of those that gate and band took out (absent where none), `teacher_gap` (k1,
-        nats, student minus teacher, unweighted) over tokens the teacher scored, and the losses as they are.
+        nats, student minus teacher, unweighted) over tokens the teacher scored, `reference_kl` (k3) over those the
+        reference scored, `importance` and `importance_capped` over tokens with an advantage, and the losses as they
+        are.
     """
-    out = {name: value for name, value in sums.items() if name in ("policy_loss", "teacher_loss", "nll_loss")}
+    out = {name: value for name, value in sums.items() if name.endswith("_loss")}
     for name, over, count in (
         ("ratio", "ratio_sum", "policy_tokens"),
         ("clip_high_fraction", "clipped_above", "policy_tokens"),
         ("clip_low_fraction", "clipped_below", "policy_tokens"),
+        ("importance", "importance_sum", "policy_tokens"),
+        ("importance_capped", "capped_tokens", "policy_tokens"),
         ("teacher_gap", "teacher_gap_sum", "scored_tokens"),
+        ("reference_kl", "reference_kl_sum", "reference_tokens"),
     ):
-        if sums.get(count, 0) > 0:
+        if over in sums and sums.get(count, 0) > 0:
             out[name] = sums[over] / sums[count]
     if "ratio" in out:
         out["clip_fraction"] = (sums["clipped_above"] + sums["clipped_below"]) / sums["policy_tokens"]

@@ -11,7 +11,15 @@ from vold.errors import ConfigError
 from vold.objective.custom import is_function, try_function
 from vold.objective.options import Mix, Options
 from vold.objective.presets import PRESETS, Method, merged
-from vold.objective.terms import Nll, OutcomeAdvantage, Surrogate, TeacherAdvantage, TeacherLoss
+from vold.objective.terms import (
+    EntropyBonus,
+    Nll,
+    OutcomeAdvantage,
+    ReferenceKl,
+    Surrogate,
+    TeacherAdvantage,
+    TeacherLoss,
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,10 @@ class Objective(Options):
     """The loss that compares student and teacher directly."""
     nll: Nll | None = None
     """The likelihood loss."""
+    reference: ReferenceKl | None = None
+    """The KL to the model that the stage began with."""
+    entropy: EntropyBonus | None = None
+    """A bonus for entropy."""
     mix: Mix | None = None
     """The teacher's traces among the student's rollouts."""
 
@@ -99,6 +111,8 @@ class Objective(Options):
             )
         if self.surrogate is None and self.teacher_loss is None and self.nll is None:
             raise ConfigError("this objective has no loss", fix=f"start from a method: {', '.join(PRESETS)}")
+        if self.reference is not None and self.reference.estimator == "k1" and self.surrogate is None:
+            raise ConfigError("k1 is taken off the advantage, and nothing uses that", fix="set reference.estimator: k3")
         if self.mix is not None:
             self._mixable()
         return self
@@ -127,6 +141,11 @@ class Objective(Options):
     def uses_teacher(self) -> bool:
         """Whether any term needs the teacher's log-probs."""
         return bool(self.teacher_terms)
+
+    @property
+    def learns_everywhere(self) -> bool:
+        """Whether a term teaches at every token of the student's rollouts, with an advantage or without."""
+        return self.entropy is not None or (self.reference is not None and self.reference.is_loss)
 
     @property
     def token_separable(self) -> bool:

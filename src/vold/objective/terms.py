@@ -154,8 +154,21 @@ class Surrogate(Options):
     """π_θ/π_old of each token, or the geometric mean over the response (GSPO)."""
     band: Band | None = None
     """Tokens whose ratio lies outside teach nothing."""
+    importance_cap: float | None = Field(None, gt=0)
+    """C of truncated importance sampling: the ratio is taken to the trainer's own log-probs when the step began, and
+    every token is weighed by min(π_trainer / π_sampler, C). Null: the ratio is taken to the sampler's."""
     aggregate: Aggregate = "token_mean"
     """How tokens are averaged."""
+
+    @model_validator(mode="after")
+    def _one_answer_to_the_sampler(self) -> Surrogate:
+        if self.importance_cap is not None and self.band is not None:
+            raise ConfigError(
+                "band and importance_cap are two answers to one question, a sampler that differs from the trainer",
+                got=f"band with importance_cap {self.importance_cap:g}",
+                fix="set one of them to null",
+            )
+        return self
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Surrogate:
@@ -235,3 +248,29 @@ class Nll(Options):
 
     aggregate: Aggregate = "token_mean"
     """How tokens are averaged."""
+
+
+class ReferenceKl(Options):
+    """The KL to the reference, β · D(π_θ, π_ref): the model that the stage began with, which stays as it is."""
+
+    coefficient: float = Field(ge=0)
+    """The factor β. 0 teaches nothing and still logs the KL."""
+    estimator: Literal["k1", "k2", "k3"] = "k3"
+    """Of KL(student‖reference) on the sampled token. `k3` as a loss is GRPO's; `k2` has the gradient of the reverse KL;
+    `k1` is taken off the advantage, -β (log π_old - log π_ref), as in PPO, and is subject to ratio and clip."""
+    aggregate: Aggregate = "token_mean"
+    """How tokens are averaged: those of all of the student's rollouts. Not used by `k1`."""
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether it is a loss of its own that moves the weights."""
+        return self.estimator != "k1" and self.coefficient > 0
+
+
+class EntropyBonus(Options):
+    """The student's entropy H at every token, over the ids that can be sampled, as a loss -c · H."""
+
+    coefficient: float = Field(gt=0)
+    """The factor c."""
+    aggregate: Aggregate = "token_mean"
+    """How tokens are averaged: those of all rollouts."""

@@ -79,6 +79,18 @@ class UpdateMetrics:
     objective/loss.py:total."""
     nll_loss: float | None = None
     """The negative log-likelihood's addend of the loss. Unit: nats. Made by objective/loss.py:total."""
+    reference_loss: float | None = None
+    """The addend of the KL to the reference, coefficient included. Unit: nats. Made by objective/loss.py:total."""
+    entropy_loss: float | None = None
+    """The addend of the entropy bonus, below 0, coefficient included. Unit: nats. Made by objective/loss.py:total."""
+    reference_kl: float | None = None
+    """KL(student || reference) by k3, mean over the tokens that the reference has scored. Unit: nats per token. Made by
+    objective/loss.py:averages."""
+    importance: float | None = None
+    """Mean weight min(pi_trainer / pi_sampler, C) of truncated importance sampling (`surrogate.importance_cap`). Unit:
+    none. Made by objective/loss.py:averages."""
+    importance_capped: float | None = None
+    """Share of tokens with an advantage whose weight is C. Unit: 0 to 1. Made by objective/loss.py:averages."""
     ratio: float | None = None
     """Mean of pi_student / pi_behaviour over tokens with an advantage. Unit: none. Made by
     objective/loss.py:averages."""

@@ -1,10 +1,11 @@
-"""The teacher's part in a step: log-probs of the rollouts whose scores count (stop 4)."""
+"""The teacher's part in a step: log-probs of the rollouts whose scores count, and of the student's as it was (stop 4)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from vold.engines.teachers.ask import EarlyTeacher, decides_by_group, score_rollouts
+from vold.training.earlier import Earlier
 from vold.training.logit_distillation import refuse_without_logits
 from vold.training.trace_mixture import adopt
 
@@ -33,6 +34,7 @@ class Scoring:
 
     Attributes:
         teacher: scores requests; of several teachers, the one that the prompt is for.
+        earlier: the student as it was.
     """
 
     def __init__(self, run: Training[Distill], teachers: Teachers, problems: Sequence[Prompted]) -> None:
@@ -44,17 +46,21 @@ class Scoring:
             self.teacher = teachers.scorer(config.sampling, config.token_budget, prompts, stage.directory)
         refuse_without_logits(self.objective, self.teacher)
         self._concurrent = teachers.concurrent and self.group.world == 1 and decides_by_group(self.objective)
-        run.place.invite(teachers.modules, run.policy.model, late=self.objective.needs.logits)
+        self.earlier = Earlier(run)
+        run.place.invite([*teachers.modules, *self.earlier.modules], run.policy.model, late=self.objective.needs.logits)
 
     def early(self, step: Step) -> EarlyTeacher:
         """A context in which whole groups can be handed to the teacher while others are still sampled."""
         return EarlyTeacher(self.teacher if self._concurrent else None, step.teacher_prompts, self.objective)
 
     def score(self, rollouts: list[Rollout], step: Step, early: EarlyTeacher) -> list[Rollout]:
-        """The rollouts with the teacher's scores where the objective will use them. `early` has some already.
+        """The rollouts with the scores of the teacher, and of the student as it was, where the objective will use them.
+        `early` has some of the teacher's already.
 
         Raises:
             TeacherError, AlignmentError: the teacher failed, or its scores do not line up with a response.
+            TrainingError: as `Earlier.score`.
         """
         said = early.finish()
+        rollouts = self.earlier.score(rollouts, step)
         return adopt(score_rollouts(rollouts, self.teacher, step.teacher_prompts, self.objective, self.group, said))

@@ -100,6 +100,7 @@ class Training(Generic[Config]):
 
     Attributes:
         stage: its place.
+        began_with: the model that the student starts from; None: the recipe's own.
         learner: the student, its optimizer, and how they are updated.
         place: the memory of the device.
         seconds: how long each phase of the present step has taken so far.
@@ -109,7 +110,7 @@ class Training(Generic[Config]):
         policy = load_student(stage.recipe, model, train=True)
         stage.group.shard(policy, stage.recipe.run.exchange)
         optimizer = build_optimizer(policy, stage.config.optimizer)
-        self.stage = stage
+        self.stage, self.began_with = stage, model
         self.learner = Learner(stage.config, policy, optimizer, stage.group)
         self.seconds: dict[Phase, float] = {}
         self.place = Place(policy.model.device, optimizer)

@@ -54,7 +54,7 @@ def update(learner: Learner[Distill], rollouts: Sequence[Rollout], step: Step, t
 def _gradient(learner: Learner[Distill], rollouts: Sequence[Rollout], step: Step, teacher: Teacher) -> Tally:
     """Add up the gradient of the loss of some rollouts, in micro-batches; all processes' sums."""
     counts = _denominators(learner.config, rollouts, step)
-    live = [r for r in rollouts if has_signal(r)]
+    live = [r for r in rollouts if has_signal(r, learner.config.objective)]
     prompts, made = [p.prompt for p in step.of(live)], [r.completion for r in live]
     tally = Tally()
     for micro in learner.micro_batches(prompts, [c.ids for c in made], [c.action_mask for c in made]):
@@ -116,12 +116,14 @@ class MicroLoss:
             candidates=None if self.comparison is None else self.comparison.candidates,
             against=None if self.comparison is None else self.comparison.against,
             loss_of=self.loss_of if self.config.objective.token_separable else None,
+            learn_entropy=self.config.objective.entropy is not None,
         )
 
     def total(self, output: HeadOutput, tokens: slice = slice(None)) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of some of its tokens and the sums that metrics are made of; see `vold.objective.total`."""
         divergence = None if self.comparison is None else self.comparison.stream(output, tokens)
-        streams = self.streams.at(tokens, output.logp, divergence)
+        bonus = self.config.objective.entropy is not None
+        streams = self.streams.at(tokens, output.logp, divergence, output.entropy if bonus else None)
         return total(self.config.objective, streams, self.denominators, self.step)
 
     def loss_of(self, tokens: slice, output: HeadOutput) -> torch.Tensor:
@@ -148,7 +150,7 @@ class Tally:
 
     def add(self, loss: torch.Tensor, sums: dict[str, torch.Tensor], output: HeadOutput, micro: MicroLoss) -> None:
         """Count a micro-batch."""
-        values = {"loss": loss.detach(), **sums, "entropy_sum": output.entropy.sum()}
+        values = {"loss": loss.detach(), **sums, "entropy_sum": output.entropy.detach().sum()}
         apart = distance(output.logp, micro.streams.behaviour_logp, micro.own)
         self.names = tuple(values)
         self.waiting.append(torch.cat([apart, torch.stack([v.double() for v in values.values()])]))

@@ -16,6 +16,7 @@ from vold.objective import Streams
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from vold.objective import Objective
     from vold.types import Rollout, Values
 
 SOURCES: dict[str, tuple[Callable[[Rollout], Values | None], float]] = {
@@ -24,16 +25,20 @@ SOURCES: dict[str, tuple[Callable[[Rollout], Values | None], float]] = {
     "teacher_logp": (lambda r: None if r.teacher is None else r.teacher.logp, np.nan),
     "teacher_weight": (lambda r: r.teacher_weight, 0.0),
     "live_weight": (lambda r: r.live_weight, 0.0),
+    "reference_logp": (lambda r: r.reference_logp, np.nan),
+    "old_logp": (lambda r: r.old_logp, np.nan),
 }
 """By the name of a stream: its values [response], and what stands where a rollout has none."""
-OPTIONAL = {"live_weight"}
-"""Streams that are left out where they are 0 everywhere."""
+OPTIONAL = {"live_weight", "reference_logp", "old_logp"}
+"""Streams that are left out where no token has one, or 0."""
 LEARNT_FROM = ("advantage", "live_weight", "teacher_weight")
 """Streams of which one must be other than 0 for a token to teach anything."""
 
 
-def has_signal(rollout: Rollout) -> bool:
+def has_signal(rollout: Rollout, objective: Objective) -> bool:
     """Whether a credited rollout has a token to learn from."""
+    if objective.learns_everywhere:
+        return True
     values = [SOURCES[name][0](rollout) for name in LEARNT_FROM]
     return any(v is not None and bool(v.any()) for v in values)
 
@@ -46,7 +51,7 @@ def flatten(rollouts: Sequence[Rollout], device: torch.device) -> Streams:
     streams = {name: torch.from_numpy(values).to(device, non_blocking=True) for name, values in flat.items()}
     for name, (read, absent) in SOURCES.items():
         values = np.concatenate([_own(r, read(r), absent) for r in rollouts])
-        if name not in OPTIONAL or values.any():
+        if name not in OPTIONAL or np.nan_to_num(values).any():
             streams[name] = torch.from_numpy(values).to(device, non_blocking=True)
     return Streams(logp=streams["behaviour_logp"], **streams)
 

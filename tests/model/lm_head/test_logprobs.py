@@ -390,3 +390,54 @@ def test_on_a_gpu_the_gradient_of_a_low_precision_weight_is_summed_in_float32_fr
             sums.add(part, torch.empty(part.stop - part.start, VOCABULARY, device="meta"))
     assert kinds.seen == [(low, low, low), (low, low, full)] * 2
     assert sums.weight is not None and sums.weight.dtype == full
+
+
+def entropy_loss(logp: torch.Tensor, entropy: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return (logp * weights[0]).sum() - (entropy * weights[1]).sum()
+
+
+@pytest.mark.parametrize("case", ["after", "foreseen", "candidates", "against", "against, some", "any head"])
+@pytest.mark.parametrize("chunk", [4, 100])
+def test_the_entropy_has_the_gradient_of_its_definition(case: str, chunk: int) -> None:
+    """Beside every other thing that is read: the gradient of Σ a log p - b H by states and head, in float64."""
+    hidden, head, targets = model(torch.float64)
+    weights = torch.randn(2, TOKENS, dtype=torch.float64)
+    ids = torch.randint(0, 28, (TOKENS, 3)) if case == "candidates" else None
+    used = torch.arange(TOKENS) % 2 == 0 if case == "against, some" else USED
+    picked = used.nonzero()[:, 0].tolist()
+    against = Against(teacher(used=picked), used, FullDivergence("reverse_kl")) if "against" in case else None
+
+    def loss_of(part: slice, read: HeadOutput) -> torch.Tensor:
+        return entropy_loss(read.logp, read.entropy, weights[:, part])
+
+    query = Query(
+        targets, BANNED, 0.7, chunk, ids, 0, against, loss_of if case == "foreseen" else None, learn_entropy=True
+    )
+    output = read_head(hidden, torch.nn.Sequential(head) if case == "any head" else head, query)
+    loss = entropy_loss(output.logp, output.entropy, weights)
+    if output.divergence is not None:
+        loss = loss + 0.0 * output.divergence.sum()
+    loss.backward()
+    dense, leaves = oracle(hidden, head, 0.7)
+    plain = -(dense.exp() * dense.masked_fill(dense.isneginf(), 0.0)).sum(-1)
+    entropy_loss(dense.gather(-1, targets[:, None])[:, 0], plain, weights).backward()
+    torch.testing.assert_close(output.entropy.double(), plain, rtol=0, atol=1e-6)
+    for got, leaf in zip((hidden, head.weight), leaves, strict=False):
+        assert got.grad is not None and leaf.grad is not None
+        torch.testing.assert_close(got.grad, leaf.grad, rtol=1e-5, atol=1e-7)
+
+
+def test_the_entropys_gradient_is_its_finite_difference() -> None:
+    """Moved by 1e-6 along a random direction of the states, the sum of entropies changes by the gradient times it."""
+    hidden, head, targets = model(torch.float64)
+    query = Query(targets, BANNED, 0.7, 4, learn_entropy=True)
+    read_head(hidden, head, query).entropy.double().sum().backward()
+    assert hidden.grad is not None
+    direction = torch.randn_like(hidden)
+
+    def entropies(step: float) -> float:
+        dense = (((hidden + step * direction) @ head.weight.t()) / 0.7).index_fill(-1, BANNED, float("-inf"))
+        return float(torch.distributions.Categorical(logits=dense).entropy().sum().detach())
+
+    expected = (entropies(1e-6) - entropies(-1e-6)) / 2e-6
+    assert float((hidden.grad * direction).sum()) == pytest.approx(expected, rel=1e-4)

@@ -27,7 +27,7 @@ class HeadOutput(NamedTuple):
 
     Attributes:
         logp: [tokens] float32 nats, of the target, with gradient; minus infinity for a banned one.
-        entropy: [tokens] float32 nats, without gradient.
+        entropy: [tokens] float32 nats, over the ids that can be sampled; with gradient where that was asked for.
         argmax: [tokens] int64, the most likely id.
         candidates: [tokens, k] float32 nats, with gradient; `ABSENT` for an id the model can not emit.
         divergence: [tokens] float32 nats, with gradient; 0 where the teacher term has no weight.
@@ -64,6 +64,7 @@ class Query:
         loss_of: from a range of tokens and their output to their addend of the loss. A promise that is checked: where
             the gradient that comes back is not a multiple of the one foreseen, it is computed again. Not to be given
             where the loss of a token depends on tokens that may be in another chunk.
+        learn_entropy: whether the entropy has a gradient.
     """
 
     targets: torch.Tensor
@@ -74,6 +75,7 @@ class Query:
     top_k: int = 0
     against: Against | None = None
     loss_of: LossOf | None = None
+    learn_entropy: bool = False
 
 
 def places_of(query: Query) -> Callable[[slice], slice]:
@@ -89,7 +91,7 @@ def _kernels(query: Query, logits: torch.Tensor) -> Any:
     Triton's interpreter takes tensors on a CPU too, which is how the kernels are tested without a GPU.
     """
     here = logits.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
-    more = query.candidates is not None or query.against is not None or query.top_k
+    more = query.candidates is not None or query.against is not None or query.top_k or query.learn_entropy
     if not here or more or logits.dtype != torch.float32:
         return None
     try:
@@ -140,6 +142,7 @@ class HeadPass:
             student = z.sub_(norm)
             entropy = -row_dot(p, student)
             divergence = self.teacher.compare(part, student, p)
+        self.entropy = entropy
         return HeadOutput(
             logp, entropy.float(), top[:, 0],
             None if candidates is None else candidates.float(),
@@ -158,10 +161,11 @@ class HeadPass:
         logp: torch.Tensor | None,
         candidates: torch.Tensor | None,
         divergence: torch.Tensor | None,
+        entropy: torch.Tensor | None,
     ) -> torch.Tensor:
         """The gradient by the logits of the chunk that was read last, from that by what was read; in their memory.
 
-        d log p_y / d z_j = [j = y] - p_j, for the target as for a candidate.
+        d log p_y / d z_j = [j = y] - p_j, for the target as for a candidate; d H / d z_j = -p_j (log p_j + H).
         """
         y, dtype = self.query.targets[part, None], self.of.dtype
         if self.kernels is not None:
@@ -169,6 +173,7 @@ class HeadPass:
             gradient: torch.Tensor = self.kernels.turn_into_gradient(self.z, y[:, 0], self.norm, up.contiguous())
             return gradient
         out: torch.Tensor | None = None
+        bent = None if entropy is None else self._entropy_slope().mul_(entropy[:, None].to(dtype))
         if logp is not None or candidates is not None:
             total = torch.zeros(len(y), 1, dtype=dtype, device=y.device)
             pulls = list[tuple[torch.Tensor, torch.Tensor]]()
@@ -186,11 +191,17 @@ class HeadPass:
         if divergence is not None and (steep := self.teacher.slope) is not None:
             rows = self.teacher.rows
             steep.mul_(divergence[rows, None].to(dtype))
-            if out is None and steep.shape == self.p.shape:
+            if out is None and bent is None and steep.shape == self.p.shape:
                 return steep
             out = self.p.zero_() if out is None else out
             out[:, : steep.shape[1]].index_add_(0, rows, steep)
-        return self.p.zero_() if out is None else out
+        out = self.p.zero_() if out is None else out
+        return out if bent is None else out.add_(bent)
+
+    def _entropy_slope(self) -> torch.Tensor:
+        """d H / d z [chunk, vocabulary]; in the memory of the logits, where no teacher's comparison lies there."""
+        room = self.of.buffer[: len(self.p)] if self.query.against is None else torch.empty_like(self.p)
+        return torch.special.entr(self.p, out=room).addcmul_(self.p, self.entropy[:, None], value=-1)
 
 
 class _Teacher:

@@ -109,8 +109,9 @@ def _read_plainly(query: Query, hidden: torch.Tensor, head: nn.Module) -> HeadOu
             theirs = query.against.teacher.logits(places(part))[:, keep]
             values = query.against.divergence(logits[used][:, keep], theirs)
             divergence = torch.zeros_like(logp).masked_scatter(used, values)
-        with torch.no_grad():
+        with torch.set_grad_enabled(torch.is_grad_enabled() and query.learn_entropy):
             entropy = -(whole.exp() * whole.masked_fill(whole.isneginf(), 0.0)).sum(-1)
+        with torch.no_grad():
             argmax = logits.argmax(-1)
             if query.top_k:
                 top_ids, top_logp = top_logprobs(whole, query.top_k)
@@ -155,21 +156,21 @@ class _Read(torch.autograd.Function):
             output = run.read(part)
             outputs.append(output)
             if sums is not None and query.loss_of is not None:
-                upstreams.append(_upstream(query.loss_of, part, output))
+                upstreams.append(_upstream(query, part, output))
                 sums.add(part, run.slope(part, *upstreams[-1]))
         out = _whole(outputs)
         if sums is not None:
-            of = zip(*((r.logp, r.candidates, r.divergence) for r in outputs), strict=True)
+            of = zip(*((r.logp, r.candidates, r.divergence, r.entropy) for r in outputs), strict=True)
             ups = zip(*upstreams, strict=True)
             ctx.foreseen = _Foreseen(sums, [_joined(u, like) for u, like in zip(ups, of, strict=True)])
-        still = (out.entropy, out.argmax, out.top_ids, out.top_logp)
+        still = (None if query.learn_entropy else out.entropy, out.argmax, out.top_ids, out.top_logp)
         ctx.mark_non_differentiable(*(t for t in still if t is not None))
         return tuple(out)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         hidden, weight, bias = ctx.saved_tensors
-        upstream = [grads[0], grads[3], grads[4]]
+        upstream = [grads[0], grads[3], grads[4], grads[1]]
         foreseen, ctx.foreseen = ctx.foreseen, None
         if foreseen is not None and (factor := _multiple(upstream, foreseen.upstream)) is not None:
             return None, *foreseen.sums.cast(factor)
@@ -196,15 +197,18 @@ def _or_zeros(value: torch.Tensor | None, like: torch.Tensor | None) -> torch.Te
     return torch.zeros_like(like)
 
 
-def _upstream(loss_of: LossOf, part: slice, output: HeadOutput) -> tuple[torch.Tensor | None, ...]:
-    """The gradient of a chunk's loss by its log-probs, candidates and divergence."""
-    wanted = (output.logp, output.candidates, output.divergence)
+def _upstream(query: Query, part: slice, output: HeadOutput) -> tuple[torch.Tensor | None, ...]:
+    """The gradient of a chunk's loss by its log-probs, candidates, divergence and entropy."""
+    assert query.loss_of is not None
+    wanted = (output.logp, output.candidates, output.divergence, output.entropy if query.learn_entropy else None)
     leaves = [None if t is None else t.detach().requires_grad_() for t in wanted]
     known = [t for t in leaves if t is not None]
     with torch.enable_grad():
-        logp, candidates, divergence = leaves
+        logp, candidates, divergence, entropy = leaves
         assert logp is not None
-        loss = loss_of(part, output._replace(logp=logp, candidates=candidates, divergence=divergence))
+        entropy = output.entropy if entropy is None else entropy
+        read = output._replace(logp=logp, candidates=candidates, divergence=divergence, entropy=entropy)
+        loss = query.loss_of(part, read)
     found: Sequence[torch.Tensor | None] = [None] * len(known)
     if loss.requires_grad:
         found = torch.autograd.grad(loss, known, allow_unused=True)
