@@ -255,10 +255,10 @@ class Rollout(_Arrays):
 
     `group` numbers the prompt within the step. `teacher` is None where the objective has no use for the teacher's
     opinion, or the task has no text view. `source` says who wrote the response: the student, or the teacher whose
-    traces are mixed in. `reference_logp` and `old_logp` are log-probs of the student as the stage began and of the one
-    whose updates on these rollouts begin, where the objective uses them. `vold.objective.credit` fills the rest, one number a token: `advantage`; `live_weight`, the
-    factor of a teacher reward that is taken at the time of the update; `teacher_weight`, that of the teacher loss.
-    `token_values` (read-only float32 arrays) and `rollout_values` hold by name what these were made of.
+    traces are mixed in. `reference_logp` and `old_logp` are log-probs of the student as the stage began and as the step
+    began, where the objective uses them. `vold.objective.credit` fills the rest, one number a token: `advantage`;
+    `live_weight`, the factor of a teacher reward that is taken at the time of the update; `teacher_weight`, that of the
+    teacher loss. `token_values` (read-only float32 arrays) and `rollout_values` hold by name what these were made of.
 
     Example:
         >>> c = Completion((5, 2), (-0.1, -0.2), (1, 1), "stop")

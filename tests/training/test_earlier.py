@@ -140,7 +140,7 @@ ALL = {
 
 
 def test_a_run_with_all_of_them_that_is_killed_ends_in_the_same_weights(tmp_path: Path) -> None:
-    """Killed after its first checkpoint, in the middle of its steps. The student begins at its reference and leaves it."""
+    """Killed after its first checkpoint, in the middle of its steps. The student leaves its reference step by step."""
     rows: list[dict[str, Any]] = []
     for home, kill in (("whole", 10**9), ("broken", 45)):
         tiny.recipe_dict(tmp_path / home)

@@ -143,9 +143,10 @@ def total(
     """The loss of one micro-batch, ready for `backward`, and its metrics.
 
     Losses and gradients of the micro-batches of a step ADD UP to those of the whole step. So do the metrics, all of
-    them sums: the addends of the loss, coefficients included (`policy_loss`, `teacher_loss`), and counts and sums that `averages` turns into means. A term reads zeros at tokens that it does not use, so a NaN there reaches
-    neither its value nor a gradient; shapes stay, and a GPU's host never waits for a number of tokens. If nothing is
-    used the loss is a 0 that can be back-propagated. Computed in float32 at least.
+    them sums: the addends of the loss, coefficients included (`policy_loss`, `teacher_loss`), and counts and sums that
+    `averages` turns into means. A term reads zeros at tokens that it does not use, so a NaN there reaches neither its
+    value nor a gradient; shapes stay, and a GPU's host never waits for a number of tokens. If nothing is used the loss
+    is a 0 that can be back-propagated. Computed in float32 at least.
 
     Args:
         objective: the terms.

@@ -1,4 +1,4 @@
-"""The teacher's part in a step: log-probs of the rollouts whose scores count, and of the student's as it was (stop 4)."""
+"""The teacher's part in a step: log-probs of the rollouts whose scores count (stop 4)."""
 
 from __future__ import annotations
 
