@@ -156,6 +156,15 @@ MUTANTS = [
            "self._entropy_slope()", "the upstream gradient of the entropy is not used"),
     Mutant("entropy-unforeseen", "model/lm_head/logprobs.py", "output.entropy if query.learn_entropy else None)\n",
            "None)\n", "what is foreseen of the loss leaves the entropy out"),
+    # groups that teach
+    Mutant("signal-by-outcome-alone", "objective/signal.py", "if t or (a and ok)", "if t",
+           "a failed group is replaced although the teacher speaks about it"),
+    Mutant("signal-of-a-blind-teacher", "objective/signal.py", "if t or (a and ok)", "if t or a",
+           "a group whose task has no text view counts as taught by the teacher"),
+    Mutant("signal-of-a-mute-teacher", "objective/signal.py", "term is not None and term.at(step) == 0",
+           "term is not None and term.at(0) == 0", "a coefficient that has fallen to 0 still counts"),
+    Mutant("signal-by-the-reference", "objective/signal.py", 'dict.fromkeys((*said, "reference"))', "dict.fromkeys(said)",
+           "a penalty that every group has counts as a signal"),
     # SOD, MiniLLM, DAPO
     Mutant("signed-drift", "objective/advantages.py", "np.abs(teacher_log_ratio(teacher_logp, behaviour_logp))",
            "teacher_log_ratio(teacher_logp, behaviour_logp)", "drifts cancel"),

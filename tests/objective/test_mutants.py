@@ -27,7 +27,7 @@ HERE = Path(__file__).parents[1]
 SOURCE = HERE.parent / "src" / "vold"
 TESTS = (
     *(f"objective/test_{name}.py" for name in
-      ("losses", "advantages", "uni_opd", "prefix_teach", "objective", "credit", "presets", "regularisers")),
+      ("losses", "advantages", "uni_opd", "prefix_teach", "objective", "credit", "presets", "regularisers", "signal")),
     "model/lm_head/test_teacher_logits.py", "model/lm_head/test_logprobs.py",
 )  # fmt: skip
 HELPERS = ("peak",)
@@ -47,6 +47,8 @@ FIRST = {
     "objective/loss.py": "objective/test_presets.py",
     "objective/presets.py": "objective/test_objective.py",
     "objective/unscored.py": "objective/test_credit.py",
+    "objective/spec.py": "objective/test_regularisers.py",
+    "objective/signal.py": "objective/test_signal.py",
 }
 """The tests that are likely to notice a mutant of a file go first: a run ends at its first failure."""
 FAILED = 1

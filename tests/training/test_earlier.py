@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def test_a_run_with_all_of_them_that_is_killed_ends_in_the_same_weights(tmp_path
         tiny.recipe_dict(tmp_path / home)
         made = tiny.recipe(tmp_path / home, distill={**ALL, "init": str(tmp_path / home / "student")})
         directory = tmp_path / home / "run" / "distill"
-        if not in_a_process_killed_at(kill, lambda made=made: distill(made)):
+        if not in_a_process_killed_at(kill, partial(distill, made)):
             assert latest_checkpoint(directory) is not None and not (directory / "final").is_dir()
             distill(made)
         rows = rows or [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]

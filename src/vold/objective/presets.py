@@ -223,7 +223,7 @@ PRESETS: dict[str, Preset] = {
         {"outcome": {"weight": 1.0, "normalise": "std", "signed": True, "overlong": {"buffer": 0.2, "factor": 1.0}}}
         | _surrogate(0.2, 0.28),
         fidelity="in the style of",
-        missing="groups without variance are not sampled anew",
+        missing="its 16 updates a batch, and groups sampled anew, only with `distill.updates` and `distill.refill`",
     ),
     "gspo": Preset(
         "arXiv 2507.18071",

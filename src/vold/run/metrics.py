@@ -115,7 +115,8 @@ class UpdateMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutMetrics:
-    """The rollouts of a step, the student's own where there are others too."""
+    """The rollouts of a step, the student's own where there are others too; those that further prompts have replaced
+    (`distill.refill`) are among them."""
 
     reward: float
     """Mean score that the grader gave. Unit: 0 to 1. Made by training/rollout_log.py:describe."""
@@ -131,6 +132,11 @@ class RolloutMetrics:
     """Prompts all of whose rollouts score 1. Unit: 0 to 1. Made by training/rollout_log.py:describe."""
     groups_all_fail: float
     """Prompts all of whose rollouts score 0. Unit: 0 to 1. Made by training/rollout_log.py:describe."""
+    groups_refilled: Count | None = None
+    """Groups without a signal whose place further prompts have taken; absent without `distill.refill`. Unit: count.
+    Made by training/rollout.py:StudentRollouts.sample."""
+    groups_silent: Count | None = None
+    """Groups without a signal that are left. Unit: count. Made by training/rollout.py:StudentRollouts.sample."""
     mean_tokens: float
     """Mean length of a rollout. Unit: tokens. Made by training/rollout_log.py:describe."""
     rollout_tokens: int

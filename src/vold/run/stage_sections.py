@@ -93,6 +93,9 @@ class Distill(Section):
     """Prompts per step; with 5 rollouts each, 52 make the paper's batch of about 256."""
     rollouts: int = Field(5, gt=0)
     """Responses per prompt, the paper's K."""
+    refill: int | None = Field(None, gt=0)
+    """DAPO's dynamic sampling: groups that the objective can learn nothing from, such as those that all passed, are
+    replaced by further prompts, in at most so many rounds. Absent: none is."""
     steps: int = Field(60, gt=0)
     """Steps, each on fresh rollouts."""
     updates: Updates | None = None

@@ -62,16 +62,17 @@ def distill(recipe: Recipe) -> Path:
         for number in run.steps():
             step = problems.step(number)  # 1 tasks
             with run.phase("sample"), teacher.early(step) as early:
-                rollouts = student.sample(step, early.group)  # 2 rollouts, 3 grades
+                sampled = student.sample(step, early.group)  # 2 rollouts, 3 grades
             with run.phase("teacher"):
-                rollouts = teacher.score(rollouts, step, early)  # 4 teacher scores
+                rollouts = teacher.score(sampled.rollouts, step, early)  # 4 teacher scores
                 rollouts = credit(  # 5 advantages
                     objective, rollouts, number, seed=step.seed,
                     max_new_tokens=stage.config.sampling.max_new_tokens, token_texts=run.policy.chat.token_texts,
                 )  # fmt: skip
             with run.phase("update"):
                 updated = update(run.learner, rollouts, step, teacher.teacher)  # 6 micro-batches, 7 update
-            _log(run, DistillRow.of(updated, describe(rollouts), _seconds(run)), rollouts, step)
+            looks = describe(rollouts, sampled.dropped, sampled.silent)
+            _log(run, DistillRow.of(updated, looks, _seconds(run)), rollouts, step)
         return run.save()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 from vold.data.sources import open_tasks
@@ -12,6 +13,8 @@ from vold.training.prompted import Prompted, Step
 from vold.training.trace_mixture import TraceMixture, own_prompts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vold.engines.teachers.teachers import Teachers
     from vold.run.recipe import Distill
     from vold.training.stage import Training
@@ -46,9 +49,20 @@ class Problems:
     def step(self, number: int) -> Step:
         """The problems of a step: a function of seed and number alone."""
         own, seed = own_prompts(self.config), seed_of(self.run_seed, "prompts")
-        prompted = [self.prompted[i] for i in epoch_indices(len(self.prompted), own, seed, number)]
+        chosen = epoch_indices(len(self.prompted), own, seed, number)
+        prompted = [self.prompted[i] for i in chosen]
         traces: list[Rollout] = []
         if self.mixture is not None:
             mixed, traces = self.mixture.step(self.config, number, len(prompted))
             prompted += mixed
-        return Step(number, seed_of(self.run_seed, "rollouts", number), prompted, traces)
+        spare = self._spare(number, chosen)
+        return Step(number, seed_of(self.run_seed, "rollouts", number), prompted + spare, traces, len(spare))
+
+    def _spare(self, number: int, chosen: Sequence[int]) -> list[Prompted]:
+        """Other problems in an order of their own, as many as a step can come to need: that of the epochs stays."""
+        if self.config.refill is None:
+            return []
+        count, most = len(self.prompted), self.config.refill * len(chosen)
+        rng = random.Random(seed_of(self.run_seed, "refill", number))
+        drawn = rng.sample(range(count), min(count, most + len(chosen)))
+        return [self.prompted[i] for i in drawn if i not in chosen][:most]

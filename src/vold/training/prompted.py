@@ -28,19 +28,22 @@ class Step:
     Attributes:
         number: 0-based.
         seed: of its rollouts.
-        prompted: its problems; `Rollout.group` is a place in this list.
-        traces: rollouts that the teacher has written itself, one for each of the last problems (GKD's mixture).
+        prompted: its problems; `Rollout.group` is a place in this list. First those that the student answers, then one
+            for each of the traces, then those that may take the place of others.
+        traces: rollouts that the teacher has written itself (GKD's mixture).
+        spare: how many of the problems are only there to take the place of others.
     """
 
     number: int
     seed: int
     prompted: list[Prompted]
     traces: list[Rollout] = field(default_factory=list)
+    spare: int = 0
 
     @property
     def own(self) -> int:
         """How many of the problems the student answers itself: the first ones."""
-        return len(self.prompted) - len(self.traces)
+        return len(self.prompted) - len(self.traces) - self.spare
 
     @property
     def teacher_prompts(self) -> list[Prompt | None]:

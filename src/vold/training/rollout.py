@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vold.engines.grade import grade
 from vold.engines.samplers.multi_turn import tool_turns
 from vold.engines.samplers.student import open_sampler
+from vold.objective.signal import groups_that_teach
 from vold.types import Rollout, SamplingParams, StreamingSampler
 
 if TYPE_CHECKING:
@@ -17,6 +18,20 @@ if TYPE_CHECKING:
     from vold.training.prompted import Step
     from vold.training.stage import Training
     from vold.types import Completion, Sampler
+
+
+class Sampled(NamedTuple):
+    """The rollouts of a step.
+
+    Attributes:
+        rollouts: those it learns from, in order of their groups.
+        dropped: those whose place further groups have taken.
+        silent: how many groups that teach nothing are left among `rollouts`; None where nobody has looked.
+    """
+
+    rollouts: list[Rollout]
+    dropped: list[Rollout]
+    silent: int | None
 
 
 class StudentRollouts:
@@ -36,18 +51,50 @@ class StudentRollouts:
         self.engine = open_sampler(stage.config, run.policy, stage.directory, stage.group)
         self.sampler = tool_turns(stage.recipe)(self.engine, self.chat)
 
-    def sample(self, step: Step, whole: Callable[[list[Rollout]], None]) -> list[Rollout]:
-        """The rollouts of a step in order of their groups, on every process; each samples its share.
+    def sample(self, step: Step, whole: Callable[[list[Rollout]], None]) -> Sampled:
+        """The rollouts of a step, on every process; each samples its share.
 
-        `whole` gets each group of this process as soon as it is sampled and graded.
+        With `distill.refill`, problems in reserve are answered in place of groups that teach nothing, in each round as
+        many as are missing, until none is or rounds or problems are at their end. What is missing then, the first of
+        those groups make up. `whole` gets each group of this process as soon as it is sampled and graded.
 
         Raises:
             SamplerError: the sampler failed.
         """
+        made, silent = list[Rollout](), list[int]()
+        groups, reserve = range(step.own), range(len(step.prompted) - step.spare, len(step.prompted))
         with self.engine.holding(step.number):
-            made = sample(self.sampler, self.chat, self.config, step, self.group.share(step.own), whole)
-        made += step.traces[self.group.rank :: self.group.world]
-        return sorted((r for part in self.group.gather(made) for r in part), key=lambda r: r.group)
+            for _ in range(1 + (self.config.refill or 0)):
+                new = self._round(step, groups, whole)
+                made += new
+                missing = self._silent(new, groups, step)
+                silent += missing
+                groups, reserve = reserve[: len(missing)], reserve[len(missing) :]
+                if not groups:
+                    break
+        left = len({r.group for r in made}) - step.own
+        dropped = set(silent[len(silent) - left :])
+        kept = [r for r in made if r.group not in dropped] + step.traces
+        return Sampled(
+            sorted(kept, key=lambda r: r.group),
+            [r for r in made if r.group in dropped],
+            None if self.config.refill is None else len(silent) - left,
+        )
+
+    def _round(self, step: Step, groups: range, whole: Callable[[list[Rollout]], None]) -> list[Rollout]:
+        """The rollouts of some groups, of which each process samples its share."""
+        mine = self.group.share(len(groups))
+        made = sample(self.sampler, self.chat, self.config, step, groups[mine.start : mine.stop], whole)
+        return [r for part in self.group.gather(made) for r in part]
+
+    def _silent(self, rollouts: list[Rollout], groups: range, step: Step) -> list[int]:
+        """The groups that are to be replaced: those that teach nothing, where the recipe wants that."""
+        if self.config.refill is None:
+            return []
+        teachable = [p.teacher_prompt is not None for p in step.of(rollouts)]
+        budget = self.config.sampling.max_new_tokens
+        taught = groups_that_teach(self.config.objective, rollouts, step.number, teachable, budget)
+        return [g for g in groups if g not in taught]
 
 
 def sample(

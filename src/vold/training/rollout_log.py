@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from vold.types import Rollout, Task
 
 
-def describe(rollouts: Sequence[Rollout]) -> RolloutMetrics:
-    """What a step's rollouts looked like: reward, outcomes, lengths, and how much the teacher was asked."""
-    rollouts = [r for r in rollouts if r.source == "student"] or rollouts
+def describe(rollouts: Sequence[Rollout], dropped: Sequence[Rollout] = (), silent: int | None = None) -> RolloutMetrics:
+    """What a step's rollouts looked like: reward, outcomes, lengths, and how much the teacher was asked. See
+    `vold.training.rollout.Sampled` for those that were dropped, and for silent groups."""
+    rollouts = [*(r for r in rollouts if r.source == "student"), *dropped] or rollouts
     scores = [r.grade.score for r in rollouts]
     groups = _scores_by_group(rollouts)
     counts = Counter(outcome(r.grade, r.completion.finish) for r in rollouts)
@@ -34,6 +35,8 @@ def describe(rollouts: Sequence[Rollout]) -> RolloutMetrics:
         **shares,
         groups_all_pass=_share_of(groups, 1.0),
         groups_all_fail=_share_of(groups, 0.0),
+        groups_refilled=None if silent is None else len(_scores_by_group(dropped)),
+        groups_silent=silent,
         mean_tokens=sum(tokens) / len(tokens),
         rollout_tokens=sum(tokens),
         teacher_tokens=sum(len(s.logp) for s in scored),
@@ -58,6 +61,7 @@ def _share_of(groups: Sequence[Sequence[float]], score: float) -> float:
 
 def store(directory: Path, step: int, rollouts: Sequence[Rollout], tasks: Sequence[Task], policy: Policy) -> Path:
     """Write every rollout of a step with all its token values, for `vold show` and the report. `tasks` are by group."""
-    questions = {g: RolloutTask(t.messages[-1].text, t.reference) for g, t in enumerate(tasks)}
+    there = {r.group for r in rollouts}
+    questions = {g: RolloutTask(t.messages[-1].text, t.reference) for g, t in enumerate(tasks) if g in there}
     store_tokenizer(directory, lambda: policy.chat.tokenizer.backend_tokenizer.to_str())
     return store_rollouts(directory, step, rollouts, questions)

@@ -201,7 +201,8 @@ class HeadPass:
     def _entropy_slope(self) -> torch.Tensor:
         """d H / d z [chunk, vocabulary]; in the memory of the logits, where no teacher's comparison lies there."""
         room = self.of.buffer[: len(self.p)] if self.query.against is None else torch.empty_like(self.p)
-        return torch.special.entr(self.p, out=room).addcmul_(self.p, self.entropy[:, None], value=-1)
+        torch.special.entr(self.p, out=room)
+        return room.addcmul_(self.p, self.entropy[:, None], value=-1)
 
 
 class _Teacher:
