@@ -23,85 +23,22 @@ One rollout whose model calls a tool, reads the answer and goes on. Its arrays a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast, runtime_checkable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from vold.arrays import Array, Arrays, MaybeArray
 from vold.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy as np
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
     Ids = NDArray[np.int32]
     Values = NDArray[np.float32]
     Flags = NDArray[np.bool_]
-
-Kind = TypeVar("Kind", bound="np.generic")
-
-
-def frozen(values: ArrayLike, dtype: str) -> NDArray[Any]:
-    """`values` as a read-only array; it shares the memory of an array of that type."""
-    import numpy as np
-
-    found = np.asarray(values, dtype).view()
-    found.setflags(write=False)
-    return found
-
-
-class _Array(Generic[Kind]):
-    """A field that takes any sequence of numbers and is a read-only array of one type."""
-
-    def __init__(self, dtype: str) -> None:
-        self.dtype = dtype
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.place = f"_{name}"
-
-    def __get__(self, value: object, owner: type) -> NDArray[Kind]:
-        if value is None:
-            raise AttributeError(self.place)  # a dataclass looks for a default here
-        return cast("NDArray[Kind]", vars(value)[self.place])
-
-    def __set__(self, value: object, given: ArrayLike) -> None:
-        vars(value)[self.place] = frozen(given, self.dtype)
-
-
-class _MaybeArray(_Array[Kind]):
-    """The same, None where it is not given."""
-
-    def __get__(self, value: object, owner: type) -> NDArray[Kind] | None:  # type: ignore[override]
-        return None if value is None else vars(value)[self.place]
-
-    def __set__(self, value: object, given: ArrayLike | None) -> None:
-        vars(value)[self.place] = None if given is None else frozen(given, self.dtype)
-
-
-class _Arrays:
-    """Base of values that hold arrays: compared by content, a NaN being equal to a NaN."""
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __eq__(self, other: object) -> bool:
-        compared = (f.name for f in fields(self) if f.compare)  # type: ignore[arg-type]
-        return type(other) is type(self) and all(_same(getattr(self, n), getattr(other, n)) for n in compared)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        for value in (*state.values(), *state.get("token_values", {}).values()):
-            if hasattr(value, "setflags"):
-                value.setflags(write=False)  # what is unpickled could be written to
-        vars(self).update(state)
-
-
-def _same(one: Any, other: Any) -> bool:
-    if hasattr(one, "setflags") and hasattr(other, "setflags"):
-        return one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(one[k], other[k]) for k in one)
-    return bool(one == other)
-
 
 Finish = Literal["stop", "length"]
 """Why a response ended: the model emitted its end token, or the token budget ran out."""
@@ -180,20 +117,23 @@ class Task:
 
 
 @dataclass(frozen=True, eq=False)
-class Completion(_Arrays):
+class Completion(Arrays):
     """One sampled response. `ids` includes the end token when `finish` is "stop"; `logps` are behaviour log-probs.
     `candidate_ids` [response, k] are candidates as far as they were asked for; rows where a tool wrote are not read.
+    `support_ids` [response, k] are the ids that a truncated sampler kept, the likeliest first, -1 after the last; None
+    where it was not asked for them, or nothing was cut off.
 
     Example:
         >>> Completion(ids=(5, 2), logps=(-0.1, -0.2), action_mask=(1, 1), finish="stop").ids
         array([5, 2], dtype=int32)
     """
 
-    ids: _Array[np.int32] = _Array("int32")
-    logps: _Array[np.float32] = _Array("float32")
-    action_mask: _Array[np.bool_] = _Array("bool")
+    ids: Array[np.int32] = Array("int32")
+    logps: Array[np.float32] = Array("float32")
+    action_mask: Array[np.bool_] = Array("bool")
     finish: Finish = "stop"
-    candidate_ids: _MaybeArray[np.int32] = _MaybeArray("int32")
+    candidate_ids: MaybeArray[np.int32] = MaybeArray("int32")
+    support_ids: MaybeArray[np.int32] = MaybeArray("int32")
 
 
 @dataclass(frozen=True)
@@ -211,7 +151,7 @@ class Grade:
 
 
 @dataclass(frozen=True, eq=False)
-class ScoreRequest(_Arrays):
+class ScoreRequest(Arrays):
     """What a teacher is asked: log-probs of `response_ids` after `prompt_ids`.
 
     `candidate_ids` [response, k] are further ids whose log-probs are wanted too (the student's top k, say). `top_k`
@@ -223,14 +163,14 @@ class ScoreRequest(_Arrays):
     """
 
     prompt_ids: tuple[int, ...]
-    response_ids: _Array[np.int32] = _Array("int32")
-    candidate_ids: _MaybeArray[np.int32] = _MaybeArray("int32")
+    response_ids: Array[np.int32] = Array("int32")
+    candidate_ids: MaybeArray[np.int32] = MaybeArray("int32")
     top_k: int = 0
     vision: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
-class TokenScores(_Arrays):
+class TokenScores(Arrays):
     """A teacher's answer: `logp` (nats) of each response token, same length as the response.
 
     `candidate_logp` [response, k] answers `candidate_ids`; `top_ids` and `top_logp` [response, top_k], likeliest
@@ -242,15 +182,15 @@ class TokenScores(_Arrays):
         array([-0.3 , -0.01], dtype=float32)
     """
 
-    logp: _Array[np.float32] = _Array("float32")
-    candidate_logp: _MaybeArray[np.float32] = _MaybeArray("float32")
-    top_ids: _MaybeArray[np.int32] = _MaybeArray("int32")
-    top_logp: _MaybeArray[np.float32] = _MaybeArray("float32")
-    aligned: _MaybeArray[np.bool_] = _MaybeArray("bool")
+    logp: Array[np.float32] = Array("float32")
+    candidate_logp: MaybeArray[np.float32] = MaybeArray("float32")
+    top_ids: MaybeArray[np.int32] = MaybeArray("int32")
+    top_logp: MaybeArray[np.float32] = MaybeArray("float32")
+    aligned: MaybeArray[np.bool_] = MaybeArray("bool")
 
 
 @dataclass(frozen=True, eq=False)
-class Rollout(_Arrays):
+class Rollout(Arrays):
     """A graded response and everything the objective needs to know about it.
 
     `group` numbers the prompt within the step. `teacher` is None where the objective has no use for the teacher's
@@ -272,12 +212,12 @@ class Rollout(_Arrays):
     completion: Completion
     grade: Grade
     teacher: TokenScores | None = None
-    advantage: _MaybeArray[np.float32] = _MaybeArray("float32")
+    advantage: MaybeArray[np.float32] = MaybeArray("float32")
     source: Literal["student", "teacher"] = "student"
-    reference_logp: _MaybeArray[np.float32] = _MaybeArray("float32")
-    old_logp: _MaybeArray[np.float32] = _MaybeArray("float32")
-    live_weight: _MaybeArray[np.float32] = _MaybeArray("float32")
-    teacher_weight: _MaybeArray[np.float32] = _MaybeArray("float32")
+    reference_logp: MaybeArray[np.float32] = MaybeArray("float32")
+    old_logp: MaybeArray[np.float32] = MaybeArray("float32")
+    live_weight: MaybeArray[np.float32] = MaybeArray("float32")
+    teacher_weight: MaybeArray[np.float32] = MaybeArray("float32")
     token_values: Mapping[str, Values] = field(default_factory=dict)
     rollout_values: Mapping[str, float] = field(default_factory=dict)
 
@@ -286,6 +226,11 @@ class Rollout(_Arrays):
 class SamplingParams:
     """How to sample. `temperature` 0 is greedy. `candidates` above 0 asks for as many likeliest ids at every position.
     A row's random numbers depend on `seed` and its place alone; the call's first row has place `first_row`.
+
+    Of a token's distribution the `top_k` likeliest ids are kept (0: all), of those the ones at least `min_p` times as
+    likely as the likeliest, and of those the fewest that have `top_p` of the rest's mass. `kept` above 0 bounds their
+    number and asks for them (`Completion.support_ids`). A response ends with the token with which its text holds one of
+    the strings of `stop`, as with the end token, which it then lacks.
 
     Example:
         >>> SamplingParams(max_new_tokens=8).temperature
@@ -297,6 +242,27 @@ class SamplingParams:
     seed: int = 0
     candidates: int = 0
     first_row: int = 0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    kept: int = 0
+    stop: tuple[str, ...] = ()
+
+    @property
+    def narrowing(self) -> dict[str, float]:
+        """What cuts something off, by name."""
+        found = {"top_p": (self.top_p, 1), "top_k": (self.top_k, 0), "min_p": (self.min_p, 0)}
+        return {name: value for name, (value, off) in found.items() if value != off}
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What is beyond length, temperature and seed, by the names that servers have for it."""
+        return {**self.narrowing, **({"stop": list(self.stop)} if self.stop else {})}
+
+    @property
+    def most_kept(self) -> int:
+        """How many ids are kept at most; 0 for all."""
+        return self.kept or self.top_k
 
 
 @dataclass(frozen=True)

@@ -56,12 +56,17 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
             yield on_servers(policy, client(*urls, role="rollout"), tmp_path / "weights")
 
 
-def teacher_forced(policy: Policy, prompt: Prompt, c: Completion, temperature: float) -> torch.Tensor:
-    """[response] log-probs in float64 from a plain forward pass, over the ids that may be sampled."""
+def every_logp(policy: Policy, prompt: Prompt, c: Completion, temperature: float) -> torch.Tensor:
+    """[response, ids] log-probs in float64 from a plain forward pass, over the ids that may be sampled."""
     with torch.no_grad():
         logits = policy.model(input_ids=torch.tensor([[*prompt.ids, *c.ids]])).logits[0].double() / temperature
     logp: torch.Tensor = logits.index_fill(-1, policy.banned, float("-inf")).log_softmax(-1)
-    return logp[len(prompt.ids) - 1 : -1].gather(-1, torch.tensor(c.ids.tolist())[:, None])[:, 0]
+    return logp[len(prompt.ids) - 1 : -1]
+
+
+def teacher_forced(policy: Policy, prompt: Prompt, c: Completion, temperature: float) -> torch.Tensor:
+    """[response] those of the response's own ids."""
+    return every_logp(policy, prompt, c, temperature).gather(-1, torch.tensor(c.ids.tolist())[:, None])[:, 0]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
@@ -169,3 +174,29 @@ def test_the_likeliest_ids_come_with_every_token(backend: Backend) -> None:
             allowed = logits.index_fill(-1, backend.policy.banned, float("-inf"))[len(prompt.ids) - 1 : -1]
             assert c.candidate_ids is not None and c.candidate_ids.dtype == "int32"
             assert c.candidate_ids.tolist() == allowed.topk(3).indices.tolist()
+
+
+@pytest.mark.parametrize(("k", "p", "least"), [(4, 1.0, 0.0), (12, 0.6, 0.0), (12, 1.0, 0.4), (12, 0.8, 0.3)])
+def test_truncated_responses_come_with_the_ids_that_were_kept(backend: Backend, k: int, p: float, least: float) -> None:
+    """The kept ids are those that the rule gives, and log-probs are of the distribution over them."""
+    params = SamplingParams(8, 1.0, seed=5, top_p=p, top_k=k, min_p=least, kept=k)
+    for prompt, group in zip(PROMPTS, backend.sampler.generate(PROMPTS, params, n=3), strict=True):
+        for c in group:
+            assert c.support_ids is not None
+            full = every_logp(backend.policy, prompt, c, 1.0)
+            for token, logp, kept, row in zip(c.ids, c.logps, c.support_ids, full, strict=True):
+                ids = [int(i) for i in kept if i >= 0]
+                assert int(token) in ids and ids == allowed(row, k, p, least)
+                assert float(logp) == pytest.approx(float(row[token] - row[ids].logsumexp(0)), abs=2e-3)
+
+
+def allowed(logp: torch.Tensor, top_k: int, top_p: float, min_p: float) -> list[int]:
+    """The rule written down again, an id at a time."""
+    order = logp.argsort(descending=True).tolist()[:top_k]
+    order = [i for i in order if logp[i].exp() >= min_p * logp[order[0]].exp()]
+    whole = float(logp[order].exp().sum())
+    kept, mass = [], 0.0
+    while order and mass < top_p * whole * (1 - 1e-9):
+        kept.append(order.pop(0))
+        mass += float(logp[kept[-1]].exp())
+    return kept

@@ -11,7 +11,7 @@ from pathlib import Path
 
 # fmt: off
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("vold", "vold.errors",),
+    ("vold", "vold.errors", "vold.arrays",),
     ("vold.types",),
     ("vold.objective.*", "vold.graders.*",),
     ("vold.run.*",),

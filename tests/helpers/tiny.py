@@ -170,7 +170,7 @@ def recipe(home: Path, **sections: dict[str, Any]) -> Recipe:
     """`recipe_dict` validated, with sections merged one level deep."""
     raw = recipe_dict(home)
     for name, values in sections.items():
-        raw[name] = {**(raw[name] or {}), **values}
+        raw[name] = {**(raw.get(name) or {}), **values}
     return recipe_from(raw, where="test recipe")
 
 

@@ -17,6 +17,7 @@ import torch
 
 from ports import HeldPort
 from vllm_weights import ServedWeights
+from vold.engines.samplers.draw import truncated
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.model.policy import Policy
 from vold.types import Completion, Prompt, SamplingParams
@@ -190,7 +191,7 @@ class VllmServer:
         served = self.policy if self.weights is None else self.weights.policy_of(body["model"])
         policy = Policy(served.model, served.chat)
         policy.banned = torch.tensor(sorted(int(i) for i in body["logit_bias"]), dtype=torch.int64)
-        params = SamplingParams(body["max_tokens"], body["temperature"], body["seed"], body["logprobs"])
+        params = self._params(body)
         (made,) = InProcessSampler(policy).generate([Prompt(tuple(body["prompt"]))], params, n=body["n"])
         return {
             "choices": [
@@ -200,16 +201,24 @@ class VllmServer:
                     "logprobs": {"token_logprobs": c.logps.tolist(), "top_logprobs": self._tops(body, c)},
                     "prompt_token_ids": body["prompt"],
                     "finish_reason": c.finish,
+                    "stop_reason": next((s for s in body["stop"] if s in policy.chat.text(c.ids)), None),
                 }
                 for i, c in enumerate(made)
             ]
         }
 
+    def _params(self, body: dict[str, Any]) -> SamplingParams:
+        cut = {name: body[name] for name in ("top_p", "top_k", "min_p")}
+        asked = body["max_tokens"], body["temperature"], body["seed"], body["logprobs"]
+        return SamplingParams(*asked, **cut, stop=tuple(body["stop"]))
+
     def _tops(self, body: dict[str, Any], c: Completion) -> list[dict[str, float]]:
         """The sampled token first, then the likeliest, as vLLM orders them."""
         logits = self._logits([*body["prompt"], *c.ids.tolist()])[len(body["prompt"]) - 1 : -1].clone()
         logits[:, [int(i) for i in body["logit_bias"]]] -= 100
-        logp = (logits / (body["temperature"] or 1.0)).log_softmax(-1)
+        logp, params = (logits / (body["temperature"] or 1.0)).log_softmax(-1), self._params(body)
+        if params.narrowing:
+            logp = truncated(logp, params, params.top_k or logp.shape[1])[0].clamp(min=-9999.0)
         rows = []
         for token, row in zip(c.ids.tolist(), logp, strict=True):
             best = row.topk(body["logprobs"]).indices.tolist()

@@ -31,7 +31,7 @@ TESTS = (
     "model/lm_head/test_teacher_logits.py", "model/lm_head/test_logprobs.py",
 )  # fmt: skip
 HELPERS = ("peak",)
-MODULES = ("__init__", "errors", "types")
+MODULES = ("__init__", "arrays", "errors", "types")
 FOLDERS = ("objective", "model/lm_head")
 FIRST = {
     "objective/losses.py": "objective/test_losses.py",

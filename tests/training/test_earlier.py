@@ -114,9 +114,9 @@ def test_what_a_tool_wrote_and_what_a_teacher_wrote_is_not_asked_about(tmp_path:
     mask = np.arange(len(c.ids)) != 1
     rollouts[0] = dataclasses.replace(rollouts[0], completion=dataclasses.replace(c, action_mask=mask))
     rollouts[1] = dataclasses.replace(rollouts[1], source="teacher")
-    found = log_probs(run.learner, run.policy, rollouts, step)
-    assert sorted(found) == [0, *range(2, len(rollouts))]
-    assert np.isnan(found[0]).tolist() == (~mask).tolist()
+    found = [r.reference_logp for r in Earlier(run).score(rollouts, step)]
+    assert [i for i, values in enumerate(found) if values is None] == [1]
+    assert found[0] is not None and np.isnan(found[0]).tolist() == (~mask).tolist()
 
 
 def test_a_reference_without_a_number_is_named(tmp_path: Path) -> None:

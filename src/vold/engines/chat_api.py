@@ -119,6 +119,7 @@ class EndpointSampler(HttpClient[EndpointReply]):
             "max_tokens": params.max_new_tokens,
             "temperature": params.temperature,
             "seed": params.seed,
+            **params.asked,
         }
         body = messages, b", " + json.dumps(settings).encode()[1:]
         return self.send(self.urls, "/chat/completions", body, stop)

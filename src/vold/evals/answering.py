@@ -94,7 +94,7 @@ def answer_in_process(
     with Bar(label, len(found.questions), done) as bar, _pixels(policy, found.pixels):
         for start in range(done, len(found.questions), size):
             part = found.questions[start : start + size]
-            params = SamplingParams(config.sampling.max_new_tokens, config.sampling.temperature, seed_of(start))
+            params = config.sampling.params(seed_of(start))
             answers = _answers(policy, sampler, found, part, params, n, bar)
             append_jsonl(file, [_ready(found, question, row) for question, row in answers])
 
@@ -190,7 +190,7 @@ def answer_by_endpoint(
 def _replies(config: Eval, wanted: Sequence[_Wanted], seed: int) -> Iterator[list[tuple[_Wanted, Unmarked]]]:
     """The endpoint's answers, those at a time that have come meanwhile."""
     assert config.endpoint is not None
-    params = SamplingParams(config.sampling.max_new_tokens, config.sampling.temperature, seed)
+    params = config.sampling.params(seed)
     replies = EndpointSampler(config.endpoint).answer(
         [one.question.messages for one in wanted],
         params,

@@ -27,7 +27,7 @@ from vold.run.files import write_json
 from vold.run.order import seed_of
 from vold.run.readiness import READY
 from vold.run.summaries import Overlap
-from vold.types import Prompt, SamplingParams, ScoreRequest
+from vold.types import Prompt, ScoreRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,9 +74,7 @@ def align(recipe: Recipe) -> Overlap:
     ]
     tasks, teacher_prompts = [t for t, _ in pairs], [prompt for _, prompt in pairs]
     prompts = [student.chat.prompt(t.messages) for t in tasks]
-    params = SamplingParams(
-        config.sampling.max_new_tokens, config.sampling.temperature, seed_of(recipe.run.seed, "align")
-    )
+    params = config.sampling.params(seed_of(recipe.run.seed, "align"))
     with Bar("align", 2) as bar:
         completions = InProcessSampler(student).generate(prompts, params, config.rollouts)
         bar.advance()

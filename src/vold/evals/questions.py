@@ -128,6 +128,7 @@ def _asked(config: Eval, tool: str) -> dict[str, Any]:
         "scoring_version": SCORING_VERSION,
         "max_new_tokens": config.sampling.max_new_tokens,
         "temperature": config.sampling.temperature,
+        **config.sampling.params().asked,
         "samples": config.samples,
         "tool": tool,
     }

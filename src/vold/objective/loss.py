@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import compress
+from operator import and_
 from typing import TYPE_CHECKING
 
 from vold.objective.losses import (
@@ -18,7 +20,7 @@ from vold.objective.losses import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -67,12 +69,12 @@ def token_counts(
         max_new_tokens: the token budget, which `budget_mean` divides by.
     """
     everyone = [int(r.completion.action_mask.sum()) for r in rollouts]
+    own = [r.source == "student" for r in rollouts]
     teachable = teachable if teachable is not None else [True] * len(rollouts)
     learns = teachable if objective.outcome is None else [True] * len(rollouts)
-    sampled = [n for n, r, ok in zip(everyone, rollouts, learns, strict=True) if ok and r.source == "student"]
-    seen = [n for n, ok in zip(everyone, teachable, strict=True) if ok]
 
-    students = [n for n, r in zip(everyone, rollouts, strict=True) if r.source == "student"]
+    def those(chosen: Iterable[bool]) -> list[int]:
+        return list(compress(everyone, chosen))
 
     def count(term: Averaged | None, lengths: list[int]) -> int:
         if term is None:
@@ -82,10 +84,10 @@ def token_counts(
         return sum(lengths) if term.aggregate == "token_mean" else len(lengths)
 
     return Denominators(
-        count(objective.surrogate, sampled),
-        count(objective.teacher_loss, seen),
+        count(objective.surrogate, those(map(and_, learns, own))),
+        count(objective.teacher_loss, those(teachable)),
         count(objective.nll, everyone),
-        count(objective.reference, students),
+        count(objective.reference, those(own)),
         count(objective.entropy, everyone),
     )
 

@@ -111,10 +111,14 @@ class Objective(Options):
             )
         if self.surrogate is None and self.teacher_loss is None and self.nll is None:
             raise ConfigError("this objective has no loss", fix=f"start from a method: {', '.join(PRESETS)}")
-        if self.reference is not None and self.reference.estimator == "k1" and self.surrogate is None:
-            raise ConfigError("k1 is taken off the advantage, and nothing uses that", fix="set reference.estimator: k3")
         if self.mix is not None:
             self._mixable()
+        return self
+
+    @model_validator(mode="after")
+    def _k1_is_an_advantage(self) -> Objective:
+        if self.reference is not None and self.reference.estimator == "k1" and self.surrogate is None:
+            raise ConfigError("k1 is taken off the advantage, and nothing uses that", fix="set reference.estimator: k3")
         return self
 
     def _mixable(self) -> None:

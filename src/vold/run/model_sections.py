@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -10,6 +11,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 
 from vold.errors import ConfigError
 from vold.objective.options import Options
+from vold.types import SamplingParams
 
 
 class Section(Options):
@@ -47,6 +49,8 @@ Address = Annotated[str, AfterValidator(_address)]
 
 COLDEST = 0.01
 """The least temperature above 0, as vLLM has it."""
+KEPT = 256
+"""Ids that truncated rollouts keep at most where `top_k` does not say."""
 
 
 class Sampling(Section):
@@ -56,6 +60,24 @@ class Sampling(Section):
     """Token budget of a response; one that reaches it counts as truncated."""
     temperature: float = Field(1.0, ge=0, le=10)
     """0 is greedy. Student and teacher log-probs are taken at the rollout temperature."""
+    top_p: float | None = Field(None, gt=0, le=1)
+    """Keep the fewest likeliest ids that have this probability together. All log-probs of rollouts are then those of
+    the distribution over the kept ids, in the sampler and in the trainer."""
+    top_k: int | None = Field(None, gt=0)
+    """Keep so many of the likeliest ids. In rollouts that is also the room for the ids recorded with each token: 256 if
+    `top_p` or `min_p` is set and this is not."""
+    min_p: float | None = Field(None, ge=0, le=1)
+    """Keep ids at least this many times as likely as the likeliest."""
+
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(None, min_length=1)
+    """A response ends with the token that completes one of these texts, which stay in it."""
+
+    def params(self, seed: int = 0, *, candidates: int = 0, first_row: int = 0, told: bool = False) -> SamplingParams:
+        """The same for a sampler; `told` asks for the ids that are kept."""
+        cut = {"top_p": self.top_p or 1.0, "min_p": self.min_p or 0.0}
+        asked = self.max_new_tokens, self.temperature, seed, candidates, first_row
+        made = SamplingParams(*asked, **cut, top_k=self.top_k or 0, stop=self.stop or ())
+        return replace(made, kept=self.top_k or KEPT) if told and made.narrowing else made
 
     @field_validator("temperature")
     @classmethod

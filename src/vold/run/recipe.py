@@ -180,6 +180,7 @@ class Recipe(Section):
             self._student_where_needed,
             self._task_sets,
             self._teacher_where_needed,
+            self._stop_strings,
             self._aligned_teachers,
             self._servers,
             self._greedy,
@@ -232,6 +233,17 @@ class Recipe(Section):
                 where="distill.objective.mix",
                 fix="add a `traces` section, or set distill.objective.mix=null",
             )
+
+    def _stop_strings(self) -> Iterator[ConfigError]:
+        for name in ("traces", "align", "balance", "distill", "eval") if self.environment is not None else ():
+            stage = getattr(self, name)
+            if stage is not None and stage.sampling is not None and stage.sampling.stop:
+                yield ConfigError(
+                    "between turns a response ends with the end token, which one that a stop string ends lacks",
+                    where=f"{name}.sampling.stop",
+                    got=str(list(stage.sampling.stop)),
+                    fix="leave out `stop`, or `environment`",
+                )
 
     def _greedy(self) -> Iterator[ConfigError]:
         if self.distill is not None and self.distill.sampling.temperature == 0:

@@ -128,6 +128,20 @@ class Distill(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _truncated_rollouts_have_one_log_prob_a_token(self) -> Distill:
+        o = self.objective
+        more = o.needs.candidates or o.needs.top_k or o.needs.logits
+        if (narrowing := self.sampling.params().narrowing) and (more or o.mix is not None):
+            raise ConfigError(
+                "truncated rollouts are learnt from by the log-probs of their own tokens",
+                where="distill.sampling",
+                got=f"{', '.join(narrowing)} with an objective that needs {o.needs.words}"
+                + (" and mixes in the teacher's traces" if o.mix is not None else ""),
+                fix="leave out top_p, top_k and min_p, or use an objective on sampled tokens",
+            )
+        return self
+
     @property
     def all_updates(self) -> Updates:
         """Updates a step, the method's own where the recipe does not say."""

@@ -28,7 +28,6 @@ from vold.run.order import seed_of
 from vold.run.records import Count
 from vold.run.summaries import BalanceSummary
 from vold.training.stored_rows import stored_rows
-from vold.types import SamplingParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -148,8 +147,7 @@ def _labelling(
 
 def _label(part: Sequence[Task], config: PromptBalance, student: Policy, sampler: Sampler, seed: int) -> list[Label]:
     prompts = [student.chat.prompt(t.messages) for t in part]
-    params = SamplingParams(config.sampling.max_new_tokens, config.sampling.temperature, seed)
-    answered = sampler.generate(prompts, params, config.rollouts)
+    answered = sampler.generate(prompts, config.sampling.params(seed), config.rollouts)
 
     return [
         Label(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,16 +12,17 @@ import torch
 from vold.errors import TrainingError
 from vold.model.loading import load_student
 from vold.model.place import one_copy
+from vold.model.support import narrowed, support_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vold.model.policy import Policy
     from vold.run.recipe import Distill
-    from vold.training.learner import Learner
+    from vold.training.learner import Learner, MicroBatch
     from vold.training.prompted import Step
     from vold.training.stage import Training
-    from vold.types import Rollout, Values
+    from vold.types import Completion, Rollout, Values
 
 
 class Earlier:
@@ -63,40 +64,54 @@ class Earlier:
         if self.objective.reference is not None:
             without = contextlib.nullcontext() if self.copy is not None else self.learner.policy.without_adapters()
             with without:
-                said = log_probs(self.learner, self.copy or self.learner.policy, rollouts, step)
-            rollouts = [dataclasses.replace(r, reference_logp=said.get(i)) for i, r in enumerate(rollouts)]
+                rollouts = self._with("reference_logp", rollouts, step, self.copy or self.learner.policy)
         s, updates = self.objective.surrogate, self.learner.config.all_updates
         if s is not None and s.importance_cap is not None and updates.mini_batches * updates.epochs > 1:
-            said = log_probs(self.learner, self.learner.policy, rollouts, step)
-            rollouts = [dataclasses.replace(r, old_logp=said.get(i)) for i, r in enumerate(rollouts)]
+            rollouts = self._with("old_logp", rollouts, step, self.learner.policy)
         return rollouts
 
+    def _with(self, name: str, rollouts: Sequence[Rollout], step: Step, policy: Policy) -> list[Rollout]:
+        """The rollouts, and under that name a policy's log-probs of the student's own."""
+        own = [i for i, r in enumerate(rollouts) if r.source == "student"]
+        out = list(rollouts)
+        for i, values in zip(own, log_probs(self.learner, policy, [out[i] for i in own], step), strict=True):
+            fields: dict[str, Any] = {name: values}
+            out[i] = dataclasses.replace(out[i], **fields)
+        return out
 
-def log_probs(learner: Learner[Distill], policy: Policy, rollouts: Sequence[Rollout], step: Step) -> dict[int, Values]:
-    """Log-probs [response] of the student's rollouts, by their places, under a policy as it is; NaN where a tool wrote.
+
+def log_probs(learner: Learner[Distill], policy: Policy, rollouts: Sequence[Rollout], step: Step) -> list[Values]:
+    """Log-probs [response] of the student's rollouts under a policy as it is; NaN where a tool wrote.
 
     Every process has all rollouts, asks about its share and gets all answers.
 
     Raises:
         TrainingError: one is not finite.
     """
-    own = [i for i, r in enumerate(rollouts) if r.source == "student"]
-    made = [rollouts[i].completion for i in own]
-    prompts = [p.prompt for p in step.of(rollouts[i] for i in own)]
+    made, prompts = [r.completion for r in rollouts], [p.prompt for p in step.of(rollouts)]
     found: dict[int, Values] = {}
     for micro in learner.micro_batches(prompts, [c.ids for c in made], [c.action_mask for c in made]):
-        with torch.no_grad():
-            logp = policy.read(micro.batch, temperature=learner.config.sampling.temperature).logp.cpu().numpy()
-        begin = 0
-        for row in micro.rows:
-            values = np.full(len(made[row].ids), np.nan, np.float32)
-            end = begin + int(made[row].action_mask.sum())
-            values[made[row].action_mask] = logp[begin:end]
-            found[own[row]], begin = values, end
+        here = [made[row] for row in micro.rows]
+        logp = _read(policy, micro, here, learner.config.sampling.temperature)
         if not np.isfinite(logp).all():
             raise TrainingError(
                 "the student gives a token that it has sampled no finite log-prob",
                 where=f"step {step.number}",
                 fix="lower the learning rate, or look at the last stored rollouts with `vold show`",
             )
-    return {i: values for part in learner.group.gather(found) for i, values in part.items()}
+        ends = np.cumsum([int(c.action_mask.sum()) for c in here])
+        for row, values in zip(micro.rows, np.split(logp, ends[:-1]), strict=True):
+            found[row] = np.full(len(made[row].ids), np.nan, np.float32)
+            found[row][made[row].action_mask] = values
+    for part in learner.group.gather(found):
+        found |= part
+    return [found[i] for i in range(len(rollouts))]
+
+
+def _read(policy: Policy, micro: MicroBatch, made: Sequence[Completion], temperature: float) -> Values:
+    """[tokens] log-probs of a micro-batch, over the ids that were sampled from."""
+    kept = support_of(made, policy.model.device)
+    with torch.no_grad():
+        read = policy.read(micro.batch, temperature=temperature, candidates=kept)
+        logp: Values = (read if kept is None else narrowed(read)).logp.cpu().numpy()
+    return logp

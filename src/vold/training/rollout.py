@@ -8,7 +8,7 @@ from vold.engines.grade import grade
 from vold.engines.samplers.multi_turn import tool_turns
 from vold.engines.samplers.student import open_sampler
 from vold.objective.signal import groups_that_teach
-from vold.types import Rollout, SamplingParams, StreamingSampler
+from vold.types import Rollout, StreamingSampler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,8 +110,8 @@ def sample(
     `whole` gets each group as soon as the sampler has made it and it is graded.
     """
     first_row = groups.start * config.rollouts
-    sampling, candidates = config.sampling, config.objective.needs.candidates
-    params = SamplingParams(sampling.max_new_tokens, sampling.temperature, step.seed, candidates, first_row)
+    candidates = config.objective.needs.candidates
+    params = config.sampling.params(step.seed, candidates=candidates, first_row=first_row, told=True)
     graded: dict[int, list[Rollout]] = {}
 
     def mark(place: int, completions: list[Completion]) -> None:

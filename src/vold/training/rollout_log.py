@@ -35,8 +35,7 @@ def describe(rollouts: Sequence[Rollout], dropped: Sequence[Rollout] = (), silen
         **shares,
         groups_all_pass=_share_of(groups, 1.0),
         groups_all_fail=_share_of(groups, 0.0),
-        groups_refilled=None if silent is None else len(_scores_by_group(dropped)),
-        groups_silent=silent,
+        **_refilled(dropped, silent),
         mean_tokens=sum(tokens) / len(tokens),
         rollout_tokens=sum(tokens),
         teacher_tokens=sum(len(s.logp) for s in scored),
@@ -44,6 +43,12 @@ def describe(rollouts: Sequence[Rollout], dropped: Sequence[Rollout] = (), silen
         unscored_tokens=unscored_of(rollouts),
         **value_means(rollouts),
     )
+
+
+def _refilled(dropped: Sequence[Rollout], silent: int | None) -> dict[str, int]:
+    if silent is None:
+        return {}
+    return {"groups_refilled": len(_scores_by_group(dropped)), "groups_silent": silent}
 
 
 def _scores_by_group(rollouts: Sequence[Rollout]) -> list[list[float]]:

@@ -10,6 +10,7 @@ import torch
 
 from vold.engines.mismatch import Mismatch, distance
 from vold.model.parallel import Processes
+from vold.model.support import narrowed, support_of
 from vold.objective import Streams, averages, token_counts, total
 from vold.run.console import console
 from vold.run.metrics import UpdateMetrics
@@ -62,7 +63,7 @@ def _gradient(learner: Learner[Distill], rollouts: Sequence[Rollout], step: Step
         output = loss_of.read(learner, micro)
         loss, sums = loss_of.total(output)
         if micro.turn.counts:
-            tally.add(loss, sums, output, loss_of)
+            tally.add(loss, sums, loss_of.sampled(output), loss_of)
         learner.backward(loss, micro)
     return tally.merged(learner.group)
 
@@ -82,12 +83,14 @@ class MicroLoss:
         streams: per-token values of its rollouts; their log-probs are still those of the sampler.
         comparison: for a loss over distributions; None for losses on sampled tokens.
         own: [tokens] whether the student has sampled them itself.
+        support: [tokens, k] the ids that a truncated sampler kept; None where it kept all.
     """
 
     config: Distill
     streams: Streams
     comparison: TokenDivergence | None
     own: torch.Tensor
+    support: torch.Tensor | None
     denominators: Denominators
     step: int
 
@@ -106,21 +109,27 @@ class MicroLoss:
         streams = flatten(rollouts, device)
         comparison = compared(config.objective, rollouts, prompts, teacher, device)
         own = torch.tensor([r.source == "student" for r in rollouts]).to(device, non_blocking=True)
-        return cls(config, streams, comparison, own[streams.sequence_index], denominators, step.number)
+        support = support_of([r.completion for r in rollouts], device)
+        return cls(config, streams, comparison, own[streams.sequence_index], support, denominators, step.number)
 
     def read(self, learner: Learner[Distill], micro: MicroBatch) -> HeadOutput:
-        """What the student's LM head says at the micro-batch's tokens."""
+        """What the student's LM head says at the micro-batch's tokens, of whole distributions."""
         return learner.policy.read(
             micro.batch,
             temperature=self.config.sampling.temperature,
-            candidates=None if self.comparison is None else self.comparison.candidates,
+            candidates=self.support if self.comparison is None else self.comparison.candidates,
             against=None if self.comparison is None else self.comparison.against,
             loss_of=self.loss_of if self.config.objective.token_separable else None,
-            learn_entropy=self.config.objective.entropy is not None,
+            learn_entropy=self.config.objective.entropy is not None and self.support is None,
         )
+
+    def sampled(self, output: HeadOutput) -> HeadOutput:
+        """The same of the distributions that were sampled from."""
+        return output if self.support is None else narrowed(output)
 
     def total(self, output: HeadOutput, tokens: slice = slice(None)) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of some of its tokens and the sums that metrics are made of; see `vold.objective.total`."""
+        output = self.sampled(output)
         divergence = None if self.comparison is None else self.comparison.stream(output, tokens)
         bonus = self.config.objective.entropy is not None
         streams = self.streams.at(tokens, output.logp, divergence, output.entropy if bonus else None)

@@ -24,7 +24,7 @@ from vold.run.order import seed_of
 from vold.run.records import Bit, Share, TokenId
 from vold.run.summaries import TracesSummary
 from vold.training.stored_rows import rows_of, stored_rows
-from vold.types import Completion, Finish, Grade, SamplingParams, Task
+from vold.types import Completion, Finish, Grade, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -169,14 +169,15 @@ def _teachers(recipe: Recipe, config: Traces, student: Policy, tasks: Sequence[T
 
     def answer(part: Sequence[Task], start: int) -> list[tuple[Chat, Completion]]:
         seed = seed_of(recipe.run.seed, "traces", start)
-        params = SamplingParams(sampling.max_new_tokens, sampling.temperature, seed)
-        completions = teachers.sample(part, params)
+        completions = teachers.sample(part, sampling.params(seed))
         return [in_the_students_ids(teachers.of(t), c) for t, c in zip(part, completions, strict=True)]
 
     def in_the_students_ids(teacher: TeacherHandle, c: Completion) -> tuple[Chat, Completion]:
         chat = teacher.backend.chat
         if teacher.aligner is None:
-            return chat, c
+            # after a stop string the student is to end, as after the end token
+            ended = c.finish != "stop" or c.ids[-1] == chat.end_id
+            return chat, c if ended else _written((*c.ids.tolist(), chat.end_id), c.finish)
         ids = student.chat.tokens(chat.text(c.ids)) + (student.chat.end_id,) * (c.finish == "stop")
         return student.chat, _written(ids, c.finish)
 

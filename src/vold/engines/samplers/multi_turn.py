@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vold.model.support import joined
 from vold.types import Completion, Prompt
 
 if TYPE_CHECKING:
@@ -32,25 +33,28 @@ class _Row:
     def add(self, completion: Completion, room: int) -> None:
         """Append a turn, cut to the room that is left."""
         c = completion
-        best = None if c.candidate_ids is None else c.candidate_ids[:room]
+        best, kept = (None if ids is None else ids[:room] for ids in (c.candidate_ids, c.support_ids))
         finish: Finish = c.finish if len(c.ids) <= room else "length"
-        self.turns.append(Completion(c.ids[:room], c.logps[:room], c.action_mask[:room], finish, best))
+        self.turns.append(Completion(c.ids[:room], c.logps[:room], c.action_mask[:room], finish, best, kept))
 
-    def observe(self, ids: Sequence[int], candidates: int) -> None:
+    def observe(self, ids: Sequence[int], params: SamplingParams) -> None:
         """Append what a tool said: no action, log-prob 0."""
         n = len(ids)
-        best = np.zeros((n, candidates)) if candidates else None
-        self.turns.append(Completion(ids, np.zeros(n), np.zeros(n), "stop", best))
+        best = np.zeros((n, params.candidates)) if params.candidates else None
+        kept = np.full((n, 1), -1) if params.kept else None
+        self.turns.append(Completion(ids, np.zeros(n), np.zeros(n), "stop", best, kept))
 
     def whole(self) -> Completion:
         """All turns as one completion."""
         best = [t.candidate_ids for t in self.turns if t.candidate_ids is not None]
+        kept = [t.support_ids for t in self.turns if t.support_ids is not None]
         return Completion(
             np.concatenate([t.ids for t in self.turns]),
             np.concatenate([t.logps for t in self.turns]),
             np.concatenate([t.action_mask for t in self.turns]),
             self.turns[-1].finish,
             np.concatenate(best) if best else None,
+            joined(kept) if kept else None,
         )
 
 
@@ -106,7 +110,7 @@ class TurnSampler:
             if sum(len(t.ids) for t in row.turns) + len(ids) >= params.max_new_tokens:
                 row.turns[-1] = dataclasses.replace(row.turns[-1], finish="length")
                 continue
-            row.observe(ids, params.candidates)
+            row.observe(ids, params)
             out.append(row)
         return out
 

@@ -82,7 +82,11 @@ class _Rows:
         """Take a token of each row that is here; which of the rows go on [rows]."""
         here = self.here
         self.told[here, step] = told
-        now = (token == self.draw.end_id) & ~self.finished[here]
+        now = token == self.draw.end_id
+        if self.draw.params.stop:
+            said = self.told[here, : step + 1, 0].cpu().numpy()
+            now |= torch.tensor([self.draw.stopped(ids, 1) is not None for ids in said], device=now.device)
+        now &= ~self.finished[here]
         self.lengths[here[now]] = step + 1
         self.finished[here[now]] = True
         return ~self.finished[here]

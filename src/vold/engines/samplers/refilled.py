@@ -118,6 +118,10 @@ class _Host:
         ends = told[..., 0] == self.draw.end_id
         length = made + np.where(ends.any(0), ends.argmax(0) + 1, self.limit + 1)
         made += steps
+        for i in range(rows) if self.draw.params.stop else ():
+            ids = self.said[self.page[i], : min(made[i], length[i] - 1), 0]
+            stop = self.draw.stopped(ids, min(steps, len(ids)))
+            length[i] = length[i] if stop is None else stop
         self.ended = (length <= self.limit) | (made >= self.limit)
         return [
             (int(self.row[i]), self.draw.completion(self.said[self.page[i], : length[i]][: self.limit], stop))

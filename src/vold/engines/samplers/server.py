@@ -124,17 +124,18 @@ class ServerSampler:
             "max_tokens": params.max_new_tokens,
             "temperature": params.temperature,
             "seed": (params.seed + params.first_row + place * n) % 2**62,  # vLLM adds 0 .. n - 1
-            "logprobs": params.candidates,
+            "logprobs": max(params.candidates, self._most(params) if params.kept else 0),
             "return_tokens_as_token_ids": True,
             "return_token_ids": True,
             "add_special_tokens": False,
             # What a model's generation_config asks for would be another policy than the one that is trained.
-            "top_p": 1.0,
-            "top_k": 0,
-            "min_p": 0.0,
+            "top_p": params.top_p,
+            "top_k": self._most(params),
+            "min_p": params.min_p,
             "repetition_penalty": 1.0,
             "ignore_eos": True,
             "stop_token_ids": [self.end_id],
+            "stop": list(params.stop),
             "logit_bias": {str(i): NEVER for i in sorted(self.banned)},
         }
 
@@ -147,7 +148,7 @@ class ServerSampler:
                 reply.fail(
                     f"the {reply.server} leaves out ids or log-probs", got=str(choice), fix="use vLLM 0.20 or newer"
                 )
-            finish = self._check_ids(reply, choice, ids, params.max_new_tokens)
+            finish = self._check_ids(reply, choice, ids, params)
             logps: Any = logprobs.get("token_logprobs")
             # A token that was sampled is no impossible one.
             wrong = wrong_logps(logps, lowest=math.nextafter(LOWEST, 0.0))
@@ -157,11 +158,35 @@ class ServerSampler:
                     got=wrong or f"{len(ids)} ids, {len(logps)} log-probs",
                 )
             best = self._best(reply, logprobs, ids, params.candidates) if params.candidates else None
-            out.append(Completion(ids, logps, np.ones(len(ids)), finish, best))
+            kept = self._kept(reply, logprobs, ids, params) if params.kept else None
+            out.append(Completion(ids, logps, np.ones(len(ids)), finish, best, kept))
         return out
 
-    def _check_ids(self, reply: VllmReply, choice: dict[str, Any], ids: Any, budget: int) -> Finish:
-        """How a response ended. The end token is its last id, or not there and the budget is used up."""
+    def _most(self, params: SamplingParams) -> int:
+        """How many ids are kept at most; 0 for all."""
+        return min(params.most_kept, self.rows - len(self.banned))
+
+    def _kept(self, reply: VllmReply, logprobs: dict[str, Any], ids: list[int], params: SamplingParams) -> Ids:
+        """[response, k] the ids that the server has sampled from, -1 after the last. Their chances are 1 in sum: a
+        server that leaves some out, or tells log-probs of the whole distribution, is refused."""
+        most = self._most(params)
+        rows = self._best(reply, logprobs, ids, most)
+        for place, (row, top) in enumerate(zip(rows, logprobs["top_logprobs"], strict=True)):
+            values = np.array([top[f"token_id:{i}"] for i in row])
+            mass = float(np.exp(values).sum())
+            if abs(mass - 1) > 10 * ROUNDING:
+                reply.fail(
+                    f"it cannot be known which ids the {reply.server} has sampled from",
+                    got=f"the {most} likeliest ids of token {place} have {mass:.4f} of the chances in sum, not 1",
+                    fix="start it with --logprobs-mode processed_logprobs, or leave out top_p, top_k and min_p",
+                )
+            row[values <= LOWEST] = -1
+        return rows[:, : (rows >= 0).sum(1).max(initial=1)]
+
+    def _check_ids(self, reply: VllmReply, choice: dict[str, Any], ids: Any, params: SamplingParams) -> Finish:
+        """How a response ended. The end token is its last id, or not there and the budget is used up, or a stop string
+        has come."""
+        budget, stopped = params.max_new_tokens, choice.get("stop_reason") in params.stop
         if wrong := wrong_ids(ids, self.rows):
             reply.fail(f"the {reply.server} returns ids that are none", got=wrong)
         if bad := self.banned.intersection(ids):
@@ -172,20 +197,20 @@ class ServerSampler:
                 f"the {reply.server} goes on after the end token",
                 got=f"id {self.end_id} at place {ids.index(self.end_id)} of {len(ids)}",
             )
-        if not ended and len(ids) < budget:
+        if not ended and not stopped and len(ids) < budget:
             reply.fail(
                 f"the {reply.server} has cut a response short",
                 got=f"{len(ids)} of {budget} tokens, no end token",
                 fix="start it with a larger --max-model-len, or lower max_new_tokens",
             )
         # Where the last token of the budget is the end token, either may be given as the reason.
-        fits = [None] + ["stop"] * ended + ["length"] * (len(ids) == budget)
+        fits = [None] + ["stop"] * (ended or stopped) + ["length"] * (len(ids) == budget)
         if len(ids) > budget or reason not in fits:
             reply.fail(
                 f"the {reply.server}'s response ends as it should not",
                 got=f"finish_reason {reason!r}, {len(ids)} of {budget} tokens, {'' if ended else 'no '}end token",
             )
-        return "stop" if ended else "length"
+        return "stop" if ended or stopped else "length"
 
     def _best(self, reply: VllmReply, logprobs: dict[str, Any], ids: list[int], k: int) -> Ids:
         """[response, k] likeliest ids at every position, likeliest first, from keys such as `token_id:17`."""

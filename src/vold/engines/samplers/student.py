@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -16,7 +17,8 @@ from vold.engines.vllm import VllmClient
 from vold.errors import ConfigError, SamplerError
 from vold.model.batching import collate
 from vold.model.parallel import ALONE, Processes
-from vold.types import Sampler, SamplingParams
+from vold.model.support import narrowed, support_of
+from vold.types import Sampler
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -68,7 +70,8 @@ def check_rollouts(config: Distill, policy: Policy, prompt: Prompt, directory: P
         SamplerError: a server failed.
         TrainingError: they are further apart than `config.mismatch.limit`, whatever its action.
     """
-    params = SamplingParams(min(16, config.sampling.max_new_tokens), config.sampling.temperature, seed=0)
+    asked = config.sampling.params(0, told=True)
+    params = dataclasses.replace(asked, max_new_tokens=min(16, asked.max_new_tokens))
     there = next(p for p in (directory, *directory.resolve().parents) if p.is_dir())
     with tempfile.TemporaryDirectory(dir=there) as passing:
         (completions,) = open_sampler(config, policy, Path(passing)).generate([prompt], params, n=4)
@@ -76,8 +79,9 @@ def check_rollouts(config: Distill, policy: Policy, prompt: Prompt, directory: P
     with torch.inference_mode():
         for c in completions:
             batch = collate([prompt], [c.ids], [c.action_mask], policy.chat.pad_id)
-            logp, _, _ = policy.logprobs(batch, temperature=params.temperature)
-            found.add(logp, torch.tensor(c.logps))
+            kept = support_of([c], policy.model.device)
+            read = policy.read(batch, temperature=params.temperature, candidates=kept)
+            found.add((read if kept is None else narrowed(read)).logp, torch.tensor(c.logps))
     found.over(config.mismatch.limit, "stop", step=0)
     return f"KL(sampler || trainer) {found.kl:.1e} nats per token over {found.tokens} tokens"
 
