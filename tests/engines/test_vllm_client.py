@@ -373,6 +373,40 @@ def test_rollouts_that_are_not_what_was_asked_for_are_refused(changes: dict[str,
     assert caught.value.where == server.url
 
 
+@pytest.mark.parametrize(
+    ("chances", "kept"),
+    [
+        ([0.6, 0.4, 0.0], [30, 31]),
+        ([0.5, 0.3, 0.2], [30, 31, 32]),
+        ([0.5, 0.3, 0.1], None),  # log-probs of the whole distribution
+        ([0.7, 0.4, 0.0], None),
+    ],
+)
+def test_rollouts_whose_kept_ids_are_not_known_are_refused(chances: list[float], kept: list[int] | None) -> None:
+    """What a server has sampled from is 1 in sum; an id with vLLM's word for minus infinity was not kept."""
+    values = [math.log(p) if p else -9999.0 for p in chances]
+    top = {f"token_id:{30 + i}": v for i, v in enumerate(values)}
+    logprobs = {"token_logprobs": values[:2], "top_logprobs": [top, top]}
+    asked: list[dict[str, Any]] = []
+
+    def hook(path: str, body: dict[str, Any]) -> Any:
+        asked.append(body)
+        return sampled(logprobs=logprobs) if path == "/v1/completions" else None
+
+    with VllmServer(text_model(1)) as server:
+        server.hook = hook
+        sampler = ServerSampler(client(server.url, role="rollout"), end_id=2, rows=112)
+        params = SamplingParams(2, top_p=0.9, kept=3)
+        if kept is None:
+            with pytest.raises(SamplerError, match="cannot be known which ids|chances above 1 in sum"):
+                sampler.generate([Prompt((20, 21))], params)
+            return
+        ((c,),) = sampler.generate([Prompt((20, 21))], params)
+    assert c.support_ids is not None and c.support_ids.tolist() == [kept, kept]
+    body = next(b for b in asked if "max_tokens" in b)
+    assert (body["top_p"], body["top_k"], body["min_p"], body["logprobs"]) == (0.9, 3, 0.0, 3)
+
+
 TOPS = [{"token_id:30": -1.0, "token_id:40": -1.5}, {"token_id:31": -2.0, "token_id:40": -0.5, "token_id:41": -1.5}]
 
 
