@@ -398,7 +398,7 @@ def test_rollouts_whose_kept_ids_are_not_known_are_refused(chances: list[float],
         sampler = ServerSampler(client(server.url, role="rollout"), end_id=2, rows=112)
         params = SamplingParams(2, top_p=0.9, kept=3)
         if kept is None:
-            with pytest.raises(SamplerError, match="cannot be known which ids|chances above 1 in sum"):
+            with pytest.raises(SamplerError, match=r"cannot be known which ids|chances above 1 in sum"):
                 sampler.generate([Prompt((20, 21))], params)
             return
         ((c,),) = sampler.generate([Prompt((20, 21))], params)
