@@ -58,10 +58,11 @@ def test_both_ways_to_sample_make_the_same_rows() -> None:
     policy.model.eval()
     prompts = [policy.chat.prompt(t.messages) for t in tiny.opened(tiny.TASKS["train"])[:3]]
     params = SamplingParams(8, top_p=0.8, top_k=7, kept=7)
-    made = []
-    for way in (padded, refilled):
-        numbers = torch.rand((6, 8), generator=torch.Generator().manual_seed(1), dtype=torch.float64).split
-        made.append(dict(way(policy, Draw(policy, params), prompts, 2, 6, lambda rows, n=numbers: n(rows)[0])))
+    numbers = torch.rand((6, 8), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    made = [
+        dict(way(policy, Draw(policy, params), prompts, 2, 6, lambda rows: numbers[:rows]))  # all start together
+        for way in (padded, refilled)
+    ]
     for row in range(6):
         one, other = made[0][row], made[1][row]
         assert one.support_ids is not None and other.support_ids is not None

@@ -74,9 +74,17 @@ class Sampling(Section):
 
     def params(self, seed: int = 0, *, candidates: int = 0, first_row: int = 0, told: bool = False) -> SamplingParams:
         """The same for a sampler; `told` asks for the ids that are kept."""
-        cut = {"top_p": self.top_p or 1.0, "min_p": self.min_p or 0.0}
-        asked = self.max_new_tokens, self.temperature, seed, candidates, first_row
-        made = SamplingParams(*asked, **cut, top_k=self.top_k or 0, stop=self.stop or ())
+        made = SamplingParams(
+            self.max_new_tokens,
+            self.temperature,
+            seed,
+            candidates,
+            first_row,
+            top_p=self.top_p or 1.0,
+            top_k=self.top_k or 0,
+            min_p=self.min_p or 0.0,
+            stop=self.stop or (),
+        )
         return replace(made, kept=self.top_k or KEPT) if told and made.narrowing else made
 
     @field_validator("temperature")

@@ -35,7 +35,8 @@ def describe(rollouts: Sequence[Rollout], dropped: Sequence[Rollout] = (), silen
         **shares,
         groups_all_pass=_share_of(groups, 1.0),
         groups_all_fail=_share_of(groups, 0.0),
-        **_refilled(dropped, silent),
+        groups_refilled=_refilled(dropped, silent),
+        groups_silent=silent,
         mean_tokens=sum(tokens) / len(tokens),
         rollout_tokens=sum(tokens),
         teacher_tokens=sum(len(s.logp) for s in scored),
@@ -45,10 +46,9 @@ def describe(rollouts: Sequence[Rollout], dropped: Sequence[Rollout] = (), silen
     )
 
 
-def _refilled(dropped: Sequence[Rollout], silent: int | None) -> dict[str, int]:
-    if silent is None:
-        return {}
-    return {"groups_refilled": len(_scores_by_group(dropped)), "groups_silent": silent}
+def _refilled(dropped: Sequence[Rollout], silent: int | None) -> int | None:
+    """How many groups others have replaced; None where nobody has looked."""
+    return None if silent is None else len(_scores_by_group(dropped))
 
 
 def _scores_by_group(rollouts: Sequence[Rollout]) -> list[list[float]]:
