@@ -154,8 +154,6 @@ MUTANTS = [
            "return out", "the entropy bonus teaches nothing"),
     Mutant("entropy-not-weighed", "model/lm_head/fused.py", "self._entropy_slope().mul_(entropy[:, None].to(dtype))",
            "self._entropy_slope()", "the upstream gradient of the entropy is not used"),
-    Mutant("entropy-unforeseen", "model/lm_head/logprobs.py", "output.entropy if query.learn_entropy else None)\n",
-           "None)\n", "what is foreseen of the loss leaves the entropy out"),
     # groups that teach
     Mutant("signal-by-outcome-alone", "objective/signal.py", "if t or (a and ok)", "if t",
            "a failed group is replaced although the teacher speaks about it"),
