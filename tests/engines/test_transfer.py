@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -342,8 +343,13 @@ def test_an_adapter_moves_its_own_bytes_and_the_weights_below_it_none(transfer: 
         server.version = "default"
         sampler.generate([Prompt((20, 21, 22))], SamplingParams(8, 1.0, 1))
         assert sum(served.came.values()) == 4 * own
+        assert len(served.adapters) == 1
     assert all(".lora_" in name for name in served.came)
-    assert not list(tmp_path.glob("way/*")) and not left_in_memory()
+    (left,) = [*tmp_path.glob("way/*"), *left_in_memory()]
+    assert stat.S_IMODE(left.stat().st_mode) == 0o700
+    del weights, sampler
+    gc.collect()
+    assert not left.exists()
 
 
 def test_an_adapter_goes_as_part_of_the_weights_where_a_server_has_no_room_for_it(tmp_path: Path) -> None:

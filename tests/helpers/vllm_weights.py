@@ -60,6 +60,9 @@ class ServedWeights:
         elif route == "/v1/load_lora_adapter":
             self._load_adapter(body["lora_name"], Path(body["lora_path"]))
             return "Success: LoRA adapter added successfully."
+        elif route == "/v1/unload_lora_adapter":
+            del self.adapters[body["lora_name"]]
+            return "Success: LoRA adapter removed successfully."
         elif route == "/collective_rpc" and body["method"].startswith("vold_"):
             return {"results": [getattr(self, body["method"])(**body.get("kwargs", {}))]}
         else:

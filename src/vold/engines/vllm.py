@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vold.run.model_sections import Server
 
 
-WORDS = ("/load_lora_adapter",)
+WORDS = ("/load_lora_adapter", "/unload_lora_adapter")
 """Routes whose reply is a sentence, which says nothing beside the status."""
 SILENT = ("/wake_up", "/sleep", "/collective_rpc", "/reset_prefix_cache", "/update_weight_version", *WORDS)
 """Routes whose reply may be empty."""

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import tempfile
-from pathlib import Path
+import shutil
+import weakref
 from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save_file
 
+from vold.engines.deadline import Stop
 from vold.engines.transfer import segment
 from vold.engines.transfer.changed import TRIES, asked
 from vold.engines.transfer.checksum import checksum
 from vold.errors import SamplerError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from peft import LoraConfig
 
     from vold.engines.transfer.changed import ChangedWeights
@@ -34,13 +39,13 @@ class Adapters:
         dtype: precision of a server's adapters.
     """
 
-    name = "vold-adapter"
-    """What a request calls the student with its adapters."""
-
     def __init__(
         self, client: VllmClient, policy: Policy, base: ChangedWeights, directory: Path, dtype: torch.dtype
     ) -> None:
         self.client, self.policy, self.base, self.directory, self.dtype = client, policy, base, directory, dtype
+        self.name = ""
+        """What a request calls the student with its present adapters."""
+        self._remove: Callable[[], object] = lambda: None
 
     def forget(self) -> None:
         """As `ChangedWeights.forget`."""
@@ -76,16 +81,27 @@ class Adapters:
         return out
 
     def _sent(self, tensors: dict[str, torch.Tensor]) -> list[dict[str, str]]:
-        """The checksums of what every worker has loaded."""
+        """The checksums of what every worker has loaded.
+
+        Every push has a name of its own: a name that vLLM is told to load anew it loads anew for every request. The
+        files stay until the next push, for vLLM reads them again where it has dropped an adapter to make room.
+        """
         rank = self._config.r
         about = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "bias": "none"}
         about["target_modules"] = sorted({n.partition(".lora_")[0].rpartition(".")[2] for n in tensors})
-        with tempfile.TemporaryDirectory(prefix=f"{segment.unguessable()}-", dir=self.directory.resolve()) as here:
-            save_file(tensors, Path(here) / "adapter_model.safetensors")
-            (Path(here) / "adapter_config.json").write_text(json.dumps(about))
-            body = {"lora_name": self.name, "lora_path": here, "load_inplace": True}
-            self.client.each("/load_lora_adapter", body)
-            return [one for _, results in asked(self.client, "vold_adapter", path=here) for one in results]
+        before, remove_before = self.name, self._remove
+        here = self.directory.resolve() / segment.unguessable()
+        here.mkdir(mode=0o700)
+        self._remove = weakref.finalize(self, shutil.rmtree, here, ignore_errors=True)
+        save_file(tensors, here / "adapter_model.safetensors")
+        (here / "adapter_config.json").write_text(json.dumps(about))
+        self.client.each("/load_lora_adapter", {"lora_name": here.name, "lora_path": str(here)})
+        self.name = here.name
+        for base in self.client.urls if before else ():
+            with contextlib.suppress(SamplerError):  # one that was restarted has never heard of it
+                self.client.send_once(base, "/unload_lora_adapter", {"lora_name": before}, Stop())
+        remove_before()
+        return [one for _, results in asked(self.client, "vold_adapter", path=str(here)) for one in results]
 
     @property
     def _config(self) -> LoraConfig:
