@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,12 +14,14 @@ import torch
 
 from engine_backends import RealVllm, client, text_model
 from vllm_server import VllmServer
+from vold.engines.samplers.colocated import ColocatedVllm, ColocatedWeights
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.engines.samplers.server import ServerSampler
 from vold.engines.transfer.weights import ServerWeights
 from vold.engines.vllm import VllmClient
 from vold.model.batching import collate
 from vold.model.policy import Policy
+from vold.run.model_sections import RolloutServer
 from vold.types import Completion, Prompt, Sampler, SamplingParams
 
 PROMPTS = [Prompt((20, 21, 22)), Prompt((50, 60, 70, 80, 90)), Prompt((33,))]
@@ -39,14 +43,33 @@ def on_servers(policy: Policy, servers: VllmClient, directory: Path) -> Backend:
     return Backend(policy, sampler, lambda: weights.changed(next(steps)))
 
 
+@functools.cache
+def colocated(directory: Path) -> ColocatedVllm:
+    """One for all tests: it takes half a minute to start."""
+    return ColocatedVllm(
+        text_model(4, padded_rows=3), directory, RolloutServer(colocate=True, memory=0.15, context=128)
+    )
+
+
+IN_THIS_PROCESS = ["colocated"] if importlib.util.find_spec("vllm") else []
+"""Where vLLM is in this environment: test_vllm_colocated.py starts this file in such a one."""
+
+
 @pytest.fixture(
-    params=["in-process", "server", "two servers", pytest.param("vllm", marks=pytest.mark.engines)],
+    params=["in-process", "server", "two servers", pytest.param("vllm", marks=pytest.mark.engines), *IN_THIS_PROCESS],
 )
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+def backend(
+    request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Backend]:
     policy = text_model(3, padded_rows=3)
     other = text_model(4, padded_rows=3)  # what servers hold before they get the student's weights
     if request.param == "in-process":
         yield Backend(policy, InProcessSampler(policy), lambda: None)
+    elif request.param == "colocated":
+        engine = colocated(tmp_path_factory.getbasetemp() / "colocated")
+        weights = ColocatedWeights(engine, policy)
+        sampler = ServerSampler(engine, end_id=policy.chat.end_id, banned=policy.banned.tolist(), weights=weights)
+        yield Backend(policy, sampler, lambda: weights.changed(1))
     elif request.param == "vllm":
         server: RealVllm = request.getfixturevalue("vllm_rollouts")
         yield on_servers(policy, client(server.url, role="rollout", patience=120), tmp_path / "weights")

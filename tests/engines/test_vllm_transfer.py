@@ -16,6 +16,7 @@ from vold.engines.samplers.server import ServerSampler
 from vold.engines.transfer.changed import asked
 from vold.engines.transfer.starting import server_arguments, server_environment
 from vold.engines.transfer.weights import ServerWeights
+from vold.engines.vllm import VllmClient
 from vold.model.policy import Policy
 from vold.run.model_sections import Lora, Transfer
 from vold.run.recipe import recipe_from
@@ -42,6 +43,11 @@ def sampler_for(server: RealVllm, policy: Policy, directory: Path, transfer: Tra
     return ServerSampler(servers, end_id=policy.chat.end_id, banned=policy.banned.tolist(), weights=weights)
 
 
+def servers_of(sampler: ServerSampler) -> VllmClient:
+    assert isinstance(sampler.client, VllmClient)
+    return sampler.client
+
+
 def mismatch(sampler: ServerSampler, policy: Policy, step: int) -> float:
     """Largest distance of the server's log-probs from the student's, after an update."""
     with sampler.holding(step):
@@ -58,7 +64,7 @@ def mismatch(sampler: ServerSampler, policy: Policy, step: int) -> float:
 
 def moved(sampler: ServerSampler) -> int:
     """Bytes of tensors that the last push brought, as every worker counts them."""
-    ((_, workers),) = asked(sampler.client, "vold_report")
+    ((_, workers),) = asked(servers_of(sampler), "vold_report")
     (count,) = {w["moved"] for w in workers}
     return int(count)
 
@@ -98,7 +104,7 @@ def test_a_push_to_vllm_that_was_damaged_is_refused_and_sent_again(
 ) -> None:
     policy = text_model(5, padded_rows=3)
     sampler = sampler_for(server, policy, tmp_path, "files")
-    each, times = sampler.client.each, [2]
+    each, times = servers_of(sampler).each, [2]
 
     def damaged(path: str, body: dict[str, Any] | None = None, **more: Any) -> Any:
         if path == "/update_weights" and body is not None and times[0]:
@@ -108,7 +114,7 @@ def test_a_push_to_vllm_that_was_damaged_is_refused_and_sent_again(
                 file.write(b"\x55")
         return each(path, body, **more)
 
-    monkeypatch.setattr(sampler.client, "each", damaged)
+    monkeypatch.setattr(servers_of(sampler), "each", damaged)
     assert mismatch(sampler, policy, 1) < 1e-4
     assert times == [0] and "arrived with checksum" in capsys.readouterr().out
 
@@ -122,19 +128,21 @@ def test_a_trainer_that_dies_in_the_middle_of_a_push_to_vllm_leaves_it_able_to_t
     assert mismatch(sampler_for(server, policy, tmp_path, "shared_memory"), policy, 1) < 1e-4
 
 
-def test_an_adapter_of_rank_8_moves_its_own_bytes_to_vllm(server: RealVllm, tmp_path: Path) -> None:
+def test_an_adapter_of_rank_8_moves_its_own_bytes_to_vllm(
+    server: RealVllm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     policy = Policy.load(str(server.model))
     policy.add_lora(rank=LORA.rank, alpha=LORA.alpha, seed=0)
     sampler = sampler_for(server, policy, tmp_path / "way", "shared_memory")
     own = sum(p.nbytes for n, p in policy.model.named_parameters() if ".lora_" in n)
-    sizes, each = list[int](), sampler.client.each
+    sizes, each = list[int](), servers_of(sampler).each
 
     def measured(path: str, body: dict[str, Any] | None = None, **more: Any) -> Any:
         if path == "/load_lora_adapter" and body is not None:
             sizes.append((Path(body["lora_path"]) / "adapter_model.safetensors").stat().st_size)
         return each(path, body, **more)
 
-    sampler.client.each = measured  # type: ignore[method-assign]
+    monkeypatch.setattr(servers_of(sampler), "each", measured)
     mismatch(sampler, policy, 1)
     base = moved(sampler)
     for step in (2, 3):

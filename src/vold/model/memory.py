@@ -203,8 +203,13 @@ def _plan_distill(p: Plan, d: Distill) -> None:
         rows = min(-(-d.prompts_per_step // p.devices) * d.rollouts, d.rows)
         sampled = _sampling(ours, rows, d.sampling.max_new_tokens, d.rollouts, pictures=False)
         p.add("rollouts", idle, waiting, sleeping, whole, sampled)
-    elif d.engine.sleep:
-        p.add("rollouts, on a server", idle, waiting, _awake(p, d, d.engine, len(asleep)))
+    elif d.engine.sleep or d.engine.colocate:
+        p.add(
+            "rollouts, on a server" if d.engine.sleep else "rollouts, vLLM in this process",
+            idle,
+            waiting,
+            _awake(p, d, d.engine, len(asleep) + d.engine.colocate),
+        )
     if beside:
         asked = [*(p.teachers if "teacher" in beside else []), *([ours] if "reference" in beside else [])]
         scored = [_scoring(f, tokens, chunk_elements(p.recipe.run.device)) for f in asked]

@@ -192,8 +192,20 @@ Transfer = Literal["files", "shared_memory", "nccl", "ipc"]
 
 
 class RolloutServer(Server):
-    """vLLM servers that sample for the student. Its weights are sent to them after every update."""
+    """vLLM servers that sample for the student, and get its weights after every update; or vLLM in the training
+    process."""
 
+    urls: tuple[Address, ...] = ()
+    """Base addresses that end in `/v1`; a request goes to the least busy."""
+    model: str = ""
+    """The name the server gives the model."""
+    colocate: bool = False
+    """Sample by vLLM in the training process, where it has to be installed beside vold. On a GPU it sleeps while the
+    student learns."""
+    memory: float = Field(0.4, gt=0, lt=1)
+    """With `colocate`: the share of the device's memory for vLLM's weights, keys and values."""
+    context: int | None = Field(None, gt=0)
+    """With `colocate`: tokens that prompt and response may have together; those of the model if absent."""
     transfer: Transfer = "files"
     """How weights go to the servers. `files`: through `weights_dir`. `shared_memory`: run and servers are on one
     machine. `nccl`: from GPU to GPU. `ipc`: run and servers are on one GPU. All but `files` need servers that are
@@ -201,6 +213,21 @@ class RolloutServer(Server):
     weights_dir: Path | None = None
     """Directory that run and servers see, for weights on their way; the run's own if absent. `/dev/shm/vold` on one
     machine keeps them in memory."""
+
+    @model_validator(mode="after")
+    def _here_or_there(self) -> RolloutServer:
+        here, there = {"memory", "context"}, self.model_fields_set - {"colocate", "memory", "context"}
+        if self.colocate and there:
+            fix = "leave them out: vLLM is in this process, where it sleeps by itself on a GPU and cannot on a CPU"
+            raise ConfigError("colocate goes without what is said of servers", got=", ".join(sorted(there)), fix=fix)
+        if not self.colocate and (alone := here & self.model_fields_set):
+            raise ConfigError(
+                "this is said of vLLM in this process", got=", ".join(sorted(alone)), fix="add colocate: true"
+            )
+        if not self.colocate and not (self.urls and self.model):
+            fix = 'write urls: ["http://HOST:PORT/v1"] and model: NAME, or colocate: true'
+            raise ConfigError("rollout servers need `urls` and `model`", got=f"{self.urls}, {self.model!r}", fix=fix)
+        return self
 
 
 class MismatchGate(Section):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from vold.engines.replies import VllmReply
+    from vold.engines.samplers.colocated import ColocatedVllm, ColocatedWeights
     from vold.engines.transfer.weights import ServerWeights
     from vold.engines.vllm import VllmClient
     from vold.types import Finish, Ids, Prompt, SamplingParams
@@ -34,7 +35,7 @@ class ServerSampler:
     sampling temperature, and over the ids that can be sampled. Whether they are is measured by `vold.engines.mismatch`.
 
     Args:
-        client: the servers.
+        client: the servers, or vLLM in this process.
         end_id: the id that ends a response.
         rows: ids the model has; those of a response are below.
         banned: ids that no response may hold.
@@ -43,12 +44,12 @@ class ServerSampler:
 
     def __init__(
         self,
-        client: VllmClient,
+        client: VllmClient | ColocatedVllm,
         *,
         end_id: int,
         rows: int = MOST_IDS,
         banned: Sequence[int] = (),
-        weights: ServerWeights | None = None,
+        weights: ServerWeights | ColocatedWeights | None = None,
     ) -> None:
         self.client, self.end_id, self.rows, self.weights = client, end_id, rows, weights
         self.banned = frozenset(banned)

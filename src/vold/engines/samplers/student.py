@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from vold.engines.mismatch import Mismatch
+from vold.engines.samplers.colocated import ColocatedVllm, ColocatedWeights
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.engines.samplers.server import ServerSampler
 from vold.engines.transfer.weights import ServerWeights
@@ -47,7 +48,20 @@ def open_sampler(
     """
     if config.engine is None:
         return InProcessSampler(policy, config.rows, group)
-    client = VllmClient(config.engine, role="rollout", error=SamplerError)
+    client: VllmClient | ColocatedVllm
+    weights: ServerWeights | ColocatedWeights
+    if config.engine.colocate:
+        if group.world > 1:
+            fix = "train in one process, or start servers"
+            raise ConfigError(
+                "vLLM is in one training process only", where="engine.colocate", got=f"{group.world} processes", fix=fix
+            )
+        client = ColocatedVllm(policy, directory / "colocated", config.engine)
+        weights = ColocatedWeights(client, policy)
+    else:
+        client = VllmClient(config.engine, role="rollout", error=SamplerError)
+        passing = config.engine.weights_dir or directory / "weights"
+        weights = ServerWeights(client, policy, passing, group, config.engine.transfer)
     context = client.context()
     if context and config.sampling.max_new_tokens >= context:
         raise ConfigError(
@@ -55,8 +69,6 @@ def open_sampler(
             where="sampling.max_new_tokens",
             got=f"{config.sampling.max_new_tokens} tokens, --max-model-len {context}",
         )
-    passing = config.engine.weights_dir or directory / "weights"
-    weights = ServerWeights(client, policy, passing, group, config.engine.transfer)
     banned = policy.banned.tolist()
     return ServerSampler(client, end_id=policy.chat.end_id, rows=policy.rows, banned=banned, weights=weights)
 
