@@ -23,11 +23,11 @@ from typing import Any
 from experiments.digits_models import Row, facts, pretrain, training_problem
 from vold.data.worlds import digits as world
 from vold.data.worlds.call_tokens import NUMBERS, WORDS
-from vold.model.loading import resolve
 from vold.model.policy import Policy
 from vold.objective.prefix_teach import segment_spans
 from vold.run.files import read_jsonl
 from vold.run.rollouts import load_rollouts, rollout_files
+from vold.run.shipped import resolve
 
 STEPS = 300
 """Training steps on top of the demo teacher's."""

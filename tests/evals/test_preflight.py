@@ -16,10 +16,10 @@ from vold.cli import main
 from vold.evals.disk import planned, probe, size_text, state_bytes
 from vold.evals.recipe_doubts import recipe_doubts
 from vold.evals.subject import Subject
-from vold.model.loading import resolve
 from vold.model.place import Place
 from vold.model.policy import Policy
 from vold.run.recipe import Recipe, load_recipe
+from vold.run.shipped import resolve
 from vold.training.optim import apply_update, build_optimizer
 from vold.training.state_writer import StateWriter
 

@@ -12,9 +12,9 @@ from experiments import planted
 from stored import store_rows
 from vold.data.worlds import digits as world
 from vold.engines.teachers.inprocess import InProcessTeacher
-from vold.model.loading import resolve
 from vold.model.policy import Policy
 from vold.run.files import write_text
+from vold.run.shipped import resolve
 from vold.types import ScoreRequest
 
 

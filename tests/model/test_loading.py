@@ -12,12 +12,33 @@ from safetensors.torch import load_file
 import tiny
 from vold.errors import CheckpointError
 from vold.model.policy import Policy
+from vold.run.precision import checkpoint_dtype
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     tiny.teacher().save(tmp_path / "model")
     return tmp_path / "model"
+
+
+@pytest.mark.parametrize(
+    ("weights", "said", "found"),
+    [
+        (torch.bfloat16, True, "bfloat16"), (torch.float16, True, "bfloat16"), (torch.float32, True, "float32"),
+        (torch.bfloat16, False, "bfloat16"), (torch.float16, False, "bfloat16"), (torch.float32, False, "float32"),
+    ],
+)  # fmt: skip
+def test_the_precision_of_a_checkpoint_is_that_of_its_config_or_its_weights(
+    tmp_path: Path, weights: torch.dtype, said: bool, found: str
+) -> None:
+    policy = tiny.teacher()
+    policy.model.to(weights)
+    policy.save(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    if not said:
+        del config["dtype"]
+        (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    assert checkpoint_dtype(str(tmp_path / "model")) == found
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth", "model.ckpt"])

@@ -16,10 +16,11 @@ from vold.engines.teachers.inprocess import InProcessBackend
 from vold.engines.teachers.teachers import open_teachers
 from vold.errors import ConfigError, TeacherError
 from vold.evals.overlap import no_align
-from vold.model.loading import load_student, resolve, stage_models
+from vold.model.loading import load_student, stage_models
 from vold.run.directory import open_stage, works_in_run
 from vold.run.files import write_json
 from vold.run.order import seed_of
+from vold.run.shipped import resolve
 from vold.run.summaries import SelfCheck
 from vold.types import SamplingParams, ScoreRequest
 

@@ -18,7 +18,7 @@ from vold.evals.marking.reading import where_read
 from vold.evals.metrics import summarise
 from vold.evals.published import beside
 from vold.evals.questions import QuestionSet, open_sets, thumbnail
-from vold.model.loading import load_model, resolve, stage_models
+from vold.model.loading import load_model, stage_models
 from vold.report.answers import questions_shown
 from vold.report.evaluation import write_results
 from vold.report.trackers.tracking import track_results
@@ -30,6 +30,7 @@ from vold.run.order import seed_of
 from vold.run.recipe import Recipe
 from vold.run.records import to_json
 from vold.run.results import Results, RunInfo
+from vold.run.shipped import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

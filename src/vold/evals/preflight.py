@@ -24,13 +24,14 @@ from vold.evals.subject import PROMPTS, Finding, Subject
 from vold.model.cards import CARDS, GIB, cures, highest, in_words, smaller_card, smallest_card
 from vold.model.chat import Chat
 from vold.model.footprint import footprint
-from vold.model.loading import resolve
 from vold.model.memory import device_memory, inprocess_teachers, phase_text, plan
 from vold.model.pace import H100, at, sizes_of, step
 from vold.model.reading import read_config
 from vold.model.tokenizers import TURNS, pair_tokenizers, pairing_lines
 from vold.run.console import console
 from vold.run.folders import latest_checkpoint
+from vold.run.precision import settled
+from vold.run.shipped import resolve
 from vold.types import Message, Prompt, SamplingParams
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def check(recipe: Recipe) -> list[str]:
         VoldError: the first thing that would stop the run.
     """
     lines: list[str] = []
-    subject = Subject(recipe)
+    subject = Subject(settled(recipe))
     checks = [one for one in CHECKS if recipe.uses_student or one not in OF_THE_STUDENT]
     for found in (found for one in checks for found in one(subject)):
         mark = ("warn  ", "bold yellow") if found.warns else ("  ok  ", "")
@@ -129,6 +130,8 @@ def _seconds(recipe: Recipe, configs: Mapping[str, Any], phases: Sequence[PhaseM
 
 def _student(subject: Subject) -> Iterator[Finding]:
     student, config = subject.student, subject.recipe.learner
+    models = {"student": config, **{f"teacher {t.path}": t for t in inprocess_teachers(subject.recipe)}}
+    yield Finding("dtype", ", ".join(f"{name} in {model.dtype}" for name, model in models.items()))
     trained = f"{sum(p.numel() for _, p in student.trainable()):,}"
     changed = trained if config.lora is None else f"adapters of rank {config.lora.rank}"
     everything = sum(p.numel() for p in student.model.parameters())

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vold.evals.subject import Finding
-from vold.model.loading import resolve
 from vold.run.readiness import align_doubt
+from vold.run.shipped import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,27 +14,13 @@ from vold.model.reading import read_tokenizer
 from vold.model.tokenizers import add_teacher_tokens, check_shared_ids
 from vold.run.folders import verify_directory
 from vold.run.order import seed_of
+from vold.run.precision import precision
+from vold.run.shipped import resolve
 
 if TYPE_CHECKING:
     from vold.model.chat import Chat
     from vold.model.families import Part
     from vold.run.recipe import Recipe, Student
-
-DEMO = ("student", "teacher", "teacher-b", "caller", "caller-teacher")
-
-
-def resolve(path: str) -> str:
-    """A loadable path: `demo:NAME` becomes the directory that ships with the package, `~` the home directory.
-
-    Raises:
-        ConfigError: there is no demo model of that name.
-    """
-    if not path.startswith("demo:"):
-        return os.path.expanduser(path)
-    name = path.removeprefix("demo:")
-    if name not in DEMO:
-        raise ConfigError("there is no such demo model", got=path, fix=f"one of {', '.join('demo:' + n for n in DEMO)}")
-    return str(resources.files("vold.demo") / "assets" / name)
 
 
 def load_student(recipe: Recipe, path: str | None = None, *, train: bool = False) -> Policy:
@@ -92,7 +76,7 @@ def load_model(recipe: Recipe, path: str, dtype: str, freeze: tuple[Part, ...] =
     elif device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("there is no GPU that PyTorch can use", where="run.device", got=device, fix="run.device=cpu")
     give_back(torch.device(device))
-    return Policy.load(local, dtype=dtype, device=device, freeze=freeze)
+    return Policy.load(local, dtype=precision(recipe, path, dtype), device=device, freeze=freeze)
 
 
 def stage_models(recipe: Recipe) -> dict[str, str]:

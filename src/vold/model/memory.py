@@ -13,6 +13,7 @@ import torch
 
 from vold.model.footprint import Footprint, footprint
 from vold.model.lm_head.chunked_logits import chunk_elements
+from vold.run.precision import precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -130,8 +131,9 @@ def plan(recipe: Recipe, student: Any, teacher: Any | None = None, *others: Any,
         devices: how many share the student.
     """
     configs = [c for c in (teacher, *others) if c is not None]
-    theirs = [footprint(c, t.dtype) for t, c in zip(inprocess_teachers(recipe), configs, strict=False)]
-    p = Plan(recipe, footprint(student, recipe.learner.dtype, recipe.learner), theirs, devices)
+    ours, teachers = recipe.learner, zip(inprocess_teachers(recipe), configs, strict=False)
+    theirs = [footprint(c, precision(recipe, t.path, t.dtype)) for t, c in teachers]
+    p = Plan(recipe, footprint(student, precision(recipe, ours.path, ours.dtype), ours), theirs, devices)
     _plan_traces(p)
     if recipe.sft is not None:
         longest = recipe.traces.max_tokens or 0 if recipe.traces is not None else 0

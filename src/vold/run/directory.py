@@ -22,11 +22,12 @@ from vold.run.console import console
 from vold.run.files import read_bytes, read_json, write_bytes, write_json, write_text
 from vold.run.folders import MANIFEST, latest_checkpoint, step_of
 from vold.run.lock import confirm, owning
+from vold.run.precision import settled
 from vold.run.settings import TRAINED, changed, parents, seen_from, settings_of
 from vold.run.summaries import DataCard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from vold.run.recipe import Recipe
     from vold.run.settings import Settings
@@ -42,7 +43,8 @@ BEGAN_WITH = "began with: "
 def works_in_run(
     stage: str,
 ) -> Callable[[Callable[Concatenate[Recipe, P], T]], Callable[Concatenate[Recipe, P], T]]:
-    """Decorates what runs a stage: it owns the run directory, and leaves nothing of a start that makes nothing.
+    """Decorates what runs a stage: the precision of its models is settled, it owns the run directory, and it leaves
+    nothing of a start that makes nothing.
 
     The function may then raise ConfigError besides: another process is at work there.
     """
@@ -50,6 +52,7 @@ def works_in_run(
     def decorate(work: Callable[Concatenate[Recipe, P], T]) -> Callable[Concatenate[Recipe, P], T]:
         @functools.wraps(work)
         def inside(recipe: Recipe, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            recipe = settled(recipe)
             with owning(recipe.run.dir, stage) as owner, _undone_if_nothing_is_made(recipe.run.dir, stage, owner):
                 return work(recipe, *args, **kwargs)
 
@@ -90,6 +93,7 @@ def open_stage(recipe: Recipe, stage: str) -> Path:
             reads what another stage of the run has made with other settings; or a tracker is not installed.
     """
     recipe.run.refuse_missing_trackers()
+    recipe = settled(recipe)
     directory = recipe.run.dir / stage
     mine = _settings(recipe, stage)
     notes: list[str] = []
@@ -169,9 +173,18 @@ def _refuse_other_settings(recipe: Recipe, directory: Path, mine: Settings) -> l
             f"this run directory already holds `{stage}` with other settings",
             where=str(directory / SETTINGS),
             got=", ".join(f"{k}: {old.get(k)} before, {mine.get(k)} now" for k in differ[:3]),
-            fix="use another run.dir, or delete that directory to start it afresh",
+            fix=_precisions(old, differ) + "use another run.dir, or delete that directory to start it afresh",
         )
     return notes
+
+
+def _precisions(old: Settings, differ: Sequence[str]) -> str:
+    """How to go on in the precision that a stage has begun with, where nothing else differs: `auto` is another one on
+    another kind of device."""
+    known = [key for key in differ if key.endswith(".dtype") and key in old]
+    if known != list(differ):
+        return ""
+    return f"go on as it began with {' '.join(f'{key}={old[key]}' for key in known)}; or "
 
 
 def _more_steps(recipe: Recipe, directory: Path, old: object) -> list[str]:

@@ -101,8 +101,9 @@ class Model(Section):
 
     path: str
     """`demo:student`, a local directory, or a hub id such as `Qwen/Qwen3-8B`."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the weights in memory."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the weights in memory. `auto`: the checkpoint's own on a GPU, float32 on a CPU; a stage keeps what
+    it began with."""
 
 
 class Lora(Section):

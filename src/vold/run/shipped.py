@@ -1,7 +1,10 @@
-"""Recipes that come with the package, by name: a wheel holds them in `vold/recipes`, a checkout in `recipes/`."""
+"""Recipes that come with the package, by name: a wheel holds them in `vold/recipes`, a checkout in `recipes/`; and the
+demo's models."""
 
 from __future__ import annotations
 
+import os
+from importlib import resources
 from pathlib import Path
 
 from vold.errors import ConfigError
@@ -9,6 +12,7 @@ from vold.run.names import close_to
 
 _PACKAGE = Path(__file__).parents[1]
 _PLACES = (_PACKAGE / "recipes", _PACKAGE.parents[1] / "recipes")
+DEMO = ("student", "teacher", "teacher-b", "caller", "caller-teacher")
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -32,3 +36,17 @@ def find_recipe(given: str) -> Path:
         fix = f"did you mean {close}?" if close else f"give a file, or one of {', '.join(known)}"
         raise ConfigError("there is no recipe of this name", got=given, fix=fix)
     return known[given]
+
+
+def resolve(path: str) -> str:
+    """A loadable path: `demo:NAME` becomes the directory that ships with the package, `~` the home directory.
+
+    Raises:
+        ConfigError: there is no demo model of that name.
+    """
+    if not path.startswith("demo:"):
+        return os.path.expanduser(path)
+    name = path.removeprefix("demo:")
+    if name not in DEMO:
+        raise ConfigError("there is no such demo model", got=path, fix=f"one of {', '.join('demo:' + n for n in DEMO)}")
+    return str(resources.files("vold.demo") / "assets" / name)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal
 
 from vold.errors import ConfigError
-from vold.model.loading import load_student, resolve
+from vold.model.loading import load_student
 from vold.model.memory import inprocess_teachers, plan, planned_and_measured
 from vold.model.parallel import Processes, processes
 from vold.model.place import Place
@@ -19,6 +19,7 @@ from vold.report.trackers.tracking import track_stage
 from vold.run.console import Bar, console
 from vold.run.directory import is_finished, open_stage
 from vold.run.folders import drop, drop_older, latest_checkpoint, state_of, sweep, verify_directory
+from vold.run.shipped import resolve
 from vold.training.checkpoint import restore_state
 from vold.training.learner import Config, Learner
 from vold.training.metrics_file import MetricsFile

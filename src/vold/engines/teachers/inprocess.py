@@ -14,6 +14,7 @@ from vold.errors import TeacherError
 from vold.model.batching import collate
 from vold.model.lm_head.teacher_logits import ABSENT, Distributions
 from vold.model.loading import load_model
+from vold.run.precision import precision
 from vold.types import Prompt, ScoreRequest, TokenScores
 
 if TYPE_CHECKING:
@@ -166,4 +167,5 @@ class InProcessBackend:
 
 def open_backend(recipe: Recipe, spec: TextTeacher) -> TeacherBackend:
     """See `vold.engines.teachers.backend.open_backend`."""
-    return InProcessBackend(load_model(recipe, spec.path, spec.dtype), spec.dtype)
+    dtype = precision(recipe, spec.path, spec.dtype)
+    return InProcessBackend(load_model(recipe, spec.path, dtype), dtype)

@@ -15,9 +15,9 @@ from vold.engines.teachers.prompt_logprobs import ids_of, read_candidates, read_
 from vold.engines.vllm import VllmClient
 from vold.errors import TeacherError
 from vold.model.chat import Chat
-from vold.model.loading import resolve
 from vold.model.reading import read_config
 from vold.model.tokenizers import banned_ids
+from vold.run.shipped import resolve
 from vold.types import ScoreRequest, TokenScores
 
 if TYPE_CHECKING:

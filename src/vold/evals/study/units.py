@@ -14,7 +14,6 @@ import torch
 
 from vold.evals.evaluate import evaluate
 from vold.evals.study.results import Measure, UnitResult
-from vold.model.loading import resolve
 from vold.objective.custom import load_function
 from vold.run.console import console
 from vold.run.files import read_bytes, read_json, write_json, write_text
@@ -23,6 +22,7 @@ from vold.run.lock import LOCK, owning
 from vold.run.metrics import DistillRow
 from vold.run.recipe import Recipe, load_recipe
 from vold.run.records import from_json, to_json
+from vold.run.shipped import resolve
 from vold.run.view import Run
 from vold.training.distill import distill
 from vold.training.sft import sft
