@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
+import families
 import tiny
 from engine_backends import text_model
 from killed import weights_of
@@ -187,6 +188,8 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "lora": {"student": {"lora": {"rank": 2, "alpha": 4}}},
     "offload": {"run": {"offload": True}},
     "pictures": {"student": {"freeze": []}, "distill": {"tasks": "image"}},
+    "pictures, bfloat16": {"student": {"freeze": [], "dtype": "bfloat16"}, "distill": {"tasks": "image"}},
+    "Qwen3-VL, bfloat16": {"student": {"freeze": [], "dtype": "bfloat16"}, "distill": {"tasks": "image"}},
     "micro-batches": {"distill": {"token_budget": 16}},
 }
 
@@ -197,7 +200,9 @@ def features() -> dict[str, Any]:
     found = {}
     for name, changes in CHANGES.items():
 
-        def made(home: Path, device: str, changes: dict[str, dict[str, Any]] = changes) -> Recipe:
+        def made(home: Path, device: str, changes: dict[str, dict[str, Any]] = changes, name: str = name) -> Recipe:
+            if name.startswith("Qwen3-VL"):
+                families.qwen3_vl().save(home / "student")
             return tried(home, device, changes)
 
         found[name] = both(made, ["distill"])

@@ -123,7 +123,7 @@ def test_value_and_gradient_are_those_of_single_rows_in_float64(
 def test_a_prompt_that_rows_share_passes_once() -> None:
     policy = tiny.student()
     prompts, responses, masks = rows(policy)
-    packed = pack(collate(prompts, responses, masks, policy.chat.pad_id))
+    packed = pack(collate(prompts, responses, masks, policy.chat.pad_id), torch.device("cpu"))
     assert len(packed.index) == sum(map(len, responses)) + 9 + 4 + 6
     assert packed.pieces == (
         9,

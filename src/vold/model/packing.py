@@ -3,12 +3,13 @@
 A padded batch of R rows becomes one row: `[prompt A | response A1 | response A2 | prompt and response B | ...]`. All
 that a transformer does token by token runs on that row. Attention runs row by row, each over its own prompt and
 response, so a row sees nothing of the others; position ids are those of the padded batch. The states are the same up
-to rounding, the work and the memory are those of the tokens that exist.
+to rounding, the work and the memory are those of the tokens that exist. On a GPU, in 16 bits, one call of a kernel
+takes all rows (`vold.model.varlen`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from vold.model import varlen
 from vold.model.families import can_pack
 from vold.model.slots import Slots
 
@@ -40,6 +42,7 @@ class Packed:
         states: [tokens] int64, the packed place of the state that predicts each selected token.
         slots: keeps the keys and values that `source` [tokens], places in the packed row, have.
         source: see `slots`.
+        sequences: for a kernel that takes all rows at once; None for row by row.
     """
 
     index: torch.Tensor
@@ -48,10 +51,12 @@ class Packed:
     states: torch.Tensor
     slots: Slots | None = None
     source: torch.Tensor | None = None
+    sequences: varlen.Sequences | None = None
 
 
-def pack(batch: Sequences) -> Packed:
-    """Lay out a padded batch on the host. Rows with equal `source` share one prompt; all else keeps its row order."""
+def pack(batch: Sequences, device: torch.device) -> Packed:
+    """Lay out a padded batch on the host, for a model on a device. Rows with equal `source` share one prompt; all else
+    keeps its row order."""
     count, width = batch.input_ids.shape
     lengths = batch.attention_mask.sum(-1).tolist()
     prompts, source = batch.prompt_lengths, batch.source
@@ -77,7 +82,20 @@ def pack(batch: Sequences) -> Packed:
     row, column = batch.select.nonzero().unbind(-1)
     shared = column < torch.tensor(prompts)[row]
     states = place[torch.where(shared, torch.tensor(source)[row], row) * width + column]
-    return Packed(index, tuple(length for _, length in spans), tuple(rows), states)
+    packed = Packed(index, tuple(length for _, length in spans), tuple(rows), states)
+    return replace(packed, sequences=_sequences(packed, device)) if varlen.has_kernel(device) else packed
+
+
+def _sequences(packed: Packed, device: torch.device) -> varlen.Sequences:
+    """Every piece asks once: a prompt or a whole row among itself, and a response among the shared prompt's keys, which
+    are laid before its own."""
+    before = {row[-1]: row[:-1] for row in packed.rows}
+    seen = [(*before.get(i, ()), i) for i in range(len(packed.pieces))]
+    places = torch.arange(len(packed.index)).split(packed.pieces)
+    shared = any(len(pieces) > 1 for pieces in seen)
+    source = torch.cat([places[i] for pieces in seen for i in pieces]) if shared else None
+    keys = [sum(packed.pieces[i] for i in pieces) for pieces in seen]
+    return varlen.side_by_side(packed.pieces, keys, source, device)
 
 
 def packed_attention(
@@ -91,8 +109,9 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """Transformers' SDPA attention, row by row where the batch is packed, or of one token of each row of `Slots`.
 
-    A row that shares its prompt attends as a whole, prompt included: plain causal attention has the fastest kernels,
-    and a prompt's own attention is little work beside the layers it is spared.
+    In one call of all rows a shared prompt attends once. Row by row a row that shares its prompt attends as a whole,
+    prompt included: plain causal attention has the fastest kernels, and a prompt's own attention is little work beside
+    the layers it is spared.
 
     Args:
         module: the attention layer; one that is not causal (a vision tower's) never sees packed rows.
@@ -107,16 +126,26 @@ def packed_attention(
         [1, packed, heads, width], and no attention weights.
     """
     if packed is None or not getattr(module, "is_causal", True):
+        if attention_mask is None:  # elsewhere they are repeated there
+            key, value = _own_keys(query, key, value)
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     if isinstance(packed, Slots):
         return packed.attend(module, query, key, value, **kwargs), None
     if packed.slots is not None:
         index: Any = module.layer_idx
         packed.slots.write(index, *(t[0].transpose(0, 1)[packed.source] for t in (key, value)))
-    if query.is_cuda and query.dtype == torch.float32 and query.shape[1] != key.shape[1]:
-        # Heads that share keys have no fused kernel in float32: the plain one keeps all scores for the backward pass.
-        key, value = (t.repeat_interleave(query.shape[1] // key.shape[1], 1) for t in (key, value))
     window: int | None = kwargs.get("sliding_window")
+    if packed.sequences is not None and varlen.takes(query) and not kwargs.get("dropout"):
+        near = (-1 if window is None else window - 1, 0)
+        return varlen.attend(query, key, value, packed.sequences, scale=kwargs.get("scaling"), window=near), None
+    return _row_by_row(query, key, value, packed, window, **kwargs), None
+
+
+def _row_by_row(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packed: Packed, window: int | None, **kwargs: Any
+) -> torch.Tensor:
+    """`packed_attention` in a call for each row."""
+    key, value = _own_keys(query, key, value, masked=window is not None)
     parts = [t.split(packed.pieces, 2) for t in (query, key, value)]
     out: list[torch.Tensor | None] = [None] * len(packed.pieces)
     for pieces in packed.rows:
@@ -135,7 +164,18 @@ def packed_attention(
         ).transpose(1, 2)
         for i, piece in zip(pieces, attended.split([packed.pieces[i] for i in pieces], 1), strict=True):
             out[i] = piece if out[i] is None else out[i]
-    return torch.cat([piece for piece in out if piece is not None], 1), None
+    return torch.cat([piece for piece in out if piece is not None], 1)
+
+
+def _own_keys(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, masked: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values of each head, where a GPU has no fused kernel for heads that share them: in float32 and with a
+    mask. The plain one keeps all scores for the backward pass."""
+    sharers = query.shape[1] // key.shape[1]
+    if not query.is_cuda or sharers == 1 or (query.dtype != torch.float32 and not masked):
+        return key, value
+    return key.repeat_interleave(sharers, 1), value.repeat_interleave(sharers, 1)
 
 
 def _window_mask(length: int, window: int, device: torch.device) -> torch.Tensor:

@@ -26,6 +26,7 @@ from vold.model.packing import enable_packing, pack
 from vold.model.reading import check_files, check_weights, model_at, read_config
 from vold.model.templates import ASKED
 from vold.model.tokenizers import banned_ids
+from vold.model.tower import GRID, enable_tower
 from vold.types import IMAGE_MARKER, Message, Prompt
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Policy:
         self.whole_state: Callable[[], dict[str, torch.Tensor]] | None = None
         """Collects the weights where processes share them; empty but on the first."""
         self.packs = enable_packing(model)
+        if self.family.rotates_by_grid:
+            enable_tower(model.base_model, self.family)
         self.ban_placeholders()
 
     @classmethod
@@ -254,7 +257,7 @@ class Policy:
         positions = self.positions(batch.input_ids, batch.attention_mask, batch.vision)
         more: dict[str, Any] = {"use_cache": False}
         if self.packs:
-            more["packed"] = packed = pack(batch)
+            more["packed"] = packed = pack(batch, self.model.device)
             del inputs["attention_mask"]  # a packed row has no padding
             inputs["input_ids"] = batch.input_ids.flatten()[packed.index][None]
             positions, places = positions.flatten(-2)[..., None, packed.index], packed.states
@@ -266,8 +269,9 @@ class Policy:
         return run(**sent, **more).flatten(0, 1).index_select(0, places)
 
     def sent(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Inputs of the model, on its device."""
-        return {name: value.to(self.model.device, non_blocking=True) for name, value in inputs.items()}
+        """Inputs of the model, on its device; but the pictures' grid, which the host reads (`vold.model.tower`)."""
+        device = self.model.device
+        return {n: v if n == GRID else v.to(device, non_blocking=True) for n, v in inputs.items()}
 
     def _last_states(self, **inputs: Any) -> torch.Tensor:
         states: torch.Tensor = self.model.base_model(**inputs).last_hidden_state

@@ -1,4 +1,5 @@
-"""Which kernel CUDA would choose for scaled dot product attention, and the numbers of the host's.
+"""Which kernel CUDA would choose for scaled dot product attention, and the numbers of the host's; the kernel of many
+sequences side by side, which the host lacks.
 
 PyTorch asks the device's own code for the choice, which a build without CUDA lacks. The rules here are those of its
 `sdp_utils.cpp` for a card of compute capability 8.0 or more, as far as shapes, types and masks decide.
@@ -6,12 +7,14 @@ PyTorch asks the device's own code for the choice, which a build without CUDA la
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 PLAIN = torch.nn.functional.scaled_dot_product_attention
 HALF = (torch.float16, torch.bfloat16)
@@ -30,6 +33,71 @@ def kernel(
     alike = query.shape[1] == key.shape[1] == value.shape[1]
     known = query.dtype in (*HALF, torch.float32) and (mask is None or not mask.requires_grad)
     return "efficient" if aligned and alike and known else "MATH"
+
+
+class Sequences:
+    """`aten._flash_attention_forward` and its backward pass for sequences side by side, in float32.
+
+    The rules are those of FlashAttention 2: 16 bits, a width that is a multiple of 8 and at most 256, places in int32
+    on the card, heads that divide, and no sequence longer than was told; the last query stands beside the last key.
+    """
+
+    def __init__(self, seen: Callable[[str], None]) -> None:
+        self.seen = seen
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any, **more: Any) -> tuple[Any, ...]:
+        parts = self._parts(q, k, v, *rest, **more)
+        shared = " grouped" * (q.shape[1] != k.shape[1])
+        self.seen(f"varlen {str(q.dtype).removeprefix('torch.')}{shared}")
+        out, norms = torch.empty_like(q), q.new_empty((q.shape[1], len(q)), dtype=torch.float32)
+        for mine, theirs, hidden, scale in parts:
+            scores = self._scores(q[mine], k[theirs], hidden, scale)
+            norms[:, mine] = scores.logsumexp(-1)
+            out[mine] = (scores.softmax(-1) @ self._heads(v[theirs], q)).transpose(0, 1).to(q.dtype)
+        return out, norms, torch.zeros(2, dtype=torch.int64), torch.zeros(0), torch.zeros(0)
+
+    def backward(self, upstream: torch.Tensor, *args: Any, **more: Any) -> tuple[torch.Tensor, ...]:
+        q, k, v, _, norms, *rest = args
+        made = [torch.zeros_like(t, dtype=torch.float32) for t in (q, k, v)]
+        for mine, theirs, hidden, scale in self._parts(q, k, v, *rest, **more):
+            probability = (self._scores(q[mine], k[theirs], hidden, scale) - norms[:, mine, None]).exp()
+            above = upstream[mine].float().transpose(0, 1)
+            values, keys = (self._heads(t[theirs], q) for t in (v, k))
+            from_scores = above @ values.transpose(1, 2)
+            steep = probability * (from_scores - (from_scores * probability).sum(-1, keepdim=True)) * scale
+            made[0][mine] += (steep @ keys).transpose(0, 1)
+            for total, whole in ((made[1], steep.transpose(1, 2) @ q[mine].float().transpose(0, 1)),
+                                 (made[2], probability.transpose(1, 2) @ above)):  # fmt: skip
+                total[theirs] += whole.unflatten(0, (k.shape[1], -1)).sum(1).transpose(0, 1)
+        return tuple(g.to(t.dtype) for g, t in zip(made, (q, k, v), strict=True))
+
+    @staticmethod
+    def _heads(t: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        return t.float().repeat_interleave(like.shape[1] // t.shape[1], 1).transpose(0, 1)
+
+    def _scores(self, q: torch.Tensor, k: torch.Tensor, hidden: torch.Tensor, scale: float) -> torch.Tensor:
+        scores = q.float().transpose(0, 1) @ self._heads(k, q).transpose(1, 2) * scale
+        return scores.masked_fill(hidden, float("-inf"))
+
+    def _parts(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any, **more: Any
+    ) -> Iterator[tuple[slice, slice, torch.Tensor, float]]:
+        begins, ends, longest_q, longest_k, dropout, causal = rest[:6]
+        assert all(t.is_cuda and t.dim() == 3 and t.stride(-1) == 1 for t in (q, k, v)), "sequences side by side"
+        assert q.dtype == k.dtype == v.dtype and q.dtype in HALF, "FlashAttention only support fp16 and bf16 data type"
+        assert q.shape[-1] % 8 == 0 and q.shape[-1] <= 256, "head_size should be a multiple of 8 and at most 256"
+        assert q.shape[1] % k.shape[1] == 0 and dropout == 0.0
+        assert all(t.is_cuda and t.dtype == torch.int32 and t.is_contiguous() for t in (begins, ends))
+        with _disable_current_modes():
+            mine, theirs = begins.cpu().tolist(), ends.cpu().tolist()
+        assert (mine[-1], theirs[-1]) == (len(q), len(k)) and mine[0] == theirs[0] == 0
+        before, after = (-1 if w is None else w for w in (more.get("window_size_left"), more.get("window_size_right")))
+        for (a, b), (c, d) in zip(pairwise(mine), pairwise(theirs), strict=True):
+            assert 0 < b - a <= longest_q and 0 < d - c <= longest_k, "a sequence is longer than was told"
+            ahead = torch.arange(d - c)[None] - torch.arange(b - a)[:, None] - (d - c - (b - a))
+            furthest = 0 if causal else d if after < 0 else after
+            hidden = (ahead > furthest) | (ahead < -(before if before >= 0 else d))
+            yield slice(a, b), slice(c, d), hidden.to(q.device), more.get("scale") or q.shape[-1] ** -0.5
 
 
 def attention(seen: Callable[[str], None]) -> Callable[..., torch.Tensor]:

@@ -19,11 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from package import SOURCE
 from pretended_cuda import graphs
-from pretended_cuda.attention import attention
+from pretended_cuda.attention import Sequences, attention
 from pretended_cuda.graphs import tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 aten = torch.ops.aten
 CARD = torch.device("cuda:0")
@@ -236,6 +236,14 @@ def _products() -> torch.library.Library:
     return library
 
 
+def _sequences(seen: Callable[[str], None]) -> torch.library.Library:
+    """Attention of many sequences in one call, which the host's build has no code for."""
+    library, made = torch.library.Library("aten", "IMPL"), Sequences(seen)
+    library.impl("_flash_attention_forward", made.forward, "CUDA")
+    library.impl("_flash_attention_backward", made.backward, "CUDA")
+    return library
+
+
 def _kernels() -> ModuleType:
     """`vold.model.lm_head.triton_kernels` in plain PyTorch: what they are called with is checked, and each counts as
     one operator."""
@@ -369,4 +377,5 @@ def install(backend: ctypes.CDLL) -> None:
     torch.nn.functional.scaled_dot_product_attention = attention(seen)
     watch: Any = Watch()  # type: ignore[no-untyped-call]
     watch.__enter__()
-    _KEPT.extend([_products(), watch])
+    _KEPT.extend([_products(), _sequences(seen), watch])
+    torch.backends.cuda.is_flash_attention_available = lambda: True

@@ -65,7 +65,8 @@ class Decoder:
         """
         policy = self.policy
         batch = collate(prompts, [()] * len(prompts), [()] * len(prompts), policy.chat.pad_id)
-        packed, positions = pack(batch), policy.positions(batch.input_ids, batch.attention_mask, batch.vision)
+        packed = pack(batch, self.state.device)
+        positions = policy.positions(batch.input_ids, batch.attention_mask, batch.vision)
         positions = positions.flatten(-2)[..., None, packed.index]
         ends, each = torch.tensor(packed.pieces).cumsum(0), torch.tensor(rows)
         lengths = torch.tensor(batch.prompt_lengths).repeat_interleave(each)
@@ -81,7 +82,7 @@ class Decoder:
             position_ids=self._sent(positions),
             use_cache=False,
             packed=replace(packed, slots=self.cache, source=self._sent(source)),
-            **{name: self._sent(tensor) for name, tensor in batch.vision.items()},
+            **policy.sent(batch.vision),
         )
         here = slice(self.live, self.live + len(lengths))
         self.live = here.stop
