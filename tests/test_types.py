@@ -72,10 +72,23 @@ def arrays(value: Any) -> dict[str, np.ndarray[Any, Any]]:
 
 
 FULL = (
-    Completion((5, 2), (-0.1, -0.2), (1, 0), "stop", ((5, 6), (2, 3))),
+    Completion((5, 2), (-0.1, -0.2), (1, 0), "stop", ((5, 6), (2, 3)), ((5, 6), (2, -1))),
     ScoreRequest((1, 2), (5, 2), ((5, 6), (2, 3))),
     TokenScores((-0.3, math.nan), ((-0.3, -1), (-2, -3)), ((5,), (2,)), ((-0.3,), (-0.1,)), (True, False)),
-    Rollout("t", 0, (1,), DONE, Grade(1.0, "8", ""), None, (0.5, 0), "student", (0, 0), (1, 1)),
+    Rollout(
+        "t",
+        0,
+        (1,),
+        DONE,
+        Grade(1.0, "8", ""),
+        None,
+        (0.5, 0),
+        "student",
+        (0, 0),
+        (1, 1),
+        reference_logp=(-1, -2),
+        old_logp=(-1, -1),
+    ),
 )
 KINDS = {"ids": "int32", "logp": "float32", "logps": "float32", "mask": "bool", "aligned": "bool"}
 
@@ -83,7 +96,7 @@ KINDS = {"ids": "int32", "logp": "float32", "logps": "float32", "mask": "bool", 
 @pytest.mark.parametrize("value", FULL, ids=lambda v: type(v).__name__)
 def test_sequences_become_read_only_arrays_of_one_type(value: Any) -> None:
     found = arrays(value)
-    assert len(found) == {"Completion": 4, "ScoreRequest": 2, "TokenScores": 5, "Rollout": 3}[type(value).__name__]
+    assert len(found) == {"Completion": 5, "ScoreRequest": 2, "TokenScores": 5, "Rollout": 5}[type(value).__name__]
     for name, array in found.items():
         assert array.dtype == KINDS.get(name.rpartition("_")[2], "float32"), name
         assert array.shape[0] == 2

@@ -214,12 +214,12 @@ class Rollout(Arrays):
     teacher: TokenScores | None = None
     advantage: MaybeArray[np.float32] = MaybeArray("float32")
     source: Literal["student", "teacher"] = "student"
-    reference_logp: MaybeArray[np.float32] = MaybeArray("float32")
-    old_logp: MaybeArray[np.float32] = MaybeArray("float32")
     live_weight: MaybeArray[np.float32] = MaybeArray("float32")
     teacher_weight: MaybeArray[np.float32] = MaybeArray("float32")
     token_values: Mapping[str, Values] = field(default_factory=dict)
     rollout_values: Mapping[str, float] = field(default_factory=dict)
+    reference_logp: MaybeArray[np.float32] = MaybeArray("float32")
+    old_logp: MaybeArray[np.float32] = MaybeArray("float32")
 
 
 @dataclass(frozen=True)

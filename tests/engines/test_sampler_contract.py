@@ -223,3 +223,15 @@ def allowed(logp: torch.Tensor, top_k: int, top_p: float, min_p: float) -> list[
         kept.append(order.pop(0))
         mass += float(logp[kept[-1]].exp())
     return kept
+
+
+def test_a_response_ends_with_the_token_that_completes_a_text(backend: Backend) -> None:
+    """The text of the third token of a greedy response, or all of it up to there where that came before."""
+    text = backend.policy.chat.text
+    ((plain,),) = backend.sampler.generate(PROMPTS[:1], SamplingParams(8, 0.0, 1))
+    stop = text(plain.ids[:3])
+    assert stop
+    ((c,),) = backend.sampler.generate(PROMPTS[:1], SamplingParams(8, 0.0, 1, stop=("never there", stop)))
+    end = next(n for n in range(1, 9) if stop in text(plain.ids[:n]))
+    assert (c.ids.tolist(), c.finish) == (plain.ids[:end].tolist(), "stop")
+    assert c.logps.tolist() == pytest.approx(plain.logps[:end].tolist(), abs=1e-3)

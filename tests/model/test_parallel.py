@@ -92,6 +92,20 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     # Compares whole vocabularies, and mixes the teacher's traces in.
     "gkd": {"distill": {"objective": {"method": "gkd"}}},
+    # Every process must come to the same groups, old log-probs and mini-batches.
+    "knobs": {
+        "distill": {
+            "objective": {
+                "method": "vold",
+                "reference": {"coefficient": 0.1},
+                "entropy": {"coefficient": 0.01},
+                "surrogate": {"importance_cap": 2.0},
+            },
+            "updates": {"mini_batches": 2, "epochs": 2},
+            "refill": 2,
+            "sampling": {"max_new_tokens": 12, "top_p": 0.9},
+        }
+    },
     "bfloat16": {
         "student": {"dtype": "bfloat16", "activation_checkpointing": True},
         "sft": {"optimizer": {"lr": 1e-2}},
@@ -116,7 +130,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.mark.parametrize("name", ["vold", "once", "gkd"])
+@pytest.mark.parametrize("name", ["vold", "once", "gkd", "knobs"])
 def test_two_processes_train_as_one_does(name: str, home: Path) -> None:
     runs = home / f"one-{name}", home / f"two-{name}"
     for stage in ("sft", "distill"):
