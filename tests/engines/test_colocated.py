@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine_backends import text_model
+from engine_backends import saved, text_model
 from served import metrics, raw_recipe
 from vold.engines.samplers.colocated import ColocatedVllm, ColocatedWeights
 from vold.engines.samplers.student import open_sampler
@@ -72,9 +72,8 @@ class Recorder:
     def __getattr__(self, name: str) -> Any:
         return lambda *args, **more: self.told.append(" ".join([name, *map(str, args), *map(str, more.values())]))
 
-    def collective_rpc(self, method: str, kwargs: dict[str, Any]) -> None:
-        names = [name for name, _ in kwargs["weights_iterator"]]
-        self.told.append(f"{method} {len(names)}")
+    def collective_rpc(self, method: str, kwargs: dict[str, Any] | None = None) -> None:
+        self.told.append(method + (f" {len(list(kwargs['weights_iterator']))}" if kwargs else ""))
 
 
 def test_on_a_gpu_it_has_room_for_weights_then_the_weights_then_room_for_keys_and_values_and_sleeps() -> None:
@@ -90,18 +89,23 @@ def test_on_a_gpu_it_has_room_for_weights_then_the_weights_then_room_for_keys_an
             assert weights.in_place()
     parameters = len(list(policy.model.parameters()))
     assert told.told == 2 * [
-        "wake_up ['weights']", f"reload_weights {parameters}", "reset_prefix_cache", "wake_up ['kv_cache']", "sleep 2",
+        "wake_up ['weights']", f"reload_weights {parameters}", "vold_repack", "reset_prefix_cache",
+        "wake_up ['kv_cache']", "sleep 2",
     ]  # fmt: skip
 
 
 if VLLM:  # one engine a process
 
-    def test_three_steps_of_adapters_with_vllm_in_the_training_process(tmp_path: Path) -> None:
+    def test_three_steps_of_adapters_on_a_model_with_a_tied_head_with_vllm_in_the_training_process(
+        tmp_path: Path,
+    ) -> None:
         raw = raw_recipe(
             tmp_path, optimizer={"lr": 1e-2, "warmup_steps": 1}, mismatch={"limit": 1e-6, "action": "stop"}
         )
         raw["distill"]["engine"] = {"colocate": True, "memory": 0.15, "context": 128}
-        raw["student"]["lora"] = {"rank": 4, "alpha": 64}
+        student = str(saved(text_model(3, tied=True), tmp_path / "tied"))
+        raw["student"] |= {"path": student, "lora": {"rank": 4, "alpha": 64}}
+        raw["distill"]["init"] = student
         distill(recipe_from(raw, where="test"))
         assert len(metrics(tmp_path)) == 3
         assert all(r["mismatch"] < 1e-4 for r in metrics(tmp_path))

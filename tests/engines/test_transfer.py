@@ -44,7 +44,7 @@ def weights_for(server: VllmServer, policy: Policy, directory: Path, transfer: T
 
 
 def left_in_memory() -> list[Path]:
-    return list(segment.SHARED.glob(f"{segment.PREFIX}{os.getpid()}-*"))
+    return list(segment.SHARED.glob(f"{segment.PREFIX}*-{os.getpid()}-*"))
 
 
 @torch.no_grad()
@@ -131,6 +131,24 @@ def test_one_server_of_two_that_holds_other_weights_brings_them_to_the_same(tmp_
         assert same(other.policy, policy) and one.version == two.version == weights.version
     (size,) = other.files  # with the names
     assert size <= 1.05 * sum(p.nbytes for _, p in policy.trainable())
+
+
+def test_a_server_that_is_restarted_in_the_middle_of_a_push_gets_all_of_it_again(tmp_path: Path) -> None:
+    policy, served = text_model(3), ServedWeights(text_model(4))
+    with VllmServer(policy, weights=served) as server:
+        left = ["/update_weights", "/finish_weight_update"]
+
+        def restart(path: str, body: dict[str, Any]) -> tuple[int, Any] | None:
+            """As vLLM refuses the rest of a push whose beginning it has not seen."""
+            if path not in left:
+                return None
+            left.remove(path)
+            served.restart()
+            return 500, {"error": {"message": "start_weight_update must be called before"}}
+
+        server.hook = restart
+        weights_for(server, policy, tmp_path).bring()
+        assert not left and same(served.policy, policy)
 
 
 class Damage:
@@ -313,6 +331,11 @@ def test_a_segment_of_a_machine_room_that_was_killed_is_swept_away_by_the_next_r
     process.kill()
     process.wait()
     assert ended(tracker) and path.exists()
+    elsewhere = path.with_name(path.name.replace("vold-", "vold-f", 1))  # of another machine, in a directory of both
+    path.rename(elsewhere)
+    segment.sweep(segment.SHARED)
+    assert elsewhere.exists()
+    elsewhere.rename(path)
     segment.sweep(segment.SHARED)
     assert not path.exists()
 

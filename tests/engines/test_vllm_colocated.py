@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sysconfig
 
@@ -34,8 +35,10 @@ def pytest_with_vllm(*arguments: str) -> str:
 
 
 def test_the_contract_of_samplers_holds_for_vllm_in_the_training_process() -> None:
-    said = pytest_with_vllm("tests/engines/test_sampler_contract.py", "-k", "colocated")
-    assert "9 passed" in said
+    passed = re.search(
+        r"^(\d+) passed", pytest_with_vllm("tests/engines/test_sampler_contract.py", "-k", "colocated"), re.M
+    )
+    assert passed is not None and int(passed[1]) >= 9
 
 
 def test_a_run_samples_by_vllm_in_its_own_process() -> None:

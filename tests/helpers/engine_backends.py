@@ -31,7 +31,7 @@ VLLM_PYTHON = os.environ.get("VOLD_VLLM_PYTHON", "")
 START_SECONDS = 600
 
 
-def text_model(seed: int, *, padded_rows: int = 0) -> Policy:
+def text_model(seed: int, *, padded_rows: int = 0, tied: bool = False) -> Policy:
     """An untrained text model of vLLM's least head size, far from uniform.
 
     vLLM lets padded rows of the embedding take part when it scores, so a teacher that is compared has none.
@@ -48,7 +48,7 @@ def text_model(seed: int, *, padded_rows: int = 0) -> Policy:
         head_dim=32,
         max_position_embeddings=128,
         # On a CPU vLLM 0.32 keeps a packed copy of a tied output embedding, which `reload_weights` does not reach.
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
         initializer_range=0.15,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

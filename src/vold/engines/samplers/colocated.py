@@ -88,6 +88,7 @@ class ColocatedVllm:
                 enforce_eager=not self.sleeps,
                 disable_log_stats=True,
                 trust_remote_code=False,
+                worker_extension_cls="vold.engines.transfer.vllm_worker.Extension",
             )
         self._asleep()
 
@@ -99,6 +100,7 @@ class ColocatedVllm:
         """Take the policy's weights, adapters added in, a tensor at a time."""
         weights = source.tensors(None, self.dtype)
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        self.llm.collective_rpc("vold_repack")
         self.llm.reset_prefix_cache()
 
     @contextlib.contextmanager

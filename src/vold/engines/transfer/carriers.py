@@ -37,8 +37,8 @@ class Carrier(Protocol):
 
 
 def update(client: VllmClient, checksums: Mapping[str, str], **where: object) -> None:
-    """Tell every server of a part, and where it lies."""
-    client.each("/update_weights", {"update_info": {"checksums": checksums, **where}}, root=True)
+    """Tell every server of a part, and where it lies; one that does not take it is asked what it holds later on."""
+    client.each("/update_weights", {"update_info": {"checksums": checksums, **where}}, root=True, must=False)
 
 
 class FileCarrier:
@@ -85,8 +85,9 @@ class IpcCarrier:
 
     def send(self, tensors: Tensors, checksums: Mapping[str, str]) -> None:
         """As `Carrier.send`."""
-        buffer = devices.packed(tensors.values())
+        buffer = devices.packed(tensors.values()).cuda()
         update(self.client, checksums, handle=devices.share(buffer), table=devices.table_of(tensors))
+        torch.cuda.ipc_collect()
 
 
 class NcclCarrier:
@@ -159,7 +160,7 @@ def join_nccl(world: int, name: bytes) -> Callable[[torch.Tensor], None]:
     nccl.all_reduce([torch.zeros(1, device="cuda")], comms=[member])
 
     def broadcast(buffer: torch.Tensor) -> None:
-        nccl.broadcast([buffer], 0, comms=[member])
+        nccl.broadcast([buffer.cuda()], 0, comms=[member])  # of a divided student the whole is on the host
         torch.cuda.current_stream().synchronize()
 
     return broadcast

@@ -89,11 +89,13 @@ class ChangedWeights:
         )
 
     def _send(self, names: Collection[str], mine: Mapping[str, str], dtype: torch.dtype) -> None:
+        """One try: a server that is restarted meanwhile knows nothing of this push, and would refuse the rest of it for
+        ever. What it says it holds afterwards tells."""
         self.carrier.meet()
-        self.client.each("/start_weight_update", root=True)
+        self.client.each("/start_weight_update", root=True, must=False)
         for part in parts(self.source.tensors(names, dtype)):
             self.carrier.send(part, {n: mine[n] for n in part})
-        self.client.each("/finish_weight_update", {}, root=True)
+        self.client.each("/finish_weight_update", {}, root=True, must=False)
 
     def _held(self) -> list[list[Held]]:
         """Of every server, what its workers hold.

@@ -6,11 +6,13 @@ There are names and numbers in it and nothing else, so whoever reads it runs not
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import mmap
 import os
 import secrets
 import shutil
+from functools import cache
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +58,14 @@ def fill(buffer: memoryview | mmap.mmap, header: bytes, tensors: Tensors) -> Non
 
 def unguessable() -> str:
     """A name that nobody can guess and that tells whose it is."""
-    return f"{PREFIX}{os.getpid()}-{secrets.token_hex(16)}"
+    return f"{PREFIX}{_machine()}-{os.getpid()}-{secrets.token_hex(16)}"
+
+
+@cache
+def _machine() -> str:
+    """Where process numbers mean what they mean here: a directory may be seen from several machines."""
+    here = f"{os.uname().nodename} {os.stat('/proc/self/ns/pid').st_ino}"
+    return hashlib.blake2b(here.encode(), digest_size=4).hexdigest()
 
 
 @contextlib.contextmanager
@@ -94,9 +103,9 @@ def in_file(directory: Path, tensors: Tensors) -> Iterator[Path]:
 
 
 def sweep(directory: Path) -> None:
-    """Remove what processes of this user have left that are no more, by the process number in its name."""
-    for path in directory.glob(f"{PREFIX}[0-9]*-*"):
-        number = path.name.removeprefix(PREFIX).partition("-")[0]
+    """Remove what processes of this user and machine have left that are no more, by the number in its name."""
+    for path in directory.glob(f"{PREFIX}{_machine()}-[0-9]*-*"):
+        number = path.name.split("-")[2]
         with contextlib.suppress(OSError):
             if number.isdigit() and path.lstat().st_uid == os.getuid() and not Path(f"/proc/{number}").exists():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

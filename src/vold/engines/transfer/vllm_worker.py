@@ -27,6 +27,7 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.distributed.weight_transfer.nccl_common import NCCLWeightTransferInitInfo, worker_init_process_group
 from vllm.lora.utils import parse_fine_tuned_lora_name
 from vllm.model_executor.layers.linear import LinearBase
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, UnquantizedEmbeddingMethod
 from vllm.model_executor.model_loader import get_model_loader
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
@@ -134,6 +135,7 @@ class Engine(WeightTransferEngine):
                 receiver.refused[name] = f"has {info.load_numel} of {info.load_numel_total} numbers of this layer"
                 info.load_numel, info.loaded_weights = 0, []
         receiver.finish(lambda: finalize_layerwise_reload(self.model, self.model_config))
+        repack_head(self.model)
         self.under_way = False
 
     def shutdown(self) -> None:
@@ -141,6 +143,14 @@ class Engine(WeightTransferEngine):
         if self.communicator is not None:
             self.communicator.destroy()
         self.group, self.communicator = "", None
+
+
+def repack_head(model: torch.nn.Module) -> None:
+    """On a CPU vLLM multiplies by a packed copy of a tied output embedding, which its reload does not reach."""
+    for layer in model.modules():
+        method = getattr(layer, "quant_method", None)
+        if isinstance(layer, ParallelLMHead) and isinstance(method, UnquantizedEmbeddingMethod):
+            method.process_weights_after_loading(layer)
 
 
 if BACKEND not in WeightTransferEngineFactory._registry:
@@ -175,6 +185,10 @@ class Extension:
         """Load the files that the server was started with: sleep of level 2 has dropped all weights."""
         self.model_runner.reload_weights()
         self.weight_transfer_engine.receiver = None
+
+    def vold_repack(self) -> None:
+        """Bring a head that is tied up to what a reload of the usual kind has made of the embedding."""
+        repack_head(self.model_runner.get_model())
 
     def vold_group(self) -> dict[str, str]:
         """The group of NCCL's that this worker is in."""

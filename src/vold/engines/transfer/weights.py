@@ -171,7 +171,7 @@ class WholeModel:
         if first:
             self.directory.mkdir(parents=True, exist_ok=True)
             segment.sweep(self.directory)
-            here.mkdir(mode=0o700)
+            here.mkdir()
         try:
             self.policy.save(here)
             if first:
