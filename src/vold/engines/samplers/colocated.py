@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ASKED = (
     "n", "max_tokens", "temperature", "seed", "logprobs", "top_p", "top_k", "min_p", "repetition_penalty", "ignore_eos",
-    "stop_token_ids",
+    "stop_token_ids", "stop",
 )  # fmt: skip
 """What vLLM's sampling parameters call as a request's body does."""
 ENVIRONMENT = {
@@ -141,7 +141,8 @@ class ColocatedVllm:
         bias = {int(i): value for i, value in body["logit_bias"].items()}
         kind = self.vllm.sampling_params.RequestOutputKind.FINAL_ONLY
         asked = {key: body[key] for key in ASKED}
-        return self.vllm.SamplingParams(**asked, logit_bias=bias or None, detokenize=False, output_kind=kind)
+        text = bool(body["stop"])  # what it stops at
+        return self.vllm.SamplingParams(**asked, logit_bias=bias or None, detokenize=text, output_kind=kind)
 
     def _asleep(self) -> None:
         if self.sleeps:
@@ -186,6 +187,7 @@ def _reply(output: Any, likeliest: int) -> JsonObject:
                 "token_ids": list(one.token_ids),
                 "prompt_token_ids": list(output.prompt_token_ids),
                 "finish_reason": one.finish_reason,
+                "stop_reason": one.stop_reason,
                 "logprobs": {
                     "token_logprobs": [at[i] for i, at in zip(one.token_ids, logps, strict=True)],
                     "top_logprobs": [{f"token_id:{i}": v for i, v in at.items()} for at in logps]
