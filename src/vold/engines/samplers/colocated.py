@@ -83,6 +83,7 @@ class ColocatedVllm:
                 gpu_memory_utilization=config.memory,
                 max_model_len=config.context,
                 logprobs_mode="processed_logprobs",
+                max_logprobs=-1,  # as many as truncated rollouts can keep
                 generation_config="vllm",
                 enable_sleep_mode=self.sleeps,
                 enforce_eager=not self.sleeps,
