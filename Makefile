@@ -21,7 +21,7 @@ export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-engines test-peers faults bench gpu study world smollm2 lint format docs wheel pins
+.PHONY: help setup demo test test-engines test-peers faults bench gpu gpu-bundle study world smollm2 lint format docs wheel pins
 
 help:
 	@echo "make demo     the whole method on the demo world, on a CPU, nothing to download"
@@ -31,6 +31,7 @@ help:
 	@echo "make faults   kills, damage, bad input, servers and programs that lie, put into real runs: a table of what was lost"
 	@echo "make bench    time and memory against peers, about 10 minutes; sets up .venv-bench (1.6 GB)"
 	@echo "make gpu      what only a GPU can say, at most 10 minutes: writes benchmarks/results/gpu-CARD.json"
+	@echo "make gpu-bundle  the same in one archive, for a machine with PyTorch and Transformers that cannot install: dist/"
 	@echo "make study    arms x seeds on the demo world, with a verdict on each claim"
 	@echo "make world    train the demo world's three models again, from nothing"
 	@echo "make smollm2  the method on real pretrained models and pictures that packages ship: a smoke run of about ten minutes"
@@ -129,6 +130,9 @@ bench: $(BENCH)/.vold-installed
 # The published models' sizes stand beside the tests that use them too.
 gpu: $(STAMP)
 	PYTHONPATH=tests/helpers $(VENV)/bin/python -m benchmarks.gpu $(ARGS)
+
+gpu-bundle: $(STAMP)
+	$(VENV)/bin/python -m benchmarks.gpu.bundle
 
 study: $(STAMP)
 	$(VENV)/bin/vold study studies/miniature/study.yaml $(ARGS)

@@ -8,11 +8,9 @@ fewer layers of the published models; the file says how many.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import re
 import shutil
-import subprocess
 import tempfile
 import time
 from functools import partial
@@ -28,6 +26,7 @@ from benchmarks.gpu.heads import head, kernels
 from benchmarks.gpu.offload import offload
 from benchmarks.gpu.pair import ROOT, TINY, Given, host_memory, save_models, shape_for
 from benchmarks.gpu.peaks import peaks
+from benchmarks.gpu.report import heading, said_by
 from benchmarks.gpu.sampler import sampler
 from benchmarks.gpu.step import step
 from benchmarks.gpu.update import update
@@ -123,36 +122,6 @@ def describe_card() -> Figures:
         "cuda": torch.version.cuda,
         "driver": said_by("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
     }
-
-
-def heading(card: Figures) -> Figures:
-    """What the figures are of."""
-    return {
-        "card": card["name"],
-        "card_gib": round(card["memory"] / 2**30, 1),
-        "versions": {k: card[k] for k in ("driver", "cuda", "capability") if k in card},
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": commit(),
-    }
-
-
-def commit() -> str:
-    """Of the code; a bundle has it in a file."""
-    noted = ROOT / "COMMIT"
-    if noted.exists():
-        return noted.read_text().strip()
-    git = ("git", "-C", str(ROOT))
-    changed = "" if said_by(*git, "status", "--porcelain", "-uno") == "" else ", with changes"
-    return said_by(*git, "rev-parse", "HEAD") + changed
-
-
-def said_by(*command: str) -> str:
-    """The first line that a program prints; `unknown` where it cannot be run."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip().partition("\n")[0]
 
 
 def slug(card: str) -> str:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,23 +16,36 @@ from typing import Any
 import pytest
 
 import pretended_cuda
+from benchmarks.gpu import bundle
 from benchmarks.gpu.__main__ import MEASUREMENTS, main, measure
 from benchmarks.gpu.children import in_child
 from benchmarks.gpu.figures import FIGURES, Figure, shown, table
 from benchmarks.gpu.pair import LADDER, TINY, Given, shape_for
+from benchmarks.gpu.report import commit
 from gpu_docs import REPORTS
-from package import ROOT
 
 GIB = 2**30
 DEVICES = pytest.mark.parametrize("device", ["cpu", "cuda"])
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Of a whole call on the CPU."""
-    out = tmp_path_factory.mktemp("gpu") / "deep" / "figures.json"
-    command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--out", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle where it was unpacked, without wheels."""
+    home = tmp_path_factory.mktemp("bundle")
+    bundle.gather(home / "vold-gpu", [])
+    bundle.pack(home / "vold-gpu", home / "whole.tar.xz")
+    with tarfile.open(home / "whole.tar.xz") as archive:
+        archive.extractall(home / "there", filter="data")
+    return home / "there" / "vold-gpu"
+
+
+@pytest.fixture(scope="module")
+def report(unpacked: Path) -> dict[str, Any]:
+    """Of a whole call of the bundle on the CPU, by this Python, with nothing of the checkout in reach."""
+    out = unpacked.parent / "deep" / "figures.json"
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHON": sys.executable}
+    command = ["bash", str(unpacked / "run.sh"), "--tiny", "--out", str(out)]
+    done = subprocess.run(command, cwd=unpacked.parent, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert [p.name for p in out.parent.iterdir()] == [out.name]
     found: dict[str, Any] = json.loads(out.read_text())
@@ -50,6 +64,7 @@ def test_every_measurement_ran(report: dict[str, Any]) -> None:
     assert [name for name, found in report["measurements"].items() if "error" in found] == []
     assert [name for name, found in report["measurements"].items() if "left out" in found] == ["kernels"]
     assert report["card"] == "cpu" and report["shape"]["student"] == "tiny"
+    assert report["commit"] == commit()
     assert {"torch", "transformers", "scikit-learn"} <= report["versions"].keys()
 
 
