@@ -24,6 +24,16 @@ def test_rows_are_those_of_the_cpu_and_attention_has_a_kernel_that_makes_no_scor
     assert set(decoding) == {"efficient float32 masked"}  # heads that share keys are queries of one head
 
 
+def test_a_model_that_rotates_by_the_positions_of_a_pass_is_not_recorded() -> None:
+    """It asks for the largest position, for which no recording may wait; rows are those of the CPU all the same."""
+    for kind, found in pretended_cuda.run("pretended_sampling:rotated").items():
+        assert (found["graphs"] > 0) == (kind == "default"), kind
+        assert len(found["cpu"]) == 4
+        for ours, theirs in zip(found["cuda"], found["cpu"], strict=True):
+            assert ours[:2] == theirs[:2], kind
+            assert ours[2] == pytest.approx(theirs[2], abs=1e-5)
+
+
 def test_the_host_waits_once_in_sixteen_tokens_and_launches_two_graphs_a_token() -> None:
     """Of rows of 48 and of 96 tokens the difference: three looks, 96 graphs, and what a look costs."""
     found = pretended_cuda.run("pretended_sampling:longer", tokens=[48, 96])

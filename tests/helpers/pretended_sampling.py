@@ -24,8 +24,11 @@ def placed(device: str) -> Policy:
 
 
 def told(groups: list[list[Completion]]) -> list[Any]:
-    return [[c.ids.tolist(), c.finish, c.logps.tolist(), c.candidate_ids.tolist()]  # type: ignore[union-attr]
-            for group in groups for c in group]  # fmt: skip
+    return [
+        [c.ids.tolist(), c.finish, c.logps.tolist(), [] if c.candidate_ids is None else c.candidate_ids.tolist()]
+        for group in groups
+        for c in group
+    ]
 
 
 def rows() -> dict[str, Any]:
@@ -52,6 +55,33 @@ def longer(tokens: list[int]) -> dict[str, Any]:
             InProcessSampler(policy).generate([Prompt((20, 21, 22))], SamplingParams(n, 1.0, 3), 16)
         seen.append(counts)
     return {"totals": [c.totals() for c in seen], "waits": seen[-1].waits, "names": seen[-1].names}
+
+
+ROPES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "dynamic": {"factor": 2.0},
+    "longrope": {
+        "short_factor": [1.0] * 4, "long_factor": [1.5] * 4, "original_max_position_embeddings": 16, "factor": 4.0,
+    },
+}  # fmt: skip
+"""Ways to rotate by position, of heads of 8; the last two choose by the positions of a pass, 16 and more here."""
+
+
+def rotated() -> dict[str, Any]:
+    """By the way of rotating: rows on either device, and how many graphs were replayed."""
+    out: dict[str, Any] = {}
+    for kind, values in ROPES.items():
+        out[kind] = {}
+        for device in ("cpu", "cuda"):
+            with _disable_current_modes() if device == "cpu" else contextlib.nullcontext():
+                model = tiny.teacher(positions=16, rope={"rope_type": kind, "rope_theta": 10000.0, **values})
+                model.model.eval().to(device)
+                model.ban_placeholders()
+                with counting() as counts:
+                    made = InProcessSampler(model, 8).generate([Prompt((20, 21, 22))], SamplingParams(40, 1.0, 3), 4)
+                out[kind][device] = told(made)
+        out[kind]["graphs"] = counts.names["graph"]
+    return out
 
 
 def graphs() -> dict[str, Any]:

@@ -66,7 +66,9 @@ def student(seed: int = 0, tokenizer: Any = None, rows: int | None = None) -> Po
     return Policy(Qwen2_5_VLForConditionalGeneration(config), Chat(tokenizer, images))
 
 
-def teacher(seed: int = 1, tokenizer: Any = None, rows: int | None = None) -> Policy:
+def teacher(
+    seed: int = 1, tokenizer: Any = None, rows: int | None = None, *, positions: int = 128, rope: Any = None
+) -> Policy:
     """Of the demo world's tokenizer, without padded rows, unless others are given."""
     torch.manual_seed(seed)
     tokenizer = build_tokenizer() if tokenizer is None else tokenizer
@@ -78,7 +80,8 @@ def teacher(seed: int = 1, tokenizer: Any = None, rows: int | None = None) -> Po
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=8,
-        max_position_embeddings=128,
+        max_position_embeddings=positions,
+        rope_parameters=rope,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -33,7 +33,8 @@ class Decoder:
     """Rows in slots, of which the first `live` generate.
 
     What a step reads and writes stays where it is in memory, and no step waits for the device. On a GPU it is recorded
-    as a graph: a token of all rows costs two launches, whatever the number of layers.
+    as a graph: a token of all rows costs two launches, whatever the number of layers. A model that chooses its rotary
+    frequencies pass by pass is not recorded.
 
     Args:
         policy: the model, of a family whose rows can be packed (`Policy.packs`).
@@ -56,7 +57,8 @@ class Decoder:
         self.uniforms = torch.zeros((slots, self.reach), dtype=torch.float64, device=device)
         self.told = torch.zeros((self.chunk, slots, draw.told), dtype=torch.int32, device=device)
         self.turn = torch.zeros(1, dtype=torch.int64, device=device)
-        self.recorder = Recorder(records=device.type == "cuda" and policy.trunk is None)
+        fixed = policy.trunk is None and not _rotates_by_need(policy.model)
+        self.recorder = Recorder(records=device.type == "cuda" and fixed)
 
     def read(self, prompts: Sequence[Prompt], rows: Sequence[int], uniforms: torch.Tensor) -> None:
         """Start `rows[i]` rows of `prompts[i]` in the slots after those that are live; each prompt passes once.
@@ -155,6 +157,14 @@ class Decoder:
             self.counts[:, b] = self.counts[:, a]
         self.live = live
         self.counts[:, live:] = 0  # what fills a step up starts anew, and stays inside its slot
+
+
+def _rotates_by_need(model: Any) -> bool:
+    """Whether rotary frequencies are chosen by the largest position of a pass: the host waits for it, which no
+    recording may (`transformers.modeling_rope_utils.dynamic_rope_update`)."""
+    found = [getattr(module, "rope_type", "") for module in model.modules()]
+    kinds = [kind for types in found for kind in (types.values() if isinstance(types, dict) else [types])]
+    return any("dynamic" in kind or kind == "longrope" for kind in kinds)
 
 
 class Recorder:
