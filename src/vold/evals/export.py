@@ -81,7 +81,8 @@ def _scores(f: Figures) -> dict[str, tuple[float, float | None, int | None]]:
         out[f"maj@{f.k}"] = f.maj_at_k, None, f.n
     if f.as_vlmevalkit is not None:
         peers = {"accuracy": f.as_vlmevalkit.accuracy, **f.as_vlmevalkit.derived}
-        out |= {f"{name}_as_vlmevalkit": (v, None, out[name][2]) for name, v in peers.items()}
+        counts = {name: n for name, (_, _, n) in out.items()}  # a rate of nothing is none of ours, and 0 there
+        out |= {f"{name}_as_vlmevalkit": (v, None, counts.get(name)) for name, v in peers.items()}
     answers = sum(f.outcomes.values())
     out |= {name: (count / answers, None, answers) for name, count in f.outcomes.items() if name != "right"}
     for tag, parts in f.by.items():
