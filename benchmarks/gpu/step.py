@@ -50,7 +50,7 @@ def step(given: Given) -> dict[str, Any]:
     """
     recipe = recipe_of(given)
     PLACES.clear()
-    with patch("vold.training.stage.Place", Watched), patch("vold.training.stage.save_state"):
+    with patch("vold.training.stage.Place", Watched), patch("vold.training.stage.StateWriter.begin"):
         distill(recipe)
     rows = read_jsonl(recipe.run.dir / "distill" / "metrics.jsonl")
     told = [{k: row[k] for k in KEPT if k in row} for row in rows]
