@@ -62,7 +62,7 @@ def evaluated() -> dict[str, Any]:
     paper = yaml.safe_load((ROOT / "recipes" / "paper-eval.yaml").read_text())
     model, sampling = str(ROOT / mini["student"]["path"]), {"max_new_tokens": ANSWERS}
     for spec in mini["eval"]["benchmarks"].values():
-        spec |= {"path": str(ROOT / spec["path"]), "limit": 2}
+        spec["path"] = str(ROOT / spec["path"])
     for name, spec in paper["eval"]["benchmarks"].items():
         spec |= mini["eval"]["benchmarks"][name]
     for raw in (mini, paper):
