@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from vold.errors import ConfigError
-from vold.run import lock
+from vold.run import alive, lock
 from vold.run.lock import LOCK, RunLock, confirm, owning
 
 BEAT = 0.05
@@ -85,8 +85,8 @@ def held(run: Path, before: Callable[[], None] = lambda: None) -> Iterator[int]:
 
 def elsewhere() -> None:
     """Make this process believe that it runs on another machine than its parent."""
-    place = lock._place()
-    lock._place = lambda: f"elsewhere {place}"
+    place = alive.place()
+    alive.place = lambda: f"elsewhere {place}"
 
 
 def files(run: Path) -> list[str]:
@@ -339,7 +339,7 @@ def test_hammered_by_many_it_is_never_held_twice(run: Path) -> None:
                 with owning(run, "sft"):
                     won += 1
                     left = inside.read_text() if inside.exists() else ""
-                    if left and (lock._process(int(left)) or "Z")[0] != "Z":
+                    if left and (found := alive.seen(int(left))) is not None and found.state != "Z":
                         os._exit(9)  # somebody else is in here
                     inside.unlink(missing_ok=True)
                     fresh = os.open(inside, os.O_CREAT | os.O_EXCL | os.O_WRONLY)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from vold.errors import ConfigError, DataError
+from vold.run import alive
 from vold.run.console import Bar, console
 from vold.run.records import from_json, to_json
 
@@ -82,9 +83,9 @@ class RunLock:
             token=uuid.uuid4().hex,
             verb=verb,
             host=platform.node() or "this machine",
-            place=_place(),
+            place=alive.place(),
             pid=os.getpid(),
-            born=(_process(os.getpid()) or ("", 0))[1],
+            born=alive.born_of(os.getpid()),
             since=f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %Z}",
             every=self.beat,
         )
@@ -226,13 +227,12 @@ class RunLock:
             if any(lock.owner.token == owner.token for lock in _held.values()):
                 raise self._refusal(owner)
             return True  # left behind by an interrupt
-        found = _process(owner.pid)
+        found = alive.seen(owner.pid)
         if found is None:
-            return not _exists(owner.pid)  # else of another user, and hidden
-        state, born = found
-        if born != owner.born or state in "ZX":
+            return not alive.exists(owner.pid)  # else of another user, and hidden
+        if found.born != owner.born or found.state in "ZX":
             return True
-        raise self._refusal(owner, " (suspended)" if state in "Tt" else "")
+        raise self._refusal(owner, " (suspended)" if found.state in "Tt" else "")
 
     def _refusal(self, owner: Owner | None, more: str = "") -> ConfigError:
         stop = "stop it" if owner is None else f"stop it (`kill {owner.pid}` on {owner.host})"
@@ -314,33 +314,3 @@ def _highest(home: Path) -> int:
         return max((int(name) for name in os.listdir(home) if name.isdecimal()), default=0)
     except FileNotFoundError:
         return 0
-
-
-def _place() -> str:
-    """The machine since it was started and the process ids that are seen here; empty where the kernel does not say."""
-    try:
-        if os.readlink("/proc/self") != str(os.getpid()):
-            return ""
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{platform.node()} {boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _process(pid: int) -> tuple[str, int] | None:
-    """State and start of a process, in the kernel's letters and ticks; None if there is none to be seen."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return fields[0], int(fields[19])
-    except (OSError, IndexError, ValueError):
-        return None
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True

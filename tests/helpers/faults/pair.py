@@ -18,7 +18,7 @@ import yaml
 
 from faults.frame import HUNG, Ended, Fault, Outcome, Running, vold_in, vold_started
 from faults.runs import STAGES, Runs, differences, runs
-from vold.run import lock
+from vold.run import alive
 from vold.run.lock import RunLock
 
 BEAT = 0.1
@@ -280,8 +280,8 @@ def _quick() -> None:
 
 def _elsewhere() -> None:
     """Make this process believe that it runs on another machine."""
-    here = lock._place()
-    lock._place = lambda: f"elsewhere {here}"
+    here = alive.place()
+    alive.place = lambda: f"elsewhere {here}"
 
 
 def _hold_at(name: str, reached: int, gate: int) -> None:
