@@ -35,8 +35,8 @@ def colocated(home: Path, **more: Any) -> Recipe:
         ({"colocate": True, "urls": ["http://localhost:8002/v1"], "model": "m"}, "without what is said of servers"),
         ({"urls": ["http://localhost:8002/v1"], "model": "m", "memory": 0.5}, "of vLLM in this process"),
         ({"urls": ["http://localhost:8002/v1"], "model": "m", "context": 512}, "of vLLM in this process"),
-        ({"urls": ["http://localhost:8002/v1"]}, "need `urls` and `model`"),
-        ({"colocate": False}, "need `urls` and `model`"),
+        ({"urls": ["http://localhost:8002/v1"]}, "needs `model`"),
+        ({"colocate": False}, "or colocate: true"),
     ],
 )
 def test_a_recipe_says_either_where_servers_are_or_that_there_are_none(

@@ -15,8 +15,8 @@ import httpx
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from ports import HeldPort
 from vold.data.worlds.call_tokens import build_tokenizer
+from vold.engines.launch.server import HeldPort
 from vold.engines.teachers.health import probe_of
 from vold.engines.vllm import VllmClient
 from vold.errors import SamplerError, TeacherError

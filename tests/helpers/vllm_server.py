@@ -15,8 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import torch
 
-from ports import HeldPort
 from vllm_weights import ServedWeights
+from vold.engines.launch.server import HeldPort
 from vold.engines.samplers.draw import truncated
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.model.policy import Policy

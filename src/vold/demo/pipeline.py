@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from rich.text import Text
 
+from vold.engines.launch.serving import keeping
 from vold.evals.engine_check import self_check
 from vold.evals.evaluate import evaluate
 from vold.evals.overlap import align
@@ -55,7 +56,7 @@ def run_stages(recipe: Recipe) -> None:
         VoldError: as the stages.
     """
     began = time.monotonic()
-    with owning(recipe.run.dir, "run"):
+    with owning(recipe.run.dir, "run"), keeping():
         for stage in ("check", *recipe.stages):
             _enter(stage, began)
             _WORK[stage][1](recipe)

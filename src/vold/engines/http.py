@@ -23,6 +23,7 @@ import httpx
 
 from vold.engines.bodies import Body, Unreadable, message_of, parsed, read_body, retry_after, sent
 from vold.engines.deadline import Stop, Watch, watched
+from vold.engines.launch.started import given_up, started_at
 from vold.engines.places import Connections, Places, allow_connections
 from vold.engines.replies import is_no_reply
 from vold.errors import ConfigError
@@ -104,7 +105,8 @@ class HttpClient(Generic[Reply]):
             Places(config.concurrency),
         )
         self.server, self.error, self.report = f"{role} server".strip(), error, report
-        key = _key(config.key_env) if config.key_env else ""  # held in memory only
+        own = [one.key for one in started_at(self.urls)]
+        key = own[0] if own else _key(config.key_env) if config.key_env else ""  # held in memory only
         headers = {"Accept-Encoding": "gzip"} | ({"Authorization": f"Bearer {key}"} if key else {})
         # All waits but for a connection are the `Watch`'s.
         timeout, tls = httpx.Timeout(None, connect=CONNECT_SECONDS), httpx.create_ssl_context()
@@ -155,6 +157,8 @@ class HttpClient(Generic[Reply]):
             at_work = found.busy and any(self._answered.get(b, 0.0) > began for b in bases)
             rounds += not at_work
             self._outage("" if at_work else found.why)
+            if (gone := given_up(bases)) is not None:
+                raise gone
             left = give_up - time.monotonic()
             if rounds >= self.rounds or left <= 0 or stop.wait(min(max(wait, asked), left)):
                 break

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from vold.engines.bodies import JsonObject
 from vold.engines.deadline import Stop
 from vold.engines.http import Failed, HttpClient, as_they_come
+from vold.engines.launch.started import started_at
 from vold.engines.replies import VllmReply
 from vold.run.console import console
 
@@ -116,6 +117,8 @@ class VllmClient(HttpClient[VllmReply]):
         if not self.sleep or self._awake:
             yield
             return
+        for one in started_at(self.urls):
+            one.turn.set()
         if bring is None:
             self.each("/wake_up", root=True)
         else:
@@ -128,6 +131,8 @@ class VllmClient(HttpClient[VllmReply]):
         finally:
             self._awake = False
         self.each(f"/sleep?level={1 if bring is None else 2}", root=True)
+        for one in started_at(self.urls):
+            one.turn.clear()
 
     def context(self) -> int:
         """Tokens that prompt and response may have together: the least of all servers; 0 where one does not say.

@@ -22,12 +22,13 @@ from vold.types import Grade, SamplingParams, StreamingSampler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from vold.evals.questions import Question, QuestionSet
     from vold.model.chat import Chat
     from vold.model.policy import Policy
-    from vold.run.recipe import Eval
+    from vold.run.recipe import Endpoint, Eval
     from vold.types import Completion, Finish, Sampler
 
     Row: TypeAlias = Answer | Unmarked
@@ -158,10 +159,17 @@ def _answers(
 
 
 def answer_by_endpoint(
-    config: Eval, files: Sequence[tuple[QuestionSet, Path]], *, label: str, seed: int, to_judge: ToJudge
+    config: Eval,
+    files: Sequence[tuple[QuestionSet, Path]],
+    at: AbstractContextManager[Endpoint],
+    *,
+    label: str,
+    seed: int,
+    to_judge: ToJudge,
 ) -> None:
     """Ask the endpoint for every answer that is not yet in the lists of its sets: one queue over all of them, so that
-    its servers are full until the last answers. Each is stored as it comes, and lists are put in order at the end."""
+    its servers are full until the last answers. Each is stored as it comes, and lists are put in order at the end. `at`
+    gives the endpoint, and is entered if anything is missing."""
     wanted: list[_Wanted] = []
     lists: dict[Path, list[Row]] = {}
     for found, file in files:
@@ -172,8 +180,8 @@ def answer_by_endpoint(
         every = (_Wanted(found, file, q, sample) for q in found.questions for sample in range(config.samples))
         wanted += [one for one in every if (one.question.id, one.sample) not in have]
     done = sum(map(len, lists.values()))
-    with Bar(label, done + len(wanted), done) as bar:
-        for batch in _replies(config, wanted, seed) if wanted else ():
+    with at if wanted else contextlib.nullcontext() as endpoint, Bar(label, done + len(wanted), done) as bar:
+        for batch in _replies(endpoint, config, wanted, seed) if endpoint is not None else ():
             came: defaultdict[Path, list[Row]] = defaultdict(list)
             for one, row in batch:
                 came[one.file].append(_ready(one.found, one.question, row))
@@ -187,11 +195,12 @@ def answer_by_endpoint(
         in_order(file, found, lists[file])
 
 
-def _replies(config: Eval, wanted: Sequence[_Wanted], seed: int) -> Iterator[list[tuple[_Wanted, Unmarked]]]:
+def _replies(
+    endpoint: Endpoint, config: Eval, wanted: Sequence[_Wanted], seed: int
+) -> Iterator[list[tuple[_Wanted, Unmarked]]]:
     """The endpoint's answers, those at a time that have come meanwhile."""
-    assert config.endpoint is not None
     params = config.sampling.params(seed)
-    replies = EndpointSampler(config.endpoint).answer(
+    replies = EndpointSampler(endpoint).answer(
         [one.question.messages for one in wanted],
         params,
         [one.sample for one in wanted],

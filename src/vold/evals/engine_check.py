@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from vold.data.sources import open_tasks
+from vold.engines.launch.serving import serving
 from vold.engines.mismatch import Mismatch
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.engines.samplers.student import open_sampler
@@ -58,9 +59,10 @@ def self_check(recipe: Recipe) -> SelfCheck:
     path = stage_models(recipe).get("sft", recipe.learner.path)
     student = load_student(recipe, path)
     backend: TeacherBackend = InProcessBackend(student, recipe.learner.dtype)
-    if recipe.teacher.server is not None:
-        backend = open_teachers(recipe, student).by_route[""].backend
-    apart = _apart(recipe, recipe.align, student, backend, directory)
+    with serving(recipe, "align") as served:
+        if recipe.teacher.server is not None:
+            backend = open_teachers(served, student).by_route[""].backend
+        apart = _apart(served, recipe.align, student, backend, directory)
     row = apart.row()
     found = SelfCheck(
         student=path,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vold.engines.launch.serving import serving
 from vold.engines.samplers.multi_turn import tool_turns
 from vold.errors import ConfigError
 from vold.evals.answering import answer_by_endpoint, answer_in_process, in_order, stored
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from vold.evals.answering import ToJudge
     from vold.model.policy import Policy
     from vold.run.recipe import Eval
+    from vold.run.stage_sections import TestedEndpoint
 
     Files = Sequence[tuple[QuestionSet, Path]]
     """The sets, and the lists of one model's answers to them."""
@@ -63,7 +66,8 @@ def evaluate(recipe: Recipe) -> Results:
         config, recipe.tasks, recipe.run.dir / "eval", tool=tool
     )  # first: a mistake in them must not claim the directory
     directory = open_stage(recipe, "eval")
-    models = stage_models(recipe) if config.endpoint is None else {config.endpoint.model: "endpoint"}
+    at_an_address = config.endpoint is not None and config.endpoint.launch is None
+    models = {config.endpoint.model: "endpoint"} if config.endpoint and at_an_address else stage_models(recipe)
     judge = config.judge
     judging = Judging(judge.concurrency * len(judge.urls) if judge is not None else 0, config.samples)
     for name, path in models.items():
@@ -75,11 +79,20 @@ def evaluate(recipe: Recipe) -> Results:
             _start_afresh_if(target / f"{found.name}.protocol.json", stamp, [file])
         label = f"eval {name}"
         if config.endpoint is not None:
-            answer_by_endpoint(config, files, label=label, seed=recipe.run.seed, to_judge=judging.add)
+            at = _endpoint(recipe, path)
+            answer_by_endpoint(config, files, at, label=label, seed=recipe.run.seed, to_judge=judging.add)
         else:
             _answer_here(recipe, config, path, files, label=label, to_judge=judging.add)
     judging.finish("eval")
     return _results(recipe, directory, models, sets)
+
+
+@contextlib.contextmanager
+def _endpoint(recipe: Recipe, path: str) -> Iterator[TestedEndpoint]:
+    """The endpoint that is asked for this model's answers; its servers are started where the recipe says so."""
+    with serving(recipe, "eval", path) as served:
+        assert served.eval is not None and served.eval.endpoint is not None
+        yield served.eval.endpoint
 
 
 def _answer_here(recipe: Recipe, config: Eval, path: str, files: Files, *, label: str, to_judge: ToJudge) -> None:

@@ -15,6 +15,7 @@ import torch
 
 from vold.data.sources import open_tasks
 from vold.engines.grade import grade
+from vold.engines.launch.serving import serving
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.engines.teachers.inprocess import InProcessBackend
 from vold.engines.teachers.teachers import Teachers, open_teachers
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vold.model.policy import Policy
-    from vold.run.recipe import Recipe, Sampling
+    from vold.run.recipe import Align, Recipe, Sampling
     from vold.types import Ids
 
 TOKEN_BUDGET = 8192
@@ -63,8 +64,16 @@ def align(recipe: Recipe) -> Overlap:
     if config is None:
         raise no_align()
     directory = open_stage(recipe, "align")
-    models = stage_models(recipe)
-    path = models.get("sft", recipe.learner.path)
+    with serving(recipe, "align") as served:
+        found = _compared(served, config, directory)
+    write_json(directory / f"{'after' if 'sft' in stage_models(recipe) else 'before'}-sft.json", found)
+    write_json(directory / "align.json", found)
+    return found
+
+
+def _compared(recipe: Recipe, config: Align, directory: Path) -> Overlap:
+    """Student and teacher on the student's rollouts."""
+    path = stage_models(recipe).get("sft", recipe.learner.path)
     student = load_student(recipe, path)
     teachers = open_teachers(recipe, student)
     pairs = [
@@ -89,10 +98,7 @@ def align(recipe: Recipe) -> Overlap:
     teacher = recipe.teacher.path if recipe.teacher else ""
     most = math.log(student.rows - len(student.banned))
     habits = Habits(sum(passed) / len(passed), sum(cut) / len(cut), most)
-    found = _overlap(path, teacher, ours, theirs, failed, habits)
-    write_json(directory / f"{'after' if 'sft' in models else 'before'}-sft.json", found)
-    write_json(directory / "align.json", found)
-    return found
+    return _overlap(path, teacher, ours, theirs, failed, habits)
 
 
 def no_align() -> ConfigError:

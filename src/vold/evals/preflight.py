@@ -10,6 +10,8 @@ from rich.text import Text
 
 from vold.data.benchmarks.registry import get_benchmark, load
 from vold.engines.chat_api import EndpointSampler
+from vold.engines.launch.devices import check_devices
+from vold.engines.launch.wanted import servers_of
 from vold.engines.samplers.student import check_rollouts
 from vold.engines.teachers.health import probe_of
 from vold.engines.teachers.inprocess import InProcessBackend
@@ -151,9 +153,20 @@ def _other_models(subject: Subject) -> Iterator[Finding]:
             yield Finding(key, f"{path}, {read_config(resolve(path)).model_type}")
 
 
+def _launched(subject: Subject) -> Iterator[Finding]:
+    """Servers that stages will start: which, and where. None is started."""
+    recipe = subject.recipe
+    for stage in recipe.stages:
+        servers = servers_of(recipe, stage)
+        check_devices(recipe, stage, servers)
+        if servers:
+            yield Finding(f"servers of {stage}", "; ".join(f"{one.name}: {one}" for one in servers))
+
+
 def _teachers(subject: Subject) -> Iterator[Finding]:
     for route, teacher in subject.teachers.by_route.items():
-        yield Finding(f"teacher for {route}" if route else "teacher", teacher.backend.describe())
+        words = teacher.spec.path if teacher.launched else teacher.backend.describe()
+        yield Finding(f"teacher for {route}" if route else "teacher", words)
         yield from _pair(subject, teacher)
 
 
@@ -183,7 +196,7 @@ def _servers(subject: Subject) -> Iterator[Finding]:
     section = subject.recipe.eval
     named = {"endpoint": section.endpoint, "judge": section.judge} if section is not None else {}
     for key, server in named.items():
-        if server is not None:
+        if server is not None and server.urls:
             reply = EndpointSampler(server).chat((Message("user", TURNS[0]["content"]),), SamplingParams(16))
             refused = f" refuses a short question: {reply.error}" if reply.error else " answers"
             where = ", ".join(server.urls)
@@ -259,7 +272,7 @@ def _distill(subject: Subject) -> Iterator[Finding]:
     d = subject.recipe.distill
     if d is None:
         return
-    if d.engine is not None:
+    if d.engine is not None and d.engine.launch is None:
         prompts = next(these.prompts for these in subject.task_sets if these.key == "distill.tasks")
         servers = check_rollouts(d, subject.student, prompts[0], subject.recipe.run.dir)
         yield Finding("rollout servers", servers)
@@ -277,8 +290,8 @@ def _checkpoints(subject: Subject) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
-    places, recipe_doubts, _functions, _memory, _student, _other_models, _teachers, _context, _servers, _benchmarks,
-    _tasks, disk, _one_prompt, data_doubts, _distill, _checkpoints,
+    places, recipe_doubts, _functions, _memory, _launched, _student, _other_models, _teachers, _context, _servers,
+    _benchmarks, _tasks, disk, _one_prompt, data_doubts, _distill, _checkpoints,
 )  # fmt: skip
 """In this order: what costs nothing first."""
 OF_THE_STUDENT = (_memory, _student, _teachers, _context, _one_prompt)

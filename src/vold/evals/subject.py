@@ -83,10 +83,10 @@ class Subject:
 
     @cached_property
     def context(self) -> int:
-        """The least context length of all models, in tokens. A teacher whose length is unknown does not count."""
-        return min(
-            [self.student.context, *filter(None, (t.backend.context() for t in self.teachers.by_route.values()))]
-        )
+        """The least context length of all models, in tokens. A teacher whose length is unknown does not count, nor one
+        whose servers are still to be started."""
+        lengths = (t.backend.context() for t in self.teachers.by_route.values() if not t.launched)
+        return min([self.student.context, *filter(None, lengths)])
 
     @cached_property
     def task_sets(self) -> list[TaskSet]:

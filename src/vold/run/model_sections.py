@@ -179,7 +179,92 @@ class Endpoint(Section):
     answers counts as so many."""
 
 
-class Server(Endpoint):
+Gpu = Annotated[int, Field(ge=0, le=4095)]
+"""The number of a GPU as `nvidia-smi` shows it."""
+
+
+def _devices(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    used = [gpu for group in groups_of(value) for gpu in group]
+    if () in value:
+        raise ConfigError("a server has no device", got="[]", fix="name its GPUs, or write `cpu`")
+    if twice := sorted({gpu for gpu in used if used.count(gpu) > 1}):
+        fix = "give each server GPUs of its own"
+        raise ConfigError("a GPU is given twice", got=str(twice[0]), fix=fix)
+    return value
+
+
+def groups_of(devices: Devices) -> tuple[tuple[int, ...], ...]:
+    """The GPUs of each server; none of one on the processor."""
+    return tuple(() if d == "cpu" else (d,) if isinstance(d, int) else d for d in devices)
+
+
+Devices = Annotated[tuple[Gpu | Literal["cpu"] | tuple[Gpu, ...], ...], Field(min_length=1), AfterValidator(_devices)]
+"""Where servers run, one each."""
+
+
+class Launch(Section):
+    """vLLM servers that vold starts for the stages that need them, watches, and ends with them."""
+
+    devices: Devices
+    """A server each: `[2, 3]` are two servers on a GPU each, `[[2, 3]]` is one on both (tensor parallel), `[cpu]` one
+    on the processor. GPUs have the numbers that `nvidia-smi` shows."""
+    args: tuple[str, ...] = ()
+    """Further arguments of `vllm serve`, such as `[--max-model-len, "16384"]`."""
+    python: Path | None = None
+    """An interpreter that has vLLM, such as another virtual environment's `bin/python`; if absent, vold's own, or that
+    of the `vllm` command."""
+    start_seconds: float = Field(1800.0, gt=0, le=86_400)
+    """A server that does not answer so long after its start is ended, and the command with it."""
+
+    @model_validator(mode="after")
+    def _can_be_started(self) -> Launch:
+        for given in self.args:
+            if (where_from := OURS.get(given.partition("=")[0])) is not None:
+                fix = f"leave it out of `args`: a server gets {where_from}"
+                raise ConfigError("vold says this to a server itself", got=given, fix=fix)
+        return self
+
+
+OURS = {
+    "--model": "the model of the section",
+    "--served-model-name": "the section's `model`",
+    "--host": "127.0.0.1, which only this machine reaches",
+    "--port": "a free port",
+    "--uds": "a port",
+    "--api-key": "one that is made anew for each run, and not in an argument, which anybody can read",
+    "--tensor-parallel-size": "the number of devices of a server",
+    "-tp": "the number of devices of a server",
+}
+"""Arguments of `vllm serve` that a recipe cannot give, and where they come from."""
+
+
+class Launchable(Endpoint):
+    """Servers at an address, or such as vold starts."""
+
+    urls: tuple[Address, ...] = ()
+    """Base addresses that end in `/v1`; a request goes to the least busy. Either these or `launch`."""
+    model: str = ""
+    """The name the server gives the model. With `launch` the model itself if absent."""
+    launch: Launch | None = None
+    """Start these servers, in place of asking those at `urls`."""
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Launchable:
+        if isinstance(self, RolloutServer) and self.colocate:
+            return self
+        if (self.launch is None) == (not self.urls):
+            got = "both" if self.urls else "neither"
+            fix = 'write urls: ["http://HOST:PORT/v1"] for servers that run, or launch: {devices: [...]}'
+            fix += ", or colocate: true" * isinstance(self, RolloutServer)
+            raise ConfigError("servers have `urls`, or a `launch` section", got=got, fix=fix)
+        if self.launch is None and not self.model:
+            raise ConfigError("a server at an address needs `model`", got="none", fix="name the model as it is served")
+        if self.launch is not None and self.key_env is not None:
+            raise ConfigError("servers that vold starts get a key of their own", got="key_env", fix="leave it out")
+        return self
+
+
+class Server(Launchable):
     """vLLM servers that all hold the same model."""
 
     patience: float = Field(1800.0, ge=0, le=10**7)
@@ -196,10 +281,6 @@ class RolloutServer(Server):
     """vLLM servers that sample for the student, and get its weights after every update; or vLLM in the training
     process."""
 
-    urls: tuple[Address, ...] = ()
-    """Base addresses that end in `/v1`; a request goes to the least busy."""
-    model: str = ""
-    """The name the server gives the model."""
     colocate: bool = False
     """Sample by vLLM in the training process, where it has to be installed beside vold. On a GPU it sleeps while the
     student learns."""
@@ -217,17 +298,16 @@ class RolloutServer(Server):
 
     @model_validator(mode="after")
     def _here_or_there(self) -> RolloutServer:
-        here, there = {"memory", "context"}, self.model_fields_set - {"colocate", "memory", "context"}
+        # A recipe as it ran names every key, so that what counts is another value than the usual one.
+        said = {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
+        here, there = said & {"memory", "context"}, said - {"colocate", "memory", "context"}
         if self.colocate and there:
             fix = "leave them out: vLLM is in this process, where it sleeps by itself on a GPU and cannot on a CPU"
             raise ConfigError("colocate goes without what is said of servers", got=", ".join(sorted(there)), fix=fix)
-        if not self.colocate and (alone := here & self.model_fields_set):
+        if not self.colocate and here:
             raise ConfigError(
-                "this is said of vLLM in this process", got=", ".join(sorted(alone)), fix="add colocate: true"
+                "this is said of vLLM in this process", got=", ".join(sorted(here)), fix="add colocate: true"
             )
-        if not self.colocate and not (self.urls and self.model):
-            fix = 'write urls: ["http://HOST:PORT/v1"] and model: NAME, or colocate: true'
-            raise ConfigError("rollout servers need `urls` and `model`", got=f"{self.urls}, {self.model!r}", fix=fix)
         return self
 
 

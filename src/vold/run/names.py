@@ -82,8 +82,6 @@ def no_twins(named: Named) -> Named:
 
 Name = Annotated[str, AfterValidator(file_name)]
 """A key that becomes the name of a file or folder."""
-PathName = Annotated[str, AfterValidator(path_name)]
-"""The name of a model on a server, which becomes the name of a folder."""
 
 
 def close_to(value: object, known: Iterable[str]) -> str | None:

@@ -115,9 +115,10 @@ class Recipe(Section):
 
     @property
     def uses_student(self) -> bool:
-        """Whether any stage does: all but an evaluation of a server."""
+        """Whether any stage does: all but an evaluation of a server at an address."""
         stages = (self.traces, self.sft, self.align, self.balance, self.distill)
-        return any(s is not None for s in stages) or self.eval is None or self.eval.endpoint is None
+        endpoint = self.eval.endpoint if self.eval is not None else None
+        return any(s is not None for s in stages) or endpoint is None or endpoint.launch is not None
 
     @property
     def learner(self) -> Student:

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from vold.errors import ConfigError
 from vold.objective import PRESETS, Objective
-from vold.run.model_sections import Endpoint, MismatchGate, RolloutServer, Sampling, Section
-from vold.run.names import Name, PathName, no_twins
+from vold.run.model_sections import Devices, Endpoint, Launchable, MismatchGate, RolloutServer, Sampling, Section
+from vold.run.names import Name, no_twins, path_name
 
 
 class Optimizer(Section):
@@ -45,6 +45,9 @@ class Traces(Section):
     """The paper filters by length only; `correct` also drops traces whose answer is wrong."""
     batch_size: int = Field(128, gt=0)
     """Prompts answered side by side; also how many answers a kill can cost."""
+    devices: Devices | None = None
+    """Where the servers of `teacher.server.launch` run while they answer, if not where they run in stage 2: more GPUs,
+    as no rollout server needs its own yet."""
 
     @model_validator(mode="after")
     def _a_teacher_is_sampled(self) -> Traces:
@@ -192,11 +195,12 @@ class BenchmarkSection(Section):
     """Only the first so many rows."""
 
 
-class TestedEndpoint(Endpoint):
-    """A server whose model is tested."""
+class TestedEndpoint(Launchable):
+    """A server whose model is tested, or such as are started for one of `models` after the other."""
 
-    model: PathName
-    """The name the server gives the model; its answers lie in a folder of that name."""
+    model: Annotated[str, AfterValidator(lambda name: path_name(name) if name else name)] = ""
+    """The name the server gives the model; its answers lie in a folder of that name. With `launch` models have the
+    names of `models`."""
 
 
 class JudgeServer(Endpoint):

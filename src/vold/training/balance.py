@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from vold.data.files.images import png_bytes
 from vold.data.sources import open_tasks
 from vold.engines.grade import grade
+from vold.engines.launch.serving import serving
 from vold.engines.samplers.multi_turn import tool_turns
 from vold.engines.samplers.student import open_sampler
 from vold.errors import ConfigError, DataError
@@ -139,10 +140,12 @@ def _labelling(
     """Labels of some tasks, by the student that the recipe names."""
     model = config.init or sft_result(recipe, "balance")
     student = student or load_student(recipe, model)
-    engine = open_sampler(config, student, directory)
-    sampler = tool_turns(recipe)(engine, student.chat)
-    with engine.holding(0):
-        yield lambda part, start: _label(part, config, student, sampler, seed_of(recipe.run.seed, "balance", start))
+    with serving(recipe, "balance") as recipe:
+        assert recipe.balance is not None
+        engine = open_sampler(recipe.balance, student, directory)
+        sampler = tool_turns(recipe)(engine, student.chat)
+        with engine.holding(0):
+            yield lambda part, start: _label(part, config, student, sampler, seed_of(recipe.run.seed, "balance", start))
 
 
 def _label(part: Sequence[Task], config: PromptBalance, student: Policy, sampler: Sampler, seed: int) -> list[Label]:

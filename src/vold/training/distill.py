@@ -23,7 +23,7 @@ from vold.training.problems import Problems
 from vold.training.rollout import StudentRollouts
 from vold.training.rollout_log import describe, store
 from vold.training.scoring import Scoring
-from vold.training.stage import Training, enter_stage
+from vold.training.stage import Training, enter_stage, with_servers
 from vold.training.step import update
 
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ def distill(recipe: Recipe) -> Path:
     if (doubt := align_doubt(recipe)) is not None:
         console.print(Text.assemble(("warn  ", "bold yellow"), doubt))
     init, objective = stage.config.init, stage.config.objective
-    with Training(stage, init or sft_result(recipe)) as run:
+    with with_servers(stage) as stage, Training(stage, init or sft_result(recipe)) as run:
         if recipe.run.offload:
             run.place.take_turns()  # before teachers come
-        teachers = open_teachers(recipe, run.policy) if objective.uses_teacher else no_teachers()
+        teachers = open_teachers(stage.recipe, run.policy) if objective.uses_teacher else no_teachers()
         problems = Problems(run, teachers)
         teacher = Scoring(run, teachers, problems.prompted)
         student = StudentRollouts(run)

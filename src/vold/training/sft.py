@@ -11,7 +11,7 @@ from vold.objective.losses import nll
 from vold.run.directory import works_in_run
 from vold.run.metrics import SftRow
 from vold.run.order import epoch_indices, seed_of
-from vold.training.stage import Training, enter_stage
+from vold.training.stage import Training, enter_stage, with_servers
 from vold.training.traces import read_traces
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def sft(recipe: Recipe) -> Path:
     if stage.finished:
         return stage.final
     traces = read_traces(recipe)
-    with Training(stage) as run:
+    with with_servers(stage) as stage, Training(stage) as run:
         refuse_banned(traces, run.policy)
         for step in run.steps():
             part = pick(traces, stage.config.batch_size, seed=recipe.run.seed, step=step)

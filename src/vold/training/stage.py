@@ -4,11 +4,13 @@ loops over `Training.steps`."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal
 
+from vold.engines.launch.serving import serving
 from vold.errors import ConfigError
 from vold.model.loading import load_student
 from vold.model.memory import inprocess_teachers, plan, planned_and_measured
@@ -84,6 +86,13 @@ def enter_stage(recipe: Recipe, name: Literal["sft", "distill"], config: Config 
         sweep(directory)
     group.wait()
     return Stage(recipe, config, directory, group)
+
+
+@contextlib.contextmanager
+def with_servers(stage: Stage[Config]) -> Iterator[Stage[Config]]:
+    """A stage whose recipe has the addresses of the servers that were started for it; see `serving`."""
+    with serving(stage.recipe, stage.directory.name) as recipe:
+        yield dataclasses.replace(stage, recipe=recipe, config=getattr(recipe, stage.directory.name))
 
 
 class Training(Generic[Config]):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from vold.data.sources import open_tasks
 from vold.engines.grade import grade
+from vold.engines.launch.serving import serving
 from vold.engines.teachers.teachers import TeacherHandle, open_teachers
 from vold.errors import ConfigError, DataError
 from vold.model.loading import load_student
@@ -152,10 +153,11 @@ def _answering(
     recipe: Recipe, config: Traces, student: Policy | None, tasks: Sequence[Task]
 ) -> Iterator[Callable[[Sequence[Task], int], list[TraceRow]]]:
     student = student or load_student(recipe)
-    answer = _solutions(student) if config.answers == "data" else _teachers(recipe, config, student, tasks)
-    yield lambda part, start: [
-        TraceRow.of(task, *answered) for task, answered in zip(part, answer(part, start), strict=True)
-    ]
+    with serving(recipe, "traces") as recipe:
+        answer = _solutions(student) if config.answers == "data" else _teachers(recipe, config, student, tasks)
+        yield lambda part, start: [
+            TraceRow.of(task, *answered) for task, answered in zip(part, answer(part, start), strict=True)
+        ]
 
 
 def _teachers(recipe: Recipe, config: Traces, student: Policy, tasks: Sequence[Task]) -> Answer:

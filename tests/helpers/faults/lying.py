@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from chat_server import completion, said
-from ports import HeldPort
 from vllm_server import VllmServer
+from vold.engines.launch.server import HeldPort
 from vold.model.policy import Policy
 
 Change = Callable[[Any], Any]

@@ -28,10 +28,10 @@ from faults.lying import Lie, LyingServer
 from faults.reply_values import values
 from faults.reply_wires import wires
 from faults.runs import differences
-from ports import HeldPort
 from vold.engines import deadline
 from vold.engines.chat_api import EndpointSampler
 from vold.engines.http import HttpClient
+from vold.engines.launch.server import HeldPort
 
 PATIENCE = 0.6
 """Seconds, in every recipe here."""

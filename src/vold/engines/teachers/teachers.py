@@ -41,6 +41,11 @@ class TeacherHandle:
     backend: TeacherBackend
     aligner: Aligner | None
 
+    @property
+    def launched(self) -> bool:
+        """Whether its servers are still to be started."""
+        return self.spec.server is not None and not self.spec.server.urls
+
     def own_ids(self, ids: Sequence[int]) -> Sequence[int]:
         """Ids of the student in the teacher's own tokens."""
         return ids if self.aligner is None else self.aligner.align(ids).ids
@@ -132,13 +137,16 @@ class Teachers:
         return [found[i] for i in range(len(tasks))]
 
     def probe(self, ids: Sequence[int]) -> dict[str, float]:
-        """Mean log-prob (nats) of the probe made of these ids of the student, by route.
+        """Mean log-prob (nats) of the probe made of these ids of the student, by route; without those whose servers are
+        still to be started.
 
         Raises:
             TeacherError: a teacher is dead, or without weights.
         """
         means = {}
         for route, handle in self.by_route.items():
+            if handle.launched:
+                continue
             request = probe_of(handle.own_ids(ids))
             scores = handle.backend.scorer(request, temperature=1.0, token_budget=8192).known
             check_alive(scores, where=handle.backend.describe())

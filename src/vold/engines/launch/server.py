@@ -1,0 +1,259 @@
+"""One server: started through a keeper, waited for, started again where it dies, and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+import vold
+from vold.engines.launch.family import kill, members, remove
+from vold.run.alive import born_of, place, seen
+from vold.run.console import console
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vold.engines.launch.wanted import Wanted
+
+RESTARTS = 3
+"""Times in a row that a server is started again."""
+STEADY_SECONDS = 600.0
+"""One that has served so long has its restarts anew."""
+LOGS = 5
+"""Logs of earlier starts that are kept."""
+GRACE = 10.0
+"""Seconds that a server has to end its workers itself."""
+SHOWN = 6
+"""Last lines of a log that an error quotes, beside those that name an error."""
+KEEPER_SECONDS = 40.0
+"""A keeper whose run is gone has ended its server by then."""
+ERROR = re.compile(r"\b[A-Z]\w*(Error|Exception): ")
+IN_USE = "ddress already in use"
+
+
+class HeldPort:
+    """A free port of 127.0.0.1, bound and never listened on, so that no other process is given it.
+
+    A connection to it is refused. A server that sets SO_REUSEADDR, as vLLM's and the standard library's do, can listen
+    on it, end, and listen again.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", 0))
+        self.number = int(self._socket.getsockname()[1])
+
+    def free(self) -> None:
+        """Let the port go."""
+        self._socket.close()
+
+
+class LaunchedServer:
+    """A server that this process has started.
+
+    Args:
+        spec: which.
+        directory: for its log and its record.
+        key: what it asks of whoever asks it.
+
+    Attributes:
+        ready: set when it answers; cleared while it is started again.
+        failure: why it is not started any more; empty while it is.
+        turn: set while it may have its GPUs. One that dies in its sleep is started when its turn comes.
+    """
+
+    def __init__(self, spec: Wanted, directory: Path, key: str) -> None:
+        self.spec, self.key, self.failure = spec, key, ""
+        self.log, self.record = directory / f"{spec.name}.log", directory / f"{spec.name}.json"
+        self.ready, self.turn = threading.Event(), threading.Event()
+        self.turn.set()
+        self.port = HeldPort()
+        self.began = time.monotonic()
+        self._ending = threading.Event()
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._watch, name=f"server {spec.name}", daemon=True)
+        directory.mkdir(parents=True, exist_ok=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        """Its base address."""
+        return f"http://127.0.0.1:{self.port.number}/v1"
+
+    def last_line(self) -> str:
+        """The last line of its log."""
+        with contextlib.suppress(OSError), self.log.open("rb") as f:
+            f.seek(max(0, self.log.stat().st_size - 4096))
+            lines = f.read().decode(errors="replace").split("\n")
+            return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return ""
+
+    def stop(self) -> None:
+        """Tell it to end; `wait` sees it ended."""
+        self._ending.set()
+        self.turn.set()
+        self._tell_keeper()
+
+    def wait(self) -> None:
+        """Come back when all its processes are gone."""
+        self._thread.join()
+        self.port.free()
+
+    def _tell_keeper(self) -> None:
+        keeper = self._keeper
+        if keeper is not None and keeper.stdin is not None:
+            with contextlib.suppress(OSError, ValueError):
+                keeper.stdin.write(b"end\n")
+                keeper.stdin.flush()
+
+    def _watch(self) -> None:
+        """Start it, and again where it dies; in a thread of its own."""
+        again = 0
+        while not self._ending.is_set():
+            try:
+                served, why = self._live()
+            except (OSError, ValueError) as error:
+                served, why = 0.0, f"cannot be started: {error}"
+            self.ready.clear()
+            if self._ending.is_set():
+                return
+            again = 0 if served > STEADY_SECONDS else again
+            taken = not served and not again and IN_USE in why
+            if taken:
+                self.port.free()
+                self.port = HeldPort()
+            if again == RESTARTS or (not served and not again and not taken):
+                self.failure = why
+                return
+            again += 1
+            console.print(f"server {self.spec.name} {why}\nstarting it again, {again} of {RESTARTS}")
+            self.turn.wait()
+
+    def _live(self) -> tuple[float, str]:
+        """From a start to its end: the seconds that it has served, and how it ended."""
+        with contextlib.suppress(OSError):
+            rotate(self.log)
+        self.began, up, why = time.monotonic(), 0.0, ""
+        with self._kept() as keeper:
+            self._keeper = keeper
+            if self._ending.is_set():
+                self._tell_keeper()
+            while not up and not why and not self._ending.is_set() and not _over(keeper):
+                if answers(self.url, self.key, self.spec.served):
+                    up = time.monotonic()
+                    self.ready.set()
+                elif time.monotonic() - self.began > self.spec.start_seconds:
+                    why = f"does not answer {self.spec.start_seconds:g} s after its start; {self.last_line()}"
+                    self._tell_keeper()
+            assert keeper.stdout is not None
+            told = keeper.stdout.read()
+        self._keeper = None
+        if not told:  # it was killed itself
+            end_left_behind(self.record)
+        said: dict[str, Any] = json.loads(told) if told else {"status": None, "tail": ""}
+        return time.monotonic() - up if up else 0.0, why or how_it_ended(said["status"], said["tail"])
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[subprocess.Popen[bytes]]:
+        """The keeper of a new start."""
+        order = {
+            "command": self.spec.command(self.port.number), "env": self.spec.environment(self.key, self.log.parent),
+            "cwd": str(self.log.parent.resolve()), "log": str(self.log.resolve()),
+            "record": str(self.record.resolve()), "parent": os.getpid(), "grace": GRACE,
+        }  # fmt: skip
+        path = os.pathsep.join([str(Path(vold.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+        with subprocess.Popen(
+            [sys.executable, "-m", "vold.engines.launch.keeper"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": path}, process_group=0,
+        ) as keeper:  # fmt: skip
+            assert keeper.stdin is not None
+            keeper.stdin.write(json.dumps(order).encode() + b"\n")
+            keeper.stdin.flush()
+            yield keeper
+
+
+def _over(keeper: subprocess.Popen[bytes]) -> bool:
+    """Whether it ends within a moment."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        keeper.wait(0.2)
+    return keeper.returncode is not None
+
+
+def answers(url: str, key: str, served: str) -> bool:
+    """Whether the server at this address is at work, has this key, and serves the model under this name.
+
+    One that answers without the key is another program that has come to our port.
+    """
+    try:
+        with httpx.Client(trust_env=False, timeout=5.0) as client:
+            if client.get(url.removesuffix("/v1") + "/health").status_code != 200:
+                return False
+            asked = client.get(url + "/models", headers={"Authorization": f"Bearer {key}"})
+            names = [one["id"] for one in asked.json()["data"]] if asked.status_code == 200 else []
+            return served in names and client.get(url + "/models").status_code == 401
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return False
+
+
+def how_it_ended(status: int | None, tail: str) -> str:
+    """In words, with the lines of its output that say why."""
+    if status is None:
+        ended = "has lost its keeper, and was ended"
+    elif status < 0:
+        ended = f"was killed by signal {-status} ({signal.Signals(-status).name})"
+    else:
+        ended = f"has ended with status {status}"
+    lines = [line.rstrip() for line in tail.splitlines() if line.strip()]
+    last = lines[-SHOWN:]
+    said = list(dict.fromkeys([*(line for line in lines if ERROR.search(line) and line not in last), *last]))
+    return "\n    ".join([ended + (", and said last:" if said else ""), *said])
+
+
+def rotate(log: Path) -> None:
+    """Move the log of an earlier start away: `NAME.log` becomes `NAME.1.log`, that one `NAME.2.log`, and so on."""
+    places = [log, *(log.with_name(f"{log.stem}.{n}.log") for n in range(1, LOGS + 1))]
+    for older, newer in zip(reversed(places[1:]), reversed(places[:-1]), strict=True):
+        if newer.exists():
+            newer.replace(older)
+
+
+def end_left_behind(record: Path) -> bool:
+    """End what an earlier start has left of a server, as its record tells; whether there was anything.
+
+    A record of another machine, of before it was started, or of a run that this one is a copy of, tells of nothing
+    here.
+    """
+    try:
+        told = json.loads(record.read_text())
+        (keeper, keeper_born), (server, born) = told["keeper"], told["server"]
+        here = bool(place()) and (told["place"], told["record"]) == (place(), str(record.resolve()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    if not here:
+        return False
+    found = False
+    deadline = time.monotonic() + KEEPER_SECONDS
+    while keeper and born_of(keeper) == keeper_born and (one := seen(keeper)) is not None and one.state not in "ZX":
+        found = True
+        if time.monotonic() > deadline:  # else it is about to end the server, as its run is gone
+            with contextlib.suppress(OSError):
+                os.kill(keeper, signal.SIGKILL)
+        time.sleep(0.05)
+    found = found or bool(members(server, born))
+    remove(kill(lambda: members(server, born), time.sleep))
+    with contextlib.suppress(OSError):
+        record.unlink()
+    return found

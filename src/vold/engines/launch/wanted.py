@@ -1,0 +1,225 @@
+"""Which servers a stage needs, where they run, and how each is started."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from vold.engines.transfer.starting import server_arguments, server_environment
+from vold.errors import ConfigError
+from vold.model.loading import stage_models
+from vold.run.model_sections import RolloutServer, groups_of
+from vold.run.precision import precision
+from vold.run.shipped import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vold.run.model_sections import Launch, Launchable, Lora, Server, TextTeacher
+    from vold.run.recipe import Recipe
+
+Keys = tuple[str, ...]
+Role = Literal["teacher", "rollouts", "tested"]
+ROLES: dict[str, Role] = {"teacher": "teacher", "eval": "tested"}
+MAX_LOGPROBS = 20
+"""vLLM's own `--max-logprobs`."""
+OF_TORCHRUN = ("MASTER_", "TORCHELASTIC_", "GROUP_", "ROLE_", "LOCAL_")
+NOT_FOR_SERVERS = ("RANK", "WORLD_SIZE", "VLLM_API_KEY", "VLLM_PORT")
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """A server that a stage needs. Two that are equal are one: nothing else decides what a server answers.
+
+    Attributes:
+        keys: of its section in the recipe, such as `teacher` and `server`.
+        model: a directory or a hub id.
+        served: the model's name there.
+        devices: its GPUs; none on the processor.
+        number: tells servers on the processor apart.
+        sleep: it shares its GPUs, and sleeps while it is not its turn.
+        taught: it runs a part of vold, and is sent what has changed (`vold.engines.transfer`).
+        lora: the student's adapters, which such a server is sent as they are.
+        options: of `vllm serve`, but for address and key.
+        python: the interpreter.
+        start_seconds: it must answer so long after its start.
+    """
+
+    keys: Keys
+    role: Role
+    model: str
+    served: str
+    devices: tuple[int, ...]
+    number: int
+    sleep: bool
+    taught: bool
+    lora: Lora | None
+    options: tuple[str, ...]
+    python: str
+    start_seconds: float
+
+    @property
+    def key(self) -> str:
+        """Its section as it is written."""
+        return ".".join(self.keys)
+
+    @property
+    def name(self) -> str:
+        """That of its log."""
+        where = "gpu" + "-".join(map(str, self.devices)) if self.devices else f"cpu{self.number}"
+        return re.sub(r"[^\w-]", "_", "-".join(k for k in self.keys if k not in ("routes", "server")) + f"-{where}")
+
+    def __str__(self) -> str:
+        on = "GPU " + "+".join(map(str, self.devices)) if self.devices else "the processor"
+        return f"{self.model} on {on}{' in turns' if self.sleep else ''}"
+
+    def command(self, port: int) -> list[str]:
+        """What starts it. The module, not `vllm serve`, as builds for a CPU have no such command."""
+        module = "vllm.entrypoints.openai.api_server"
+        return [self.python, "-m", module, "--host", "127.0.0.1", "--port", str(port), *self.options]
+
+    def environment(self, key: str, directory: Path) -> dict[str, str]:
+        """What it is started in: this process's own, without what is said to other programs.
+
+        Args:
+            key: that it asks of whoever asks it. Here, and not among its arguments, only its user can read it.
+            directory: takes what it has to find.
+        """
+        dropped = () if self.python == sys.executable else ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+        env = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in (*NOT_FOR_SERVERS, *dropped) and not name.startswith(OF_TORCHRUN)
+        }
+        env |= {
+            "PYTHONUNBUFFERED": "1",
+            "VLLM_API_KEY": key,
+            "VLLM_SERVER_DEV_MODE": str(int(self.sleep or self.role == "rollouts")),
+        }
+        if self.taught:
+            env |= server_environment(directory, self.lora)
+        if self.devices:
+            return env | {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self.devices)), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        # Several servers share the cores, and none takes the machine's whole memory for its cache.
+        return {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1"} | env
+
+
+def servers_of(recipe: Recipe, stage: str, path: str | None = None) -> list[Wanted]:
+    """The servers that a stage starts.
+
+    Args:
+        recipe: says where.
+        stage: its name.
+        path: of an evaluation, the model that is tested; the first of them by default.
+
+    Raises:
+        ConfigError: there is no vLLM to start.
+    """
+    return [
+        one
+        for keys, section, (model, dtype) in sections(recipe, stage, path)
+        if section.launch is not None
+        for one in _servers(recipe, keys, section, section.launch, model, dtype)
+    ]
+
+
+def sections(recipe: Recipe, stage: str, path: str | None = None) -> Iterator[tuple[Keys, Launchable, tuple[str, str]]]:
+    """Sections of servers that a stage uses: keys, section, model and its precision. Args: `servers_of`."""
+    e, d, b, final = recipe.eval, recipe.distill, recipe.balance, str(recipe.run.dir / "sft" / "final")
+    s = recipe.student
+    dtype = precision(recipe, s.path, s.dtype) if s is not None else "auto"
+    checked = stage == "align" and recipe.align is not None and recipe.align.self_check
+    if _uses_teacher(recipe, stage):
+        for keys, one in _teachers(recipe).items():
+            if one.server is not None:
+                section = _while_answering(recipe, one.server) if (len(keys), stage) == (1, "traces") else one.server
+                model = stage_models(recipe).get("sft", recipe.learner.path) if checked else one.path
+                yield (*keys, "server"), section, (model, precision(recipe, one.path, one.dtype))
+    if d is not None and d.engine is not None and (stage == "distill" or checked):
+        yield ("distill", "engine"), d.engine, (d.init or final, dtype)
+    if b is not None and b.engine is not None and stage == "balance":
+        yield ("balance", "engine"), b.engine, (b.init or final, dtype)
+    if e is not None and e.endpoint is not None and e.endpoint.launch is not None and stage == "eval":
+        yield ("eval", "endpoint"), e.endpoint, (path or next(iter(stage_models(recipe).values())), dtype)
+
+
+def _teachers(recipe: Recipe) -> dict[Keys, TextTeacher]:
+    """All of a recipe, by where they stand in it."""
+    if recipe.teacher is None:
+        return {}
+    return {("teacher",): recipe.teacher} | {("teacher", "routes", n): t for n, t in recipe.teacher.routes.items()}
+
+
+def _uses_teacher(recipe: Recipe, stage: str) -> bool:
+    if stage == "traces":
+        return recipe.traces is not None and recipe.traces.answers == "teacher"
+    if stage == "distill":
+        return recipe.distill is not None and recipe.distill.objective.uses_teacher
+    return stage == "align"
+
+
+def _while_answering(recipe: Recipe, server: Server) -> Server:
+    """A teacher's section while it answers prompts."""
+    more = recipe.traces.devices if recipe.traces is not None else None
+    if more is None or server.launch is None:
+        return server
+    return server.model_copy(update={"launch": server.launch.model_copy(update={"devices": more})})
+
+
+def _servers(
+    recipe: Recipe, keys: Keys, section: Launchable, launch: Launch, model: str, dtype: str
+) -> Iterator[Wanted]:
+    role: Role = ROLES.get(keys[0], "rollouts")
+    path = resolve(model)
+    path = str(Path(path).resolve()) if Path(path).is_dir() else path
+    served = section.model or ("student" if role == "rollouts" else model)
+    sleep, python = getattr(section, "sleep", False), _python(launch, ".".join(keys))
+    taught = isinstance(section, RolloutServer) and section.transfer != "files"
+    lora = recipe.student.lora if taught and recipe.student is not None else None
+    for number, group in enumerate(groups_of(launch.devices)):
+        options = ["--model", path, "--served-model-name", served, "--dtype", dtype, "--generation-config", "vllm"]
+        options += ["--tensor-parallel-size", str(len(group))] * (len(group) > 1)
+        options += ["--enable-sleep-mode"] * sleep + ["--disable-uvicorn-access-log"]
+        options += [*_options_of(role, recipe), *(server_arguments(lora) if taught else ()), *launch.args]
+        yield Wanted(
+            keys=keys, role=role, model=model, served=served, devices=group, number=0 if group else number, sleep=sleep,
+            taught=taught, lora=lora, options=tuple(options), python=python, start_seconds=launch.start_seconds,
+        )  # fmt: skip
+
+
+def _options_of(role: Role, recipe: Recipe) -> list[str]:
+    if role == "rollouts":
+        return ["--logprobs-mode", "processed_logprobs"]
+    if role == "tested":
+        return []
+    top_k = recipe.distill.objective.needs.top_k if recipe.distill is not None else 0
+    return ["--no-enable-prefix-caching"] + ["--max-logprobs", str(top_k)] * (top_k > MAX_LOGPROBS)
+
+
+def _python(launch: Launch, key: str) -> str:
+    """The interpreter that has vLLM."""
+    if launch.python is not None:
+        # Not resolved: an interpreter knows its environment by the link that it is called by.
+        if os.access(launch.python, os.X_OK) and launch.python.is_file():
+            return os.path.abspath(launch.python)
+        got, fix = (
+            str(launch.python),
+            "name an interpreter that has vLLM, such as DIR/bin/python of a virtual environment",
+        )
+        raise ConfigError("there is no such program", where=f"{key}.launch.python", got=got, fix=fix)
+    if importlib.util.find_spec("vllm") is not None:
+        return sys.executable
+    beside = Path(shutil.which("vllm") or "").parent / "python"
+    if shutil.which("vllm") and os.access(beside, os.X_OK):
+        return str(beside)
+    raise ConfigError(
+        "there is no vLLM to start servers with",
+        where=f"{key}.launch",
+        fix="install it in an environment of its own (it pins packages) and name that one's interpreter: launch.python",
+    )
