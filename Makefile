@@ -21,12 +21,14 @@ export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-engines test-peers faults bench gpu gpu-bundle study world smollm2 lint format docs wheel pins
+.PHONY: help setup demo test engines test-engines test-peers faults bench gpu gpu-bundle study world smollm2 lint \
+  format docs wheel pins
 
 help:
 	@echo "make demo     the whole method on the demo world, on a CPU, nothing to download"
 	@echo "make test     style, types and the test suite"
-	@echo "make test-engines  teachers and rollouts on a real vLLM server, on a CPU; sets up .venv-engines (3 GB)"
+	@echo "make engines  vLLM for a CPU, in .venv-engines (3 GB): what recipes/launch-mini.yaml starts its servers with"
+	@echo "make test-engines  teachers and rollouts on a real vLLM server, on a CPU"
 	@echo "make test-peers  prompts, verdicts and marks against other programs' scorers; sets up .venv-peers (450 MB)"
 	@echo "make faults   kills, damage, bad input, servers and programs that lie, put into real runs: a table of what was lost"
 	@echo "make bench    time and memory against peers, about 10 minutes; sets up .venv-bench (1.6 GB)"
@@ -96,6 +98,8 @@ $(ENGINES_STAMP): $(STAMP) requirements-engines.txt
 	$(ENGINES)/bin/python -m pip --disable-pip-version-check install --no-deps -r requirements-engines.txt
 	$(PIP) install --no-deps --upgrade --target build/triton triton==3.7.1
 	@touch $@
+
+engines: $(ENGINES_STAMP)
 
 test-engines: $(ENGINES_STAMP)
 	VOLD_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/bin/python $(VENV)/bin/python -m pytest -v -m "engines or processes" --durations=5 tests

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,12 @@ import pytest
 
 import published
 import tiny
+from launched import gpus_are
 from published_models import QWEN2_5_VL_3B, QWEN3_8B
 from training_sets import mixture_of_thoughts, orz57k
 from vold.cli import main
 from vold.data.benchmarks.registry import benchmarks
+from vold.engines.launch.wanted import servers_of
 from vold.model.memory import plan
 from vold.model.policy import Policy
 from vold.run.files import read_jsonl
@@ -30,6 +33,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 PAPER = RECIPES / "qwen2_5_vl-3b.yaml"
 ONE_GPU = RECIPES / "qwen2_5_vl-3b-lora.yaml"
 EIGHT_GPUS = RECIPES / "qwen2_5_vl-3b-8gpu.yaml"
+LAUNCHED = ("teacher.server", "distill.engine", "eval.endpoint")
 
 
 @pytest.fixture
@@ -71,7 +75,7 @@ def test_the_benchmarks_are_those_of_the_papers_first_table(paper: Recipe) -> No
 
 def test_full_fine_tuning_fits_one_80_gb_gpu_and_a_teacher_beside_it_adds_its_weights(paper: Recipe) -> None:
     phases = {p.name: p.total for p in plan(paper, QWEN2_5_VL_3B, None)}
-    assert list(phases) == ["sft", "update", "eval"]
+    assert list(phases) == ["sft", "update"]
     assert phases["sft"] > 2 * 3_754_622_976 + 16 * 3_085_938_688
     assert max(phases.values()) < 0.85 * 80e9
     beside = load_recipe(PAPER, ["teacher.server=null"])
@@ -81,14 +85,20 @@ def test_full_fine_tuning_fits_one_80_gb_gpu_and_a_teacher_beside_it_adds_its_we
 
 def test_the_recipe_for_eight_gpus_differs_only_in_where_things_run(paper: Recipe) -> None:
     def elsewhere(recipe: Recipe) -> dict[str, Any]:
-        return recipe.model_dump(exclude={"run": {"dir"}, "distill": {"engine": {"urls"}}})
+        launched = {"launch": {"devices"}}
+        places = {"teacher": {"server": launched}, "distill": {"engine": launched}}
+        return recipe.model_dump(exclude={"run": {"dir"}, **places})
 
-    eight = load_recipe(EIGHT_GPUS)
-    assert elsewhere(eight) == elsewhere(paper)
-    assert eight.teacher is not None and eight.teacher.server is not None
-    assert eight.distill is not None and eight.distill.engine is not None
-    urls = [*eight.teacher.server.urls, *eight.distill.engine.urls]
-    assert urls == [f"http://localhost:{port}/v1" for port in range(8001, 8005)]
+    assert elsewhere(load_recipe(EIGHT_GPUS)) == elsewhere(paper)
+
+
+@pytest.mark.parametrize(("file", "own"), [(PAPER, (0,)), (EIGHT_GPUS, (0, 1, 2, 3))])
+def test_every_gpu_has_work_in_stage_two_and_none_is_given_twice(file: Path, own: tuple[int, ...]) -> None:
+    recipe = load_recipe(file, [f"{one}.launch.python={sys.executable}" for one in LAUNCHED])
+    used = {stage: [gpu for one in servers_of(recipe, stage) for gpu in one.devices] for stage in recipe.stages}
+    assert sorted([*own, *used["distill"]]) == list(range(8))
+    assert used["traces"] == used["eval"] == list(range(1, 8))
+    assert used["sft"] == []
 
 
 def test_adapters_leave_room_for_a_server_on_the_same_gpu() -> None:
@@ -157,22 +167,26 @@ PUBLISHED = {
     ids=lambda value: value.stem if isinstance(value, Path) else "",
 )
 def test_the_plan_needs_two_config_files_and_no_weights(
-    file: Path, card: str, needs: str, smaller: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Memory, the smallest card, keys for a smaller one, and the seconds of a step."""
+    file: Path, card: str, needs: str, smaller: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Memory, the smallest card, keys for a smaller one, the seconds of a step, and servers with their GPUs."""
+    gpus_are(monkeypatch, tmp_path, *range(8))
     for name, config in PUBLISHED.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(json.dumps(config))
     paths = [f"{name}.path={tmp_path / name}" for name in PUBLISHED]
+    paths += [f"{one}.launch.python={sys.executable}" for one in LAUNCHED if file != ONE_GPU or one != LAUNCHED[-1]]
     assert main(["check", str(file), *paths]) == 2
     out, err = (" ".join(text.split()) for text in capsys.readouterr())
     assert f"smallest card {card}" in out
     assert needs in out and smaller in out.partition(needs)[2]
     # 8192 tokens, each of which reads 2 x 3.09e9 bytes at 0.6 of 3.35 TB/s.
     assert "seconds a step rollouts 25.2, update, products 142 by arithmetic; at the rates measured on an H100:" in out
+    assert "ok servers of distill teacher-gpu" in out
     assert "cannot be loaded" in err and str(tmp_path / "student") in err
     if file == PAPER:
-        assert main(["check", str(file), *paths, "teacher.server=null", "distill.engine=null"]) == 2
+        assert main(["check", str(file), *paths[:2], *(f"{one}=null" for one in LAUNCHED)]) == 2
         out = " ".join(capsys.readouterr().out.split())
         # GiB of 2 x 3,754,622,976 bytes, 4 and 12 x 3,085,938,688 (the language model), 2 x 8,190,735,360.
         assert "(weights 6.99, gradients 11.50, optimizer 34.49, teacher 15.26, activations" in out

@@ -18,8 +18,8 @@ REPORTS: dict[str, dict[str, Any]] = {
 """What was written down of each card, by the file's name."""
 H100: dict[str, Any] = REPORTS["gpu-h100"]["measurements"]
 AS_MEASURED = [
-    "teacher.server=null", "distill.engine=null", "traces=null", "distill.prompts_per_step=8", "distill.rollouts=4",
-    "distill.sampling.max_new_tokens=512", "eval.sampling.max_new_tokens=64", "eval.batch_size=8",
+    "teacher.server=null", "distill.engine=null", "eval.endpoint=null", "traces=null", "distill.prompts_per_step=8",
+    "distill.rollouts=4", "distill.sampling.max_new_tokens=512", "eval.sampling.max_new_tokens=64", "eval.batch_size=8",
 ]  # fmt: skip
 """What makes recipes/qwen2_5_vl-3b.yaml the run that was measured."""
 

@@ -1,0 +1,72 @@
+"""recipes/launch-mini.yaml on real vLLM servers that it starts itself. `make test-engines` has it; test_launch.py has
+the same with a stand-in for vLLM.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine_backends import VLLM_PYTHON
+from faults.frame import vold_started
+from killed import weights_of
+from launched import gone, keepers_of, of_run
+from package import ROOT
+
+pytestmark = pytest.mark.engines
+
+
+def words(home: Path, name: str) -> list[str]:
+    """The command: the recipe in a folder of its own, with one model evaluated, as each takes a start of a server."""
+    run, sections = home / name / "run", ("teacher.server", "distill.engine", "eval.endpoint")
+    pythons = [f"{one}.launch.python={VLLM_PYTHON}" for one in sections]
+    return ["run", "recipes/launch-mini.yaml", f"run.dir={run}", f"eval.models={{vold: {run}/distill/final}}", *pythons]
+
+
+def holds(file: str, word: str) -> Callable[[Path], bool]:
+    return lambda run: (run / file).exists() and word in (run / file).read_text(errors="replace")
+
+
+def there(file: str) -> Callable[[Path], bool]:
+    return lambda run: (run / file).exists()
+
+
+PLACES: dict[str, Callable[[Path], bool]] = {
+    "the teacher's server is about to start": there("traces/servers/teacher-cpu0.json"),
+    "it loads its model": holds("traces/servers/teacher-cpu0.log", "EngineCore"),
+    "traces": there("traces/traces.jsonl"),
+    "the cold start": there("sft/step-000010"),
+    "the end of the cold start": there("sft/final"),
+    "servers of stage 2 are about to start": there("distill/servers/distill-engine-cpu0.json"),
+    "rollouts of the first step": holds("distill/servers/distill-engine-cpu0.log", "Application startup complete"),
+    "a checkpoint": there("distill/step-000002"),
+    "the tested model's server is about to start": there("eval/servers/eval-endpoint-cpu0.json"),
+    "answers": there("eval/vold/text.jsonl"),
+}
+"""Where the run is killed, in this order; each is reached when this is true of its folder."""
+
+
+def test_a_run_killed_at_ten_places_ends_in_the_same_weights(tmp_path: Path) -> None:
+    whole = vold_started(words(tmp_path, "whole"), ROOT).end(1800)
+    assert whole.code == 0, whole.said
+    assert of_run(tmp_path) == []
+    broken = tmp_path / "broken"
+    for place, reached in PLACES.items():
+        run = vold_started(words(tmp_path, "broken"), ROOT)
+        while not reached(broken / "run"):
+            assert os.waitid(os.P_PID, run.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None, (place, run.end().said)
+            os.sched_yield()
+        left = [*keepers_of(broken), *of_run(broken)]
+        os.kill(run.pid, signal.SIGKILL)
+        run.end()
+        for pid in left:
+            gone(pid)
+        assert of_run(broken) == [], place
+    ended = vold_started(words(tmp_path, "broken"), ROOT).end(1800)
+    assert ended.code == 0, ended.said
+    assert of_run(tmp_path) == []
+    assert weights_of(broken / "run/distill") == weights_of(tmp_path / "whole/run/distill")
