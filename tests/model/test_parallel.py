@@ -85,13 +85,16 @@ def compare(first: Path, second: Path, stage: str) -> None:
 
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "vold": {"distill": {"objective": {"method": "vold", "teacher_loss": {"coefficient": 1.0}}}},
+    "vold": {
+        "run": {"shard_teacher": "always"},
+        "distill": {"objective": {"method": "vold", "teacher_loss": {"coefficient": 1.0}}},
+    },
     "once": {
         "run": {"exchange": "step"},
         "distill": {"objective": {"method": "vold", "teacher_loss": {"coefficient": 1.0}}},
     },
-    # Compares whole vocabularies, and mixes the teacher's traces in.
-    "gkd": {"distill": {"objective": {"method": "gkd"}}},
+    # Compares whole vocabularies, of a teacher that is divided as well, and mixes its traces in.
+    "gkd": {"run": {"shard_teacher": "always"}, "distill": {"objective": {"method": "gkd"}}},
     # Every process must come to the same groups, old log-probs and mini-batches.
     "knobs": {
         "distill": {

@@ -77,6 +77,7 @@ class Plan:
     student: Footprint
     teachers: list[Footprint]
     devices: int
+    divided: bool = False
     phases: list[PhaseMemory] = field(default_factory=list)
 
     @property
@@ -116,11 +117,13 @@ class Plan:
         self.phases.append(PhaseMemory(name, made, moved))
 
 
-def plan(recipe: Recipe, student: Any, teacher: Any | None = None, *others: Any, devices: int = 1) -> list[PhaseMemory]:
+def plan(
+    recipe: Recipe, student: Any, teacher: Any | None = None, *others: Any, devices: int = 1, divided: bool = False
+) -> list[PhaseMemory]:
     """The phases of a recipe on each of `devices` devices.
 
-    The student's weights, gradients and optimizer state are divided over devices, as are rollouts; a micro-batch and
-    a teacher are not, nor are weights and gradients during an update with `run.exchange: step`. A teacher or sampler on
+    The student's weights, gradients and optimizer state are divided over devices, as are rollouts; a micro-batch is
+    not, nor are weights and gradients during an update with `run.exchange: step`. A teacher or sampler on
     servers of its own takes nothing here, unless they sleep in turns: then they are taken to share the device.
 
     Args:
@@ -129,11 +132,12 @@ def plan(recipe: Recipe, student: Any, teacher: Any | None = None, *others: Any,
         teacher: that of the first of `inprocess_teachers`; None where there is none in this process.
         others: those of the rest.
         devices: how many share the student.
+        divided: whether they share the teachers as well.
     """
     configs = [c for c in (teacher, *others) if c is not None]
     ours, teachers = recipe.learner, zip(inprocess_teachers(recipe), configs, strict=False)
     theirs = [footprint(c, precision(recipe, t.path, t.dtype)) for t, c in teachers]
-    p = Plan(recipe, footprint(student, precision(recipe, ours.path, ours.dtype), ours), theirs, devices)
+    p = Plan(recipe, footprint(student, precision(recipe, ours.path, ours.dtype), ours), theirs, devices, divided)
     _plan_traces(p)
     if recipe.sft is not None:
         longest = recipe.traces.max_tokens or 0 if recipe.traces is not None else 0
@@ -144,6 +148,17 @@ def plan(recipe: Recipe, student: Any, teacher: Any | None = None, *others: Any,
     if (e := recipe.eval) is not None and e.endpoint is None:
         p.add("eval", {"weights": p.student.weights}, _sampling(p.student, e.batch_size, e.sampling.max_new_tokens, 1))
     return p.phases
+
+
+def divides_teachers(recipe: Recipe, student: Any, *teachers: Any, devices: int, room: int) -> bool:
+    """Whether `run.shard_teacher` divides the teachers over devices with `room` bytes each; `auto` does where a phase
+    does not fit otherwise. The rest is as in `plan`."""
+    how = recipe.run.shard_teacher
+    if devices == 1 or not teachers or how == "never":
+        return False
+    whole, divided = (plan(recipe, student, *teachers, devices=devices, divided=d) for d in (False, True))
+    helps = (w.total > room and d.total < w.total for w, d in zip(whole, divided, strict=True))
+    return how == "always" or any(helps)
 
 
 def inprocess_teachers(recipe: Recipe) -> list[TextTeacher]:
@@ -198,6 +213,7 @@ def _plan_distill(p: Plan, d: Distill) -> None:
     sleeping = {"servers asleep": len(asleep) * ASLEEP} if asleep else {}
     beside = {"teacher": weights} if (weights := _teacher_weights(p, d)) else {}
     beside |= {"reference": weights} if (weights := _reference_weights(p, d)) else {}
+    gathered = _gathered_teacher(p)
     waiting = {} if away else beside
     tokens = _longest(d.token_budget, d.sampling.max_new_tokens)
     if d.engine is None:
@@ -216,12 +232,19 @@ def _plan_distill(p: Plan, d: Distill) -> None:
         asked = [*(p.teachers if "teacher" in beside else []), *([ours] if "reference" in beside else [])]
         scored = [_scoring(f, tokens, chunk_elements(p.recipe.run.device)) for f in asked]
         most = max(scored, key=lambda parts: sum(parts.values()))
-        p.add("teacher scoring", idle, beside, sleeping, most, moved=sum(beside.values()) * away)
-    there = beside if d.objective.needs.logits else waiting
+        p.add("teacher scoring", idle, beside, gathered, sleeping, most, moved=sum(beside.values()) * away)
+    there = {**beside, **gathered} if d.objective.needs.logits else waiting
     buffers = 4 if d.objective.needs.logits else 2  # the teacher's logits too, and at most one of their probabilities
     moved = 2 * p.held["optimizer"] * away
     p.add("update", p.training, there, sleeping, _pass(p, tokens, buffers), moved=moved)
     _plan_save(p, "weights written", {**idle, **waiting, **sleeping})
+
+
+def _gathered_teacher(p: Plan) -> dict[str, int]:
+    """Of a teacher that processes divide: the embeddings and the head for its whole turn, a layer and the one after
+    it."""
+    layers = [f.size * (f.outside + 2 * f.layer) for f in p.teachers if p.divided]
+    return {"gathered teacher": max(layers)} if layers else {}
 
 
 def _reference_weights(p: Plan, d: Distill) -> int:
@@ -246,7 +269,8 @@ def _teacher_weights(p: Plan, d: Distill) -> int:
         return 0
     one = p.recipe.learner.lora is not None and d.init is not None
     shared = [one and t.path == d.init and t.dtype == p.recipe.learner.dtype for t in inprocess_teachers(p.recipe)]
-    return sum(f.weights for f, own in zip(p.teachers, shared, strict=False) if not own)
+    whole = sum(f.weights for f, own in zip(p.teachers, shared, strict=False) if not own)
+    return whole // p.devices if p.divided else whole
 
 
 def _longest(budget: int, response: int) -> int:

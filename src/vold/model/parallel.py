@@ -69,6 +69,8 @@ class Processes:
         self.rank, self.world = rank, world
         self.exchange: Exchange = "micro_batch"
         """Set by `shard`."""
+        self.teachers_divided = False
+        """Whether teachers in this process are divided, too; set by `vold.engines.teachers.divided`."""
 
     @property
     def first(self) -> bool:

@@ -13,6 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from vold.errors import ConfigError
 
@@ -289,6 +290,6 @@ def _tensors(states: Iterable[dict[str, Any]]) -> Iterator[torch.Tensor]:
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """What processes have divided is of another type than what is whole."""
-    alike = (type(a.data), a.shape, a.dtype, a.device) == (type(b.data), b.shape, b.dtype, b.device)
-    return alike and torch.equal(a, b)
+    """What processes have divided is nobody else's."""
+    alike = (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device)
+    return alike and not any(isinstance(t, DTensor) for t in (a, b)) and torch.equal(a, b)

@@ -69,6 +69,9 @@ class RunSection(Section):
     """With several processes: when they exchange a student's weights and gradients. `micro_batch`: layer by layer in
     each, so that a process never holds more than its part and a layer or two. `step`: once an update, however many
     micro-batches it has; each process then holds all weights and all float32 gradients while it lasts."""
+    shard_teacher: Literal["auto", "always", "never"] = "auto"
+    """With several processes: whether they divide a teacher in their own memory, and gather it layer by layer to score.
+    `auto`: where a whole one does not fit beside what else a device must hold."""
     report_to: tuple[TrackerName, ...] = ()
     """Trackers that are told metrics, rollouts and results besides the run directory. Each is an extra:
     `pip install 'vold[trackio]'`."""

@@ -32,6 +32,10 @@ class LogitTeacher(Protocol):
         """Those at every response token, request after request, without gradient."""
         ...
 
+    def keep_step(self) -> None:
+        """Asked for nothing, where another process may ask for something."""
+        ...
+
 
 def refuse_without_logits(objective: Objective, teacher: Teacher) -> None:
     """Refuse a full-vocabulary loss with a teacher that gives log-probs of single tokens only.
@@ -80,6 +84,8 @@ class TokenDivergence:
         self._compare: Divergence = plain
         weighed = torch.from_numpy(np.concatenate([_weighed(r)[r.completion.action_mask] for r in rollouts]))
         if not bool(weighed.any()):
+            if term.top_k is None:
+                cast("LogitTeacher", teacher).keep_step()
             return
         if term.top_k is None:
             self.against = Against(_teacher_at(rollouts, teacher_prompts, teacher), weighed, plain)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vold.engines.teachers.ask import EarlyTeacher, decides_by_group, score_rollouts
+from vold.errors import ConfigError
 from vold.training.earlier import Earlier
 from vold.training.logit_distillation import refuse_without_logits
 from vold.training.trace_mixture import adopt
@@ -13,10 +14,28 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vold.engines.teachers.teachers import Teachers
-    from vold.run.recipe import Distill
+    from vold.model.parallel import Processes
+    from vold.run.recipe import Distill, Recipe
     from vold.training.prompted import Prompted, Step
     from vold.training.stage import Training
     from vold.types import Rollout
+
+
+def refuse_uneven(recipe: Recipe, group: Processes) -> None:
+    """Refuse a divided teacher that processes would ask for whole distributions unequally often.
+
+    Raises:
+        ConfigError: saying which key to change.
+    """
+    uneven = recipe.run.exchange == "step" and recipe.distill is not None and recipe.distill.objective.needs.logits
+    if uneven and group.teachers_divided:
+        raise ConfigError(
+            "processes that divide a teacher must ask it equally often, and with run.exchange=step they have unequally "
+            "many micro-batches",
+            where="run.exchange",
+            got=f"step, with a divided teacher that is asked in each micro-batch, in {group.world} processes",
+            fix="set run.exchange=micro_batch, or run.shard_teacher=never if a whole teacher fits",
+        )
 
 
 class Scoring:
@@ -42,9 +61,9 @@ class Scoring:
         config, self.group = stage.config, stage.group
         self.objective = config.objective
         prompts = [p.teacher_prompt for p in problems]
-        with self.group.first_goes_first():
-            self.teacher = teachers.scorer(config.sampling, config.token_budget, prompts, stage.directory)
+        self.teacher = teachers.scorer(config.sampling, config.token_budget, prompts, stage.directory, self.group)
         refuse_without_logits(self.objective, self.teacher)
+        refuse_uneven(stage.recipe, self.group)
         self._concurrent = teachers.concurrent and self.group.world == 1 and decides_by_group(self.objective)
         self.earlier = Earlier(run)
         run.place.invite([*teachers.modules, *self.earlier.modules], run.policy.model, late=self.objective.needs.logits)

@@ -216,7 +216,9 @@ class Training(Generic[Config]):
         """Say what the first step took of a GPU and what had been planned for it."""
         recipe = self.stage.recipe
         teachers = (read_config(resolve(t.path)) for t in inprocess_teachers(recipe))
-        phases = plan(recipe, self.policy.model.config, *teachers, devices=self.stage.group.world)
+        group = self.stage.group
+        divided = group.teachers_divided
+        phases = plan(recipe, self.policy.model.config, *teachers, devices=group.world, divided=divided)
         for line in planned_and_measured(phases, self.stage.directory.name, self.place.peaks):
             console.print(line)
 

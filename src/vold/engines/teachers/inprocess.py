@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 from vold.engines.samplers.inprocess import InProcessSampler
+from vold.engines.teachers.divided import divides, load_divided
 from vold.errors import TeacherError
 from vold.model.batching import collate
 from vold.model.lm_head.teacher_logits import ABSENT, Distributions
 from vold.model.loading import load_model
+from vold.model.parallel import ALONE, Processes, processes
 from vold.run.precision import precision
 from vold.types import Prompt, ScoreRequest, TokenScores
 
@@ -38,12 +40,21 @@ class InProcessTeacher:
         temperature: the rollout temperature; teacher and student are compared at the same one.
         token_budget: tokens per forward pass.
         probe: see `known`.
+        group: the processes that its weights are divided over. All of them must call each method at once, with
+            requests or without.
     """
 
     def __init__(
-        self, policy: Policy, *, temperature: float, token_budget: int, probe: ScoreRequest | None = None
+        self,
+        policy: Policy,
+        *,
+        temperature: float,
+        token_budget: int,
+        probe: ScoreRequest | None = None,
+        group: Processes = ALONE,
     ) -> None:
         self.policy, self.temperature, self.token_budget, self._probe = policy, temperature, token_budget, probe
+        self.group = group
         policy.model.requires_grad_(False)
         policy.model.eval()
 
@@ -54,11 +65,18 @@ class InProcessTeacher:
         return self.score([self._probe])[0]
 
     def distributions(self, requests: Sequence[ScoreRequest]) -> Distributions:
-        """Whole next-token distributions at every response token, request after request, without gradient."""
+        """Whole next-token distributions at every response token, request after request, without gradient. One pass."""
         batch = self._batch(requests)
         with torch.no_grad():
             states = self.policy.states(batch)
         return Distributions(states, self.policy.model.get_output_embeddings(), self.policy.banned, self.temperature)
+
+    def keep_step(self) -> None:
+        """A pass of others' weights: where they are divided, all processes pass equally often."""
+        if self.group.world > 1:
+            pad = self.policy.chat.pad_id
+            with torch.no_grad():
+                self.policy.states(collate([Prompt((pad,))], [(pad,)], [(1,)], pad))
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[TokenScores]:
         """Log-prob (nats) of each response token, in request order; of candidates and of its own top k where asked.
@@ -70,8 +88,11 @@ class InProcessTeacher:
         scores: dict[int, TokenScores] = {}
         prompts = [Prompt(r.prompt_ids, r.vision) for r in requests]
         lengths = [len(r.response_ids) for r in requests]
-        with torch.inference_mode():
-            for group in self.policy.micro_batches(prompts, lengths, self.token_budget):
+        groups = self.policy.micro_batches(prompts, lengths, self.token_budget)
+        passes = max(self.group.gather(len(groups)))
+        # FSDP2 keeps what it gathers in tensors that outlast the pass, which tensors of inference mode must not.
+        with torch.inference_mode() if self.group.world == 1 else torch.no_grad():
+            for group in groups:
                 part = [requests[i] for i in group]
                 candidates = _candidates(part)
                 read = self.policy.read(
@@ -90,6 +111,10 @@ class InProcessTeacher:
                     stop = start + len(request.response_ids)
                     scores[i] = _answer(request, read, slice(start, stop))
                     start = stop
+        for _ in range(passes - len(groups)):
+            self.keep_step()
+        if self.group.world > 1:
+            self.policy.model.reshard()
         return [scores[i] for i in range(len(requests))]
 
     def _batch(self, requests: Sequence[ScoreRequest]) -> Sequences:
@@ -134,6 +159,7 @@ class InProcessBackend:
 
     policy: Policy
     served_as: str
+    group: Processes = ALONE
 
     on_servers = concurrent = False
 
@@ -153,7 +179,9 @@ class InProcessBackend:
 
     def scorer(self, probe: ScoreRequest, *, temperature: float, token_budget: int) -> InProcessTeacher:
         """See `TeacherBackend`."""
-        return InProcessTeacher(self.policy, temperature=temperature, token_budget=token_budget, probe=probe)
+        return InProcessTeacher(
+            self.policy, temperature=temperature, token_budget=token_budget, probe=probe, group=self.group
+        )
 
     def context(self) -> int:
         """See `TeacherBackend`."""
@@ -167,5 +195,7 @@ class InProcessBackend:
 
 def open_backend(recipe: Recipe, spec: TextTeacher) -> TeacherBackend:
     """See `vold.engines.teachers.backend.open_backend`."""
-    dtype = precision(recipe, spec.path, spec.dtype)
+    group, dtype = processes(), precision(recipe, spec.path, spec.dtype)
+    if divides(recipe, group):
+        return InProcessBackend(load_divided(recipe, spec.path, dtype, group), dtype, group)
     return InProcessBackend(load_model(recipe, spec.path, dtype), dtype)

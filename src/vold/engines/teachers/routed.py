@@ -31,6 +31,7 @@ class RoutedTeacher:
         for i, request in enumerate(requests):
             by_route.setdefault(self.route_of(request.prompt_ids), []).append(i)
         found: dict[int, TokenScores] = {}
-        for route, places in by_route.items():
-            found.update(zip(places, self.teachers[route].score([requests[i] for i in places]), strict=True))
+        for route, teacher in self.teachers.items():  # each: processes that divide one score with it at once
+            places = by_route.get(route, [])
+            found.update(zip(places, teacher.score([requests[i] for i in places]), strict=True))
         return [found[i] for i in range(len(requests))]

@@ -14,6 +14,7 @@ from vold.engines.teachers.health import check_alive, probe_of, remember
 from vold.engines.teachers.routed import RoutedTeacher
 from vold.errors import ConfigError, DataError
 from vold.model.loading import check_teacher
+from vold.model.parallel import ALONE, Processes
 from vold.model.place import one_copy
 
 if TYPE_CHECKING:
@@ -154,7 +155,12 @@ class Teachers:
         return means
 
     def scorer(
-        self, sampling: Sampling, token_budget: int, prompts: Sequence[Prompt | None], directory: Path
+        self,
+        sampling: Sampling,
+        token_budget: int,
+        prompts: Sequence[Prompt | None],
+        directory: Path,
+        group: Processes = ALONE,
     ) -> Teacher:
         """Something that scores requests of every teacher; a request's prompt says which one it is for.
 
@@ -164,6 +170,7 @@ class Teachers:
             prompts: the teacher prompts there will be. The first of each teacher also tells whether it is alive and
                 the same.
             directory: keeps what teachers on servers have answered to it, across restarts of the run.
+            group: the processes that train, all of which must call this.
 
         Raises:
             ConfigError: a prompt and its response do not fit into the context of a server.
@@ -176,7 +183,7 @@ class Teachers:
                 continue
             if handle.backend.on_servers:
                 _check_room(handle.backend, max(map(len, mine)), sampling.max_new_tokens)
-            made[route] = _scorer(handle, sampling.temperature, token_budget, probe_of(mine[0]), directory)
+            made[route] = _scorer(handle, sampling.temperature, token_budget, probe_of(mine[0]), directory, group)
         return next(iter(made.values())) if len(made) == 1 else RoutedTeacher(made, self.route_of)
 
 
@@ -236,7 +243,12 @@ def _check_room(backend: TeacherBackend, prompt: int, response: int) -> None:
 
 
 def _scorer(
-    handle: TeacherHandle, temperature: float, token_budget: int, probe: ScoreRequest, directory: Path
+    handle: TeacherHandle,
+    temperature: float,
+    token_budget: int,
+    probe: ScoreRequest,
+    directory: Path,
+    group: Processes,
 ) -> Teacher:
     spec, backend = handle.spec, handle.backend
     teacher = backend.scorer(probe, temperature=temperature, token_budget=token_budget)
@@ -248,7 +260,8 @@ def _scorer(
     if keepers:
         scores = teacher.known
         check_alive(scores, where=backend.describe())
-        for keeper in keepers:
-            remember(keeper / card, probe, scores, where=backend.describe())
+        with group.first_goes_first():
+            for keeper in keepers:
+                remember(keeper / card, probe, scores, where=backend.describe())
     scorer = CachedTeacher(teacher, spec.cache, identity) if spec.cache is not None else teacher
     return AlignedTeacher(scorer, handle.aligner) if handle.aligner is not None else scorer
