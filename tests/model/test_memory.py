@@ -250,7 +250,8 @@ def test_the_planned_peak_of_an_update_is_the_measured_one(
     assert made.parameters == sum(p.numel() for p in policy.model.parameters())
     assert made.trained == sum(p.numel() for _, p in policy.trainable())
     recipe = RECIPE.model_copy(update={"student": spec})
-    (made_plan,) = (p.total for p in plan(recipe, config) if p.name == "sft")
+    (sft,) = (p for p in plan(recipe, config) if p.name == "sft")
+    made_plan = sft.total - sft.parts["copies that are written"]  # nothing is saved here
     # A GPU's plan has 1/32 more, for what its allocator loses between tensors.
     assert 0.98 < made_plan / measured.peak < 1.11
 
