@@ -14,9 +14,10 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-from vold.model.loading import load_model, resolve
+from vold.model.loading import load_model
 from vold.model.memory import device_memory, divides_teachers, inprocess_teachers
 from vold.model.reading import read_config
+from vold.run.shipped import resolve
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
