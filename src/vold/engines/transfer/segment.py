@@ -91,14 +91,14 @@ def in_file(directory: Path, tensors: Tensors) -> Iterator[Path]:
     """A file of `directory` with these tensors, for this user alone; it is removed afterwards."""
     directory.mkdir(parents=True, exist_ok=True)
     header, path = header_of(tensors), directory.resolve() / f"{unguessable()}.safetensors"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        os.truncate(descriptor, len(header) + sum(t.nbytes for t in tensors.values()))
-        with mmap.mmap(descriptor, 0) as buffer:
-            fill(buffer, header, tensors)
+        # Closed before it is read: until then another machine may see none of it.
+        with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "r+b") as file:
+            file.truncate(len(header) + sum(t.nbytes for t in tensors.values()))
+            with mmap.mmap(file.fileno(), 0) as buffer:
+                fill(buffer, header, tensors)
         yield path
     finally:
-        os.close(descriptor)
         path.unlink(missing_ok=True)
 
 
