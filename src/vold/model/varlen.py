@@ -6,6 +6,7 @@ against.
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ WIDEST, STEP = 256, 8
 """The largest width of a head that the kernel takes, and what a width must be a multiple of."""
 AMPERE = (8, 0)
 """The least compute capability that it runs on."""
+SHARES = "enable_gqa" in inspect.signature(varlen_attn).parameters
+"""Whether this PyTorch lets heads share keys in it; releases before 2.13 may not, and attend row by row."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ def has_kernel(device: torch.device) -> bool:
     """Whether a device has the kernel: an NVIDIA GPU for which PyTorch was built with it."""
     return (
         device.type == "cuda"
+        and SHARES
         and torch.version.hip is None
         and torch.backends.cuda.is_flash_attention_available()
         and torch.cuda.get_device_capability(device) >= AMPERE
