@@ -101,7 +101,7 @@ def update(given: Given) -> dict[str, Any]:
             said = work()
         whole, passes, peak = sorted(turns)[1]
         tflops = work_of(policy, rows, length) / 1e12
-        again = work_of(policy, rows, length, 6 + 2 * recipe.learner.activation_checkpointing) / 1e12
+        again = work_of(policy, rows, length, 6 + 2 * (recipe.learner.activation_checkpointing is True)) / 1e12
         found[f"{rows} x {length}"] = {
             "seconds": whole,
             "optimizer_seconds": whole - passes,

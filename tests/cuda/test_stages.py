@@ -11,8 +11,8 @@ from vold.objective.presets import PRESETS
 
 SMALL = ["demo", "sod-mini", "gkd-mini", "mopd-mini", "uni_opd-mini", "prefix_teach-mini", "cross_modal-mini"]
 FEATURES = [
-    "plain", "bfloat16", "checkpointing", "lora", "offload", "pictures", "pictures, bfloat16", "Qwen3-VL, bfloat16",
-    "micro-batches",
+    "plain", "bfloat16", "checkpointing", "selective", "selective, bfloat16", "lora", "offload", "pictures",
+    "pictures, bfloat16", "Qwen3-VL, bfloat16", "micro-batches",
 ]  # fmt: skip
 METHODS = sorted(set(PRESETS) - {"sft"})
 """`sft` is the objective of the cold start, which the recipes run."""
@@ -100,6 +100,16 @@ def test_no_attention_makes_a_matrix_of_scores(features: dict[str, Any], name: s
     assert kinds and not [kind for kind in kinds if kind.startswith("MATH")]
     assert ("varlen bfloat16 grouped" in kinds) == ("bfloat16" in name)
     assert ("varlen bfloat16" in kinds) == ("bfloat16" in name)  # windows of a tower
+
+
+@pytest.mark.parametrize("kept", ["selective", "selective, bfloat16"])
+def test_selective_checkpointing_makes_no_product_and_no_attention_again(features: dict[str, Any], kept: str) -> None:
+    """Two layers of seven products: `checkpointing` makes all again but each layer's last, which nobody asks for."""
+    plain, selective, full = (features[n]["updates"]["distill"][0] for n in ("plain", kept, "checkpointing"))
+    assert selective["products"] == plain["products"] == full["products"] - 2 * 6
+    assert selective["totals"]["operators"] > features["bfloat16"]["updates"]["distill"][0]["totals"]["operators"]
+    if "bfloat16" in kept:  # a call that is kept is not seen a second time
+        assert selective["attention"] == {"varlen bfloat16 grouped": 2}
 
 
 def test_offloading_changes_no_number(features: dict[str, Any]) -> None:

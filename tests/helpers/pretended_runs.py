@@ -57,7 +57,7 @@ Make = Callable[[Path, str], Recipe]
 
 @contextlib.contextmanager
 def updates() -> Iterator[list[dict[str, Any]]]:
-    """What the updates inside were: micro-batches, and the host's waits by line."""
+    """What the updates inside were: micro-batches, the host's waits by line, matrix products and attention."""
     found: list[dict[str, Any]] = []
     backward = Learner.backward
     micro_batches = 0
@@ -72,7 +72,9 @@ def updates() -> Iterator[list[dict[str, Any]]]:
             before = micro_batches
             with counting() as counts:
                 result = work(*args)
-            found.append({"micro_batches": micro_batches - before, "waits": counts.waits, "totals": counts.totals()})
+            made = {"micro_batches": micro_batches - before, "waits": counts.waits, "totals": counts.totals()}
+            products = sum(counts.names[f"aten.{name}.default"] for name in ("mm", "addmm", "bmm"))
+            found.append({**made, "products": products, "attention": counts.attention})
             return result
 
         return call
@@ -185,6 +187,8 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "plain": {},
     "bfloat16": {"student": {"dtype": "bfloat16"}, "teacher": {"dtype": "bfloat16"}},
     "checkpointing": {"student": {"activation_checkpointing": True}},
+    "selective": {"student": {"activation_checkpointing": "selective"}},
+    "selective, bfloat16": {"student": {"activation_checkpointing": "selective", "dtype": "bfloat16"}},
     "lora": {"student": {"lora": {"rank": 2, "alpha": 4}}},
     "offload": {"run": {"offload": True}},
     "pictures": {"student": {"freeze": []}, "distill": {"tasks": "image"}},

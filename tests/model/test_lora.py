@@ -14,6 +14,7 @@ from families import STUDENTS, batch_of, forms
 from vold.model.families import part_of
 from vold.model.lora import ADAPTER
 from vold.model.policy import Policy
+from vold.model.recompute import Kept, checkpoint_layers
 from vold.training import learner
 from vold.training.distill import distill
 from vold.training.optim import apply_update
@@ -138,14 +139,15 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_weights(
 
 
 @every
-def test_activation_checkpointing_changes_memory_and_not_the_gradient(name: str) -> None:
+@pytest.mark.parametrize("how", [True, "selective"])
+def test_activation_checkpointing_changes_memory_and_not_the_gradient(name: str, how: Kept) -> None:
     policy = STUDENTS[name]()
     policy.model.train()
     batch = batch_of(policy, forms(policy)[-1])
     found = []
     for on in (False, True):
         if on:
-            policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+            checkpoint_layers(policy.model, how)
         kept: dict[int, int] = {}
 
         def pack(t: torch.Tensor, kept: dict[int, int] = kept) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -26,6 +26,7 @@ from vold.model.memory import (
 )
 from vold.model.place import Peak, Phase
 from vold.model.policy import DTYPES, Policy
+from vold.model.recompute import checkpoint_layers
 from vold.run.model_sections import Lora, Student
 from vold.run.recipe import Optimizer, load_recipe, recipe_from
 from vold.training.optim import apply_update, build_optimizer
@@ -212,15 +213,16 @@ def grown(name: str) -> Any:
     return config
 
 
-WAYS = [("qwen2_5_vl", d, c, lora) for d in DTYPES for c in (False, True) for lora in (None, Lora(rank=2, alpha=4))]
-OTHERS: list[tuple[str, str, bool, Lora | None]] = [
+KEPT: tuple[bool | Literal["selective"], ...] = (False, "selective", True)
+WAYS = [("qwen2_5_vl", d, c, lora) for d in DTYPES for c in KEPT for lora in (None, Lora(rank=2, alpha=4))]
+OTHERS: list[tuple[str, str, bool | Literal["selective"], Lora | None]] = [
     (name, "bfloat16", False, None) for name in STUDENTS if name != "qwen2_5_vl"
 ]
 
 
 @pytest.mark.parametrize(("name", "dtype", "checkpointing", "lora"), WAYS + OTHERS)
 def test_the_planned_peak_of_an_update_is_the_measured_one(
-    name: str, dtype: str, checkpointing: bool, lora: Lora | None
+    name: str, dtype: str, checkpointing: bool | Literal["selective"], lora: Lora | None
 ) -> None:
     config = grown(name)
     policy = Policy(type(STUDENTS[name]().model)(config).to(DTYPES[dtype]), STUDENTS[name]().chat)
@@ -230,7 +232,7 @@ def test_the_planned_peak_of_an_update_is_the_measured_one(
     if lora is not None:
         policy.add_lora(rank=lora.rank, alpha=lora.alpha, seed=0)
     if checkpointing:
-        policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+        checkpoint_layers(policy.model, checkpointing, lora)
     policy.model.train()
     optimizer = build_optimizer(policy, Optimizer(lr=1e-3))
     rows = 4
@@ -254,6 +256,13 @@ def test_the_planned_peak_of_an_update_is_the_measured_one(
     made_plan = sft.total - sft.parts["copies that are written"]  # nothing is saved here
     # A GPU's plan has 1/32 more, for what its allocator loses between tensors.
     assert 0.98 < made_plan / measured.peak < 1.11
+
+
+def test_selective_checkpointing_is_planned_at_half_of_what_all_activations_take() -> None:
+    ways = (False, "selective", True)
+    specs = [Student(path="s", dtype="bfloat16", activation_checkpointing=way) for way in ways]
+    kept = [footprint(QWEN2_5_VL_3B, "bfloat16", spec).kept / 1e6 for spec in specs]
+    assert kept == pytest.approx([4.8, 2.4, 0.2], abs=0.05)
 
 
 def test_the_meter_sees_what_lives_at_the_same_time() -> None:

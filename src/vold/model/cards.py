@@ -115,7 +115,7 @@ def _changes(recipe: Recipe) -> Iterator[Change]:
     """What could be changed, with what it costs least first."""
     if recipe.distill is not None and not recipe.run.offload:
         yield {"run.offload": True}
-    if not recipe.learner.activation_checkpointing:
+    if recipe.learner.activation_checkpointing is not True:
         yield {"student.activation_checkpointing": True}
     sizes = [(key, value) for key in SIZES if (value := _value(recipe, key)) is not None]
     for part in PARTS:

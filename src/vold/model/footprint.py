@@ -18,6 +18,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM, AutoModelForI
 from vold.model.families import family_of, linear_layers, part_of
 from vold.model.lora import add_adapters
 from vold.model.policy import DTYPES
+from vold.model.recompute import checkpoint_layers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -116,7 +117,7 @@ def _footprint(config: Any, dtype: str, student: Student | None) -> Footprint:
         working=working,
         passing=_passing(config, kind),
         seeing=_seeing(config, size),
-        cached=2 * layers * heads * (getattr(text, "head_dim", None) or width // text.num_attention_heads) * size,
+        cached=2 * layers * heads * _head_width(text) * size,
         head=head.numel() if any(p is head for p in trained) else 0,
         tied=tied,
         size=size,
@@ -137,6 +138,10 @@ def _adapters(model: Any, student: Student | None) -> tuple[int, int]:
     linear = [m for n, m in model.base_model.named_modules() if n in names]
     count = sum(student.lora.rank * (m.in_features + m.out_features) for m in linear)
     return count, max(m.weight.numel() for m in linear)
+
+
+def _head_width(text: Any) -> int:
+    return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
 
 
 def _seeing(config: Any, size: int) -> int:
@@ -176,6 +181,10 @@ def _for_training(config: Any, dtype: torch.dtype, student: Student) -> tuple[in
     one, two = (_Probe(_shape(config, dtype, n, student)) for n in (1, 2))
     base, layer = 2 * one.kept - two.kept, two.kept - one.kept
     beside = one.backward - one.kept
+    if student.activation_checkpointing == "selective":
+        one, two = (_Probe(_shape(config, dtype, n, student), student) for n in (1, 2))
+        attended = text.num_attention_heads * (_head_width(text) * dtype.itemsize + 4)  # `_Kernel`'s is not put by
+        return base + text.num_hidden_layers * (two.alive - one.alive + attended), one.backward - one.alive
     if student.activation_checkpointing:
         return base + text.num_hidden_layers * text.hidden_size * dtype.itemsize, layer + beside
     return base + text.num_hidden_layers * layer, beside
@@ -192,10 +201,12 @@ def _passing(config: Any, dtype: torch.dtype) -> int:
 
 class _Probe:
     """One forward and backward pass over shapes, a token of which keeps and takes so many bytes; weights and their
-    gradients are not counted."""
+    gradients are not counted. `alive` is what is left between the passes, with what checkpointing has put by."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, selective: Student | None = None) -> None:
         model.train()
+        if selective is not None:
+            checkpoint_layers(model, "selective", selective.lora)
         weights = [*model.parameters(), *model.buffers()]
         shapes = {tuple(p.shape) for p in weights}
         self._weights = {t.untyped_storage()._cdata for t in weights}
@@ -206,6 +217,7 @@ class _Probe:
                 states = _run(model)
             self.kept = sum(s.nbytes() for s in self._kept.values()) // PROBE_TOKENS
             self._kept.clear()
+            self.alive = (alive.now - before) // PROBE_TOKENS
             alive.peak = alive.now
             states.backward(torch.empty_like(states))
         self.backward = (alive.peak - before) // PROBE_TOKENS

@@ -11,6 +11,7 @@ from vold.errors import CheckpointError, ConfigError, VocabularyMismatch
 from vold.model.place import give_back
 from vold.model.policy import Policy
 from vold.model.reading import read_tokenizer
+from vold.model.recompute import checkpoint_layers
 from vold.model.tokenizers import add_teacher_tokens, check_shared_ids
 from vold.run.folders import verify_directory
 from vold.run.order import seed_of
@@ -39,7 +40,7 @@ def load_student(recipe: Recipe, path: str | None = None, *, train: bool = False
         if spec.lora is not None:
             policy.add_lora(rank=spec.lora.rank, alpha=spec.lora.alpha, seed=seed_of(recipe.run.seed, "lora"))
         if spec.activation_checkpointing:
-            policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+            checkpoint_layers(policy.model, spec.activation_checkpointing, spec.lora)
         policy.model.train()
     return policy
 

@@ -25,7 +25,7 @@ class Sizes:
     response: int = 4096
     asked: float = 0.5  # share of the rollouts that the teacher scores
     budget: int = 8192  # distill.token_budget
-    recompute: int = 1  # 1 with student.activation_checkpointing
+    recompute: int = 1  # 1 with student.activation_checkpointing=true
     once: int = 0  # 1 with run.exchange=step
     flops: float = 989e12
     share_flops: float = 0.4
@@ -101,7 +101,7 @@ def sizes_of(recipe: Recipe, student: Footprint, teacher: Footprint | None) -> S
         response=d.sampling.max_new_tokens,
         asked=asked,
         budget=d.token_budget,
-        recompute=int(recipe.learner.activation_checkpointing),
+        recompute=int(recipe.learner.activation_checkpointing is True),
         once=int(recipe.run.exchange == "step"),
     )
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 HALF = (torch.float16, torch.bfloat16)
 WIDEST, STEP = 256, 8
 """The largest width of a head that the kernel takes, and what a width must be a multiple of."""
+OPERATOR = torch.ops.torch_attn._varlen_attn.default
+"""What one call is to PyTorch's dispatcher."""
 AMPERE = (8, 0)
 """The least compute capability that it runs on."""
 SHARES = "enable_gqa" in inspect.signature(varlen_attn).parameters

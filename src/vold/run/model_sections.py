@@ -128,9 +128,10 @@ class Student(Model):
     stop the cold start. `add`: the student's tokenizer gets them under the teacher's ids; its embedding must have rows
     for them, which the cold start trains. The other way out is `teacher.tokenizer: align`: the student writes them in
     its own pieces, and these take no part in what the teacher says."""
-    activation_checkpointing: bool = False
+    activation_checkpointing: bool | Literal["selective"] = False
     """Keep a layer's input alone and compute the rest again in the backward pass: far less memory, about a third more
-    time."""
+    time. `selective`: keep the results of products and attention too, and compute again what is cheap: about half of
+    the memory, a few percent more time."""
 
     @model_validator(mode="after")
     def _new_tokens_have_trained_rows(self) -> Student:
