@@ -40,6 +40,7 @@ from vold.evals.study.study import Study
 from vold.graders import get_grader, grader_names
 from vold.objective import PRESETS, Objective
 from vold.objective.axes import axes
+from vold.run import gates
 from vold.run import model_sections as sections
 from vold.run import recipe as config
 from vold.run.recipe import Recipe, load_recipe
@@ -104,7 +105,7 @@ def keys_tables() -> str:
         ("teacher.server", sections.Server),
         ("teacher.routes.NAME", sections.TextTeacher),
         ("distill.engine", sections.RolloutServer),
-        ("distill.mismatch", sections.MismatchGate),
+        ("distill.mismatch", gates.MismatchGate),
         ("objective", Objective),
     ]
     shared += _nested("objective", Objective)

@@ -144,3 +144,31 @@ def batch_of(policy: Policy, form: str) -> Sequences:
     prompts = prompts_of(policy, form)
     responses = [policy.chat.tokens(" ".join(["7"] * (i + 1))) for i in range(len(prompts))]
     return collate(prompts, responses, [(1,) * len(r) for r in responses], policy.chat.pad_id)
+
+
+def with_adapters(policy: Policy, *, moved: bool = True) -> Policy:
+    """A policy with adapters that do something."""
+    policy.add_lora(rank=2, alpha=8, seed=1)
+    policy.model.eval()
+    if moved:
+        torch.manual_seed(7)
+        with torch.no_grad():
+            for n, p in policy.trainable():
+                if "lora_B" in n:
+                    p.normal_(std=0.5)
+    return policy
+
+
+def grown(name: str) -> Any:
+    """The config of a tiny student, wide and deep enough for its activations to count."""
+    config = STUDENTS[name]().model.config
+    text = config.get_text_config()
+    text.hidden_size, text.intermediate_size, text.num_hidden_layers = 64, 192, 4
+    text.num_attention_heads, text.num_key_value_heads, text.head_dim = 4, 2, 16
+    if getattr(text, "layer_types", None):
+        text.layer_types = ["full_attention"] * 4
+    if "mrope_section" in (text.rope_parameters or {}):
+        text.rope_parameters["mrope_section"] = [4, 2, 2]
+    if hasattr(getattr(config, "vision_config", None), "out_hidden_size"):
+        config.vision_config.out_hidden_size = 64
+    return config

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import tiny
-from vold.errors import CheckpointError
+from vold.errors import CheckpointError, ConfigError
 from vold.model.policy import Policy
 from vold.run.precision import checkpoint_dtype
 
@@ -85,3 +87,22 @@ def test_code_that_comes_with_a_model_is_never_run_nor_asked_about(model: Path, 
         assert not known
         assert error.fix
     assert not ran.exists()
+
+
+@pytest.mark.parametrize("found", [{"quant_method": "gptq", "bits": 4}, {"quant_method": "bitsandbytes"}])
+def test_a_checkpoint_that_is_quantised_already_is_refused(found: dict[str, Any], tmp_path: Path) -> None:
+    tiny.teacher().save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "quantization_config": found}))
+    with pytest.raises(CheckpointError, match="quantised already"):
+        Policy.load(str(tmp_path))
+
+
+def test_without_the_library_a_quantised_model_is_refused_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.teacher().save(tmp_path)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as where it is not installed
+    assert Policy.load(str(tmp_path))
+    with pytest.raises(ConfigError, match="bitsandbytes, which is not installed"):
+        Policy.load(str(tmp_path), quantize="nf4")

@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 
 import tiny
-from families import STUDENTS, batch_of, forms
+from families import STUDENTS, batch_of, forms, with_adapters
 from vold.model.families import part_of
 from vold.model.lora import ADAPTER
 from vold.model.policy import Policy
@@ -21,19 +21,6 @@ from vold.training.optim import apply_update
 from vold.training.sft import sft
 
 every = pytest.mark.parametrize("name", STUDENTS)
-
-
-def with_adapters(policy: Policy, *, moved: bool = True) -> Policy:
-    """A policy with adapters that do something."""
-    policy.add_lora(rank=2, alpha=8, seed=1)
-    policy.model.eval()
-    if moved:
-        torch.manual_seed(7)
-        with torch.no_grad():
-            for n, p in policy.trainable():
-                if "lora_B" in n:
-                    p.normal_(std=0.5)
-    return policy
 
 
 @every

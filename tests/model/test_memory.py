@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 import torch
 
 import tiny
-from families import STUDENTS
+from families import STUDENTS, grown
 from gpu_docs import AS_MEASURED, H100, planned
 from published_models import QWEN2_5_VL_3B, QWEN3_8B
 from vold.model.batching import collate
@@ -77,7 +77,7 @@ def test_the_plan_of_the_papers_models_worked_out_by_hand(tmp_path: Path) -> Non
         distill={"prompts_per_step": 4, "rollouts": 5, "token_budget": 8192, "sampling": {"max_new_tokens": 512}},
     )
     phases = {p.name: p for p in plan(recipe, QWEN2_5_VL_3B, QWEN3_8B)}
-    assert list(phases) == ["traces", "sft", "rollouts", "teacher scoring", "update", "eval"]
+    assert list(phases) == ["traces", "sft", "align", "rollouts", "teacher scoring", "update", "eval"]
     trained = TRAINED
     update = phases["update"].parts
     assert update["weights"] == 2 * 3_754_622_976
@@ -95,6 +95,10 @@ def test_the_plan_of_the_papers_models_worked_out_by_hand(tmp_path: Path) -> Non
     rollouts = phases["rollouts"].parts
     assert rollouts["cache"] == 20 * (PROMPT_TOKENS + 512) * 36 * 2 * 2 * 128 * 2
     assert "gradients" not in rollouts
+    # Alignment: both models stay, and the student answers 128 times side by side, or fewer as stage 2 says.
+    align = phases["align"].parts
+    assert (align["weights"], align["teacher"]) == (2 * 3_754_622_976, 2 * 8_190_735_360)
+    assert align["cache"] == 128 * (PROMPT_TOKENS + 12) * 36 * 2 * 2 * 128 * 2
     # Four prompts side by side and 24 tokens of an answer: keys and values of 36 layers with 8 heads of 128.
     assert phases["traces"].parts["cache"] == 4 * (PROMPT_TOKENS + 24) * 36 * 2 * 8 * 128 * 2
     assert phases["traces"].parts["teacher"] == update["teacher"]
@@ -179,7 +183,7 @@ def test_a_row_longer_than_the_budget_has_a_micro_batch_of_its_own() -> None:
 def test_a_plan_without_a_teacher_in_the_process_leaves_it_out(tmp_path: Path) -> None:
     recipe = tiny.recipe(tmp_path, distill={"objective": {"method": "grpo"}})
     names = [p.name for p in plan(recipe, tiny.student().model.config, tiny.teacher().model.config)]
-    assert names == ["traces", "sft", "rollouts", "update", "eval"]
+    assert names == ["traces", "sft", "align", "rollouts", "update", "eval"]
     assert [p.name for p in plan(tiny.recipe(tmp_path), tiny.student().model.config, None)] == names[1:]
 
 
@@ -188,7 +192,7 @@ def test_phases_that_hold_no_model_are_left_out(tmp_path: Path) -> None:
         tmp_path, traces={"answers": "data"}, eval={"endpoint": {"urls": ["http://localhost:1/v1"], "model": "m"}}
     )
     names = [p.name for p in plan(recipe, tiny.student().model.config, tiny.teacher().model.config)]
-    assert names == ["sft", "rollouts", "teacher scoring", "update"]
+    assert names == ["sft", "align", "rollouts", "teacher scoring", "update"]
 
 
 RECIPE = load_recipe(
@@ -196,21 +200,6 @@ RECIPE = load_recipe(
     ["run.device=cpu", "traces.max_tokens=64", "sft.token_budget=1024", "distill=null", "eval=null", "align=null"],
 )
 """On a CPU nothing is added for a GPU's allocator and context."""
-
-
-def grown(name: str) -> Any:
-    """The config of a tiny student, wide and deep enough for its activations to count."""
-    config = STUDENTS[name]().model.config
-    text = config.get_text_config()
-    text.hidden_size, text.intermediate_size, text.num_hidden_layers = 64, 192, 4
-    text.num_attention_heads, text.num_key_value_heads, text.head_dim = 4, 2, 16
-    if getattr(text, "layer_types", None):
-        text.layer_types = ["full_attention"] * 4
-    if "mrope_section" in (text.rope_parameters or {}):
-        text.rope_parameters["mrope_section"] = [4, 2, 2]
-    if hasattr(getattr(config, "vision_config", None), "out_hidden_size"):
-        config.vision_config.out_hidden_size = 64
-    return config
 
 
 KEPT: tuple[bool | Literal["selective"], ...] = (False, "selective", True)
@@ -293,3 +282,39 @@ def test_the_plan_beside_what_a_first_step_took() -> None:
     assert planned_and_measured([PhaseMemory("sft", {"weights": GIB})], "sft", peaks) == [
         "memory of sft: planned 1.00 GiB, at its peak 1.00, kept 3.00: more than planned"
     ]
+
+
+def test_balancing_samples_from_the_student_alone(tmp_path: Path) -> None:
+    section = {"tasks": "train", "rollouts": 4, "batch_size": 3, "sampling": {"max_new_tokens": 100}}
+    recipe = recipe_from(tiny.recipe_dict(tmp_path) | {"balance": section}, where="test")
+    (phase,) = [p for p in plan(recipe, QWEN2_5_VL_3B, QWEN3_8B) if p.name == "balance"]
+    assert phase.parts["weights"] == 4 * 3_754_622_976
+    assert phase.parts["cache"] == 12 * (PROMPT_TOKENS + 100) * 36 * 2 * 2 * 128 * 4
+    assert "teacher" not in phase.parts
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("nf4", 4.127), ("int8", 8.007)])
+def test_a_quantised_pair_by_hand(kind: Literal["nf4", "int8"], bits: float) -> None:
+    """NF4 has 4 bits a weight, 8 for each 64, 32 for each 256 x 64, and two tables a layer; int8 has 8, and 32 for each
+    output. Embeddings, norms and the tower stay."""
+    overrides = ["teacher.server=null", "distill.engine=null", "run.offload=true", f"teacher.quantize={kind}"]
+    overrides += ["student.quantize=nf4", "student.lora={rank: 64, alpha: 128}", "student.teacher_tokens=refuse"]
+    if kind == "int8":
+        overrides += ["run.offload=false"]
+    phases = {p.name: p for p in plan(load_recipe(PAPER, overrides), QWEN2_5_VL_3B, QWEN3_8B)}
+    linear = 36 * (4096 * 48 * 128 + 32 * 128 * 4096 + 3 * 4096 * 12288)
+    teacher = phases["teacher scoring"].parts["teacher"]
+    assert teacher == pytest.approx(2 * (8_190_735_360 - linear) + bits / 8 * linear, rel=0.001)
+    adapted = 36 * (2 * 2048 * 2048 + 2 * 2048 * 256 + 3 * 2048 * 11008)
+    adapters = 36 * 64 * (2 * (2048 + 2048) + 2 * (2048 + 256) + 3 * (2048 + 11008))
+    student = phases["update"].parts["weights"]
+    assert student == pytest.approx(2 * (3_754_622_976 - adapted) + 4.127 / 8 * adapted + 4 * adapters, rel=0.001)
+    assert phases["update"].parts["optimizer"] == 8 * adapters
+    # Once, a layer of what the teacher was made from is on the device, with what is no layer.
+    layer = 4096 * 48 * 128 + 32 * 128 * 4096 + 3 * 4096 * 12288 + 2 * 4096 + 2 * 128
+    compared = phases["teacher compared"].parts
+    assert compared["teacher, not quantised"] == 2 * (2 * 151936 * 4096 + 4096 + layer)
+    assert compared["teacher"] == teacher
+    # Where it does not learn the student is not quantised, and has no adapters.
+    assert phases["align"].parts["weights"] == 2 * 3_754_622_976
+    assert phases["align"].parts["teacher"] == teacher

@@ -221,6 +221,15 @@ def test_several_processes_may_not_offload(tmp_path: Path) -> None:
         refuse_offload(recipe, Processes(1, 2))
 
 
+def test_weights_in_int8_do_not_travel(tmp_path: Path) -> None:
+    """bitsandbytes keeps a second hold of them."""
+    int8 = {"path": "t", "quantize": "int8"}
+    for teacher in ({"quantize": "int8"}, {"routes": {"a": int8}}):
+        refuse_offload(tiny.recipe(tmp_path, teacher=teacher), Processes())
+        with pytest.raises(ConfigError, match="can not leave the device"):
+            refuse_offload(tiny.recipe(tmp_path, teacher=teacher, run={"offload": True}), Processes())
+
+
 def test_the_plan_leaves_out_what_waits() -> None:
     """2 bytes x 8,190,735,360 of the teacher, 12 x 3,085,938,688 of the optimizer: two moments and a float32 copy."""
     here = ["teacher.server=null", "distill.engine=null"]

@@ -57,6 +57,10 @@ def test_overrides_are_yaml_values_at_dotted_keys() -> None:
         ("distill.objective.method=vould", "vold", "distill.objective.method", "vould"),
         ("distill.objective.teacher_loss.estimator=k1", "k1", "distill.objective.teacher_loss.estimator", "k2"),
         ("distill.sampling.temperature=0", "greedy rollouts", "distill.sampling.temperature", "above 0"),
+        ("student.quantize=nf4", "can not be trained", "student", "add lora"),
+        ("student.quantize=nf8", "nf8", "student.quantize", "nf4"),
+        ("teacher={path: t, quantize: nf4, server: {urls: ['http://h/v1'], model: m}}", "a server", "teacher", "drop"),
+        ("teacher.quantize_error.limit=0", "greater than 0", "teacher.quantize_error.limit", "0"),
         ("teacher=null", "need a teacher", "command line: teacher", "add `teacher: {path: ...}`"),
     ],
 )

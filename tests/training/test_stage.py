@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import tiny
+from vold.errors import ConfigError
 from vold.model.parallel import Processes
 from vold.training.stage import enter_stage
 
@@ -24,3 +25,11 @@ def test_of_several_processes_the_first_alone_writes_what_a_stage_is_started_wit
     first = enter_stage(recipe, "sft", recipe.sft)
     assert first.directory == later.directory
     assert sorted(p.name for p in first.directory.iterdir()) == ["recipe.yaml", "settings.json"]
+
+
+def test_a_quantised_student_has_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tiny.recipe(tmp_path, student={"quantize": "nf4", "lora": {"rank": 2}})
+    enter_stage(recipe, "sft", recipe.sft)
+    monkeypatch.setattr("vold.training.stage.processes", lambda: Processes(rank=0, world=2))
+    with pytest.raises(ConfigError, match="in one process"):
+        enter_stage(recipe, "sft", recipe.sft)

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from vold.data.benchmarks.registry import load
 from vold.data.files.markers import plain
-from vold.run.model_sections import Section
+from vold.run.section import Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

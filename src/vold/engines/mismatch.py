@@ -13,6 +13,7 @@ import torch
 
 from vold.errors import TrainingError
 
+Action = Literal["auto", "warn", "stop"]
 STOP_ABOVE = 0.1
 """Nats per token. Two precisions of one model are some thousandths apart; log-probs of another temperature, of an
 unchanged server, or none at all (zeros) are several tenths apart and more."""
@@ -36,6 +37,20 @@ def distance(trainer: torch.Tensor, sampler: torch.Tensor, counted: torch.Tensor
     counted = torch.ones_like(x, dtype=torch.bool) if counted is None else counted
     x = x.where(counted, 0.0)
     return torch.stack([counted.sum().double(), x.abs().max(), x.abs().sum(), x.sum(), (x.exp() - 1 - x).sum()])
+
+
+def beyond(value: float, limit: float, action: Action, stop_above: float) -> Literal["", "warn", "stop"]:
+    """What is to be done about a distance in nats: nothing up to `limit`, and beyond it what `action` says; "auto" goes
+    on up to `stop_above`. With one that is not finite nobody goes on.
+
+    Example:
+        >>> [beyond(x, 0.1, "auto", 0.5) for x in (0.1, 0.2, 0.6)]
+        ['', 'warn', 'stop']
+    """
+    if value <= limit:
+        return ""
+    goes_on = math.isfinite(value) and (action == "warn" or (action == "auto" and value <= stop_above))
+    return "warn" if goes_on else "stop"
 
 
 class Mismatch:
@@ -79,20 +94,21 @@ class Mismatch:
             "mismatch_kl": self.kl,
         }
 
-    def over(self, limit: float, action: Literal["auto", "warn", "stop"], *, step: int) -> str:
+    def over(self, limit: float, action: Action, *, step: int) -> str:
         """A warning where `kl` is above `limit` and the run goes on; "" where all is well.
 
         Raises:
             TrainingError: `kl` is above `limit` and `action` is "stop", or above `STOP_ABOVE` too and it is "auto", or
                 not finite.
         """
-        if self.kl <= limit:
+        verdict = beyond(self.kl, limit, action, STOP_ABOVE)
+        if not verdict:
             return ""
         got = (
             f"KL(sampler || trainer) {self.kl:.2g} nats per token at step {step}, the limit is {limit:.2g}; "
             f"mean |log ratio| {self._absolute / self.tokens:.2g}, largest {self.largest:.2g}"
         )
-        if math.isfinite(self.kl) and (action == "warn" or (action == "auto" and self.kl <= STOP_ABOVE)):
+        if verdict == "warn":
             return got
         raise TrainingError(
             "rollouts come from another policy than the one that is trained",

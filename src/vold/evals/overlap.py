@@ -22,6 +22,7 @@ from vold.engines.teachers.teachers import Teachers, open_teachers
 from vold.errors import ConfigError, DataError
 from vold.model.batching import collate
 from vold.model.loading import load_student, stage_models
+from vold.model.memory import ALIGN_TOKENS, align_rows
 from vold.run.console import Bar
 from vold.run.directory import open_stage, works_in_run
 from vold.run.files import write_json
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from vold.run.recipe import Align, Recipe, Sampling
     from vold.types import Ids
 
-TOKEN_BUDGET = 8192
 NAMES = ("logp", "entropy", "argmax")
 UNKNOWN = -1
 """Stands for the likeliest token of a teacher that has other tokens than the student."""
@@ -85,7 +85,7 @@ def _compared(recipe: Recipe, config: Align, directory: Path) -> Overlap:
     prompts = [student.chat.prompt(t.messages) for t in tasks]
     params = config.sampling.params(seed_of(recipe.run.seed, "align"))
     with Bar("align", 2) as bar:
-        completions = InProcessSampler(student).generate(prompts, params, config.rollouts)
+        completions = InProcessSampler(student, align_rows(recipe)).generate(prompts, params, config.rollouts)
         bar.advance()
         passed = [grade(t, student.chat, c).score == 1.0 for t, cs in zip(tasks, completions, strict=True) for c in cs]
         responses = [c.ids for cs in completions for c in cs]
@@ -233,7 +233,7 @@ def _opinions(
             pieces = zip(*(v.split([len(responses[i]) for i in mine]) for v in values.values()), strict=True)
             rows.update(zip(mine, pieces, strict=True))
         elif mine:
-            scorer = teachers.scorer(sampling, TOKEN_BUDGET, [teacher_prompts[i] for i in mine], directory)
+            scorer = teachers.scorer(sampling, ALIGN_TOKENS, [teacher_prompts[i] for i in mine], directory)
             top_k = 0 if aligned else 1
             asked = [(teacher_prompts[i], responses[i]) for i in mine]
             requests = [ScoreRequest(p.ids, ids, None, top_k, p.vision) for p, ids in asked]
@@ -251,7 +251,7 @@ def token_values(
     """Log-prob, entropy and most likely token at every response token, rows in the given order."""
     pieces: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
     with torch.inference_mode():
-        for group in policy.micro_batches(prompts, [len(r) for r in responses], TOKEN_BUDGET):
+        for group in policy.micro_batches(prompts, [len(r) for r in responses], ALIGN_TOKENS):
             part = [responses[i] for i in group]
             batch = collate([prompts[i] for i in group], part, [(1,) * len(r) for r in part], policy.chat.pad_id)
             values = [v.cpu() for v in policy.logprobs(batch, temperature=temperature)]

@@ -138,9 +138,14 @@ def linear_layers(base: nn.Module, family: Family) -> list[str]:
     """Names of the linear layers inside the language model's blocks, where adapters go."""
     from torch import nn
 
-    prefix = f"{family.language}." if family.language else ""
-    inside = re.compile(re.escape(prefix) + r"(layers|h|blocks)\.\d+\.")
+    inside = re.compile(inside_blocks(family))
     return [n for n, m in base.named_modules() if isinstance(m, nn.Linear) and inside.match(n)]
+
+
+def inside_blocks(family: Family) -> str:
+    """Pattern of how names of modules inside the language model's blocks begin, in the base model."""
+    prefix = f"{family.language}." if family.language else ""
+    return re.escape(prefix) + r"(layers|h|blocks)\.\d+\."
 
 
 def _below(name: str, parent: str) -> bool:

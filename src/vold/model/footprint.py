@@ -7,7 +7,7 @@ backward pass, and what comes and goes beside it, measured on shapes. All sizes 
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,11 +18,13 @@ from transformers import AttentionInterface, AutoModelForCausalLM, AutoModelForI
 from vold.model.families import family_of, linear_layers, part_of
 from vold.model.lora import add_adapters
 from vold.model.policy import DTYPES
+from vold.model.quantized import stored_bytes
 from vold.model.recompute import checkpoint_layers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from vold.model.quantized import Quantized
     from vold.run.model_sections import Student
 
 PROBE_TOKENS = 61
@@ -37,7 +39,8 @@ class Footprint:
 
     Attributes:
         parameters: how many there are.
-        weights: their bytes.
+        weights: their bytes, quantised where they are.
+        loaded: bytes of the model before it is quantised or gets adapters.
         trained: how many of them training changes.
         trained_low: how many of these are below float32.
         kept: bytes kept for the backward pass for each token of a micro-batch.
@@ -54,10 +57,12 @@ class Footprint:
         outside: weights of all that is no layer of the language model.
         text: weights of the language model, with its embeddings.
         merged: bytes that adding adapters into the largest weight takes; 0 without adapters.
+        unpacked: bytes of the largest quantised weight while it is multiplied by; 0 without any.
     """
 
     parameters: int
     weights: int
+    loaded: int
     trained: int
     trained_low: int
     kept: int
@@ -74,20 +79,48 @@ class Footprint:
     outside: int
     text: int
     merged: int
+    unpacked: int
 
 
-def footprint(config: Any, dtype: str, student: Student | None = None) -> Footprint:
-    """The needs of a model of this Transformers config; of one that is trained, where `student` says how.
+def footprint(
+    config: Any, dtype: str, student: Student | None = None, *, quantize: Quantized | None = None
+) -> Footprint:
+    """The needs of a model of this Transformers config; of one that is trained, where `student` says how. One that is
+    not trained may be quantised.
 
     What has been found is kept: plans are made again with one key changed.
     """
-    key = (config.to_json_string(), dtype, None if student is None else student.model_dump_json())
+    key = (config.to_json_string(), f"{dtype} {quantize}", None if student is None else student.model_dump_json())
     if key not in _FOUND:
-        _FOUND[key] = _footprint(config, dtype, student)
+        found = _footprint(config, dtype, student)
+        kind = quantize if student is None else student.quantize
+        _FOUND[key] = found if kind is None else _quantized(found, config, kind)
     return _FOUND[key]
 
 
 _FOUND: dict[tuple[str, str, str | None], Footprint] = {}
+
+
+def _quantized(plain: Footprint, config: Any, kind: Quantized) -> Footprint:
+    """The same model with its language model's linear layers quantised.
+
+    A product unpacks the weight it multiplies by. In int8 it also has the states in float16 and int8, and what comes
+    out in int32.
+    """
+    model = _shape(config, torch.bfloat16, config.get_text_config().num_hidden_layers, None)
+    names = set(linear_layers(model.base_model, family_of(config)))
+    linear = [m for n, m in model.base_model.named_modules() if n in names]
+    saved = sum(m.weight.numel() * plain.size - stored_bytes(kind, *m.weight.shape) for m in linear)
+    largest = max(m.weight.numel() for m in linear) * plain.size
+    beside = max(3 * m.in_features + 4 * m.out_features for m in linear) if kind == "int8" else 0
+    return replace(
+        plain,
+        weights=plain.weights - saved,
+        working=plain.working + beside * bool(plain.trained),
+        passing=plain.passing + beside,
+        merged=plain.merged + largest * bool(plain.merged),
+        unpacked=largest,
+    )
 
 
 def _footprint(config: Any, dtype: str, student: Student | None) -> Footprint:
@@ -110,7 +143,8 @@ def _footprint(config: Any, dtype: str, student: Student | None) -> Footprint:
     kept, working = (0, 0) if student is None else _for_training(config, kind, student)
     return Footprint(
         parameters=count + adapters,
-        weights=sum(p.numel() * p.itemsize for p in model.parameters()) + 4 * adapters,
+        weights=count * size + 4 * adapters,
+        loaded=count * size,
         trained=sum(p.numel() for p in trained) + adapters,
         trained_low=sum(p.numel() for p in trained if p.itemsize < 4),
         kept=kept,
@@ -127,6 +161,7 @@ def _footprint(config: Any, dtype: str, student: Student | None) -> Footprint:
         outside=count - layers * layer,
         text=count - tower,
         merged=widest * (4 + 4 + size),  # the product of the adapters, the sum, and that rounded
+        unpacked=0,
     )
 
 

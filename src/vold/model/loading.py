@@ -21,17 +21,18 @@ from vold.run.shipped import resolve
 if TYPE_CHECKING:
     from vold.model.chat import Chat
     from vold.model.families import Part
+    from vold.model.quantized import Quantized
     from vold.run.recipe import Recipe, Student
 
 
 def load_student(recipe: Recipe, path: str | None = None, *, train: bool = False) -> Policy:
     """The recipe's student, or another model in its place, with the recipe's frozen parts.
 
-    `train` makes it ready for the loops: in training mode, with adapters and activation checkpointing as the recipe
-    says.
+    `train` makes it ready for the loops: in training mode, with quantised weights, adapters and activation
+    checkpointing as the recipe says.
     """
     spec: Student = recipe.learner
-    policy = load_model(recipe, path or spec.path, spec.dtype, spec.freeze)
+    policy = load_model(recipe, path or spec.path, spec.dtype, spec.freeze, spec.quantize if train else None)
     if spec.teacher_tokens == "add" and recipe.teacher is not None:
         teacher = read_tokenizer(resolve(recipe.teacher.path))
         add_teacher_tokens(policy.chat.tokenizer, teacher, rows=policy.rows)
@@ -61,7 +62,9 @@ def check_teacher(student: Chat, teacher: Chat, *, where: str) -> None:
         )
 
 
-def load_model(recipe: Recipe, path: str, dtype: str, freeze: tuple[Part, ...] = ()) -> Policy:
+def load_model(
+    recipe: Recipe, path: str, dtype: str, freeze: tuple[Part, ...] = (), quantize: Quantized | None = None
+) -> Policy:
     """Any model, on the recipe's device.
 
     Raises:
@@ -77,7 +80,8 @@ def load_model(recipe: Recipe, path: str, dtype: str, freeze: tuple[Part, ...] =
     elif device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("there is no GPU that PyTorch can use", where="run.device", got=device, fix="run.device=cpu")
     give_back(torch.device(device))
-    return Policy.load(local, dtype=precision(recipe, path, dtype), device=device, freeze=freeze)
+    dtype = precision(recipe, path, dtype)
+    return Policy.load(local, dtype=dtype, device=device, freeze=freeze, quantize=quantize)
 
 
 def stage_models(recipe: Recipe) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vold.model.families import linear_layers, part_of
+from vold.model.quantized import import_library, plain_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +29,7 @@ def add_adapters(model: Any, family: Family, *, rank: int, alpha: int, seed: int
     Returns:
         PEFT's view of the model, which `save_adapters` wants.
     """
+    import_library()
     from peft import LoraConfig, get_peft_model
 
     prefix = f"{model.base_model_prefix}." if model.base_model is not model else ""
@@ -54,7 +56,7 @@ def merged(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     from peft.tuners.lora import LoraLayer
 
     adapted: dict[str, Any] = {f"{n}.weight": m for n, m in model.named_modules() if isinstance(m, LoraLayer)}
-    for name, tensor in model.state_dict().items():
+    for name, tensor in plain_state(model):
         plain = name.replace(".base_layer.", ".")
         if plain in adapted:
             yield plain, (tensor + adapted[plain].get_delta_weight("default")).to(tensor.dtype)

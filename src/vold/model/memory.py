@@ -13,6 +13,8 @@ import torch
 
 from vold.model.footprint import Footprint, footprint
 from vold.model.lm_head.chunked_logits import chunk_elements
+from vold.model.passes import PROMPT_TOKENS as PROMPT_TOKENS
+from vold.model.passes import logits, sampling, scoring
 from vold.run.precision import precision
 
 if TYPE_CHECKING:
@@ -22,14 +24,10 @@ if TYPE_CHECKING:
     from vold.run.model_sections import RolloutServer, Server, TextTeacher
     from vold.run.recipe import Distill, Recipe
 
-PROMPT_TOKENS = 512
-"""Tokens a prompt is taken to have, all of them pictures where there are some: the plan is made before any is read."""
-PROMPTS_TOKENS = 16384
-"""Tokens of prompts that a sampler reads in one pass, see `vold.engines.samplers`."""
-SAMPLED_LOGIT = 32
-"""Bytes for each id of each row while a token is drawn: logits and log-probs, and float64 rows of the inverse CDF."""
 CONTEXT = 6 * 2**30 // 10
 """What a process takes of a GPU before its first tensor: CUDA's context and the code of kernels."""
+ALIGN_TOKENS = 8192
+"""Tokens of a pass in which `vold align` reads answers, see `vold.evals.overlap`."""
 SLACK = 32
 """A part in so many is lost between tensors in PyTorch's allocator: of the peaks measured so far, 3 % at most."""
 ASLEEP = CONTEXT + 2**30
@@ -97,6 +95,11 @@ class Plan:
         return out
 
     @property
+    def plain(self) -> dict[str, int]:
+        """What a stage holds of the student that does not train it."""
+        return {"weights": self.student.loaded}
+
+    @property
     def training(self) -> dict[str, int]:
         """What an update holds besides its micro-batch."""
         ours, out = self.student, self.held
@@ -136,17 +139,20 @@ def plan(
     """
     configs = [c for c in (teacher, *others) if c is not None]
     ours, teachers = recipe.learner, zip(inprocess_teachers(recipe), configs, strict=False)
-    theirs = [footprint(c, precision(recipe, t.path, t.dtype)) for t, c in teachers]
+    theirs = [footprint(c, precision(recipe, t.path, t.dtype), quantize=t.quantize) for t, c in teachers]
     p = Plan(recipe, footprint(student, precision(recipe, ours.path, ours.dtype), ours), theirs, devices, divided)
     _plan_traces(p)
     if recipe.sft is not None:
         longest = recipe.traces.max_tokens or 0 if recipe.traces is not None else 0
         p.add("sft", p.training, _pass(p, _longest(recipe.sft.token_budget, longest)))
         _plan_save(p, "sft, model written", {})
+    _plan_align(p)
+    if (b := recipe.balance) is not None and b.engine is None:
+        p.add("balance", p.plain, sampling(p.student, b.rows, b.sampling.max_new_tokens, b.rollouts))
     if recipe.distill is not None:
         _plan_distill(p, recipe.distill)
     if (e := recipe.eval) is not None and e.endpoint is None:
-        p.add("eval", {"weights": p.student.weights}, _sampling(p.student, e.batch_size, e.sampling.max_new_tokens, 1))
+        p.add("eval", p.plain, sampling(p.student, e.batch_size, e.sampling.max_new_tokens, 1))
     return p.phases
 
 
@@ -163,8 +169,13 @@ def divides_teachers(recipe: Recipe, student: Any, *teachers: Any, devices: int,
 
 def inprocess_teachers(recipe: Recipe) -> list[TextTeacher]:
     """Teachers that are loaded into this process, each set of weights once."""
-    found = {(t.path, t.dtype): t for t in reversed(recipe.text_teachers) if t.server is None}
+    found = {(t.path, t.weights_in): t for t in reversed(recipe.text_teachers) if t.server is None}
     return [*reversed(found.values())]
+
+
+def align_rows(recipe: Recipe) -> int:
+    """Responses that `vold align` samples side by side: as many as stage 2, or 128."""
+    return 128 if recipe.distill is None else recipe.distill.batch_size
 
 
 def device_memory(device: str) -> int:
@@ -201,8 +212,25 @@ def planned_and_measured(phases: Sequence[PhaseMemory], stage: str, peaks: Mappi
 def _plan_traces(p: Plan) -> None:
     t = p.recipe.traces
     if t is not None and t.sampling is not None and t.answers == "teacher" and p.teachers:
-        loaded = {"weights": p.student.weights, "teacher": sum(f.weights for f in p.teachers)}
-        p.add("traces", loaded, _sampling(p.teachers[0], t.batch_size, t.sampling.max_new_tokens, 1))
+        made = sampling(p.teachers[0], t.batch_size, t.sampling.max_new_tokens, 1)
+        p.add("traces", p.plain, _loaded(p.teachers), made)
+
+
+def _plan_align(p: Plan) -> None:
+    """Student and teachers stay on the device: the student answers, and then all of them read the answers."""
+    a = p.recipe.align
+    if a is None:
+        return
+    tokens, chunk = _longest(ALIGN_TOKENS, a.sampling.max_new_tokens), chunk_elements(p.recipe.run.device)
+    answers = sampling(p.student, align_rows(p.recipe), a.sampling.max_new_tokens, a.rollouts, pictures=False)
+    read = [scoring(f, tokens, chunk) for f in (p.student, *p.teachers)]
+    p.add("align", p.plain, _loaded(p.teachers), max(answers, *read, key=lambda parts: sum(parts.values())))
+
+
+def _loaded(teachers: Sequence[Footprint]) -> dict[str, int]:
+    """What teachers take that stay on the device."""
+    weights = sum(f.weights for f in teachers)
+    return {"teacher": weights} if weights else {}
 
 
 def _plan_distill(p: Plan, d: Distill) -> None:
@@ -219,7 +247,7 @@ def _plan_distill(p: Plan, d: Distill) -> None:
     if d.engine is None:
         whole = {"whole weights": ours.weights} if p.devices > 1 else {}
         rows = min(-(-d.prompts_per_step // p.devices) * d.rollouts, d.rows)
-        sampled = _sampling(ours, rows, d.sampling.max_new_tokens, d.rollouts, pictures=False)
+        sampled = sampling(ours, rows, d.sampling.max_new_tokens, d.rollouts, pictures=False)
         p.add("rollouts", idle, waiting, sleeping, whole, sampled)
     elif d.engine.sleep or d.engine.colocate:
         p.add(
@@ -230,9 +258,10 @@ def _plan_distill(p: Plan, d: Distill) -> None:
         )
     if beside:
         asked = [*(p.teachers if "teacher" in beside else []), *([ours] if "reference" in beside else [])]
-        scored = [_scoring(f, tokens, chunk_elements(p.recipe.run.device)) for f in asked]
+        scored = [scoring(f, tokens, chunk_elements(p.recipe.run.device)) for f in asked]
         most = max(scored, key=lambda parts: sum(parts.values()))
         p.add("teacher scoring", idle, beside, gathered, sleeping, most, moved=sum(beside.values()) * away)
+        _plan_compared(p, {**idle, **beside, **sleeping}, tokens)
     there = {**beside, **gathered} if d.objective.needs.logits else waiting
     buffers = 4 if d.objective.needs.logits else 2  # the teacher's logits too, and at most one of their probabilities
     moved = 2 * p.held["optimizer"] * away
@@ -253,6 +282,15 @@ def _reference_weights(p: Plan, d: Distill) -> int:
     if d.objective.reference is None or p.recipe.learner.lora is not None:
         return 0
     return p.student.weights if p.devices > 1 else p.student.size * p.student.trained
+
+
+def _plan_compared(p: Plan, there: Mapping[str, int], tokens: int) -> None:
+    """Once a run the weights that a quantised teacher was made from pass through the device, a layer at a time."""
+    chunk = chunk_elements(p.recipe.run.device)
+    wholes = [(f.size * (f.outside + f.layer), scoring(f, tokens, chunk)) for f in p.teachers if f.unpacked]
+    if wholes:
+        whole, scored = max(wholes, key=lambda w: w[0] + sum(w[1].values()))
+        p.add("teacher compared", there, {"teacher, not quantised": whole}, scored)
 
 
 def _plan_save(p: Plan, name: str, beside: Mapping[str, int]) -> None:
@@ -298,32 +336,9 @@ def _pass(p: Plan, tokens: int, buffers: int = 2) -> dict[str, int]:
     ours, chunk = p.student, chunk_elements(p.recipe.run.device)
     states = 2 * tokens * ours.width * ours.size  # those of selected tokens, and their gradient
     rounded = ours.head * ours.size if ours.size < 4 else 0  # of the float32 sum over chunks, when they are gone
-    logits = max(_logits(ours, tokens, chunk, buffers), rounded)
-    head = {"activations": tokens * ours.kept + states, "head": 4 * ours.head + logits}
+    most = max(logits(ours, tokens, chunk, buffers), rounded)
+    head = {"activations": tokens * ours.kept + states, "head": 4 * ours.head + most}
     kept = (ours.size if ours.tied else 0) * ours.head
-    layer = {"activations": tokens * (ours.kept + ours.working), "head": kept}
+    layer = {"activations": tokens * (ours.kept + ours.working) + ours.unpacked, "head": kept}
     last = {"activations": 0, "head": (2 * ours.size + 4) * ours.head}  # both ends' gradients, and their float32 sum
     return max(head, layer, last, key=lambda parts: sum(parts.values()))
-
-
-def _scoring(model: Footprint, tokens: int, chunk: int) -> dict[str, int]:
-    """The higher of two peaks: inside a layer, and at the head, where the last states alone are left."""
-    states = {"activations": tokens * model.width * model.size, "head": _logits(model, tokens, chunk)}
-    return max({"activations": tokens * model.passing}, states, key=lambda parts: sum(parts.values()))
-
-
-def _sampling(model: Footprint, rows: int, tokens: int, each: int, *, pictures: bool = True) -> dict[str, int]:
-    """Rows that generate side by side, each up to its last token, `each` of them of one prompt. Besides their keys and
-    values there is the highest of three peaks: in the language model as prompts are read, in the vision tower as their
-    pictures are, and as tokens are drawn."""
-    prompts = min(-(-rows // each) * PROMPT_TOKENS, PROMPTS_TOKENS)
-    seen = rows * PROMPT_TOKENS * model.seeing if pictures else 0
-    reading = {"prompts": max(prompts * model.passing, seen)}
-    drawing = {"head": rows * model.vocabulary * SAMPLED_LOGIT}
-    most = max(reading, drawing, key=lambda parts: sum(parts.values()))
-    return {"cache": rows * (PROMPT_TOKENS + tokens) * model.cached, **most}
-
-
-def _logits(model: Footprint, tokens: int, chunk: int, buffers: int = 2) -> int:
-    """Float32 buffers of a chunk of at most so many logits, see `vold.model.lm_head.fused`."""
-    return buffers * 4 * min(chunk, tokens * model.vocabulary)

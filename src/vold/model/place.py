@@ -270,11 +270,18 @@ def one_copy(model: torch.nn.Module, of: torch.nn.Module) -> None:
 
 
 def refuse_offload(recipe: Recipe, group: Processes) -> None:
-    """Refuse to offload what several processes divide.
+    """Refuse to offload what several processes divide, or what does not leave the device.
 
     Raises:
-        ConfigError: several processes train.
+        ConfigError: several processes train, or a teacher is in int8.
     """
+    if recipe.run.offload and any(t.quantize == "int8" for t in recipe.text_teachers):
+        raise ConfigError(
+            "weights in int8 can not leave the device between phases",
+            where="run.offload",
+            got="true with teacher.quantize: int8",
+            fix="set teacher.quantize=nf4, which is smaller, or run.offload=false",
+        )
     if group.world > 1 and recipe.run.offload:
         raise ConfigError(
             "only one process can offload",
@@ -290,6 +297,7 @@ def _tensors(states: Iterable[dict[str, Any]]) -> Iterator[torch.Tensor]:
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """What processes have divided is nobody else's."""
+    """What processes have divided is nobody else's; quantised weights are no numbers alone."""
     alike = (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device)
-    return alike and not any(isinstance(t, DTensor) for t in (a, b)) and torch.equal(a, b)
+    apart = any(isinstance(t, DTensor) for t in (a, b)) or not a.is_floating_point()
+    return alike and not apart and torch.equal(a, b)

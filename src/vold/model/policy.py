@@ -23,6 +23,7 @@ from vold.model.lm_head.fused import Query
 from vold.model.lm_head.logprobs import read_head
 from vold.model.lora import add_adapters, is_adapter, merged_state, save_adapters
 from vold.model.packing import enable_packing, pack
+from vold.model.quantized import loading, quantized_layers, refuse_quantized, settle
 from vold.model.reading import check_files, check_weights, model_at, read_config
 from vold.model.templates import ASKED
 from vold.model.tokenizers import banned_ids
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from vold.model.batching import Sequences
     from vold.model.lm_head.fused import HeadOutput, LossOf
     from vold.model.lm_head.teacher_logits import Against
+    from vold.model.quantized import Quantized
 
 hf_logging.disable_progress_bar()  # a bar for every save would tear our own apart
 LAYER = re.compile(r"\b(layers|blocks|h)\.\d+\.")
@@ -68,18 +70,29 @@ class Policy:
         self.ban_placeholders()
 
     @classmethod
-    def load(cls, path: str, *, dtype: str = "float32", device: str = "cpu", freeze: Sequence[Part] = ()) -> Policy:
+    def load(
+        cls,
+        path: str,
+        *,
+        dtype: str = "float32",
+        device: str = "cpu",
+        freeze: Sequence[Part] = (),
+        quantize: Quantized | None = None,
+    ) -> Policy:
         """Read a model directory or hub id with `from_pretrained`: safetensors alone, and no code of the model's.
 
         Raises:
             CheckpointError: the directory is missing, incomplete or corrupt, or holds an adapter.
-            ConfigError: the model has no part of that name to freeze.
+            ConfigError: the model has no part of that name to freeze, or cannot be quantised.
         """
         with model_at(path):
             check_files(path)
             config = read_config(path)
+            refuse_quantized(config, path)
             check_weights(path, config)
-            factory = AutoModelForImageTextToText if family_of(config).tower else AutoModelForCausalLM
+            family = family_of(config)
+            factory = AutoModelForImageTextToText if family.tower else AutoModelForCausalLM
+            more = {} if quantize is None else loading(quantize, DTYPES[dtype], family, device)
             loaded: Any = factory.from_pretrained(
                 path,
                 config=config,
@@ -87,6 +100,7 @@ class Policy:
                 output_loading_info=True,
                 use_safetensors=True,
                 trust_remote_code=False,
+                **more,
             )
         model, info = loaded
         chat = Chat.load(path, config)
@@ -105,6 +119,8 @@ class Policy:
                 got=f"{len(unused)} weights have no place, first: {unused[0]}",
                 fix="copy config.json from the model it was made from",
             )
+        if quantize is not None:
+            settle(model)
         policy = cls(model.to(device), chat)
         policy.freeze(freeze)
         with model_at(path), torch.no_grad():
@@ -303,9 +319,10 @@ class Policy:
             if not (state := self.whole_state()):
                 return
             self.model.save_pretrained(path, state_dict=state)
-        elif self.adapters is None:
+        elif self.adapters is None and not quantized_layers(self.model):
             self.model.save_pretrained(path)
         else:
             self.model.save_pretrained(path, state_dict=merged_state(self.model))
-            save_adapters(self.adapters, path)
+            if self.adapters is not None:
+                save_adapters(self.adapters, path)
         self.chat.save(path)

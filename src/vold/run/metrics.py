@@ -149,6 +149,12 @@ class RolloutMetrics:
     unscored_tokens: int | None = None
     """Tokens that the teacher was asked about, has a token for, and gave no finite log-prob: they have no reward and no
     loss; absent where it was asked about nothing. Unit: tokens. Made by objective/unscored.py:unscored."""
+    quantize_error: float | None = None
+    """Mean |log-prob of the quantised teacher - log-prob of the weights it was made from| over responses of the first
+    step; measured once a run, and of the teacher with the largest. Unit: nats per token. Made by
+    engines/teachers/quantize_error.py:QuantizeErrors.noted."""
+    quantize_error_p99: float | None = None
+    """What 99 % of the same are below. Unit: nats. Made by engines/teachers/quantize_error.py:QuantizeErrors.noted."""
     mean_reward: float | None = None
     """Mean reward with a tool reward or an overlong penalty, where the objective has one. Unit: none. Made by
     objective/credit.py:value_means."""

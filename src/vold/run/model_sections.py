@@ -2,50 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from vold.errors import ConfigError
-from vold.objective.options import Options
+from vold.run.gates import QuantizeGate
+from vold.run.section import Address, Section
 from vold.types import SamplingParams
-
-
-class Section(Options):
-    """Base of every recipe section: frozen, closed to unknown keys, of finite numbers and no empty path."""
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_path_is_empty(cls, value: Any, info: ValidationInfo) -> Any:
-        """Python takes an empty path for the working directory. `~` is the home directory."""
-        kinds = (annotation := cls.model_fields[str(info.field_name)].annotation), *get_args(annotation)
-        if Path not in kinds or not isinstance(value, str):
-            return value
-        if not value.strip():
-            raise ConfigError("this path is empty", got=repr(value), fix="write a path; `.` is the working directory")
-        if "\0" in value:
-            raise ConfigError("a path holds the character NUL", got=repr(value), fix="take it out")
-        return os.path.expanduser(value)
-
-
-def _address(value: str) -> str:
-    import httpx  # most recipes have no server
-
-    try:
-        url = httpx.URL(value)
-    except (httpx.InvalidURL, ValueError) as error:
-        raise ConfigError("this is no address", got=repr(value), fix=f"write http://HOST:PORT/v1 ({error})") from error
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ConfigError("this is no address of a server", got=repr(value), fix="write http://HOST:PORT/v1")
-    return value
-
-
-Address = Annotated[str, AfterValidator(_address)]
-"""The address of a server: http or https, and a host."""
-
 
 COLDEST = 0.01
 """The least temperature above 0, as vLLM has it."""
@@ -104,6 +70,15 @@ class Model(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the weights in memory. `auto`: the checkpoint's own on a GPU, float32 on a CPU; a stage keeps what
     it began with."""
+    quantize: Literal["nf4", "int8"] | None = None
+    """Hold the language model's linear layers in 4 or 8 bits (bitsandbytes, `pip install 'vold[quant]'`); the rest, and
+    what is computed, has `dtype`. A student needs `lora`, and is quantised while it trains; a teacher must be in the
+    run's own process."""
+
+    @property
+    def weights_in(self) -> str:
+        """What decides a model's numbers beside its path, in a word or two."""
+        return self.dtype if self.quantize is None else f"{self.dtype}, {self.quantize}"
 
 
 class Lora(Section):
@@ -132,6 +107,16 @@ class Student(Model):
     """Keep a layer's input alone and compute the rest again in the backward pass: far less memory, about a third more
     time. `selective`: keep the results of products and attention too, and compute again what is cheap: about half of
     the memory, a few percent more time."""
+
+    @model_validator(mode="after")
+    def _quantised_weights_stay(self) -> Student:
+        if self.quantize is not None and self.lora is None:
+            raise ConfigError(
+                "quantised weights can not be trained",
+                got=f"quantize: {self.quantize} without lora",
+                fix="add lora: {rank: 64, alpha: 128}, or drop quantize",
+            )
+        return self
 
     @model_validator(mode="after")
     def _new_tokens_have_trained_rows(self) -> Student:
@@ -312,16 +297,6 @@ class RolloutServer(Server):
         return self
 
 
-class MismatchGate(Section):
-    """What to do where the engine that samples and the model that learns give other log-probs to the same tokens."""
-
-    limit: float = Field(0.01, gt=0)
-    """Highest KL(sampler || trainer) in nats per token, measured before each update."""
-    action: Literal["auto", "warn", "stop"] = "auto"
-    """What happens above it. `stop` saves the state and stops before the update; `warn` goes on; `auto` goes on up to
-    0.1 nats and stops above."""
-
-
 class TextTeacher(Model):
     """A text-only model. `path` is always needed: its tokenizer and chat template write the teacher's prompts."""
 
@@ -332,6 +307,19 @@ class TextTeacher(Model):
     tokenizer: Literal["shared", "align"] = "shared"
     """`shared`: token ids must mean the same in both models. `align`: the teacher may cut text otherwise. It scores
     those tokens of the student whose bytes are one or several whole tokens of its own, and no others."""
+
+    quantize_error: QuantizeGate = QuantizeGate()
+    """Limit of what `quantize` may change."""
+
+    @model_validator(mode="after")
+    def _quantised_here(self) -> TextTeacher:
+        if self.quantize is not None and self.server is not None:
+            raise ConfigError(
+                "a server quantises its own model",
+                got=f"quantize: {self.quantize} with server",
+                fix="drop quantize and start the server with --quantization, or drop server",
+            )
+        return self
 
     @property
     def place(self) -> str:

@@ -17,11 +17,11 @@ from vold.errors import ConfigError
 from vold.run.mistakes import SeveralMistakes, Written, mistakes_in, readable
 from vold.run.model_sections import Endpoint as Endpoint
 from vold.run.model_sections import Sampling as Sampling
-from vold.run.model_sections import Section as Section
 from vold.run.model_sections import Student as Student
 from vold.run.model_sections import TeacherSection, TextTeacher, ToolEnvironment
 from vold.run.names import Name, no_twins
 from vold.run.overrides import is_method, override
+from vold.run.section import Section as Section
 from vold.run.stage_sections import Align as Align
 from vold.run.stage_sections import BenchmarkSection as BenchmarkSection
 from vold.run.stage_sections import Distill as Distill

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Settings = dict[str, object]
     """Values by dotted key."""
 
-PLACES = frozenset({"server", "cache", "engine", "mismatch", "launch", "devices"})
+PLACES = frozenset({"server", "cache", "engine", "mismatch", "quantize_error", "launch", "devices"})
 """Recipe keys that say where something runs and how it is watched, not what it is: they may change between restarts."""
 HARMLESS = ("checkpoint_every", "models", "self_check", "all_correct", "all_incorrect", "some_correct", "max_copies")
 """Keys of a stage that may change as well; numbers of copies as the labels of `vold balance` stay."""

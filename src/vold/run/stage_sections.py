@@ -9,8 +9,10 @@ from pydantic import AfterValidator, Field, model_validator
 
 from vold.errors import ConfigError
 from vold.objective import PRESETS, Objective
-from vold.run.model_sections import Devices, Endpoint, Launchable, MismatchGate, RolloutServer, Sampling, Section
+from vold.run.gates import MismatchGate
+from vold.run.model_sections import Devices, Endpoint, Launchable, RolloutServer, Sampling
 from vold.run.names import Name, no_twins, path_name
+from vold.run.section import Section
 
 
 class Optimizer(Section):

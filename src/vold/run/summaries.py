@@ -82,6 +82,19 @@ class Overlap:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QuantizeError:
+    """Of a quantised teacher in distill/quantize-error.json, by its route: |log-prob with its weights in `precision` -
+    log-prob with those they were made from| in nats, over `tokens` tokens of responses of the run."""
+
+    teacher: str
+    precision: str
+    tokens: int
+    mean: float
+    p99: float
+    largest: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class SelfCheck:
     """align/self-check.json: the student against itself in the teacher's place. `kl` is the k3 estimate of
     KL(student || teacher) in nats per token and at most `limit`, `kl_k1` the k1 estimate; `mean` and `largest` are of

@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
 from vold.errors import ConfigError
 from vold.objective.custom import is_function, load_named
-from vold.run.model_sections import Section
+from vold.run.section import Section
 
 SOURCES = "vold.data.sources"
 STAGES_WITH_TASKS = ("traces", "align", "balance", "distill", "eval")

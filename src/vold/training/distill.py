@@ -71,7 +71,7 @@ def distill(recipe: Recipe) -> Path:
                 )  # fmt: skip
             with run.phase("update"):
                 updated = update(run.learner, rollouts, step, teacher.teacher)  # 6 micro-batches, 7 update
-            looks = describe(rollouts, sampled.dropped, sampled.silent)
+            looks = teacher.error.noted(describe(rollouts, sampled.dropped, sampled.silent))
             _log(run, DistillRow.of(updated, looks, _seconds(run)), rollouts, step)
         return run.save()
 

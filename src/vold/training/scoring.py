@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vold.engines.teachers.ask import EarlyTeacher, decides_by_group, score_rollouts
+from vold.engines.teachers.quantize_error import QuantizeErrors
 from vold.errors import ConfigError
 from vold.training.earlier import Earlier
 from vold.training.logit_distillation import refuse_without_logits
@@ -54,6 +55,7 @@ class Scoring:
     Attributes:
         teacher: scores requests; of several teachers, the one that the prompt is for.
         earlier: the student as it was.
+        error: how far quantised teachers are from what they were made from.
     """
 
     def __init__(self, run: Training[Distill], teachers: Teachers, problems: Sequence[Prompted]) -> None:
@@ -65,6 +67,7 @@ class Scoring:
         refuse_without_logits(self.objective, self.teacher)
         refuse_uneven(stage.recipe, self.group)
         self._concurrent = teachers.concurrent and self.group.world == 1 and decides_by_group(self.objective)
+        self.error = QuantizeErrors(stage.recipe, config, stage.directory, teachers)
         self.earlier = Earlier(run)
         run.place.invite([*teachers.modules, *self.earlier.modules], run.policy.model, late=self.objective.needs.logits)
 
@@ -79,7 +82,9 @@ class Scoring:
         Raises:
             TeacherError, AlignmentError: the teacher failed, or its scores do not line up with a response.
             TrainingError: as `Earlier.score`.
+            TrainingError: it is quantised, and too far from what it was made from.
         """
+        self.error.compare(rollouts, step.teacher_prompts, self.group)
         said = early.finish()
         rollouts = self.earlier.score(rollouts, step)
         return adopt(score_rollouts(rollouts, self.teacher, step.teacher_prompts, self.objective, self.group, said))

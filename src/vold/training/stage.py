@@ -75,11 +75,19 @@ def enter_stage(recipe: Recipe, name: Literal["sft", "distill"], config: Config 
     """Open the directory of a stage; of several processes the first one does, while the others wait.
 
     Raises:
-        ConfigError: the recipe has no such section, or the directory holds the stage of a different recipe.
+        ConfigError: the recipe has no such section, or one that several processes can not do, or the directory holds
+            the stage of a different recipe.
     """
     if config is None:
         raise ConfigError(f"this recipe has no `{name}` section", where=name)
     group = processes()
+    if group.world > 1 and recipe.learner.quantize is not None:
+        raise ConfigError(
+            "a quantised student is trained in one process",
+            where="student.quantize",
+            got=f"{group.world} processes",
+            fix="drop torchrun, or quantize",
+        )
     directory = recipe.run.dir / name
     if group.first:
         open_stage(recipe, name)

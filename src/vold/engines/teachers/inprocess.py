@@ -11,7 +11,7 @@ import torch
 
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.engines.teachers.divided import divides, load_divided
-from vold.errors import TeacherError
+from vold.errors import ConfigError, TeacherError
 from vold.model.batching import collate
 from vold.model.lm_head.teacher_logits import ABSENT, Distributions
 from vold.model.loading import load_model
@@ -189,13 +189,21 @@ class InProcessBackend:
 
     def describe(self) -> str:
         """See `TeacherBackend`."""
-        size = sum(p.numel() for p in self.policy.model.parameters())
-        return f"{type(self.policy.model).__name__}, {size:,} parameters"
+        model = self.policy.model
+        return f"{type(model).__name__}, {model.num_parameters():,} parameters"
 
 
 def open_backend(recipe: Recipe, spec: TextTeacher) -> TeacherBackend:
     """See `vold.engines.teachers.backend.open_backend`."""
     group, dtype = processes(), precision(recipe, spec.path, spec.dtype)
-    if divides(recipe, group):
-        return InProcessBackend(load_divided(recipe, spec.path, dtype, group), dtype, group)
-    return InProcessBackend(load_model(recipe, spec.path, dtype), dtype)
+    kept = spec.model_copy(update={"dtype": dtype}).weights_in
+    if not divides(recipe, group):
+        return InProcessBackend(load_model(recipe, spec.path, dtype, quantize=spec.quantize), kept)
+    if spec.quantize is not None:
+        raise ConfigError(
+            "a quantised teacher is not divided over processes",
+            where="teacher.quantize",
+            got=f"{spec.quantize} with {group.world} processes",
+            fix="set run.shard_teacher=never, or drop quantize",
+        )
+    return InProcessBackend(load_divided(recipe, spec.path, dtype, group), kept, group)

@@ -213,7 +213,7 @@ def open_teachers(recipe: Recipe, student: Policy) -> Teachers:
 
 def _same_model(a: TextTeacher, b: TextTeacher) -> bool:
     """Whether two teachers in this process are one set of weights."""
-    return (a.server, b.server) == (None, None) and (a.path, a.dtype) == (b.path, b.dtype)
+    return (a.server, b.server) == (None, None) and (a.path, a.weights_in) == (b.path, b.weights_in)
 
 
 def _open(
