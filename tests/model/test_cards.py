@@ -9,7 +9,7 @@ import pytest
 
 from published_models import QWEN2_5_VL_3B, QWEN3_8B
 from vold.model.cards import CARDS, changed, cures, highest, in_words, smaller_card, smallest_card
-from vold.model.memory import PhaseMemory, plan
+from vold.model.memory import PhaseMemory, inprocess_teachers, plan
 from vold.run.recipe import load_recipe
 
 if TYPE_CHECKING:
@@ -71,3 +71,13 @@ def test_changes_do_not_touch_the_recipe_they_are_made_to() -> None:
     assert other.sft is not None and (other.sft.token_budget, other.run.offload) == (8192, True)
     assert recipe == load_recipe(PAPER)
     assert other != recipe and other.distill == recipe.distill
+
+
+@pytest.mark.parametrize(("name", "card"), [("24gb", "24 GB"), ("lora", "80 GB")])
+def test_a_recipe_is_planned_for_the_card_of_its_name(name: str, card: str) -> None:
+    """With two GiB to spare; the other one's teacher is on a server."""
+    recipe = load_recipe(RECIPES / f"qwen2_5_vl-3b-{name}.yaml")
+    teachers = [QWEN3_8B] if inprocess_teachers(recipe) else []
+    most = highest(plan(recipe, QWEN2_5_VL_3B, *teachers)).total
+    assert smallest_card(most) == card
+    assert most < (CARDS[card] - 2) * GIB
