@@ -9,7 +9,8 @@ import torch
 
 from benchmarks.gpu.clock import GIB
 from benchmarks.gpu.pair import configs, recipe_of
-from vold.model.memory import PLANNED, plan
+from vold.model.memory import plan
+from vold.model.phases import PLANNED
 from vold.model.place import Place
 from vold.run.files import read_jsonl
 from vold.training.distill import distill

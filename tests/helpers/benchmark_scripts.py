@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 HOME = Path(__file__).parents[2] / "benchmarks"
+sys.path.append(str(HOME))  # some import each other
 
 
 def load(name: str) -> ModuleType:

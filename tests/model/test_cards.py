@@ -9,7 +9,8 @@ import pytest
 
 from published_models import QWEN2_5_VL_3B, QWEN3_8B
 from vold.model.cards import CARDS, changed, cures, highest, in_words, smaller_card, smallest_card
-from vold.model.memory import PhaseMemory, inprocess_teachers, plan
+from vold.model.memory import inprocess_teachers, plan
+from vold.model.phases import PhaseMemory
 from vold.run.recipe import load_recipe
 
 if TYPE_CHECKING:

@@ -14,16 +14,8 @@ from gpu_docs import AS_MEASURED, H100, planned
 from published_models import QWEN2_5_VL_3B, QWEN3_8B
 from vold.model.batching import collate
 from vold.model.footprint import AliveBytes, footprint
-from vold.model.memory import (
-    ASLEEP,
-    CONTEXT,
-    PROMPT_TOKENS,
-    PhaseMemory,
-    inprocess_teachers,
-    phase_text,
-    plan,
-    planned_and_measured,
-)
+from vold.model.memory import ASLEEP, CONTEXT, PROMPT_TOKENS, inprocess_teachers, plan
+from vold.model.phases import PhaseMemory, phase_text, planned_and_measured
 from vold.model.place import Peak, Phase
 from vold.model.policy import DTYPES, Policy
 from vold.model.recompute import checkpoint_layers
@@ -115,12 +107,24 @@ def test_the_plan_of_the_papers_models_worked_out_by_hand(tmp_path: Path) -> Non
     layer = 2 * 2048 * 2048 + 2 * 2048 * 256 + 2048 + 2 * 256 + 3 * 2048 * 11008 + 2 * 2048
     groups = 2 * (3_754_622_976 - 36 * layer + 2 * layer) + 4 * 151936 * 2048
     assert halves["update"].parts["gathered groups"] == groups
-    assert halves["update"].parts["weights"] == (2 * trained + 4 * (3_754_622_976 - trained)) // 2
+    assert halves["update"].parts["weights"] == 2 * (3_754_622_976 - trained) // 2  # the rest is the optimizer's copy
     assert halves["rollouts"].parts["whole weights"] == 2 * 3_754_622_976
     assert made["update"].parts["whole weights and gradients"] == 2 * 3_754_622_976 + 4 * trained
     assert "gathered groups" not in made["update"].parts
     assert made["rollouts"].parts == halves["rollouts"].parts
     assert {p.name: p for p in plan(once, QWEN2_5_VL_3B, QWEN3_8B)} == phases
+
+
+@pytest.mark.parametrize(("shard", "parts"), [("node", 2), ("world", 4)])
+def test_a_student_is_divided_within_a_node_or_over_all(shard: str, parts: int, tmp_path: Path) -> None:
+    """Two processes on each of two nodes; rollouts are shared out over all four."""
+    recipe = tiny.recipe(tmp_path, run={"shard": shard}, student={"dtype": "bfloat16"}, distill={"prompts_per_step": 4})
+    alone, found = (
+        {p.name: p.parts for p in plan(recipe, QWEN2_5_VL_3B, QWEN3_8B, devices=devices, node=node)}
+        for devices, node in ((1, None), (4, 2))
+    )
+    assert found["update"]["optimizer"] == 12 * TRAINED // parts
+    assert found["rollouts"]["cache"] == alone["rollouts"]["cache"] // 4
 
 
 def test_the_plan_of_the_published_pair_is_at_most_8_percent_above_what_an_h100_was_measured_at() -> None:

@@ -1,4 +1,4 @@
-"""Two processes do what one does: loss, gradients, weights and rollouts; and states that either can go on from."""
+"""Several processes do what one does: loss, gradients, weights and rollouts; and states that either can go on from."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-import exchanges
 import tiny
 import two_processes
+from benchmark_scripts import HOME, load
 from stored import stored_rows
 from vold.engines.samplers.student import refuse_sleep
 from vold.errors import ConfigError
 from vold.model.parallel import Processes
+from vold.model.policy import Policy
 from vold.run.files import read_jsonl
 from vold.run.recipe import recipe_from
+from vold.run.shipped import resolve
 from vold.training.distill import distill
 from vold.training.sft import sft
 from vold.training.state_writer import SHARDS
@@ -60,14 +62,18 @@ def one(file: Path, *stages: Any) -> None:
 
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+SCRIPT = str(Path(two_processes.__file__))
 
 
-def command(verb: str, file: Path, processes: int) -> list[str]:
+def command(verb: str, file: Path, processes: int | str) -> list[str]:
+    """On one process, two, or `2x2`: two on each of two nodes."""
+    if isinstance(processes, str):
+        return [sys.executable, SCRIPT, processes, f"{verb}={file}"]
     return [*(TORCHRUN if processes == 2 else [sys.executable]), "-m", "vold.cli", verb, str(file)]
 
 
-def two(verb: str, file: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(verb, file, 2), capture_output=True, text=True, timeout=300)
+def several(verb: str, file: Path, processes: int | str = 2) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(verb, file, processes), capture_output=True, text=True, timeout=300)
 
 
 def compare(first: Path, second: Path, stage: str) -> None:
@@ -78,10 +84,14 @@ def compare(first: Path, second: Path, stage: str) -> None:
             assert theirs[key] == pytest.approx(mine[key], abs=WITHIN[key])
         for key in ("reward", "mean_tokens", "teacher_tokens", "trained_tokens"):
             assert theirs.get(key) == mine.get(key)
-    weights = [load_file(run / stage / "final" / "model.safetensors") for run in (first, second)]
-    assert weights[0].keys() == weights[1].keys()
-    for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, rtol=0, atol=WITHIN["weights"])
+    finals = [run / stage / "final" for run in (first, second)]
+    files = [sorted(str(f.relative_to(final)) for f in final.rglob("*.safetensors")) for final in finals]
+    assert files[0] == files[1]  # the model, and adapters beside it
+    for file in files[0]:
+        weights = [load_file(final / file) for final in finals]
+        assert weights[0].keys() == weights[1].keys()
+        for name, value in weights[0].items():
+            torch.testing.assert_close(weights[1][name], value, rtol=0, atol=WITHIN["weights"])
 
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -93,6 +103,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "run": {"exchange": "step"},
         "distill": {"objective": {"method": "vold", "teacher_loss": {"coefficient": 1.0}}},
     },
+    "lora": {"student": {"lora": {"rank": 2}}},
     # Compares whole vocabularies, of a teacher that is divided as well, and mixes its traces in.
     "gkd": {"run": {"shard_teacher": "always"}, "distill": {"objective": {"method": "gkd"}}},
     # Every process must come to the same groups, old log-probs and mini-batches.
@@ -116,24 +127,39 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+ON_NODES = ("vold", "once", "lora")
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs `one-NAME` of one process and `two-NAME` of two, for each of `SETTINGS`."""
+    """Runs `one-NAME` of one process and `two-NAME` of two, for each of `SETTINGS`; `nodes-NAME` of two on each of two
+    nodes, for each of `ON_NODES`."""
     made = tmp_path_factory.mktemp("runs")
-    jobs = []
+    jobs, on_nodes = [], []
     for name, sections in SETTINGS.items():
         stages = [("sft", sft)] if name == "bfloat16" else [("sft", sft), ("distill", distill)]
         one(recipe_file(made, f"one-{name}", **sections), *(stage for _, stage in stages))
         file = recipe_file(made, f"two-{name}", **sections)
         jobs += [f"{stage}={file}" for stage, _ in stages]
-    script = str(Path(two_processes.__file__))
-    done = subprocess.run([*TORCHRUN, script, *jobs], capture_output=True, text=True, timeout=600)
+        if name in ON_NODES:
+            file = recipe_file(made, f"nodes-{name}", **sections)
+            on_nodes += [f"{stage}={file}" for stage, _ in stages]
+    done = subprocess.run([*TORCHRUN, SCRIPT, *jobs], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("sft: 6/6") == len(SETTINGS)  # one of them speaks
+    done = subprocess.run([sys.executable, SCRIPT, "2x2", *on_nodes], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
     return made
 
 
-@pytest.mark.parametrize("name", ["vold", "once", "gkd", "knobs"])
+@pytest.mark.parametrize("name", ON_NODES)
+def test_two_nodes_train_as_one_process_does(name: str, home: Path) -> None:
+    """Two processes on each; a step has three prompts, so that one of them samples nothing."""
+    for stage in ("sft", "distill"):
+        compare(home / f"one-{name}", home / f"nodes-{name}", stage)
+
+
+@pytest.mark.parametrize("name", ["vold", "once", "lora", "gkd", "knobs"])
 def test_two_processes_train_as_one_does(name: str, home: Path) -> None:
     runs = home / f"one-{name}", home / f"two-{name}"
     for stage in ("sft", "distill"):
@@ -144,17 +170,26 @@ def test_two_processes_train_as_one_does(name: str, home: Path) -> None:
     assert [r["ids"] for r in rows[0]] == [r["ids"] for r in rows[1]]
 
 
-def test_weights_and_gradients_are_exchanged_when_the_recipe_says(tmp_path: Path) -> None:
-    """Two layers and the rest make three parts. Each gathers its weights in the forward pass, layers again in the
-    backward pass, and adds its gradient up: (3 + 2) + 3 collectives in each of four micro-batches a process, or 3 + 3
-    in all."""
-    script = str(Path(exchanges.__file__))
-    done = subprocess.run([*TORCHRUN, script], capture_output=True, text=True, timeout=300)
+def test_bytes_exchanged_are_those_of_the_arithmetic_and_of_the_page() -> None:
+    """On nodes of one and two processes, for whole students and adapters, on text and with a picture in one of eight
+    micro-batches: the tower is gathered in that one alone. The gradient is that of one process."""
+    scaling = load("exchanged")
+    done = subprocess.run(
+        [sys.executable, str(HOME / "exchanged.py"), "--json"], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {
-        "micro_batch": {"gathered": 20, "added_up": 12},
-        "step": {"gathered": 3, "added_up": 3},
-    }
+    found = json.loads(done.stdout)
+    assert len(found) == sum(map(len, scaling.CASES.values()))
+    for row in found:
+        assert {kind: row["counted"].get(kind, 0) for kind in scaling.KINDS} == row["arithmetic"]
+        assert row["counted"].keys() <= row["arithmetic"].keys()
+        assert row["norm"] == pytest.approx(row["norm of one process"], rel=1e-5)
+    assert scaling.table(found) in (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
+    text, sees = found[:2]
+    tower = Policy.load(resolve("demo:student")).model.model.visual
+    whole = sum(p.numel() * 4 for p in tower.parameters())
+    assert sees["counted"][scaling.WEIGHTS] - text["counted"][scaling.WEIGHTS] == whole / 2
+    assert sees["counted"][scaling.SAMPLES] - text["counted"][scaling.SAMPLES] == whole / 2
 
 
 def test_bfloat16_and_activation_checkpointing_on_two_processes(home: Path) -> None:
@@ -170,20 +205,20 @@ def test_bfloat16_and_activation_checkpointing_on_two_processes(home: Path) -> N
     assert same > 0.85 * sum(value.numel() for value in weights[0].values())
 
 
-@pytest.mark.parametrize("order", ["two, then one", "one, then two"])
-def test_another_number_of_processes_goes_on(order: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), ("2x2", 1), ("1x2", "2x2")])
+def test_another_number_of_processes_goes_on(before: int | str, after: int | str, tmp_path: Path) -> None:
     whole, broken = (recipe_file(tmp_path, name) for name in ("whole", "broken"))
     one(whole, sft)
     # Killed in its tracks once there is a state: a signal no program can catch.
     run = tmp_path / "broken" / "sft"
-    kill_at_checkpoint(command("sft", broken, 2 if order.startswith("two") else 1), run)
+    kill_at_checkpoint(command("sft", broken, before), run)
     (state,) = run.glob("step-*")
-    assert (state / SHARDS).is_dir() == order.startswith("two")
+    assert (state / SHARDS).is_dir() == (before != 1)
     assert not (run / "final").exists()
-    if order.startswith("two"):
+    if after == 1:
         one(broken, sft)
     else:
-        done = two("sft", broken)
+        done = several("sft", broken, after)
         assert done.returncode == 0, done.stderr
     compare(tmp_path / "whole", tmp_path / "broken", "sft")
 
@@ -217,16 +252,15 @@ def test_an_error_of_one_process_ends_all_with_its_message(tmp_path: Path) -> No
     file = recipe_file(tmp_path, "own")
     rows = (tmp_path / "own" / "traces" / "traces.jsonl").read_text().splitlines()
     (tmp_path / "own" / "traces" / "traces.jsonl").write_text("\n".join(rows[:-1]) + "\n")
-    done = two("sft", file)
+    done = several("sft", file)
     assert done.returncode != 0
     assert "the teacher's traces are not all there" in done.stderr
     assert "[process 0]" in done.stderr
 
 
-def test_adapters_and_other_verbs_are_for_one_process(tmp_path: Path) -> None:
-    file = recipe_file(tmp_path, "own", student={"lora": {"rank": 2}})
-    assert "adapters are trained in one process" in two("sft", file).stderr
-    assert "`vold check` runs in one process" in two("check", file).stderr
+def test_other_verbs_are_for_one_process(tmp_path: Path) -> None:
+    file = recipe_file(tmp_path, "own")
+    assert "`vold check` runs in one process" in several("check", file).stderr
 
 
 # -- the division of work ---------------------------------------------------------------------------------------------
@@ -257,6 +291,27 @@ def test_a_process_repeats_nothing_where_weights_are_exchanged_once_a_step() -> 
     assert second.rounds([3, 9, 4, 3]) == [(0, True, False), (2, True, False), (3, True, True)]
     assert second.rounds([5]) == [(0, False, True)]
     assert second.rounds([]) == []
+
+
+def test_the_frozen_tower_is_gathered_when_any_process_has_pictures() -> None:
+    """Of 9, 4, 3, 3 the last has one: the second process runs it third, while the first repeats it for nothing."""
+    costs, pictures = [3, 9, 4, 3], [False, False, False, True]
+    for rank in (0, 1):
+        group = Processes(rank, 2)
+        assert group.gathers(costs, pictures) == [False, True, True]
+        assert group.gathers(costs, [False] * 4) == [False] * 3
+        group.exchange = "step"
+        assert group.gathers(costs, pictures) == [True, False, False][: len(group.rounds(costs))]
+    assert Processes().gathers([], []) == []
+
+
+def test_nodes_of_different_size_hold_no_copies() -> None:
+    class Uneven(Processes):
+        def gather(self, value: Any) -> list[Any]:
+            return [2, 2, 1]
+
+    with pytest.raises(ConfigError, match=r"2 on one|1 on one, 2 on another"):
+        Uneven(0, 3, 2).shard(tiny.student())
 
 
 @pytest.mark.parametrize(("part", "where"), [("teacher", "teacher.server"), ("engine", "distill.engine")])

@@ -26,8 +26,9 @@ from vold.evals.subject import PROMPTS, Finding, Subject
 from vold.model.cards import CARDS, GIB, cures, highest, in_words, smaller_card, smallest_card
 from vold.model.chat import Chat
 from vold.model.footprint import footprint
-from vold.model.memory import device_memory, inprocess_teachers, phase_text, plan
+from vold.model.memory import device_memory, inprocess_teachers, plan
 from vold.model.pace import H100, at, sizes_of, step
+from vold.model.phases import phase_text
 from vold.model.reading import read_config
 from vold.model.tokenizers import TURNS, pair_tokenizers, pairing_lines
 from vold.run.console import console
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from vold.engines.teachers.teachers import TeacherHandle
     from vold.evals.subject import TaskSet
-    from vold.model.memory import PhaseMemory
+    from vold.model.phases import PhaseMemory
     from vold.run.recipe import Recipe
 
 
@@ -77,9 +78,10 @@ def _memory(subject: Subject) -> Iterator[Finding]:
     recipe = subject.recipe
     configs = {m.path: read_config(resolve(m.path)) for m in (recipe.learner, *inprocess_teachers(recipe))}
     world = int(os.environ.get("WORLD_SIZE", "1"))
+    node = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
 
     def planned(of: Recipe) -> list[PhaseMemory]:
-        return plan(of, *(configs[m.path] for m in (of.learner, *inprocess_teachers(of))), devices=world)
+        return plan(of, *(configs[m.path] for m in (of.learner, *inprocess_teachers(of))), devices=world, node=node)
 
     try:
         phases = planned(recipe)
@@ -93,7 +95,7 @@ def _memory(subject: Subject) -> Iterator[Finding]:
         yield Finding(f"memory of {phase.name}", phase_text(phase) + over, short)
     yield from _cards(recipe, phases, planned, room)
     if recipe.distill is not None and recipe.run.device != "cpu":
-        yield Finding("seconds a step", _seconds(recipe, configs, phases, world))
+        yield Finding("seconds a step", _seconds(recipe, configs, phases, (world, world // node)))
 
 
 def _cards(
@@ -114,17 +116,16 @@ def _cards(
         yield Finding(f"on a card of {smaller}", in_words(found) if found else "no key of the recipe is enough")
 
 
-def _seconds(recipe: Recipe, configs: Mapping[str, Any], phases: Sequence[PhaseMemory], gpus: int) -> str:
+def _seconds(recipe: Recipe, configs: Mapping[str, Any], phases: Sequence[PhaseMemory], layout: tuple[int, int]) -> str:
     """By the arithmetic of docs/scaling.md, and at the rates of docs/gpu.md."""
     distill, teachers = recipe.distill, inprocess_teachers(recipe)
     assert distill is not None
     ours = footprint(configs[recipe.learner.path], recipe.learner.dtype, recipe.learner)
     theirs = footprint(configs[teachers[0].path], teachers[0].dtype) if teachers else None
     sizes = sizes_of(recipe, ours, theirs)
-    nodes = max(1, gpus // int(os.environ.get("LOCAL_WORLD_SIZE", str(gpus))))
-    plain = step(sizes, gpus, nodes)
+    plain = step(sizes, *layout)
     moved = sum(p.moved for p in phases)
-    real = at(H100, sizes, gpus, nodes, in_process=distill.engine is None, moved=moved)
+    real = at(H100, sizes, *layout, in_process=distill.engine is None, moved=moved)
     names = ("rollouts", "teacher", "update, products", "update, exchange", "copies")
     by = [", ".join(f"{n} {v[n]:.3g}" for n in names if v.get(n)) for v in (plain, real)]
     return f"{by[0]} by arithmetic; at the rates measured on an {H100.card}: {by[1]}"

@@ -11,7 +11,7 @@ from vold.run.recipe import recipe_from
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from vold.model.memory import PhaseMemory
+    from vold.model.phases import PhaseMemory
     from vold.run.recipe import Recipe
 
     Planned = Callable[[Recipe], Sequence[PhaseMemory]]

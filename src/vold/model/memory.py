@@ -15,12 +15,12 @@ from vold.model.footprint import Footprint, footprint
 from vold.model.lm_head.chunked_logits import chunk_elements
 from vold.model.passes import PROMPT_TOKENS as PROMPT_TOKENS
 from vold.model.passes import logits, sampling, scoring
+from vold.model.phases import BESIDE, PhaseMemory
 from vold.run.precision import precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from vold.model.place import Peak, Phase
     from vold.run.model_sections import RolloutServer, Server, TextTeacher
     from vold.run.recipe import Distill, Recipe
 
@@ -38,35 +38,6 @@ SERVING = 2 * 2**30
 """Activations and graphs of a server that is awake: an assumption."""
 
 
-@dataclass(frozen=True)
-class PhaseMemory:
-    """One phase on each device.
-
-    Attributes:
-        name: the phase.
-        parts: bytes at its peak, by what they are for.
-        moved: bytes that it brings to the device and takes to the host, in every step but the first.
-    """
-
-    name: str
-    parts: Mapping[str, int]
-    moved: int = 0
-
-    @property
-    def total(self) -> int:
-        """Bytes that a card must have for it."""
-        return sum(self.parts.values())
-
-    @property
-    def held(self) -> int:
-        """Bytes that this process's tensors take, with what is lost between them: what PyTorch tells of its peak."""
-        return self.total - sum(self.parts.get(name, 0) for name in BESIDE)
-
-
-BESIDE = ("context", "servers asleep", "server")
-"""Parts of a plan that are none of PyTorch's in this process."""
-
-
 @dataclass
 class Plan:
     """The needs of a recipe's models, and the phases made of them."""
@@ -75,17 +46,18 @@ class Plan:
     student: Footprint
     teachers: list[Footprint]
     devices: int
+    parts: int
     divided: bool = False
     phases: list[PhaseMemory] = field(default_factory=list)
 
     @property
     def held(self) -> dict[str, int]:
         """What training holds of the student."""
-        ours, each = self.student, self.devices
-        # Several processes divide float32 copies of all weights, the frozen ones too.
-        frozen = (4 - ours.size) * (ours.parameters - ours.trained) if each > 1 and ours.trained_low else 0
+        ours, each = self.student, self.parts
+        # Several processes keep what is trained in float32 alone, which counts as the optimizer's copy.
+        weights = ours.weights - (ours.size * ours.trained_low if self.devices > 1 else 0)
         out = {
-            "weights": (ours.weights + frozen) // each,
+            "weights": weights // each,
             "gradients": 4 * ours.trained // each,
             "optimizer": (8 * ours.trained + 4 * ours.trained_low) // each,
         }
@@ -121,12 +93,19 @@ class Plan:
 
 
 def plan(
-    recipe: Recipe, student: Any, teacher: Any | None = None, *others: Any, devices: int = 1, divided: bool = False
+    recipe: Recipe,
+    student: Any,
+    teacher: Any | None = None,
+    *others: Any,
+    devices: int = 1,
+    node: int | None = None,
+    divided: bool = False,
 ) -> list[PhaseMemory]:
     """The phases of a recipe on each of `devices` devices.
 
-    The student's weights, gradients and optimizer state are divided over devices, as are rollouts; a micro-batch is
-    not, nor are weights and gradients during an update with `run.exchange: step`. A teacher or sampler on
+    The student's weights, gradients and optimizer state are divided over the devices of a node, or all with
+    `run.shard: world`; rollouts over all. A micro-batch is not, nor are weights and gradients during an update with
+    `run.exchange: step`. A teacher or sampler on
     servers of its own takes nothing here, unless they sleep in turns: then they are taken to share the device.
 
     Args:
@@ -134,13 +113,16 @@ def plan(
         student: the student's Transformers config.
         teacher: that of the first of `inprocess_teachers`; None where there is none in this process.
         others: those of the rest.
-        devices: how many share the student.
+        devices: how many train the student.
+        node: how many of them a node has; all by default.
         divided: whether they share the teachers as well.
     """
     configs = [c for c in (teacher, *others) if c is not None]
+    parts = devices if node is None or recipe.run.shard == "world" else node
     ours, teachers = recipe.learner, zip(inprocess_teachers(recipe), configs, strict=False)
     theirs = [footprint(c, precision(recipe, t.path, t.dtype), quantize=t.quantize) for t, c in teachers]
-    p = Plan(recipe, footprint(student, precision(recipe, ours.path, ours.dtype), ours), theirs, devices, divided)
+    shape = footprint(student, precision(recipe, ours.path, ours.dtype), ours)
+    p = Plan(recipe, shape, theirs, devices, parts, divided)
     _plan_traces(p)
     if recipe.sft is not None:
         longest = recipe.traces.max_tokens or 0 if recipe.traces is not None else 0
@@ -156,13 +138,15 @@ def plan(
     return p.phases
 
 
-def divides_teachers(recipe: Recipe, student: Any, *teachers: Any, devices: int, room: int) -> bool:
+def divides_teachers(
+    recipe: Recipe, student: Any, *teachers: Any, devices: int, room: int, node: int | None = None
+) -> bool:
     """Whether `run.shard_teacher` divides the teachers over devices with `room` bytes each; `auto` does where a phase
     does not fit otherwise. The rest is as in `plan`."""
     how = recipe.run.shard_teacher
     if devices == 1 or not teachers or how == "never":
         return False
-    whole, divided = (plan(recipe, student, *teachers, devices=devices, divided=d) for d in (False, True))
+    whole, divided = (plan(recipe, student, *teachers, devices=devices, node=node, divided=d) for d in (False, True))
     helps = (w.total > room and d.total < w.total for w, d in zip(whole, divided, strict=True))
     return how == "always" or any(helps)
 
@@ -183,30 +167,6 @@ def device_memory(device: str) -> int:
     if device != "cpu" and torch.cuda.is_available():
         return int(torch.cuda.get_device_properties(0).total_memory)
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def phase_text(phase: PhaseMemory) -> str:
-    """A phase as one line, in GiB (2^30 bytes); what is below a hundredth is left out."""
-    sizes = {name: size / 2**30 for name, size in phase.parts.items()}
-    parts = ", ".join(f"{name} {size:.2f}" for name, size in sizes.items() if size >= 0.01)
-    moved = f"; {phase.moved / 2**30:.2f} GiB moved a step" if phase.moved else ""
-    return f"{phase.total / 2**30:.2f} GiB" + (f" ({parts})" if parts else "") + moved
-
-
-PLANNED = {"sample": "rollouts", "teacher": "teacher scoring", "update": "update"}
-"""What the phases of stage 2 are called in the plan."""
-
-
-def planned_and_measured(phases: Sequence[PhaseMemory], stage: str, peaks: Mapping[Phase, Peak]) -> list[str]:
-    """A line for each phase of a stage that has peaks: GiB that were planned for PyTorch, and those it took."""
-    plans, lines = {p.name: p.held for p in phases}, list[str]()
-    for phase, peak in peaks.items():
-        name = stage if stage == "sft" and phase == "update" else PLANNED.get(phase, "")
-        if (planned := plans.get(name)) is not None:
-            sizes = [f"{size / 2**30:.2f}" for size in (planned, *peak)]
-            more = ": more than planned" * (peak.reserved > planned)
-            lines.append(f"memory of {name}: planned {sizes[0]} GiB, at its peak {sizes[1]}, kept {sizes[2]}{more}")
-    return lines
 
 
 def _plan_traces(p: Plan) -> None:

@@ -18,7 +18,9 @@ class Sizes:
     """A step of the paper's pair on H100 nodes. `share_*` is what of a peak is taken to be reached."""
 
     student: float = 3.09e9  # weights that are trained and passed through: the language model
+    outside: float = 0.311e9  # of these the ones in no layer: embeddings and last norm
     frozen: float = 0.67e9  # vision tower and projector
+    adapters: float = 0  # numbers of adapters, which are then all that is trained
     teacher: float = 8.19e9
     rollouts: int = 260  # 52 prompts, 5 responses each
     prompt: int = 512
@@ -27,6 +29,9 @@ class Sizes:
     budget: int = 8192  # distill.token_budget
     recompute: int = 1  # 1 with student.activation_checkpointing=true
     once: int = 0  # 1 with run.exchange=step
+    across: int = 0  # 1 with run.shard=world
+    pictures: float = 0  # share of the micro-batches in which any process has pictures
+    size: int = 2  # bytes of a weight in a pass
     flops: float = 989e12
     share_flops: float = 0.4
     memory: float = 3.35e12  # bytes a second
@@ -36,29 +41,74 @@ class Sizes:
     share_link: float = 0.7
 
 
+@dataclass(frozen=True)
+class Exchanged:
+    """Bytes that each process receives in an update.
+
+    Attributes:
+        weights: gathered from those that hold the other parts.
+        gradients: added up with them.
+        between: added up with those that hold the same part, on other nodes.
+    """
+
+    weights: float
+    gradients: float
+    between: float
+
+    @property
+    def within(self) -> float:
+        """From those that hold the other parts."""
+        return self.weights + self.gradients
+
+
+def exchanged(s: Sizes, gpus: int, nodes: int, micro: int) -> Exchanged:
+    """What an update of `micro` micro-batches a process moves.
+
+    A student is divided over the `parts` GPUs of a node, or over all with `run.shard: world`; each has 1 / parts of it.
+    A micro-batch gathers what is in no layer once, a layer twice (forward and backward) and the frozen tower only where
+    there are pictures; float32 gradients are added up once. With `run.exchange: step` all micro-batches of a step
+    together gather once and add up once. Between nodes that have copies the sums of a part are added up once a step,
+    in a ring: each GPU receives its size twice, less a share.
+    """
+    parts = gpus if s.across else gpus // nodes
+    copies, away = gpus // parts, (parts - 1) / parts
+    passes, times = (1, 1) if s.once else (2, micro)
+    weights = s.size * (s.outside + passes * (s.student - s.outside)) + 4 * passes * s.adapters
+    pictures = min(1.0, s.pictures * micro) if s.once else s.pictures * micro
+    gradients = 4 * (s.adapters or s.student)
+    return Exchanged(
+        weights=away * (times * weights + pictures * s.size * s.frozen),
+        gradients=away * times * gradients,
+        between=2 * (copies - 1) / copies * gradients / parts,
+    )
+
+
+def gathered(s: Sizes, parts: int) -> float:
+    """Bytes that each of `parts` GPUs receives before it samples: what the others have of the student."""
+    return (s.size * (s.student + (s.frozen if s.pictures else 0)) + 4 * s.adapters) * (parts - 1) / parts
+
+
 def step(s: Sizes, gpus: int, nodes: int) -> dict[str, float]:
     """Seconds by phase, and GB into each GPU by purpose.
 
-    Rollouts: a decoding step reads the bfloat16 weights once for all rows of a GPU. Teacher: 2 FLOPs a weight and
-    token. Update: 6, and 2 more where activations are computed again. A micro-batch gathers the bfloat16 weights twice
-    (forward and backward) and scatters float32 gradients once: 2 + 2 + 4 bytes a weight, and 2 for a frozen one. With
-    `run.exchange: step` all micro-batches of a step together gather once and scatter once. A GPU has 1 / gpus of them
-    already.
+    Rollouts: a decoding step reads the bfloat16 weights once for all rows of a GPU, which gathers them before. Teacher:
+    2 FLOPs a weight and token. Update: 6, and 2 more where activations are computed again; `exchanged` says what moves.
     """
     tokens = s.rollouts * (s.prompt + s.response)
     rate = s.flops * s.share_flops
     micro = math.ceil(math.ceil(tokens / s.budget) / gpus)
-    away = (gpus - 1) / gpus
-    link = (s.network if nodes > 1 else s.node) * s.share_link
-    sample_bytes = 2 * (s.student + s.frozen) * away
-    update_bytes = sample_bytes + 4 * s.student * away if s.once else (8 * s.student + 2 * s.frozen) * away * micro
+    parts = gpus if s.across else gpus // nodes
+    near, far = s.node * s.share_link, s.network * s.share_link
+    link = far if parts > gpus // nodes else near
+    sample_bytes, moved = gathered(s, parts), exchanged(s, gpus, nodes, micro)
     return {
         "rollouts": s.response * 2 * s.student / (s.memory * s.share_memory) + sample_bytes / link,
         "teacher": 2 * s.teacher * tokens * s.asked / rate / gpus,
         "update, products": (6 + 2 * s.recompute) * s.student * micro * min(s.budget, tokens) / rate,
-        "update, exchange": update_bytes / link,
+        "update, exchange": moved.within / link + moved.between / far,
         "GB for rollouts": sample_bytes / GIGA,
-        "GB for the update": update_bytes / GIGA,
+        "GB for the update": moved.within / GIGA,
+        "GB between nodes": (moved.between if parts < gpus else moved.within * (nodes > 1)) / GIGA,
         "micro-batches": micro,
     }
 
@@ -93,9 +143,14 @@ def sizes_of(recipe: Recipe, student: Footprint, teacher: Footprint | None) -> S
     if teacher is not None and d.objective.uses_teacher:
         masks = [term.mask for term in (d.objective.teacher_loss, d.objective.teacher_advantage) if term is not None]
         asked = 1.0 if "none" in masks else 0.5
+    adapters = student.trained if recipe.learner.lora is not None else 0
+    sees = student.parameters - student.text - adapters
+    beside = 0 if adapters else student.trained - student.text  # what sees and is trained lies with the embeddings
     return Sizes(
-        student=student.text,
-        frozen=student.parameters - student.text,
+        student=student.text + beside,
+        outside=student.outside - sees + beside,
+        frozen=sees - beside,
+        adapters=adapters,
         teacher=0 if teacher is None else teacher.text,
         rollouts=d.prompts_per_step * d.rollouts,
         response=d.sampling.max_new_tokens,
@@ -103,6 +158,8 @@ def sizes_of(recipe: Recipe, student: Footprint, teacher: Footprint | None) -> S
         budget=d.token_budget,
         recompute=int(recipe.learner.activation_checkpointing is True),
         once=int(recipe.run.exchange == "step"),
+        across=int(recipe.run.shard == "world"),
+        size=student.size,
     )
 
 

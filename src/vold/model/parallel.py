@@ -4,8 +4,9 @@ All processes hold the same list of rollouts and cut it into the same micro-batc
 the sums over processes are those of one process. `torchrun` starts them; without it there is one process, and nothing
 here does anything.
 
-The student's weights, gradients and optimizer moments are divided over the processes. While it generates, its weights
-are whole on each of them (`Processes.gathered`), so that rollouts of different lengths need no word between processes.
+The student's weights, gradients and optimizer moments are divided over the processes of a node, and each node has a
+copy (`vold.model.sharding`). While it generates, its weights are whole on each process (`Processes.gathered`), so that
+rollouts of different lengths need no word between processes.
 """
 
 from __future__ import annotations
@@ -14,28 +15,24 @@ import contextlib
 import datetime
 import functools
 import os
-import types
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
+from torch.distributed.fsdp import FSDPModule
 
 from vold.errors import ConfigError
-from vold.model.batching import collate
 from vold.model.families import Part, parameters_of
+from vold.model.sharding import divide, mesh_of, whole_state
 from vold.run.files import temporary_of
 from vold.run.folders import new_directory
-from vold.types import Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from vold.model.policy import Policy
-    from vold.run.recipe import Exchange
+    from vold.run.recipe import Exchange, Within
 
 T = TypeVar("T")
 PATIENCE = datetime.timedelta(days=1)
@@ -63,12 +60,15 @@ class Processes:
     Attributes:
         rank: 0-based number of this process.
         world: how many there are.
+        node: how many there are on this machine; those of one machine follow each other.
     """
 
-    def __init__(self, rank: int = 0, world: int = 1) -> None:
-        self.rank, self.world = rank, world
+    def __init__(self, rank: int = 0, world: int = 1, node: int | None = None) -> None:
+        self.rank, self.world, self.node = rank, world, node or world
         self.exchange: Exchange = "micro_batch"
-        """Set by `shard`."""
+        """Set by `shard`, as is `tower`."""
+        self.tower: list[FSDPModule] = []
+        """Frozen parts of the student that only pictures need."""
         self.teachers_divided = False
         """Whether teachers in this process are divided, too; set by `vold.engines.teachers.divided`."""
 
@@ -122,6 +122,26 @@ class Processes:
             >>> [[r.number for r in Processes(rank, 2).rounds([9, 4, 3])] for rank in (0, 1)]
             [[0, 2], [1, 2]]
         """
+        mine = self._turns(costs)[self.rank]
+        return [Round(number, counts, place == len(mine)) for place, (number, counts) in enumerate(mine, 1)]
+
+    def gathers(self, costs: Sequence[int], pictures: Sequence[bool]) -> list[bool]:
+        """Before which of its micro-batches (`rounds`) this process gathers the frozen tower, as all do before those.
+
+        Where weights are exchanged in every micro-batch it is needed when any process's has pictures; elsewhere before
+        the first, if any of the step has.
+
+        Args:
+            costs: as for `rounds`.
+            pictures: whether each of these micro-batches has any; the same on all processes.
+        """
+        turns = self._turns(costs)
+        if self.exchange == "step":
+            return [any(pictures) and place == 0 for place in range(len(turns[self.rank]))]
+        return [any(pictures[number] for number, _ in turn) for turn in zip(*turns, strict=True)]
+
+    def _turns(self, costs: Sequence[int]) -> list[list[tuple[int, bool]]]:
+        """For every process the micro-batches that it runs, and whether each counts."""
         loads = [0] * self.world
         given: list[list[int]] = [[] for _ in range(self.world)]
         order = sorted(range(len(costs)), key=lambda i: (-costs[i], i))
@@ -129,73 +149,63 @@ class Processes:
             least = loads.index(min(loads))
             loads[least] += costs[i]
             given[least].append(i)
-        mine = [(i, True) for i in sorted(given[self.rank])]
         fewest = max(map(len, given)) if self.exchange == "micro_batch" else min(1, len(costs))
-        mine += [(i, False) for i in order[-1:]] * (fewest - len(mine))
-        return [Round(number, counts, place == len(mine)) for place, (number, counts) in enumerate(mine, 1)]
+        return [
+            [(i, True) for i in sorted(mine)] + [(i, False) for i in order[-1:]] * (fewest - len(mine))
+            for mine in given
+        ]
 
-    def shard(self, policy: Policy, exchange: Exchange = "micro_batch") -> None:
-        """Divide a student over the processes: layer by layer, and the rest (embeddings, head, vision tower) as one.
-
-        Weights below float32 are kept in float32, added up in float32, and cast for every pass, as in
-        `vold.training.optim.MasterAdamW`.
+    def shard(self, policy: Policy, exchange: Exchange = "micro_batch", within: Within = "node") -> None:
+        """Divide a student over the processes, see `vold.model.sharding.divide`.
 
         Args:
             policy: the student.
             exchange: when weights are gathered and gradients added up in training.
+            within: over which processes: those of a machine, so that each machine has a copy, or all.
 
         Raises:
-            ConfigError: the student has adapters.
+            ConfigError: machines are to have copies, and run different numbers of processes.
         """
         if self.world == 1:
             return
-        if policy.adapters is not None:
+        if within == "node" and len(sizes := sorted(set(self.gather(self.node)))) > 1:
             raise ConfigError(
-                "adapters are trained in one process", where="student.lora", fix="drop torchrun, or train the weights"
+                "nodes do not have equally many processes, so they cannot each hold the same parts of a student",
+                where="run.shard",
+                got=f"{sizes[0]} on one, {sizes[-1]} on another",
+                fix="start equally many on each node, or set run.shard=world",
             )
-        model = policy.model
-        dtype = next(p.dtype for _, p in policy.trainable())
-        precision = MixedPrecisionPolicy()
-        if dtype != torch.float32:
-            model.float()
-            precision = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
-        mesh = init_device_mesh(model.device.type, (self.world,))
-        tower = policy.family.tower
-        for name, module in list(model.named_modules()):
-            if type(module).__name__ in (model._no_split_modules or ()) and not (tower and f".{tower}." in f".{name}."):
-                fully_shard(module, mesh=mesh, mp_policy=precision)
-        fully_shard(model, mesh=mesh, mp_policy=precision, reshard_after_forward=False)
-        model.trunk = types.MethodType(_trunk, model)
-        register_fsdp_forward_method(model, "trunk")
-        policy.trunk = model.trunk
+        dtype = policy.model.dtype
+        parts = self.node if within == "node" else self.world
+        self.tower = divide(policy, mesh_of(policy.model.device.type, self.world, parts))
         policy.whole_state = functools.partial(whole_state, policy, dtype)
-        # FSDP2 finds its parts in the first pass through the whole, and sampling may come before any.
-        pad = policy.chat.pad_id
-        with torch.no_grad():
-            policy.states(collate([Prompt((pad,))], [(pad,)], [(1,)], pad))
-        model.reshard()
         self.exchange = exchange
         self._reshard_after_forward(policy)
 
     def _reshard_after_forward(self, policy: Policy) -> None:
         """As training wants it: layers drop their weights where every micro-batch gathers them, the rest never."""
         for part in _parts(policy):
-            drop = self.exchange == "micro_batch" and part is not policy.model
+            drop = self.exchange == "micro_batch" and part not in (policy.model, *self.tower)
             part.set_reshard_after_forward(drop, recurse=False)
 
     @contextlib.contextmanager
-    def gathered(self, policy: Policy) -> Iterator[None]:
-        """Inside, every process has all weights and runs the model on its own."""
-        parts = _parts(policy)
+    def gathered(self, policy: Policy, *, pictures: bool = True) -> Iterator[None]:
+        """Inside, every process has all weights and runs the model on its own; without `pictures`, on text alone."""
+        parts = [part for part in _parts(policy) if pictures or part not in self.tower]
         for part in parts:
             part.unshard()
             part.set_reshard_after_forward(False, recurse=False)
         try:
             yield
         finally:
-            for part in parts:
-                part.reshard()
+            if parts:  # passes in here differ between processes, and FSDP2 would gather by the order of the last ones
+                policy.model.reset_iter_state()
             self._reshard_after_forward(policy)
+
+    def gather_tower(self) -> None:
+        """Gather the frozen parts that pictures need, on all processes at once; the backward pass drops them."""
+        for part in self.tower:
+            part.unshard()
 
     def backward(self, policy: Policy, loss: torch.Tensor, of: Round) -> None:
         """Back-propagate, so that gradients add up over processes and micro-batches.
@@ -217,6 +227,8 @@ class Processes:
             if self.exchange == "step":
                 policy.model.set_requires_gradient_sync(of.last)
                 policy.model.set_reshard_after_backward(of.last)
+            else:  # between nodes that have copies gradients are added up once a step
+                policy.model.set_requires_all_reduce(of.last)
         loss.backward()
 
     @contextlib.contextmanager
@@ -259,7 +271,7 @@ def processes() -> Processes:
             )
         torch.cuda.set_device(place)
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
-    return Processes(dist.get_rank(), world)
+    return Processes(dist.get_rank(), world, int(os.environ.get("LOCAL_WORLD_SIZE", str(world))))
 
 
 @functools.cache
@@ -268,32 +280,5 @@ def _words() -> Any:
     return dist.new_group(backend="gloo", timeout=PATIENCE)
 
 
-def _trunk(self: Any, **inputs: Any) -> torch.Tensor:
-    states: torch.Tensor = self.base_model(**inputs).last_hidden_state
-    return states
-
-
 def _parts(policy: Policy) -> list[FSDPModule]:
     return [m for m in policy.model.modules() if isinstance(m, FSDPModule)]
-
-
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A divided tensor put together, on every process; any other as it is."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def whole_state(policy: Policy, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """All weights of a divided student, on the CPU, in its own precision; every process must ask. Empty but on the
-    first."""
-    first = dist.get_rank() == 0
-    tied = {name: id(p) for name, p in policy.model.named_parameters(remove_duplicate=False)}
-    made: dict[object, torch.Tensor] = {}
-    found: dict[str, torch.Tensor] = {}
-    for name, value in policy.model.state_dict().items():
-        key = tied.get(name, name)
-        if key not in made:
-            full = whole(value)
-            kind = dtype if full.is_floating_point() else full.dtype
-            made[key] = full.to("cpu", kind) if first else value
-        found[name] = made[key]
-    return found if first else {}

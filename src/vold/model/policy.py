@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from vold.model.lm_head.fused import HeadOutput, LossOf
     from vold.model.lm_head.teacher_logits import Against
     from vold.model.quantized import Quantized
+    from vold.model.sharding import Whole
 
 hf_logging.disable_progress_bar()  # a bar for every save would tear our own apart
 LAYER = re.compile(r"\b(layers|blocks|h)\.\d+\.")
@@ -62,8 +63,8 @@ class Policy:
         self.adapters: Any = None
         self.trunk: Callable[..., torch.Tensor] | None = None
         """Runs the base model where processes share it (`vold.model.parallel`)."""
-        self.whole_state: Callable[[], dict[str, torch.Tensor]] | None = None
-        """Collects the weights where processes share them; empty but on the first."""
+        self.whole_state: Callable[..., Whole] | None = None
+        """Puts weights and adapters together where processes share them (`vold.model.sharding.whole_state`)."""
         self.packs = enable_packing(model)
         if self.family.rotates_by_grid:
             enable_tower(model.base_model, self.family)
@@ -315,14 +316,14 @@ class Policy:
         Adapters are added into the weights, and also written alone (`lora.ADAPTER`). Where processes share the
         model all of them must call this, and the first one writes.
         """
+        weights = adapters = None
         if self.whole_state is not None:
-            if not (state := self.whole_state()):
+            weights, adapters = self.whole_state()
+            if not weights:
                 return
-            self.model.save_pretrained(path, state_dict=state)
-        elif self.adapters is None and not quantized_layers(self.model):
-            self.model.save_pretrained(path)
-        else:
-            self.model.save_pretrained(path, state_dict=merged_state(self.model))
-            if self.adapters is not None:
-                save_adapters(self.adapters, path)
+        elif self.adapters is not None or quantized_layers(self.model):
+            weights = merged_state(self.model)
+        self.model.save_pretrained(path, state_dict=weights)
+        if self.adapters is not None:
+            save_adapters(self.adapters, path, adapters)
         self.chat.save(path)

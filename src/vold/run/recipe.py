@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 Exchange = Literal["micro_batch", "step"]
 """When processes exchange weights and gradients; `Run.exchange` says what each costs."""
-
-
+Within = Literal["node", "world"]
+"""Over which processes a student is divided, see `Run.shard`."""
 TrackerName = Literal["tensorboard", "trackio", "wandb", "mlflow"]
 """A tracker: an extra of the package, and a file of `report/trackers`."""
 ORDER = ("traces", "sft", "align", "balance", "distill", "eval")
@@ -69,6 +69,9 @@ class RunSection(Section):
     """With several processes: when they exchange a student's weights and gradients. `micro_batch`: layer by layer in
     each, so that a process never holds more than its part and a layer or two. `step`: once an update, however many
     micro-batches it has; each process then holds all weights and all float32 gradients while it lasts."""
+    shard: Within = "node"
+    """With several nodes: over which processes a student is divided. `node`: a node's, so that every node has a copy,
+    and gradients cross the network once a step. `world`: all, for one that a node does not hold; weights cross too."""
     shard_teacher: Literal["auto", "always", "never"] = "auto"
     """With several processes: whether they divide a teacher in their own memory, and gather it layer by layer to score.
     `auto`: where a whole one does not fit beside what else a device must hold."""

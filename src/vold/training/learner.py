@@ -68,7 +68,10 @@ class Learner(Generic[Config]):
         """
         lengths = [len(ids) for ids in responses]
         cuts = self.policy.micro_batches(prompts, lengths, self.config.token_budget, self.group.world)
-        for turn in self.group.rounds([sum(lengths[i] for i in cut) for cut in cuts]):
+        costs = [sum(lengths[i] for i in cut) for cut in cuts]
+        pictures = [any(prompts[i].vision for i in cut) for cut in cuts]
+        turns = zip(self.group.rounds(costs), self.group.gathers(costs, pictures), strict=True)
+        for turn, sees in turns:
             rows = cuts[turn.number]
             batch = collate(
                 [prompts[i] for i in rows],
@@ -76,6 +79,8 @@ class Learner(Generic[Config]):
                 [action_masks[i] for i in rows],
                 self.policy.chat.pad_id,
             )
+            if sees:
+                self.group.gather_tower()
             yield MicroBatch(rows, batch, turn)
 
     def backward(self, loss: torch.Tensor, micro: MicroBatch) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch.optim.adamw import adamw
 
 from vold.errors import TrainingError
-from vold.model.parallel import whole
+from vold.model.sharding import whole
 
 if TYPE_CHECKING:
     from vold.model.policy import Policy

@@ -63,7 +63,8 @@ class StudentRollouts:
         """
         made, silent = list[Rollout](), list[int]()
         groups, reserve = range(step.own), range(len(step.prompted) - step.spare, len(step.prompted))
-        with self.engine.holding(step.number):
+        pictures = any(p.prompt.vision for p in step.prompted)
+        with self.engine.holding(step.number, pictures=pictures):
             for _ in range(1 + (self.config.refill or 0)):
                 new = self._round(step, groups, whole)
                 made += new

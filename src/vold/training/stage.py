@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Generic, Literal
 from vold.engines.launch.serving import serving
 from vold.errors import ConfigError
 from vold.model.loading import load_student
-from vold.model.memory import inprocess_teachers, plan, planned_and_measured
+from vold.model.memory import inprocess_teachers, plan
 from vold.model.parallel import Processes, processes
+from vold.model.phases import planned_and_measured
 from vold.model.place import Place
 from vold.model.reading import read_config
 from vold.report.trackers.tracking import track_stage
@@ -126,7 +127,7 @@ class Training(Generic[Config]):
 
     def __init__(self, stage: Stage[Config], model: str | None = None) -> None:
         policy = load_student(stage.recipe, model, train=True)
-        stage.group.shard(policy, stage.recipe.run.exchange)
+        stage.group.shard(policy, stage.recipe.run.exchange, stage.recipe.run.shard)
         optimizer = build_optimizer(policy, stage.config.optimizer)
         self.stage, self.began_with = stage, model
         self.learner = Learner(stage.config, policy, optimizer, stage.group)
@@ -225,8 +226,8 @@ class Training(Generic[Config]):
         recipe = self.stage.recipe
         teachers = (read_config(resolve(t.path)) for t in inprocess_teachers(recipe))
         group = self.stage.group
-        divided = group.teachers_divided
-        phases = plan(recipe, self.policy.model.config, *teachers, devices=group.world, divided=divided)
+        config, divided = self.policy.model.config, group.teachers_divided
+        phases = plan(recipe, config, *teachers, devices=group.world, node=group.node, divided=divided)
         for line in planned_and_measured(phases, self.stage.directory.name, self.place.peaks):
             console.print(line)
 

@@ -46,9 +46,9 @@ class InProcessSampler:
     def __init__(self, policy: Policy, batch_size: int = 128, group: Processes = ALONE) -> None:
         self.policy, self.batch_size, self.group = policy, batch_size, group
 
-    def holding(self, step: int) -> AbstractContextManager[None]:
-        """Inside, this process has all of the model's weights, whatever the step."""
-        return self.group.gathered(self.policy)
+    def holding(self, step: int, *, pictures: bool = True) -> AbstractContextManager[None]:
+        """Inside, this process has all of the model's weights that its prompts need, whatever the step."""
+        return self.group.gathered(self.policy, pictures=pictures)
 
     def generate(self, prompts: Sequence[Prompt], params: SamplingParams, n: int = 1) -> list[list[Completion]]:
         """`n` completions of each prompt.

@@ -55,7 +55,7 @@ class ServerSampler:
         self.banned = frozenset(banned)
 
     @contextlib.contextmanager
-    def holding(self, step: int) -> Iterator[None]:
+    def holding(self, step: int, *, pictures: bool = True) -> Iterator[None]:
         """Inside, the servers sample from the weights that the policy has now, those after `step` updates.
 
         Raises:

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 class StudentSampler(Sampler, Protocol):
     """A sampler that follows the student's weights."""
 
-    def holding(self, step: int) -> AbstractContextManager[None]:
-        """Inside, it samples from the weights that the student has after `step` updates: those it has now."""
+    def holding(self, step: int, *, pictures: bool = True) -> AbstractContextManager[None]:
+        """Inside, it samples from the weights that the student has after `step` updates: those it has now. Without
+        `pictures` no prompt has any."""
         ...
 
 

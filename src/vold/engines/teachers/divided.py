@@ -7,16 +7,16 @@ no matter (`vold.engines.teachers.inprocess.InProcessTeacher.score`).
 from __future__ import annotations
 
 import os
-import types
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import fully_shard
 
 from vold.model.loading import load_model
 from vold.model.memory import device_memory, divides_teachers, inprocess_teachers
 from vold.model.reading import read_config
+from vold.model.sharding import enter_by_trunk, layers_of
 from vold.run.shipped import resolve
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ def divides(recipe: Recipe, group: Processes) -> bool:
     if group.world > 1:
         student, *teachers = (read_config(resolve(m.path)) for m in (recipe.learner, *inprocess_teachers(recipe)))
         room = min(group.gather(device_memory(recipe.run.device)))
-        group.teachers_divided = divides_teachers(recipe, student, *teachers, devices=group.world, room=room)
+        group.teachers_divided = divides_teachers(
+            recipe, student, *teachers, devices=group.world, room=room, node=group.node
+        )
     return group.teachers_divided
 
 
@@ -56,18 +58,10 @@ def load_divided(recipe: Recipe, path: str, dtype: str, group: Processes) -> Pol
 def divide(policy: Policy, mesh: DeviceMesh) -> Policy:
     """Divide a frozen model over a mesh: each layer of the language model is gathered when it runs; all that is left is
     from the first pass on, until the model is told to reshard."""
-    model, tower = policy.model.requires_grad_(False), policy.family.tower
-    for name, module in list(model.named_modules()):
-        if type(module).__name__ in (model._no_split_modules or ()) and not (tower and f".{tower}." in f".{name}."):
-            fully_shard(module, mesh=mesh)
+    model = policy.model.requires_grad_(False)
+    for layer in layers_of(policy):
+        fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh, reshard_after_forward=False)
-    model.trunk = types.MethodType(_trunk, model)
-    register_fsdp_forward_method(model, "trunk")
-    policy.trunk = model.trunk
+    enter_by_trunk(policy)
     policy.ban_placeholders()  # on the device, where the model is now
     return policy
-
-
-def _trunk(model: Any, **inputs: Any) -> torch.Tensor:
-    states: torch.Tensor = model.base_model(**inputs).last_hidden_state
-    return states

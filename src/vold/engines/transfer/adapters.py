@@ -74,10 +74,9 @@ class Adapters:
         """The adapters under PEFT's names. B is multiplied by alpha / rank: a server has nothing to scale."""
         scale = self._config.lora_alpha / self._config.r
         out = {}
-        for name, parameter in self.policy.model.named_parameters():
-            if ".lora_" in name:
-                value = parameter.detach() * scale if ".lora_B." in name else parameter.detach()
-                out[f"base_model.model.{name.replace('.default.', '.')}"] = value.to("cpu", self.dtype).contiguous()
+        for name, matrix in self.base.source.adapters():
+            value = matrix * scale if ".lora_B." in name else matrix
+            out[name.replace(".default.", ".")] = value.to("cpu", self.dtype).contiguous()
         return out
 
     def _sent(self, tensors: dict[str, torch.Tensor]) -> list[dict[str, str]]:

@@ -9,7 +9,8 @@ import torch
 from transformers.core_model_loading import revert_weight_conversion
 
 from vold.engines.transfer.checksum import checksum
-from vold.model.lora import merged
+from vold.model.lora import adapters_of, merged
+from vold.model.sharding import Whole
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -27,13 +28,19 @@ class Source:
 
     def __init__(self, policy: Policy, *, plain: bool = False) -> None:
         self.policy, self.plain = policy, plain
-        self._whole = dict[str, torch.Tensor]()
+        self._whole = Whole({}, {})
         self._known = dict[tuple[str, torch.dtype], str]()
 
     def refresh(self) -> None:
         """Collect the weights where processes share them."""
         if self.policy.whole_state is not None:
-            self._whole = self.policy.whole_state()
+            self._whole = self.policy.whole_state(plain=self.plain)
+
+    def adapters(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """As `vold.model.lora.adapters_of`."""
+        if self.policy.whole_state is not None:
+            return iter(self._whole.adapters.items())
+        return adapters_of(self.policy.adapters)
 
     def tensors(self, names: Collection[str] | None, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
         """These tensors, or all, in the order of the model. Floats are cast."""
@@ -62,7 +69,7 @@ class Source:
         model = self.policy.model
         once = {_plain(n): p for n, p in model.named_parameters() if ".lora_" not in n}
         if self.policy.whole_state is not None:
-            return ((n, t) for n, t in self._whole.items() if n in once)
+            return ((n, t) for n, t in self._whole.weights.items() if n in once)
         if self.policy.adapters is None or self.plain:
             return iter(once.items())
         return ((n, t) for n, t in merged(model) if n in once)

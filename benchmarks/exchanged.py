@@ -1,0 +1,181 @@
+"""Bytes that a process receives in an update, counted at every collective operation, beside the arithmetic of
+`vold.model.pace.exchanged`: `python benchmarks/exchanged.py`.
+
+The model is the demo's student, in float32 on a CPU, over processes on pretended nodes of this machine. A micro-batch
+is one row; of eight, one has a picture where the table says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from nodes import fork
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vold.data.worlds.digits import DigitTasks
+from vold.model.families import part_of
+from vold.model.pace import Sizes, exchanged, gathered
+from vold.model.parallel import ALONE, Processes, processes
+from vold.model.policy import Policy
+from vold.run.recipe import Exchange, Optimizer, Sft, Within
+from vold.run.shipped import resolve
+from vold.training.learner import Learner
+from vold.training.optim import build_optimizer
+from vold.training.sft import accumulate
+from vold.training.traces import Trace
+
+ROWS = 8
+WEIGHTS, GRADIENTS, BETWEEN, SAMPLES = "_allgather_base_", "_reduce_scatter_base_", "allreduce_", "before rollouts"
+KINDS = {WEIGHTS: "weights", GRADIENTS: "gradients", BETWEEN: "between nodes", SAMPLES: "before rollouts"}
+"""What was counted, and its column."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """An update. `pictures`: rows that have one."""
+
+    exchange: Exchange = "micro_batch"
+    shard: Within = "node"
+    lora: bool = False
+    pictures: int = 0
+
+
+TEXT, SEES = Case(), Case(pictures=1)
+CASES = {
+    (1, 2): (TEXT, SEES),
+    (2, 2): (
+        TEXT, SEES, Case("step"), Case("step", pictures=1), Case(shard="world"), Case(lora=True),
+        Case("step", lora=True, pictures=1),
+    ),
+    (2, 1): (TEXT,),
+}  # fmt: skip
+"""By nodes, and processes on each."""
+
+
+class Traffic(TorchDispatchMode):
+    """Counts the bytes that this process receives, by operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.received = Counter[str]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kind = func._schema.name.removeprefix("c10d::")
+        if kind in (WEIGHTS, GRADIENTS):
+            out, mine, group = args[:3]
+            self._count(kind, group, abs(out.nbytes - mine.nbytes))
+        elif kind == BETWEEN:
+            tensors, group = args[:2]
+            self._count(kind, group, sum(t.nbytes for t in tensors))
+        return func(*args, **(kwargs or {}))
+
+    def _count(self, kind: str, boxed: Any, size: int) -> None:
+        group = dist.ProcessGroup.unbox(boxed)
+        ring = 2 * (group.size() - 1) / group.size() if kind == BETWEEN else 1
+        self.received[kind] += size * ring
+
+
+def learner_of(case: Case, group: Processes) -> Learner[Sft]:
+    """The demo's student, divided."""
+    policy = Policy.load(resolve("demo:student"), freeze=("vision", "projector"))
+    if case.lora:
+        policy.add_lora(rank=4, alpha=8, seed=1)
+    policy.model.train()
+    group.shard(policy, case.exchange, case.shard)
+    config = Sft(steps=1, batch_size=ROWS, token_budget=1, optimizer=Optimizer(lr=1e-3))
+    return Learner(config, policy, build_optimizer(policy, config.optimizer), group)
+
+
+def rows(case: Case) -> list[Trace]:
+    """Traces, the first ones of problems in pictures."""
+    forms = ["image"] * case.pictures + ["text"] * (ROWS - case.pictures)
+    tasks = [DigitTasks("train", form, ROWS, 1)[i] for i, form in enumerate(forms)]
+    return [Trace(task, (20 + i, 21, 22), (1, 1, 1), f"line {i}") for i, task in enumerate(tasks)]
+
+
+def counted(case: Case, group: Processes) -> dict[str, Any]:
+    """A row of the table, and the norm of the gradient."""
+    learner = learner_of(case, group)
+    traffic = Traffic()
+    with traffic:
+        loss, _ = accumulate(learner, rows(case))
+    found = {kind: int(size) for kind, size in traffic.received.items()}
+    sizes, nodes = sizes_of(learner.policy, case, group), group.world // group.node
+    want = exchanged(sizes, group.world, nodes, ROWS // group.world)
+    parts = group.node if case.shard == "node" else group.world
+    arithmetic = zip(KINDS, (want.weights, want.gradients, want.between, gathered(sizes, parts)), strict=True)
+    with (traffic := Traffic()), group.gathered(learner.policy, pictures=case.pictures > 0):
+        found[SAMPLES] = int(sum(traffic.received.values()))
+    return {
+        "nodes": nodes, "each": group.node, **asdict(case), "counted": dict(found),
+        "arithmetic": dict(arithmetic),
+        "norm": learner.apply_update(0, loss),
+    }  # fmt: skip
+
+
+def sizes_of(policy: Policy, case: Case, group: Processes) -> Sizes:
+    """Its weights, with the rows that FSDP2 adds so that all processes have equally many."""
+    parts = group.node if case.shard == "node" else group.world
+    count = Counter[str]()
+    prefix = f"{policy.model.base_model_prefix}."
+    for name, p in policy.model.named_parameters():
+        inside = "layers" if ".layers." in name else "outside"
+        part = "adapters" if ".lora_" in name else part_of(name.removeprefix(prefix), policy.family) or inside
+        count[part] += -(-p.shape[0] // parts) * parts * p[:1].numel()
+    return Sizes(
+        student=count["layers"] + count["outside"], outside=count["outside"], adapters=count["adapters"],
+        frozen=count["vision"] + count["projector"], size=4, once=int(case.exchange == "step"),
+        across=int(case.shard == "world"), pictures=case.pictures * group.world / ROWS,
+    )  # fmt: skip
+
+
+def measure() -> list[dict[str, Any]]:
+    """All rows; each with the norm that one process finds beside it."""
+    found = []
+    for (nodes, each), cases in CASES.items():
+        with tempfile.NamedTemporaryFile("w+") as file:
+
+            def work(cases: tuple[Case, ...] = cases, name: str = file.name) -> None:
+                made = [counted(case, processes()) for case in cases]
+                if processes().first:
+                    Path(name).write_text(json.dumps(made))
+
+            if fork(nodes, each, work):
+                raise SystemExit("a process has failed")
+            found += json.load(file)
+    alone = dict[tuple[bool, int], float]()
+    for row in found:
+        key = row["lora"], row["pictures"]
+        if key not in alone:
+            case = Case(lora=key[0], pictures=key[1])
+            learner = learner_of(case, ALONE)
+            alone[key] = learner.apply_update(0, accumulate(learner, rows(case))[0])
+        row["norm of one process"] = alone[key]
+    return found
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """As it stands in docs/scaling.md."""
+    heads = ["processes", "`exchange`", "`shard`", "student", "rows", *KINDS.values()]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for row in found:
+        sizes = [f"{row['counted'].get(kind, 0):,}" for kind in KINDS]
+        student, seen = "adapters" if row["lora"] else "whole", "one with a picture" if row["pictures"] else "text"
+        where = f"{row['nodes']} x {row['each']}"
+        lines.append("| " + " | ".join([where, row["exchange"], row["shard"], student, seen, *sizes]) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print all that was found")
+    made = measure() if (args := parser.parse_args()) else []
+    print(json.dumps(made) if args.json else table(made))
+    assert all(r["counted"].get(k, 0) == v for r in made for k, v in r["arithmetic"].items()), "not the arithmetic's"
