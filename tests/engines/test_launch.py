@@ -102,6 +102,12 @@ def test_a_server_has_a_key_an_address_of_this_machine_and_no_secret_in_its_argu
         assert recipe.teacher.server.model == "demo:teacher"
 
 
+def test_its_requests_go_to_no_proxy(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert make_traces(made(home)).exists()
+
+
 def test_two_runs_at_once_have_servers_and_keys_of_their_own(home: Path) -> None:
     raw = recipe_dict(home / "other")
     with contextlib.ExitStack() as both:

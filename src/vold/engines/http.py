@@ -110,7 +110,10 @@ class HttpClient(Generic[Reply]):
         headers = {"Accept-Encoding": "gzip"} | ({"Authorization": f"Bearer {key}"} if key else {})
         # All waits but for a connection are the `Watch`'s.
         timeout, tls = httpx.Timeout(None, connect=CONNECT_SECONDS), httpx.create_ssl_context()
-        self._connections = Connections(lambda: watched(httpx.Client(headers=headers, timeout=timeout, verify=tls)))
+        # What the environment says of proxies is not for servers of our own on this machine.
+        self._connections = Connections(
+            lambda: watched(httpx.Client(headers=headers, timeout=timeout, verify=tls, trust_env=not own))
+        )
         weakref.finalize(self, self._connections.close)
         allow_connections(self.workers())
         self._turn, self._lock = itertools.count(), threading.Lock()
