@@ -75,7 +75,7 @@ def test_the_benchmarks_are_those_of_the_papers_first_table(paper: Recipe) -> No
 
 def test_full_fine_tuning_fits_one_80_gb_gpu_and_a_teacher_beside_it_adds_its_weights(paper: Recipe) -> None:
     phases = {p.name: p.total for p in plan(paper, QWEN2_5_VL_3B, None)}
-    assert list(phases) == ["sft", "update"]
+    assert list(phases) == ["sft", "align", "update"]
     assert phases["sft"] > 2 * 3_754_622_976 + 16 * 3_085_938_688
     assert max(phases.values()) < 0.85 * 80e9
     beside = load_recipe(PAPER, ["teacher.server=null"])
@@ -108,7 +108,7 @@ def test_adapters_leave_room_for_a_server_on_the_same_gpu() -> None:
     assert recipe.teacher.server.sleep and recipe.distill.engine is not None and recipe.distill.engine.sleep
     phases = {p.name: p for p in plan(recipe, QWEN2_5_VL_3B, None)}
     assert list(phases) == [
-        "sft", "sft, model written", "rollouts, on a server", "update", "weights written", "eval"
+        "sft", "sft, model written", "align", "rollouts, on a server", "update", "weights written", "eval"
     ]  # fmt: skip
     assert max(p.total for p in phases.values()) < 0.31 * 80e9
     assert recipe.distill.objective == load_recipe(PAPER).distill.objective  # type: ignore[union-attr]

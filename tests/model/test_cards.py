@@ -9,7 +9,7 @@ import pytest
 
 from published_models import QWEN2_5_VL_3B, QWEN3_8B
 from vold.model.cards import CARDS, changed, cures, highest, in_words, smaller_card, smallest_card
-from vold.model.memory import inprocess_teachers, plan
+from vold.model.memory import plan
 from vold.model.phases import PhaseMemory
 from vold.run.recipe import load_recipe
 
@@ -74,11 +74,8 @@ def test_changes_do_not_touch_the_recipe_they_are_made_to() -> None:
     assert other != recipe and other.distill == recipe.distill
 
 
-@pytest.mark.parametrize(("name", "card"), [("24gb", "24 GB"), ("lora", "80 GB")])
-def test_a_recipe_is_planned_for_the_card_of_its_name(name: str, card: str) -> None:
-    """With two GiB to spare; the other one's teacher is on a server."""
-    recipe = load_recipe(RECIPES / f"qwen2_5_vl-3b-{name}.yaml")
-    teachers = [QWEN3_8B] if inprocess_teachers(recipe) else []
-    most = highest(plan(recipe, QWEN2_5_VL_3B, *teachers)).total
-    assert smallest_card(most) == card
-    assert most < (CARDS[card] - 2) * GIB
+def test_a_recipe_is_planned_for_the_card_of_its_name() -> None:
+    """With two GiB to spare."""
+    most = highest(planned(load_recipe(RECIPES / "qwen2_5_vl-3b-24gb.yaml"))).total
+    assert smallest_card(most) == "24 GB"
+    assert most < (CARDS["24 GB"] - 2) * GIB
