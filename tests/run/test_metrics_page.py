@@ -35,7 +35,9 @@ EVERYTHING: dict[str, Any] = {
         "future": {},
         "gate": 0.02,
     },
-    "surrogate": {},
+    "surrogate": {"importance_cap": 2.0},
+    "reference": {"coefficient": 1e-3},
+    "entropy": {"coefficient": 1e-3},
     "teacher_loss": {"mask": "none", "weight": "own_weights:halves"},
     "nll": {},
 }
@@ -62,7 +64,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, A
         shutil.rmtree(run / "distill", ignore_errors=True)
         margin = {"teacher_advantage": {**EVERYTHING["teacher_advantage"], "margin": {"form": form}}}
         raw["teacher"]["quantize"] = "int8" if form == "shift" and QUANTIZES else None
-        raw["distill"] |= {"steps": 1, "init": student, "objective": EVERYTHING | margin}
+        raw["distill"] |= {"steps": 1, "refill": 1, "init": student, "objective": EVERYTHING | margin}
         distill(recipe_from(raw, where="test"))
         rows["distill/metrics.jsonl"] += read_jsonl(run / "distill" / "metrics.jsonl")
     raw["eval"]["samples"] = 2
