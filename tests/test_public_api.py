@@ -57,6 +57,7 @@ def test_the_objective_loads_no_model_code() -> None:
 def test_a_run_is_read_back_as_what_was_written(tmp_path: Path) -> None:
     raw = tiny.recipe_dict(tmp_path)
     raw["distill"] |= {"steps": 2, "init": raw["student"]["path"], "keep_rollouts_every": 1}
+    raw["student"]["dtype"] = raw["teacher"]["dtype"] = "float32"  # what `auto` came to is stored in its place
     recipe = recipe_from(raw, where="test")
     results = vold.evaluate(recipe)
     run = vold.Run(recipe.run.dir)

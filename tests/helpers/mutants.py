@@ -21,7 +21,7 @@ class Mutant(NamedTuple):
 MUTANTS = [
     # losses
     Mutant("dual-clip-on-both-signs", "objective/losses.py", ".where(weight < 0, gain)", "", "positive advantages too"),
-    Mutant("dual-clip-left-out", "objective/loss.py", "s.clip_low, s.clip_high, s.dual_clip)", "s.clip_low, s.clip_high)",
+    Mutant("dual-clip-left-out", "objective/loss.py", "term.clip_low, term.clip_high, term.dual_clip)", "term.clip_low, term.clip_high)",
            "the option is read and not used"),
     Mutant("dilution-by-unteachable-tasks", "objective/loss.py", "those(map(and_, learns, own))", "those(own)",
            "tasks without a text view dilute the teacher"),
@@ -318,8 +318,8 @@ MUTANTS = [
            "GSPO is GRPO"),
     Mutant("budget-ignored", "objective/loss.py", "return len(lengths) * max_new_tokens", "return len(lengths)",
            "the sum is not divided by the budget"),
-    Mutant("traces-in-the-surrogate", "objective/loss.py", "count(objective.surrogate, sampled)",
-           "count(objective.surrogate, everyone)", "traces dilute the policy gradient"),
+    Mutant("traces-in-the-surrogate", "objective/loss.py", "those(map(and_, learns, own))",
+           "those(learns)", "traces dilute the policy gradient"),
     Mutant("means-over-tools", "objective/credit.py", "np.asarray(values)[r.completion.action_mask]",
            "np.asarray(values)", "tool output counts in the logged means"),
     # the head

@@ -81,7 +81,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     tiny.write_traces(home, recipe_from(raw, where="test"))
     file = home / "recipe.yaml"
     file.write_text(yaml.safe_dump(raw))
-    env = {**os.environ, "TRACKIO_DIR": str(home / "trackio")}
+    env = {**os.environ, "TRACKIO_DIR": str(home / "trackio"), "PYTHONPATH": str(Path(tiny.__file__).parent)}
     killed = subprocess.run([sys.executable, "-c", KILLED, str(file)], env=env, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     whole = subprocess.run([sys.executable, "-c", WHOLE, str(file)], env=env, capture_output=True, text=True)

@@ -87,7 +87,7 @@ def test_without_a_near_choice_all_are_named() -> None:
         ("sft=5", "should be a section of keys", "give it a section of keys"),
         ("run.offload=maybe", "should be true or false", "give it true or false; the default is False"),
         ("eval.benchmarks={a: {limit: 0}}", "should be greater than 0", "give it a whole number above 0"),
-        ("teacher.server={urls: [], model: m}", "should hold at least 1", "add to it"),
+        ("distill.sampling.stop=[]", "should hold at least 1", "add to it"),
     ],
 )
 def test_a_value_of_another_kind_is_answered_with_what_to_write(override: str, what: str, fix: str) -> None:

@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -362,6 +362,7 @@ def install(backend: ctypes.CDLL) -> None:
         setattr(torch.cuda, name, value)
     torch._C._ensureCUDADeviceGuardSet()
     sys.modules["vold.model.lm_head.triton_kernels"] = _kernels()
+    sys.modules["bitsandbytes"] = cast("Any", None)  # beside a card it wants functions of PyTorch's builds for CUDA
 
     def seen(kind: str) -> None:
         for counts in _COUNTING:
