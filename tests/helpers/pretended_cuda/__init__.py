@@ -28,7 +28,7 @@ from typing import Any
 
 import pytest
 
-from package import ROOT
+from package import ROOT, SOURCE
 
 HERE = Path(__file__).parent
 BUILT = ROOT / "build" / "pretended-cuda"
@@ -84,7 +84,8 @@ def run(target: str, **arguments: Any) -> Any:
     except FileNotFoundError as missing:
         pytest.skip(str(missing))
     command = [sys.executable, "-m", "pretended_cuda.child", str(built), target, json.dumps(arguments)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    paths = (str(SOURCE), *filter(None, sys.path))  # first this checkout: an earlier test may have loaded a copy
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{target} on the pretended device:\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
     return json.loads(done.stdout.splitlines()[-1])
