@@ -84,7 +84,7 @@ def run(target: str, **arguments: Any) -> Any:
     except FileNotFoundError as missing:
         pytest.skip(str(missing))
     command = [sys.executable, "-m", "pretended_cuda.child", str(built), target, json.dumps(arguments)]
-    paths = (str(SOURCE), *filter(None, sys.path))  # first this checkout: an earlier test may have loaded a copy
+    paths = (str(SOURCE), str(HERE.parent), *filter(None, sys.path))  # an earlier test may have put a copy on the path
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{target} on the pretended device:\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
