@@ -11,8 +11,8 @@ from pathlib import Path
 
 # fmt: off
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("vold", "vold.errors", "vold.arrays",),
-    ("vold.types",),
+    ("vold", "vold.errors",),
+    ("vold.types.*",),
     ("vold.objective.*", "vold.graders.*",),
     ("vold.run.*",),
     ("vold.data.*", "vold.model.*", "vold.report.*",),

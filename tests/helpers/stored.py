@@ -8,9 +8,9 @@ from typing import Any
 
 from tokenizers import Tokenizer, models
 
-from vold.arrays import frozen
 from vold.run.rollouts import TOKENIZER, RolloutTask, load_rollouts, store_rollouts, store_tokenizer
 from vold.types import Completion, Grade, Rollout, TokenScores
+from vold.types.arrays import frozen
 
 Row = dict[str, Any]
 

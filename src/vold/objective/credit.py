@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from vold.arrays import frozen
 from vold.errors import AlignmentError
 from vold.objective.advantages import (
     action_runs,
@@ -26,6 +25,7 @@ from vold.objective.custom import call_mask, call_weight, is_function
 from vold.objective.prefix_teach import downward_change, segment_means, segment_spans, top_k_margin
 from vold.objective.uni_opd import balance, margin_mask, margin_shift
 from vold.objective.unscored import asked, refuse_impossible
+from vold.types.arrays import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from vold.engines.bodies import JsonObject
     from vold.engines.replies import VllmReply
     from vold.engines.samplers.colocated import ColocatedVllm, ColocatedWeights
     from vold.engines.transfer.weights import ServerWeights
@@ -117,7 +118,7 @@ class ServerSampler:
         """For all turns of a step the servers are woken once. What they hold of a student's weights ends in sleep."""
         return self.client.awake(None if self.weights is None else self.weights.bring_to_woken)
 
-    def _body(self, prompt: Prompt, params: SamplingParams, n: int, place: int) -> dict[str, Any]:
+    def _body(self, prompt: Prompt, params: SamplingParams, n: int, place: int) -> JsonObject:
         return {
             "model": self.client.model if self.weights is None else self.weights.model,
             "prompt": list(prompt.ids),
@@ -167,7 +168,7 @@ class ServerSampler:
         """How many ids are kept at most; 0 for all."""
         return min(params.most_kept, self.rows - len(self.banned))
 
-    def _kept(self, reply: VllmReply, logprobs: dict[str, Any], ids: list[int], params: SamplingParams) -> Ids:
+    def _kept(self, reply: VllmReply, logprobs: JsonObject, ids: list[int], params: SamplingParams) -> Ids:
         """[response, k] the ids that the server has sampled from, -1 after the last. Their chances are 1 in sum: a
         server that leaves some out, or tells log-probs of the whole distribution, is refused."""
         most = self._most(params)
@@ -184,7 +185,7 @@ class ServerSampler:
             row[values <= LOWEST] = -1
         return rows[:, : (rows >= 0).sum(1).max(initial=1)]
 
-    def _check_ids(self, reply: VllmReply, choice: dict[str, Any], ids: Any, params: SamplingParams) -> Finish:
+    def _check_ids(self, reply: VllmReply, choice: JsonObject, ids: Any, params: SamplingParams) -> Finish:
         """How a response ended. The end token is its last id, or not there and the budget is used up, or a stop string
         has come."""
         budget, stopped = params.max_new_tokens, choice.get("stop_reason") in params.stop
@@ -213,7 +214,7 @@ class ServerSampler:
             )
         return "stop" if ended or stopped else "length"
 
-    def _best(self, reply: VllmReply, logprobs: dict[str, Any], ids: list[int], k: int) -> Ids:
+    def _best(self, reply: VllmReply, logprobs: JsonObject, ids: list[int], k: int) -> Ids:
         """[response, k] likeliest ids at every position, likeliest first, from keys such as `token_id:17`."""
         rows, tops = [], logprobs.get("top_logprobs")
         if not isinstance(tops, list) or len(tops) != len(ids) or not all(isinstance(t, dict) for t in tops):

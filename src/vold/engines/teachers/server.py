@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from vold.engines.bodies import JsonObject
     from vold.engines.teachers.backend import TeacherBackend
     from vold.run.model_sections import TextTeacher
     from vold.run.recipe import Recipe
@@ -92,7 +93,7 @@ class ServerTeacher:
         return known
 
 
-def _body(request: ScoreRequest) -> dict[str, Any]:
+def _body(request: ScoreRequest) -> JsonObject:
     # vLLM gives scores of a prompt only on the way to at least one token of its own.
     return {
         "prompt": ids_of(request),
@@ -104,7 +105,7 @@ def _body(request: ScoreRequest) -> dict[str, Any]:
     }
 
 
-def _candidates_body(request: ScoreRequest) -> dict[str, Any]:
+def _candidates_body(request: ScoreRequest) -> JsonObject:
     return {
         "token_ids": ids_of(request),
         "sampling_params": {

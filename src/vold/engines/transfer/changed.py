@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -12,6 +12,7 @@ from vold.run.console import console
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
+    from vold.engines.bodies import JsonObject
     from vold.engines.replies import VllmReply
     from vold.engines.transfer.carriers import Carrier
     from vold.engines.transfer.source import Source
@@ -121,11 +122,11 @@ class ChangedWeights:
                 out |= {str(n): f"at {reply.url} {why}" for n, why in refused.items()}
         return out
 
-    def _asked(self, method: str) -> Iterator[tuple[VllmReply, list[dict[str, Any]]]]:
+    def _asked(self, method: str) -> Iterator[tuple[VllmReply, list[JsonObject]]]:
         return asked(self.client, method)
 
 
-def asked(client: VllmClient, method: str, **kwargs: object) -> Iterator[tuple[VllmReply, list[dict[str, Any]]]]:
+def asked(client: VllmClient, method: str, **kwargs: object) -> Iterator[tuple[VllmReply, list[JsonObject]]]:
     """What each worker of each server answers to a question of `vllm_worker.Extension`.
 
     Raises:
@@ -143,7 +144,7 @@ def asked(client: VllmClient, method: str, **kwargs: object) -> Iterator[tuple[V
         yield reply, results
 
 
-def _read_held(reply: VllmReply, said: dict[str, Any]) -> Held:
+def _read_held(reply: VllmReply, said: JsonObject) -> Held:
     checksums, dtype, together = (said.get(key) for key in ("held", "dtype", "together"))
     if not isinstance(checksums, dict) or not isinstance(together, list) or dtype not in KINDS:
         reply.fail(f"the {reply.server} does not say what weights it holds", got=str(said))

@@ -13,6 +13,8 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from vold.engines.bodies import JsonObject
+
 Table = list[tuple[str, str, list[int]]]
 """Name, element type and shape of each tensor in a buffer, in order."""
 ALIGNED = 16
@@ -71,14 +73,14 @@ def gpu_of(device: torch.device) -> str:
     return str(torch.cuda.get_device_properties(device).uuid)
 
 
-def share(buffer: torch.Tensor) -> dict[str, Any]:
+def share(buffer: torch.Tensor) -> JsonObject:
     """A handle of a buffer on a GPU for another process of this machine, as JSON. The buffer must outlive its use."""
     torch.cuda.synchronize(buffer.device)
     parts = buffer.untyped_storage()._share_cuda_()
     return {"gpu": gpu_of(buffer.device), "parts": [p.hex() if isinstance(p, bytes) else p for p in parts[1:]]}
 
 
-def shared(handle: dict[str, Any], device: torch.device) -> torch.Tensor:
+def shared(handle: JsonObject, device: torch.device) -> torch.Tensor:
     """The buffer of another process behind a handle.
 
     Raises:
@@ -91,7 +93,7 @@ def shared(handle: dict[str, Any], device: torch.device) -> torch.Tensor:
     return torch.empty(0, dtype=torch.uint8, device=device).set_(storage)
 
 
-def handle_parts(handle: dict[str, Any]) -> list[Any]:
+def handle_parts(handle: JsonObject) -> list[Any]:
     """What CUDA and PyTorch want to know of a handle, in PyTorch's order: memory, size, offset, counter of users, its
     offset, event, and whether to wait for that.
 

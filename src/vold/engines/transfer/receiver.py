@@ -16,6 +16,8 @@ from vold.engines.transfer.checksum import checksum
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from vold.engines.bodies import JsonObject
+
 
 class Receiver:
     """Which weights a server holds, by name and checksum, and what became of the last ones it was sent.
@@ -72,7 +74,7 @@ class Receiver:
             load()
         self.held |= self._watched.loaded()
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> JsonObject:
         """What a trainer wants to know after a push."""
         return {"held": self.held, "refused": self.refused, "moved": self.moved}
 

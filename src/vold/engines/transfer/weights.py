@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from vold.engines.transfer import segment
 from vold.engines.transfer.adapters import Adapters
@@ -17,6 +17,7 @@ from vold.model.parallel import ALONE, Processes
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vold.engines.bodies import JsonObject
     from vold.engines.vllm import VllmClient
     from vold.model.policy import Policy
     from vold.run.model_sections import Transfer
@@ -211,7 +212,7 @@ def servers_of(client: VllmClient) -> list[Started]:
     return [_started(r.value) for r in replies if r is not None]
 
 
-def _started(said: dict[str, Any]) -> Started:
+def _started(said: JsonObject) -> Started:
     config = _object(said, "vllm_config")
     ours = _object(config, "weight_transfer_config").get("backend") == "vold"
     lora, may = _object(config, "lora_config"), _object(said, "vllm_env").get("VLLM_ALLOW_RUNTIME_LORA_UPDATING")
@@ -220,6 +221,6 @@ def _started(said: dict[str, Any]) -> Started:
     return Started(ours, rank if takes and isinstance(rank, int) else 0, dtype)
 
 
-def _object(said: dict[str, Any], key: str) -> dict[str, Any]:
+def _object(said: JsonObject, key: str) -> JsonObject:
     found = said.get(key)
     return found if isinstance(found, dict) else {}

@@ -7,7 +7,7 @@ import json
 import uuid
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rich.text import Text
 
@@ -181,7 +181,7 @@ class TrackingId:
     id: str
 
 
-def _row_of(stored: StoredRollout) -> dict[str, str | float | None]:
+def _row_of(stored: StoredRollout) -> Row:
     r = stored.rollout
     gap = None if r.teacher is None else float((r.completion.logps - r.teacher.logp).mean())
     return {
@@ -197,7 +197,7 @@ def _row_of(stored: StoredRollout) -> dict[str, str | float | None]:
     }
 
 
-def _figures(results: Results) -> list[dict[str, Any]]:
+def _figures(results: Results) -> list[Row]:
     return [
         {"model": m, "set": s, "accuracy": f.accuracy, "low": f.low, "high": f.high, "n": f.n, "k": f.k}
         for m, sets in results.stages.items()
@@ -205,7 +205,7 @@ def _figures(results: Results) -> list[dict[str, Any]]:
     ]
 
 
-def _pairs(results: Results) -> list[dict[str, Any]]:
+def _pairs(results: Results) -> list[Row]:
     return [
         {"set": c.set, "model": c.model, "against": c.against, "difference": c.difference, "low": c.low, "high": c.high}
         for c in results.comparisons

@@ -26,8 +26,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from vold.arrays import Array, Arrays, MaybeArray
 from vold.errors import DataError
+from vold.types.arrays import Array, Arrays, MaybeArray
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
