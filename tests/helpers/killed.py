@@ -9,7 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from faults.frame import in_a_child
+from vold.training import learner
+from vold.training.optim import apply_update
 
 
 def killer(count: int) -> Callable[[], None]:
@@ -50,3 +54,17 @@ def in_a_process_killed_at(operation: int, work: Callable[[], Any]) -> bool:
 
 def weights_of(directory: Path) -> bytes:
     return (directory / "final" / "model.safetensors").read_bytes()
+
+
+def interrupted_at_update(count: int, work: Callable[[], Any]) -> None:
+    """Run `work`, in which Ctrl-C comes in the place of the n-th update of the weights."""
+    calls = itertools.count(1)
+
+    def stop(*args: Any, **kwargs: Any) -> float:
+        if next(calls) == count:
+            raise KeyboardInterrupt
+        return apply_update(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(learner, "apply_update", stop)
+        work()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,12 @@ from peft import PeftModel
 
 import tiny
 from families import STUDENTS, batch_of, forms, with_adapters
+from killed import interrupted_at_update
 from vold.model.families import part_of
 from vold.model.lora import ADAPTER
 from vold.model.policy import Policy
 from vold.model.recompute import Kept, checkpoint_layers
-from vold.training import learner
 from vold.training.distill import distill
-from vold.training.optim import apply_update
 from vold.training.sft import sft
 
 every = pytest.mark.parametrize("name", STUDENTS)
@@ -93,27 +93,14 @@ def test_adapters_of_a_bfloat16_model_are_float32_and_its_merge_is_bfloat16(tmp_
 
 
 @pytest.mark.parametrize("student", [{"lora": {"rank": 2}}, {"dtype": "bfloat16"}, {"activation_checkpointing": True}])
-def test_a_run_that_is_stopped_goes_on_to_the_same_weights(
-    student: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_is_stopped_goes_on_to_the_same_weights(student: dict[str, Any], tmp_path: Path) -> None:
     recipes = []
     for home in (tmp_path / "whole", tmp_path / "broken"):
         recipes.append(tiny.recipe(home, student=student))
         tiny.write_traces(home, recipes[-1])
     for work in (sft, distill):
         finals = [work(recipes[0])]
-        calls = 0
-
-        def stop(*args: Any, **kwargs: Any) -> float:
-            nonlocal calls
-            calls += 1
-            if calls == 4:
-                raise KeyboardInterrupt
-            return apply_update(*args, **kwargs)
-
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(learner, "apply_update", stop)
-            work(recipes[1])
+        interrupted_at_update(4, partial(work, recipes[1]))
         finals.append(work(recipes[1]))
         first, second = ((final / "model.safetensors").read_bytes() for final in finals)
         assert first == second

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 import tiny
 from families import STUDENTS, batch_of, grown, with_adapters
+from killed import interrupted_at_update
 from vold.data.worlds.digits import DigitTasks
 from vold.engines.teachers.quantize_error import QuantizeErrors
 from vold.engines.teachers.teachers import open_teachers
@@ -22,9 +23,7 @@ from vold.model.parallel import ALONE
 from vold.model.policy import Policy
 from vold.model.quantized import Quantized, quantized_layers, whole_weight
 from vold.run.model_sections import Lora, Student
-from vold.training import learner
 from vold.training.distill import distill
-from vold.training.optim import apply_update
 from vold.training.rollout_log import describe
 from vold.training.sft import sft
 from vold.types import Completion, Grade, Rollout
@@ -117,7 +116,7 @@ def test_adapters_on_quantised_weights_are_merged_into_whole_ones(name: str, kin
 
 
 def test_a_run_on_quantised_weights_that_is_stopped_goes_on_to_the_same_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     recipes = []
     for home in (tmp_path / "whole", tmp_path / "broken"):
@@ -126,18 +125,7 @@ def test_a_run_on_quantised_weights_that_is_stopped_goes_on_to_the_same_weights(
         tiny.write_traces(home, recipes[-1])
     for work in (sft, distill):
         finals = [work(recipes[0])]
-        calls = 0
-
-        def stop(*args: Any, **kwargs: Any) -> float:
-            nonlocal calls
-            calls += 1
-            if calls == 4:
-                raise KeyboardInterrupt
-            return apply_update(*args, **kwargs)
-
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(learner, "apply_update", stop)
-            work(recipes[1])
+        interrupted_at_update(4, partial(work, recipes[1]))
         finals.append(work(recipes[1]))
         first, second = ((final / "model.safetensors").read_bytes() for final in finals)
         assert first == second
