@@ -31,8 +31,8 @@ TESTS = (
     "model/lm_head/test_teacher_logits.py", "model/lm_head/test_logprobs.py",
 )  # fmt: skip
 HELPERS = ("peak",)
-MODULES = ("__init__", "arrays", "errors", "types")
-FOLDERS = ("objective", "model/lm_head")
+MODULES = ("__init__", "errors")
+FOLDERS = ("objective", "model/lm_head", "types")
 FIRST = {
     "objective/losses.py": "objective/test_losses.py",
     "objective/advantages.py": "objective/test_advantages.py",
