@@ -173,7 +173,7 @@ format: $(STAMP)
 
 docs: $(STAMP)
 	$(PIP) install --no-build-isolation -c constraints.txt -e '.[docs]'
-	$(VENV)/bin/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
 wheel: $(STAMP)
 	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .

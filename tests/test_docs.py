@@ -27,6 +27,7 @@ from pydantic_core import PydanticUndefined
 
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))  # where this file runs as a script
 
+import gallery
 import gpu_docs
 import metric_docs
 from faults.__main__ import KINDS
@@ -43,6 +44,7 @@ from vold.objective.axes import axes
 from vold.run import gates
 from vold.run import model_sections as sections
 from vold.run import recipe as config
+from vold.run.mistakes import field_at
 from vold.run.recipe import Recipe, load_recipe
 from vold.run.task_sections import TaskSpec, task_kinds, task_source
 
@@ -277,7 +279,20 @@ def peers_tables() -> str:
     return "\n".join(rows)
 
 
+def claims_table() -> str:
+    """What VOLD gains on images, of the study on the demo world."""
+    found = json.loads((ROOT / "studies" / "miniature" / "results.json").read_text())["claims"]
+    rows = ["| claim | points [95% interval] | verdict |", "|---|---|---|"]
+    for name in ("vold-beats-base", "vold-beats-sft", "vold-beats-grpo"):
+        difference, low, high = (100 * found[name]["figures"][k] for k in ("difference", "low", "high"))
+        rows.append(
+            f"| {found[name]['claim']} | **{difference:+.1f}** [{low:+.1f}, {high:+.1f}] | {found[name]['verdict']} |"
+        )
+    return "\n".join(rows)
+
+
 WRITTEN = (
+    ("README.md", "three claims", claims_table),
     ("docs/recipes.md", "graders", graders_table),
     ("docs/evaluation.md", "known benchmarks", known_benchmarks_table),
     ("docs/evaluation.md", "differences from VLMEvalKit", differences_table),
@@ -292,6 +307,7 @@ WRITTEN = (
     ("docs/metrics.md", "metrics", metric_docs.page),
     ("docs/gpu.md", "gpu figures", gpu_docs.figures),
     ("docs/gpu.md", "gpu memory", gpu_docs.memory),
+    ("docs/gallery.md", "gallery", gallery.page),
 )
 
 
@@ -383,10 +399,13 @@ def test_every_command_exists_and_its_overrides_are_keys(page: str) -> None:
             load_recipe(DEMO, m[1].split())
 
 
-def test_every_verb_is_in_the_readme_and_the_reference() -> None:
-    for page in ("README.md", "docs/reference.md"):
-        said = {m[1] for line in code(page) if (m := re.match(r"vold ([a-z]+)\b", line))}
-        assert said == set(VERBS), page
+def test_every_verb_is_in_the_reference() -> None:
+    said = {m[1] for line in code("docs/reference.md") if (m := re.match(r"vold ([a-z]+)\b", line))}
+    assert said == set(VERBS)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(PAGES["README.md"].read_text().splitlines()) <= 140
 
 
 @pages
@@ -446,6 +465,45 @@ def test_internal_links_resolve(page: str) -> None:
         if anchor:
             headings = re.findall(r"^#+ (.*)$", FENCE.sub("", file.read_text()), re.MULTILINE)
             assert anchor in map(slug, headings), f"{page}: {target}"
+
+
+def test_every_page_is_in_the_site_and_in_its_overview() -> None:
+    docs = {page.removeprefix("docs/") for page in PAGES if page.startswith("docs/")}
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text().replace("!!python/name:", ""))
+    assert sorted(name for entry in site["nav"] for name in _pages_of(entry)) == sorted(docs)
+    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", PAGES["docs/index.md"].read_text()))
+    assert linked == docs - {"index.md"}
+
+
+def _pages_of(entry: Any) -> list[str]:
+    """The pages of an entry of the site's index, which may be a section."""
+    if isinstance(entry, dict):
+        return [page for inner in entry.values() for page in _pages_of(inner)]
+    return [page for inner in entry for page in _pages_of(inner)] if isinstance(entry, list) else [entry]
+
+
+def test_the_keys_beside_other_trainers_options_are_keys() -> None:
+    page = PAGES["docs/coming-from.md"].read_text()
+    keys = set(re.findall(r"`((?:run|student|teacher|environment|distill)(?:\.\w+)+)`", page))
+    assert len(keys) > 40
+    assert [key for key in sorted(keys) if field_at(Recipe, tuple(key.split("."))) is None] == []
+
+
+def said_by_the_program() -> list[str]:
+    """Every text in the source, with … for what is filled in."""
+    return [
+        "".join(str(v.value) if isinstance(v, ast.Constant) else "…" for v in getattr(node, "values", [node]))
+        for file in (ROOT / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+    ]
+
+
+def test_every_error_that_is_explained_is_one_that_the_program_gives() -> None:
+    errors = re.findall(r"^### (.*)$", PAGES["docs/troubleshooting.md"].read_text(), re.MULTILINE)
+    assert len(errors) > 30
+    said = set(said_by_the_program())
+    assert [error for error in errors if error not in said] == []
 
 
 MACHINE = tuple(a + b for a, b in (("/wo", "rk/"), ("/tmp/", "w"), ("/ro", "ot/"), ("/ho", "me/"), ("/op", "t/")))
