@@ -92,11 +92,12 @@ test: lint
 # vLLM pins packages of its own, so it gets an environment of its own; the tests start it from there as a server.
 # The list is complete and installed as it is: what vLLM asks for besides (torchvision, torchaudio, torchcodec) it needs
 # for pictures and sound only, and their usual builds want CUDA.
-$(ENGINES_STAMP): $(STAMP) requirements-engines.txt
+$(ENGINES_STAMP): $(STAMP) requirements-engines.txt requirements-ray.txt
 	[ -x $(ENGINES)/bin/python ] || $(VENV)/bin/python -m venv $(ENGINES)
 	$(ENGINES)/bin/python -m pip --disable-pip-version-check install $(PIP_TORCH_ARGS) $(TORCH)
 	$(ENGINES)/bin/python -m pip --disable-pip-version-check install --no-deps -r requirements-engines.txt
 	$(PIP) install --no-deps --upgrade --target build/triton triton==3.7.1
+	$(PIP) install --no-deps --upgrade --target build/ray -r requirements-ray.txt
 	@touch $@
 
 engines: $(ENGINES_STAMP)

@@ -198,6 +198,27 @@ def _eval(args: argparse.Namespace) -> None:
     print_results(evaluate(recipe), recipe.run.dir / "eval")
 
 
+@verb("RECIPE", slurm="", out="[FILE]")
+def _cluster(args: argparse.Namespace) -> None:
+    """A job for a cluster that runs a recipe on the machines of its `cluster` section.
+
+    vold cluster --slurm RECIPE --out run.sbatch     writes what `sbatch run.sbatch` takes; without --out, prints it
+    With Ray running on the machines, `vold run RECIPE` needs no job.
+    """
+    from vold.engines.launch.slurm import batch_script
+
+    if not args.slurm:
+        parser_of("cluster").error("say for which scheduler: --slurm")
+    script = batch_script(_recipe(args), args.recipe, args.keys)
+    if args.out is None:
+        print(script, end="")
+    else:
+        from vold.run.files import write_text
+
+        write_text(Path(args.out), script)
+        _wrote(args.out)
+
+
 @verb("A", "B", keys="force=true")
 def _compare(args: argparse.Namespace) -> None:
     """Two evaluations item by item; refused where they asked or marked differently.

@@ -173,8 +173,8 @@ def test_a_port_that_somebody_has_taken_is_left_to_them(home: Path, monkeypatch:
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         first: list[HeldPort] = []
 
-        def port() -> HeldPort:
-            held = HeldPort()
+        def port(host: str) -> HeldPort:
+            held = HeldPort(host)
             if not first:
                 first.append(held)
                 theirs.bind(("127.0.0.1", held.number))
@@ -392,9 +392,9 @@ def test_a_server_is_told_its_gpus_and_nothing_of_this_process(tmp_path: Path, m
         "secret",
     )
     assert not {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT", "PYTHONPATH"} & {*env}
-    words = " ".join(pair.command(8000))
+    words = " ".join(pair.command("127.0.0.1", 8000))
     assert "--tensor-parallel-size 2" in words and "--max-model-len 99" in words and "--port 8000" in words
-    assert "--tensor-parallel-size" not in " ".join(single.command(8000))
+    assert "--tensor-parallel-size" not in " ".join(single.command("127.0.0.1", 8000))
     assert [one.devices for one in servers_of(recipe, "traces")] == [(4,), (5,), (6,)]
     # The one that both stages want is one and the same.
     assert {*servers_of(recipe, "traces")} & {*servers_of(recipe, "distill")} == {single}

@@ -28,6 +28,7 @@ FAULTS = {
     "hang": "never listens",
     "stay": "does not end at SIGTERM, nor does its worker",
     "once": "ends at its third completion, and leaves its worker; started again in the same folder it does not",
+    "hold": "does not answer its third completion; started again in the same folder it does",
     "always": "ends at every second completion",
 }
 
@@ -118,6 +119,9 @@ class Fake:
             Path("ended").touch()
             print("MemoryError: the fake has no memory left", flush=True)
             os._exit(3)
+        if self.fault == "hold" and self.asked == 3 and not Path("held").exists():
+            Path("held").touch()
+            time.sleep(3600)
         if self.asleep or body["model"] != self.name:
             return (500, {"error": "asleep"}) if self.asleep else (404, {"error": "no such model"})
         if route == "/v1/chat/completions":
@@ -128,7 +132,7 @@ class Fake:
         return 200, self.model.sample(body) if body.get("prompt_logprobs") is None else self.model.score(body)
 
 
-def serve(fake: Fake, port: int) -> None:
+def serve(fake: Fake, host: str, port: int) -> None:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -154,7 +158,7 @@ def serve(fake: Fake, port: int) -> None:
         request_queue_size = 1024
         daemon_threads = True
 
-    Http(("127.0.0.1", port), Handler).serve_forever()
+    Http((host, port), Handler).serve_forever()
 
 
 def work(segment: str) -> None:
@@ -198,7 +202,7 @@ def main() -> None:
         time.sleep(0.01)
     signal.signal(signal.SIGTERM, signal.SIG_IGN if fault == "stay" else end)
     try:
-        serve(Fake(fault), int(given("--port")))
+        serve(Fake(fault), given("--host"), int(given("--port")))
     except OSError as error:
         child.kill()
         os.unlink(segment)

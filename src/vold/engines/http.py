@@ -23,7 +23,7 @@ import httpx
 
 from vold.engines.bodies import Body, Unreadable, message_of, parsed, read_body, retry_after, sent
 from vold.engines.deadline import Stop, Watch, watched
-from vold.engines.launch.started import given_up, started_at
+from vold.engines.launch.started import given_up, started_at, where_now
 from vold.engines.places import Connections, Places, allow_connections
 from vold.engines.replies import is_no_reply
 from vold.errors import ConfigError
@@ -197,7 +197,7 @@ class HttpClient(Generic[Reply]):
             with (
                 self._connections.lent(base) as client,
                 watch.running(),
-                client.stream(method, _url(base + path), **sent(body)) as response,
+                client.stream(method, _url(where_now(base) + path), **sent(body)) as response,
             ):
                 raw = read_body(response, self.most_bytes)
         except httpx.HTTPError as error:

@@ -32,7 +32,7 @@ class Verb:
         run: is given what was typed: each of `takes` in small letters, `keys`, and `options` by name.
         takes: its arguments, in brackets where they may be left out.
         keys: what may follow them.
-        options: its own, with the name of their value; a flag has none.
+        options: its own, with the name of their value, in brackets where they may be left out; a flag has none.
     """
 
     run: Run
@@ -107,7 +107,8 @@ def parser_of(name: str) -> argparse.ArgumentParser:
         parser.add_argument("keys", nargs="*", default=[], metavar=verb.keys)
     for option, value in verb.options.items():
         if value:
-            parser.add_argument(f"--{option}", metavar=value, required=True)
+            bare = value.strip("[]")
+            parser.add_argument(f"--{option}", metavar=bare, required=bare == value)
         else:
             parser.add_argument(f"--{option}", action="store_true")
     return parser

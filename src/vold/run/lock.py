@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Literal
 from vold.errors import ConfigError, DataError
 from vold.run import alive
 from vold.run.console import Bar, console
+from vold.run.placed import placed
 from vold.run.records import from_json, to_json
 
 if TYPE_CHECKING:
@@ -251,7 +252,7 @@ _held: dict[Path, RunLock] = {}
 @contextlib.contextmanager
 def owning(directory: Path, verb: str) -> Iterator[bool]:
     """Own a run directory inside the block. Of several processes that train together the first does, and the block is
-    given whether this is the one.
+    given whether this is the one. For processes that a run has placed on its machines the run does.
 
     A block inside another of the same thread and directory is part of that one.
 
@@ -261,7 +262,8 @@ def owning(directory: Path, verb: str) -> Iterator[bool]:
     here = directory.resolve()
     mine = _held.get(here)
     first = os.environ.get("RANK", "0") == "0"
-    if not first or (mine is not None and (mine.owner.pid, mine.thread) == (os.getpid(), threading.get_ident())):
+    elsewhere = not first or placed()
+    if elsewhere or (mine is not None and (mine.owner.pid, mine.thread) == (os.getpid(), threading.get_ident())):
         yield first
         return
     lock = RunLock(here, verb)

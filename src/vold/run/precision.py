@@ -47,7 +47,8 @@ def precision(recipe: Recipe, path: str, dtype: str) -> str:
         return dtype
     import torch  # `vold --help` waits for it otherwise
 
-    if recipe.run.device == "cpu" or (recipe.run.device == "auto" and not torch.cuda.is_available()):
+    elsewhere = recipe.cluster is not None and recipe.cluster.gpus > 0
+    if recipe.run.device == "cpu" or (recipe.run.device == "auto" and not (elsewhere or torch.cuda.is_available())):
         return "float32"
     return checkpoint_dtype(resolve(path))
 

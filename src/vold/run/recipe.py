@@ -14,6 +14,7 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from vold.errors import ConfigError
+from vold.run.cluster_section import Cluster, cluster_mistakes
 from vold.run.mistakes import SeveralMistakes, Written, mistakes_in, readable
 from vold.run.model_sections import Endpoint as Endpoint
 from vold.run.model_sections import Sampling as Sampling
@@ -118,6 +119,8 @@ class Recipe(Section):
     """Stage 2."""
     eval: Eval | None = None
     """Evaluation."""
+    cluster: Cluster | None = None
+    """Several machines."""
 
     @property
     def uses_student(self) -> bool:
@@ -192,7 +195,7 @@ class Recipe(Section):
             self._servers,
             self._greedy,
         )
-        if found := [error for check in checks for error in check()]:
+        if found := [*(error for check in checks for error in check()), *cluster_mistakes(self)]:
             raise SeveralMistakes(found)
         return self
 
@@ -254,12 +257,8 @@ class Recipe(Section):
 
     def _greedy(self) -> Iterator[ConfigError]:
         if self.distill is not None and self.distill.sampling.temperature == 0:
-            yield ConfigError(
-                "greedy rollouts of a group are all equal",
-                where="distill.sampling.temperature",
-                got="0",
-                fix="set it above 0; 1 is usual",
-            )
+            where, fix = "distill.sampling.temperature", "set it above 0; 1 is usual"
+            yield ConfigError("greedy rollouts of a group are all equal", where=where, got="0", fix=fix)
 
     def _aligned_teachers(self) -> Iterator[ConfigError]:
         """Teachers of another tokenizer score single tokens."""

@@ -19,6 +19,7 @@ from vold.run.console import console
 from vold.run.directory import works_in_run
 from vold.run.metrics import DistillRow, PhaseSeconds
 from vold.run.readiness import align_doubt
+from vold.training.nodes import on_machines
 from vold.training.problems import Problems
 from vold.training.rollout import StudentRollouts
 from vold.training.rollout_log import describe, store
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 
 @works_in_run("distill")
+@on_machines("distill")
 def distill(recipe: Recipe) -> Path:
     """Train the student on its own rollouts. Returns the directory of the model it ends with.
 

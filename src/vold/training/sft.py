@@ -11,6 +11,7 @@ from vold.objective.losses import nll
 from vold.run.directory import works_in_run
 from vold.run.metrics import SftRow
 from vold.run.order import epoch_indices, seed_of
+from vold.training.nodes import on_machines
 from vold.training.stage import Training, enter_stage, with_servers
 from vold.training.traces import read_traces
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 
 @works_in_run("sft")
+@on_machines("sft")
 def sft(recipe: Recipe) -> Path:
     """Fine-tune the student on the run's traces. Returns the directory of the model it ends with.
 

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from vold.errors import ConfigError
+from vold.run.cluster_section import training_processes
+from vold.run.settings import TRAINED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vold.engines.launch.wanted import Wanted
+    from vold.engines.launch.spec import Wanted
+    from vold.run.cluster_section import Cluster
     from vold.run.recipe import Recipe
 
 TRAINS = ("sft", "align", "balance", "distill")
@@ -25,8 +28,11 @@ def check_devices(recipe: Recipe, stage: str, servers: Sequence[Wanted]) -> None
     """See that a stage's servers can run where the recipe puts them.
 
     Raises:
-        ConfigError: a GPU is not there, or is given to two that do not take turns.
+        ConfigError: a GPU is not there, or is given to two that do not take turns; or a cluster has too few.
     """
+    if recipe.cluster is not None:
+        _check_cluster(recipe, recipe.cluster, stage, servers)
+        return
     there = gpus() if any(one.devices for one in servers) else ()
     for server in servers:
         for gpu in server.devices:
@@ -45,6 +51,28 @@ def check_devices(recipe: Recipe, stage: str, servers: Sequence[Wanted]) -> None
         both = {*server.devices} & {*own_gpus(recipe, stage)}
         if both and not server.sleep:
             raise _taken(f"{server.key} and this process", min(both), stage, server)
+
+
+def _check_cluster(recipe: Recipe, cluster: Cluster, stage: str, servers: Sequence[Wanted]) -> None:
+    """Ray chooses the GPUs, so that only their number counts."""
+    if not cluster.gpus:
+        return
+    widest = max((len(server.devices) for server in servers), default=0)
+    each = training_processes(recipe) if stage in TRAINED else 0
+    mine = cluster.nodes * each if each else int(stage in TRAINS)
+    used = sum(len(server.devices) for server in servers)
+    if stage in TRAINED and not each:
+        got = f"none of {cluster.nodes * cluster.gpus} is left on each machine"
+    elif used + mine > cluster.nodes * cluster.gpus or widest > cluster.gpus or each > cluster.gpus:
+        got = f"{used} for servers, up to {widest} for one, and {mine} for `{stage}` itself"
+    else:
+        return
+    raise ConfigError(
+        f"the machines have too few GPUs for `{stage}`",
+        where="cluster",
+        got=f"{got}; {cluster.nodes} x {cluster.gpus} are there",
+        fix="give servers fewer `devices`, set cluster.processes lower, or take more machines",
+    )
 
 
 def _taken(who: str, gpu: int, stage: str, awake: Wanted) -> ConfigError:

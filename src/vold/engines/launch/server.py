@@ -23,10 +23,12 @@ from vold.run.alive import born_of, place, seen
 from vold.run.console import console
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from vold.engines.launch.wanted import Wanted
+    from vold.engines.launch.spec import Wanted
 
+LOOPBACK = "127.0.0.1"
+"""Only this machine reaches it."""
 RESTARTS = 3
 """Times in a row that a server is started again."""
 STEADY_SECONDS = 600.0
@@ -44,16 +46,16 @@ IN_USE = "ddress already in use"
 
 
 class HeldPort:
-    """A free port of 127.0.0.1, bound and never listened on, so that no other process is given it.
+    """A free port of an address of this machine, bound and never listened on, so that no other process is given it.
 
     A connection to it is refused. A server that sets SO_REUSEADDR, as vLLM's and the standard library's do, can listen
     on it, end, and listen again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = LOOPBACK) -> None:
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind(("127.0.0.1", 0))
+        self._socket.bind((host, 0))
         self.number = int(self._socket.getsockname()[1])
 
     def free(self) -> None:
@@ -68,6 +70,8 @@ class LaunchedServer:
         spec: which.
         directory: for its log and its record.
         key: what it asks of whoever asks it.
+        host: the address that it listens on.
+        report: is told when it is started again.
 
     Attributes:
         ready: set when it answers; cleared while it is started again.
@@ -75,12 +79,19 @@ class LaunchedServer:
         turn: set while it may have its GPUs. One that dies in its sleep is started when its turn comes.
     """
 
-    def __init__(self, spec: Wanted, directory: Path, key: str) -> None:
-        self.spec, self.key, self.failure = spec, key, ""
+    def __init__(
+        self,
+        spec: Wanted,
+        directory: Path,
+        key: str,
+        host: str = LOOPBACK,
+        report: Callable[[str], None] = lambda words: console.print(words),
+    ) -> None:
+        self.spec, self.key, self.failure, self.host, self.report = spec, key, "", host, report
         self.log, self.record = directory / f"{spec.name}.log", directory / f"{spec.name}.json"
         self.ready, self.turn = threading.Event(), threading.Event()
         self.turn.set()
-        self.port = HeldPort()
+        self.port = HeldPort(self.host)
         self.began = time.monotonic()
         self._ending = threading.Event()
         self._keeper: subprocess.Popen[bytes] | None = None
@@ -91,33 +102,22 @@ class LaunchedServer:
     @property
     def url(self) -> str:
         """Its base address."""
-        return f"http://127.0.0.1:{self.port.number}/v1"
+        return f"http://{self.host}:{self.port.number}/v1"
 
     def last_line(self) -> str:
         """The last line of its log."""
-        with contextlib.suppress(OSError), self.log.open("rb") as f:
-            f.seek(max(0, self.log.stat().st_size - 4096))
-            lines = f.read().decode(errors="replace").split("\n")
-            return next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return ""
+        return last_line(self.log)
 
     def stop(self) -> None:
         """Tell it to end; `wait` sees it ended."""
         self._ending.set()
         self.turn.set()
-        self._tell_keeper()
+        tell_to_end(self._keeper)
 
     def wait(self) -> None:
         """Come back when all its processes are gone."""
         self._thread.join()
         self.port.free()
-
-    def _tell_keeper(self) -> None:
-        keeper = self._keeper
-        if keeper is not None and keeper.stdin is not None:
-            with contextlib.suppress(OSError, ValueError):
-                keeper.stdin.write(b"end\n")
-                keeper.stdin.flush()
 
     def _watch(self) -> None:
         """Start it, and again where it dies; in a thread of its own."""
@@ -134,12 +134,12 @@ class LaunchedServer:
             taken = not served and not again and IN_USE in why
             if taken:
                 self.port.free()
-                self.port = HeldPort()
+                self.port = HeldPort(self.host)
             if again == RESTARTS or (not served and not again and not taken):
                 self.failure = why
                 return
             again += 1
-            console.print(f"server {self.spec.name} {why}\nstarting it again, {again} of {RESTARTS}")
+            self.report(f"server {self.spec.name} {why}\nstarting it again, {again} of {RESTARTS}")
             self.turn.wait()
 
     def _live(self) -> tuple[float, str]:
@@ -147,17 +147,17 @@ class LaunchedServer:
         with contextlib.suppress(OSError):
             rotate(self.log)
         self.began, up, why = time.monotonic(), 0.0, ""
-        with self._kept() as keeper:
+        with kept(self._order()) as keeper:
             self._keeper = keeper
             if self._ending.is_set():
-                self._tell_keeper()
+                tell_to_end(self._keeper)
             while not up and not why and not self._ending.is_set() and not _over(keeper):
                 if answers(self.url, self.key, self.spec.served):
                     up = time.monotonic()
                     self.ready.set()
                 elif time.monotonic() - self.began > self.spec.start_seconds:
                     why = f"does not answer {self.spec.start_seconds:g} s after its start; {self.last_line()}"
-                    self._tell_keeper()
+                    tell_to_end(self._keeper)
             assert keeper.stdout is not None
             told = keeper.stdout.read()
         self._keeper = None
@@ -166,23 +166,47 @@ class LaunchedServer:
         said: dict[str, Any] = json.loads(told) if told else {"status": None, "tail": ""}
         return time.monotonic() - up if up else 0.0, why or how_it_ended(said["status"], said["tail"])
 
-    @contextlib.contextmanager
-    def _kept(self) -> Iterator[subprocess.Popen[bytes]]:
-        """The keeper of a new start."""
-        order = {
-            "command": self.spec.command(self.port.number), "env": self.spec.environment(self.key, self.log.parent),
-            "cwd": str(self.log.parent.resolve()), "log": str(self.log.resolve()),
-            "record": str(self.record.resolve()), "parent": os.getpid(), "grace": GRACE,
-        }  # fmt: skip
-        path = os.pathsep.join([str(Path(vold.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-        with subprocess.Popen(
-            [sys.executable, "-m", "vold.engines.launch.keeper"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": path}, process_group=0,
-        ) as keeper:  # fmt: skip
-            assert keeper.stdin is not None
-            keeper.stdin.write(json.dumps(order).encode() + b"\n")
+    def _order(self) -> dict[str, Any]:
+        """For the keeper of a new start."""
+        return {
+            "command": self.spec.command(self.host, self.port.number),
+            "env": self.spec.environment(self.key, self.log.parent),
+            "cwd": str(self.log.parent.resolve()),
+            "log": str(self.log.resolve()),
+            "record": str(self.record.resolve()),
+        }
+
+
+@contextlib.contextmanager
+def kept(order: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
+    """The keeper of a program; see `vold.engines.launch.keeper.Keeper`."""
+    order = {**order, "parent": os.getpid(), "grace": GRACE}
+    path = os.pathsep.join([str(Path(vold.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with subprocess.Popen(
+        [sys.executable, "-m", "vold.engines.launch.keeper"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": path}, process_group=0,
+    ) as keeper:  # fmt: skip
+        assert keeper.stdin is not None
+        keeper.stdin.write(json.dumps(order).encode() + b"\n")
+        keeper.stdin.flush()
+        yield keeper
+
+
+def tell_to_end(keeper: subprocess.Popen[bytes] | None) -> None:
+    """Have a keeper end its program."""
+    if keeper is not None and keeper.stdin is not None:
+        with contextlib.suppress(OSError, ValueError):
+            keeper.stdin.write(b"end\n")
             keeper.stdin.flush()
-            yield keeper
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log; empty where it has none."""
+    with contextlib.suppress(OSError), log.open("rb") as f:
+        f.seek(max(0, log.stat().st_size - 4096))
+        lines = f.read().decode(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return ""
 
 
 def _over(keeper: subprocess.Popen[bytes]) -> bool:

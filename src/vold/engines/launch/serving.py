@@ -9,26 +9,32 @@ address (`vold.engines.launch.started`).
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from vold.engines.launch.devices import check_devices, own_gpus
+from vold.engines.launch.cluster import Machines
+from vold.engines.launch.devices import TRAINS, check_devices, own_gpus
+from vold.engines.launch.placed_server import PlacedServer
 from vold.engines.launch.server import LaunchedServer, end_left_behind
 from vold.engines.launch.started import STARTED, Started
 from vold.engines.launch.wanted import servers_of
-from vold.errors import SamplerError, TeacherError
+from vold.errors import ConfigError, SamplerError, TeacherError
 from vold.model.parallel import processes
 from vold.run.console import console
+from vold.run.placed import Told, placed, servers_told
 from vold.run.recipe import ORDER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
-    from vold.engines.launch.wanted import Keys, Wanted
+    from vold.engines.launch.spec import Keys, Wanted
+    from vold.errors import VoldError
+    from vold.run.cluster_section import Cluster
     from vold.run.recipe import Recipe
 
 FOLDER = "servers"
@@ -41,7 +47,9 @@ class Servers:
     """The servers that this process has started. All have one key, which is made for them."""
 
     def __init__(self) -> None:
-        self.running: dict[Wanted, LaunchedServer] = {}
+        self.running: dict[Wanted, LaunchedServer | PlacedServer] = {}
+        self.machines: Machines | None = None
+        """Where servers are placed, if not here."""
         self._key = secrets.token_urlsafe(32)
 
     def enter(self, recipe: Recipe, stage: str, path: str | None) -> dict[Keys, list[Wanted]]:
@@ -54,14 +62,45 @@ class Servers:
         behind = [name for name in recipe.stages if name in ORDER[ORDER.index(stage) + 1 :]]
         later = {one for name in behind for one in servers_of(recipe, name)}
         busy = {gpu for one in servers for gpu in one.devices}.union(own_gpus(recipe, stage))
+        if recipe.cluster is not None:  # Ray knows what is in the way of what
+            busy = set()
         kept = {one for one in later if one.sleep or busy.isdisjoint(one.devices)}.union(servers)
         self.end([one for one in self.running if one not in kept])
+        if recipe.cluster is not None:
+            self._reserve(recipe, recipe.cluster, stage)
         mine = {server.record for server in self.running.values()}
         for record in sorted({*recipe.run.dir.glob(f"*/{FOLDER}/*.json")} - mine):
             if end_left_behind(record):
                 console.print(f"ended a server that an earlier start had left behind: {record.stem}")
         self.have(servers, recipe.run.dir / stage / FOLDER)
         return {keys: [one for one in servers if one.keys == keys] for keys in dict.fromkeys(s.keys for s in servers)}
+
+    def _reserve(self, recipe: Recipe, cluster: Cluster, stage: str) -> None:
+        """Room for the stage itself, before its servers take what is left."""
+        self.machines = self.machines or Machines(cluster)
+        if self.machines.reserve(recipe, stage, working=stage in TRAINS):
+            return
+        self.end(list(self.running))
+        if not self.machines.reserve(recipe, stage, working=stage in TRAINS):
+            raise ConfigError(
+                f"Ray finds no room for `{stage}`",
+                where="cluster",
+                got=f"{cluster.nodes} machines with {cluster.gpus} GPUs wanted; `ray status` shows what is there",
+                fix="see that each machine was started with its GPUs, and that no other job has them",
+            )
+
+    def told(self, recipe: Recipe, stage: str, path: str | None) -> list[Told]:
+        """`enter`, and what others have to know of these servers."""
+        return [
+            Told(
+                keys,
+                tuple(self.running[one].url for one in found),
+                found[0].served,
+                self._key,
+                tuple(str(getattr(self.running[one], "file", "")) for one in found),
+            )
+            for keys, found in self.enter(recipe, stage, path).items()
+        ]
 
     def have(self, servers: Sequence[Wanted], directory: Path) -> None:
         """These servers, started where they are not there, all of them answering.
@@ -76,7 +115,11 @@ class Servers:
         for group in [[one] for one in missing] if in_turns else [missing]:
             for one in group:
                 self.end([one])
-                self.running[one] = LaunchedServer(one, directory, self._key)
+                self.running[one] = (
+                    LaunchedServer(one, directory, self._key)
+                    if self.machines is None
+                    else PlacedServer(one, directory, self._key, self.machines)
+                )
             for one in group:
                 self._wait(self.running[one])
                 if one.sleep:
@@ -93,7 +136,13 @@ class Servers:
         for spec in servers:
             self.running.pop(spec, None)
 
-    def _wait(self, server: LaunchedServer) -> None:
+    def leave(self) -> None:
+        """End all, and leave the machines."""
+        self.end(list(self.running))
+        if self.machines is not None:
+            self.machines.end()
+
+    def _wait(self, server: LaunchedServer | PlacedServer) -> None:
         """Until it answers."""
         said, pause = server.began, SOONEST
         console.print(f"server {server.spec.name}: starting {server.spec}; its log is {server.log}")
@@ -104,11 +153,18 @@ class Servers:
                 seconds = time.monotonic() - server.began
                 console.print(f"server {server.spec.name}: waiting, {seconds:.0f} s  {server.last_line()[:200]}")
                 said, pause = time.monotonic(), min(2 * pause, LATEST)
-        STARTED[server.url] = Started(server.key, server.turn, lambda: _error_of(server) if server.failure else None)
+
+        def failure() -> VoldError | None:
+            return _error_of(server) if server.failure else None
+
+        def now() -> str:
+            return server.now if isinstance(server, PlacedServer) else ""
+
+        STARTED[server.url] = Started(server.key, server.turn, failure, now)
         console.print(f"server {server.spec.name}: answers after {time.monotonic() - server.began:.0f} s")
 
 
-def _error_of(server: LaunchedServer) -> TeacherError | SamplerError:
+def _error_of(server: LaunchedServer | PlacedServer) -> TeacherError | SamplerError:
     kind = TeacherError if server.spec.role == "teacher" else SamplerError
     return kind(
         f"the server {server.spec.name} {server.failure}",
@@ -118,7 +174,7 @@ def _error_of(server: LaunchedServer) -> TeacherError | SamplerError:
     )
 
 
-def _put_to_sleep(server: LaunchedServer) -> None:
+def _put_to_sleep(server: LaunchedServer | PlacedServer) -> None:
     level = 2 if server.spec.role == "rollouts" else 1  # these get their weights anew when they wake
     with httpx.Client(trust_env=False, timeout=None) as client:
         headers = {"Authorization": f"Bearer {server.key}"}
@@ -141,7 +197,7 @@ def keeping() -> Iterator[Servers]:
         yield servers
     finally:
         _kept = None
-        servers.end(list(servers.running))
+        servers.leave()
 
 
 @contextlib.contextmanager
@@ -159,16 +215,22 @@ def serving(recipe: Recipe, stage: str, path: str | None = None) -> Iterator[Rec
     """
     group = processes()
     with keeping() as servers:
-        told: list[tuple[Keys, list[str], str, str]] = []
+        told: list[Told] = []
         if group.first:
-            for keys, found in servers.enter(recipe, stage, path).items():
-                urls = [servers.running[one].url for one in found]
-                told.append((keys, urls, found[0].served, servers.running[found[0]].key))
-        for keys, urls, served, key in group.gather(told)[0]:
-            recipe = _with(recipe, keys, {"urls": tuple(urls), "model": served})
-            for url in urls:
-                STARTED.setdefault(url, Started(key))
+            told = servers_told() if placed() else servers.told(recipe, stage, path)
+        for keys, urls, served, key, files in group.gather(told)[0]:
+            recipe = _with(recipe, keys, {"urls": urls, "model": served})
+            for url, file in zip(urls, files, strict=True):
+                STARTED.setdefault(url, Started(key, now=functools.partial(_read, file)))
         yield recipe
+
+
+def _read(file: str) -> str:
+    """What the run has written of where a server is now."""
+    try:
+        return Path(file).read_text()
+    except OSError:
+        return ""
 
 
 def _with(section: Any, keys: Sequence[str], update: Mapping[str, object]) -> Any:

@@ -1,17 +1,16 @@
-"""Which servers a stage needs, where they run, and how each is started."""
+"""Which servers a stage needs, and where they run."""
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import os
-import re
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from vold.engines.transfer.starting import server_arguments, server_environment
+from vold.engines.launch.spec import Keys, Role, Wanted
+from vold.engines.transfer.starting import server_arguments
 from vold.errors import ConfigError
 from vold.model.loading import stage_models
 from vold.run.model_sections import RolloutServer, groups_of
@@ -21,93 +20,12 @@ from vold.run.shipped import resolve
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vold.run.model_sections import Launch, Launchable, Lora, Server, TextTeacher
+    from vold.run.model_sections import Launch, Launchable, Server, TextTeacher
     from vold.run.recipe import Recipe
 
-Keys = tuple[str, ...]
-Role = Literal["teacher", "rollouts", "tested"]
 ROLES: dict[str, Role] = {"teacher": "teacher", "eval": "tested"}
 MAX_LOGPROBS = 20
 """vLLM's own `--max-logprobs`."""
-OF_TORCHRUN = ("MASTER_", "TORCHELASTIC_", "GROUP_", "ROLE_", "LOCAL_")
-NOT_FOR_SERVERS = ("RANK", "WORLD_SIZE", "VLLM_API_KEY", "VLLM_PORT")
-
-
-@dataclasses.dataclass(frozen=True)
-class Wanted:
-    """A server that a stage needs. Two that are equal are one: nothing else decides what a server answers.
-
-    Attributes:
-        keys: of its section in the recipe, such as `teacher` and `server`.
-        model: a directory or a hub id.
-        served: the model's name there.
-        devices: its GPUs; none on the processor.
-        number: tells servers on the processor apart.
-        sleep: it shares its GPUs, and sleeps while it is not its turn.
-        taught: it runs a part of vold, and is sent what has changed (`vold.engines.transfer`).
-        lora: the student's adapters, which such a server is sent as they are.
-        options: of `vllm serve`, but for address and key.
-        python: the interpreter.
-        start_seconds: it must answer so long after its start.
-    """
-
-    keys: Keys
-    role: Role
-    model: str
-    served: str
-    devices: tuple[int, ...]
-    number: int
-    sleep: bool
-    taught: bool
-    lora: Lora | None
-    options: tuple[str, ...]
-    python: str
-    start_seconds: float
-
-    @property
-    def key(self) -> str:
-        """Its section as it is written."""
-        return ".".join(self.keys)
-
-    @property
-    def name(self) -> str:
-        """That of its log."""
-        where = "gpu" + "-".join(map(str, self.devices)) if self.devices else f"cpu{self.number}"
-        return re.sub(r"[^\w-]", "_", "-".join(k for k in self.keys if k not in ("routes", "server")) + f"-{where}")
-
-    def __str__(self) -> str:
-        on = "GPU " + "+".join(map(str, self.devices)) if self.devices else "the processor"
-        return f"{self.model} on {on}{' in turns' if self.sleep else ''}"
-
-    def command(self, port: int) -> list[str]:
-        """What starts it. The module, not `vllm serve`, as builds for a CPU have no such command."""
-        module = "vllm.entrypoints.openai.api_server"
-        return [self.python, "-m", module, "--host", "127.0.0.1", "--port", str(port), *self.options]
-
-    def environment(self, key: str, directory: Path) -> dict[str, str]:
-        """What it is started in: this process's own, without what is said to other programs.
-
-        Args:
-            key: that it asks of whoever asks it. Here, and not among its arguments, only its user can read it.
-            directory: takes what it has to find.
-        """
-        dropped = () if self.python == sys.executable else ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
-        env = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in (*NOT_FOR_SERVERS, *dropped) and not name.startswith(OF_TORCHRUN)
-        }
-        env |= {
-            "PYTHONUNBUFFERED": "1",
-            "VLLM_API_KEY": key,
-            "VLLM_SERVER_DEV_MODE": str(int(self.sleep or self.role == "rollouts")),
-        }
-        if self.taught:
-            env |= server_environment(directory, self.lora)
-        if self.devices:
-            return env | {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self.devices)), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-        # Several servers share the cores, and none takes the machine's whole memory for its cache.
-        return {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1"} | env
 
 
 def servers_of(recipe: Recipe, stage: str, path: str | None = None) -> list[Wanted]:

@@ -1,0 +1,98 @@
+"""A cluster of Ray whose machines are all this one: each is a node of Ray, with the processes that it starts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+
+from launched import gone
+from package import ROOT
+from vold.run.alive import every
+
+RAY = ROOT / "build" / "ray"
+"""Where `make engines` puts Ray and what it needs."""
+
+
+def below(pid: int) -> list[int]:
+    """All processes that descend from one, and itself."""
+    found = [pid]
+    for one in found:
+        found += [other.pid for other in every() if other.parent == one and other.state not in "ZX"]
+    return found
+
+
+class Nodes:
+    """Machines by name. The first, `head`, has no room for anything."""
+
+    def __init__(self) -> None:
+        self.home = tempfile.mkdtemp(prefix="ray")  # short, as names of sockets are
+        self.running: dict[str, subprocess.Popen[str]] = {}
+        words = ("--head", "--port=0", "--include-dashboard=false", f"--temp-dir={self.home}", "--num-cpus=0")
+        self._start("head", *words)
+        self.address = self._up("head")
+
+    def add(self, *names: str) -> None:
+        """Machines with room for two servers or processes each."""
+        for name in names:
+            self._start(name, f"--address={self.address}", "--num-cpus=2")
+        for name in names:
+            self._up(name)
+
+    def _start(self, name: str, *words: str) -> None:
+        path = os.pathsep.join(str(p) for p in (RAY, ROOT / "src", ROOT / "tests" / "helpers"))
+        words += ("--node-ip-address=127.0.0.1", f"--node-name={name}", "--num-gpus=0", "--disable-usage-stats")
+        self.running[name] = subprocess.Popen(
+            [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--object-store-memory=80000000", *words],
+            env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def _up(self, name: str) -> str:
+        """Come back when it is; the address that it says others should go to."""
+        out, said = self.running[name].stdout, list[str]()
+        assert out is not None
+        for line in out:
+            said.append(line)
+            if "--block" in line:
+                return "".join(re.findall(r"--address='([\d.:]+)'", "".join(said))[:1])
+        raise AssertionError("".join(said))
+
+    def lose(self, name: str) -> None:
+        """As a machine that loses its power: all at once, and nobody is told."""
+        processes = below(self.running[name].pid)
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in processes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+        self.running.pop(name).communicate()
+        for pid in processes:
+            gone(pid)
+
+    def end(self) -> None:
+        for started in reversed(self.running.values()):
+            started.terminate()
+            started.communicate()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def join(self) -> None:
+        """What a child does before it runs `vold`."""
+        warnings.resetwarnings()
+        sys.path.append(str(RAY))
+        os.environ["RAY_ADDRESS"] = self.address
+
+
+@contextlib.contextmanager
+def nodes(*names: str) -> Iterator[Nodes]:
+    made = Nodes()
+    try:
+        made.add(*names)
+        yield made
+    finally:
+        made.end()
