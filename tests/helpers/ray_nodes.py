@@ -10,15 +10,19 @@ import signal
 import subprocess
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
-from launched import gone
+from launched import gone, keepers_of, of_run
 from package import ROOT
 from vold.run.alive import every
 
 RAY = ROOT / "build" / "ray"
 """Where `make engines` puts Ray and what it needs."""
+PATH = os.pathsep.join(str(p) for p in (RAY, ROOT / "src", ROOT / "tests" / "helpers"))
+PATIENT = {"RAY_raylet_start_wait_time_s": "300"}
+"""Nodes come up on a busy machine, too."""
 
 
 def below(pid: int) -> list[int]:
@@ -41,17 +45,16 @@ class Nodes:
 
     def add(self, *names: str) -> None:
         """Machines with room for two servers or processes each."""
-        for name in names:
+        for name in names:  # one by one: nodes of one machine number their sockets
             self._start(name, f"--address={self.address}", "--num-cpus=2")
-        for name in names:
             self._up(name)
 
     def _start(self, name: str, *words: str) -> None:
-        path = os.pathsep.join(str(p) for p in (RAY, ROOT / "src", ROOT / "tests" / "helpers"))
         words += ("--node-ip-address=127.0.0.1", f"--node-name={name}", "--num-gpus=0", "--disable-usage-stats")
         self.running[name] = subprocess.Popen(
             [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--object-store-memory=80000000", *words],
-            env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=os.environ | {"PYTHONPATH": PATH, **PATIENT}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
     def _up(self, name: str) -> str:
@@ -81,11 +84,40 @@ class Nodes:
             started.communicate()
         shutil.rmtree(self.home, ignore_errors=True)
 
-    def join(self) -> None:
-        """What a child does before it runs `vold`."""
-        warnings.resetwarnings()
-        sys.path.append(str(RAY))
-        os.environ["RAY_ADDRESS"] = self.address
+    def vold(self, home: Path, *words: str) -> Command:
+        """`vold WORDS` in a folder, as a process that this one has not been forked into: Ray has threads."""
+        env = os.environ | {"PYTHONPATH": PATH, "RAY_ADDRESS": self.address}
+        with (home / "said.txt").open("wb") as said:
+            command = [sys.executable, "-m", "vold.cli", *words]
+            return Command(subprocess.Popen(command, cwd=home, env=env, stdout=said, stderr=said), home / "said.txt")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command at work, and the file that holds what it says."""
+
+    process: subprocess.Popen[bytes]
+    file: Path
+
+    @property
+    def said(self) -> str:
+        return self.file.read_text(errors="replace")
+
+    def until(self, there: Path) -> None:
+        """Come back when a file is there."""
+        while not there.exists():
+            assert self.process.poll() is None, self.said
+            os.sched_yield()
+
+    def machine_of(self, what: str) -> str:
+        """The machine that a server, or the first process of a stage, was last said to be on."""
+        return str(re.findall(rf"^{what}:? on (\w+)", self.said, re.M)[-1])
+
+    def end(self, code: int) -> None:
+        """Wait for it; with it all that works in its folder is gone within moments."""
+        assert self.process.wait(600) == code, self.said
+        for pid in [*keepers_of(self.file.parent), *of_run(self.file.parent)]:
+            gone(pid)
 
 
 @contextlib.contextmanager
