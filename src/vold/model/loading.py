@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from vold.errors import CheckpointError, ConfigError, VocabularyMismatch
+from vold.model.compiling import compile_layers, need_compiler
 from vold.model.place import give_back
 from vold.model.policy import Policy
 from vold.model.reading import read_tokenizer
 from vold.model.recompute import checkpoint_layers
+from vold.model.sharding import layers_of
 from vold.model.tokenizers import add_teacher_tokens, check_shared_ids
 from vold.run.folders import verify_directory
 from vold.run.order import seed_of
@@ -42,6 +44,9 @@ def load_student(recipe: Recipe, path: str | None = None, *, train: bool = False
             policy.add_lora(rank=spec.lora.rank, alpha=spec.lora.alpha, seed=seed_of(recipe.run.seed, "lora"))
         if spec.activation_checkpointing:
             checkpoint_layers(policy.model, spec.activation_checkpointing, spec.lora)
+        if spec.compile:
+            need_compiler(policy.model.device)
+            compile_layers(layers_of(policy))
         policy.model.train()
     return policy
 

@@ -192,7 +192,7 @@ def enable_packing(model: Any) -> bool:
     """Let a Transformers model run packed rows. Returns whether it is of a family that can."""
     if not can_pack(model.config):
         return False
-    AttentionInterface.register(ATTENTION, packed_attention)
+    AttentionInterface.register(ATTENTION, torch.compiler.disable(packed_attention))
     AttentionMaskInterface.register(ATTENTION, _mask)
     model.set_attn_implementation(ATTENTION)
     return True

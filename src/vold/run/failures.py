@@ -83,6 +83,9 @@ def _known(error: BaseException) -> VoldError | None:
     if isinstance(error, OSError) or type(error).__module__.split(".")[0] in READERS:
         what = "a file cannot be read or written; it may be cut short or corrupt"
         return VoldError(what, where=_where(error), got=f"{type(error).__name__}: {text}", fix=ELSEWHERE)
+    if type(error).__module__.startswith(COMPILER):
+        fix = "set student.compile=false and repeat the command: it goes on from what is stored"
+        return VoldError("PyTorch could not compile a layer", where="student.compile", got=text, fix=fix)
     for kind, sign, what, fix in MISTAKES:
         if isinstance(error, kind) and sign in str(error):
             return VoldError(what, where=_where(error), got=text, fix=fix)
@@ -91,6 +94,9 @@ def _known(error: BaseException) -> VoldError | None:
 
 READERS = frozenset({"safetensors", "safetensors_rust", "pyarrow", "zipfile", "zlib", "_lzma", "PIL"})
 """Modules whose own errors are about a file."""
+
+COMPILER = ("torch._inductor", "torch._dynamo")
+"""Where the errors of `torch.compile` come from."""
 
 MISTAKES: tuple[tuple[type[Exception], str, str, str], ...] = (
     (ValueError, "embedded null", "a name holds the character NUL", "take it out of the recipe or the data"),

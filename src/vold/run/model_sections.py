@@ -107,6 +107,9 @@ class Student(Model):
     """Keep a layer's input alone and compute the rest again in the backward pass: far less memory, about a third more
     time. `selective`: keep the results of products and attention too, and compute again what is cheap: about half of
     the memory, a few percent more time."""
+    compile: bool = False
+    """Let `torch.compile` write the code of a layer for training passes, in the first step. Results are the same up to
+    rounding. Needs a C++ compiler, on a GPU Triton and a C compiler."""
 
     @model_validator(mode="after")
     def _quantised_weights_stay(self) -> Student:
@@ -115,6 +118,16 @@ class Student(Model):
                 "quantised weights can not be trained",
                 got=f"quantize: {self.quantize} without lora",
                 fix="add lora: {rank: 64, alpha: 128}, or drop quantize",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _compiled_layers_are_whole(self) -> Student:
+        if self.compile and self.activation_checkpointing == "selective":
+            raise ConfigError(
+                "which products to keep can not be told of inside a compiled layer",
+                got="compile: true with activation_checkpointing: selective",
+                fix="set activation_checkpointing=true or false, or compile=false",
             )
         return self
 

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     Settings = dict[str, object]
     """Values by dotted key."""
 
-PLACES = frozenset({"server", "cache", "engine", "mismatch", "quantize_error", "launch", "devices"})
-"""Recipe keys that say where something runs and how it is watched, not what it is: they may change between restarts."""
+PLACES = frozenset({"server", "cache", "engine", "mismatch", "quantize_error", "launch", "devices", "compile"})
+"""Recipe keys that say where and by what code something runs and how it is watched, not what it is: they may change
+between restarts."""
 HARMLESS = ("checkpoint_every", "models", "self_check", "all_correct", "all_incorrect", "some_correct", "max_copies")
 """Keys of a stage that may change as well; numbers of copies as the labels of `vold balance` stay."""
 TEACHER_USERS = ("traces", "sft", "align", "distill")
