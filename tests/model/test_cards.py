@@ -11,6 +11,7 @@ from published_models import QWEN2_5_VL_3B, QWEN3_8B
 from vold.model.cards import CARDS, changed, cures, highest, in_words, smaller_card, smallest_card
 from vold.model.memory import plan
 from vold.model.phases import PhaseMemory
+from vold.model.together import refuse_together
 from vold.run.recipe import load_recipe
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ PAPER = RECIPES / "qwen2_5_vl-3b.yaml"
 
 def planned(recipe: Recipe) -> list[PhaseMemory]:
     """The paper's pair on one GPU."""
+    refuse_together(recipe, 1, "sft", "distill")
     return plan(recipe, QWEN2_5_VL_3B, QWEN3_8B)
 
 
@@ -42,7 +44,7 @@ def test_the_smallest_card_is_the_first_with_enough_memory() -> None:
         (62, ["distill=null", "student.activation_checkpointing=false"], "student.activation_checkpointing=true"),
         (70, ["distill=null", "sft.token_budget=65536"], "sft.token_budget=32768"),
         (42, ["distill=null", "eval.batch_size=128", "sft=null"], "eval.batch_size=64"),
-        (8, ["distill=null"], None),
+        (2, ["distill=null"], None),
         (20, ["distill=null", "student.teacher_tokens=refuse"], 'student.lora={"rank": 64, "alpha": 128}'),
         (80, [], "run.offload=true"),
         (80, ["distill.batch_size=260", "run.offload=true"], "distill.batch_size=130"),
@@ -64,6 +66,23 @@ def test_keys_that_make_a_run_fit_do_so_and_none_is_to_spare(
     for key in found:
         rest = {k: v for k, v in found.items() if k != key}
         assert highest(planned(changed(recipe, rest))).total > room * GIB
+
+
+@pytest.mark.parametrize(
+    ("room", "stage", "keys"),
+    [
+        (45, "sft", {"sft.optimizer.moments": "8bit"}),
+        (8, "sft", {"student.quantize": "nf4"}),
+        (22, "distill", {"run.offload": True, "teacher.quantize": "nf4"}),
+    ],
+)
+def test_fewer_bits_are_among_the_keys(room: int, stage: str, keys: dict[str, object]) -> None:
+    """A teacher in int8 is not offered with offload, which it cannot do."""
+    here = ["teacher.server=null", "distill.engine=null", "traces=null", "align=null", "eval=null"]
+    recipe = load_recipe(PAPER, here if stage == "distill" else [*here, "distill=null"])
+    found = cures(recipe, planned, room * GIB)
+    assert found is not None and {key: found.get(key) for key in keys} == keys
+    assert highest(planned(changed(recipe, found))).total <= room * GIB
 
 
 def test_changes_do_not_touch_the_recipe_they_are_made_to() -> None:

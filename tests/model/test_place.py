@@ -14,10 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import tiny
 from published_models import QWEN2_5_VL_3B, QWEN3_8B
 from vold.engines.teachers.teachers import open_teachers
-from vold.errors import ConfigError
 from vold.model.memory import plan
-from vold.model.parallel import Processes
-from vold.model.place import Lane, Phase, Place, Shelf, host_memory, one_copy, refuse_offload
+from vold.model.place import Lane, Phase, Place, Shelf, host_memory, one_copy
 from vold.run.recipe import load_recipe, recipe_from
 from vold.training.distill import distill
 
@@ -212,22 +210,6 @@ def test_training_does_not_change_by_a_bit(method: str, tmp_path: Path) -> None:
     plain, moved = (final_weights(tmp_path / str(o), o, objective={"method": method}) for o in (False, True))
     assert plain.keys() == moved.keys()
     assert all(torch.equal(plain[name], moved[name]) for name in plain)
-
-
-def test_several_processes_may_not_offload(tmp_path: Path) -> None:
-    recipe = tiny.recipe(tmp_path, run={"offload": True})
-    refuse_offload(recipe, Processes(0, 1))
-    with pytest.raises(ConfigError, match="only one process"):
-        refuse_offload(recipe, Processes(1, 2))
-
-
-def test_weights_in_int8_do_not_travel(tmp_path: Path) -> None:
-    """bitsandbytes keeps a second hold of them."""
-    int8 = {"path": "t", "quantize": "int8"}
-    for teacher in ({"quantize": "int8"}, {"routes": {"a": int8}}):
-        refuse_offload(tiny.recipe(tmp_path, teacher=teacher), Processes())
-        with pytest.raises(ConfigError, match="can not leave the device"):
-            refuse_offload(tiny.recipe(tmp_path, teacher=teacher, run={"offload": True}), Processes())
 
 
 def test_the_plan_leaves_out_what_waits() -> None:

@@ -25,11 +25,14 @@ from vold.evals.recipe_doubts import recipe_doubts
 from vold.evals.subject import PROMPTS, Finding, Subject
 from vold.model.cards import CARDS, GIB, cures, highest, in_words, smaller_card, smallest_card
 from vold.model.chat import Chat
+from vold.model.compiling import need_compiler
 from vold.model.footprint import footprint
 from vold.model.memory import device_memory, inprocess_teachers, plan
 from vold.model.pace import H100, at, sizes_of, step
 from vold.model.phases import phase_text
+from vold.model.quantized import need_library
 from vold.model.reading import read_config
+from vold.model.together import refuse_together
 from vold.model.tokenizers import TURNS, pair_tokenizers, pairing_lines
 from vold.run.console import console
 from vold.run.folders import latest_checkpoint
@@ -81,8 +84,10 @@ def _memory(subject: Subject) -> Iterator[Finding]:
     node = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
 
     def planned(of: Recipe) -> list[PhaseMemory]:
+        refuse_together(of, world, "sft", "distill")
         return plan(of, *(configs[m.path] for m in (of.learner, *inprocess_teachers(of))), devices=world, node=node)
 
+    refuse_together(recipe, world, "sft", "distill")
     try:
         phases = planned(recipe)
     except Exception:
@@ -138,6 +143,14 @@ def _student(subject: Subject) -> Iterator[Finding]:
     trained = f"{sum(p.numel() for _, p in student.trainable()):,}"
     changed = trained if config.lora is None else f"adapters of rank {config.lora.rank}"
     everything = sum(p.numel() for p in student.model.parameters())
+    if config.quantize is not None:
+        need_library("student.quantize")
+    for name in ("sft", "distill"):
+        if (stage := getattr(subject.recipe, name)) is not None and stage.optimizer.moments is not None:
+            need_library(f"{name}.optimizer.moments")
+    if config.compile:
+        need_compiler(student.model.device)
+        yield Finding("compile", "each layer, for training passes")
     yield Finding("student", f"{type(student.model).__name__}, {everything:,} parameters, {changed} trained")
     yield Finding("frozen", ", ".join(config.freeze) or "nothing")
     yield Finding("never sampled", f"{len(student.banned)} ids (vision placeholders and rows without a token)")

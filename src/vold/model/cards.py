@@ -117,15 +117,38 @@ def _changes(recipe: Recipe) -> Iterator[Change]:
         yield {"run.offload": True}
     if recipe.learner.activation_checkpointing is not True:
         yield {"student.activation_checkpointing": True}
+    yield from _smaller(recipe)
+    for name in ("student", "teacher"):
+        if getattr(getattr(recipe, name), "dtype", "bfloat16") != "bfloat16":
+            yield {f"{name}.dtype": "bfloat16"}
+    if stages := [name for name in ("sft", "distill") if getattr(recipe, name) is not None]:
+        yield {f"{name}.optimizer.moments": "8bit" for name in stages}
+    yield from _quantised_teachers(recipe)
+    lora: Change = {} if recipe.learner.lora is not None else {"student.lora": LORA}
+    if lora and recipe.learner.teacher_tokens == "add":  # which adapters can not train
+        lora |= {"student.teacher_tokens": "refuse", "teacher.tokenizer": "align"}
+    if lora:
+        yield lora
+    if recipe.learner.quantize != "nf4":
+        yield {**lora, "student.quantize": "nf4"}
+
+
+def _smaller(recipe: Recipe) -> Iterator[Change]:
+    """Less side by side."""
     sizes = [(key, value) for key in SIZES if (value := _value(recipe, key)) is not None]
     for part in PARTS:
         for key, value in sizes:
             if value // part >= (LEAST_BUDGET if key.endswith("token_budget") else 1):
                 yield {key: value // part}
-    for name in ("student", "teacher"):
-        if getattr(getattr(recipe, name), "dtype", "bfloat16") != "bfloat16":
-            yield {f"{name}.dtype": "bfloat16"}
-    if recipe.learner.lora is None:
-        yield {"student.lora": LORA}
-        if recipe.learner.teacher_tokens == "add":  # which adapters can not train
-            yield {"student.lora": LORA, "student.teacher_tokens": "refuse", "teacher.tokenizer": "align"}
+
+
+def _quantised_teachers(recipe: Recipe) -> Iterator[Change]:
+    """The teachers of this process in 8 and in 4 bits."""
+    teacher = recipe.teacher
+    if teacher is None:
+        return
+    named = {"teacher": teacher, **{f"teacher.routes.{name}": one for name, one in teacher.routes.items()}}
+    for kind in ("int8", "nf4"):
+        held = {key: one for key, one in named.items() if one.server is None and one.quantize not in (kind, "nf4")}
+        if held:
+            yield {f"{key}.quantize": kind for key in held}

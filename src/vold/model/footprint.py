@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AttentionInterface, AutoModelForCausalLM, AutoModelForImageTextToText
 
+from vold.model import moments
 from vold.model.families import family_of, linear_layers, part_of
 from vold.model.lora import add_adapters
 from vold.model.policy import DTYPES
@@ -43,6 +44,7 @@ class Footprint:
         loaded: bytes of the model before it is quantised or gets adapters.
         trained: how many of them training changes.
         trained_low: how many of these are below float32.
+        moments: bytes of the moments of what is trained, where they have 8 bits.
         kept: bytes kept for the backward pass for each token of a micro-batch.
         working: bytes that a layer's backward pass takes beside them for each token, with what it computes again.
         passing: bytes that come and go with a forward pass without gradients, for each token.
@@ -65,6 +67,7 @@ class Footprint:
     loaded: int
     trained: int
     trained_low: int
+    moments: int
     kept: int
     working: int
     passing: int
@@ -132,7 +135,8 @@ def _footprint(config: Any, dtype: str, student: Student | None) -> Footprint:
     head = model.get_output_embeddings().weight
     tied = model.get_input_embeddings().weight is head
     tower = sum(p.numel() for n, p in model.base_model.named_parameters() if part_of(n, family_of(config)))
-    adapters, widest = _adapters(model, student)
+    sides, widest = _adapters(model, student)
+    adapters = sum(sides)
     trained = [p for p in model.parameters() if p.requires_grad] if student is not None else []
     if adapters:  # the language model itself is frozen then
         named = model.base_model.named_parameters()
@@ -147,6 +151,7 @@ def _footprint(config: Any, dtype: str, student: Student | None) -> Footprint:
         loaded=count * size,
         trained=sum(p.numel() for p in trained) + adapters,
         trained_low=sum(p.numel() for p in trained if p.itemsize < 4),
+        moments=sum(moments.stored_bytes(n) for n in (*(p.numel() for p in trained), *sides)),
         kept=kept,
         working=working,
         passing=_passing(config, kind),
@@ -165,14 +170,14 @@ def _footprint(config: Any, dtype: str, student: Student | None) -> Footprint:
     )
 
 
-def _adapters(model: Any, student: Student | None) -> tuple[int, int]:
-    """How many numbers a student's adapters have, and the largest weight that has some."""
+def _adapters(model: Any, student: Student | None) -> tuple[list[int], int]:
+    """How many numbers each side of a student's adapters has, and the largest weight that has some."""
     if student is None or student.lora is None:
-        return 0, 0
+        return [], 0
     names = set(linear_layers(model.base_model, family_of(model.config)))
     linear = [m for n, m in model.base_model.named_modules() if n in names]
-    count = sum(student.lora.rank * (m.in_features + m.out_features) for m in linear)
-    return count, max(m.weight.numel() for m in linear)
+    sides = [student.lora.rank * n for m in linear for n in (m.in_features, m.out_features)]
+    return sides, max(m.weight.numel() for m in linear)
 
 
 def _head_width(text: Any) -> int:

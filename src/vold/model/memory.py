@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from vold.run.model_sections import RolloutServer, Server, TextTeacher
-    from vold.run.recipe import Distill, Recipe
+    from vold.run.recipe import Distill, Optimizer, Recipe
 
 CONTEXT = 6 * 2**30 // 10
 """What a process takes of a GPU before its first tensor: CUDA's context and the code of kernels."""
@@ -50,16 +50,16 @@ class Plan:
     divided: bool = False
     phases: list[PhaseMemory] = field(default_factory=list)
 
-    @property
-    def held(self) -> dict[str, int]:
-        """What training holds of the student."""
+    def held(self, optimizer: Optimizer) -> dict[str, int]:
+        """What training by this rule holds of the student."""
         ours, each = self.student, self.parts
         # Several processes keep what is trained in float32 alone, which counts as the optimizer's copy.
         weights = ours.weights - (ours.size * ours.trained_low if self.devices > 1 else 0)
+        moments = 8 * ours.trained if optimizer.moments is None else ours.moments
         out = {
             "weights": weights // each,
             "gradients": 4 * ours.trained // each,
-            "optimizer": (8 * ours.trained + 4 * ours.trained_low) // each,
+            "optimizer": (moments + 4 * ours.trained_low) // each,
         }
         if self.recipe.run.device == "cpu":  # beside a GPU they are in the host's memory
             trained = 4 * ours.trained - (4 - ours.size) * ours.trained_low
@@ -71,10 +71,9 @@ class Plan:
         """What a stage holds of the student that does not train it."""
         return {"weights": self.student.loaded}
 
-    @property
-    def training(self) -> dict[str, int]:
-        """What an update holds besides its micro-batch."""
-        ours, out = self.student, self.held
+    def training(self, optimizer: Optimizer) -> dict[str, int]:
+        """What an update by this rule holds besides its micro-batch."""
+        ours, out = self.student, self.held(optimizer)
         if self.devices > 1 and self.recipe.run.exchange == "step":
             out["whole weights and gradients"] = ours.weights + 4 * ours.trained
         elif self.devices > 1:
@@ -126,8 +125,8 @@ def plan(
     _plan_traces(p)
     if recipe.sft is not None:
         longest = recipe.traces.max_tokens or 0 if recipe.traces is not None else 0
-        p.add("sft", p.training, _pass(p, _longest(recipe.sft.token_budget, longest)))
-        _plan_save(p, "sft, model written", {})
+        p.add("sft", p.training(recipe.sft.optimizer), _pass(p, _longest(recipe.sft.token_budget, longest)))
+        _plan_save(p, "sft, model written", _waiting(p.held(recipe.sft.optimizer)))
     _plan_align(p)
     if (b := recipe.balance) is not None and b.engine is None:
         p.add("balance", p.plain, sampling(p.student, b.rows, b.sampling.max_new_tokens, b.rollouts))
@@ -195,8 +194,8 @@ def _loaded(teachers: Sequence[Footprint]) -> dict[str, int]:
 
 def _plan_distill(p: Plan, d: Distill) -> None:
     """Gradients are dropped after each update; weights and optimizer state stay through every phase."""
-    away, ours = p.recipe.run.offload, p.student
-    idle = {k: v for k, v in p.held.items() if k != "gradients" and not (away and k == "optimizer")}
+    away, ours, held = p.recipe.run.offload, p.student, p.held(d.optimizer)
+    idle = {k: v for k, v in _waiting(held).items() if not (away and k == "optimizer")}
     asleep = [s for s in _servers(p.recipe) if s.sleep]
     sleeping = {"servers asleep": len(asleep) * ASLEEP} if asleep else {}
     beside = {"teacher": weights} if (weights := _teacher_weights(p, d)) else {}
@@ -224,9 +223,14 @@ def _plan_distill(p: Plan, d: Distill) -> None:
         _plan_compared(p, {**idle, **beside, **sleeping}, tokens)
     there = {**beside, **gathered} if d.objective.needs.logits else waiting
     buffers = 4 if d.objective.needs.logits else 2  # the teacher's logits too, and at most one of their probabilities
-    moved = 2 * p.held["optimizer"] * away
-    p.add("update", p.training, there, sleeping, _pass(p, tokens, buffers), moved=moved)
+    moved = 2 * held["optimizer"] * away
+    p.add("update", p.training(d.optimizer), there, sleeping, _pass(p, tokens, buffers), moved=moved)
     _plan_save(p, "weights written", {**idle, **waiting, **sleeping})
+
+
+def _waiting(held: Mapping[str, int]) -> dict[str, int]:
+    """What training holds of the student between updates."""
+    return {k: v for k, v in held.items() if k != "gradients"}
 
 
 def _gathered_teacher(p: Plan) -> dict[str, int]:
@@ -256,8 +260,7 @@ def _plan_compared(p: Plan, there: Mapping[str, int], tokens: int) -> None:
 def _plan_save(p: Plan, name: str, beside: Mapping[str, int]) -> None:
     """Weights are written as they lie there; only adapters are added into them first, one after another."""
     if p.student.merged:
-        rest = beside or {k: v for k, v in p.held.items() if k != "gradients"}
-        p.add(name, rest, {"merging": p.student.merged})
+        p.add(name, beside, {"merging": p.student.merged})
 
 
 def _teacher_weights(p: Plan, d: Distill) -> int:

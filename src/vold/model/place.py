@@ -15,13 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch.distributed.tensor import DTensor
 
-from vold.errors import ConfigError
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from vold.model.parallel import Processes
-    from vold.run.recipe import Recipe
 
 Phase = Literal["sample", "teacher", "update", "save"]
 """The student generates; the teacher scores; the student learns; a state or a model is written."""
@@ -267,28 +262,6 @@ def one_copy(model: torch.nn.Module, of: torch.nn.Module) -> None:
         if (twin := frozen.get(name)) is not None and _same(twin, parameter):
             module, _, last = name.rpartition(".")
             setattr(model.get_submodule(module), last, twin)
-
-
-def refuse_offload(recipe: Recipe, group: Processes) -> None:
-    """Refuse to offload what several processes divide, or what does not leave the device.
-
-    Raises:
-        ConfigError: several processes train, or a teacher is in int8.
-    """
-    if recipe.run.offload and any(t.quantize == "int8" for t in recipe.text_teachers):
-        raise ConfigError(
-            "weights in int8 can not leave the device between phases",
-            where="run.offload",
-            got="true with teacher.quantize: int8",
-            fix="set teacher.quantize=nf4, which is smaller, or run.offload=false",
-        )
-    if group.world > 1 and recipe.run.offload:
-        raise ConfigError(
-            "only one process can offload",
-            where="run.offload",
-            got=f"{group.world} processes",
-            fix="drop it: several processes divide the optimizer's state among them",
-        )
 
 
 def _tensors(states: Iterable[dict[str, Any]]) -> Iterator[torch.Tensor]:

@@ -30,6 +30,9 @@ class Optimizer(Section):
     """Final share of the peak rate under the cosine schedule."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradient norm is clipped to this."""
+    moments: Literal["8bit"] | None = None
+    """Keep the moments in 8 bits (bitsandbytes, `pip install 'vold[quant]'`): 2 bytes a weight in place of 8. In one
+    process. Absent: float32."""
 
 
 class Traces(Section):

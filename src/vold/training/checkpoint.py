@@ -7,6 +7,7 @@ and the step number. Tensors are safetensors; nothing is unpickled. Several proc
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,14 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from vold.errors import CheckpointError
+from vold.model.moments import SCALES, scales_of, takes
 from vold.run.files import read_json
 from vold.run.folders import latest_checkpoint, step_of, verify_directory
+from vold.training.optim import MasterAdamW
 from vold.training.state_writer import SHARDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from vold.model.policy import Policy
@@ -45,7 +48,8 @@ def restore_state(directory: Path, policy: Policy, optimizer: torch.optim.Optimi
     verify_directory(path)
     named = policy.trainable()
     step, weights, moments = _read(path, dict(named))
-    if odd := _not_of(named, weights, moments):
+    eight_bit = isinstance(optimizer, MasterAdamW) and optimizer.eight_bit
+    if odd := _not_of(named, weights, moments, eight_bit=eight_bit):
         fix = f"train the model that it is of, or delete {path}: the stage then begins with its first step"
         raise CheckpointError("this checkpoint belongs to another model", where=str(path), got=str(odd[:2]), fix=fix)
     for name, p in named:
@@ -60,18 +64,35 @@ def restore_state(directory: Path, policy: Policy, optimizer: torch.optim.Optimi
     return step
 
 
-def _not_of(named: Sequence[tuple[str, torch.nn.Parameter]], weights: Tensors, moments: Tensors) -> list[object]:
-    """What of a state does not fit these parameters: names with shapes, or names of moments."""
+def _not_of(
+    named: Sequence[tuple[str, torch.nn.Parameter]], weights: Tensors, moments: Tensors, *, eight_bit: bool
+) -> list[object]:
+    """What of a state does not fit these parameters, whose moments have 8 bits or not: names with shapes, or names of
+    moments."""
     expected = {name: tuple(p.shape) for name, p in named}
     odd: list[object] = [*sorted({*expected.items()} ^ {(name, tuple(t.shape)) for name, t in weights.items()})]
     kinds: dict[str, set[str]] = {}
     for key, value in moments.items():
         name, _, kind = key.rpartition("/")
         kinds.setdefault(name, set()).add(kind)
-        if kind != "step" and tuple(value.shape) != expected.get(name):
+        if kind != "step" and tuple(value.shape) != _shape(kind, expected.get(name)):
             odd.append((key, tuple(value.shape)))
-    usual = max(kinds.values(), key=len, default=set())
-    return [*odd, *(f"{name}: {', '.join(sorted(found))}" for name, found in kinds.items() if found != usual)]
+    scaled = {name for name, p in named if eight_bit and takes(p.numel())}
+    return [*odd, *_unusual(kinds, scaled)]
+
+
+def _unusual(kinds: dict[str, set[str]], scaled: set[str]) -> Iterator[str]:
+    """Parameters whose state has other parts than most have; moments in 8 bits, of those that are `scaled`, have scales
+    besides."""
+    usual = max((found - {*SCALES} for found in kinds.values()), key=len, default=set())
+    for name, found in kinds.items():
+        if found != usual | {*(SCALES if name in scaled else ())}:
+            yield f"{name}: {', '.join(sorted(found))}"
+
+
+def _shape(kind: str, whole: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """That of a part of the optimizer's state of a parameter, where there is such a parameter."""
+    return whole if whole is None or kind not in SCALES else (scales_of(math.prod(whole)),)
 
 
 def _read(path: Path, parameters: dict[str, torch.nn.Parameter]) -> tuple[int, Tensors, Tensors]:

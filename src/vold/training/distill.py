@@ -13,7 +13,6 @@ from vold.engines.samplers.student import refuse_sleep
 from vold.engines.teachers.teachers import no_teachers, open_teachers
 from vold.model.loading import sft_result
 from vold.model.parallel import processes
-from vold.model.place import refuse_offload
 from vold.objective import credit
 from vold.run.console import console
 from vold.run.directory import works_in_run
@@ -82,9 +81,7 @@ def _refuse(recipe: Recipe) -> None:
     """What can never work, before anything is written."""
     if recipe.distill is not None:
         recipe.distill.objective.try_functions()
-    group = processes()
-    refuse_sleep(recipe, group)
-    refuse_offload(recipe, group)
+    refuse_sleep(recipe, processes())
 
 
 def _seconds(run: Training[Distill]) -> PhaseSeconds:

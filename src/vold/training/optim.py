@@ -10,6 +10,8 @@ import torch
 from torch.optim.adamw import adamw
 
 from vold.errors import TrainingError
+from vold.model import moments
+from vold.model.quantized import need_library
 from vold.model.sharding import whole
 
 if TYPE_CHECKING:
@@ -24,11 +26,15 @@ class MasterAdamW(torch.optim.AdamW):
     """AdamW for weights below float32: it updates a float32 copy of them and rounds that.
 
     An update is often smaller than the distance of two neighbouring bfloat16 numbers, and would be lost otherwise.
-    Gradients are summed in float32 too. The copy is part of the state (`master`), beside the moments.
+    Gradients are summed in float32 too. The copy is part of the state (`master`), beside the moments, which may be
+    kept in 8 bits (`vold.model.moments`).
     """
 
-    def __init__(self, groups: Any, *, lr: float, betas: tuple[float, float], fused: bool = True) -> None:
+    def __init__(
+        self, groups: Any, *, lr: float, betas: tuple[float, float], fused: bool = True, eight_bit: bool = False
+    ) -> None:
         super().__init__(groups, lr=lr, betas=betas, fused=fused)
+        self.eight_bit = eight_bit
         for p in (p for group in self.param_groups for p in group["params"]):
             p.grad_dtype = torch.float32
 
@@ -40,34 +46,52 @@ class MasterAdamW(torch.optim.AdamW):
             for p in (p for p in group["params"] if p.grad is not None):
                 state = self.state[p]
                 if not state:
-                    zeros = torch.zeros_like(p, dtype=torch.float32)
-                    state |= {"step": torch.zeros((), device=p.device), "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
-                    state |= {"master": p.float()} if p.dtype != torch.float32 else {}
+                    state |= self._begun(p)
                 master = state.get("master", p)
-                adamw(
-                    [master],
-                    [p.grad],
-                    [state["exp_avg"]],
-                    [state["exp_avg_sq"]],
-                    [],
-                    [state["step"]],
-                    fused=group["fused"],
-                    amsgrad=False,
-                    beta1=group["betas"][0],
-                    beta2=group["betas"][1],
-                    lr=group["lr"],
-                    weight_decay=group["weight_decay"],
-                    eps=group["eps"],
-                    maximize=False,
-                )
+                (moments.update if moments.SCALES[0] in state else _update)(master, p.grad, state, group)
                 p.copy_(master)
+
+    def _begun(self, p: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The state of a parameter before its first update."""
+        master = {"master": p.float()} if p.dtype != torch.float32 else {}
+        if self.eight_bit and moments.takes(p.numel()):
+            return moments.begin(p) | master
+        zeros = torch.zeros_like(p, dtype=torch.float32)
+        return {"step": torch.zeros((), device=p.device), "exp_avg": zeros, "exp_avg_sq": zeros.clone()} | master
+
+
+def _update(weight: torch.Tensor, grad: torch.Tensor, state: dict[str, torch.Tensor], group: dict[str, Any]) -> None:
+    """One step of AdamW on a float32 tensor, in place."""
+    adamw(
+        [weight],
+        [grad],
+        [state["exp_avg"]],
+        [state["exp_avg_sq"]],
+        [],
+        [state["step"]],
+        fused=group["fused"],
+        amsgrad=False,
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
+        lr=group["lr"],
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        maximize=False,
+    )
 
 
 def build_optimizer(policy: Policy, config: Optimizer) -> torch.optim.AdamW:
     """AdamW over the trainable parameters; vectors (norms, biases) are not decayed.
 
-    Its state is float32: weights in a lower precision get a float32 copy (`MasterAdamW`).
+    Its state is float32, or has moments in 8 bits where the recipe says so: weights in a lower precision get a float32
+    copy (`MasterAdamW`).
+
+    Raises:
+        ConfigError: bitsandbytes is not installed, and moments are to have 8 bits.
     """
+    eight_bit = config.moments == "8bit"
+    if eight_bit:
+        need_library("optimizer.moments")
     if policy.model.device.type == "cpu":
         keep_freed_memory()
     named = policy.trainable()
@@ -75,8 +99,9 @@ def build_optimizer(policy: Policy, config: Optimizer) -> torch.optim.AdamW:
         {"params": [p for _, p in named if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
     ]
-    kind = torch.optim.AdamW if all(p.dtype == torch.float32 for _, p in named) else MasterAdamW
-    return kind(groups, lr=config.lr, betas=BETAS, fused=True)  # one pass over memory, not ten
+    if not eight_bit and all(p.dtype == torch.float32 for _, p in named):
+        return torch.optim.AdamW(groups, lr=config.lr, betas=BETAS, fused=True)  # one pass over memory, not ten
+    return MasterAdamW(groups, lr=config.lr, betas=BETAS, eight_bit=eight_bit)
 
 
 def learning_rate(config: Optimizer, step: int, steps: int) -> float:

@@ -18,6 +18,7 @@ from vold.model.parallel import Processes, processes
 from vold.model.phases import planned_and_measured
 from vold.model.place import Place
 from vold.model.reading import read_config
+from vold.model.together import refuse_together
 from vold.report.trackers.tracking import track_stage
 from vold.run.console import Bar, console
 from vold.run.directory import is_finished, open_stage
@@ -82,13 +83,7 @@ def enter_stage(recipe: Recipe, name: Literal["sft", "distill"], config: Config 
     if config is None:
         raise ConfigError(f"this recipe has no `{name}` section", where=name)
     group = processes()
-    if group.world > 1 and recipe.learner.quantize is not None:
-        raise ConfigError(
-            "a quantised student is trained in one process",
-            where="student.quantize",
-            got=f"{group.world} processes",
-            fix="drop torchrun, or quantize",
-        )
+    refuse_together(recipe, group.world, name)
     directory = recipe.run.dir / name
     if group.first:
         open_stage(recipe, name)
