@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from faults.frame import in_a_child
 from vold.training import learner
 from vold.training.optim import apply_update
+from vold.training.state_writer import StateWriter
 
 
 def killer(count: int) -> Callable[[], None]:
@@ -35,6 +37,17 @@ def after(called: Callable[[], object], real: Callable[..., Any]) -> Callable[..
         return real(*args, **kwargs)
 
     return call
+
+
+def write_states_at_once() -> None:
+    """Which state a killed stage leaves must not depend on how quick its writer is; for a child process."""
+    begin = StateWriter.begin
+
+    def begin_and_end(self: StateWriter, step: int, beside: Mapping[str, bytes] = MappingProxyType({})) -> None:
+        begin(self, step, beside)
+        self.settle(wait=True)
+
+    StateWriter.begin = begin_and_end  # type: ignore[method-assign]
 
 
 def in_a_process_killed_at(operation: int, work: Callable[[], Any]) -> bool:

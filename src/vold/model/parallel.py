@@ -12,6 +12,7 @@ rollouts of different lengths need no word between processes.
 from __future__ import annotations
 
 import contextlib
+import copy
 import datetime
 import functools
 import os
@@ -65,6 +66,7 @@ class Processes:
 
     def __init__(self, rank: int = 0, world: int = 1, node: int | None = None) -> None:
         self.rank, self.world, self.node = rank, world, node or world
+        self._channel = ""
         self.exchange: Exchange = "micro_batch"
         """Set by `shard`, as is `tower`."""
         self.tower: list[FSDPModule] = []
@@ -76,6 +78,13 @@ class Processes:
     def first(self) -> bool:
         """Whether this process writes what there is one of: logs, checkpoints' small files, the final model."""
         return self.rank == 0
+
+    def beside(self) -> Processes:
+        """The same processes for words of another thread, which do not meet this one's. All must ask, in one order."""
+        out = copy.copy(self)
+        out._channel = "beside"
+        out.wait()  # which opens it on all of them
+        return out
 
     @contextlib.contextmanager
     def first_goes_first(self) -> Iterator[None]:
@@ -89,14 +98,14 @@ class Processes:
     def wait(self) -> None:
         """Go on when every process is here."""
         if self.world > 1:
-            dist.barrier(group=_words())
+            dist.barrier(group=_words(self._channel))
 
     def gather(self, value: T) -> list[T]:
         """The value of every process, in order of rank."""
         if self.world == 1:
             return [value]
         out: list[Any] = [None] * self.world
-        dist.all_gather_object(out, value, group=_words())
+        dist.all_gather_object(out, value, group=_words(self._channel))
         return cast("list[T]", out)
 
     def share(self, count: int) -> range:
@@ -275,7 +284,7 @@ def processes() -> Processes:
 
 
 @functools.cache
-def _words() -> Any:
+def _words(channel: str) -> Any:
     """Processes talk about Python objects through the CPU, whatever carries their tensors."""
     return dist.new_group(backend="gloo", timeout=PATIENCE)
 

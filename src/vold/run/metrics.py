@@ -63,7 +63,8 @@ class UpdateMetrics:
     training/step.py:Tally.metrics."""
     mismatch: float | None = None
     """Largest |x|, x = log-prob by the trainer minus log-prob by the sampler, of the sampled tokens before the first
-    update. Unit: nats. Made by engines/mismatch.py:Mismatch.row."""
+    update; with `distill.ahead`, what the step before has changed is in it. Unit: nats. Made by
+    engines/mismatch.py:Mismatch.row."""
     mismatch_mean: float | None = None
     """Mean |x| of the same. Unit: nats. Made by engines/mismatch.py:Mismatch.row."""
     mismatch_k1: float | None = None
@@ -137,6 +138,9 @@ class RolloutMetrics:
     Made by training/rollout.py:StudentRollouts.sample."""
     groups_silent: Count | None = None
     """Groups without a signal that are left. Unit: count. Made by training/rollout.py:StudentRollouts.sample."""
+    staleness: Count = 0
+    """Steps whose updates came between the sampling of the oldest rollout and this step. Unit: count. Made by
+    training/turns.py:staleness."""
     mean_tokens: float
     """Mean length of a rollout. Unit: tokens. Made by training/rollout_log.py:describe."""
     rollout_tokens: int

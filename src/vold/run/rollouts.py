@@ -44,7 +44,7 @@ class RolloutTask:
 
 @dataclass(frozen=True)
 class StoredRollout:
-    """A rollout as it was stored: without candidates, and of the teacher's scores those of the sampled tokens."""
+    """A rollout as it was stored: of the teacher's scores it has those of the sampled tokens."""
 
     rollout: Rollout
     question: RolloutTask
@@ -116,14 +116,22 @@ def store_rollouts(
         rollouts: with whole token values.
         questions: of every group.
     """
+    file = directory / f"step-{step:06d}.safetensors"
+    write_bytes(file, packed(rollouts, questions))
+    return file
+
+
+def packed(rollouts: Sequence[Rollout], questions: Mapping[int, RolloutTask], *, tables: bool = False) -> bytes:
+    """The content of a file of rollouts; with `tables` candidates and supports are in it."""
     columns: dict[str, list[NDArray[Any]]] = {}
     table = []
     for r in rollouts:
         arrays = _arrays(r)
+        wide = _tables(r) if tables else {}
         zero = [name for name, values in arrays.items() if values.dtype == np.float32 and not values.any()]
-        for name, values in arrays.items():
+        for name, values in (arrays | wide).items():
             if name not in zero:
-                columns.setdefault(name, []).append(values)
+                columns.setdefault(name, []).append(values.ravel())
         table.append(
             {
                 "task_id": r.task_id,
@@ -137,14 +145,14 @@ def store_rollouts(
                 "arrays": [name for name in arrays if name not in zero],
                 "zero": zero,
             }
+            | ({} if r.version is None else {"version": r.version})
+            | ({"widths": {name: values.shape[1] for name, values in wide.items()}} if wide else {})
         )
     asked = {str(group): asdict(question) for group, question in questions.items()}
-    file = directory / f"step-{step:06d}.safetensors"
     flat = {name: np.concatenate(values) for name, values in columns.items()}
     about = {"table": table, "questions": asked}
     # One entry: safetensors writes several in an order that differs from process to process.
-    write_bytes(file, save(flat, {"rollouts": json.dumps(about | {"sha256": digest(flat, about)})}))
-    return file
+    return save(flat, {"rollouts": json.dumps(about | {"sha256": digest(flat, about)})})
 
 
 def store_tokenizer(directory: Path, written: Callable[[], str]) -> None:
@@ -194,27 +202,37 @@ def _arrays(r: Rollout) -> dict[str, NDArray[Any]]:
     return arrays | {name: values for name, values in optional.items() if values is not None}
 
 
+def _tables(r: Rollout) -> dict[str, NDArray[Any]]:
+    c = r.completion
+    found = {"candidate_ids": c.candidate_ids, "support_ids": c.support_ids}
+    return {name: values for name, values in found.items() if values is not None}
+
+
 def _stored(
     row: dict[str, Any], flat: dict[str, NDArray[Any]], read: dict[str, int], asked: dict[str, Any], tokenizer: Path
 ) -> StoredRollout:
     """The next row; `read` counts what earlier rows have used of every array."""
     n = row["length"]
     arrays: dict[str, Any] = {name: np.zeros(n, np.float32) for name in row["zero"]}
-    for name in row["arrays"]:
-        arrays[name] = flat[name][read[name] : read[name] + n]
-        read[name] += n
+    widths = row.get("widths", {})
+    for name in (*row["arrays"], *widths):
+        size = n * widths.get(name, 1)
+        arrays[name] = flat[name][read[name] : read[name] + size]
+        read[name] += size
+    tables = {name: arrays[name].reshape(n, width) for name, width in widths.items()}
     teacher = TokenScores(arrays["teacher_logp"]) if "teacher_logp" in arrays else None
     values = {json.loads(name[len(VALUES) :]): v for name, v in arrays.items() if name.startswith(VALUES)}
     rollout = Rollout(
         row["task_id"],
         row["group"],
         tuple(row["prompt_ids"]),
-        Completion(arrays["ids"], arrays["logps"], arrays["action_mask"], row["finish"]),
+        Completion(arrays["ids"], arrays["logps"], arrays["action_mask"], row["finish"], **tables),
         Grade(**row["grade"]),
         teacher,
         source=row["source"],
         token_values=values,
         rollout_values=row["rollout_values"],
+        version=row.get("version"),
         **{name: arrays.get(name) for name in CREDIT},
     )
     return StoredRollout(rollout, RolloutTask(**asked[str(row["group"])]), tokenizer)

@@ -19,6 +19,8 @@ PLACES = frozenset({"server", "cache", "engine", "mismatch", "quantize_error", "
 between restarts."""
 HARMLESS = ("checkpoint_every", "models", "self_check", "all_correct", "all_incorrect", "some_correct", "max_copies")
 """Keys of a stage that may change as well; numbers of copies as the labels of `vold balance` stay."""
+AS_BEFORE = {"ahead": 0}
+"""Keys of a stage that settings of an earlier version lack, with the value that means what it did."""
 TEACHER_USERS = ("traces", "sft", "align", "distill")
 FILTERS = ("traces.keep", "traces.max_tokens")
 """Applied when traces are read, not when they are made."""
@@ -36,7 +38,7 @@ def settings_of(recipe: Recipe, stage: str) -> Settings:
         parts["traces"] = raw["traces"]
     if raw["environment"] is not None and stage != "align":
         parts["environment"] = raw["environment"]
-    parts[stage] = {k: v for k, v in raw[stage].items() if k not in HARMLESS}
+    parts[stage] = {k: v for k, v in raw[stage].items() if k not in HARMLESS and (k, v) not in AS_BEFORE.items()}
     return {k: v for k, v in _flat(parts) if not _is_place(k)}
 
 

@@ -108,6 +108,9 @@ class Distill(Section):
     """Steps, each on fresh rollouts."""
     updates: Updates | None = None
     """Updates a step; those of the method's own run if absent: four mini-batches for `sod`, one for all others."""
+    ahead: int = Field(0, ge=0, le=1)
+    """How many steps before its updates a step is sampled. At 1, servers sample the next step while the student
+    updates, from the weights that the present one begins with."""
     sampling: Sampling
     """Sampling of the student."""
     engine: RolloutServer | None = None
@@ -133,6 +136,18 @@ class Distill(Section):
                 where="distill.updates.mini_batches",
                 got=f"{self.updates.mini_batches} of {self.responses} rollouts",
                 fix="lower it, or raise prompts_per_step",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ahead_has_servers_of_its_own(self) -> Distill:
+        e = self.engine
+        if self.ahead and (e is None or e.colocate or e.sleep):
+            raise ConfigError(
+                "rollouts are sampled while the student updates on servers alone that nothing else is in the way of",
+                where="distill.ahead",
+                got="sampling in the training process" if e is None or e.colocate else "servers that sleep meanwhile",
+                fix="give distill.engine `urls`, or `launch` with devices of its own, and no `sleep`; or set ahead=0",
             )
         return self
 

@@ -20,11 +20,11 @@ from vold.run.metrics import DistillRow, PhaseSeconds
 from vold.run.readiness import align_doubt
 from vold.training.nodes import on_machines
 from vold.training.problems import Problems
-from vold.training.rollout import StudentRollouts
 from vold.training.rollout_log import describe, store
 from vold.training.scoring import Scoring
 from vold.training.stage import Training, enter_stage, with_servers
 from vold.training.step import update
+from vold.training.turns import Turns, staleness
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,21 +59,21 @@ def distill(recipe: Recipe) -> Path:
         teachers = open_teachers(stage.recipe, run.policy) if objective.uses_teacher else no_teachers()
         problems = Problems(run, teachers)
         teacher = Scoring(run, teachers, problems.prompted)
-        student = StudentRollouts(run)
-        for number in run.steps():
-            step = problems.step(number)  # 1 tasks
-            with run.phase("sample"), teacher.early(step) as early:
-                sampled = student.sample(step, early.group)  # 2 rollouts, 3 grades
-            with run.phase("teacher"):
-                rollouts = teacher.score(sampled.rollouts, step, early)  # 4 teacher scores
-                rollouts = credit(  # 5 advantages
-                    objective, rollouts, number, seed=step.seed,
-                    max_new_tokens=stage.config.sampling.max_new_tokens, token_texts=run.policy.chat.token_texts,
-                )  # fmt: skip
-            with run.phase("update"):
-                updated = update(run.learner, rollouts, step, teacher.teacher)  # 6 micro-batches, 7 update
-            looks = teacher.error.noted(describe(rollouts, sampled.dropped, sampled.silent))
-            _log(run, DistillRow.of(updated, looks, _seconds(run)), rollouts, step)
+        with Turns(run, problems, teacher) as turns:
+            for number in run.steps():
+                with run.phase("sample"):
+                    step, sampled, early = turns.take(number)  # 1 tasks, 2 rollouts, 3 grades
+                with run.phase("teacher"):
+                    rollouts = teacher.score(sampled.rollouts, step, early)  # 4 teacher scores
+                    rollouts = credit(  # 5 advantages
+                        objective, rollouts, number, seed=step.seed,
+                        max_new_tokens=stage.config.sampling.max_new_tokens, token_texts=run.policy.chat.token_texts,
+                    )  # fmt: skip
+                stale = staleness(stage.config, rollouts, step)
+                with run.phase("update"):
+                    updated = update(run.learner, rollouts, step, teacher.teacher)  # 6 micro-batches, 7 update
+                looks = teacher.error.noted(describe(rollouts, sampled.dropped, sampled.silent, stale))
+                _log(run, DistillRow.of(updated, looks, _seconds(run)), rollouts, step)
         return run.save()
 
 

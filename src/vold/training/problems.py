@@ -46,8 +46,8 @@ class Problems:
         mixed = self.config.objective.mix is not None
         self.mixture = TraceMixture(stage.recipe, run.policy, teachers.prompt) if mixed else None
 
-    def step(self, number: int) -> Step:
-        """The problems of a step: a function of seed and number alone."""
+    def step(self, number: int, ahead: int = 0) -> Step:
+        """The problems of a step: a function of seed and number alone. They are answered so many steps before."""
         own, seed = own_prompts(self.config), seed_of(self.run_seed, "prompts")
         chosen = epoch_indices(len(self.prompted), own, seed, number)
         prompted = [self.prompted[i] for i in chosen]
@@ -56,7 +56,8 @@ class Problems:
             mixed, traces = self.mixture.step(self.config, number, len(prompted))
             prompted += mixed
         spare = self._spare(number, chosen)
-        return Step(number, seed_of(self.run_seed, "rollouts", number), prompted + spare, traces, len(spare))
+        seed = seed_of(self.run_seed, "rollouts", number)
+        return Step(number, seed, prompted + spare, traces, len(spare), ahead)
 
     def _spare(self, number: int, chosen: Sequence[int]) -> list[Prompted]:
         """Other problems in an order of their own, as many as a step can come to need: that of the epochs stays."""

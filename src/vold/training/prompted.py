@@ -32,6 +32,7 @@ class Step:
             for each of the traces, then those that may take the place of others.
         traces: rollouts that the teacher has written itself (GKD's mixture).
         spare: how many of the problems are only there to take the place of others.
+        ahead: it is sampled so many steps before its turn.
     """
 
     number: int
@@ -39,6 +40,12 @@ class Step:
     prompted: list[Prompted]
     traces: list[Rollout] = field(default_factory=list)
     spare: int = 0
+    ahead: int = 0
+
+    @property
+    def version(self) -> int:
+        """Of the weights that sample: how many steps' updates they have behind them."""
+        return self.number - self.ahead
 
     @property
     def own(self) -> int:

@@ -12,6 +12,7 @@ from vold.types import Rollout, StreamingSampler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from vold.model.chat import Chat
     from vold.run.recipe import Distill
@@ -47,12 +48,21 @@ class StudentRollouts:
 
     def __init__(self, run: Training[Distill]) -> None:
         stage = run.stage
-        self.config, self.chat, self.group = stage.config, run.policy.chat, stage.group
-        self.engine = open_sampler(stage.config, run.policy, stage.directory, stage.group)
+        self.config, self.chat, self.group = stage.config, run.policy.chat, stage.group.beside()
+        kept = self.config.ahead > 0
+        self.engine = open_sampler(stage.config, run.policy, stage.directory, stage.group, kept=kept)
         self.sampler = tool_turns(stage.recipe)(self.engine, self.chat)
 
+    def holding(self, step: Step) -> AbstractContextManager[None]:
+        """Inside, a step is sampled from the weights that the student has at the beginning of the block.
+
+        Raises:
+            SamplerError: as `StudentSampler.holding`.
+        """
+        return self.engine.holding(step.version, pictures=any(p.prompt.vision for p in step.prompted))
+
     def sample(self, step: Step, whole: Callable[[list[Rollout]], None]) -> Sampled:
-        """The rollouts of a step, on every process; each samples its share.
+        """The rollouts of a step, on every process; each samples its share. To be called within `holding`.
 
         With `distill.refill`, problems in reserve are answered in place of groups that teach nothing, in each round as
         many as are missing, until none is or rounds or problems are at their end. What is missing then, the first of
@@ -63,16 +73,14 @@ class StudentRollouts:
         """
         made, silent = list[Rollout](), list[int]()
         groups, reserve = range(step.own), range(len(step.prompted) - step.spare, len(step.prompted))
-        pictures = any(p.prompt.vision for p in step.prompted)
-        with self.engine.holding(step.number, pictures=pictures):
-            for _ in range(1 + (self.config.refill or 0)):
-                new = self._round(step, groups, whole)
-                made += new
-                missing = self._silent(new, groups, step)
-                silent += missing
-                groups, reserve = reserve[: len(missing)], reserve[len(missing) :]
-                if not groups:
-                    break
+        for _ in range(1 + (self.config.refill or 0)):
+            new = self._round(step, groups, whole)
+            made += new
+            missing = self._silent(new, groups, step)
+            silent += missing
+            groups, reserve = reserve[: len(missing)], reserve[len(missing) :]
+            if not groups:
+                break
         left = len({r.group for r in made}) - step.own
         dropped = set(silent[len(silent) - left :])
         kept = [r for r in made if r.group not in dropped] + step.traces
@@ -118,7 +126,9 @@ def sample(
     def mark(place: int, completions: list[Completion]) -> None:
         group = groups[place]
         task, ids = step.prompted[group].task, step.prompted[group].prompt.ids
-        graded[place] = [Rollout(task.id, group, ids, c, grade(task, chat, c)) for c in completions]
+        graded[place] = [
+            Rollout(task.id, group, ids, c, grade(task, chat, c), version=step.version) for c in completions
+        ]
         whole(graded[place])
 
     prompts = [step.prompted[g].prompt for g in groups]

@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from vold.types import Rollout, Task
 
 
-def describe(rollouts: Sequence[Rollout], dropped: Sequence[Rollout] = (), silent: int | None = None) -> RolloutMetrics:
+def describe(
+    rollouts: Sequence[Rollout], dropped: Sequence[Rollout] = (), silent: int | None = None, staleness: int = 0
+) -> RolloutMetrics:
     """What a step's rollouts looked like: reward, outcomes, lengths, and how much the teacher was asked. See
-    `vold.training.rollout.Sampled` for those that were dropped, and for silent groups."""
+    `vold.training.rollout.Sampled` for those that were dropped and for silent groups, and `vold.training.turns` for
+    staleness."""
     rollouts = [*(r for r in rollouts if r.source == "student"), *dropped] or rollouts
     scores = [r.grade.score for r in rollouts]
     groups = _scores_by_group(rollouts)
@@ -37,6 +40,7 @@ def describe(rollouts: Sequence[Rollout], dropped: Sequence[Rollout] = (), silen
         groups_all_fail=_share_of(groups, 0.0),
         groups_refilled=_refilled(dropped, silent),
         groups_silent=silent,
+        staleness=staleness,
         mean_tokens=sum(tokens) / len(tokens),
         rollout_tokens=sum(tokens),
         teacher_tokens=sum(len(s.logp) for s in scored),
@@ -66,7 +70,11 @@ def _share_of(groups: Sequence[Sequence[float]], score: float) -> float:
 
 def store(directory: Path, step: int, rollouts: Sequence[Rollout], tasks: Sequence[Task], policy: Policy) -> Path:
     """Write every rollout of a step with all its token values, for `vold show` and the report. `tasks` are by group."""
-    there = {r.group for r in rollouts}
-    questions = {g: RolloutTask(t.messages[-1].text, t.reference) for g, t in enumerate(tasks) if g in there}
     store_tokenizer(directory, lambda: policy.chat.tokenizer.backend_tokenizer.to_str())
-    return store_rollouts(directory, step, rollouts, questions)
+    return store_rollouts(directory, step, rollouts, questions_of(rollouts, tasks))
+
+
+def questions_of(rollouts: Sequence[Rollout], tasks: Sequence[Task]) -> dict[int, RolloutTask]:
+    """What each group of these rollouts answers. `tasks` are by group."""
+    there = {r.group for r in rollouts}
+    return {g: RolloutTask(t.messages[-1].text, t.reference) for g, t in enumerate(tasks) if g in there}

@@ -39,6 +39,17 @@ def refuse_uneven(recipe: Recipe, group: Processes) -> None:
         )
 
 
+def _early(run: Training[Distill], teachers: Teachers) -> bool:
+    """Whether teachers score groups as they end: on servers they do, and in this process while servers sample. Where
+    student and teacher are on one device they take turns."""
+    recipe, config, group = run.stage.recipe, run.stage.config, run.stage.group
+    e = config.engine
+    elsewhere = e is not None and not e.colocate and not e.sleep
+    here = elsewhere and not recipe.run.offload and not group.teachers_divided
+    kinds = (h.backend.concurrent or (here and not h.backend.on_servers) for h in teachers.by_route.values())
+    return bool(teachers.by_route) and all(kinds) and decides_by_group(config.objective)
+
+
 class Scoring:
     """Teachers at work in stage 2.
 
@@ -66,14 +77,20 @@ class Scoring:
         self.teacher = teachers.scorer(config.sampling, config.token_budget, prompts, stage.directory, self.group)
         refuse_without_logits(self.objective, self.teacher)
         refuse_uneven(stage.recipe, self.group)
-        self._concurrent = teachers.concurrent and self.group.world == 1 and decides_by_group(self.objective)
+        self._early, self._here = _early(run, teachers), not teachers.concurrent
         self.error = QuantizeErrors(stage.recipe, config, stage.directory, teachers)
         self.earlier = Earlier(run)
         run.place.invite([*teachers.modules, *self.earlier.modules], run.policy.model, late=self.objective.needs.logits)
 
     def early(self, step: Step) -> EarlyTeacher:
         """A context in which whole groups can be handed to the teacher while others are still sampled."""
-        return EarlyTeacher(self.teacher if self._concurrent else None, step.teacher_prompts, self.objective)
+        teacher = self.teacher if self._early else None
+        return EarlyTeacher(teacher, step.teacher_prompts, self.objective, here=self._here, group=self.group)
+
+    @property
+    def beside_sampling(self) -> bool:
+        """Whether this thread scores what another one samples."""
+        return self._early and self._here
 
     def score(self, rollouts: list[Rollout], step: Step, early: EarlyTeacher) -> list[Rollout]:
         """The rollouts with the scores of the teacher, and of the student as it was, where the objective will use them.

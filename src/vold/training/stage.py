@@ -31,7 +31,7 @@ from vold.training.optim import build_optimizer
 from vold.training.state_writer import StateWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
     from vold.model.place import Phase
@@ -118,6 +118,7 @@ class Training(Generic[Config]):
         learner: the student, its optimizer, and how they are updated.
         place: the memory of the device.
         seconds: how long each phase of the present step has taken so far.
+        beside: what else belongs to the state after so many steps, as files; nothing by default.
     """
 
     def __init__(self, stage: Stage[Config], model: str | None = None) -> None:
@@ -127,12 +128,13 @@ class Training(Generic[Config]):
         self.stage, self.began_with = stage, model
         self.learner = Learner(stage.config, policy, optimizer, stage.group)
         self.seconds: dict[Phase, float] = {}
+        self.beside: Callable[[int], Mapping[str, bytes]] = lambda step: {}
         self.place = Place(policy.model.device, optimizer)
         self._start = restore_state(stage.directory, policy, optimizer)
         if stage.group.first and (newest := latest_checkpoint(stage.directory)):  # killed before it was alone
             drop_older(stage.directory, newest)
         self._writer = StateWriter(stage.directory, policy, optimizer, self.place, stage.group)
-        self._done = self._start
+        self.done = self._start
         self._note = ""
         self._metrics: MetricsFile | None = None
         if stage.group.first:
@@ -143,6 +145,11 @@ class Training(Generic[Config]):
     def policy(self) -> Policy:
         """The student."""
         return self.learner.policy
+
+    @property
+    def began_from(self) -> Path:
+        """The state that this start has begun from; nothing is there if from none."""
+        return state_of(self.stage.directory, self._start)
 
     def __enter__(self) -> Training[Config]:
         return self
@@ -164,10 +171,10 @@ class Training(Generic[Config]):
             return
         with contextlib.suppress(Exception):
             self._writer.settle(wait=True)
-        whole = self.learner.updated < self._done
-        if whole and self._done and not state_of(self.stage.directory, self._done).exists():
+        whole = self.learner.updated < self.done
+        if whole and self.done and not state_of(self.stage.directory, self.done).exists():
             with contextlib.suppress(Exception):
-                self._save_state(self._done)
+                self._save_state(self.done)
                 self._writer.settle(wait=True)
 
     def steps(self) -> Iterator[int]:
@@ -177,10 +184,10 @@ class Training(Generic[Config]):
             drop(self.stage.final)  # until the stage ends again, nothing is to take that for its result
         with Bar(self.stage.directory.name, config.steps, self._start) as bar:
             for step in range(self._start, config.steps):
-                self._done = step
+                self.done = step
                 self.seconds.clear()
                 yield step
-                self._done = step + 1
+                self.done = step + 1
                 if step == self._start and self.place.peaks and self.stage.group.first:
                     self._set_beside_the_plan()
                 self._writer.settle(wait=False)
@@ -227,5 +234,6 @@ class Training(Generic[Config]):
             console.print(line)
 
     def _save_state(self, step: int) -> None:
+        beside = self.beside(step)
         self.place.enter("save")
-        self._writer.begin(step)
+        self._writer.begin(step, beside)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -101,8 +102,12 @@ class StateWriter:
         self.directory, self.policy, self.optimizer, self.place, self.group = directory, policy, optimizer, place, group
         self._part: Part | None = None
 
-    def begin(self, step: int) -> None:
+    def begin(self, step: int, beside: Mapping[str, bytes] = MappingProxyType({})) -> None:
         """Take the state after `step` optimizer steps, and begin to write it when the one before is in place.
+
+        Args:
+            step: see above.
+            beside: further files of the state, of which the first process writes its own.
 
         Raises:
             CheckpointError, OSError: the one before could not be written.
@@ -114,6 +119,9 @@ class StateWriter:
         self.group.wait()
         mine, places = self._mine()
         lent = self.place.lend(mine)
+        if self.group.first:
+            for name, content in beside.items():
+                (temporary_of(part.path) / name).write_bytes(content)
         part.thread = threading.Thread(target=self._write, args=(part, lent, places), name="writer of a state")
         self._part = part
         part.thread.start()

@@ -196,7 +196,8 @@ class Rollout(Arrays):
     `group` numbers the prompt within the step. `teacher` is None where the objective has no use for the teacher's
     opinion, or the task has no text view. `source` says who wrote the response: the student, or the teacher whose
     traces are mixed in. `reference_logp` and `old_logp` are log-probs of the student as the stage began and as the step
-    began, where the objective uses them. `vold.objective.credit` fills the rest, one number a token: `advantage`;
+    began, where the objective uses them. `version` counts the steps whose updates the weights had behind them that
+    sampled it; None of the teacher's traces. `vold.objective.credit` fills the rest, one number a token: `advantage`;
     `live_weight`, the factor of a teacher reward that is taken at the time of the update; `teacher_weight`, that of the
     teacher loss. `token_values` (read-only float32 arrays) and `rollout_values` hold by name what these were made of.
 
@@ -220,6 +221,7 @@ class Rollout(Arrays):
     rollout_values: Mapping[str, float] = field(default_factory=dict)
     reference_logp: MaybeArray[np.float32] = MaybeArray("float32")
     old_logp: MaybeArray[np.float32] = MaybeArray("float32")
+    version: int | None = None
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,12 @@ from typing import Any
 
 import vold.evals.answering
 import vold.training.metrics_file
-import vold.training.state_writer
 import vold.training.stored_rows
 from faults import damages
 from faults.damages import Named
 from faults.frame import Ended, Fault, Outcome, judged, vold_in
 from faults.runs import Runs, copy, differences, runs
-from killed import after, killer
+from killed import after, killer, write_states_at_once
 
 
 @dataclass(frozen=True)
@@ -212,11 +211,5 @@ def _half_done(made: Runs, stage: str) -> Scene:
 
 
 def _kill_at_append(module: Any, count: int) -> None:
-    begin = vold.training.state_writer.StateWriter.begin
-
-    def begin_and_end(self: vold.training.state_writer.StateWriter, step: int) -> None:
-        begin(self, step)
-        self.settle(wait=True)  # which state a killed stage leaves must not depend on how quick its writer is
-
-    vold.training.state_writer.StateWriter.begin = begin_and_end  # type: ignore[method-assign]
+    write_states_at_once()
     module.append_jsonl = after(killer(count), module.append_jsonl)

@@ -39,9 +39,9 @@ class StudentSampler(Sampler, Protocol):
 
 
 def open_sampler(
-    config: Distill | PromptBalance, policy: Policy, directory: Path, group: Processes = ALONE
+    config: Distill | PromptBalance, policy: Policy, directory: Path, group: Processes = ALONE, *, kept: bool = False
 ) -> StudentSampler:
-    """The student's sampler of single turns.
+    """The student's sampler of single turns. `kept`: see `ServerWeights`.
 
     Raises:
         SamplerError: a server does not answer, or holds another model.
@@ -62,7 +62,7 @@ def open_sampler(
     else:
         client = VllmClient(config.engine, role="rollout", error=SamplerError)
         passing = config.engine.weights_dir or directory / "weights"
-        weights = ServerWeights(client, policy, passing, group, config.engine.transfer)
+        weights = ServerWeights(client, policy, passing, group, config.engine.transfer, kept=kept)
     context = client.context()
     if context and config.sampling.max_new_tokens >= context:
         raise ConfigError(

@@ -39,7 +39,7 @@ def score_rollouts(
     """Ask the teacher about just those rollouts whose scores the objective will use.
 
     Which these are may depend on all rollouts of the step. Every process has them and asks about its share. `early`
-    has what the teacher has said already (`EarlyTeacher`); there is one process then.
+    has what teachers have said already (`EarlyTeacher.finish`), on all processes the same.
 
     Raises:
         AlignmentError: the teacher returned another number of scores than there are tokens.
@@ -64,22 +64,40 @@ def decides_by_group(objective: Objective) -> bool:
 
 
 class EarlyTeacher:
-    """Sends a teacher that works elsewhere the rollouts of each group as soon as the group is whole.
+    """Asks a teacher about the rollouts of each group as soon as the group is whole.
 
-    One thread asks, about all that has come up to then; `finish` waits for it. What is asked is what `score_rollouts`
-    would ask later, so a step is the same with it and without. With no teacher it does nothing. Leaving the `with`
-    block ends the thread when what waits has been asked.
+    What is asked is what `score_rollouts` would ask later. A teacher that works elsewhere is asked by a thread, about
+    all that has come up to then; `finish` waits for it. One in this process is asked by `finish`, group by group, so
+    that what shares a pass, and with it the last bit of a score, does not hang on who was quick: groups come from
+    another thread then. With no teacher nothing is done. Leaving the `with` block ends it when what waits has been
+    asked.
+
+    Args:
+        teacher: see above.
+        prompts: of the step's groups.
+        objective: says whether, and what.
+        here: the teacher is in this process.
+        group: the processes that train, all of which call `finish`; each has asked about groups of its own.
     """
 
-    def __init__(self, teacher: Teacher | None, prompts: Sequence[Prompt | None], objective: Objective) -> None:
-        self.teacher, self.prompts, self.objective = teacher, prompts, objective
+    def __init__(
+        self,
+        teacher: Teacher | None,
+        prompts: Sequence[Prompt | None],
+        objective: Objective,
+        *,
+        here: bool = False,
+        group: Processes = ALONE,
+    ) -> None:
+        self.teacher, self.prompts, self.objective, self.here, self.processes = teacher, prompts, objective, here, group
         self._waiting: queue.SimpleQueue[list[Rollout] | None] = queue.SimpleQueue()
         self._said: dict[Key, TokenScores] = {}
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
+        self._finished = False
 
     def __enter__(self) -> EarlyTeacher:
-        if self.teacher is not None:
+        if self.teacher is not None and not self.here:
             # A daemon: where sampling fails nobody waits for answers.
             self._thread = threading.Thread(target=self._work, args=(self.teacher,), daemon=True)
             self._thread.start()
@@ -93,16 +111,23 @@ class EarlyTeacher:
         self._waiting.put(rollouts)
 
     def finish(self) -> dict[Key, TokenScores]:
-        """All that the teacher has said, when it has answered; to be called after the block.
+        """All that the teacher has said, on all processes, when it has answered.
+
+        To be called after the block, or beside it where groups come from another thread.
 
         Raises:
             TeacherError, AlignmentError: as the teacher does.
         """
+        if self.teacher is None:
+            return {}
         if self._thread is not None:
             self._thread.join()
+        elif not self._finished:
+            self._finished = True
+            self._work(self.teacher)
         if self._error is not None:
             raise self._error
-        return self._said
+        return {key: scores for said in self.processes.gather(self._said) for key, scores in said.items()}
 
     def _work(self, teacher: Teacher) -> None:
         last = False
@@ -111,6 +136,8 @@ class EarlyTeacher:
             found = self._waiting.get()
             while found is not None:
                 rollouts += found
+                if self.here:
+                    break
                 try:
                     found = self._waiting.get_nowait()
                 except queue.Empty:

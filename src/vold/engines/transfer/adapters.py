@@ -51,9 +51,9 @@ class Adapters:
         """As `ChangedWeights.forget`."""
         self.base.forget()
 
-    def push(self, *, first: bool) -> None:
+    def push(self, *, first: bool, fresh: bool = True) -> None:
         """As `ChangedWeights.push`."""
-        self.base.push(first=first)
+        self.base.push(first=first, fresh=fresh)
         if not first:
             return
         tensors = self.tensors()

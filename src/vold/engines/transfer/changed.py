@@ -58,13 +58,15 @@ class ChangedWeights:
         """The servers have lost all weights in sleep: they are to read the files that they were started with."""
         self.client.each(RPC, {"method": "vold_reload"}, root=True)
 
-    def push(self, *, first: bool) -> None:
-        """Make every server hold the student's weights. Of several processes all call this, and the first sends.
+    def push(self, *, first: bool, fresh: bool = True) -> None:
+        """Make every server hold the student's weights, or unless `fresh` those of the last push. Of several processes
+        all call this, and the first sends.
 
         Raises:
             SamplerError: a server goes on refusing what it is sent, or cannot say what it has loaded.
         """
-        self.source.refresh()
+        if fresh:
+            self.source.refresh()
         if not first:
             return
         found = self._held()

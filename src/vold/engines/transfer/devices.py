@@ -27,9 +27,9 @@ def table_of(tensors: Mapping[str, torch.Tensor]) -> Table:
 
 
 def packed(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
-    """One buffer of bytes, where the tensors are."""
+    """One buffer of bytes, where the first of the tensors is."""
     flat = [t.detach().contiguous().flatten().view(torch.uint8) for t in tensors]
-    return torch.cat([torch.nn.functional.pad(f, (0, -f.numel() % ALIGNED)) for f in flat])
+    return torch.cat([torch.nn.functional.pad(f.to(flat[0].device), (0, -f.numel() % ALIGNED)) for f in flat])
 
 
 def size_of(table: Table) -> int:

@@ -24,21 +24,27 @@ class Source:
     Args:
         policy: the model that learns; it is read, never changed.
         plain: leave adapters out: the weights below them.
+        kept: what a policy in one process trains is copied to the host by `refresh`, and stays what it was then.
     """
 
-    def __init__(self, policy: Policy, *, plain: bool = False) -> None:
-        self.policy, self.plain = policy, plain
-        self._whole = Whole({}, {})
+    def __init__(self, policy: Policy, *, plain: bool = False, kept: bool = False) -> None:
+        self.policy, self.plain, self.kept = policy, plain, kept
+        self._whole: Whole | None = None
         self._known = dict[tuple[str, torch.dtype], str]()
 
     def refresh(self) -> None:
-        """Collect the weights where processes share them."""
+        """Collect the weights where processes share them, or where they are kept."""
         if self.policy.whole_state is not None:
             self._whole = self.policy.whole_state(plain=self.plain)
+        elif self.kept:
+            self._whole, changing = None, self._changing()
+            weights = {n: _copied(t) if n in changing else t for n, t in self._named()}
+            adapters = self.policy.adapters
+            self._whole = Whole(weights, {} if adapters is None else {n: _copied(t) for n, t in adapters_of(adapters)})
 
     def adapters(self) -> Iterator[tuple[str, torch.Tensor]]:
         """As `vold.model.lora.adapters_of`."""
-        if self.policy.whole_state is not None:
+        if self._whole is not None:
             return iter(self._whole.adapters.items())
         return adapters_of(self.policy.adapters)
 
@@ -68,7 +74,7 @@ class Source:
         """Every weight under the model's own name; what is tied comes once, as in a checkpoint."""
         model = self.policy.model
         once = {_plain(n): p for n, p in model.named_parameters() if ".lora_" not in n}
-        if self.policy.whole_state is not None:
+        if self._whole is not None:
             return ((n, t) for n, t in self._whole.weights.items() if n in once)
         if self.policy.adapters is None or self.plain:
             return iter(once.items())
@@ -80,6 +86,10 @@ class Source:
         if self.plain:
             return {_plain(n) for n in names if ".lora_" not in n}
         return {n.partition(".lora_")[0] + ".weight" if ".lora_" in n else _plain(n) for n in names}
+
+
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu", copy=True)
 
 
 def _plain(name: str) -> str:

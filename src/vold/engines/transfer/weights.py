@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import weakref
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from vold.engines.transfer import segment
@@ -15,6 +16,7 @@ from vold.errors import ConfigError, SamplerError, VoldError
 from vold.model.parallel import ALONE, Processes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from vold.engines.bodies import JsonObject
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
 class Way(Protocol):
     """How weights get to servers."""
 
-    def push(self, *, first: bool) -> None:
-        """Make every server hold the student's weights. All processes call it; the `first` sends."""
+    def push(self, *, first: bool, fresh: bool) -> None:
+        """Make every server hold the student's weights; unless `fresh`, those that were pushed the last time. All
+        processes call it; the `first` sends."""
         ...
 
     def forget(self) -> None:
@@ -47,6 +50,8 @@ class ServerWeights:
         directory: where weights are put for servers to read; removed again afterwards.
         group: the processes that train the policy. Of several, all call `changed`, and the first sends at once.
         transfer: how weights go.
+        kept: the policy changes while servers sample. They get its weights at once in `changed`, and one that is
+            restarted meanwhile gets those of then again: a copy of what is trained stays on the host.
     """
 
     def __init__(
@@ -56,13 +61,15 @@ class ServerWeights:
         directory: Path,
         group: Processes = ALONE,
         transfer: Transfer = "files",
+        *,
+        kept: bool = False,
     ) -> None:
-        self.client, self.policy, self.directory, self.group = client, policy, directory, group
+        self.client, self.policy, self.directory, self.group, self.kept = client, policy, directory, group, kept
         self.transfer: Transfer = transfer
         # Servers outlive runs: versions of an earlier one must not pass for those of this one.
         self._run = group.gather(secrets.token_hex(4))[0]
         self.version = f"{self._run}/0"
-        self._woken = 0
+        self._woken, self._fresh = 0, True
         self._way: Way | None = None
 
     @property
@@ -74,10 +81,13 @@ class ServerWeights:
         """Say that the policy's weights are now those of `step`.
 
         Raises:
-            SamplerError: as `bring`, where several processes train.
+            SamplerError: as `bring`, where several processes train or weights are kept.
         """
-        self.version = f"{self._run}/{step}"
-        if self.group.world > 1:
+        version = f"{self._run}/{step}"
+        if version == self.version and not self._fresh:
+            return
+        self.version, self._fresh = version, True
+        if self.group.world > 1 or self.kept:
             self._send()
             self.group.wait()
 
@@ -110,7 +120,8 @@ class ServerWeights:
         return all(r is not None and r.value.get("weight_version") == self.version for r in replies)
 
     def _send(self) -> None:
-        self._opened().push(first=self.group.first)
+        self._opened().push(first=self.group.first, fresh=self._fresh or not self.kept)
+        self._fresh = False
         if self.group.first:
             # Keys and values of earlier weights.
             self.client.each("/reset_prefix_cache", root=True)
@@ -132,11 +143,11 @@ class ServerWeights:
                     got=f"{self.transfer}, a server without --worker-extension-cls",
                     fix="docs/engines.md has the arguments, or drop the key: files go to every vLLM server",
                 )
-            return WholeModel(self.client, self.policy, self.directory)
+            return WholeModel(self.client, self.policy, self.directory, kept=self.kept)
         lora = self.policy.adapters is not None and all(
             s.rank >= self.policy.adapters.peft_config["default"].r for s in servers
         )
-        changed = ChangedWeights(self.client, Source(self.policy, plain=lora), self._carrier())
+        changed = ChangedWeights(self.client, Source(self.policy, plain=lora, kept=self.kept), self._carrier())
         if not lora:
             return changed
         files = self.directory if self.transfer == "files" else segment.SHARED
@@ -158,29 +169,38 @@ class ServerWeights:
 
 
 class WholeModel:
-    """The whole model as a directory, which any vLLM server reads with its own `reload_weights`."""
+    """The whole model as a directory, which any vLLM server reads with its own `reload_weights`. It is removed when it
+    has been read; a `kept` one stays until the next push that is fresh."""
 
-    def __init__(self, client: VllmClient, policy: Policy, directory: Path) -> None:
-        self.client, self.policy, self.directory = client, policy, directory
+    def __init__(self, client: VllmClient, policy: Policy, directory: Path, *, kept: bool = False) -> None:
+        self.client, self.policy, self.directory, self.kept = client, policy, directory, kept
+        self._here = directory
+        self._remove: Callable[[], object] = lambda: None
 
     def forget(self) -> None:
         """A whole model has nothing to remember."""
 
-    def push(self, *, first: bool) -> None:
+    def push(self, *, first: bool, fresh: bool) -> None:
         """As `Way.push`."""
-        here = self.directory.resolve() / segment.unguessable()
+        try:
+            if fresh:
+                self._save(first=first)
+            if first:
+                body = {"method": "reload_weights", "kwargs": {"weights_path": str(self._here)}}
+                self.client.each(RPC, body, root=True)
+        finally:
+            if not self.kept:
+                self._remove()
+
+    def _save(self, *, first: bool) -> None:
+        self._remove()
+        self._here = self.directory.resolve() / segment.unguessable()
         if first:
             self.directory.mkdir(parents=True, exist_ok=True)
             segment.sweep(self.directory)
-            here.mkdir()
-        try:
-            self.policy.save(here)
-            if first:
-                body = {"method": "reload_weights", "kwargs": {"weights_path": str(here)}}
-                self.client.each(RPC, body, root=True)
-        finally:
-            if first:
-                shutil.rmtree(here, ignore_errors=True)
+            self._here.mkdir()
+            self._remove = weakref.finalize(self, shutil.rmtree, self._here, ignore_errors=True)
+        self.policy.save(self._here)
 
 
 class Started(NamedTuple):
