@@ -27,7 +27,7 @@ export TOKENIZERS_PARALLELISM := false
 help:
 	@echo "make demo     the whole method on the demo world, on a CPU, nothing to download"
 	@echo "make test     style, types and the test suite"
-	@echo "make engines  vLLM for a CPU, in .venv-engines (3 GB): what recipes/launch-mini.yaml starts its servers with"
+	@echo "make engines  vLLM for a CPU, in .venv-engines (3 GB): what the recipes launch-mini and image_rl-mini start their servers with"
 	@echo "make test-engines  teachers and rollouts on a real vLLM server, on a CPU"
 	@echo "make test-peers  prompts, verdicts and marks against other programs' scorers; sets up .venv-peers (450 MB)"
 	@echo "make faults   kills, damage, bad input, servers and programs that lie, put into real runs: a table of what was lost"
@@ -100,9 +100,14 @@ $(ENGINES_STAMP): $(STAMP) requirements-engines.txt requirements-ray.txt
 	$(PIP) install --no-deps --upgrade --target build/ray -r requirements-ray.txt
 	@touch $@
 
-engines: $(ENGINES_STAMP)
+# vLLM needs it for Qwen's pictures. Not in .venv-engines: recipes/image_rl-mini/python puts it beside where it is wanted.
+build/torchvision: $(STAMP)
+	$(PIP) install --no-deps --upgrade --target $@ torchvision==0.28.0
+	@touch $@
 
-test-engines: $(ENGINES_STAMP)
+engines: $(ENGINES_STAMP) build/torchvision
+
+test-engines: $(ENGINES_STAMP) build/torchvision
 	VOLD_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/bin/python $(VENV)/bin/python -m pytest -v -m "engines or processes" --durations=5 tests
 
 # Other scorers at pinned commits, each run as it is in an environment of its own. VOLD_PEERS=DIR takes their repositories

@@ -13,7 +13,18 @@ import numpy as np
 import pytest
 
 from vold import types
-from vold.types import Completion, Grade, Message, Prompt, Rollout, SamplingParams, ScoreRequest, Task, TokenScores
+from vold.types import (
+    Completion,
+    Grade,
+    Message,
+    Pictures,
+    Prompt,
+    Rollout,
+    SamplingParams,
+    ScoreRequest,
+    Task,
+    TokenScores,
+)
 
 DONE = Completion(ids=(5, 2), logps=(-0.1, -0.2), action_mask=(1, 1), finish="stop")
 VALUES: tuple[Any, ...] = (
@@ -21,6 +32,7 @@ VALUES: tuple[Any, ...] = (
     Task(id="sum-1", messages=(Message("user", "digits 3 5 . sum ?"),), reference="8", grader="exact"),
     DONE,
     Grade(score=1.0, extracted="8", note="equal"),
+    Pictures(images=(), ids=(1, 2, 3), task="sum-1"),
     ScoreRequest(prompt_ids=(1, 2), response_ids=(5, 2)),
     TokenScores(logp=(-0.3, -0.01)),
     Rollout(task_id="sum-1", group=0, prompt_ids=(1,), completion=DONE, grade=Grade(0.0, "7", "wrong")),

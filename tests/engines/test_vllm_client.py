@@ -483,10 +483,10 @@ def test_rollouts_ask_for_the_plain_distribution_and_the_right_end() -> None:
     assert 0 <= body["seed"] < 2**63
 
 
-def test_images_do_not_go_to_a_rollout_server() -> None:
+def test_image_tensors_alone_do_not_go_to_a_rollout_server() -> None:
     with VllmServer(text_model(1)) as server:
         sampler = ServerSampler(client(server.url, role="rollout"), end_id=2)
-        with pytest.raises(SamplerError, match="text prompts only"):
+        with pytest.raises(SamplerError, match="as tensors alone"):
             sampler.generate([Prompt((20, 21), {"pixel_values": 1})], SamplingParams(2))
 
 

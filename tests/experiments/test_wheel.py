@@ -14,7 +14,7 @@ from packaging.utils import NormalizedName, canonicalize_name
 
 from package import EXPERIMENTS, FILES, ROOT, SOURCE
 
-NEED_A_CHECKOUT = {"eval-mini", "launch-mini", "smollm2-cpu"}
+NEED_A_CHECKOUT = {"eval-mini", "image_rl-mini", "launch-mini", "smollm2-cpu"}
 """Recipes over files that no wheel holds."""
 
 

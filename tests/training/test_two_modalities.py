@@ -5,17 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 import tiny
 from stored import stored_rows
-from vllm_server import VllmServer
 from vold.data.sources import open_tasks
 from vold.engines.teachers.cached import CachedTeacher
 from vold.engines.teachers.inprocess import InProcessTeacher
 from vold.engines.teachers.teachers import open_teachers
-from vold.errors import ConfigError
 from vold.run.recipe import Recipe, recipe_from
 from vold.training.distill import distill
 from vold.types import ScoreRequest
@@ -99,10 +96,3 @@ def test_a_text_only_teacher_is_never_handed_a_picture(tmp_path: Path) -> None:
     for task in pictures:
         ask = teachers.prompt(task)
         assert task.messages[0].images and ask is not None and not ask.vision
-
-
-def test_a_teacher_on_a_server_is_not_shown_pictures(tmp_path: Path) -> None:
-    with VllmServer(tiny.student(seed=7)) as server:
-        made = recipe(tmp_path, server={"urls": [f"{server.url}"], "model": "tiny", "patience": 0})
-        with pytest.raises(ConfigError, match="scores text only"):
-            distill(made)

@@ -89,6 +89,16 @@ def is_no_reply(said: object) -> bool:
     return stopped or bool(said.get("error"))
 
 
+def about(task: str, where: str) -> str:
+    """Where something went wrong, with the task that it was about.
+
+    Example:
+        >>> about("sum-1", "http://localhost:8001/v1"), about("", "http://localhost:8001/v1")
+        ('task sum-1, http://localhost:8001/v1', 'http://localhost:8001/v1')
+    """
+    return f"task {task}, {where}" if task else where
+
+
 @dataclass(frozen=True)
 class VllmReply:
     """A JSON object from a server, and whose it is.
@@ -98,16 +108,18 @@ class VllmReply:
         url: the server.
         server: what the server is to the run.
         error: raised where the reply cannot be used.
+        task: id of the task that it was asked about, if that is known.
     """
 
     value: JsonObject
     url: str
     server: str
     error: type[VoldError]
+    task: str = ""
 
     def fail(self, what: str, *, got: str = "", fix: str = FIX, error: type[VoldError] | None = None) -> NoReturn:
-        """Raise `error`, that of the client by default, which names the server."""
-        raise (error or self.error)(what, where=self.url, got=got[:300], fix=fix)
+        """Raise `error`, that of the client by default, which names the server and the task."""
+        raise (error or self.error)(what, where=about(self.task, self.url), got=got[:300], fix=fix)
 
     def choices(self, count: int) -> list[JsonObject]:
         """As many answers as were asked for, in the order of their numbers.

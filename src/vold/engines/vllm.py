@@ -7,6 +7,7 @@ A run that trains for days outlives its servers. A server that does not answer i
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,19 +15,21 @@ from vold.engines.bodies import JsonObject
 from vold.engines.deadline import Stop
 from vold.engines.http import Failed, HttpClient, as_they_come
 from vold.engines.launch.started import started_at
-from vold.engines.replies import VllmReply
+from vold.engines.replies import VllmReply, about
+from vold.errors import VoldError
 from vold.run.console import console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from vold.errors import VoldError
     from vold.run.model_sections import Server
 
 
 WORDS = ("/load_lora_adapter", "/unload_lora_adapter")
 """Routes whose reply is a sentence, which says nothing beside the status."""
-SILENT = ("/wake_up", "/sleep", "/collective_rpc", "/reset_prefix_cache", "/update_weight_version", *WORDS)
+CACHES = ("/reset_prefix_cache", "/reset_encoder_cache")
+"""Routes that drop keys and values, and what the vision tower has made of pictures."""
+SILENT = ("/wake_up", "/sleep", "/collective_rpc", "/update_weight_version", *CACHES, *WORDS)
 """Routes whose reply may be empty."""
 
 
@@ -54,6 +57,7 @@ class VllmClient(HttpClient[VllmReply]):
         *,
         root: bool = False,
         answers: int = 1,
+        tasks: Sequence[str] = (),
         on_reply: Callable[[int, VllmReply], None] = lambda place, reply: None,
     ) -> list[VllmReply]:
         """POST each body to some server, several at a time; replies in request order.
@@ -63,19 +67,33 @@ class VllmClient(HttpClient[VllmReply]):
             bodies: JSON to send; the model's name is added.
             root: see `path`.
             answers: that each body asks for.
+            tasks: ids of the tasks that the bodies are about, for messages.
             on_reply: called in this thread with the place of a body and its reply, in the order of the replies.
 
         Raises:
             VoldError: of the class `error`. A request was refused for good, or no server answered within `patience`.
         """
         bases = self._bases(root)
-        calls = [partial(self.send, bases, path, {"model": self.model, **body}, answers=answers) for body in bodies]
+        calls = [
+            partial(self._ask, task, bases, path, {"model": self.model, **body}, answers=answers)
+            for task, body in zip(tasks or [""] * len(bodies), bodies, strict=True)
+        ]
         found: dict[int, VllmReply] = {}
         with contextlib.closing(as_they_come(calls, self.workers(answers))) as replies:
             for place, reply in replies:
                 found[place] = reply
                 on_reply(place, reply)
         return [found[i] for i in range(len(bodies))]
+
+    def _ask(
+        self, task: str, bases: Sequence[str], path: str, body: JsonObject, stop: Stop, *, answers: int
+    ) -> VllmReply:
+        try:
+            return dataclasses.replace(self.send(bases, path, body, stop, answers=answers), task=task)
+        except VoldError as error:
+            if not task or not error.got.startswith("status "):
+                raise
+            raise type(error)(error.what, where=about(task, error.where), got=error.got, fix=error.fix) from None
 
     def each(
         self, path: str, body: JsonObject | None = None, *, get: bool = False, root: bool = False, must: bool = True

@@ -236,7 +236,7 @@ def _opinions(
             scorer = teachers.scorer(sampling, ALIGN_TOKENS, [teacher_prompts[i] for i in mine], directory)
             top_k = 0 if aligned else 1
             asked = [(teacher_prompts[i], responses[i]) for i in mine]
-            requests = [ScoreRequest(p.ids, ids, None, top_k, p.vision) for p, ids in asked]
+            requests = [ScoreRequest(p.ids, ids, None, top_k, p.vision, p.pictures) for p, ids in asked]
             for i, scores in zip(mine, scorer.score(requests), strict=True):
                 logp = torch.tensor(scores.logp)
                 best = None if scores.top_ids is None else torch.tensor(scores.top_ids[:, 0], dtype=torch.int64)

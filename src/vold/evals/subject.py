@@ -61,7 +61,7 @@ class TaskSet:
     @cached_property
     def prompts(self) -> list[Prompt]:
         """Of the first tasks, as the student is asked."""
-        return [self.subject.student.chat.prompt(t.messages) for t in self.tasks[:PROMPTS]]
+        return [self.subject.student.chat.prompt(t.messages, t.id) for t in self.tasks[:PROMPTS]]
 
 
 @dataclass(frozen=True)

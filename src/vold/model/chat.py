@@ -25,7 +25,7 @@ from vold.model.reading import model_at, read_config, read_tokenizer
 from vold.model.special_tokens import TypedText
 from vold.model.templates import check_template, rendered
 from vold.run.failures import is_out_of_memory
-from vold.types import Message, Prompt
+from vold.types import Message, Pictures, Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,12 +130,15 @@ class Chat:
             content = json.loads(file.read_text())
             if isinstance(content, dict) and content.get("processor_class") == type(self.processor).__name__:
                 content["processor_class"] = self.family.processor
+                if self.family.video_processor and "image_processor" in content:
+                    content["video_processor"] = _for_films(content["image_processor"], self.family.video_processor)
                 file.write_text(json.dumps(content, indent=2) + "\n")
 
-    def prompt(self, messages: Sequence[Message]) -> Prompt:
+    def prompt(self, messages: Sequence[Message], task: str = "") -> Prompt:
         """Token ids (with one placeholder per image patch group) and image tensors, ready for a response.
 
-        Special tokens in the messages' texts are spelled with ordinary tokens.
+        Special tokens in the messages' texts are spelled with ordinary tokens. `task` is the id of the task, which
+        messages about its pictures name.
 
         Raises:
             DataError: images for a text-only model, or another number of `<image>` markers than images.
@@ -149,7 +152,12 @@ class Chat:
         text = rendered(self.tokenizer, turns, picture, len(images))
         text, places = (text, []) if hidden is None else hidden.carried(text)
         ids, vision = self._encoded(text, images)
-        return Prompt(ids if hidden is None else hidden.spell(ids, self.end_id, places), vision)
+        ids = ids if hidden is None else hidden.spell(ids, self.end_id, places)
+        if not images:
+            return Prompt(ids)
+        once, _ = self._encoded(text, ())
+        once = once if hidden is None else hidden.spell(once, self.end_id, places)
+        return Prompt(ids, vision, Pictures(tuple(images), once, task))
 
     def _encoded(self, text: str, images: Sequence[Image]) -> tuple[tuple[int, ...], dict[str, torch.Tensor]]:
         """Ids of a rendered conversation, and its pictures."""
@@ -271,6 +279,11 @@ def _read_images(path: str, family: Family) -> Any:
         return reader.from_pretrained(path)
     except OSError:  # the hub's
         return None
+
+
+def _for_films(images: dict[str, Any], name: str) -> dict[str, Any]:
+    """What processor_config.json says of films, as of pictures: stock classes do not load without it."""
+    return {k: v for k, v in images.items() if k != "image_processor_type"} | {"video_processor_type": name}
 
 
 def _content(message: Message) -> str | list[dict[str, str]]:

@@ -31,6 +31,7 @@ class Family:
         pictures: how pictures become tensors. `grid`: patches of any area and their grid (Qwen). `tiles`: squares of
             one size, each a fixed number of tokens (Idefics3). Empty for a text-only model.
         processor: the Transformers class that reads a saved processor.
+        video_processor: the same for films. Stock processors want one, and vold shows none.
         image_processor: module below `transformers.models` and class of what turns pictures into numbers. Always
             Pillow's, so that every installation sees the same numbers.
         placeholders: pattern of the tokens that stand for pictures; a response never holds one.
@@ -43,6 +44,7 @@ class Family:
     projector: tuple[str, ...] = ()
     pictures: Literal["grid", "tiles", ""] = ""
     processor: str = ""
+    video_processor: str = ""
     image_processor: str = ""
     placeholders: str = ""
     packs: tuple[str, ...] = ()
@@ -62,6 +64,7 @@ QWEN2_5_VL = Family(
     projector=("visual.merger",),
     pictures="grid",
     processor="Qwen2_5_VLProcessor",
+    video_processor="Qwen2VLVideoProcessor",
     image_processor="qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil",
     placeholders=QWEN_TOKENS,
     packs=("qwen2_5_vl_text",),
@@ -81,6 +84,7 @@ FAMILIES = {
         QWEN2_5_VL,
         projector=("visual.merger", "visual.deepstack_merger_list"),
         processor="Qwen3VLProcessor",
+        video_processor="Qwen3VLVideoProcessor",
         packs=("qwen3_vl_text",),
     ),
     "idefics3": IDEFICS3,

@@ -149,7 +149,7 @@ def _labelling(
 
 
 def _label(part: Sequence[Task], config: PromptBalance, student: Policy, sampler: Sampler, seed: int) -> list[Label]:
-    prompts = [student.chat.prompt(t.messages) for t in part]
+    prompts = [student.chat.prompt(t.messages, t.id) for t in part]
     answered = sampler.generate(prompts, config.sampling.params(seed), config.rollouts)
 
     return [

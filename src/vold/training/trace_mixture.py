@@ -60,7 +60,7 @@ class TraceMixture:
         count = (config.prompts_per_step - own_prompts(config)) * config.rollouts
         chosen = pick(self.traces, count, seed=seed_of(self.seed, "mixture"), step=number)
         tasks = [trace.task for trace in chosen]
-        prompted = [Prompted(t, self.chat.prompt(t.messages), self.teacher_prompt(t)) for t in tasks]
+        prompted = [Prompted(t, self.chat.prompt(t.messages, t.id), self.teacher_prompt(t)) for t in tasks]
         pairs = enumerate(zip(chosen, prompted, strict=True), first_group)
         return prompted, [self._rollout(trace, p.prompt, group) for group, (trace, p) in pairs]
 

@@ -23,7 +23,7 @@ One rollout whose model calls a tool, reads the answer and goes on. Its arrays a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from vold.errors import DataError
@@ -150,12 +150,29 @@ class Grade:
     note: str
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a prompt for an engine that prepares them itself: on servers.
+
+    `images` in the order in which they are shown, `ids` those of the prompt with one id in the place of each picture,
+    `task` the id of the task that shows them, for messages.
+
+    Example:
+        >>> Pictures(images=(), ids=(1, 2, 3), task="sum-1").task
+        'sum-1'
+    """
+
+    images: tuple[Image, ...]
+    ids: tuple[int, ...]
+    task: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class ScoreRequest(Arrays):
     """What a teacher is asked: log-probs of `response_ids` after `prompt_ids`.
 
     `candidate_ids` [response, k] are further ids whose log-probs are wanted too (the student's top k, say). `top_k`
-    above 0 asks for the teacher's own likeliest ids. `vision` holds the prompt's pictures for a teacher that sees.
+    above 0 asks for the teacher's own likeliest ids. `vision` and `pictures` are the prompt's, for a teacher that sees.
 
     Example:
         >>> ScoreRequest(prompt_ids=(1, 2), response_ids=(5, 2)).response_ids
@@ -167,6 +184,7 @@ class ScoreRequest(Arrays):
     candidate_ids: MaybeArray[np.int32] = MaybeArray("int32")
     top_k: int = 0
     vision: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    pictures: Pictures | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,7 +288,8 @@ class SamplingParams:
 @dataclass(frozen=True)
 class Prompt:
     """A tokenised prompt; its `ids` are a tuple, by which prompts are told apart. `vision` holds the processor's image
-    tensors and is opaque to everything but the policy.
+    tensors and is opaque to everything but the policy; `pictures` is what these were made from. A prompt without
+    pictures has neither.
 
     Example:
         >>> Prompt(ids=(1, 2, 3)).vision
@@ -279,6 +298,18 @@ class Prompt:
 
     ids: tuple[int, ...]
     vision: Mapping[str, Any] = field(default_factory=dict)
+    pictures: Pictures | None = field(default=None, compare=False)
+
+    def then(self, ids: Sequence[int]) -> Prompt:
+        """The prompt with further ids at its end.
+
+        Example:
+            >>> Prompt(ids=(1, 2)).then([3]).ids
+            (1, 2, 3)
+        """
+        shown = self.pictures
+        longer = None if shown is None else replace(shown, ids=(*shown.ids, *ids))
+        return Prompt((*self.ids, *ids), self.vision, longer)
 
 
 class Grader(Protocol):

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from vold.engines.transfer.starting import server_environment
+from vold.engines.transfer.starting import python_path, server_environment
 
 if TYPE_CHECKING:
     from vold.run.model_sections import Lora
@@ -33,6 +33,7 @@ class Wanted:
         sleep: it shares its GPUs, and sleeps while it is not its turn.
         taught: it runs a part of vold, and is sent what has changed (`vold.engines.transfer`).
         lora: the student's adapters, which such a server is sent as they are.
+        sees: its model takes pictures, and its replies say which.
         options: of `vllm serve`, but for address and key.
         python: the interpreter.
         start_seconds: it must answer so long after its start.
@@ -48,6 +49,7 @@ class Wanted:
     sleep: bool
     taught: bool
     lora: Lora | None
+    sees: bool
     options: tuple[str, ...]
     python: str
     start_seconds: float
@@ -91,8 +93,8 @@ class Wanted:
             "VLLM_API_KEY": key,
             "VLLM_SERVER_DEV_MODE": str(int(self.sleep or self.role == "rollouts")),
         }
-        if self.taught:
-            env |= server_environment(directory, self.lora)
+        env |= python_path(directory) if self.sees else {}
+        env |= server_environment(directory, self.lora) if self.taught else {}
         if self.devices:
             mine = ",".join(map(str, self.given or self.devices))
             return env | {"CUDA_VISIBLE_DEVICES": mine, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}

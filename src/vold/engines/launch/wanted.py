@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vold.engines.launch.spec import Keys, Role, Wanted
-from vold.engines.transfer.starting import server_arguments
-from vold.errors import ConfigError
+from vold.engines.transfer.starting import PICTURES, server_arguments
+from vold.errors import CheckpointError, ConfigError
+from vold.model.families import family_of
 from vold.model.loading import stage_models
+from vold.model.reading import read_config
 from vold.run.model_sections import RolloutServer, groups_of
 from vold.run.precision import precision
 from vold.run.shipped import resolve
@@ -100,15 +103,25 @@ def _servers(
     sleep, python = getattr(section, "sleep", False), _python(launch, ".".join(keys))
     taught = isinstance(section, RolloutServer) and section.transfer != "files"
     lora = recipe.student.lora if taught and recipe.student is not None else None
+    sees = role != "tested" and _sees(path if role == "teacher" else resolve(recipe.learner.path))
     for number, group in enumerate(groups_of(launch.devices)):
         options = ["--model", path, "--served-model-name", served, "--dtype", dtype, "--generation-config", "vllm"]
         options += ["--tensor-parallel-size", str(len(group))] * (len(group) > 1)
         options += ["--enable-sleep-mode"] * sleep + ["--disable-uvicorn-access-log"]
-        options += [*_options_of(role, recipe), *(server_arguments(lora) if taught else ()), *launch.args]
+        options += [*_options_of(role, recipe), *(PICTURES if sees else ())]
+        options += [*(server_arguments(lora) if taught else ()), *launch.args]
         yield Wanted(
             keys=keys, role=role, model=model, served=served, devices=group, number=0 if group else number, sleep=sleep,
-            taught=taught, lora=lora, options=tuple(options), python=python, start_seconds=launch.start_seconds,
+            taught=taught, lora=lora, sees=sees, options=tuple(options), python=python,
+            start_seconds=launch.start_seconds,
         )  # fmt: skip
+
+
+def _sees(path: str) -> bool:
+    """Whether a model takes pictures. One that is not there yet is none; starting its server says so."""
+    with contextlib.suppress(CheckpointError):
+        return bool(family_of(read_config(path)).tower)
+    return False
 
 
 def _options_of(role: Role, recipe: Recipe) -> list[str]:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from vold.engines.replies import LOWEST, VllmReply
+from vold.engines.shown import ASKED, PLAIN
 from vold.engines.transfer.source import Source
 from vold.errors import ConfigError, SamplerError
 
@@ -27,11 +28,6 @@ if TYPE_CHECKING:
     from vold.model.policy import Policy
     from vold.run.model_sections import RolloutServer
 
-ASKED = (
-    "n", "max_tokens", "temperature", "seed", "logprobs", "top_p", "top_k", "min_p", "repetition_penalty", "ignore_eos",
-    "stop_token_ids", "stop",
-)  # fmt: skip
-"""What vLLM's sampling parameters call as a request's body does."""
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine, too, is in this process
     "VLLM_HOST_IP": "127.0.0.1",  # or vLLM asks the network for it
@@ -123,9 +119,23 @@ class ColocatedVllm:
             self._asleep()
 
     def post(
-        self, path: str, bodies: Sequence[JsonObject], *, answers: int, on_reply: Callable[[int, VllmReply], None]
+        self,
+        path: str,
+        bodies: Sequence[JsonObject],
+        *,
+        root: bool,
+        answers: int,
+        tasks: Sequence[str],
+        on_reply: Callable[[int, VllmReply], None],
     ) -> None:
-        """Answer every body; `on_reply` hears of each when its last response has ended."""
+        """Answer every body; `on_reply` hears of each when its last response has ended.
+
+        Raises:
+            SamplerError: one has pictures.
+        """
+        if path != PLAIN:
+            fix = "start a server (engine.launch), or sample in the process: drop engine"
+            raise SamplerError("vLLM in the training process takes text prompts only", where="engine.colocate", fix=fix)
         engine, places = self.llm.llm_engine, {str(place): body for place, body in enumerate(bodies)}
         for name, body in places.items():
             engine.add_request(name, {"prompt_token_ids": body["prompt"]}, self._params(body))
@@ -141,9 +151,9 @@ class ColocatedVllm:
     def _params(self, body: JsonObject) -> Any:
         bias = {int(i): value for i, value in body["logit_bias"].items()}
         kind = self.vllm.sampling_params.RequestOutputKind.FINAL_ONLY
-        asked = {key: body[key] for key in ASKED}
+        asked = {key: body[key] for key in ASKED} | {"logit_bias": bias or None}
         text = bool(body["stop"])  # what it stops at
-        return self.vllm.SamplingParams(**asked, logit_bias=bias or None, detokenize=text, output_kind=kind)
+        return self.vllm.SamplingParams(**asked, detokenize=text, output_kind=kind)
 
     def _asleep(self) -> None:
         if self.sleeps:
@@ -155,6 +165,7 @@ class ColocatedWeights:
 
     def __init__(self, engine: ColocatedVllm, policy: Policy) -> None:
         self.engine, self.source, self.model = engine, Source(policy), engine.model
+        self.pictures = False
         self._stale = True
 
     def changed(self, step: int) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vold.model.support import joined
-from vold.types import Completion, Prompt
+from vold.types import Completion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vold.engines.tools.python import Environment
     from vold.model.chat import Chat
     from vold.run.recipe import Recipe
-    from vold.types import Finish, Ids, Sampler, SamplingParams
+    from vold.types import Finish, Ids, Prompt, Sampler, SamplingParams
 
 NEXT_TURN_SEED = 7_919
 """How far apart the seeds of successive turns are."""
@@ -88,10 +88,7 @@ class TurnSampler:
             again = dataclasses.replace(
                 params, max_new_tokens=max(left), seed=(params.seed + turn * NEXT_TURN_SEED) % 2**63
             )
-            asked = [
-                Prompt((*row.prompt.ids, *ids.tolist()), row.prompt.vision)
-                for row, ids in zip(spoke, sofar, strict=True)
-            ]
+            asked = [row.prompt.then(ids.tolist()) for row, ids in zip(spoke, sofar, strict=True)]
             for row, room, (completion,) in zip(spoke, left, self.sampler.generate(asked, again), strict=True):
                 row.add(completion, room)
             turn += 1

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vold.engines.replies import LOWEST, MOST_IDS, ROUNDING, ids_named, wrong_ids, wrong_logps
+from vold.engines.seen import ROUTE
+from vold.engines.shown import ASKED, body, read, route
 from vold.errors import SamplerError
 from vold.types import Completion
 
@@ -30,7 +32,8 @@ NEVER = -100.0
 
 
 class ServerSampler:
-    """Samples from a text model on servers.
+    """Samples from a model on servers. Where any prompt of a call has pictures, all go to vLLM's route of ids in, ids
+    out (`vold.engines.shown`).
 
     Behaviour log-probs are the servers' own, so they must be started with `--logprobs-mode processed_logprobs`: at the
     sampling temperature, and over the ids that can be sampled. Whether they are is measured by `vold.engines.mismatch`.
@@ -63,6 +66,7 @@ class ServerSampler:
             SamplerError: as `vold.engines.transfer.weights.ServerWeights.changed`.
         """
         if self.weights is not None:
+            self.weights.pictures |= pictures
             self.weights.changed(step)
         with self._awake():
             yield
@@ -81,14 +85,15 @@ class ServerSampler:
         """As `generate`, and `whole` hears of each prompt's completions when its reply is there.
 
         Raises:
-            SamplerError: a prompt has an image, no server answers within its patience, one refuses a request, or a
-                reply is not whole.
+            SamplerError: no server answers within its patience, one refuses a request, or a reply is not whole, or is
+                one to other pictures than were sent.
         """
-        if any(p.vision for p in prompts):
-            raise SamplerError("rollout servers take text prompts only", fix="leave out distill.engine for image tasks")
         made: dict[int, list[Completion]] = {}
+        path = route(prompts, SamplerError)
+        shown = path == ROUTE
 
         def on_reply(place: int, reply: VllmReply) -> None:
+            reply = read(reply, prompts[place].pictures) if shown else reply
             made[place] = self._read(prompts[place], reply, params, n)
             whole(place, made[place])
 
@@ -96,9 +101,10 @@ class ServerSampler:
             for _ in range(RESTARTS):
                 if self.weights is not None:
                     self.weights.bring()
-                bodies = [self._body(p, params, n, i) for i, p in enumerate(prompts)]
+                bodies = [self._body(p, params, n, i, path) for i, p in enumerate(prompts)]
+                tasks = [p.pictures.task if p.pictures else "" for p in prompts]
                 try:
-                    self.client.post("/completions", bodies, answers=n, on_reply=on_reply)
+                    self.client.post(path, bodies, root=shown, answers=n, tasks=tasks, on_reply=on_reply)
                 except SamplerError:
                     # A server that was restarted knows no adapter of the student's, and refuses.
                     if self.weights is None or self.weights.in_place():
@@ -118,18 +124,28 @@ class ServerSampler:
         """For all turns of a step the servers are woken once. What they hold of a student's weights ends in sleep."""
         return self.client.awake(None if self.weights is None else self.weights.bring_to_woken)
 
-    def _body(self, prompt: Prompt, params: SamplingParams, n: int, place: int) -> JsonObject:
+    def _body(self, prompt: Prompt, params: SamplingParams, n: int, place: int, path: str) -> JsonObject:
+        model = {"model": self.client.model if self.weights is None else self.weights.model}
+        asked = self._asked(params, n, place)
+        if path == ROUTE:
+            sampling = {key: asked[key] for key in ASKED} | {"detokenize": bool(params.stop)}
+            return model | body(prompt.ids, prompt.pictures, (), sampling)
         return {
-            "model": self.client.model if self.weights is None else self.weights.model,
+            **model,
             "prompt": list(prompt.ids),
+            **asked,
+            "return_tokens_as_token_ids": True,
+            "return_token_ids": True,
+            "add_special_tokens": False,
+        }
+
+    def _asked(self, params: SamplingParams, n: int, place: int) -> JsonObject:
+        return {
             "n": n,
             "max_tokens": params.max_new_tokens,
             "temperature": params.temperature,
             "seed": (params.seed + params.first_row + place * n) % 2**62,  # vLLM adds 0 .. n - 1
             "logprobs": max(params.candidates, self._most(params) if params.kept else 0),
-            "return_tokens_as_token_ids": True,
-            "return_token_ids": True,
-            "add_special_tokens": False,
             # What a model's generation_config asks for would be another policy than the one that is trained.
             "top_p": params.top_p,
             "top_k": self._most(params),

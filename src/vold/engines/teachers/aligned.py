@@ -142,7 +142,7 @@ class AlignedTeacher:
         aligned = [self.aligner.align(r.response_ids.tolist()) for r in requests]
         theirs = [self._singles(r, a) for r, a in zip(requests, aligned, strict=True)]
         asked = [
-            ScoreRequest(r.prompt_ids, a.ids, _candidates(a, t), vision=r.vision)
+            ScoreRequest(r.prompt_ids, a.ids, _candidates(a, t), vision=r.vision, pictures=r.pictures)
             for r, a, t in zip(requests, aligned, theirs, strict=True)
         ]
         scores = self.teacher.score(asked)

@@ -156,9 +156,9 @@ class EarlyTeacher:
 def _requests(
     rollouts: Sequence[Rollout], prompts: Sequence[Prompt | None], objective: Objective
 ) -> list[tuple[int, ScoreRequest]]:
-    needs = objective.needs
+    k, top_k = objective.needs.candidates, objective.needs.top_k
     return [
-        (i, ScoreRequest(p.ids, r.completion.ids, candidates_of(r, needs.candidates), needs.top_k, p.vision))
+        (i, ScoreRequest(p.ids, r.completion.ids, candidates_of(r, k), top_k, p.vision, p.pictures))
         for i, (r, wanted) in enumerate(zip(rollouts, needs_teacher(objective, rollouts), strict=True))
         if wanted and (p := prompts[r.group]) is not None
     ]
@@ -166,7 +166,8 @@ def _requests(
 
 def _key(request: ScoreRequest) -> Key:
     ids = request.response_ids, request.candidate_ids
-    return request.prompt_ids, *(None if i is None else hashlib.sha256(i.tobytes()).digest() for i in ids)
+    asked = [None if i is None else hashlib.sha256(i.tobytes()).digest() for i in ids]
+    return request.prompt_ids, id(request.pictures), *asked  # tasks of a step may differ in their pictures alone
 
 
 def candidates_of(rollout: Rollout, k: int) -> Ids | None:

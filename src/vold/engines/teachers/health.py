@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from vold.types import Values
+    from vold.types import Prompt, Values
 
 PROBE_TOKENS = 64
 IMPOSSIBLE = -1e9
@@ -41,6 +42,23 @@ def probe_of(text_ids: Sequence[int]) -> ScoreRequest:
     if len(ids) < 3:
         raise TeacherError("this text is too short to check a teacher with", got=f"{len(ids)} tokens")
     return ScoreRequest(ids[:1], ids[1:])
+
+
+def probe_of_prompt(prompt: Prompt) -> ScoreRequest:
+    """As `probe_of`, for a teacher that is shown such prompts: of one with pictures, the text after the last of them.
+    So a server that cannot be shown any is found at the start.
+
+    Raises:
+        TeacherError: as `probe_of`.
+    """
+    if prompt.pictures is None:
+        return probe_of(prompt.ids)
+    ends = zip(reversed(prompt.ids), reversed(prompt.pictures.ids), strict=False)
+    same = len(list(takewhile(lambda pair: pair[0] == pair[1], ends)))
+    after = same - 2  # a placeholder and the mark behind it are the same too
+    text = probe_of(prompt.ids[-after - 1 :])
+    shown = replace(prompt.pictures, ids=prompt.pictures.ids[:-after])
+    return replace(text, prompt_ids=prompt.ids[:-after], vision=prompt.vision, pictures=shown)
 
 
 def check_scores(request: ScoreRequest, scores: TokenScores, *, where: str) -> None:
@@ -180,7 +198,7 @@ def remember(file: Path, probe: ScoreRequest, scores: TokenScores, *, where: str
         CheckpointError: the stored scores are damaged.
     """
     now = _Probed(
-        (*probe.prompt_ids, *probe.response_ids.tolist()), tuple(max(v, IMPOSSIBLE) for v in scores.logp.tolist())
+        (probe.prompt_ids[-1], *probe.response_ids.tolist()), tuple(max(v, IMPOSSIBLE) for v in scores.logp.tolist())
     )
     known = read_json(file, _Probed, absent=now)
     if known is not now and known.ids == now.ids:

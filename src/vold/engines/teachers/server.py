@@ -10,10 +10,12 @@ import numpy as np
 
 from vold.engines.replies import MOST_IDS
 from vold.engines.samplers.server import ServerSampler
+from vold.engines.seen import ROUTE
+from vold.engines.shown import body, read, route
 from vold.engines.teachers.health import check_alive, check_distribution, check_same, check_scores
 from vold.engines.teachers.prompt_logprobs import ids_of, read_candidates, read_scores
 from vold.engines.vllm import VllmClient
-from vold.errors import TeacherError
+from vold.errors import AlignmentError, TeacherError
 from vold.model.chat import Chat
 from vold.model.reading import read_config
 from vold.model.tokenizers import banned_ids
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from vold.engines.bodies import JsonObject
+    from vold.engines.replies import VllmReply
     from vold.engines.teachers.backend import TeacherBackend
     from vold.run.model_sections import TextTeacher
     from vold.run.recipe import Recipe
@@ -65,12 +68,17 @@ class ServerTeacher:
         return scores
 
     def _ask(self, requests: Sequence[ScoreRequest]) -> list[TokenScores]:
-        replies = self.client.post("/completions", [_body(r) for r in requests])
-        scores = [read_scores(r, reply, self.rows) for r, reply in zip(requests, replies, strict=True)]
+        path = route(requests, TeacherError)
+        told = [r.pictures.task if r.pictures else "" for r in requests]
+        replies = self.client.post(path, [_body(r, path) for r in requests], root=path == ROUTE, tasks=told)
+        scores = [self._read(r, reply, path) for r, reply in zip(requests, replies, strict=True)]
         wanted = [i for i, r in enumerate(requests) if r.candidate_ids is not None and len(r.response_ids)]
         # Only vLLM's route of ids in, ids out scores ids of one's own choice.
-        bodies = [_candidates_body(requests[i]) for i in wanted]
-        for i, reply in zip(wanted, self.client.post("/inference/v1/generate", bodies, root=True), strict=True):
+        bodies, names = [_candidates_body(requests[i]) for i in wanted], [told[i] for i in wanted]
+        for i, reply in zip(wanted, self.client.post(ROUTE, bodies, root=True, tasks=names), strict=True):
+            if (pictures := requests[i].pictures) is not None:
+                whole = read(reply, pictures, error=AlignmentError)
+                whole.echoes(whole.value, ids_of(requests[i]), error=AlignmentError)
             scores[i] = dataclasses.replace(scores[i], candidate_logp=read_candidates(requests[i], reply))
         for request, found, reply in zip(requests, scores, replies, strict=True):
             check_scores(request, found, where=reply.url)
@@ -79,12 +87,14 @@ class ServerTeacher:
 
     def _probe(self, *, must: bool) -> TokenScores:
         """The first server's answer to the probe; those of the others are compared with it."""
-        body = {"model": self.client.model, **_body(self.probe)}
+        path = route([self.probe], TeacherError)
+        body = {"model": self.client.model, **_body(self.probe, path)}
         known = None if must else self.known
-        for url, reply in zip(self.client.urls, self.client.each("/completions", body, must=must), strict=True):
+        replies = self.client.each(path, body, root=path == ROUTE, must=must)
+        for url, reply in zip(self.client.urls, replies, strict=True):
             if reply is None:
                 continue
-            found = read_scores(self.probe, reply, self.rows)
+            found = self._read(self.probe, reply, path)
             check_alive(found, where=url)
             if known is not None:
                 check_same(found, known, where=url)
@@ -92,9 +102,17 @@ class ServerTeacher:
         assert known is not None
         return known
 
+    def _read(self, request: ScoreRequest, reply: VllmReply, path: str) -> TokenScores:
+        if path == ROUTE:
+            reply = read(reply, request.pictures, error=AlignmentError)
+        return read_scores(request, reply, self.rows)
 
-def _body(request: ScoreRequest) -> JsonObject:
+
+def _body(request: ScoreRequest, path: str) -> JsonObject:
     # vLLM gives scores of a prompt only on the way to at least one token of its own.
+    if path == ROUTE:
+        sampling = {"max_tokens": 1, "temperature": 0, "prompt_logprobs": request.top_k, "detokenize": False}
+        return body(request.prompt_ids, request.pictures, request.response_ids.tolist(), sampling)
     return {
         "prompt": ids_of(request),
         "max_tokens": 1,
@@ -106,15 +124,13 @@ def _body(request: ScoreRequest) -> JsonObject:
 
 
 def _candidates_body(request: ScoreRequest) -> JsonObject:
-    return {
-        "token_ids": ids_of(request),
-        "sampling_params": {
-            "max_tokens": 1,
-            "temperature": 0,
-            "prompt_logprob_token_ids": np.asarray(request.candidate_ids).tolist(),
-            "prompt_logprob_start": len(request.prompt_ids) - 1,
-        },
+    sampling = {
+        "max_tokens": 1,
+        "temperature": 0,
+        "prompt_logprob_token_ids": np.asarray(request.candidate_ids).tolist(),
+        "prompt_logprob_start": len(request.prompt_ids) - 1,
     }
+    return body(request.prompt_ids, request.pictures, request.response_ids.tolist(), sampling)
 
 
 @dataclass(frozen=True)

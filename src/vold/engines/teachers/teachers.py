@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vold.engines.samplers.multi_turn import tool_turns
+from vold.engines.shown import digests
 from vold.engines.teachers.aligned import AlignedTeacher, Aligner
 from vold.engines.teachers.backend import open_backend
 from vold.engines.teachers.cached import CachedTeacher
-from vold.engines.teachers.health import check_alive, probe_of, remember
+from vold.engines.teachers.health import check_alive, probe_of, probe_of_prompt, remember
 from vold.engines.teachers.routed import RoutedTeacher
 from vold.errors import ConfigError, DataError
 from vold.model.loading import check_teacher
@@ -90,7 +91,6 @@ class Teachers:
 
         Raises:
             DataError: the same prompt is already put to another teacher.
-            ConfigError: a teacher on a server is to see pictures.
         """
         if not self.by_route:
             return None
@@ -99,14 +99,7 @@ class Teachers:
         messages = task.messages if backend.chat.processor is not None else task.teacher_messages
         if not messages:
             return None
-        prompt = backend.chat.prompt(messages)
-        if prompt.vision and backend.on_servers:
-            raise ConfigError(
-                "a teacher on a server scores text only",
-                where=f"teacher {route}".strip(),
-                got=f"task {task.id} with pictures",
-                fix="load it into this process: drop its `server`",
-            )
+        prompt = backend.chat.prompt(messages, task.id)
         before = self._routes.setdefault(prompt.ids, route)
         if before != route:
             raise DataError(
@@ -178,12 +171,13 @@ class Teachers:
         """
         made: dict[str, Teacher] = {}
         for route, handle in self.by_route.items():
-            mine = [p.ids for p in prompts if p is not None and self.route_of(p.ids) == route]
+            mine = [p for p in prompts if p is not None and self.route_of(p.ids) == route]
             if not mine:
                 continue
             if handle.backend.on_servers:
-                _check_room(handle.backend, max(map(len, mine)), sampling.max_new_tokens)
-            made[route] = _scorer(handle, sampling.temperature, token_budget, probe_of(mine[0]), directory, group)
+                _check_room(handle.backend, max(len(p.ids) for p in mine), sampling.max_new_tokens)
+            probe = probe_of_prompt(mine[0])
+            made[route] = _scorer(handle, sampling.temperature, token_budget, probe, directory, group)
         return next(iter(made.values())) if len(made) == 1 else RoutedTeacher(made, self.route_of)
 
 
@@ -253,8 +247,8 @@ def _scorer(
     spec, backend = handle.spec, handle.backend
     teacher = backend.scorer(probe, temperature=temperature, token_budget=token_budget)
     identity = f"{spec.path} | {backend.served_as} | temperature {temperature}"
-    ids = tuple(map(int, probe.response_ids))
-    card = f"teacher-{hashlib.sha256(f'{identity} {ids}'.encode()).hexdigest()[:12]}.json"
+    asked = " ".join([identity, str(tuple(map(int, probe.response_ids))), *digests(probe.pictures)])
+    card = f"teacher-{hashlib.sha256(asked.encode()).hexdigest()[:12]}.json"
     keepers = [directory] if backend.on_servers else []
     keepers += [spec.cache] if spec.cache is not None else []
     if keepers:

@@ -1,4 +1,4 @@
-"""What a vLLM server has to be started with, so that weights can be sent to it."""
+"""What a vLLM server has to be started with, so that weights and pictures can be sent to it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Widths that vLLM 0.32 can be told to make room for."""
 
 
+PICTURES = ["--enable-scale-out", "--middleware", "vold.engines.seen.Seen"]
+"""Arguments of `vllm serve` for a server that is shown pictures."""
+
+
 def server_arguments(lora: Lora | None = None) -> list[str]:
     """Arguments of `vllm serve` for every way in which weights are sent (`engine.transfer`).
 
@@ -29,14 +33,19 @@ def server_arguments(lora: Lora | None = None) -> list[str]:
 
 
 def server_environment(directory: Path, lora: Lora | None = None) -> dict[str, str]:
-    """Variables that such a server needs, `PYTHONPATH` among them.
+    """Variables that such a server needs. Args: `server_arguments`, `python_path`."""
+    adapters = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"} if lora is not None else {}
+    return {"VLLM_SERVER_DEV_MODE": "1", **python_path(directory), **adapters}
+
+
+def python_path(directory: Path) -> dict[str, str]:
+    """`PYTHONPATH` of a server that runs a part of vold.
 
     vLLM has an environment of its own, and this package's other packages must not get into it. So the path leads to a
     directory with this package alone.
 
     Args:
         directory: where that directory is made.
-        lora: as in `server_arguments`.
     """
     here, home = directory.resolve() / "importable", Path(vold.__file__).resolve().parent
     here.mkdir(parents=True, exist_ok=True)
@@ -44,5 +53,4 @@ def server_environment(directory: Path, lora: Lora | None = None) -> dict[str, s
     if not link.exists():
         link.unlink(missing_ok=True)  # it leads to where the package was
         link.symlink_to(home)
-    adapters = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"} if lora is not None else {}
-    return {"VLLM_SERVER_DEV_MODE": "1", "PYTHONPATH": str(here), **adapters}
+    return {"PYTHONPATH": str(here)}

@@ -12,6 +12,7 @@ from vold.engines.transfer.adapters import Adapters
 from vold.engines.transfer.carriers import Carrier, FileCarrier, IpcCarrier, NcclCarrier, SharedMemoryCarrier
 from vold.engines.transfer.changed import KINDS, RPC, ChangedWeights
 from vold.engines.transfer.source import Source
+from vold.engines.vllm import CACHES
 from vold.errors import ConfigError, SamplerError, VoldError
 from vold.model.parallel import ALONE, Processes
 
@@ -69,6 +70,8 @@ class ServerWeights:
         # Servers outlive runs: versions of an earlier one must not pass for those of this one.
         self._run = group.gather(secrets.token_hex(4))[0]
         self.version = f"{self._run}/0"
+        self.pictures = False
+        """Whether the servers are shown any."""
         self._woken, self._fresh = 0, True
         self._way: Way | None = None
 
@@ -123,8 +126,9 @@ class ServerWeights:
         self._opened().push(first=self.group.first, fresh=self._fresh or not self.kept)
         self._fresh = False
         if self.group.first:
-            # Keys and values of earlier weights.
-            self.client.each("/reset_prefix_cache", root=True)
+            # What earlier weights have made of prompts, and of pictures.
+            for route in CACHES[: 1 + (self.pictures and self.policy.is_vlm)]:
+                self.client.each(route, root=True)
             self.client.each("/update_weight_version", {"new_version": self.version}, root=True)
 
     def _opened(self) -> Way:
