@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import tiny
@@ -257,7 +258,12 @@ def test_a_request_that_is_none_is_the_servers_to_refuse(request_body: bytes) ->
 
 def test_a_picture_is_encoded_once_while_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    monkeypatch.setattr(shown, "png_uri", lambda image: made.append(id(image)) or png_uri(image))
+
+    def counted(image: Image.Image) -> str:
+        made.append(id(image))
+        return png_uri(image)
+
+    monkeypatch.setattr(shown, "png_uri", counted)
     (prompt,) = prompts(1)
     for _ in range(3):
         shown.body(prompt.ids, prompt.pictures, (), {})
