@@ -152,10 +152,8 @@ class Grade:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of a prompt for an engine that prepares them itself: on servers.
-
-    `images` in the order in which they are shown, `ids` those of the prompt with one id in the place of each picture,
-    `task` the id of the task that shows them, for messages.
+    """A prompt's pictures, in order, for a server that prepares them itself. `ids` are the prompt's with one id in the
+    place of each picture, `task` is the id of its task, for messages.
 
     Example:
         >>> Pictures(images=(), ids=(1, 2, 3), task="sum-1").task
@@ -288,8 +286,7 @@ class SamplingParams:
 @dataclass(frozen=True)
 class Prompt:
     """A tokenised prompt; its `ids` are a tuple, by which prompts are told apart. `vision` holds the processor's image
-    tensors and is opaque to everything but the policy; `pictures` is what these were made from. A prompt without
-    pictures has neither.
+    tensors and is opaque to everything but the policy; `pictures` is what these were made from.
 
     Example:
         >>> Prompt(ids=(1, 2, 3)).vision
@@ -307,9 +304,8 @@ class Prompt:
             >>> Prompt(ids=(1, 2)).then([3]).ids
             (1, 2, 3)
         """
-        shown = self.pictures
-        longer = None if shown is None else replace(shown, ids=(*shown.ids, *ids))
-        return Prompt((*self.ids, *ids), self.vision, longer)
+        shown = self.pictures and replace(self.pictures, ids=(*self.pictures.ids, *ids))
+        return Prompt((*self.ids, *ids), self.vision, shown)
 
 
 class Grader(Protocol):
