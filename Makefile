@@ -3,6 +3,7 @@
 PYTHON ?=
 PIP_TORCH_ARGS ?=
 ARGS ?=
+VERSION ?= Unreleased
 TORCH := torch==2.13.0
 # What builds of PyTorch for GPUs bring along.
 WITH_TORCH := triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,cublas cuda-cupti cuda-nvrtc \
@@ -22,7 +23,7 @@ export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test engines test-engines test-peers faults bench gpu gpu-bundle study world smollm2 lint \
-  format docs wheel pins
+  format docs wheel notes pins
 
 help:
 	@echo "make demo     the whole method on the demo world, on a CPU, nothing to download"
@@ -38,7 +39,8 @@ help:
 	@echo "make world    train the demo world's three models again, from nothing"
 	@echo "make smollm2  the method on real pretrained models and pictures that packages ship: a smoke run of about ten minutes"
 	@echo "make lint     style and types only            make format rewrite to the style"
-	@echo "make docs     the documentation, in build/site   make wheel  a wheel, in dist/"
+	@echo "make docs     the documentation, in build/site   make wheel  what a release uploads, in dist/"
+	@echo "make notes VERSION=0.1.0  what a release is announced with"
 	@echo "make setup    only the environment, in $(VENV)"
 	@echo ""
 	@echo "ARGS=...            goes to the command of demo, gpu and study: make demo ARGS='distill.steps=50'"
@@ -182,4 +184,11 @@ docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
 wheel: $(STAMP)
-	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+	rm -f dist/vold-*.whl dist/vold-*.tar.gz
+	$(VENV)/bin/hatchling build --directory dist
+	$(PIP) install -c constraints.txt -e '.[release]' --no-build-isolation
+	$(VENV)/bin/twine check --strict dist/vold-*.whl dist/vold-*.tar.gz
+
+# What a release is announced with: its part of CHANGELOG.md.
+notes:
+	@awk '/^## \[/ { on = index($$0, "[$(VERSION)]") } on { found = 1; print } END { exit !found }' CHANGELOG.md

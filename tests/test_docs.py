@@ -507,8 +507,8 @@ def test_every_error_that_is_explained_is_one_that_the_program_gives() -> None:
 
 
 MACHINE = tuple(a + b for a, b in (("/wo", "rk/"), ("/tmp/", "w"), ("/ro", "ot/"), ("/ho", "me/"), ("/op", "t/")))
-ROOTS = ("src", "experiments", "tests", "docs", "recipes", "studies", "benchmarks", ".ci")
-TEXT = (".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".j2", ".json", ".jsonl", "")
+ROOTS = ("src", "experiments", "tests", "docs", "recipes", "studies", "benchmarks", "docker", ".ci", ".github")
+TEXT = (".py", ".md", ".yaml", ".yml", ".cff", ".toml", ".txt", ".j2", ".json", ".jsonl", ".Dockerfile", "")
 
 
 def tree_files() -> list[Path]:
