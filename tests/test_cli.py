@@ -283,7 +283,7 @@ def test_run_takes_every_stage_in_order_and_ends_as_verb_by_verb(
     for verb in ("check", "sft", "align", "distill", "eval"):
         assert main([verb, recipe, f"run.dir={other}"]) == 0, capsys.readouterr().err
         commands += [line for line in capsys.readouterr().out.splitlines() if line.startswith("next: ")]
-    assert [c.split()[2] for c in commands[:4]] == ["traces", "align", "distill", "eval"]
+    assert [c.split()[2] for c in commands] == ["traces", "align", "distill", "eval", "show"]
     assert main(["run", recipe, f"run.dir={one}"]) == 0, capsys.readouterr().err
     out = capsys.readouterr().out
     places = [out.index(f"\n{stage}: ") for stage in ("check", "traces", "sft", "align", "distill", "eval")]

@@ -196,6 +196,7 @@ def _eval(args: argparse.Namespace) -> None:
     from vold.report.tables import print_results
 
     print_results(evaluate(recipe), recipe.run.dir / "eval")
+    _next(args, recipe)
 
 
 @verb("RECIPE", slurm="", out="[FILE]")
@@ -243,8 +244,14 @@ def _branch(args: argparse.Namespace) -> None:
     vold branch runs/a --from sft runs/b distill.rollouts=8
     """
     from vold.run.branch import branch
+    from vold.run.console import print_next
+    from vold.run.recipe import load_recipe
 
-    _wrote(branch(Path(args.run), getattr(args, "from"), Path(args.new), args.keys))
+    stage = getattr(args, "from")
+    file = branch(Path(args.run), stage, Path(args.new), args.keys)
+    _wrote(file)
+    after = load_recipe(file).after(stage)
+    print_next(after, args.new if after == "show" else str(file))
 
 
 @verb("RUN")
@@ -320,6 +327,17 @@ def _schema(args: argparse.Namespace) -> None:
     print(json.dumps(recipe_schema(), indent=2))
 
 
+@verb("SHELL", keys="")
+def _completion(args: argparse.Namespace) -> None:
+    """What bash, zsh or fish completes behind vold: verbs, recipes, keys and values.
+
+    eval "$(vold completion bash)"     the first line of what is printed says where this goes
+    """
+    from vold.run.completion import completion
+
+    print(completion(args.shell), end="")
+
+
 def _wrote(path: object) -> None:
     from vold.run.console import console
 
@@ -327,11 +345,10 @@ def _wrote(path: object) -> None:
 
 
 def _next(args: argparse.Namespace, recipe: Recipe) -> None:
-    from vold.run.console import console
+    from vold.run.console import print_next
 
     after = recipe.after(args.verb)
-    what = [str(recipe.run.dir)] if after == "show" else [args.recipe, *args.keys]
-    console.print(f"next: {shlex.join(['vold', after, *what])}")
+    print_next(after, *([str(recipe.run.dir)] if after == "show" else [args.recipe, *args.keys]))
 
 
 if __name__ == "__main__":

@@ -25,9 +25,10 @@ def refused(*overrides: str, file: Path = DEMO) -> ConfigError:
     return caught.value
 
 
-def line_with(text: str, file: Path = DEMO) -> int:
-    (found,) = (n for n, line in enumerate(file.read_text().splitlines(), 1) if text in line)
-    return found
+def place_of(text: str, file: Path = DEMO) -> str:
+    """The line and column at which a text stands."""
+    ((number, line),) = ((n, line) for n, line in enumerate(file.read_text().splitlines(), 1) if text in line)
+    return f"{number}:{line.index(text) + 1}"
 
 
 def changed(tmp_path: Path, old: str, new: str) -> Path:
@@ -110,12 +111,12 @@ def test_what_could_be_of_two_kinds_is_told_once() -> None:
     assert error.fix.startswith("one of flat or a number")
 
 
-def test_a_mistake_of_the_file_has_its_line(tmp_path: Path) -> None:
+def test_a_mistake_of_the_file_has_its_line_and_column(tmp_path: Path) -> None:
     file = changed(tmp_path, "  batch_size: 32\n", "  batch_sizee: 32\n")
     error = refused("run.dir=elsewhere", file=file)
-    assert error.where == f"{file}:{line_with('batch_sizee', file)}: sft.batch_sizee"
+    assert error.where == f"{file}:{place_of('batch_sizee', file)}: sft.batch_sizee"
     file = changed(tmp_path, "tasks: overlap", "tasks: overlp")
-    assert refused(file=file).where == f"{file}:{line_with('tasks: overlp', file)}: align.tasks"
+    assert refused(file=file).where == f"{file}:{place_of('tasks: overlp', file)}: align.tasks"
 
 
 def test_a_recipe_from_a_pipe_is_read_once(tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ def test_a_recipe_from_a_pipe_is_read_once(tmp_path: Path) -> None:
         error = refused("sft.batch_size=0", file=Path(f"/dev/fd/{here}"))
     finally:
         os.close(here)
-    assert f"where: /dev/fd/{here}:{line_with('steps: -600', file)}: " in error.got
+    assert f"where: /dev/fd/{here}:{place_of('steps: -600', file)}: " in error.got
     assert "command line: sft.batch_size" in error.got
 
 
@@ -142,7 +143,7 @@ def test_a_mistake_of_the_command_line_is_not_the_files(tmp_path: Path) -> None:
     # Both are wrong: each is told its own.
     file = changed(tmp_path, "keep: all", "keep: most")
     said = refused("sft.stesp=5", file=file).got
-    assert f"where: {file}:{line_with('keep: most', file)}: traces.keep" in said
+    assert f"where: {file}:{place_of('keep: most', file)}: traces.keep" in said
     assert "where: command line: sft.stesp" in said
 
 

@@ -272,11 +272,14 @@ def tree(run: Path) -> dict[str, bytes]:
     return {p.relative_to(run).as_posix(): p.read_bytes() for p in sorted(run.rglob("*")) if p.is_file()}
 
 
-def test_a_branch_goes_on_from_a_stage_and_leaves_the_run_alone(home: Path, tmp_path: Path) -> None:
+def test_a_branch_goes_on_from_a_stage_and_leaves_the_run_alone(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run, new = home / "run", tmp_path / "new"
     before = tree(run)
     words = ["distill.objective.method=grpo", "distill.steps=2", "run.seed=8"]
     assert main(["branch", str(run), "--from", "sft", str(new), *words]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: vold align {new}/recipe.yaml"
     assert tree(run) == before
     for name in ("traces/traces.jsonl", "sft/metrics.jsonl", "sft/final/model.safetensors", "sft/settings.json"):
         assert (new / name).read_bytes() == before[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from vold.report import write_report
 from vold.report.tables import print_alignment, print_balance, print_results, print_self_check
 from vold.report.text import percent
 from vold.run.comparison import Comparison
-from vold.run.console import console
+from vold.run.console import console, print_next
 from vold.run.files import write_json
 from vold.run.lock import owning
 from vold.run.readiness import align_doubt
@@ -62,7 +61,7 @@ def run_stages(recipe: Recipe) -> None:
             _WORK[stage][1](recipe)
         page = write_report(recipe.run.dir)
     console.print(f"\nwrote {page}  ({time.monotonic() - began:.0f} s)")
-    console.print(f"next: {shlex.join(['vold', 'show', str(recipe.run.dir)])}")
+    print_next("show", str(recipe.run.dir))
 
 
 def demo(overrides: list[str]) -> DemoSummary:
@@ -97,6 +96,7 @@ def _demo(recipe: Recipe) -> DemoSummary:
     for number, sentence in enumerate(story(results, align_doubt(recipe)), 1):
         console.print(f"{number}. {sentence}")
     console.print(f"\nwrote {recipe.run.dir / 'summary.json'} and {page}  ({summary.wall_seconds:.0f} s)")
+    print_next("show", str(recipe.run.dir))
     return summary
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from typing import IO, TYPE_CHECKING, Any
@@ -61,6 +62,11 @@ console = _Console(
     quiet=os.environ.get("RANK", "0") != "0",
 )
 """Of several processes the first speaks for all."""
+
+
+def print_next(verb: str, *words: str) -> None:
+    """The last line of a verb: the command that comes next."""
+    console.print(f"next: {shlex.join(['vold', verb, *words])}")
 
 
 def lost() -> VoldError | None:

@@ -77,7 +77,7 @@ class Written:
     known: frozenset[Mistake] = frozenset()
 
     def place(self, mistake: Mistake) -> str:
-        """Whose mistake it is: the override's, or the file's with its line."""
+        """Whose mistake it is: the override's, or the file's with line and column."""
         key = ".".join(map(str, mistake.keys))
         given = [tuple(item.partition("=")[0].strip().split(".")) for item in self.overrides]
         keys = tuple(map(str, mistake.keys))
@@ -88,22 +88,22 @@ class Written:
                 item for item, one in zip(self.overrides, given, strict=True) if keys and one[: len(keys)] == keys
             ]
             return f"command line: {' '.join(inside or self.overrides)}"
-        line = line_of(self.text, mistake.keys)
-        return ": ".join(filter(None, [f"{self.where}:{line}" if line else self.where, key]))
+        at = ":".join(map(str, (self.where, *place_of(self.text, mistake.keys))))
+        return ": ".join(filter(None, [at, key]))
 
 
-def line_of(text: str, keys: Keys) -> int | None:
-    """The line (from 1) of YAML on which a key stands, or the last of the sections it is in; None if none is there.
+def place_of(text: str, keys: Keys) -> tuple[int, ...]:
+    """Line and column (from 1) of YAML where a key stands, or the last of the sections it is in; none if none is there.
 
     Example:
-        >>> line_of("run:\\n  dir: a\\nsft:\\n  steps: 0\\n", ("sft", "steps"))
-        4
+        >>> place_of("run:\\n  dir: a\\nsft:\\n  steps: 0\\n", ("sft", "steps"))
+        (4, 3)
     """
     try:
         node = yaml.compose(text, yaml.SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
-        return None
-    found = None
+        return ()
+    found: tuple[int, ...] = ()
     for key in keys:
         if isinstance(node, yaml.MappingNode):
             pair = next(((k, v) for k, v in reversed(node.value) if k.value == str(key)), None)
@@ -113,7 +113,8 @@ def line_of(text: str, keys: Keys) -> int | None:
             pair = None
         if pair is None:
             break
-        found, node = pair[0].start_mark.line + 1, pair[1]
+        mark, node = pair[0].start_mark, pair[1]
+        found = (mark.line + 1, mark.column + 1)
     return found
 
 
