@@ -25,7 +25,7 @@ README = (ROOT / "README.md").read_text()
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
-by_name = {"ids": lambda file: file.stem}
+images = pytest.mark.parametrize("file", DOCKERFILES, ids=[file.stem for file in DOCKERFILES])
 
 
 # -- citation ---------------------------------------------------------------------------------------------------------
@@ -52,9 +52,9 @@ INPUTS = {"markdown": {"value"}, "textarea": {"label"}, "input": {"label"}, "che
 """Elements of a form, and what each must say of itself."""
 
 
-@pytest.mark.parametrize("file", [f for f in FORMS if f.stem != "config"], **by_name)
-def test_an_issue_form_is_one_that_can_be_filled_in(file: Path) -> None:
-    form = yaml.safe_load(file.read_text())
+@pytest.mark.parametrize("name", ["bug", "feature", "method"])
+def test_an_issue_form_is_one_that_can_be_filled_in(name: str) -> None:
+    form = yaml.safe_load((FORMS[0].parent / f"{name}.yml").read_text())
     assert set(form) == {"name", "description", "labels", "body"}
     asked = [element for element in form["body"] if element["type"] != "markdown"]
     ids = [element["id"] for element in asked]
@@ -87,7 +87,7 @@ def copied(file: Path) -> list[str]:
     return [source.rstrip("/") for word, rest in instructions(file) if word == "COPY" for source in rest.split()[:-1]]
 
 
-@pytest.mark.parametrize("file", DOCKERFILES, **by_name)
+@images
 def test_an_image_is_pinned_runs_as_nobody_special_and_holds_no_secret(file: Path) -> None:
     said = instructions(file)
     assert all(re.fullmatch(r"[a-z/]+:\d+\.\d+\.\d+[\w.-]*", rest) for word, rest in said if word == "FROM")
@@ -100,7 +100,7 @@ def test_an_image_is_pinned_runs_as_nobody_special_and_holds_no_secret(file: Pat
     assert "--require-hashes -r requirements.txt" in file.read_text()
 
 
-@pytest.mark.parametrize("file", DOCKERFILES, **by_name)
+@images
 def test_an_image_copies_files_that_are_there_and_that_its_context_holds(file: Path) -> None:
     held = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     assert copied(file) and [name for name in copied(file) if not (ROOT / name).exists() or name not in held] == []
@@ -108,7 +108,7 @@ def test_an_image_copies_files_that_are_there_and_that_its_context_holds(file: P
     assert needed <= set(copied(file))
 
 
-@pytest.mark.parametrize("file", DOCKERFILES, **by_name)
+@images
 def test_versions_verbs_and_recipes_of_an_image_are_those_of_the_project(file: Path) -> None:
     text = file.read_text()
     (torch,) = re.findall(r"^TORCH := torch==(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
