@@ -101,7 +101,7 @@ def _check(args: argparse.Namespace) -> None:
     from vold.evals.preflight import check
 
     check(recipe)
-    _next(args, recipe)
+    _next(args.verb, recipe, args.recipe, *args.keys)
 
 
 @verb("RECIPE")
@@ -126,7 +126,7 @@ def _traces(args: argparse.Namespace) -> None:
     from vold.training.traces import make_traces
 
     _wrote(make_traces(recipe))
-    _next(args, recipe)
+    _next(args.verb, recipe, args.recipe, *args.keys)
 
 
 @verb("RECIPE")
@@ -140,7 +140,7 @@ def _sft(args: argparse.Namespace) -> None:
     from vold.training.sft import sft
 
     _wrote(sft(recipe))
-    _next(args, recipe)
+    _next(args.verb, recipe, args.recipe, *args.keys)
 
 
 @verb("RECIPE")
@@ -153,7 +153,7 @@ def _align(args: argparse.Namespace) -> None:
     from vold.demo.pipeline import compare_models
 
     compare_models(recipe)
-    _next(args, recipe)
+    _next(args.verb, recipe, args.recipe, *args.keys)
 
 
 @verb("RECIPE")
@@ -169,7 +169,7 @@ def _balance(args: argparse.Namespace) -> None:
     file, summary = balance(recipe)
     print_balance(summary)
     _wrote(file)
-    _next(args, recipe)
+    _next(args.verb, recipe, args.recipe, *args.keys)
 
 
 @verb("RECIPE")
@@ -182,7 +182,7 @@ def _distill(args: argparse.Namespace) -> None:
     from vold.training.distill import distill
 
     _wrote(distill(recipe))
-    _next(args, recipe)
+    _next(args.verb, recipe, args.recipe, *args.keys)
 
 
 @verb("RECIPE")
@@ -196,7 +196,7 @@ def _eval(args: argparse.Namespace) -> None:
     from vold.report.tables import print_results
 
     print_results(evaluate(recipe), recipe.run.dir / "eval")
-    _next(args, recipe)
+    _next(args.verb, recipe, args.recipe, *args.keys)
 
 
 @verb("RECIPE", slurm="", out="[FILE]")
@@ -244,14 +244,11 @@ def _branch(args: argparse.Namespace) -> None:
     vold branch runs/a --from sft runs/b distill.rollouts=8
     """
     from vold.run.branch import branch
-    from vold.run.console import print_next
     from vold.run.recipe import load_recipe
 
     stage = getattr(args, "from")
-    file = branch(Path(args.run), stage, Path(args.new), args.keys)
-    _wrote(file)
-    after = load_recipe(file).after(stage)
-    print_next(after, args.new if after == "show" else str(file))
+    _wrote(file := branch(Path(args.run), stage, Path(args.new), args.keys))
+    _next(stage, load_recipe(file), str(file))
 
 
 @verb("RUN")
@@ -329,10 +326,7 @@ def _schema(args: argparse.Namespace) -> None:
 
 @verb("SHELL", keys="")
 def _completion(args: argparse.Namespace) -> None:
-    """What bash, zsh or fish completes behind vold: verbs, recipes, keys and values.
-
-    eval "$(vold completion bash)"     the first line of what is printed says where this goes
-    """
+    """What bash, zsh or fish completes behind vold; the first line of what is printed says where it goes."""
     from vold.run.completion import completion
 
     print(completion(args.shell), end="")
@@ -344,11 +338,11 @@ def _wrote(path: object) -> None:
     console.print(f"wrote {path}")
 
 
-def _next(args: argparse.Namespace, recipe: Recipe) -> None:
+def _next(verb: str, recipe: Recipe, *words: str) -> None:
     from vold.run.console import print_next
 
-    after = recipe.after(args.verb)
-    print_next(after, *([str(recipe.run.dir)] if after == "show" else [args.recipe, *args.keys]))
+    after = recipe.after(verb)
+    print_next(after, *([str(recipe.run.dir)] if after == "show" else words))
 
 
 if __name__ == "__main__":
