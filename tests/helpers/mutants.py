@@ -107,9 +107,9 @@ MUTANTS = [
     Mutant("preset-mutated", "objective/presets.py",
            "    out = dict(base)\n", "    out = base\n", "an override changes the preset"),
     # GSPO, MiMo, GKD, candidates
-    Mutant("sequence-ratio-is-a-sum", "objective/losses.py", "own - behaviour_logp.detach()) / lengths",
-           "own - behaviour_logp.detach())", "the ratio of a response is a product, not its geometric mean"),
-    Mutant("sequence-gradient-of-the-mean", "objective/losses.py", "logp + (means[place] - own)", "logp * 0 + means[place]",
+    Mutant("sequence-ratio-is-a-sum", "objective/losses.py", "(sums / lengths - own)",
+           "(sums - own)", "the ratio of a response is a product, not its geometric mean"),
+    Mutant("sequence-gradient-of-the-mean", "objective/losses.py", "logp + (sums / lengths - own)", "logp * 0 + sums / lengths",
            "the ratio of a response has no gradient"),
     Mutant("band-open-above", "objective/losses.py", "(ratio >= low) & (ratio <= high)", "ratio >= low", "no upper bound"),
     Mutant("band-open-below", "objective/losses.py", "(ratio >= low) & (ratio <= high)", "ratio <= high", "no lower bound"),

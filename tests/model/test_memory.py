@@ -283,9 +283,28 @@ def test_the_plan_beside_what_a_first_step_took() -> None:
         "memory of rollouts: planned 3.00 GiB, at its peak 2.00, kept 2.50",
         "memory of update: planned 2.00 GiB, at its peak 1.00, kept 3.00: more than planned",
     ]
+    # A quantised teacher is compared in the same phase with what it was made from; the larger plan is that of both.
+    phases = [PhaseMemory("teacher scoring", {"teacher": GIB}), PhaseMemory("teacher compared", {"teacher": 3 * GIB})]
+    assert planned_and_measured(phases, "distill", {"teacher": Peak(2 * GIB, 2 * GIB)}) == [
+        "memory of teacher compared: planned 3.00 GiB, at its peak 2.00, kept 2.00"
+    ]
     assert planned_and_measured([PhaseMemory("sft", {"weights": GIB})], "sft", peaks) == [
         "memory of sft: planned 1.00 GiB, at its peak 1.00, kept 3.00: more than planned"
     ]
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen2_5_vl"])
+def test_a_model_of_one_layer_is_planned_like_those_of_more(name: str) -> None:
+    """Its config names the kind of one layer, and the plan asks for two of them as well."""
+    config, found = STUDENTS[name]().model.config, []
+    for layers in (1, 2, 3):
+        one = type(config).from_dict(config.to_dict())
+        text = one.get_text_config()
+        text.num_hidden_layers, text.layer_types = layers, ["full_attention"] * layers
+        found.append(footprint(one, "float32", Student(path="s", freeze=())))
+    for field in ("parameters", "kept", "cached"):
+        first, second, third = (getattr(f, field) for f in found)
+        assert second - first == third - second > 0, field
 
 
 def test_balancing_samples_from_the_student_alone(tmp_path: Path) -> None:

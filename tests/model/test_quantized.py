@@ -13,6 +13,7 @@ import tiny
 from families import STUDENTS, batch_of, grown, with_adapters
 from killed import interrupted_at_update
 from vold.data.worlds.digits import DigitTasks
+from vold.engines.samplers.decoder import can_record
 from vold.engines.teachers.quantize_error import QuantizeErrors
 from vold.engines.teachers.teachers import open_teachers
 from vold.errors import TrainingError
@@ -60,6 +61,15 @@ def test_the_language_models_linear_layers_are_quantised_and_nothing_else(
     assert {n for n, d in kinds.items() if d == small} == {*quantized_layers(policy.model)}
     assert {*kinds.values()} == {small, torch.bfloat16}
     assert sum(p.numel() for p in before.model.parameters()) == policy.model.num_parameters()
+
+
+@pytest.mark.parametrize(("kind", "records"), [(None, True), ("nf4", True), ("int8", False)])
+def test_steps_of_int8_weights_are_not_recorded_as_graphs(
+    kind: Quantized | None, records: bool, tmp_path: Path
+) -> None:
+    """Their products ask for outliers, for which the host waits."""
+    saved("qwen3", tmp_path)
+    assert can_record(Policy.load(str(tmp_path), quantize=kind)) == records
 
 
 def test_nf4_is_the_nearest_of_sixteen_numbers_times_the_largest_of_64(tmp_path: Path) -> None:

@@ -201,8 +201,8 @@ def _shape(config: Any, dtype: torch.dtype, layers: int, student: Student | None
     own = type(config).from_dict(config.to_dict())
     text = own.get_text_config()
     text.num_hidden_layers = layers
-    if getattr(text, "layer_types", None):
-        text.layer_types = text.layer_types[:layers]
+    if types := getattr(text, "layer_types", None):
+        text.layer_types = [types[i % len(types)] for i in range(layers)]  # there may be fewer than are asked for
     factory: Any = AutoModelForImageTextToText if family.tower else AutoModelForCausalLM
     with torch.device("meta"):
         model: Any = factory.from_config(own, dtype=dtype)

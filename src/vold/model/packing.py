@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 ATTENTION = "vold_packed"
 """The name under which Transformers finds `packed_attention`."""
+NO_MASK = torch.empty(1, 1, 1, 0)
+"""What packed rows have for a mask. Of four dimensions Transformers takes one as it is; without any it looks at the
+positions for sequences that are packed, and a GPU's host waits for that in every pass."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def packed_attention(
         query: [1, heads, packed, width]; `key` and `value` likewise, perhaps with fewer heads.
         key: see `query`.
         value: see `query`.
-        attention_mask: None where `packed` is given.
+        attention_mask: not read where `packed` is given.
         packed: the layout, or the rows' keys and values; None for a padded batch.
         kwargs: what Transformers hands to every attention function.
 

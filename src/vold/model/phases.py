@@ -48,16 +48,18 @@ def phase_text(phase: PhaseMemory) -> str:
     return f"{phase.total / 2**30:.2f} GiB" + (f" ({parts})" if parts else "") + moved
 
 
-PLANNED = {"sample": "rollouts", "teacher": "teacher scoring", "update": "update"}
-"""What the phases of stage 2 are called in the plan."""
+PLANNED = {"sample": ("rollouts",), "teacher": ("teacher scoring", "teacher compared"), "update": ("update",)}
+"""What the phases of stage 2 are called in the plan; a quantised teacher is compared in its own in the first step."""
 
 
 def planned_and_measured(phases: Sequence[PhaseMemory], stage: str, peaks: Mapping[Phase, Peak]) -> list[str]:
     """A line for each phase of a stage that has peaks: GiB that were planned for PyTorch, and those it took."""
     plans, lines = {p.name: p.held for p in phases}, list[str]()
     for phase, peak in peaks.items():
-        name = stage if stage == "sft" and phase == "update" else PLANNED.get(phase, "")
-        if (planned := plans.get(name)) is not None:
+        names = (stage,) if stage == "sft" and phase == "update" else PLANNED.get(phase, ())
+        if there := [name for name in names if name in plans]:
+            name = max(there, key=lambda n: plans[n])
+            planned = plans[name]
             sizes = [f"{size / 2**30:.2f}" for size in (planned, *peak)]
             more = ": more than planned" * (peak.reserved > planned)
             lines.append(f"memory of {name}: planned {sizes[0]} GiB, at its peak {sizes[1]}, kept {sizes[2]}{more}")

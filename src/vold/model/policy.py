@@ -22,7 +22,7 @@ from vold.model.families import Part, family_of, parameters_of
 from vold.model.lm_head.fused import Query
 from vold.model.lm_head.logprobs import read_head
 from vold.model.lora import add_adapters, is_adapter, merged_state, save_adapters
-from vold.model.packing import enable_packing, pack
+from vold.model.packing import NO_MASK, enable_packing, pack
 from vold.model.quantized import loading, quantized_layers, refuse_quantized, settle
 from vold.model.reading import check_files, check_weights, model_at, read_config
 from vold.model.templates import ASKED
@@ -275,7 +275,7 @@ class Policy:
         more: dict[str, Any] = {"use_cache": False}
         if self.packs:
             more["packed"] = packed = pack(batch, self.model.device)
-            del inputs["attention_mask"]  # a packed row has no padding
+            inputs["attention_mask"] = NO_MASK  # a packed row has no padding
             inputs["input_ids"] = batch.input_ids.flatten()[packed.index][None]
             positions, places = positions.flatten(-2)[..., None, packed.index], packed.states
         else:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vold.model.batching import collate
-from vold.model.packing import pack
+from vold.model.packing import NO_MASK, pack
+from vold.model.quantized import quantized_layers
 from vold.model.slots import Slots
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class Decoder:
     """Rows in slots, of which the first `live` generate.
 
     What a step reads and writes stays where it is in memory, and no step waits for the device. On a GPU it is recorded
-    as a graph: a token of all rows costs two launches, whatever the number of layers. A model that chooses its rotary
-    frequencies pass by pass is not recorded.
+    as a graph: a token of all rows costs two launches, whatever the number of layers; but not every model can be
+    (`can_record`).
 
     Args:
         policy: the model, of a family whose rows can be packed (`Policy.packs`).
@@ -57,8 +58,7 @@ class Decoder:
         self.uniforms = torch.zeros((slots, self.reach), dtype=torch.float64, device=device)
         self.told = torch.zeros((self.chunk, slots, draw.told), dtype=torch.int32, device=device)
         self.turn = torch.zeros(1, dtype=torch.int64, device=device)
-        fixed = policy.trunk is None and not _rotates_by_need(policy.model)
-        self.recorder = Recorder(records=device.type == "cuda" and fixed)
+        self.recorder = Recorder(records=device.type == "cuda" and can_record(policy))
 
     def read(self, prompts: Sequence[Prompt], rows: Sequence[int], uniforms: torch.Tensor) -> None:
         """Start `rows[i]` rows of `prompts[i]` in the slots after those that are live; each prompt passes once.
@@ -80,7 +80,7 @@ class Decoder:
         source = (ends - lengths).repeat_interleave(lengths) + places
         output = policy.hidden(
             self._sent(batch.input_ids.flatten()[packed.index][None]),
-            attention_mask=None,
+            attention_mask=NO_MASK,
             position_ids=self._sent(positions),
             use_cache=False,
             packed=replace(packed, slots=self.cache, source=self._sent(source)),
@@ -157,6 +157,13 @@ class Decoder:
             self.counts[:, b] = self.counts[:, a]
         self.live = live
         self.counts[:, live:] = 0  # what fills a step up starts anew, and stays inside its slot
+
+
+def can_record(policy: Policy) -> bool:
+    """Whether no step of a model makes the host wait, which no recording may: not where processes gather its weights,
+    where it chooses rotary frequencies pass by pass, or where bitsandbytes asks in every int8 product for outliers."""
+    int8 = any(not hasattr(layer.weight, "quant_state") for layer in quantized_layers(policy.model).values())
+    return policy.trunk is None and not int8 and not _rotates_by_need(policy.model)
 
 
 def _rotates_by_need(model: Any) -> bool:

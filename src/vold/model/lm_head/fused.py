@@ -214,8 +214,10 @@ class _Teacher:
         self.against, self.places = against, places
         shared = against.shared(ids, banned)
         self.size = len(shared)
-        self.closed = (~shared).nonzero()[:, 0]
-        self.alike = self.size - len(self.closed) == ids - len(banned.unique())
+        own = torch.ones(ids, dtype=torch.bool, device=banned.device).index_fill_(0, banned, False)
+        emitted, can = torch.stack([shared.sum(), own.sum()]).tolist()  # a GPU's host waits here, and not for `closed`
+        self.closed = shared.byte().argsort(stable=True)[: self.size - emitted]
+        self.alike = emitted == can
         """Whether the student can emit the shared ids and no others, so that its log-probs are those wanted."""
         teacher = against.teacher
         self.of: Projection | None = None
