@@ -61,3 +61,16 @@ def test_the_filling_of_a_server_is_measured() -> None:
     found = load("serving").measure("figure", 32, 6, 24, 6, 0.2)
     assert (found["answered"], found["peak"]) == (24, 6)
     assert 0 < found["share"] <= 1.001 and found["ms"] > 0
+
+
+def test_what_running_ahead_gains_is_compared_seed_by_seed() -> None:
+    """Ratios 1/2 and 3/4; the third seed has one run only. The first step does not count: nothing is ahead of it."""
+    ahead = load("ahead")
+    step = {"seconds_sample": 2.0, "seconds_teacher": 0.5, "seconds_update": 0.5}
+    assert ahead.seconds_a_step([step | {"seconds_sample": 99.0}, step, step | {"seconds_update": 1.5}]) == 3.5
+    runs = [(1, 0, 2.0, 0.5), (1, 1, 1.0, 0.25), (2, 0, 4.0, 0.75), (2, 1, 3.0, 0.75), (3, 0, 9.0, 1.0)]
+    keys = ("seed", "ahead", "seconds", "accuracy")
+    assert ahead.summary([dict(zip(keys, run, strict=True)) for run in runs]) == {
+        "seeds": 2, "ratio": 0.625, "spread": [0.5, 0.75], "seconds_ahead_0": 3.0, "seconds_ahead_1": 2.0,
+        "accuracy_ahead_0": 0.625, "accuracy_ahead_1": 0.5,
+    }  # fmt: skip

@@ -171,6 +171,22 @@ def test_turns_are_joined_with_the_tools_tokens_masked() -> None:
     ]
 
 
+def test_a_prompt_is_handed_over_after_the_turn_that_ends_its_last_rollout() -> None:
+    """Of three prompts with two rollouts the second never asks, the first asks once, and the third to the end."""
+    chat = characters()
+    sampler = Scripted(chat, ["a!", "no", "no", "no", "b!", "c!"], ["d", "e!", "f"], ["g!"])
+    heard = list[tuple[int, int, list[int]]]()
+
+    def whole(place: int, completions: list[Completion]) -> None:
+        heard.append((len(sampler.asked), place, [len(action_runs(c.action_mask)) for c in completions]))
+
+    turns = TurnSampler(sampler, chat, Adds(), max_turns=3)
+    prompts = [Prompt(chat.tokens(q)) for q in "QRS"]
+    made = turns.stream(prompts, SamplingParams(400), 2, whole)
+    assert heard == [(1, 1, [1, 1]), (2, 0, [2, 1]), (3, 2, [3, 2])]
+    assert [[len(action_runs(c.action_mask)) for c in group] for group in made] == [[2, 1], [1, 1], [3, 2]]
+
+
 def test_a_rollout_ends_with_its_last_allowed_turn() -> None:
     chat = characters()
     turns = TurnSampler(Scripted(chat, ["a!"], ["b!"]), chat, Adds(), max_turns=2)

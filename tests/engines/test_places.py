@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import resource
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from chat_server import ChatServer, chat_client, completion, one_by_one, said
-from engine_backends import client
+from engine_backends import client, text_model
+from vllm_server import VllmServer
 from vold.engines.chat_api import ATTEMPTS
 from vold.engines.deadline import Stop
 from vold.engines.places import Connections, Places, allow_connections
-from vold.types import Message, SamplingParams
+from vold.engines.samplers.server import ServerSampler
+from vold.types import Message, Prompt, SamplingParams
 
 PARAMS = SamplingParams(16)
 ONE, TWO = "http://one/v1", "http://two/v1"
@@ -142,3 +145,57 @@ def test_a_server_that_has_too_much_to_do_but_answers_others_is_not_given_up() -
         asked = chat_client(server.url, concurrency=4)
         assert asked.chat((Message("user", "late"),), PARAMS).text == "fine"
     assert told == [3 * ATTEMPTS]
+
+
+class Filled:
+    """Servers whose requests end one by one, and each only when its server has no place left; so it is but for the
+    tail, which begins when the last request has come.
+
+    Args:
+        places: of every server.
+        requests: that are to come.
+        answers: of each, a place each.
+        reply: to all.
+    """
+
+    def __init__(self, places: int, requests: int, answers: int, reply: Any) -> None:
+        self.places, self.left, self.answers, self.reply = places, requests, answers, reply
+        self.busy, self.ends, self.changed = Counter[str](), Counter[str](), threading.Condition()
+        self.most = Counter[str]()
+
+    def hook(self, name: str) -> Callable[[str, dict[str, Any]], Any]:
+        """Of one of the servers."""
+
+        def hook(path: str, body: dict[str, Any]) -> Any:
+            if path != "/v1/completions":
+                return None
+            assert body["n"] == self.answers
+            with self.changed:
+                self.left, self.busy[name] = self.left - 1, self.busy[name] + self.answers
+                self.most[name] = max(self.most[name], self.busy[name])
+                self.changed.notify_all()
+                full = self.changed.wait_for(lambda: not self.left or self.busy[name] == self.places, timeout=60)
+                self.ends[name] += bool(self.left)
+                self.busy[name] -= self.answers
+                choices = [{**self.reply, "index": i, "prompt_token_ids": body["prompt"]} for i in range(self.answers)]
+                return (200, {"choices": choices}) if full else (400, {"error": {"message": "places are left"}})
+
+        return hook
+
+
+def test_two_servers_have_no_place_left_but_for_the_tail_of_512_prompts_of_4_rollouts() -> None:
+    """256 places each. A place that becomes free is taken by a further request before another one ends, or the request
+    that waits for that is refused; 128 are under way when the last of 512 comes, so that 384 ended before the tail."""
+    policy = text_model(4)
+    end = policy.chat.end_id
+    said = {"token_ids": [end], "logprobs": {"token_logprobs": [-0.5], "top_logprobs": None}, "finish_reason": "stop"}
+    filled = Filled(256, 512, 4, said | {"stop_reason": None})
+    with VllmServer(policy) as one, VllmServer(policy) as two:
+        one.hook, two.hook = filled.hook("one"), filled.hook("two")
+        sampler = ServerSampler(client(one.url, two.url, role="rollout", concurrency=256, patience=120), end_id=end)
+        whole = list[int]()
+        prompts = [Prompt((20 + i % 9, 21)) for i in range(512)]
+        made = sampler.stream(prompts, SamplingParams(8), 4, lambda place, completions: whole.append(place))
+    assert sorted(whole) == list(range(512)) and {len(group) for group in made} == {4}
+    assert filled.most == {"one": 256, "two": 256}
+    assert sum(filled.ends.values()) >= 512 - 2 * 64 and min(filled.ends.values()) > 0

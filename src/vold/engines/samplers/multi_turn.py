@@ -77,12 +77,28 @@ class TurnSampler:
 
     def generate(self, prompts: Sequence[Prompt], params: SamplingParams, n: int = 1) -> list[list[Completion]]:
         """`n` completions of each prompt. Raises as the sampler of single turns, and DataError as `Chat.after_turn`."""
+        return self.stream(prompts, params, n, lambda place, completions: None)
+
+    def stream(
+        self, prompts: Sequence[Prompt], params: SamplingParams, n: int, whole: Callable[[int, list[Completion]], None]
+    ) -> list[list[Completion]]:
+        """As `generate`. `whole` hears of a prompt's completions after the turn with which the last of them ends."""
         rows = [_Row(p) for p in prompts for _ in range(n)]
         first = [c for group in self.sampler.generate(prompts, params, n) for c in group]
         for row, completion in zip(rows, first, strict=True):
             row.add(completion, params.max_new_tokens)
-        spoke, turn = rows, 1
+        spoke, turn, made = rows, 1, dict[int, list[Completion]]()
+
+        def tell(speaking: Sequence[_Row]) -> None:
+            busy = {id(row) for row in speaking}
+            for place in range(len(prompts)):
+                group = rows[place * n : (place + 1) * n]
+                if place not in made and not any(id(row) in busy for row in group):
+                    made[place] = [row.whole() for row in group]
+                    whole(place, made[place])
+
         while turn < self.max_turns and (spoke := self._answered(spoke, params)):
+            tell(spoke)
             sofar = [row.whole().ids for row in spoke]
             left = [params.max_new_tokens - len(ids) for ids in sofar]
             again = dataclasses.replace(
@@ -92,8 +108,8 @@ class TurnSampler:
             for row, room, (completion,) in zip(spoke, left, self.sampler.generate(asked, again), strict=True):
                 row.add(completion, room)
             turn += 1
-        done = [row.whole() for row in rows]
-        return [done[i * n : (i + 1) * n] for i in range(len(prompts))]
+        tell([])
+        return [made[place] for place in range(len(prompts))]
 
     def _answered(self, spoke: Sequence[_Row], params: SamplingParams) -> list[_Row]:
         """Those of the rows that ended a turn with a call, with the answer appended and room to go on."""
