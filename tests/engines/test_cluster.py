@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from launched import recipe_dict
+from launched import FAKE, recipe_dict
 from vold.engines.launch.devices import check_devices
 from vold.engines.launch.serving import keeping
 from vold.engines.launch.slurm import batch_script
@@ -17,7 +17,7 @@ from vold.engines.launch.started import STARTED, Started, where_now
 from vold.engines.launch.wanted import servers_of
 from vold.errors import ConfigError
 from vold.run.cluster_section import training_processes
-from vold.run.recipe import Recipe, recipe_from
+from vold.run.recipe import Recipe, load_recipe, recipe_from
 
 
 def made(home: Path, teacher: Any = ("cpu",), engine: Any = ("cpu",), **cluster: Any) -> Recipe:
@@ -67,8 +67,8 @@ def test_machines_with_too_few_gpus_are_refused_before_anything_starts(
     ("section", "words"),
     [
         ({"sleep": True}, "do not take turns"),
-        ({"transfer": "ipc"}, "within one machine only"),
-        ({"transfer": "shared_memory"}, "within one machine only"),
+        ({"transfer": "ipc"}, "within one machine"),
+        ({"transfer": "shared_memory"}, "within one machine"),
     ],
 )
 def test_what_goes_on_one_machine_only_is_refused(section: dict[str, Any], words: str, tmp_path: Path) -> None:
@@ -78,6 +78,14 @@ def test_what_goes_on_one_machine_only_is_refused(section: dict[str, Any], words
     raw["cluster"] = {"nodes": 2, "gpus": 8}
     with pytest.raises(ConfigError, match=words):
         recipe_from(raw, where="test")
+
+
+def test_the_papers_run_on_eight_gpus_fits_on_one_machine_of_a_cluster() -> None:
+    pythons = [f"{one}.launch.python={FAKE}" for one in ("teacher.server", "distill.engine", "eval.endpoint")]
+    recipe = load_recipe("recipes/qwen2_5_vl-3b-8gpu.yaml", ["cluster={nodes: 1, gpus: 8}", *pythons])
+    assert training_processes(recipe) == 4
+    for stage in recipe.stages:
+        check_devices(recipe, stage, servers_of(recipe, stage))
 
 
 def test_without_ray_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

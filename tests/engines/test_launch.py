@@ -159,6 +159,17 @@ def test_a_server_that_dies_in_the_middle_is_started_again_and_nothing_is_lost(h
     assert logs == ["teacher-cpu0.1.log", "teacher-cpu0.log"]
 
 
+def test_a_server_that_lives_and_does_not_answer_is_started_again(
+    home: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launched_server, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(launched_server, "HUNG_SECONDS", 1.0)
+    rows = make_traces(made(home, launch=fault("deaf"))).read_bytes()
+    (again,) = [line for line in said if "starting it again" in line]
+    assert "has not answered for 1 s" in again
+    assert rows == make_traces(made(home / "well")).read_bytes()
+
+
 def test_a_server_that_dies_again_and_again_stops_the_run(
     home: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

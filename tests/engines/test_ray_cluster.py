@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engine_backends import VLLM_PYTHON
 from killed import weights_of
 from launched import fault, launch, recipe_dict
-from ray_nodes import Nodes, nodes
+from package import ROOT
+from ray_nodes import PATH, PATIENT, Command, Nodes, nodes, with_words
 
 pytestmark = pytest.mark.engines
 
@@ -54,8 +60,9 @@ def test_a_run_over_machines_lives_through_their_loss_and_every_end(tmp_path: Pa
     assert run.machine_of("server teacher-cpu0") != lost
     run.process.send_signal(signal.SIGTERM)
     run.end(128 + signal.SIGTERM)
-    # SIGKILL there.
+    # SIGKILL there. The teacher starts for `align` now.
     engine.unlink()
+    (home / "run/align/servers/held").touch()
     run = cluster.vold(home, "run", "recipe.yaml")
     run.until(engine)
     run.process.kill()
@@ -73,3 +80,63 @@ def test_a_run_over_machines_lives_through_their_loss_and_every_end(tmp_path: Pa
     run = cluster.vold(home, "run", "recipe.yaml")
     run.end(0)
     assert weights_of(home / "run/distill") == weights_of(whole / "run/distill")
+
+
+def test_the_same_on_vllm_ends_in_the_weights_of_a_run_that_lost_nothing(tmp_path: Path, cluster: Nodes) -> None:
+    """Two servers for rollouts and two training processes; a machine with one of each is lost after the first state."""
+    runs = {name: tmp_path / name for name in ("whole", "broken")}
+    words = ["run", str(ROOT / "recipes/launch-mini.yaml"), "run.dir=run", "cluster={nodes: 2, gpus: 0}", "eval=null"]
+    words += [f"student.path={ROOT}/recipes/launch-mini/student", "teacher.server=null", "sft.steps=10"]
+    words += ["distill.engine.launch.devices=[cpu, cpu]", f"distill.engine.launch.python={VLLM_PYTHON}"]
+    for home in runs.values():
+        home.mkdir()
+    cluster.vold(runs["whole"], *words).end(0)
+    run = cluster.vold(runs["broken"], *words)
+    run.until(runs["broken"] / "run/distill/step-000002")
+    lost = run.machine_of("distill")
+    cluster.lose(lost)
+    run.end(2)
+    assert f"`distill` has lost the processes on {lost}" in run.said
+    cluster.vold(runs["broken"], *words).end(0)
+    whole, broken = (weights_of(home / "run/distill") for home in runs.values())
+    assert whole == broken
+
+
+SRUN = """\
+#!/bin/bash
+# As srun: the command once a task, all of them here. Nodes of Ray on one machine have to come up one after the other.
+while [[ $1 == --* ]]; do case $1 in --ntasks=*) tasks=${1#*=} ;; esac; shift; done
+trap 'kill $(jobs -p); wait' TERM
+for ((task = 0; task < tasks; task++)); do
+    SLURM_PROCID=$task SLURMD_NODENAME=node$task "$@" &
+    until [ -S "$RAY_TMPDIR/ray/session_latest/sockets/raylet" ]; do sleep 0.1; done
+done
+wait
+"""
+
+
+def test_the_batch_file_runs_under_slurm_ends_in_order_and_goes_on(tmp_path: Path) -> None:
+    """With stand-ins for `srun` and `scontrol` that take this machine for all nodes."""
+    home, programs = saved(tmp_path / "job", teacher=fault("hold")), tmp_path / "bin"
+    programs.mkdir()
+    for name, text in {"srun": SRUN, "scontrol": "#!/bin/sh\necho localhost\necho localhost\n"}.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    raw = json.loads((home / "recipe.yaml").read_text())
+    del raw["distill"]
+    (home / "recipe.yaml").write_text(json.dumps(raw))
+    env = os.environ | {"PYTHONPATH": PATH} | PATIENT
+    words = [sys.executable, "-m", "vold.cli", "cluster", "--slurm", "recipe.yaml", "--out", "run.sbatch"]
+    subprocess.run(words, cwd=home, env=env, check=True, capture_output=True)
+    with tempfile.TemporaryDirectory(prefix="ray") as short:
+        env |= {"PATH": f"{programs}:{os.environ['PATH']}", "RAY_TMPDIR": short}
+        env |= {"SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NODELIST": "node[0-1]"}
+        held = home / "run/traces/servers/held"
+        for code in (128 + signal.SIGTERM, 0):
+            job = Command.begun(["bash", "run.sbatch"], home, env)
+            if code:
+                job.until(held)
+                job.process.send_signal(signal.SIGTERM)
+            job.end(code)
+            assert not with_words(short), job.said
+    assert (home / "run/sft/final").is_dir()

@@ -29,6 +29,7 @@ FAULTS = {
     "stay": "does not end at SIGTERM, nor does its worker",
     "once": "ends at its third completion, and leaves its worker; started again in the same folder it does not",
     "hold": "does not answer its third completion; started again in the same folder it does",
+    "deaf": "answers nothing any more from its third completion on; started again in the same folder it does",
     "always": "ends at every second completion",
 }
 
@@ -91,9 +92,12 @@ class Fake:
     def __init__(self, fault: str) -> None:
         self.model, self.name, self.fault = Bigrams(Path(given("--model"))), given("--served-model-name"), fault
         self.key, self.version, self.asleep, self.asked = os.environ["VLLM_API_KEY"], "default", False, 0
+        self.deaf = False
 
     def answer(self, path: str, key: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         route = path.partition("?")[0]
+        while self.deaf:
+            time.sleep(3600)
         os.write(1, f"INFO {route}\n".encode())  # in one piece, whoever else writes
         if route.startswith("/v1") and key != f"Bearer {self.key}":
             return 401, {"error": "Unauthorized"}
@@ -119,8 +123,9 @@ class Fake:
             Path("ended").touch()
             print("MemoryError: the fake has no memory left", flush=True)
             os._exit(3)
-        if self.fault == "hold" and self.asked == 3 and not Path("held").exists():
+        if self.fault in ("hold", "deaf") and self.asked == 3 and not Path("held").exists():
             Path("held").touch()
+            self.deaf = self.fault == "deaf"
             time.sleep(3600)
         if self.asleep or body["model"] != self.name:
             return (500, {"error": "asleep"}) if self.asleep else (404, {"error": "no such model"})

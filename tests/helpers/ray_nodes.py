@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from launched import gone, keepers_of, of_run
+from launched import command_line, gone, keepers_of, of_run
 from package import ROOT
 from vold.run.alive import every
 
@@ -30,6 +30,15 @@ def below(pid: int) -> list[int]:
     found = [pid]
     for one in found:
         found += [other.pid for other in every() if other.parent == one and other.state not in "ZX"]
+    return found
+
+
+def with_words(text: str) -> list[int]:
+    """Processes that have this among their arguments."""
+    found = []
+    for one in every():
+        with contextlib.suppress(OSError):
+            found += [one.pid] * (text in command_line(one.pid))
     return found
 
 
@@ -87,9 +96,7 @@ class Nodes:
     def vold(self, home: Path, *words: str) -> Command:
         """`vold WORDS` in a folder, as a process that this one has not been forked into: Ray has threads."""
         env = os.environ | {"PYTHONPATH": PATH, "RAY_ADDRESS": self.address}
-        with (home / "said.txt").open("wb") as said:
-            command = [sys.executable, "-m", "vold.cli", *words]
-            return Command(subprocess.Popen(command, cwd=home, env=env, stdout=said, stderr=said), home / "said.txt")
+        return Command.begun([sys.executable, "-m", "vold.cli", *words], home, env)
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,13 @@ class Command:
 
     process: subprocess.Popen[bytes]
     file: Path
+
+    @classmethod
+    def begun(cls, words: list[str], home: Path, env: dict[str, str]) -> Command:
+        """A command in a folder, which gets what it says."""
+        file = home / "said.txt"
+        with file.open("wb") as said:
+            return cls(subprocess.Popen(words, cwd=home, env=env, stdout=said, stderr=said), file)
 
     @property
     def said(self) -> str:

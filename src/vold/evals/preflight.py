@@ -34,6 +34,7 @@ from vold.model.quantized import need_library
 from vold.model.reading import read_config
 from vold.model.together import refuse_together
 from vold.model.tokenizers import TURNS, pair_tokenizers, pairing_lines
+from vold.run.cluster_section import training_processes
 from vold.run.console import console
 from vold.run.folders import latest_checkpoint
 from vold.run.precision import settled
@@ -82,6 +83,9 @@ def _memory(subject: Subject) -> Iterator[Finding]:
     configs = {m.path: read_config(resolve(m.path)) for m in (recipe.learner, *inprocess_teachers(recipe))}
     world = int(os.environ.get("WORLD_SIZE", "1"))
     node = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
+    if recipe.cluster is not None:
+        node = max(1, training_processes(recipe))
+        world = node * recipe.cluster.nodes
 
     def planned(of: Recipe) -> list[PhaseMemory]:
         refuse_together(of, world, "sft", "distill")

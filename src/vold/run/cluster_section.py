@@ -58,9 +58,10 @@ def cluster_mistakes(recipe: Recipe) -> Iterator[ConfigError]:
                 got="true with `cluster`",
                 fix="leave out `sleep`, or `cluster`",
             )
-        if isinstance(section, RolloutServer) and section.transfer in ("shared_memory", "ipc"):
+        away = ("ipc",) if recipe.cluster.nodes == 1 else ("ipc", "shared_memory")
+        if isinstance(section, RolloutServer) and section.transfer in away:
             yield ConfigError(
-                "weights go this way within one machine only",
+                "weights go this way within one machine, or one GPU, only",
                 where=f"{where}.transfer",
                 got=f"{section.transfer} with `cluster`",
                 fix="use files, or nccl",

@@ -66,7 +66,8 @@ class Machines:
                 "`ray start --address=HEAD:6379`; docs/scaling.md has the whole",
             ) from None
         for number, handler in handlers.items():  # Ray puts its own in their place
-            signal.signal(number, handler)
+            with contextlib.suppress(ValueError):  # but where this is not the main thread
+                signal.signal(number, handler)
         self.group: Any = None
         self._actor = ray.remote(Place)
         try:

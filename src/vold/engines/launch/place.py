@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from vold.engines.launch.spec import Wanted
 
-OF_THE_MACHINE = ("CUDA_VISIBLE_DEVICES", "HOSTNAME", "TMPDIR", "XDG_RUNTIME_DIR", "OMP_NUM_THREADS", "PWD")
+OF_THE_MACHINE = ("CUDA_VISIBLE_DEVICES", "HOSTNAME", "TMPDIR", "XDG_RUNTIME_DIR", "PWD")
 """Variables that Ray or the machine sets, and that a run does not bring along."""
 
 
@@ -51,9 +51,8 @@ class Place:
     """
 
     def __init__(self, environment: Mapping[str, str], directory: str) -> None:
-        ray_runs = {name: value for name, value in os.environ.items() if name in OF_THE_MACHINE}
+        os.environ.pop("OMP_NUM_THREADS", None)  # Ray's, which is 1
         os.environ.update(environment)
-        os.environ.update(ray_runs)
         os.chdir(directory)
         self._server: LaunchedServer | None = None
         self._keeper: subprocess.Popen[bytes] | None = None

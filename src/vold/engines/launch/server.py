@@ -33,6 +33,9 @@ RESTARTS = 3
 """Times in a row that a server is started again."""
 STEADY_SECONDS = 600.0
 """One that has served so long has its restarts anew."""
+LOOK_SECONDS, HUNG_SECONDS = 10.0, 300.0
+"""A server at work is looked at so often, and one that has not answered for so long is started again: it may be slow
+while it answers many, or compiles."""
 LOGS = 5
 """Logs of earlier starts that are kept."""
 GRACE = 10.0
@@ -77,7 +80,11 @@ class LaunchedServer:
         ready: set when it answers; cleared while it is started again.
         failure: why it is not started any more; empty while it is.
         turn: set while it may have its GPUs. One that dies in its sleep is started when its turn comes.
+        now: where it has come to another machine: its base address there.
+        file: holds that, for processes elsewhere.
     """
+
+    now = file = ""
 
     def __init__(
         self,
@@ -158,6 +165,7 @@ class LaunchedServer:
                 elif time.monotonic() - self.began > self.spec.start_seconds:
                     why = f"does not answer {self.spec.start_seconds:g} s after its start; {self.last_line()}"
                     tell_to_end(self._keeper)
+            why = why or (self._listen(keeper) if up else "")
             assert keeper.stdout is not None
             told = keeper.stdout.read()
         self._keeper = None
@@ -165,6 +173,21 @@ class LaunchedServer:
             end_left_behind(self.record)
         said: dict[str, Any] = json.loads(told) if told else {"status": None, "tail": ""}
         return time.monotonic() - up if up else 0.0, why or how_it_ended(said["status"], said["tail"])
+
+    def _listen(self, keeper: subprocess.Popen[bytes]) -> str:
+        """While it is at work, until it ends; why, where it lives and does not answer. A sleeper is let sleep."""
+        looked = heard = time.monotonic()
+        while not self._ending.is_set() and not _over(keeper):
+            now = time.monotonic()
+            if now - looked < LOOK_SECONDS:
+                continue
+            looked = now
+            if not self.turn.is_set() or answers(self.url, self.key, self.spec.served):
+                heard = time.monotonic()
+            elif now - heard > HUNG_SECONDS:
+                tell_to_end(keeper)
+                return f"has not answered for {HUNG_SECONDS:g} s; {self.last_line()}"
+        return ""
 
     def _order(self) -> dict[str, Any]:
         """For the keeper of a new start."""

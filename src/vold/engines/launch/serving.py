@@ -97,7 +97,7 @@ class Servers:
                 tuple(self.running[one].url for one in found),
                 found[0].served,
                 self._key,
-                tuple(str(getattr(self.running[one], "file", "")) for one in found),
+                tuple(str(self.running[one].file) for one in found),
             )
             for keys, found in self.enter(recipe, stage, path).items()
         ]
@@ -157,10 +157,7 @@ class Servers:
         def failure() -> VoldError | None:
             return _error_of(server) if server.failure else None
 
-        def now() -> str:
-            return server.now if isinstance(server, PlacedServer) else ""
-
-        STARTED[server.url] = Started(server.key, server.turn, failure, now)
+        STARTED[server.url] = Started(server.key, server.turn, failure, lambda: server.now)
         console.print(f"server {server.spec.name}: answers after {time.monotonic() - server.began:.0f} s")
 
 
