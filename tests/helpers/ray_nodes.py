@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,7 @@ class Command:
         """Come back when a file is there."""
         while not there.exists():
             assert self.process.poll() is None, self.said
-            os.sched_yield()
+            time.sleep(0.05)
 
     def machine_of(self, what: str) -> str:
         """The machine that a server, or the first process of a stage, was last said to be on."""
