@@ -19,7 +19,7 @@ from engine_backends import VLLM_PYTHON
 from killed import weights_of
 from launched import fault, launch, recipe_dict
 from package import ROOT
-from ray_nodes import PATH, PATIENT, Command, Nodes, nodes, with_words
+from ray_nodes import PATH, Command, Nodes, nodes, with_words
 
 pytestmark = pytest.mark.engines
 
@@ -62,7 +62,9 @@ def test_a_run_over_machines_lives_through_their_loss_and_every_end(tmp_path: Pa
     run.end(128 + signal.SIGTERM)
     # SIGKILL there. The teacher starts for `align` now.
     engine.unlink()
-    (home / "run/align/servers/held").touch()
+    aligned = home / "run/align/servers"
+    aligned.mkdir(parents=True)
+    (aligned / "held").touch()
     run = cluster.vold(home, "run", "recipe.yaml")
     run.until(engine)
     run.process.kill()
@@ -125,7 +127,7 @@ def test_the_batch_file_runs_under_slurm_ends_in_order_and_goes_on(tmp_path: Pat
     raw = json.loads((home / "recipe.yaml").read_text())
     del raw["distill"]
     (home / "recipe.yaml").write_text(json.dumps(raw))
-    env = os.environ | {"PYTHONPATH": PATH} | PATIENT
+    env = os.environ | {"PYTHONPATH": PATH}
     words = [sys.executable, "-m", "vold.cli", "cluster", "--slurm", "recipe.yaml", "--out", "run.sbatch"]
     subprocess.run(words, cwd=home, env=env, check=True, capture_output=True)
     with tempfile.TemporaryDirectory(prefix="ray") as short:

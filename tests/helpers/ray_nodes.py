@@ -22,7 +22,7 @@ from vold.run.alive import every
 RAY = ROOT / "build" / "ray"
 """Where `make engines` puts Ray and what it needs."""
 PATH = os.pathsep.join(str(p) for p in (RAY, ROOT / "src", ROOT / "tests" / "helpers"))
-PATIENT = {"RAY_raylet_start_wait_time_s": "300"}
+PATIENT = {"RAY_raylet_start_wait_time_s": "300", "RAY_NUM_REDIS_GET_RETRIES": "150"}
 """Nodes come up on a busy machine, too."""
 
 

@@ -40,6 +40,8 @@ python={python}
 # Ray runs what it is told by whoever has this job's token; it has no dashboard.
 RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \\n')
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN RAY_USAGE_STATS_ENABLED=0
+# Machines that come up slowly are waited for.
+export RAY_NUM_REDIS_GET_RETRIES=300 RAY_raylet_start_wait_time_s=600
 
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 port=$((20000 + SLURM_JOB_ID % 10000))
