@@ -58,7 +58,12 @@ srun --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --kill-on-bad-exit=0 b
     exec "${{ray[@]}}" --address="$RAY_ADDRESS"
 ' &
 ray=$!
-trap 'kill "$ray" 2> /dev/null; wait "$ray" || true' EXIT
+end() {{
+    kill "$ray" 2> /dev/null || return 0
+    for _ in {{1..60}}; do kill -0 "$ray" 2> /dev/null || return 0; sleep 0.5; done
+    kill -KILL "$ray"
+}}
+trap end EXIT
 
 until (: < "/dev/tcp/$first/$port") 2> /dev/null; do kill -0 "$ray"; sleep 1; done
 
