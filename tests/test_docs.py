@@ -27,6 +27,7 @@ from pydantic_core import PydanticUndefined
 
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))  # where this file runs as a script
 
+import footnotes
 import gallery
 import gpu_docs
 import metric_docs
@@ -529,13 +530,25 @@ def test_the_texts_speak_of_runs_and_not_of_sittings() -> None:
     assert [str(p.relative_to(ROOT)) for p in texts if word in p.read_text(errors="replace").lower()] == []
 
 
+@pages
+def test_names_of_tests_stand_in_footnotes(page: str) -> None:
+    text = PAGES[page].read_text()
+    assert footnotes.moved(text) == text, "run: PYTHONPATH=tests/helpers python tests/test_docs.py"
+    body = FENCE.sub("", footnotes.NOTE.sub("", text))
+    assert not re.findall(footnotes.TEST, body)
+    defined = [number for number, _ in footnotes.NOTE.findall(text)]
+    assert sorted(set(re.findall(r"\[\^(\d+)\]", body))) == sorted(defined)
+
+
 def write_parts() -> None:
-    """Write the parts made from code into their pages."""
+    """Write the parts made from code into their pages, and move names of tests into footnotes."""
     for page, name, make in WRITTEN:
         begin, end = marks(name)
         text = PAGES[page].read_text()
         head, _, rest = text.partition(begin)
         PAGES[page].write_text(f"{head}{begin}\n\n{make()}\n\n{end}{rest.partition(end)[2]}")
+    for file in PAGES.values():
+        file.write_text(footnotes.moved(file.read_text()))
 
 
 if __name__ == "__main__":
