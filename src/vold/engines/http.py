@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 Reply = TypeVar("Reply")
 
 CONNECT_SECONDS = 10.0
+TAKE_SECONDS = 1.0
+"""Of a wait for a result, until it begins anew."""
 LONGEST_WAIT_SECONDS = 20.0
 """Between two rounds, unless a server asks for more."""
 SLOW_SECONDS = 60.0
@@ -294,7 +296,10 @@ def in_batches(
 
 def _taken(results: queue.SimpleQueue[Reply]) -> list[Reply]:
     """The next result, and all that are there already."""
-    found = [results.get()]
+    found = list[Reply]()
+    while not found:  # every request has its own clock: whoever watches this thread is to see that it lives
+        with contextlib.suppress(queue.Empty):
+            found.append(results.get(timeout=TAKE_SECONDS))
     with contextlib.suppress(queue.Empty):
         while True:
             found.append(results.get_nowait())

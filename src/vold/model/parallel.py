@@ -20,10 +20,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.rendezvous import rendezvous
 
 from vold.errors import ConfigError
 from vold.model.families import Part, parameters_of
+from vold.model.lookout import Lookout
 from vold.model.sharding import divide, mesh_of, whole_state
 from vold.run.files import temporary_of
 from vold.run.folders import new_directory
@@ -32,12 +35,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from torch.distributed.device_mesh import DeviceMesh
+
     from vold.model.policy import Policy
     from vold.run.recipe import Exchange, Within
 
 T = TypeVar("T")
-PATIENCE = datetime.timedelta(days=1)
-"""How long a process waits for another: a server may keep one busy for long. `torchrun` sees those that have died."""
+MINUTES = 20.0
+"""How long a process waits for another that gives no sign of life, unless a recipe says something else."""
 PARTS: tuple[Part, ...] = ("vision", "projector")
 
 
@@ -64,8 +69,8 @@ class Processes:
         node: how many there are on this machine; those of one machine follow each other.
     """
 
-    def __init__(self, rank: int = 0, world: int = 1, node: int | None = None) -> None:
-        self.rank, self.world, self.node = rank, world, node or world
+    def __init__(self, rank: int = 0, world: int = 1, node: int | None = None, lookout: Lookout | None = None) -> None:
+        self.rank, self.world, self.node, self._lookout = rank, world, node or world, lookout
         self._channel = ""
         self.exchange: Exchange = "micro_batch"
         """Set by `shard`, as is `tower`."""
@@ -95,17 +100,34 @@ class Processes:
         if self.first:
             self.wait()
 
+    def enter(self, phase: str, step: int | None = None) -> None:
+        """Let the others know where this process is."""
+        if self._lookout is not None:
+            self._lookout.enter(f"`{phase}`" if step is None else f"`{phase}` of step {step}")
+
+    @contextlib.contextmanager
+    def guarding(self) -> Iterator[None]:
+        """Where one of several processes does not come, the others end in here, saying which and where it was.
+
+        Raises:
+            VoldError: the same; see `vold.model.lookout`.
+        """
+        with contextlib.nullcontext() if self._lookout is None else self._lookout.guarding():
+            yield
+
     def wait(self) -> None:
-        """Go on when every process is here."""
-        if self.world > 1:
-            dist.barrier(group=_words(self._channel))
+        """Go on when every process is here, however long those that give signs of life take."""
+        if self._lookout is not None:
+            self._lookout.meet(self._channel)
+            dist.barrier(group=_words(self._channel, self._lookout.limit))
 
     def gather(self, value: T) -> list[T]:
         """The value of every process, in order of rank."""
-        if self.world == 1:
+        if self._lookout is None:
             return [value]
+        self._lookout.meet(self._channel)
         out: list[Any] = [None] * self.world
-        dist.all_gather_object(out, value, group=_words(self._channel))
+        dist.all_gather_object(out, value, group=_words(self._channel, self._lookout.limit))
         return cast("list[T]", out)
 
     def share(self, count: int) -> range:
@@ -186,10 +208,16 @@ class Processes:
             )
         dtype = policy.model.dtype
         parts = self.node if within == "node" else self.world
-        self.tower = divide(policy, mesh_of(policy.model.device.type, self.world, parts))
+        self.tower = divide(policy, self.mesh(policy.model.device.type, parts))
         policy.whole_state = functools.partial(whole_state, policy, dtype)
         self.exchange = exchange
         self._reshard_after_forward(policy)
+
+    def mesh(self, device: str, parts: int) -> DeviceMesh:
+        """A mesh of all processes, see `vold.model.sharding.mesh_of`; all must ask."""
+        self.wait()  # however long another still reads its models
+        assert self._lookout is not None
+        return mesh_of(device, self.world, parts, self._lookout.limit)
 
     def _reshard_after_forward(self, policy: Policy) -> None:
         """As training wants it: layers drop their weights where every micro-batch gathers them, the rest never."""
@@ -259,13 +287,26 @@ ALONE = Processes()
 """One process."""
 
 
-@functools.cache
-def processes() -> Processes:
+def processes(minutes: float = MINUTES) -> Processes:
     """Join the others that `torchrun` has started; one process where it has not.
+
+    Args:
+        minutes: that they wait for one which gives no sign of life, and for each other within an operation on tensors.
+            Those of the first call count.
 
     Raises:
         ConfigError: there are fewer GPUs than processes on this machine.
     """
+    global _joined
+    if _joined is None:
+        _joined = _join(60 * minutes)
+    return _joined
+
+
+_joined: Processes | None = None
+
+
+def _join(seconds: float) -> Processes:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return Processes()
@@ -279,14 +320,20 @@ def processes() -> Processes:
                 fix="start one process a GPU",
             )
         torch.cuda.set_device(place)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
-    return Processes(dist.get_rank(), world, int(os.environ.get("LOCAL_WORLD_SIZE", str(world))))
+    patience = datetime.timedelta(seconds=seconds)
+    store, rank, _ = next(rendezvous("env://", timeout=patience))
+    backend, limit = "gloo", patience
+    if torch.cuda.is_available():  # where NCCL gives up it ends the process: `Lookout` is to speak before
+        backend, limit = "cpu:gloo,cuda:nccl", patience + datetime.timedelta(minutes=1)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=limit)
+    node = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
+    return Processes(rank, world, node, Lookout(PrefixStore("vold", store), rank, world, limit, seconds))
 
 
 @functools.cache
-def _words(channel: str) -> Any:
+def _words(channel: str, limit: datetime.timedelta) -> Any:
     """Processes talk about Python objects through the CPU, whatever carries their tensors."""
-    return dist.new_group(backend="gloo", timeout=PATIENCE)
+    return dist.new_group(backend="gloo", timeout=limit)
 
 
 def _parts(policy: Policy) -> list[FSDPModule]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
@@ -23,18 +23,22 @@ from vold.types import Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-    from torch.distributed.device_mesh import DeviceMesh
+    from datetime import timedelta
 
     from vold.model.policy import Policy
 
 
-def mesh_of(device: str, world: int, within: int) -> DeviceMesh:
+def mesh_of(device: str, world: int, within: int, limit: timedelta) -> DeviceMesh:
     """A mesh of `world` processes: weights are divided over `within` that follow each other, and every such group has
-    a copy of them (hybrid sharding). Where one group is all, the mesh has one dimension."""
+    a copy of them (hybrid sharding). Where one group is all, the mesh has one dimension.
+
+    Operations of a mesh that PyTorch makes have a time-out of PyTorch's; here it is `limit`.
+    """
     if within == world:
         return init_device_mesh(device, (world,))
-    return init_device_mesh(device, (world // within, within), mesh_dim_names=("copies", "parts"))
+    ranks = torch.arange(world).reshape(-1, within)
+    groups = [dist.new_subgroups_by_enumeration(of.tolist(), timeout=limit)[0] for of in (ranks.T, ranks)]
+    return DeviceMesh.from_group(groups, device, mesh=ranks, mesh_dim_names=("copies", "parts"))
 
 
 def divide(policy: Policy, mesh: DeviceMesh) -> list[FSDPModule]:

@@ -67,18 +67,18 @@ class RunSection(Section):
     offload: bool = False
     """In stage 2, keep the teacher and the optimizer's state in the host's memory while they have nothing to do."""
     exchange: Exchange = "micro_batch"
-    """With several processes: when they exchange a student's weights and gradients. `micro_batch`: layer by layer in
-    each, so that a process never holds more than its part and a layer or two. `step`: once an update, however many
-    micro-batches it has; each process then holds all weights and all float32 gradients while it lasts."""
+    """With several processes: when they exchange weights and gradients. `micro_batch`: layer by layer in each, so that
+    a process holds its part and a layer or two. `step`: once an update; it then holds all weights and gradients."""
     shard: Within = "node"
     """With several nodes: over which processes a student is divided. `node`: a node's, so that every node has a copy,
     and gradients cross the network once a step. `world`: all, for one that a node does not hold; weights cross too."""
     shard_teacher: Literal["auto", "always", "never"] = "auto"
     """With several processes: whether they divide a teacher in their own memory, and gather it layer by layer to score.
     `auto`: where a whole one does not fit beside what else a device must hold."""
+    timeout_minutes: float = Field(20.0, gt=0)
+    """With several processes: when one without a sign of life is given up, and all end. One that works is waited for."""
     report_to: tuple[TrackerName, ...] = ()
-    """Trackers that are told metrics, rollouts and results besides the run directory. Each is an extra:
-    `pip install 'vold[trackio]'`."""
+    """Trackers that get metrics, rollouts and results too. Each is an extra: `pip install 'vold[trackio]'`."""
 
     def refuse_missing_trackers(self) -> None:
         """Raises:

@@ -81,7 +81,7 @@ def _refuse(recipe: Recipe) -> None:
     """What can never work, before anything is written."""
     if recipe.distill is not None:
         recipe.distill.objective.try_functions()
-    refuse_sleep(recipe, processes())
+    refuse_sleep(recipe, processes(recipe.run.timeout_minutes))
 
 
 def _seconds(run: Training[Distill]) -> PhaseSeconds:

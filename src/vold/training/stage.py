@@ -82,7 +82,7 @@ def enter_stage(recipe: Recipe, name: Literal["sft", "distill"], config: Config 
     """
     if config is None:
         raise ConfigError(f"this recipe has no `{name}` section", where=name)
-    group = processes()
+    group = processes(recipe.run.timeout_minutes)
     refuse_together(recipe, group.world, name)
     directory = recipe.run.dir / name
     if group.first:
@@ -95,7 +95,7 @@ def enter_stage(recipe: Recipe, name: Literal["sft", "distill"], config: Config 
 @contextlib.contextmanager
 def with_servers(stage: Stage[Config]) -> Iterator[Stage[Config]]:
     """A stage whose recipe has the addresses of the servers that were started for it; see `serving`."""
-    with serving(stage.recipe, stage.directory.name) as recipe:
+    with stage.group.guarding(), serving(stage.recipe, stage.directory.name) as recipe:
         yield dataclasses.replace(stage, recipe=recipe, config=getattr(recipe, stage.directory.name))
 
 
@@ -122,6 +122,7 @@ class Training(Generic[Config]):
     """
 
     def __init__(self, stage: Stage[Config], model: str | None = None) -> None:
+        stage.group.enter("load")
         policy = load_student(stage.recipe, model, train=True)
         stage.group.shard(policy, stage.recipe.run.exchange, stage.recipe.run.shard)
         optimizer = build_optimizer(policy, stage.config.optimizer)
@@ -200,6 +201,8 @@ class Training(Generic[Config]):
     def phase(self, name: Phase) -> Iterator[None]:
         """A phase of a step: the device holds what it needs inside, and its time is kept in `seconds`."""
         began = time.monotonic()
+        self.stage.group.enter(name, self.done)
+        self.stage.group.wait()  # however long one of them was busy: what they do on tensors has a time-out
         self.place.enter(name)
         yield
         self.place.leave()
@@ -218,6 +221,7 @@ class Training(Generic[Config]):
 
     def save(self) -> Path:
         """Write the trained model as an ordinary model directory; returns it."""
+        self.stage.group.enter("save")
         self.place.enter("save")
         with self.stage.group.new_directory(self.stage.final) as directory:
             self.policy.save(directory)
@@ -235,5 +239,6 @@ class Training(Generic[Config]):
 
     def _save_state(self, step: int) -> None:
         beside = self.beside(step)
+        self.stage.group.enter("save", step - 1)
         self.place.enter("save")
         self._writer.begin(step, beside)

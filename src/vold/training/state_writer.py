@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from vold.model.place import Place
     from vold.model.policy import Policy
 
+JOIN_SECONDS = 1.0
+"""Of a wait for a thread, until it begins anew."""
 SHARDS = "shards"
 """Folder of a state that several processes have written."""
 DIVIDED = "DCP_SHARDING_INFO"
@@ -58,8 +60,8 @@ class Part:
 
     def said(self, *, wait: bool) -> tuple[dict[str, str], str] | None:
         """The hashes, and the error in words; None where the thread is at work, and is not to be waited for."""
-        if wait:
-            self.thread.join()
+        while wait and self.thread.is_alive():  # a slow disk is no reason for others to give this process up
+            self.thread.join(JOIN_SECONDS)
         return (
             None
             if self.thread.is_alive()

@@ -10,7 +10,6 @@ import os
 from typing import TYPE_CHECKING
 
 import torch
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from vold.model.loading import load_model
@@ -46,7 +45,7 @@ def load_divided(recipe: Recipe, path: str, dtype: str, group: Processes) -> Pol
     """
     on_host = recipe.model_copy(update={"run": recipe.run.model_copy(update={"device": "cpu"})})
     device = "cuda" if recipe.run.device != "cpu" and torch.cuda.is_available() else "cpu"
-    mesh = init_device_mesh(device, (group.world,))
+    mesh = group.mesh(device, group.world)
     here = int(os.environ.get("LOCAL_RANK", "0"))
     for turn in range(max(group.gather(here)) + 1):
         if turn == here:
