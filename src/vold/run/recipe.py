@@ -76,7 +76,7 @@ class RunSection(Section):
     """With several processes: whether they divide a teacher in their own memory, and gather it layer by layer to score.
     `auto`: where a whole one does not fit beside what else a device must hold."""
     timeout_minutes: float = Field(20.0, gt=0)
-    """With several processes: when one without a sign of life is given up, and all end. One that works is waited for."""
+    """With several processes: when one without a sign of life is given up and all end. One that works is waited for."""
     report_to: tuple[TrackerName, ...] = ()
     """Trackers that get metrics, rollouts and results too. Each is an extra: `pip install 'vold[trackio]'`."""
 
