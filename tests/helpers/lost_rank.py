@@ -1,7 +1,7 @@
 """Worlds of processes, in each of which one is killed, stopped, stands still, fails or only works for long.
 
 Each argument is a `World` as JSON. What its processes say is put beside its recipe, in NAME.RANK.err. Prints the exit
-status of each world's first process. What is lost is ended with it.
+status of each world's first process. What was stopped is killed at last.
 """
 
 from __future__ import annotations
@@ -92,11 +92,13 @@ def start(world: World) -> list[int]:
 def main(worlds: list[World]) -> None:
     torch.set_num_threads(1)
     status = []
-    for first, *others in [start(world) for world in worlds]:
-        status.append(os.waitstatus_to_exitcode(os.waitpid(first, 0)[1]))
-        for pid in others:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+    for world, pids in [(world, start(world)) for world in worlds]:
+        stopped = pids.pop(world.rank) if world.how == "stopped" else None
+        ended = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+        status.append(ended[0])
+        if stopped is not None:
+            os.kill(stopped, signal.SIGKILL)
+            os.waitpid(stopped, 0)
     print(json.dumps(status))
 
 

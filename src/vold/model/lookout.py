@@ -131,6 +131,7 @@ class Lookout:
             told = self.explained(error)
             words = clean(told).strip().splitlines() or [type(told).__name__]
             self.enter(self._seen[self.rank].place, words[0], self._lost)
+            self._stay()
             if told is error:
                 raise
             raise told from error
@@ -154,10 +155,18 @@ class Lookout:
                 return lost
             time.sleep(self.every)
         if self._alone:
-            return [0]
+            return self._ended() or [0]
         others = dict(self._others())
         at_work = [rank for rank, one in others.items() if not one.waits]
         return at_work or [max(others, key=lambda rank: others[rank].moved_at)]
+
+    def _stay(self) -> None:
+        """Where the store is with the first process that process goes last, so that the others learn what it knows."""
+        if self.rank or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            return
+        until = time.monotonic() + self.every * MISSED
+        while time.monotonic() < until and not all(one.ended or rank in self._lost for rank, one in self._others()):
+            time.sleep(self.every)
 
     def _others(self) -> list[tuple[int, Seen]]:
         return [(rank, one) for rank, one in enumerate(self._seen) if rank != self.rank]
@@ -206,12 +215,19 @@ class Lookout:
                 here = [beat, time.clock_gettime_ns(self._clock), *self._line()]
                 self._reader.set(f"beat/{self.rank}", json.dumps(here))
                 self._look()
-                if self._guarded and (lost := self._still(longest, range(self.world))):
-                    print(f"vold [process {self.rank}]: {self._error(lost)}", file=sys.stderr, flush=True)
-                    os._exit(1)
+                if lost := self._still(longest, range(self.world)):
+                    self._end(lost)
                 time.sleep(self.every)
         except dist.DistError:  # whoever had the store is gone, the first of all
             self._alone = True
+            time.sleep(self.every * MISSED)  # this process may end by itself
+            self._end(self._ended() or [0])
+
+    def _end(self, lost: Sequence[int]) -> None:
+        """End this process where its thread that trains cannot."""
+        if self._guarded:
+            print(f"vold [process {self.rank}]: {self._error(lost)}", file=sys.stderr, flush=True)
+            os._exit(1)
 
     def _look(self) -> None:
         """See what all have written."""
