@@ -65,8 +65,8 @@ def process(world: World, rank: int, port: int) -> int:
         phase = self.phase
 
         def entered(name: str) -> object:
-            if (rank, name, self._done) == (world.rank, world.phase, world.step):
-                self.stage.group.enter(name, self._done)
+            if (rank, name, self.done) == (world.rank, world.phase, world.step):
+                self.stage.group.enter(name, self.done)
                 lose(world)
             return phase(name)  # type: ignore[arg-type]
 

@@ -27,6 +27,7 @@ from vold.engines.launch.started import given_up, started_at, where_now
 from vold.engines.places import Connections, Places, allow_connections
 from vold.engines.replies import is_no_reply
 from vold.errors import ConfigError
+from vold.model.lookout import taken
 from vold.run.console import console
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 Reply = TypeVar("Reply")
 
 CONNECT_SECONDS = 10.0
-TAKE_SECONDS = 1.0
-"""Of a wait for a result, until it begins anew."""
 LONGEST_WAIT_SECONDS = 20.0
 """Between two rounds, unless a server asks for more."""
 SLOW_SECONDS = 60.0
@@ -296,10 +295,7 @@ def in_batches(
 
 def _taken(results: queue.SimpleQueue[Reply]) -> list[Reply]:
     """The next result, and all that are there already."""
-    found = list[Reply]()
-    while not found:  # every request has its own clock: whoever watches this thread is to see that it lives
-        with contextlib.suppress(queue.Empty):
-            found.append(results.get(timeout=TAKE_SECONDS))
+    found = [taken(results)]
     with contextlib.suppress(queue.Empty):
         while True:
             found.append(results.get_nowait())

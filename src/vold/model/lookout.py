@@ -11,12 +11,14 @@ import contextlib
 import itertools
 import json
 import os
+import queue
 import signal
 import sys
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch.distributed as dist
 
@@ -32,6 +34,9 @@ MOST_SECONDS = 2.0
 """Between two signs of life; a tenth of what processes wait for each other, where that is less."""
 MISSED = 4
 """So many signs left out, and a process is gone."""
+T = TypeVar("T")
+STIR_SECONDS = 1.0
+"""Of a wait for another thread, until it begins anew."""
 SOONEST, LATEST = 0.0005, 0.05
 """Seconds between two looks for the others at a meeting: each time twice as many."""
 
@@ -81,7 +86,7 @@ class Lookout:
         self._reader: PrefixStore = cast("Any", store).clone()  # for the thread, while this one is in use
         self._thread = threading.get_ident()
         self._clock = time.pthread_getcpuclockid(self._thread)
-        self._meetings, self._guarded, self._alone = 0, False, False
+        self._meetings, self._guarded, self._alone = Counter[str](), False, False
         now = time.monotonic()
         self._seen = [Seen(now, now) for _ in range(world)]
         self._looked = now
@@ -95,18 +100,19 @@ class Lookout:
         with contextlib.suppress(dist.DistError):  # whoever has the store is gone: what comes next says so
             self._store.set(f"place/{self.rank}", json.dumps([place, ended, lost]))
 
-    def meet(self) -> None:
-        """Go on when all processes are here.
+    def meet(self, channel: str = "") -> None:
+        """Go on when all processes are here; those of a channel, each from one thread, do not meet those of another.
 
         Raises:
             VoldError: one has ended, or shows no sign of life any more.
         """
-        self._meetings += 1
-        here, all_here, pause = f"here/{self._meetings}", f"all/{self._meetings}", SOONEST
+        self._meetings[channel] += 1
+        before, now = (f"{channel}/{self._meetings[channel] - earlier}" for earlier in (1, 0))
+        here, all_here, pause = f"here/{now}", f"all/{now}", SOONEST
         try:
             if self._store.add(here, 1) == self.world:
                 self._store.set(all_here, "")
-                for old in (f"here/{self._meetings - 1}", f"all/{self._meetings - 1}"):
+                for old in (f"here/{before}", f"all/{before}"):
                     self._store.delete_key(old)
             while not self._store.check([all_here]):
                 if lost := self._ended() or self._still(self.patience, [rank for rank, _ in self._others()]):
@@ -254,6 +260,19 @@ class Lookout:
         while frame is not None and not _ours(str(frame.f_globals.get("__name__"))):
             frame = frame.f_back
         return "" if frame is None else f"{frame.f_globals['__name__']}:{frame.f_lineno}", waits
+
+
+def joined(thread: threading.Thread) -> None:
+    """Wait for a thread whose work has limits of its own; this one gives signs of life meanwhile."""
+    while thread.is_alive():
+        thread.join(STIR_SECONDS)
+
+
+def taken(of: queue.SimpleQueue[T]) -> T:
+    """The next of a queue, which other threads fill; as `joined`."""
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return of.get(timeout=STIR_SECONDS)
 
 
 def _ours(module: str) -> bool:

@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from vold.errors import CheckpointError
+from vold.model.lookout import joined
 from vold.model.parallel import ALONE, Processes
 from vold.run.files import temporary_of
 from vold.run.folders import begin_directory, drop_older, end_directory, state_of, written
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from vold.model.place import Place
     from vold.model.policy import Policy
 
-JOIN_SECONDS = 1.0
-"""Of a wait for a thread, until it begins anew."""
 SHARDS = "shards"
 """Folder of a state that several processes have written."""
 DIVIDED = "DCP_SHARDING_INFO"
@@ -60,8 +59,8 @@ class Part:
 
     def said(self, *, wait: bool) -> tuple[dict[str, str], str] | None:
         """The hashes, and the error in words; None where the thread is at work, and is not to be waited for."""
-        while wait and self.thread.is_alive():  # a slow disk is no reason for others to give this process up
-            self.thread.join(JOIN_SECONDS)
+        if wait:
+            joined(self.thread)
         return (
             None
             if self.thread.is_alive()

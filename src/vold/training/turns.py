@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vold.errors import SamplerError, TrainingError
+from vold.model.lookout import joined
 from vold.run.console import console
 from vold.run.files import read_json
 from vold.run.records import Count, to_json
@@ -82,7 +83,7 @@ class Turn:
             SamplerError: the sampler failed.
         """
         if self._thread is not None:
-            self._thread.join()
+            joined(self._thread)
         if isinstance(self._found, BaseException):
             raise self._found
         assert self._found is not None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vold.errors import AlignmentError
+from vold.model.lookout import joined, taken
 from vold.model.parallel import ALONE, Processes
 from vold.objective import needs_teacher
 from vold.objective.credit import line_up
@@ -121,7 +122,7 @@ class EarlyTeacher:
         if self.teacher is None:
             return {}
         if self._thread is not None:
-            self._thread.join()
+            joined(self._thread)
         elif not self._finished:
             self._finished = True
             self._work(self.teacher)
@@ -133,7 +134,7 @@ class EarlyTeacher:
         last = False
         while not last:
             rollouts: list[Rollout] = []
-            found = self._waiting.get()
+            found = taken(self._waiting)
             while found is not None:
                 rollouts += found
                 if self.here:
