@@ -71,11 +71,14 @@ def memory(given: Given, recipe: Recipe, place: Watched) -> dict[str, Any]:
         return {}
     planned = {p.name: p.held / GIB for p in plan(recipe, *configs(given.shape))}
     phases = {
-        PLANNED[phase]: {
-            "planned": planned[PLANNED[phase]], "allocated": peak.allocated / GIB, "reserved": peak.reserved / GIB,
+        PLANNED[phase][0]: {
+            "planned": max(planned[name] for name in PLANNED[phase] if name in planned),
+            "allocated": peak.allocated / GIB,
+            "reserved": peak.reserved / GIB,
         }
-        for phase, peak in place.peaks.items() if phase in PLANNED
-    }  # fmt: skip
+        for phase, peak in place.peaks.items()
+        if phase in PLANNED
+    }
     most = max(phases.values(), key=lambda p: p["allocated"])
     return {
         "memory": phases,

@@ -160,9 +160,19 @@ PUBLISHED = {
 @pytest.mark.parametrize(
     ("file", "card", "needs", "smaller"),
     [
-        (PAPER, "80 GB; sft needs 61.", "on a card of 48 GB", "student.lora="),
-        (EIGHT_GPUS, "80 GB; sft needs 61.", "on a card of 48 GB", "student.lora="),
-        (ONE_GPU, "32 GB; rollouts, on a server needs 2", "on a card of 24 GB", "no key of the recipe is enough"),
+        (
+            PAPER,
+            "80 GB; sft needs 61.",
+            "on a card of 48 GB",
+            "sft.optimizer.moments=8bit distill.optimizer.moments=8bit",
+        ),
+        (
+            EIGHT_GPUS,
+            "80 GB; sft needs 61.",
+            "on a card of 48 GB",
+            "sft.optimizer.moments=8bit distill.optimizer.moments=8bit",
+        ),
+        (ONE_GPU, "32 GB; rollouts, on a server needs 2", "on a card of 24 GB", "student.quantize=nf4"),
     ],
     ids=lambda value: value.stem if isinstance(value, Path) else "",
 )

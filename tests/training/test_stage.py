@@ -18,7 +18,7 @@ def test_of_several_processes_the_first_alone_writes_what_a_stage_is_started_wit
     """Others would write through the same temporary file as each other, and in a run that they do not own."""
     recipe = tiny.recipe(tmp_path)
     with monkeypatch.context() as m:
-        m.setattr("vold.training.stage.processes", lambda: Processes(rank=1))
+        m.setattr("vold.training.stage.processes", lambda _: Processes(rank=1))
         later = enter_stage(recipe, "sft", recipe.sft)
     assert (later.directory, later.finished) == (tmp_path / "run" / "sft", False)
     assert not (tmp_path / "run").exists()
@@ -30,6 +30,6 @@ def test_of_several_processes_the_first_alone_writes_what_a_stage_is_started_wit
 def test_a_quantised_student_has_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tiny.recipe(tmp_path, student={"quantize": "nf4", "lora": {"rank": 2}})
     enter_stage(recipe, "sft", recipe.sft)
-    monkeypatch.setattr("vold.training.stage.processes", lambda: Processes(rank=0, world=2))
+    monkeypatch.setattr("vold.training.stage.processes", lambda _: Processes(rank=0, world=2))
     with pytest.raises(ConfigError, match="in one process"):
         enter_stage(recipe, "sft", recipe.sft)
