@@ -28,7 +28,7 @@ from vold.run.failures import is_out_of_memory
 from vold.types import Message, Pictures, Prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike
     from PIL.Image import Image
@@ -281,7 +281,7 @@ def _read_images(path: str, family: Family) -> Any:
         return None
 
 
-def _for_films(images: dict[str, Any], name: str) -> dict[str, Any]:
+def _for_films(images: Mapping[str, object], name: str) -> dict[str, object]:
     """What processor_config.json says of films, as of pictures: stock classes do not load without it."""
     return {k: v for k, v in images.items() if k != "image_processor_type"} | {"video_processor_type": name}
 

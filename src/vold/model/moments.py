@@ -44,7 +44,7 @@ def begin(weight: torch.Tensor) -> dict[str, torch.Tensor]:
     return dict(zip(("exp_avg", "exp_avg_sq", *SCALES), (*codes, *scales), strict=True), step=torch.zeros(()))
 
 
-def update(weight: torch.Tensor, grad: torch.Tensor, state: dict[str, torch.Tensor], group: Mapping[str, Any]) -> None:
+def adamw(weight: torch.Tensor, grad: torch.Tensor, state: dict[str, torch.Tensor], group: Mapping[str, Any]) -> None:
     """One step of AdamW on a float32 tensor, in place.
 
     Args:

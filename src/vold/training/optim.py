@@ -15,6 +15,8 @@ from vold.model.quantized import need_library
 from vold.model.sharding import whole
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vold.model.policy import Policy
     from vold.run.recipe import Optimizer
 
@@ -48,7 +50,7 @@ class MasterAdamW(torch.optim.AdamW):
                 if not state:
                     state |= self._begun(p)
                 master = state.get("master", p)
-                (moments.update if moments.SCALES[0] in state else _update)(master, p.grad, state, group)
+                (moments.adamw if moments.SCALES[0] in state else _update)(master, p.grad, state, group)
                 p.copy_(master)
 
     def _begun(self, p: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -60,7 +62,7 @@ class MasterAdamW(torch.optim.AdamW):
         return {"step": torch.zeros((), device=p.device), "exp_avg": zeros, "exp_avg_sq": zeros.clone()} | master
 
 
-def _update(weight: torch.Tensor, grad: torch.Tensor, state: dict[str, torch.Tensor], group: dict[str, Any]) -> None:
+def _update(weight: torch.Tensor, grad: torch.Tensor, state: dict[str, torch.Tensor], group: Mapping[str, Any]) -> None:
     """One step of AdamW on a float32 tensor, in place."""
     adamw(
         [weight],

@@ -91,7 +91,7 @@ class Machines:
                 )
             time.sleep(LOOK_SECONDS)
 
-    def _alive(self) -> list[dict[str, Any]]:
+    def _alive(self) -> list[Any]:
         return [node for node in self.ray.nodes() if node["Alive"]]
 
     def address_of(self, node: str) -> str:

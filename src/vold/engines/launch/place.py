@@ -6,14 +6,13 @@ machine does can be read, and typed, without it.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from vold.engines.launch.server import HeldPort, LaunchedServer, how_it_ended, kept, tell_to_end
+from vold.engines.launch.server import HeldPort, LaunchedServer, how_it_ended, kept, last_words, tell_to_end
 from vold.engines.launch.spec import OF_TORCHRUN
 
 if TYPE_CHECKING:
@@ -104,8 +103,8 @@ class Place:
                 tell_to_end(keeper)
             assert keeper.stdout is not None
             told = keeper.stdout.read()
-        said: dict[str, Any] = json.loads(told) if told else {"status": None, "tail": ""}
-        return "" if said["status"] == 0 else how_it_ended(said["status"], said["tail"])
+        status, tail = last_words(told)
+        return "" if status == 0 else how_it_ended(status, tail)
 
     def stop(self) -> None:
         """End what was started here, and come back when it is gone; `train` then comes back as well."""

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 
@@ -23,7 +23,7 @@ from vold.run.alive import born_of, place, seen
 from vold.run.console import console
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from vold.engines.launch.spec import Wanted
 
@@ -171,8 +171,7 @@ class LaunchedServer:
         self._keeper = None
         if not told:  # it was killed itself
             end_left_behind(self.record)
-        said: dict[str, Any] = json.loads(told) if told else {"status": None, "tail": ""}
-        return time.monotonic() - up if up else 0.0, why or how_it_ended(said["status"], said["tail"])
+        return time.monotonic() - up if up else 0.0, why or how_it_ended(*last_words(told))
 
     def _listen(self, keeper: subprocess.Popen[bytes]) -> str:
         """While it is at work, until it ends; why, where it lives and does not answer. A sleeper is let sleep."""
@@ -189,7 +188,7 @@ class LaunchedServer:
                 return f"has not answered for {HUNG_SECONDS:g} s; {self.last_line()}"
         return ""
 
-    def _order(self) -> dict[str, Any]:
+    def _order(self) -> dict[str, object]:
         """For the keeper of a new start."""
         return {
             "command": self.spec.command(self.host, self.port.number),
@@ -201,7 +200,7 @@ class LaunchedServer:
 
 
 @contextlib.contextmanager
-def kept(order: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
+def kept(order: Mapping[str, object]) -> Iterator[subprocess.Popen[bytes]]:
     """The keeper of a program; see `vold.engines.launch.keeper.Keeper`."""
     order = {**order, "parent": os.getpid(), "grace": GRACE}
     path = os.pathsep.join([str(Path(vold.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -253,6 +252,13 @@ def answers(url: str, key: str, served: str) -> bool:
             return served in names and client.get(url + "/models").status_code == 401
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return False
+
+
+def last_words(told: bytes) -> tuple[int | None, str]:
+    """How a program ended by what its keeper said at its own end: status, as of `subprocess`, and the tail of what the
+    program said; None where the keeper said nothing."""
+    said = json.loads(told) if told else {"status": None, "tail": ""}
+    return said["status"], said["tail"]
 
 
 def how_it_ended(status: int | None, tail: str) -> str:
