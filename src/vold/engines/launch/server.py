@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -257,7 +257,7 @@ def answers(url: str, key: str, served: str) -> bool:
 def last_words(told: bytes) -> tuple[int | None, str]:
     """How a program ended by what its keeper said at its own end: status, as of `subprocess`, and the tail of what the
     program said; None where the keeper said nothing."""
-    said = json.loads(told) if told else {"status": None, "tail": ""}
+    said: Any = json.loads(told) if told else {"status": None, "tail": ""}
     return said["status"], said["tail"]
 
 
