@@ -192,7 +192,7 @@ def main() -> None:
     if fault == "hang":
         time.sleep(3600)
     segment = f"/dev/shm/fake_vllm_{os.getpid()}"
-    Path(segment).write_bytes(bytes(4096))
+    Path(segment).write_bytes(os.getcwd().encode().ljust(4096, b"\0"))
     # vLLM's workers are in the process group of their server; one that is not is found as a descendant.
     away = fault in ("once", "stay")
     child = subprocess.Popen([sys.executable, __file__, "worker", segment, *sys.argv[3:]], start_new_session=away)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -87,9 +88,14 @@ def keepers_of(home: Path) -> Iterator[int]:
         yield int(json.loads(record.read_text())["keeper"][0])
 
 
-def shared_memory() -> set[str]:
-    """Names in /dev/shm that the fake server makes."""
-    return {name for name in os.listdir(SHARED) if name.startswith("fake_vllm_")}
+def shared_memory(home: Path) -> set[str]:
+    """Names in /dev/shm that fake servers of a folder have made."""
+    made = set()
+    for segment in Path(SHARED).glob("fake_vllm_*"):
+        with contextlib.suppress(FileNotFoundError):  # it is another test's
+            if Path(os.fsdecode(segment.read_bytes().rstrip(b"\0"))).is_relative_to(home.resolve()):
+                made.add(segment.name)
+    return made
 
 
 def command_line(pid: int) -> str:
