@@ -28,7 +28,13 @@ def words(home: Path, name: str) -> list[str]:
 
 
 def holds(file: str, word: str) -> Callable[[Path], bool]:
-    return lambda run: (run / file).exists() and word in (run / file).read_text(errors="replace")
+    def reached(run: Path) -> bool:
+        try:
+            return word in (run / file).read_text(errors="replace")
+        except FileNotFoundError:  # it is not there yet, or a new start has moved it away
+            return False
+
+    return reached
 
 
 def there(file: str) -> Callable[[Path], bool]:
