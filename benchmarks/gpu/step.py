@@ -10,7 +10,7 @@ import torch
 from benchmarks.gpu.clock import GIB
 from benchmarks.gpu.pair import configs, recipe_of
 from vold.model.memory import plan
-from vold.model.phases import PLANNED
+from vold.model.phases import planned_of
 from vold.model.place import Place
 from vold.run.files import read_jsonl
 from vold.training.distill import distill
@@ -69,15 +69,15 @@ def memory(given: Given, recipe: Recipe, place: Watched) -> dict[str, Any]:
     """The plan beside the peaks of a card; nothing on a CPU."""
     if not place.peaks:
         return {}
-    planned = {p.name: p.held / GIB for p in plan(recipe, *configs(given.shape))}
+    plans = plan(recipe, *configs(given.shape))
     phases = {
-        PLANNED[phase][0]: {
-            "planned": max(planned[name] for name in PLANNED[phase] if name in planned),
+        planned.name: {
+            "planned": planned.held / GIB,
             "allocated": peak.allocated / GIB,
             "reserved": peak.reserved / GIB,
         }
         for phase, peak in place.peaks.items()
-        if phase in PLANNED
+        if (planned := planned_of(plans, "distill", phase)) is not None
     }
     most = max(phases.values(), key=lambda p: p["allocated"])
     return {

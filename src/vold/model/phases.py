@@ -52,15 +52,18 @@ PLANNED = {"sample": ("rollouts",), "teacher": ("teacher scoring", "teacher comp
 """What the phases of stage 2 are called in the plan; a quantised teacher is compared in its own in the first step."""
 
 
+def planned_of(phases: Sequence[PhaseMemory], stage: str, phase: Phase) -> PhaseMemory | None:
+    """What was planned for a phase of a stage: the largest where the plan has several, None where it has none."""
+    names = (stage,) if stage == "sft" and phase == "update" else PLANNED.get(phase, ())
+    return max((p for p in phases if p.name in names), key=lambda p: p.held, default=None)
+
+
 def planned_and_measured(phases: Sequence[PhaseMemory], stage: str, peaks: Mapping[Phase, Peak]) -> list[str]:
     """A line for each phase of a stage that has peaks: GiB that were planned for PyTorch, and those it took."""
-    plans, lines = {p.name: p.held for p in phases}, list[str]()
+    lines = list[str]()
     for phase, peak in peaks.items():
-        names = (stage,) if stage == "sft" and phase == "update" else PLANNED.get(phase, ())
-        if there := [name for name in names if name in plans]:
-            name = max(there, key=lambda n: plans[n])
-            planned = plans[name]
-            sizes = [f"{size / 2**30:.2f}" for size in (planned, *peak)]
-            more = ": more than planned" * (peak.reserved > planned)
-            lines.append(f"memory of {name}: planned {sizes[0]} GiB, at its peak {sizes[1]}, kept {sizes[2]}{more}")
+        if (plan := planned_of(phases, stage, phase)) is not None:
+            planned, peaked, kept = (f"{size / 2**30:.2f}" for size in (plan.held, *peak))
+            more = ": more than planned" * (peak.reserved > plan.held)
+            lines.append(f"memory of {plan.name}: planned {planned} GiB, at its peak {peaked}, kept {kept}{more}")
     return lines

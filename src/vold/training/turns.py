@@ -51,7 +51,7 @@ def staleness(config: Distill, rollouts: Sequence[Rollout], step: Step) -> int:
     Raises:
         TrainingError: more than `distill.ahead`.
     """
-    found = max((step.number - r.version for r in rollouts if r.version is not None), default=0)
+    found = _age(rollouts, step.number)
     if found > config.ahead:
         raise TrainingError(
             "these rollouts are older than the recipe allows",
@@ -60,6 +60,11 @@ def staleness(config: Distill, rollouts: Sequence[Rollout], step: Step) -> int:
             fix="start the run again: it samples them anew",
         )
     return found
+
+
+def _age(rollouts: Sequence[Rollout], number: int) -> int:
+    """Steps before step `number` that the oldest of these is from."""
+    return max((number - r.version for r in rollouts if r.version is not None), default=0)
 
 
 class Turn:
@@ -197,7 +202,7 @@ class Turns:
         if not file.is_file():
             return
         about, found = read_json(file.with_name(BESIDE), Beside), [s.rollout for s in load_rollouts(file)]
-        age = max((number - r.version for r in found if r.version is not None), default=0)
+        age = _age(found, number)
         if age > self.ahead:
             return
         step = self.problems.step(number, age)
