@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from vold.errors import ConfigError, TrainingError
+from vold.named import is_named
 from vold.objective import Objective, credit, needs_teacher
-from vold.objective.custom import call_mask, call_weight, is_function, try_function
+from vold.objective.custom import call_mask, call_weight, try_function
 from vold.types import Completion, Grade, Rollout, TokenScores
 
 MODULE = '''
@@ -83,10 +84,10 @@ def test_a_weight_of_ones_own_multiplies_the_reward_and_is_kept() -> None:
     ("name", "message"),
     [
         ("no_such_module:f", "cannot be imported"),
-        ("own_rules:absent", "not a Python function"),
-        ("own_rules:number", "not a Python function"),
+        ("own_rules:absent", "nothing of that name"),
+        ("own_rules:number", "cannot be called"),
         ("os:system", "not a Python function"),
-        ("own_rules:two_arguments", "one argument"),
+        ("own_rules:two_arguments", "other arguments"),
         ("own_rules:too_few", "1 numbers for 2 rollouts"),
         ("own_rules:negative", r"-1.0 for rollout 0"),
         ("own_rules:nan", "nan for rollout 0"),
@@ -124,7 +125,7 @@ def test_a_function_that_fails_in_a_step_names_itself() -> None:
 
 @pytest.mark.parametrize("name", ["failed", "a b:c", ":f", "m:", "m:f:g", "m:f()", "1m:f"])
 def test_what_does_not_name_a_function(name: str) -> None:
-    assert not is_function(name)
+    assert not is_named(name)
 
 
 def test_the_run_stops_before_anything_is_loaded(tmp_path: Path) -> None:

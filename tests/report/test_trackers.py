@@ -139,7 +139,7 @@ def test_a_tracker_that_fails_is_given_up_and_the_others_go_on(
 def test_one_that_is_not_installed_is_refused_before_anything_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vold.run.recipe.find_spec", lambda name: None)
+    monkeypatch.setattr("vold.run.run_section.find_spec", lambda name: None)
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(tiny.recipe_dict(tmp_path)))
     assert main(["sft", str(file), "run.report_to=[mlflow]"]) == 2

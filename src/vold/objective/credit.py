@@ -21,7 +21,7 @@ from vold.objective.advantages import (
     teacher_log_ratio,
     tool_reward,
 )
-from vold.objective.custom import call_mask, call_weight, is_function
+from vold.objective.custom import call_mask, call_weight, is_named
 from vold.objective.prefix_teach import downward_change, segment_means, segment_spans, top_k_margin
 from vold.objective.uni_opd import balance, margin_mask, margin_shift
 from vold.objective.unscored import asked, refuse_impossible
@@ -145,7 +145,7 @@ class _Scored:
 
 
 def _mask(term: TeacherAdvantage | TeacherLoss, rollouts: Sequence[Rollout]) -> list[float]:
-    if is_function(term.mask):
+    if is_named(term.mask):
         return call_mask(term.mask, rollouts)
     return mask_weights(cast("Mask", term.mask), [r.grade.score for r in rollouts], [r.group for r in rollouts])
 

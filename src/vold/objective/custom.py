@@ -1,29 +1,26 @@
 """Masks and weights written by the user: `my_module:function` in a recipe, checked before a run starts.
 
-The module must be importable (installed, or on PYTHONPATH). Only a plain Python function is accepted, and it is tried
-on two made-up rollouts before any model is loaded.
+`vold.named` says how the module is found. Only a plain Python function is accepted, and it is tried on two made-up
+rollouts before any model is loaded.
 """
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
-import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from vold.errors import ConfigError, TrainingError
+from vold.named import is_named as is_named
+from vold.named import load_callable
 from vold.types import Completion, Grade, Rollout, TokenScores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
-
-NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-"""What a function's name in a recipe looks like."""
 
 
 class RolloutMask(Protocol):
@@ -49,53 +46,16 @@ class TokenWeight(Protocol):
         ...
 
 
-def is_function(name: str) -> bool:
-    """Whether a mask or weight names a function.
-
-    Example:
-        >>> is_function("my_module:late_tokens"), is_function("failed")
-        (True, False)
-    """
-    return NAME.fullmatch(name) is not None
-
-
-def load_named(name: str) -> Any:
-    """What `module:name` names; None where the module holds nothing of that name.
-
-    Raises:
-        ConfigError: the module cannot be imported.
-    """
-    module_name, _, attribute = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module_name), attribute, None)
-    except Exception as error:
-        raise ConfigError(
-            "the module of this name cannot be imported",
-            where=name,
-            got=f"{type(error).__name__}: {error}",
-            fix=f"run with PYTHONPATH naming the directory of {module_name.partition('.')[0]}.py",
-        ) from error
-
-
 def load_function(name: str) -> Any:
     """Import `module:function`.
 
     Raises:
         ConfigError: no such module or function, or not a plain function of one argument.
     """
-    function = load_named(name)
+    function = load_callable(name, "rollouts")
     if not inspect.isfunction(function):
-        got = "nothing of that name" if function is None else type(function).__name__
+        got = type(function).__name__
         raise ConfigError("this is not a Python function", where=name, got=got, fix="name a function defined with def")
-    try:
-        inspect.signature(function).bind([])
-    except TypeError as error:
-        raise ConfigError(
-            "a mask or weight is a function of one argument, the rollouts of a step",
-            where=name,
-            got=f"{name.partition(':')[2]}{inspect.signature(function)}",
-            fix="def my_weight(rollouts): ...",
-        ) from error
     return function
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import model_validator
 
 from vold.errors import ConfigError
-from vold.objective.custom import is_function, try_function
+from vold.named import is_named
+from vold.objective.custom import try_function
 from vold.objective.options import Mix, Options
 from vold.objective.presets import PRESETS, Method, merged
 from vold.objective.terms import (
@@ -178,7 +179,7 @@ class Objective(Options):
         """
         tried = []
         for term in self.teacher_terms:
-            if is_function(term.mask):
+            if is_named(term.mask):
                 try_function(term.mask, per_token=False)
                 tried.append(term.mask)
             if term.weight is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from vold.errors import ConfigError
-from vold.objective.custom import is_function
+from vold.named import is_named
 from vold.objective.losses import OVER_VOCABULARY, SAMPLED
 from vold.objective.options import Balance, Band, Future, Margin, Options, Overlong, Prefix, Steps, ToolReward, TopK
 
@@ -31,7 +31,7 @@ else:
 
 def _mask(value: object) -> object:
     known = get_args(Mask)
-    if not isinstance(value, str) or value in known or is_function(value):
+    if not isinstance(value, str) or value in known or is_named(value):
         return value
     close = difflib.get_close_matches(value, known, n=1)
     fix = f"did you mean {close[0]!r}?" if close else f"one of {', '.join(known)}, or my_module:function"
@@ -39,7 +39,7 @@ def _mask(value: object) -> object:
 
 
 def _function(value: object) -> object:
-    if not isinstance(value, str) or is_function(value):
+    if not isinstance(value, str) or is_named(value):
         return value
     raise ConfigError("a weight names a function", got=value, fix="write my_module:function")
 

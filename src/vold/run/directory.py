@@ -19,6 +19,7 @@ from vold import __version__
 from vold.errors import CheckpointError, ConfigError
 from vold.run.as_run import RECIPE, notes_of, outputs, write_run_recipe, write_stage_recipe
 from vold.run.console import console
+from vold.run.doors import SOURCE_OF, sources
 from vold.run.files import read_bytes, read_json, write_bytes, write_json, write_text
 from vold.run.folders import MANIFEST, latest_checkpoint, step_of
 from vold.run.lock import confirm, owning
@@ -111,9 +112,11 @@ def open_stage(recipe: Recipe, stage: str) -> Path:
 
 
 def _settings(recipe: Recipe, stage: str) -> Settings:
-    """What settings.json holds: all that decides the result, and digests of what the stage begins with."""
+    """What settings.json holds: all that decides the result, and digests of what the stage begins with and of
+    the source of the user's own code."""
     began = {BEGAN_WITH + name: digest for name, digest in _beginnings(recipe, stage).items()}
-    return settings_of(recipe, stage) | began
+    settings = settings_of(recipe, stage)
+    return settings | began | sources(settings)
 
 
 def _beginnings(recipe: Recipe, stage: str) -> dict[str, str]:
@@ -153,6 +156,15 @@ def _refuse_other_settings(recipe: Recipe, directory: Path, mine: Settings) -> l
         return []
     differ = changed(old, mine)
     steps = f"{stage}.steps"
+    for key in [key for key in differ if key.startswith(SOURCE_OF)]:
+        differ.remove(key)
+        if key in old and key in mine:
+            raise ConfigError(
+                f"the {key} is not the same any more as when `{stage}` began",
+                where=str(directory / SETTINGS),
+                got=f"digest {old[key]} before, {mine[key]} now",
+                fix=f"put the source back as it was; or use another run.dir, or delete {directory} to start it afresh",
+            )
     for key in [key for key in differ if key.startswith(BEGAN_WITH)]:
         differ.remove(key)
         if key in old and key in mine:

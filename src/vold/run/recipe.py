@@ -6,15 +6,15 @@ errors with a suggestion. The resolved recipe is written to the run directory an
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from vold.errors import ConfigError
 from vold.run.cluster_section import Cluster, cluster_mistakes
+from vold.run.doors import beside
 from vold.run.mistakes import SeveralMistakes, Written, mistakes_in, readable
 from vold.run.model_sections import Endpoint as Endpoint
 from vold.run.model_sections import Sampling as Sampling
@@ -22,6 +22,9 @@ from vold.run.model_sections import Student as Student
 from vold.run.model_sections import TeacherSection, TextTeacher, ToolEnvironment
 from vold.run.names import Name, no_twins
 from vold.run.overrides import is_method, override
+from vold.run.run_section import Exchange as Exchange
+from vold.run.run_section import RunSection as RunSection
+from vold.run.run_section import Within as Within
 from vold.run.section import Section as Section
 from vold.run.stage_sections import Align as Align
 from vold.run.stage_sections import BenchmarkSection as BenchmarkSection
@@ -41,57 +44,10 @@ if TYPE_CHECKING:
 
     from vold.run.mistakes import Mistake
 
-Exchange = Literal["micro_batch", "step"]
-"""When processes exchange weights and gradients; `Run.exchange` says what each costs."""
-Within = Literal["node", "world"]
-"""Over which processes a student is divided, see `Run.shard`."""
-TrackerName = Literal["tensorboard", "trackio", "wandb", "mlflow"]
-"""A tracker: an extra of the package, and a file of `report/trackers`."""
 ORDER = ("traces", "sft", "align", "balance", "distill", "eval")
 """Stages as they follow on each other."""
 COMPARED = 64
 """Problems on which `vold align` compares by default."""
-
-
-class RunSection(Section):
-    """Where a run lives and what makes it repeatable."""
-
-    dir: Path
-    """Directory of the run; created if absent, continued if present."""
-    seed: int = 1
-    """Seeds data order, rollouts and traces. Two runs of one recipe and seed give the same weights."""
-    threads: int = Field(1, ge=1, le=1024)
-    """CPU threads of PyTorch. Results repeat bit for bit only at the same number."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where models live; `auto` takes a GPU if there is one."""
-    offload: bool = False
-    """In stage 2, keep the teacher and the optimizer's state in the host's memory while they have nothing to do."""
-    exchange: Exchange = "micro_batch"
-    """With several processes: when they exchange weights and gradients. `micro_batch`: layer by layer in each, so that
-    a process holds its part and a layer or two. `step`: once an update; it then holds all weights and gradients."""
-    shard: Within = "node"
-    """With several nodes: over which processes a student is divided. `node`: a node's, so that every node has a copy,
-    and gradients cross the network once a step. `world`: all, for one that a node does not hold; weights cross too."""
-    shard_teacher: Literal["auto", "always", "never"] = "auto"
-    """With several processes: whether they divide a teacher in their own memory, and gather it layer by layer to score.
-    `auto`: where a whole one does not fit beside what else a device must hold."""
-    timeout_minutes: float = Field(20.0, gt=0)
-    """With several processes: when one without a sign of life is given up and all end. One that works is waited for."""
-    report_to: tuple[TrackerName, ...] = ()
-    """Trackers that get metrics, rollouts and results too. Each is an extra: `pip install 'vold[trackio]'`."""
-
-    def refuse_missing_trackers(self) -> None:
-        """Raises:
-        ConfigError: the package of a tracker is not installed.
-        """
-        for name in self.report_to:
-            if find_spec(name) is None:
-                raise ConfigError(
-                    f"{name} is not installed",
-                    where="run.report_to",
-                    got=name,
-                    fix=f"pip install 'vold[{name}]', or leave it out",
-                )
 
 
 class Recipe(Section):
@@ -321,6 +277,7 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     # A method named on the command line starts the objective afresh, so it goes before changes to its parts.
     for item in sorted(overrides, key=lambda i: not is_method(i.partition("=")[0])):
         override(raw, item)
+    beside(raw, Path(path))
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:

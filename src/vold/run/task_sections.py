@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
 from vold.errors import ConfigError
-from vold.objective.custom import is_function, load_named
+from vold.named import is_named, load
 from vold.run.section import Section
 
 SOURCES = "vold.data.sources"
@@ -57,8 +57,8 @@ def task_source(kind: object) -> type[TaskSpec]:
     Raises:
         ConfigError: there is none of this name.
     """
-    if isinstance(kind, str) and is_function(kind):
-        found = load_named(kind)
+    if isinstance(kind, str) and is_named(kind):
+        found = load(kind)
         if not (isinstance(found, type) and issubclass(found, TaskSpec)):
             raise ConfigError(
                 "this is no task source",

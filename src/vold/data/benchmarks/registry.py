@@ -9,24 +9,26 @@ import importlib
 import itertools
 import json
 import pkgutil
-from collections import Counter
+from collections import ChainMap, Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import vold.data.benchmarks
+from vold import named
+from vold.data.benchmarks.benchmark import Benchmark
 from vold.data.benchmarks.columns import MissingColumn, column_options, names_option
 from vold.data.benchmarks.item import Item
 from vold.data.files.hub import hub_files
 from vold.data.files.read import read_rows
 from vold.errors import ConfigError, DataError
 from vold.graders.choice import LETTERS
+from vold.named import is_named
 from vold.run.results import BadRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from vold.data.benchmarks.benchmark import Benchmark
     from vold.data.files.read import Row
 
 
@@ -52,20 +54,27 @@ class Loaded:
     split: str
 
 
+_own: dict[str, Benchmark] = {}
+"""Benchmarks of the user's own that a recipe has named, by that name."""
+
+
 @functools.cache
 def benchmarks() -> Mapping[str, Benchmark]:
-    """Every benchmark by its name in a recipe: those of `BENCHMARKS` in the modules of this folder."""
+    """Every benchmark by its name in a recipe: those of `BENCHMARKS` in the modules of this folder, and those of the
+    user's own that `get_benchmark` was asked for."""
     modules = pkgutil.iter_modules(vold.data.benchmarks.__path__, "vold.data.benchmarks.")
     tables = [getattr(importlib.import_module(m.name), "BENCHMARKS", ()) for m in modules]
-    return {b.name: b for table in tables for b in table}
+    return ChainMap(_own, {b.name: b for table in tables for b in table})
 
 
 def get_benchmark(name: str) -> Benchmark:
-    """The benchmark of that name.
+    """The benchmark of that name. Only a recipe may name one of the user's own, `my_module:BENCHMARK`: it is imported.
 
     Raises:
         ConfigError: there is none, with the nearest name.
     """
+    if is_named(name):
+        return _own.setdefault(name, _loaded(name))
     known = benchmarks()
     if name not in known:
         close = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.4)
@@ -74,6 +83,19 @@ def get_benchmark(name: str) -> Benchmark:
             "unknown benchmark", where="eval.benchmarks", got=repr(name), fix=f"{hint}known: {', '.join(known)}"
         )
     return known[name]
+
+
+def _loaded(name: str) -> Benchmark:
+    found = named.load(name)
+    found = found() if callable(found) else found
+    if not isinstance(found, Benchmark):
+        raise ConfigError(
+            "this is no benchmark",
+            where=name,
+            got=f"a {type(found).__name__}",
+            fix="name a vold.data.benchmarks.benchmark.Benchmark, or a function without arguments that makes one",
+        )
+    return replace(found, name=name)
 
 
 def load(
@@ -98,6 +120,9 @@ def load(
             f"{benchmark.title} has no such split", where=f"eval.benchmarks.{name}.split", got=split,
             fix=f"one of {', '.join(benchmark.size)}",
         )  # fmt: skip
+    if path is None and not benchmark.repo:
+        where, fix = f"eval.benchmarks: {name}", "give its file or folder as `path`"
+        raise ConfigError("this benchmark lies in no repository", where=where, got="no path", fix=fix)
     source, commit = path or f"hub:{benchmark.repo}", None
     layouts = benchmark.files[split] if benchmark.files else ()
     if path is None:

@@ -14,9 +14,9 @@ import numpy as np
 from vold.errors import AlignmentError
 from vold.model.lookout import joined, taken
 from vold.model.parallel import ALONE, Processes
+from vold.named import is_named
 from vold.objective import needs_teacher
 from vold.objective.credit import line_up
-from vold.objective.custom import is_function
 from vold.types import Prompt, Rollout, ScoreRequest
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def score_rollouts(
 def decides_by_group(objective: Objective) -> bool:
     """Whether an objective's masks need nothing but a rollout's own group to say if the teacher is asked about it. All
     but functions of the user's own do."""
-    return not any(is_function(term.mask) for term in objective.teacher_terms)
+    return not any(is_named(term.mask) for term in objective.teacher_terms)
 
 
 class EarlyTeacher:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from rich.text import Text
 
+from vold.named import is_named, made
 from vold.run.console import console
 from vold.run.files import read_json, write_json
 from vold.run.metrics import TRACKING
@@ -64,7 +65,8 @@ class TrackedStage:
 
 
 class Tracker(Protocol):
-    """A place that shows metrics.
+    """A place that shows metrics: what `open_tracker` of a module here makes of a `TrackedStage`, and what a class or
+    function of the user's own that `run.report_to` names does.
 
     Attributes:
         next_step: the first step whose metrics it does not have. Those that it lacks are handed over from the file.
@@ -126,7 +128,10 @@ class Tracking:
             self._each(lambda tracker: tracker.table(step, name, rows) if step >= tracker.next_step else None)
 
     def _open(self, name: str, about: TrackedStage) -> None:
-        self._trackers[name] = importlib.import_module(f"{__package__}.{name}").open_tracker(about)
+        if is_named(name):
+            self._trackers[name] = made(name, {"stage": about}, ("log", "table", "close"))
+        else:
+            self._trackers[name] = importlib.import_module(f"{__package__}.{name}").open_tracker(about)
 
     def _each(self, act: Callable[[Tracker], None]) -> None:
         for name, tracker in list(self._trackers.items()):
