@@ -200,7 +200,7 @@ def test_unknown_verbs_and_missing_arguments_are_usage_errors(capsys: pytest.Cap
     err = capsys.readouterr().err
     assert "no verb 'distil'; did you mean 'distill'?" in err
     assert "required: RECIPE" in err
-    assert "give a verb: check, run, traces" in err
+    assert "give a verb: init, check, run, traces" in err
 
 
 def test_every_verb_has_a_help_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("vold.training.*",),
     ("vold.evals.*",),
     ("vold.demo.*",),
-    ("vold.cli", "vold.__main__",),
+    ("vold.cli.*", "vold.__main__",),
 )
 # fmt: on
 

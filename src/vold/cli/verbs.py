@@ -1,81 +1,21 @@
-"""The command line: `vold VERB RECIPE.yaml key.path=value`. Nothing heavy is imported before a verb runs."""
+"""The verbs of the command line, each a function whose docstring is its help; see `vold.run.command`. Nothing heavy is
+imported before a verb runs."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import shlex
-import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vold.errors import ConfigError, clean
+from vold.errors import ConfigError
 from vold.run.command import VERBS as VERBS
-from vold.run.command import parsed, parser_of, verb
-from vold.run.failures import in_words
-from vold.run.stopping import Stop
+from vold.run.command import parser_of, verb
 
 if TYPE_CHECKING:
     import argparse
 
     from vold.run.recipe import Recipe
-
-FAULT = (
-    "this is a fault of the program, not of the recipe: please report it with the lines above. "
-    "What is stored is whole; the same command goes on from it"
-)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run one verb. Exit status 0: done; 2: the user can mend it; 1: a fault of this program, with its traceback;
-    128 + n: stopped by signal n, 130 for Ctrl-C."""
-    with Stop("vold") as stop:
-        shown = False
-        try:
-            for stream in (sys.stdout, sys.stderr):
-                if isinstance(stream, io.TextIOWrapper):  # None where it is closed
-                    stream.reconfigure(errors="backslashreplace")
-            args = parsed(sys.argv[1:] if argv is None else argv)
-            shown = args.traceback
-            return _call(args, stop)
-        except SystemExit:
-            raise
-        except BaseException as error:
-            return _say(error, stop, shown=shown)
-
-
-def _call(args: argparse.Namespace, stop: Stop) -> int:
-    others = os.environ.get("WORLD_SIZE", "1")
-    if not others.isascii() or not others.isdecimal():
-        raise ConfigError("this is no number of processes", where="environment: WORLD_SIZE", got=others, fix="unset it")
-    stop.name = f"vold {args.verb}" + (f" [process {os.environ.get('RANK')}]" if others != "1" else "")
-    if others != "1" and args.verb not in ("sft", "distill"):
-        raise ConfigError(f"`vold {args.verb}` runs in one process", fix="start it without torchrun")
-    VERBS[args.verb].run(args)
-    from vold.run.console import lost
-
-    if said := lost():
-        raise said
-    return 0
-
-
-def _say(error: BaseException, stop: Stop, *, shown: bool) -> int:
-    """Print why a verb ended; returns the exit status."""
-    # Libraries turn an interrupt into errors of theirs.
-    stopped = isinstance(error, KeyboardInterrupt) or stop.signal is not None
-    told = None if stopped else in_words(error)
-    words, status = f"{stop.name}: {told}", 2
-    if stopped:
-        words, status = f"\n{stop.name}: stopped; the same command goes on from here", stop.status
-    elif told is None:
-        words, status, shown = f"{stop.name}: {FAULT}", 1, True
-    if shown:
-        words = clean("".join(traceback.format_exception(error))) + words
-    with contextlib.suppress(OSError):
-        print(words, file=sys.stderr, flush=True)
-    return status
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:
@@ -88,6 +28,25 @@ def _recipe(args: argparse.Namespace) -> Recipe:
 
     torch.set_num_threads(recipe.run.threads)
     return recipe
+
+
+@verb("FILE", keys="", student="MODEL", teacher="MODEL", data="FILE", test="[FILE]")
+def _init(args: argparse.Namespace) -> None:
+    """A recipe for your own models and data, with comments.
+
+    vold init mine.yaml --student Qwen/Qwen2.5-VL-3B-Instruct --teacher Qwen/Qwen3-8B --data train.jsonl
+    A model is a directory, a hub id or demo:NAME. A data file has one JSON object a line: prompt, reference, and if any
+    images, paths beside the file. With --test FILE the models are evaluated on its problems. Sizes are such that the
+    device of this machine holds the run.
+    """
+    from vold.evals.draft import Draft, write_draft
+    from vold.run.console import console, print_next
+
+    file, test = Path(args.file), None if args.test is None else Path(args.test)
+    for line in write_draft(Draft(file.stem, args.student, args.teacher, Path(args.data), test), file):
+        console.print(f"  {line}")
+    _wrote(file)
+    print_next("check", args.file)
 
 
 @verb("RECIPE")
@@ -343,7 +302,3 @@ def _next(verb: str, recipe: Recipe, *words: str) -> None:
 
     after = recipe.after(verb)
     print_next(after, *([str(recipe.run.dir)] if after == "show" else words))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
