@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import tiny
 from vold.data.worlds.digits import DigitTasks
-from vold.engines.samplers import decoder, inprocess, refilled
+from vold.engines.samplers import decoder, refilled
 from vold.engines.samplers.decoder import Decoder
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.errors import ConfigError, SamplerError
@@ -202,15 +202,6 @@ def test_groups_are_handed_over_as_they_are_whole_and_rows_keep_their_numbers() 
     for start in (4, 11):  # a share of the rows, or what is left after a kill
         rest = sampler.generate(prompts[start:], dataclasses.replace(params, first_row=2 * start), 2)
         assert said(rest) == said(made[start:])
-
-
-def test_what_cannot_be_packed_samples_in_padded_batches_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    policy = tiny.student()
-    policy.packs = False
-    inprocess._say_padded.cache_clear()
-    for _ in range(2):
-        InProcessSampler(policy).generate(prompts_of(policy, 1), SamplingParams(3, 1.0, 5))
-    assert capsys.readouterr().out.count("qwen2_5_vl_text sample in padded batches") == 1
 
 
 @pytest.mark.parametrize("packs", [True, False])

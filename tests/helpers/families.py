@@ -23,8 +23,7 @@ import tiny
 from vold.data.worlds.call_tokens import build_tokenizer
 from vold.data.worlds.digits import DigitTasks
 from vold.model.batching import Sequences, collate
-from vold.model.chat import Chat, tile_tokens
-from vold.model.families import FAMILIES
+from vold.model.chat import Chat
 from vold.model.policy import Policy
 from vold.types import Prompt
 
@@ -65,15 +64,15 @@ def qwen3_vl(seed: int = 0) -> Policy:
         tie_word_embeddings=True,
     )
     images = Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, min_pixels=64, max_pixels=1024)
-    return Policy(Qwen3VLForConditionalGeneration(config), Chat(tokenizer, images, FAMILIES["qwen3_vl"]))
+    return Policy(Qwen3VLForConditionalGeneration(config), Chat(tokenizer, images, config))
 
 
 def idefics3(seed: int = 0) -> Policy:
-    return _tiled("idefics3", Idefics3Config, Idefics3ForConditionalGeneration, Idefics3ImageProcessorPil, seed)
+    return _tiled(Idefics3Config, Idefics3ForConditionalGeneration, Idefics3ImageProcessorPil, seed)
 
 
 def smolvlm(seed: int = 0) -> Policy:
-    return _tiled("smolvlm", SmolVLMConfig, SmolVLMForConditionalGeneration, SmolVLMImageProcessorPil, seed)
+    return _tiled(SmolVLMConfig, SmolVLMForConditionalGeneration, SmolVLMImageProcessorPil, seed)
 
 
 def llama(seed: int = 0) -> Policy:
@@ -82,7 +81,7 @@ def llama(seed: int = 0) -> Policy:
     return Policy(LlamaForCausalLM(LlamaConfig(**_text(len(tokenizer) + 3, tokenizer))), Chat(tokenizer))
 
 
-def _tiled(kind: str, config_class: Any, model_class: Any, image_class: Any, seed: int) -> Policy:
+def _tiled(config_class: Any, model_class: Any, image_class: Any, seed: int) -> Policy:
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     tokenizer.chat_template = str(tokenizer.chat_template).replace(
@@ -108,7 +107,7 @@ def _tiled(kind: str, config_class: Any, model_class: Any, image_class: Any, see
     images = image_class(
         size={"longest_edge": 16}, max_image_size={"longest_edge": 16}, do_image_splitting=False, resample=3
     )
-    return Policy(model_class(config), Chat(tokenizer, images, FAMILIES[kind], tile_tokens(config)))
+    return Policy(model_class(config), Chat(tokenizer, images, config))
 
 
 def _text(rows: int, tokenizer: Any) -> dict[str, Any]:

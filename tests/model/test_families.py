@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from families import IMAGE_STUDENTS, STUDENTS, batch_of, forms, idefics3, prompt
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.errors import CheckpointError, ConfigError
 from vold.model.batching import collate
-from vold.model.families import FAMILIES, family_of, linear_layers, part_of
+from vold.model.families import Family, family_of, image_text_class, linear_layers, part_of
 from vold.model.policy import Policy
 from vold.types import Message, SamplingParams
 
@@ -134,8 +135,6 @@ def test_a_response_never_holds_a_placeholder_or_an_id_without_a_token(name: str
     rows = policy.model.config.get_text_config().vocab_size
     never = {i for t, i in vocabulary.items() if t in ("<image>", "<global-img>") or "fake_token" in t or "<row" in t}
     never |= {i for t, i in vocabulary.items() if "vision" in t or "_pad|>" in t}
-    if policy.family.pictures == "tiles":  # this tokenizer has Qwen's markers too, which mean nothing to these models
-        never -= {i for t, i in vocabulary.items() if t.startswith("<|")}
     never |= {len(vocabulary), len(vocabulary) + 1, len(vocabulary) + 2}
     assert max(never) == rows - 1
     prompts = prompts_of(policy, "image", 2)
@@ -164,8 +163,39 @@ def test_a_tokenizer_with_more_tokens_than_the_model_has_rows_is_refused(tmp_pat
         Policy(policy.model, policy.chat)
 
 
-def test_a_vision_language_model_of_an_unknown_family_is_refused() -> None:
-    with pytest.raises(ConfigError, match="not known") as caught:
-        family_of(transformers.LlavaConfig())
-    for name in (k for k, f in FAMILIES.items() if f.tower):
-        assert name in str(caught.value)
+KNOWN = {
+    "qwen2_5_vl": Family("language_model", "visual", ("visual.merger",), rotates_by_grid=True),
+    "qwen3_vl": Family(
+        "language_model", "visual", ("visual.merger", "visual.deepstack_merger_list"), rotates_by_grid=True
+    ),
+    "idefics3": Family("text_model", "vision_model", ("connector",)),
+    "smolvlm": Family("text_model", "vision_model", ("connector",)),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_parts_are_found_without_a_table(name: str) -> None:
+    found = family_of(STUDENTS[name]().model.config)
+    assert dataclasses.replace(found, inputs=KNOWN[name].inputs) == KNOWN[name]
+
+
+@pytest.mark.parametrize("name", ["LlavaConfig", "Gemma3Config", "Qwen3_5Config", "InternVLConfig", "Mistral3Config"])
+def test_any_image_text_model_has_parts(name: str) -> None:
+    family = family_of(getattr(transformers, name)())
+    assert family.language == "language_model"
+    assert family.tower in ("visual", "vision_tower")
+    assert family.projector
+
+
+def test_a_model_that_sees_is_told_by_transformers_table_and_not_by_a_key_of_its_config() -> None:
+    assert not hasattr(fuyu := transformers.FuyuConfig(), "vision_config")
+    assert image_text_class(fuyu) is transformers.FuyuForCausalLM
+    assert family_of(fuyu).tower == "vision_embed_tokens"
+    assert image_text_class(transformers.Qwen3Config()) is None
+    assert family_of(transformers.Qwen3Config()).tower == ""
+
+
+@pytest.mark.parametrize("name", ["Florence2Config", "Blip2Config", "GitConfig"])
+def test_a_model_whose_pictures_are_no_tokens_of_the_text_is_refused_in_words(name: str) -> None:
+    with pytest.raises(ConfigError, match="its pictures are not tokens among those of the text"):
+        family_of(getattr(transformers, name)())

@@ -279,7 +279,7 @@ def marked(question: Question, row: Unmarked) -> Answer:
 @contextlib.contextmanager
 def _pixels(policy: Policy, limits: tuple[int, int] | None) -> Iterator[None]:
     """Set the limits of a picture's area, in pixels, for the time of an evaluation."""
-    if limits is None or policy.chat.family.pictures != "grid":  # tiles have one size
+    if limits is None or not policy.family.rotates_by_grid:  # tiles have one size
         yield
         return
     images: Any = policy.chat.processor.image_processor

@@ -14,6 +14,7 @@ from vold.errors import ConfigError, UngradableReference
 from vold.graders import check_reference
 from vold.model.cards import GIB, changed, cures, highest
 from vold.model.chat import Chat
+from vold.model.families import family_of
 from vold.model.memory import device_memory, inprocess_teachers, plan
 from vold.model.reading import read_config
 from vold.model.tokenizers import Pairing, pair_tokenizers
@@ -176,9 +177,8 @@ class Draft:
         return found
 
     def _student(self) -> Iterator[Line]:
-        ours = self.chats[0]
         yield Line("path", self.student, self.configs[self.student].model_type)
-        if ours.family.tower:
+        if family_of(self.configs[self.student]).tower:
             yield Line("freeze", ["vision", "projector"], "no stage changes what sees")
         else:
             yield Line("freeze", [], "a text-only model")
@@ -298,7 +298,7 @@ def _to_fit(recipe: Recipe, configs: Mapping[str, Any], room: int) -> tuple[Mapp
 
 def _notes(draft: Draft) -> Iterator[str]:
     """What a recipe cannot say for itself."""
-    if draft.chats[0].family.tower and draft.test is None:
+    if family_of(draft.configs[draft.student]).tower and draft.test is None:
         yield "nothing is evaluated: give --test FILE with pictures, or add `eval` with benchmarks (docs/evaluation.md)"
     if len(draft.rows) < FEW:
         yield f"{len(draft.rows)} problems are few: stage 2 meets each of them many times"

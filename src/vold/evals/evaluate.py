@@ -20,7 +20,7 @@ from vold.evals.marking.reading import where_read
 from vold.evals.metrics import summarise
 from vold.evals.published import beside
 from vold.evals.questions import QuestionSet, open_sets, thumbnail
-from vold.model.loading import load_model, stage_models
+from vold.model.loading import load_certified, stage_models
 from vold.report.answers import questions_shown
 from vold.report.evaluation import write_results
 from vold.report.trackers.tracking import track_results
@@ -104,7 +104,7 @@ def _answer_here(recipe: Recipe, config: Eval, path: str, files: Files, *, label
         if len(rows) == len(found.questions) * config.samples:
             in_order(file, found, rows)
         else:
-            policy = policy or load_model(recipe, path, recipe.learner.dtype)
+            policy = policy or load_certified(recipe, path, recipe.learner.dtype)
             answer_in_process(
                 policy,
                 found,

@@ -158,6 +158,9 @@ def _student(subject: Subject) -> Iterator[Finding]:
     yield Finding("student", f"{type(student.model).__name__}, {everything:,} parameters, {changed} trained")
     yield Finding("frozen", ", ".join(config.freeze) or "nothing")
     yield Finding("never sampled", f"{len(student.banned)} ids (vision placeholders and rows without a token)")
+    assert student.certificate is not None
+    for way, how in student.certificate.lines():
+        yield Finding(f"certificate: {way}", how, how.startswith("not used"))
 
 
 def _other_models(subject: Subject) -> Iterator[Finding]:

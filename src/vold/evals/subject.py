@@ -73,7 +73,7 @@ class Subject:
     @cached_property
     def student(self) -> Policy:
         """The student as training would start with it."""
-        return load_student(self.recipe)
+        return load_student(self.recipe, anew=True)
 
     @cached_property
     def teachers(self) -> Teachers:

@@ -1,43 +1,32 @@
-"""Text and images to token ids: one processor object for every student and teacher.
-
-Transformers' own Qwen2.5-VL processor insists on a video processor, and that one insists on torchvision.
-`ImageTextProcessor` is the same class without the video part, so it works where torchvision is absent; what it saves
-is an ordinary processor directory. SmolVLM's processor is replaced by Idefics3's for the same reason: both write a
-picture the same way.
-"""
+"""Text and images to token ids: one object for every student and teacher."""
 
 from __future__ import annotations
 
 import functools
-import importlib
 import itertools
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import Idefics3Processor, ProcessorMixin, Qwen2_5_VLProcessor
+from transformers import Qwen2_5_VLConfig
 
 from vold.errors import DataError
-from vold.model.families import QWEN2_5_VL, TEXT_ONLY, family_of
-from vold.model.reading import model_at, read_config, read_tokenizer
+from vold.model.families import image_text_class
+from vold.model.processors import Encoder, build_processor, read_processor, save_processor
+from vold.model.reading import read_config, read_tokenizer
 from vold.model.special_tokens import TypedText
 from vold.model.templates import check_template, rendered
 from vold.run.failures import is_out_of_memory
 from vold.types import Message, Pictures, Prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import ArrayLike
     from PIL.Image import Image
     from transformers import PreTrainedTokenizerBase
 
-    from vold.model.families import Family
-
-PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-"""Where a model directory may say how pictures are prepared."""
 PIECE_CONTEXT = 8
 """Tokens before one that can change how it is written: blanks between words, bytes of one character."""
 HALF = "\ufffd"
@@ -46,30 +35,14 @@ PAIRS = 2**16
 """Pairs of ids whose texts are remembered."""
 
 
-class ImageTextProcessor(Qwen2_5_VLProcessor):
-    """Qwen's processor for text and still images."""
-
-    @classmethod
-    def get_attributes(cls) -> list[str]:
-        """The parts this processor is made of."""
-        return ["image_processor", "tokenizer"]
-
-    def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None) -> None:
-        self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
-        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
-        self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
-        self.image_ids, self.video_ids = [self.image_token_id], [self.video_token_id]
-        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
-
-
 class Chat:
     """Renders messages with a model's chat template and turns them into a `Prompt`.
 
     Args:
         tokenizer: the model's tokenizer, with a chat template.
-        image_processor: turns pictures into patches or tiles; None for a text-only model.
-        family: how the model wants its pictures.
-        tile_tokens: tokens of a tile, for a family that has tiles.
+        image_processor: turns pictures into numbers; None for a text-only model.
+        config: the model's, which says how its pictures are written; Qwen2.5-VL's by default.
+        processor: what both are part of, where there is one already.
 
     Example:
         `Chat.load("path/to/model").prompt([Message("user", "digits 3 5 . sum ?")]).ids`
@@ -79,8 +52,8 @@ class Chat:
         self,
         tokenizer: PreTrainedTokenizerBase,
         image_processor: Any = None,
-        family: Family = QWEN2_5_VL,
-        tile_tokens: int = 0,
+        config: Any = None,
+        processor: Any = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.typed = TypedText(tokenizer)
@@ -90,15 +63,12 @@ class Chat:
         )
         self.blind = False
         """Whether it is the chat of a model that sees, whose directory lacks the image processor."""
-        self.family = family if image_processor is not None else TEXT_ONLY
-        self.processor: Any = None
-        if self.family.pictures == "tiles":
-            # Its own copy of the template: it would otherwise have none.
-            self.processor = Idefics3Processor(
-                image_processor, tokenizer, image_seq_len=tile_tokens, chat_template=tokenizer.chat_template
-            )
-        elif image_processor is not None:
-            self.processor = ImageTextProcessor(image_processor, tokenizer)
+        self.unseen = ""
+        """Why this model is given no picture, where a picture does not reach it as it should."""
+        self.processor = processor
+        if image_processor is not None:
+            self.processor = build_processor(config or Qwen2_5_VLConfig(), image_processor, tokenizer)
+        self.pictures = None if self.processor is None else Encoder(self.processor)
 
     @classmethod
     def load(cls, path: str, config: Any = None) -> Chat:
@@ -110,12 +80,10 @@ class Chat:
             DataError: the tokenizer has no chat template, or one that cannot be used.
         """
         config = read_config(path) if config is None else config
-        family, tokenizer = family_of(config), read_tokenizer(path)
-        images = _read_images(path, family) if family.tower else None
-        with model_at(path):
-            tiles = tile_tokens(config) if family.pictures == "tiles" else 0
-            chat = cls(tokenizer, images, family, tiles)
-        chat.blind = bool(family.tower) and images is None
+        tokenizer, sees = read_tokenizer(path), image_text_class(config) is not None
+        processor = read_processor(path, config, tokenizer) if sees else None
+        chat = cls(tokenizer, processor=processor)
+        chat.blind = sees and processor is None
         check_template(tokenizer)
         return chat
 
@@ -123,16 +91,8 @@ class Chat:
         """Write the tokenizer, its chat template and the image processor so that `load` and Transformers read them."""
         if self.processor is None:
             self.tokenizer.save_pretrained(path)
-            return
-        self.processor.save_pretrained(path)
-        # An installation that has torchvision reads this directory with the stock class.
-        for file in Path(path).glob("*.json"):
-            content = json.loads(file.read_text())
-            if isinstance(content, dict) and content.get("processor_class") == type(self.processor).__name__:
-                content["processor_class"] = self.family.processor
-                if self.family.video_processor and "image_processor" in content:
-                    content["video_processor"] = _for_films(content["image_processor"], self.family.video_processor)
-                file.write_text(json.dumps(content, indent=2) + "\n")
+        else:
+            save_processor(self.processor, path)
 
     def prompt(self, messages: Sequence[Message], task: str = "") -> Prompt:
         """Token ids (with one placeholder per image patch group) and image tensors, ready for a response.
@@ -144,7 +104,7 @@ class Chat:
             DataError: images for a text-only model, or another number of `<image>` markers than images.
         """
         images = [image for m in messages for image in m.images]
-        if images and self.processor is None:
+        if images and (self.processor is None or self.unseen):
             raise self._cannot_see(len(images))
         messages, hidden = self.typed.hide(messages)
         turns: list[Any] = [{"role": m.role, "content": _content(m)} for m in messages]
@@ -161,10 +121,10 @@ class Chat:
 
     def _encoded(self, text: str, images: Sequence[Image]) -> tuple[tuple[int, ...], dict[str, torch.Tensor]]:
         """Ids of a rendered conversation, and its pictures."""
-        if not images:
+        if not images or self.pictures is None:
             return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]), {}
         try:
-            encoded = self.processor(text=[text], images=images, return_tensors="pt", add_special_tokens=False)
+            return self.pictures.encode(text, images)
         except Exception as error:  # of a strip of 5,000 x 1 pixels, for one, or of a config that lies
             if is_out_of_memory(error):
                 raise
@@ -174,13 +134,16 @@ class Chat:
                 got=f"{sizes} pixels: {type(error).__name__}: {error}",
                 fix="leave that row out, or copy preprocessor_config.json from the base model",
             ) from error
-        vision = {k: v for k, v in encoded.items() if k.startswith(("pixel_", "image_"))}
-        if self.family.pictures == "tiles":  # one row a tile, so that rows of several prompts can be joined
-            vision = {k: v[0].unsqueeze(1) for k, v in vision.items()}
-        return tuple(encoded["input_ids"][0].tolist()), vision
 
     def _cannot_see(self, images: int) -> DataError:
         where, got = str(self.tokenizer.name_or_path), f"{images} image(s)"
+        if self.unseen:
+            return DataError(
+                "a picture does not reach this model as it should",
+                where=where,
+                got=self.unseen,
+                fix="copy preprocessor_config.json and processor_config.json from the base model",
+            )
         if not self.blind:
             return DataError("a text-only model was given an image", where=where, got=got, fix="use a model that sees")
         return DataError(
@@ -261,31 +224,6 @@ def _rest(before: str, now: str) -> str:
     return now[next((i for i, (a, b) in enumerate(zip(before, now, strict=False)) if a != b), len(before)) :]
 
 
-def _read_images(path: str, family: Family) -> Any:
-    """The image processor of a model; None where there is none: on text alone, a model can do without.
-
-    Raises:
-        CheckpointError: there is one that cannot be read.
-    """
-    module, _, name = family.image_processor.rpartition(".")
-    reader = getattr(importlib.import_module(f"transformers.models.{module}"), name)
-    directory = Path(path)
-    if directory.is_dir():
-        if not any((directory / file).exists() for file in PROCESSOR_FILES):
-            return None
-        with model_at(path):
-            return reader.from_pretrained(path)
-    try:
-        return reader.from_pretrained(path)
-    except OSError:  # the hub's
-        return None
-
-
-def _for_films(images: Mapping[str, object], name: str) -> dict[str, object]:
-    """What processor_config.json says of films, as of pictures: stock classes do not load without it."""
-    return {k: v for k, v in images.items() if k != "image_processor_type"} | {"video_processor_type": name}
-
-
 def _content(message: Message) -> str | list[dict[str, str]]:
     """A turn as a chat template wants it: plain text, or a list of texts and places of pictures."""
     if not message.images:
@@ -293,15 +231,20 @@ def _content(message: Message) -> str | list[dict[str, str]]:
     return [{"type": "text", "text": p} if isinstance(p, str) else {"type": "image"} for p in message.parts()]
 
 
-def tile_tokens(config: Any) -> int:
-    """Tokens that a tile of Idefics3 or SmolVLM becomes, from the model's config."""
-    side = config.vision_config.image_size // config.vision_config.patch_size
-    return int(side * side // config.scale_factor**2)
-
-
 def stack_vision(prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
-    """Concatenate the image tensors of several prompts in order; empty where none has an image."""
+    """Join the image tensors of several prompts in order, each filled up with zeros to the size of the largest; empty
+    where none has an image."""
     with_images = [p.vision for p in prompts if p.vision]
     if not with_images:
         return {}
-    return {key: torch.cat([v[key] for v in with_images]) for key in with_images[0]}
+    return {key: torch.cat(_evened([v[key] for v in with_images])) for key in with_images[0]}
+
+
+def _evened(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    if len({t.shape[1:] for t in tensors}) == 1:
+        return tensors
+    sizes = [max(t.shape[i] for t in tensors) for i in range(1, tensors[0].ndim)]
+    filled = [t.new_zeros((len(t), *sizes)) for t in tensors]
+    for whole, t in zip(filled, tensors, strict=True):
+        whole[tuple(slice(n) for n in t.shape)] = t
+    return filled

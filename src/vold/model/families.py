@@ -1,12 +1,14 @@
-"""What differs between model families: where their parts are, and how a picture reaches them.
+"""What a model is made of: its language model, its vision tower, and how pictures and positions enter it.
 
-A new family is a row of `FAMILIES`, if its pictures are prepared in one of the two ways that `vold.model.chat` knows.
+Nothing here is listed by name. Transformers' table of image-text models says what sees; a model of the config's
+architecture, built without storage, says where its parts are.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from vold.errors import ConfigError
@@ -28,104 +30,134 @@ class Family:
         language: the language model; empty where it is the base model itself.
         tower: the vision tower; empty for a text-only model.
         projector: what maps the tower's features to the language model's width.
-        pictures: how pictures become tensors. `grid`: patches of any area and their grid (Qwen). `tiles`: squares of
-            one size, each a fixed number of tokens (Idefics3). Empty for a text-only model.
-        processor: the Transformers class that reads a saved processor.
-        video_processor: the same for films. Stock processors want one, and vold shows none.
-        image_processor: module below `transformers.models` and class of what turns pictures into numbers. Always
-            Pillow's, so that every installation sees the same numbers.
-        placeholders: pattern of the tokens that stand for pictures; a response never holds one.
-        packs: `model_type` of the language models whose rows can be packed: their tokens meet in causal attention and
-            nowhere else.
+        rotates_by_grid: whether positions have three axes (time, height, width) instead of one.
+        inputs: names of what the base model takes.
     """
 
     language: str = ""
     tower: str = ""
     projector: tuple[str, ...] = ()
-    pictures: Literal["grid", "tiles", ""] = ""
-    processor: str = ""
-    video_processor: str = ""
-    image_processor: str = ""
-    placeholders: str = ""
-    packs: tuple[str, ...] = ()
+    rotates_by_grid: bool = False
+    inputs: frozenset[str] = frozenset({"position_ids"})
 
     @property
-    def rotates_by_grid(self) -> bool:
-        """Whether positions have three axes (time, height, width) instead of one."""
-        return self.pictures == "grid"
+    def kinds(self) -> tuple[str, ...]:
+        """Inputs that say of each token whether it stands for a picture. A model whose positions are made here needs
+        none for them."""
+        own = (n for n in self.inputs if n.endswith("token_type_ids"))
+        return tuple(sorted(n for n in own if not (self.rotates_by_grid and n == "mm_token_type_ids")))
 
 
-QWEN_TOKENS = r"<\|(vision_start|vision_end|vision_pad|image_pad|video_pad)\|>"
-TILE_TOKENS = r"<(image|video|fake_token_around_image|global-img|row_\d+_col_\d+)>"
 TEXT_ONLY = Family()
-QWEN2_5_VL = Family(
-    language="language_model",
-    tower="visual",
-    projector=("visual.merger",),
-    pictures="grid",
-    processor="Qwen2_5_VLProcessor",
-    video_processor="Qwen2VLVideoProcessor",
-    image_processor="qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil",
-    placeholders=QWEN_TOKENS,
-    packs=("qwen2_5_vl_text",),
-)
-IDEFICS3 = Family(
-    language="text_model",
-    tower="vision_model",
-    projector=("connector",),
-    pictures="tiles",
-    processor="Idefics3Processor",
-    image_processor="idefics3.image_processing_pil_idefics3.Idefics3ImageProcessorPil",
-    placeholders=TILE_TOKENS,
-)
-FAMILIES = {
-    "qwen2_5_vl": QWEN2_5_VL,
-    "qwen3_vl": replace(
-        QWEN2_5_VL,
-        projector=("visual.merger", "visual.deepstack_merger_list"),
-        processor="Qwen3VLProcessor",
-        video_processor="Qwen3VLVideoProcessor",
-        packs=("qwen3_vl_text",),
-    ),
-    "idefics3": IDEFICS3,
-    "smolvlm": replace(
-        IDEFICS3,
-        processor="SmolVLMProcessor",
-        image_processor="smolvlm.image_processing_pil_smolvlm.SmolVLMImageProcessorPil",
-    ),
-    **{kind: Family(packs=(kind,)) for kind in ("llama", "mistral", "qwen2", "qwen3", "smollm3")},
-}
-"""Families by `model_type` of their config. Every other type is a plain causal language model whose rows are padded."""
+ADAPTS = re.compile(r"merger|projector|projection|connector|aligner|resampler")
+"""How Transformers calls what maps a tower's features to the language model's width, where it is part of the tower."""
+TOWER = re.compile(r"vis|image|vq")
+"""How it calls a tower that `get_encoder` does not find."""
+ASIDE = re.compile(r"audio|lm_head|embed_tokens|generation|dit$")
+"""Parts of a base model that pictures do not pass."""
+ASKED_ALONE = "teacher.path and student.path take models that predict the next token of one text: choose such a model"
+PROVEN = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3", "qwen2_5_vl_text", "qwen3_vl_text"})
+"""`model_type` of language models whose packed rows are held against float64 in this package's own tests. They pack
+where nobody has asked for a certificate (`vold.model.certificate`)."""
+_FOUND: dict[tuple[Any, ...], Family] = {}
+
+
+def image_text_class(config: Any) -> Any:
+    """The Transformers class of a model that reads pictures and writes text; None for a config of any other."""
+    from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    found: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None)
+    if found is None or not any("pixel" in n or "patches" in n for n in inspect.signature(found.forward).parameters):
+        return None  # one that takes no picture is there for the sake of another model's config
+    return found
 
 
 def family_of(config: Any) -> Family:
     """The family of a Transformers config.
 
     Raises:
-        ConfigError: a vision-language model of a family that is not in `FAMILIES`.
+        ConfigError: a model whose pictures do not become tokens among the text's.
     """
-    kind = str(config.model_type)
-    if kind not in FAMILIES and getattr(config, "vision_config", None) is not None:
+    model_class = image_text_class(config)
+    if model_class is None:
+        return TEXT_ONLY
+    parts = tuple((n, type(getattr(config, n, None))) for n in config.sub_configs)
+    if (key := (type(config), *parts)) not in _FOUND:
+        _FOUND[key] = _looked_up(config, model_class)
+    return _FOUND[key]
+
+
+def skeleton(config: Any, layers: int = 1, dtype: Any = None) -> Any:
+    """A model of a config without storage, its language model of so many layers."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    own = type(config).from_dict(config.to_dict())
+    text = own.get_text_config()
+    text.num_hidden_layers = layers
+    if types := getattr(text, "layer_types", None):
+        text.layer_types = [types[i % len(types)] for i in range(layers)]  # there may be fewer than are asked for
+    factory: Any = AutoModelForCausalLM if image_text_class(config) is None else AutoModelForImageTextToText
+    with torch.device("meta"):
+        return factory.from_config(own, dtype=dtype)
+
+
+def _looked_up(config: Any, model_class: Any) -> Family:
+    if config.is_encoder_decoder or picture_id(config) is None:
         raise ConfigError(
-            "students of this family are not known",
+            "this model cannot be used here: its pictures are not tokens among those of the text",
             where="student.path",
-            got=kind,
-            fix=f"one of {', '.join(k for k, f in FAMILIES.items() if f.tower)}, or a causal language model",
+            got=f"{config.model_type} ({model_class.__name__})",
+            fix=ASKED_ALONE,
         )
-    return FAMILIES.get(kind, TEXT_ONLY)
+    try:
+        model = skeleton(config)
+    except Exception:  # a config may want as many layers as it says
+        import torch
+
+        with torch.device("meta"):
+            model = model_class(config)
+    base = model.base_model
+    names = {id(module): name for name, module in base.named_modules()}
+    decoder = model.get_decoder()
+    language = names.get(id(decoder.base_model), "") if decoder is not base else ""
+    weighty = [n for n, m in base.named_children() if any(True for _ in m.parameters())]
+    beside = [n for n in weighty if language.partition(".")[0] != n and not ASIDE.search(n)] if language else []
+    encoder = model.get_encoder(modality="image")
+    tower = names.get(id(encoder), "") if encoder not in (model, base) else ""
+    seeing = [n for n in weighty if TOWER.search(n) and not ADAPTS.search(n)]
+    tower = tower or max(seeing, key=lambda n: _size(base.get_submodule(n)), default="")
+    inner = [f"{tower}.{n}" for n, _ in base.get_submodule(tower).named_children() if ADAPTS.search(n)] if tower else []
+    projector = [*inner, *(n for n in beside if n != tower.partition(".")[0])]
+    return Family(
+        language=language,
+        tower=tower or (projector.pop() if projector else ""),
+        projector=tuple(projector),
+        rotates_by_grid=hasattr(base, "get_rope_index"),
+        inputs=frozenset(inspect.signature(base.forward).parameters),
+    )
 
 
-def can_pack(config: Any) -> bool:
-    """Whether rows of the language model of a Transformers config can be packed."""
-    kind = str(config.get_text_config().model_type)
-    return any(kind in family.packs for family in FAMILIES.values())
+def _size(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def picture_id(config: Any) -> int | None:
+    """Id of the token that stands for a piece of a picture."""
+    found = getattr(config, "image_token_id", None)
+    return getattr(config, "image_token_index", None) if found is None else found
+
+
+def may_pack(config: Any) -> bool:
+    """Whether rows are packed where there is no certificate."""
+    return str(config.get_text_config().model_type) in PROVEN
 
 
 def part_of(name: str, family: Family) -> Part | None:
     """The part that a parameter or module of the base model belongs to; None for the language model.
 
     Example:
-        >>> part_of("visual.merger.mlp.0.weight", QWEN2_5_VL)
+        >>> part_of("visual.merger.mlp.0.weight", Family("language_model", "visual", ("visual.merger",)))
         'projector'
     """
     if any(_below(name, p) for p in family.projector):

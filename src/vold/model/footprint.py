@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AttentionInterface, AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import AttentionInterface
 
 from vold.model import moments
-from vold.model.families import family_of, linear_layers, part_of
+from vold.model.families import family_of, linear_layers, part_of, skeleton
+from vold.model.inputs import run_base
 from vold.model.lora import add_adapters
 from vold.model.policy import DTYPES
 from vold.model.quantized import stored_bytes
@@ -134,13 +135,14 @@ def _footprint(config: Any, dtype: str, student: Student | None) -> Footprint:
     model = _shape(config, kind, layers, plain)
     head = model.get_output_embeddings().weight
     tied = model.get_input_embeddings().weight is head
-    tower = sum(p.numel() for n, p in model.base_model.named_parameters() if part_of(n, family_of(config)))
+    family = family_of(config)
+    tower = sum(p.numel() for n, p in model.base_model.named_parameters() if part_of(n, family))
     sides, widest = _adapters(model, student)
     adapters = sum(sides)
     trained = [p for p in model.parameters() if p.requires_grad] if student is not None else []
     if adapters:  # the language model itself is frozen then
         named = model.base_model.named_parameters()
-        trained = [p for n, p in named if p.requires_grad and part_of(n, family_of(config))]
+        trained = [p for n, p in named if p.requires_grad and part_of(n, family)]
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     count = sum(p.numel() for p in model.parameters())
     layer = count - sum(p.numel() for p in _shape(config, kind, layers - 1, plain).parameters())
@@ -198,16 +200,10 @@ def _seeing(config: Any, size: int) -> int:
 def _shape(config: Any, dtype: torch.dtype, layers: int, student: Student | None) -> Any:
     """A model without storage, frozen and with adapters as the recipe has it."""
     family = family_of(config)
-    own = type(config).from_dict(config.to_dict())
-    text = own.get_text_config()
-    text.num_hidden_layers = layers
-    if types := getattr(text, "layer_types", None):
-        text.layer_types = [types[i % len(types)] for i in range(layers)]  # there may be fewer than are asked for
-    factory: Any = AutoModelForImageTextToText if family.tower else AutoModelForCausalLM
+    model = skeleton(config, layers, dtype)
+    if student is None:
+        return model
     with torch.device("meta"):
-        model: Any = factory.from_config(own, dtype=dtype)
-        if student is None:
-            return model
         for name, parameter in model.base_model.named_parameters():
             parameter.requires_grad_(part_of(name, family) not in student.freeze)
         if student.lora is not None:
@@ -275,7 +271,8 @@ def _run(model: Any) -> torch.Tensor:
     positions = torch.zeros((*axes, 1, PROBE_TOKENS), dtype=torch.int64, device="meta")
     AttentionInterface.register(ATTENTION, _attention)
     model.set_attn_implementation(ATTENTION)
-    output = model.base_model(input_ids=ids, attention_mask=None, position_ids=positions, use_cache=False)
+    beside = {"position_ids": positions, **dict.fromkeys(family_of(model.config).kinds, ids)}
+    output = run_base(model, input_ids=ids, attention_mask=None, use_cache=False, **beside)
     states: torch.Tensor = output.last_hidden_state
     return states
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from vold.errors import CheckpointError, ConfigError, VocabularyMismatch
+from vold.model.certified import certified
 from vold.model.compiling import compile_layers, need_compiler
+from vold.model.parallel import ALONE, processes
 from vold.model.place import give_back
 from vold.model.policy import Policy
 from vold.model.reading import read_tokenizer
@@ -27,14 +29,15 @@ if TYPE_CHECKING:
     from vold.run.recipe import Recipe, Student
 
 
-def load_student(recipe: Recipe, path: str | None = None, *, train: bool = False) -> Policy:
+def load_student(recipe: Recipe, path: str | None = None, *, train: bool = False, anew: bool = False) -> Policy:
     """The recipe's student, or another model in its place, with the recipe's frozen parts.
 
     `train` makes it ready for the loops: in training mode, with quantised weights, adapters and activation
-    checkpointing as the recipe says.
+    checkpointing as the recipe says. `anew` certifies it anew, and writes nothing.
     """
     spec: Student = recipe.learner
     policy = load_model(recipe, path or spec.path, spec.dtype, spec.freeze, spec.quantize if train else None)
+    policy.certificate = certified(policy, None if anew else recipe.run.dir, processes() if train else ALONE)
     if spec.teacher_tokens == "add" and recipe.teacher is not None:
         teacher = read_tokenizer(resolve(recipe.teacher.path))
         add_teacher_tokens(policy.chat.tokenizer, teacher, rows=policy.rows)
@@ -70,7 +73,7 @@ def check_teacher(student: Chat, teacher: Chat, *, where: str) -> None:
 def load_model(
     recipe: Recipe, path: str, dtype: str, freeze: tuple[Part, ...] = (), quantize: Quantized | None = None
 ) -> Policy:
-    """Any model, on the recipe's device.
+    """Any model, on the recipe's device, without a certificate.
 
     Raises:
         CheckpointError: the directory is missing or does not match its manifest.
@@ -87,6 +90,13 @@ def load_model(
     give_back(torch.device(device))
     dtype = precision(recipe, path, dtype)
     return Policy.load(local, dtype=dtype, device=device, freeze=freeze, quantize=quantize)
+
+
+def load_certified(recipe: Recipe, path: str, dtype: str, quantize: Quantized | None = None) -> Policy:
+    """Any model, on the recipe's device, that does what it is certified for in this run."""
+    policy = load_model(recipe, path, dtype, quantize=quantize)
+    policy.certificate = certified(policy, recipe.run.dir)
+    return policy
 
 
 def stage_models(recipe: Recipe) -> dict[str, str]:

@@ -19,7 +19,6 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from vold.model import varlen
-from vold.model.families import can_pack
 from vold.model.slots import Slots
 
 if TYPE_CHECKING:
@@ -191,11 +190,25 @@ def _mask(**kwargs: Any) -> torch.Tensor | None:
     return None if kwargs.get("attention_mask") is None else sdpa_mask(**kwargs)
 
 
-def enable_packing(model: Any) -> bool:
-    """Let a Transformers model run packed rows. Returns whether it is of a family that can."""
-    if not can_pack(model.config):
-        return False
+Attention = list[tuple[Any, Any]]
+"""Configs of a model's parts, each with the attention that it names."""
+
+
+def attention_of(model: Any) -> Attention:
+    """The attention of every part of a Transformers model."""
+    configs = [getattr(module, "config", None) for module in model.modules()]
+    found: dict[int, Any] = {id(c): c for c in configs if hasattr(c, "_attn_implementation")}
+    return [(config, config._attn_implementation_internal) for config in found.values()]
+
+
+def set_attention(attention: Attention) -> None:
+    """Put back what `attention_of` found."""
+    for config, name in attention:
+        config._attn_implementation_internal = name
+
+
+def enable_packing(model: Any) -> None:
+    """Let a Transformers model run packed rows."""
     AttentionInterface.register(ATTENTION, torch.compiler.disable(packed_attention))
     AttentionMaskInterface.register(ATTENTION, _mask)
     model.set_attn_implementation(ATTENTION)
-    return True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,14 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.utils import logging as hf_logging
 
 from vold.errors import CheckpointError, ConfigError, DataError
+from vold.model import inputs as given
 from vold.model.batching import evened, micro_batches, packed_micro_batches
 from vold.model.chat import Chat
-from vold.model.families import Part, family_of, parameters_of
+from vold.model.families import Part, family_of, image_text_class, may_pack, parameters_of
 from vold.model.lm_head.fused import Query
 from vold.model.lm_head.logprobs import read_head
 from vold.model.lora import add_adapters, is_adapter, merged_state, save_adapters
-from vold.model.packing import NO_MASK, enable_packing, pack
+from vold.model.packing import NO_MASK, attention_of, enable_packing, pack
 from vold.model.quantized import loading, quantized_layers, refuse_quantized, settle
 from vold.model.reading import check_files, check_weights, model_at, read_config
 from vold.model.templates import ASKED
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from vold.model.batching import Sequences
+    from vold.model.certificate import Certificate
     from vold.model.lm_head.fused import HeadOutput, LossOf
     from vold.model.lm_head.teacher_logits import Against
     from vold.model.quantized import Quantized
@@ -51,7 +54,7 @@ class Policy:
     """A Transformers model with its chat template.
 
     Args:
-        model: a vision-language model of `vold.model.families.FAMILIES`, or any causal LM.
+        model: an image-text model of Transformers, or any causal LM.
         chat: its tokenizer and image processor.
 
     Raises:
@@ -65,9 +68,20 @@ class Policy:
         """Runs the base model where processes share it (`vold.model.parallel`)."""
         self.whole_state: Callable[..., Whole] | None = None
         """Puts weights and adapters together where processes share them (`vold.model.sharding.whole_state`)."""
-        self.packs = enable_packing(model)
-        if self.family.rotates_by_grid:
-            enable_tower(model.base_model, self.family)
+        self.packs = may_pack(model.config)
+        """Whether rows of a micro-batch are one packed row; `vold.model.certificate` finds it out of any model."""
+        self.shares = self.refills = self.pads = True
+        """Whether packed rows share a prompt, whether packed rows generate in slots, and, where rows are not packed,
+        whether several stand side by side in a padded batch."""
+        self.certificate: Certificate | None = None
+        """What it was tried for, where it was."""
+        self.mute = ""
+        """Why it cannot be sampled from here, where its own cache does not give what a full pass gives."""
+        self.plain_attention = attention_of(model)
+        if self.packs:
+            enable_packing(model)
+        self.on_host = frozenset({GRID} if enable_tower(model.base_model, self.family) else ())
+        """Inputs of the model that its hooks want on the host."""
         self.ban_placeholders()
 
     @classmethod
@@ -92,7 +106,7 @@ class Policy:
             refuse_quantized(config, path)
             check_weights(path, config)
             family = family_of(config)
-            factory = AutoModelForImageTextToText if family.tower else AutoModelForCausalLM
+            factory = AutoModelForImageTextToText if image_text_class(config) else AutoModelForCausalLM
             more = {} if quantize is None else loading(quantize, DTYPES[dtype], family, device)
             loaded: Any = factory.from_pretrained(
                 path,
@@ -142,8 +156,8 @@ class Policy:
                 prompts.append(self.chat.prompt([Message("user", f"{IMAGE_MARKER}{ASKED}", (picture,))]))
         for prompt in prompts:
             ids = torch.tensor([prompt.ids])
-            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **prompt.vision}
-            inputs["position_ids"] = self.positions(ids, inputs["attention_mask"], prompt.vision)
+            mask = torch.ones_like(ids)
+            inputs = {"input_ids": ids, "attention_mask": mask, **self.beside(ids, mask, prompt.vision)}
             out = self.hidden(**self.sent(inputs), use_cache=False)
             if not bool(torch.isfinite(out.last_hidden_state).all()):
                 raise CheckpointError(
@@ -223,22 +237,25 @@ class Policy:
     def positions(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, vision: Mapping[str, torch.Tensor]
     ) -> torch.Tensor:
-        """Position ids [rows, length], or [3, rows, length] where the model rotates by time, height and width.
+        """Position ids; see `vold.model.inputs.positions`."""
+        return given.positions(self.model, self.family, input_ids, attention_mask, vision)
 
-        They are always passed explicitly: left to itself, a VLM falls back on what it remembers of the last image.
-        """
-        if vision and self.family.rotates_by_grid:
-            kinds = (input_ids == self.model.config.image_token_id).int()
-            ids, _ = self.model.base_model.get_rope_index(
-                input_ids, kinds, image_grid_thw=vision["image_grid_thw"], attention_mask=attention_mask
-            )
-            return torch.as_tensor(ids)
-        flat = (attention_mask.cumsum(-1) - 1).clamp(min=0)
-        return flat.expand(3, *flat.shape) if self.family.rotates_by_grid else flat
+    def beside(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, vision: Mapping[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """What the base model is given beside ids and mask: positions, which tokens are pictures, and the pictures."""
+        marks = {n: given.kinds(self.model.config, input_ids) for n in self.family.kinds}
+        places = {"position_ids": self.positions(input_ids, attention_mask, vision)}
+        return {**(places if "position_ids" in self.family.inputs else {}), **marks, **vision}
 
     def hidden(self, input_ids: torch.Tensor, **inputs: Any) -> Any:
         """The base model's output for these ids (no vocabulary-sized tensor)."""
-        return self.model.base_model(input_ids=input_ids, **inputs)
+        return given.run_base(self.model, input_ids=input_ids, **inputs)
+
+    @property
+    def head(self) -> torch.nn.Module:
+        """What makes logits of states; see `vold.model.inputs.head_of`."""
+        return given.head_of(self.model)
 
     def logprobs(
         self, batch: Sequences, *, temperature: float = 1.0, loss_of: LossOf | None = None
@@ -261,7 +278,7 @@ class Policy:
         """What `lm_head.logprobs.read_head` finds at the selected tokens of a batch, which describes the arguments."""
         targets = batch.targets.to(self.model.device, non_blocking=True)
         asked = Query(targets, self.banned, temperature, 0, candidates, top_k, against, loss_of, learn_entropy)
-        return read_head(self.states(batch), self.model.get_output_embeddings(), asked)
+        return read_head(self.states(batch), self.head, asked)
 
     def states(self, batch: Sequences) -> torch.Tensor:
         """The last hidden states [tokens, width] that predict the selected tokens of a batch, on the model's device.
@@ -270,28 +287,30 @@ class Policy:
         (`vold.model.packing`); as a padded batch where it does not. The batch is laid out on the host and then sent, so
         that a host with a GPU has no length to wait for.
         """
-        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, **batch.vision}
-        positions = self.positions(batch.input_ids, batch.attention_mask, batch.vision)
+        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        inputs |= self.beside(batch.input_ids, batch.attention_mask, batch.vision)
         more: dict[str, Any] = {"use_cache": False}
         if self.packs:
+            batch = batch if self.shares else replace(batch, source=tuple(range(len(batch.source))))
             more["packed"] = packed = pack(batch, self.model.device)
             inputs["attention_mask"] = NO_MASK  # a packed row has no padding
-            inputs["input_ids"] = batch.input_ids.flatten()[packed.index][None]
-            positions, places = positions.flatten(-2)[..., None, packed.index], packed.states
+            for name in ("input_ids", "position_ids", *self.family.kinds):
+                inputs[name] = inputs[name].flatten(-2)[..., None, packed.index]
+            places = packed.states
         else:
             places = batch.select.flatten().nonzero()[:, 0]
-        sent = self.sent({**inputs, "position_ids": positions, "places": places})
+        sent = self.sent({**inputs, "places": places})
         places = sent.pop("places")
         run = self.trunk or self._last_states
         return run(**sent, **more).flatten(0, 1).index_select(0, places)
 
     def sent(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Inputs of the model, on its device; but the pictures' grid, which the host reads (`vold.model.tower`)."""
+        """Inputs of the model, on its device; but a grid of pictures that the host reads (`vold.model.tower`)."""
         device = self.model.device
-        return {n: v if n == GRID else v.to(device, non_blocking=True) for n, v in inputs.items()}
+        return {n: v if n in self.on_host else v.to(device, non_blocking=True) for n, v in inputs.items()}
 
     def _last_states(self, **inputs: Any) -> torch.Tensor:
-        states: torch.Tensor = self.model.base_model(**inputs).last_hidden_state
+        states: torch.Tensor = given.run_base(self.model, **inputs).last_hidden_state
         return states
 
     def micro_batches(
@@ -302,11 +321,9 @@ class Policy:
         lengths = [len(p.ids) + n for p, n in zip(prompts, response_lengths, strict=True)]
 
         def cut(budget: int) -> list[list[int]]:
-            return (
-                packed_micro_batches(prompts, response_lengths, budget)
-                if self.packs
-                else micro_batches(lengths, budget)
-            )
+            if self.packs and self.shares:
+                return packed_micro_batches(prompts, response_lengths, budget)
+            return micro_batches(lengths, budget if self.packs or self.pads else 1)
 
         return evened(cut, token_budget, processes)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vold.errors import VocabularyMismatch
-from vold.model.families import family_of
+from vold.model.families import image_text_class
 from vold.model.templates import rendered
 
 if TYPE_CHECKING:
@@ -136,15 +136,23 @@ def _written(tokenizer: PreTrainedTokenizerBase) -> Any:
     return tokenizer(rendered(tokenizer, [dict(t) for t in TURNS]), add_special_tokens=False)["input_ids"]
 
 
-PLACEHOLDERS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+PLACEHOLDER_IDS = re.compile(r"(image|video|vision|audio|boi|eoi|boa|eoa)_(\w+_)?token_(id|index)")
+"""How configs call ids that stand for pictures and sounds, and what stands around them."""
+PLACEHOLDER = re.compile(
+    r"[<\[]\|?[^<>\s]*(image|img|vision|video|audio|global-img|row_\d+_col_\d+|patch\||tile_[xy])[^<>\s]*[>\]]",
+    re.IGNORECASE,
+)
+"""How tokenizers spell them. A response never holds one."""
 
 
 def banned_ids(config: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Ids that no response may hold: vision placeholders, and embedding rows the tokenizer has no token for."""
     rows = _rows(config)
-    placeholders = {int(i) for name in PLACEHOLDERS if (i := getattr(config, name, None)) is not None}
-    if pattern := family_of(config).placeholders:
-        placeholders |= {i for token, i in tokenizer.get_vocab().items() if re.fullmatch(pattern, token)}
+    named = (getattr(config, name) for name in dir(config) if PLACEHOLDER_IDS.fullmatch(name))
+    placeholders = {i for i in named if isinstance(i, int)}
+    if image_text_class(config) is not None:
+        added = tokenizer.added_tokens_decoder.items()
+        placeholders |= {i for i, token in added if PLACEHOLDER.fullmatch(token.content)}
     return sorted({i for i in placeholders if i < rows} | set(range(len(tokenizer), rows)))
 
 

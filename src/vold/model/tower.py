@@ -6,6 +6,7 @@ host here, by the same functions, and sent; on a GPU in 16 bits all windows atte
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,11 +25,18 @@ GRID = "image_grid_thw"
 ATTENTION = "vold_flash_tower"
 """The name under which Transformers finds `tower_attention`; it hands lengths over where that says `flash`."""
 EVERYWHERE = (-1, -1)
+MADE_HERE = {
+    "get_vision_cu_seqlens", "get_vision_attention_seqlens", "get_vision_position_ids", "get_vision_window_index",
+    "get_vision_interpolation_indices_and_weights",
+}  # fmt: skip
+"""Functions of Transformers by which towers make what follows from a grid."""
 
 
-def enable_tower(base: Any, family: Family) -> None:
+def enable_tower(base: Any, family: Family) -> bool:
     """Have the arguments of a base model's tower made on the host, and its windows attend in one call where its device
-    has the kernel."""
+    has the kernel. False where the tower is not one that takes them from outside, and nothing was done."""
+    if not family.rotates_by_grid or not _takes_grids(base.get_submodule(family.tower)):
+        return False
     tower, language = base.get_submodule(family.tower), base.get_submodule(family.language)
     tower.register_forward_pre_hook(_prepared, with_kwargs=True)
     if hasattr(language, "_deepstack_process") and tower.device.type != "cpu":
@@ -36,6 +44,13 @@ def enable_tower(base: Any, family: Family) -> None:
     if has_kernel(tower.device) and tower.dtype in HALF:
         AttentionInterface.register(ATTENTION, tower_attention)
         tower.config._attn_implementation = ATTENTION
+    return True
+
+
+def _takes_grids(tower: nn.Module) -> bool:
+    """Whether all that a tower makes of a grid is made by functions that `_prepared` calls, and may be given to it."""
+    uses = {n for n in vars(inspect.getmodule(type(tower))) if n.startswith("get_vision_")}
+    return "get_vision_position_ids" in uses and uses <= MADE_HERE and hasattr(tower, "spatial_merge_size")
 
 
 def tower_attention(

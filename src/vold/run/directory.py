@@ -37,6 +37,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SETTINGS, DATA, VERSIONS = "settings.json", "data.json", "versions.json"
+CERTIFICATES = "certificates.json"
+"""What the run's models were tried for, by model, with the outcome of each test."""
 BEGAN_WITH = "began with: "
 """Keys of settings.json that name a file of the run and hold its digest."""
 
@@ -66,7 +68,7 @@ def works_in_run(
 def _undone_if_nothing_is_made(run: Path, stage: str, owner: bool) -> Iterator[None]:
     """Put back what `open_stage` has written if the block fails before the stage has made anything."""
     ours = [run / stage / name for name in (SETTINGS, RECIPE, DATA)]
-    before = {file: read_bytes(file) for file in (run / RECIPE, run / VERSIONS)} if owner else {}
+    before = {file: read_bytes(file) for file in (run / RECIPE, run / VERSIONS, run / CERTIFICATES)} if owner else {}
     try:
         yield
     except BaseException:

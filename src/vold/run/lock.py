@@ -290,6 +290,12 @@ def confirm(path: Path) -> None:
                 lock.confirm()
 
 
+def is_ours(path: Path) -> bool:
+    """Whether this process owns the run directory that this path lies in."""
+    here = path.absolute().resolve()
+    return any(here.is_relative_to(directory) for directory in _held)
+
+
 def _content(owner: Owner) -> bytes:
     return json.dumps(to_json(owner)).encode().ljust(SIZE - 1) + b"\n"
 

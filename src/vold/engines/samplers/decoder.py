@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vold.model.batching import collate
-from vold.model.packing import NO_MASK, pack
+from vold.model.decoding import next_states, read_prompts
 from vold.model.quantized import quantized_layers
 from vold.model.slots import Slots
 
@@ -65,32 +63,11 @@ class Decoder:
 
         `uniforms` [rows, max_new_tokens] float64 are the random numbers of the new rows.
         """
-        policy = self.policy
-        batch = collate(prompts, [()] * len(prompts), [()] * len(prompts), policy.chat.pad_id)
-        packed = pack(batch, self.state.device)
-        positions = policy.positions(batch.input_ids, batch.attention_mask, batch.vision)
-        positions = positions.flatten(-2)[..., None, packed.index]
-        ends, each = torch.tensor(packed.pieces).cumsum(0), torch.tensor(rows)
-        lengths = torch.tensor(batch.prompt_lengths).repeat_interleave(each)
-        ends = ends[[pieces[0] for pieces in packed.rows]].repeat_interleave(each)  # where each row's prompt ends
-        slots = torch.arange(self.live, self.live + len(lengths)).repeat_interleave(lengths)
-        places = torch.cat([torch.arange(n) for n in lengths.tolist()])
-        self.see(int(lengths.max()))
-        self.cache.point(self._sent(slots), self._sent(places))
-        source = (ends - lengths).repeat_interleave(lengths) + places
-        output = policy.hidden(
-            self._sent(batch.input_ids.flatten()[packed.index][None]),
-            attention_mask=NO_MASK,
-            position_ids=self._sent(positions),
-            use_cache=False,
-            packed=replace(packed, slots=self.cache, source=self._sent(source)),
-            **policy.sent(batch.vision),
-        )
+        self.see(max(len(p.ids) for p in prompts))
+        states, lengths, after = read_prompts(self.policy, self.cache, prompts, rows, self.live)
         here = slice(self.live, self.live + len(lengths))
         self.live = here.stop
-        self.state[here] = output.last_hidden_state[0].index_select(0, self._sent(ends - 1))
-        # a prompt ends in text, where all position axes agree
-        after = positions.reshape(-1, positions.shape[-1])[0, ends - 1] + 1
+        self.state[here] = states
         self.counts[:, here] = self._sent(torch.stack([torch.zeros_like(lengths), lengths, after]))
         self.uniforms[here, : uniforms.shape[1]] = self._sent(uniforms)
 
@@ -128,17 +105,10 @@ class Decoder:
         self.turn += 1
 
     def _forward(self) -> None:
-        rows, cache = self._batch, self.cache
-        cache.point(cache.arange[:rows], self.place[:rows])
-        positions = self.position[:rows, None]
-        output = self.policy.hidden(
-            self.ids[:rows],
-            attention_mask=cache.mask(self.state),
-            position_ids=positions.expand(3, -1, -1) if self.policy.family.rotates_by_grid else positions,
-            use_cache=False,
-            packed=cache,
+        rows = self._batch
+        self.state[:rows] = next_states(
+            self.policy, self.cache, self.ids[:rows], self.place[:rows], self.position[:rows]
         )
-        self.state[:rows] = output.last_hidden_state[:, 0]
         self.counts[:, :rows] += 1
 
     def look(self, tokens: int) -> NDArray[np.int32]:

@@ -35,7 +35,7 @@ class Draw:
     """
 
     def __init__(self, policy: Policy, params: SamplingParams) -> None:
-        self.head, self.banned, self.params = policy.model.get_output_embeddings(), policy.banned, params
+        self.head, self.banned, self.params = policy.head, policy.banned, params
         self.end_id, self._text = policy.chat.end_id, policy.chat.text
         self._reach = SLACK + max((len(text.encode()) for text in params.stop), default=0)
         self.most_kept = min(params.most_kept or policy.rows, policy.rows)

@@ -5,13 +5,12 @@ that a row depends on which others are there and a run that was killed goes on w
 log-prob of the sampled token alone, not the candidates; it takes no pictures; without the packages of FlashAttention
 it masks every row against the cache of all rows. On a CPU it took as long as `generate`.
 
-Models whose rows can be packed (`vold.model.families`) sample in `vold.engines.samplers.refilled`, all others in
+Models that are certified for it (`vold.model.certificate`) sample in `vold.engines.samplers.refilled`, all others in
 `vold.engines.samplers.padded`: what a recurrent layer or a convolution remembers does not lie in slots.
 """
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,8 +19,8 @@ from vold.engines.samplers.cpu_weights import reordered_weights
 from vold.engines.samplers.draw import Draw
 from vold.engines.samplers.padded import padded
 from vold.engines.samplers.refilled import refilled
+from vold.errors import ConfigError
 from vold.model.parallel import ALONE, Processes
-from vold.run.console import console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,6 +54,7 @@ class InProcessSampler:
 
         Raises:
             SamplerError: the model produced a distribution that is not finite.
+            ConfigError: the model's certificate does not allow it.
         """
         return self.stream(prompts, params, n, lambda place, completions: None)
 
@@ -62,6 +62,13 @@ class InProcessSampler:
         self, prompts: Sequence[Prompt], params: SamplingParams, n: int, whole: Callable[[int, list[Completion]], None]
     ) -> list[list[Completion]]:
         """As `generate`, and `whole` hears of each prompt when its last row has ended."""
+        if self.policy.mute:
+            raise ConfigError(
+                "this model cannot be sampled from in this process",
+                where=str(self.policy.model.config.name_or_path),
+                got=self.policy.mute,
+                fix="sample from a server: `distill.engine`, or `eval.endpoint`",
+            )
         generator = torch.Generator().manual_seed(params.seed)
 
         def uniforms(rows: int) -> torch.Tensor:
@@ -69,23 +76,16 @@ class InProcessSampler:
 
         uniforms(params.first_row)
         made: list[dict[int, Completion]] = [{} for _ in prompts]
-        sample = refilled
-        if not self.policy.packs:
-            sample = padded
-            _say_padded(str(self.policy.model.config.get_text_config().model_type))
+        sample = refilled if self.policy.packs and self.policy.refills else padded
+        side_by_side = self.batch_size if sample is refilled or self.policy.pads else 1
         was_training = self.policy.model.training
         self.policy.model.eval()
         with reordered_weights(self.policy):
             draw = Draw(self.policy, params)
-            for row, completion in sample(self.policy, draw, prompts, n, self.batch_size, uniforms):
+            for row, completion in sample(self.policy, draw, prompts, n, side_by_side, uniforms):
                 group = made[row // n]
                 group[row % n] = completion
                 if len(group) == n:
                     whole(row // n, [group[i] for i in range(n)])
         self.policy.model.train(was_training)
         return [[group[i] for i in range(n)] for group in made]
-
-
-@cache
-def _say_padded(kind: str) -> None:
-    console.print(f"models of type {kind} sample in padded batches: their tokens meet outside plain causal attention")

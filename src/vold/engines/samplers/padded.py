@@ -6,9 +6,8 @@ import itertools
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import DynamicCache
 
-from vold.model.chat import stack_vision
+from vold.model.decoding import Cached
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,33 +37,21 @@ def _batch(policy: Policy, draw: Draw, prompts: Sequence[Prompt], uniforms: torc
     firsts = [i for i, p in enumerate(prompts) if not i or p is not prompts[i - 1]]
     repeats = torch.tensor([b - a for a, b in itertools.pairwise([*firsts, len(prompts)])], device=device)
     asked = [prompts[i] for i in firsts]  # a prompt that rows share is read once, and its cache copied
-    ids, mask = _left_pad(asked, policy.chat.pad_id)
-    ids, mask = ids.to(device), mask.to(device)
-    vision = {k: v.to(device) for k, v in stack_vision(asked).items()}
-    positions = policy.positions(ids, mask, vision)
-    cache = DynamicCache()
+    cached = Cached(policy, asked)
+    if len(asked) < len(prompts):
+        cached.take(torch.arange(len(asked), device=device).repeat_interleave(repeats))
     rows = _Rows(len(prompts), draw, device)
     for step in range(draw.params.max_new_tokens):
-        output = policy.hidden(
-            ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, **vision
-        )
-        last = output.last_hidden_state[:, -1]
-        if step == 0 and len(asked) < len(prompts):
-            owner = torch.arange(len(asked), device=device).repeat_interleave(repeats)
-            cache.batch_select_indices(owner)
-            last, mask, positions = last[owner], mask[owner], positions[..., owner, :]
-        vision = {}
-        token, told = draw.tokens(last, uniforms[rows.here, step])
+        token, told = draw.tokens(cached.last, uniforms[rows.here, step])
         live = rows.append(step, token, told)
         if not live.any():
             break
-        ids = token[:, None]
-        positions = positions[..., -1:] + 1  # a prompt ends in text, where all position axes agree
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
         if live.float().mean() < COMPACT_BELOW:
             keep = live.nonzero()[:, 0]
-            cache.batch_select_indices(keep)
-            rows.here, ids, mask, positions = rows.here[keep], ids[keep], mask[keep], positions[..., keep, :]
+            cached.take(keep)
+            rows.here, token = rows.here[keep], token[keep]
+        if step + 1 < draw.params.max_new_tokens:
+            cached.step(token)
     return rows.completions()
 
 
@@ -96,10 +83,3 @@ class _Rows:
         told = self.told.cpu().numpy()
         ends = zip(self.lengths.tolist(), self.finished.tolist(), strict=True)
         return [self.draw.completion(told[i, :length], stop) for i, (length, stop) in enumerate(ends)]
-
-
-def _left_pad(prompts: Sequence[Prompt], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    width = max(len(p.ids) for p in prompts)
-    ids = torch.tensor([[pad_id] * (width - len(p.ids)) + list(p.ids) for p in prompts])
-    mask = torch.tensor([[0] * (width - len(p.ids)) + [1] * len(p.ids) for p in prompts])
-    return ids, mask

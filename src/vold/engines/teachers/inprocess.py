@@ -14,7 +14,7 @@ from vold.engines.teachers.divided import divides, load_divided
 from vold.errors import ConfigError, TeacherError
 from vold.model.batching import collate
 from vold.model.lm_head.teacher_logits import ABSENT, Distributions
-from vold.model.loading import load_model
+from vold.model.loading import load_certified
 from vold.model.parallel import ALONE, Processes, processes
 from vold.run.precision import precision
 from vold.types import Prompt, ScoreRequest, TokenScores
@@ -69,7 +69,7 @@ class InProcessTeacher:
         batch = self._batch(requests)
         with torch.no_grad():
             states = self.policy.states(batch)
-        return Distributions(states, self.policy.model.get_output_embeddings(), self.policy.banned, self.temperature)
+        return Distributions(states, self.policy.head, self.policy.banned, self.temperature)
 
     def keep_step(self) -> None:
         """A pass of others' weights: where they are divided, all processes pass equally often."""
@@ -198,7 +198,7 @@ def open_backend(recipe: Recipe, spec: TextTeacher) -> TeacherBackend:
     group, dtype = processes(), precision(recipe, spec.path, spec.dtype)
     kept = spec.model_copy(update={"dtype": dtype}).weights_in
     if not divides(recipe, group):
-        return InProcessBackend(load_model(recipe, spec.path, dtype, quantize=spec.quantize), kept)
+        return InProcessBackend(load_certified(recipe, spec.path, dtype, quantize=spec.quantize), kept)
     if spec.quantize is not None:
         raise ConfigError(
             "a quantised teacher is not divided over processes",
