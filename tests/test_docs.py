@@ -45,6 +45,7 @@ from vold.objective.axes import axes
 from vold.run import gates
 from vold.run import model_sections as sections
 from vold.run import recipe as config
+from vold.run import teacher_sections as teachers
 from vold.run.mistakes import field_at
 from vold.run.recipe import Recipe, load_recipe
 from vold.run.task_sections import TaskSpec, task_kinds, task_source
@@ -64,9 +65,13 @@ def presets_table() -> str:
     lines = [f"| `method` | {' | '.join(f'`{n}`' for n in names)} |", "|---" * (len(names) + 1) + "|"]
     for method, preset in PRESETS.items():
         parts = preset.terms
-        cells = ["<br>".join(f"{k} {_value(v)}" for k, v in parts[n].items()) if n in parts else "-" for n in names]
+        cells = [_cell(parts[n]) if n in parts else "-" for n in names]
         lines.append(f"| `{method}` | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cell(part: object) -> str:
+    return "<br>".join(f"{k} {_value(v)}" for k, v in part.items()) if isinstance(part, dict) else str(part)
 
 
 def axes_table() -> str:
@@ -106,7 +111,7 @@ def keys_tables() -> str:
         ("sampling", config.Sampling),
         ("optimizer", config.Optimizer),
         ("teacher.server", sections.Server),
-        ("teacher.routes.NAME", sections.TextTeacher),
+        ("teacher.routes.NAME", teachers.TextTeacher),
         ("distill.engine", sections.RolloutServer),
         ("distill.mismatch", gates.MismatchGate),
         ("objective", Objective),

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from vold.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 """What a name of the user's own code in a recipe looks like."""
@@ -89,28 +89,29 @@ def load(name: str) -> Any:
     return getattr(module, attribute)
 
 
-def load_callable(name: str, *arguments: str) -> Any:
-    """What `module:attribute` names, if it can be called with these positional arguments.
+def load_callable(name: str, *arguments: str, options: Collection[str] = ()) -> Any:
+    """What `module:attribute` names, if it can be called with these positional arguments, and options by name.
 
     Raises:
         ConfigError: as `load`; or it is not callable, or takes others.
     """
     found = load(name)
+    as_written = f"def {name.partition(':')[2]}({', '.join([*arguments, *(['*', *options] if options else [])])}): ..."
     if not callable(found):
-        fix = f"name a function or class: def {name.partition(':')[2]}({', '.join(arguments)}): ..."
+        fix = f"name a function or class: {as_written}"
         raise ConfigError(f"{name} cannot be called", where=name, got=type(found).__name__, fix=fix)
     try:
         signature = inspect.signature(found)
     except ValueError:  # built-in functions have none
         return found
     try:
-        signature.bind(*arguments)
+        signature.bind(*arguments, **dict.fromkeys(options))
     except TypeError as error:
         raise ConfigError(
             f"{name} takes other arguments",
             where=name,
-            got=f"{name.partition(':')[2]}{signature}",
-            fix=f"def {name.partition(':')[2]}({', '.join(arguments)}): ...",
+            got=f"{name.partition(':')[2]}{signature}" + (f" with {', '.join(options)}" if options else ""),
+            fix=as_written,
         ) from error
     return found
 

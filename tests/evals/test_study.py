@@ -14,7 +14,7 @@ import tiny
 from vold.errors import ConfigError
 from vold.evals.study.claims import MARK, Claim, decide, decide_all, table, write_tables
 from vold.evals.study.results import ArmResult, Measure, StudyResults, UnitResult
-from vold.evals.study.study import Study, _generations, load_study, run_study
+from vold.evals.study.study import Arm, Study, _generations, load_study, run_study
 from vold.run.files import read_json
 from vold.run.records import to_json
 
@@ -282,6 +282,8 @@ def study_dict(home: Path) -> dict[str, object]:
             {"arms": {"a": {"stage": "sft", "rates": [1.0]}, "b": {"stage": "sft", "rates": [1.0, 2.0]}}},
             "equally many",
         ),
+        ({"controls": ["base"]}, "no such arm of stage 2"),
+        ({"controls": ["grpa"]}, "did you mean 'grpo'"),
         ({"measures": {"reward": "my_module:function"}}, "share the name 'reward'"),
     ],
 )
@@ -290,6 +292,23 @@ def test_an_inconsistent_study_is_refused(change: dict[str, object], message: st
     file.write_text(yaml.safe_dump({**study_dict(tmp_path), "claims": {}, **change}))
     with pytest.raises(ConfigError, match=message):
         load_study(file)
+
+
+def test_a_control_differs_from_its_arm_in_the_method_alone(tmp_path: Path) -> None:
+    raw = study_dict(tmp_path)
+    changes = {"distill.objective": {"method": "vold"}, "distill.objective.teacher_loss.coefficient": 1.0}
+    arm = {"stage": "distill", "after": "direct", "rates": [1e-3, 1e-2], "set": {**changes, "distill.rollouts": 2}}
+    arms = {"direct": {"stage": "distill", "rates": [1e-3, 1e-2]}, "vold": arm}
+    claim = {"claim": "x", "better": "vold", "worse": "vold-opsa", "measure": "image", "rule": "gain"}
+    study = Study.model_validate({**raw, "arms": arms, "controls": ["vold"], "claims": {"c": claim}})
+    control = study.arms["vold-opsa"]
+    assert control.set == {"distill.rollouts": 2, "distill.objective": {"method": "opsa"}}
+    assert replace_set(control) == replace_set(study.arms["vold"])
+    assert _generations(study) == [["direct"], ["vold", "vold-opsa"]]
+
+
+def replace_set(arm: Arm) -> Arm:
+    return arm.model_copy(update={"set": {}})
 
 
 def test_parents_are_trained_before_their_children(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ HERE = Path(__file__).parents[1]
 SOURCE = HERE.parent / "src" / "vold"
 TESTS = (
     *(f"objective/test_{name}.py" for name in
-      ("losses", "advantages", "uni_opd", "prefix_teach", "objective", "credit", "presets", "regularisers", "signal")),
+      ("losses", "advantages", "uni_opd", "prefix_teach", "objective", "credit", "presets", "regularisers", "signal", "gates",
+       "custom_loss")),
     "model/lm_head/test_teacher_logits.py", "model/lm_head/test_logprobs.py",
 )  # fmt: skip
 HELPERS = ("peak",)
@@ -45,10 +46,14 @@ FIRST = {
     "model/lm_head/logprobs.py": "model/lm_head/test_logprobs.py",
     "objective/credit.py": "objective/test_credit.py",
     "objective/loss.py": "objective/test_presets.py",
-    "objective/presets.py": "objective/test_objective.py",
+    "objective/preset.py": "objective/test_objective.py",
     "objective/unscored.py": "objective/test_credit.py",
     "objective/spec.py": "objective/test_regularisers.py",
     "objective/signal.py": "objective/test_signal.py",
+    "objective/gates.py": "objective/test_gates.py",
+    "objective/recent_presets.py": "objective/test_gates.py",
+    "objective/outcome.py": "objective/test_credit.py",
+    "objective/custom_loss.py": "objective/test_custom_loss.py",
 }
 """The tests that are likely to notice a mutant of a file go first: a run ends at its first failure."""
 FAILED = 1

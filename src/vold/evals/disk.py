@@ -166,7 +166,7 @@ def planned(subject: Subject) -> list[Writes]:
 def _elsewhere(recipe: Recipe, d: Distill, model: int) -> list[Writes]:
     """Caches of teachers, and weights on their way to servers."""
     out = []
-    caches = [t.cache for t in recipe.text_teachers if t.cache is not None] if d.objective.uses_teacher else []
+    caches = [t.cache for t in recipe.scoring_models if t.cache is not None] if d.objective.uses_teacher else []
     for path in dict.fromkeys(caches):
         needs, answers = d.objective.needs, d.steps * d.responses
         token = 4 * (1 + needs.candidates) + 12 * needs.top_k

@@ -21,8 +21,9 @@ from vold.run.precision import precision
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from vold.run.model_sections import RolloutServer, Server, TextTeacher
+    from vold.run.model_sections import RolloutServer, Server
     from vold.run.recipe import Distill, Optimizer, Recipe
+    from vold.run.teacher_sections import ScoringModel
 
 CONTEXT = 6 * 2**30 // 10
 """What a process takes of a GPU before its first tensor: CUDA's context and the code of kernels."""
@@ -50,12 +51,13 @@ class Plan:
     divided: bool = False
     phases: list[PhaseMemory] = field(default_factory=list)
 
-    def held(self, optimizer: Optimizer) -> dict[str, int]:
-        """What training by this rule holds of the student."""
+    def held(self, optimizer: Optimizer, *, average: bool = False) -> dict[str, int]:
+        """What training by this rule holds of the student, and of a running average of it."""
         ours, each = self.student, self.parts
         # Several processes keep what is trained in float32 alone, which counts as the optimizer's copy.
         weights = ours.weights - (ours.size * ours.trained_low if self.devices > 1 else 0)
         moments = 8 * ours.trained if optimizer.moments is None else ours.moments
+        moments += 4 * ours.trained * average
         out = {
             "weights": weights // each,
             "gradients": 4 * ours.trained // each,
@@ -71,9 +73,9 @@ class Plan:
         """What a stage holds of the student that does not train it."""
         return {"weights": self.student.loaded}
 
-    def training(self, optimizer: Optimizer) -> dict[str, int]:
+    def training(self, optimizer: Optimizer, *, average: bool = False) -> dict[str, int]:
         """What an update by this rule holds besides its micro-batch."""
-        ours, out = self.student, self.held(optimizer)
+        ours, out = self.student, self.held(optimizer, average=average)
         if self.devices > 1 and self.recipe.run.exchange == "step":
             out["whole weights and gradients"] = ours.weights + 4 * ours.trained
         elif self.devices > 1:
@@ -150,9 +152,9 @@ def divides_teachers(
     return how == "always" or any(helps)
 
 
-def inprocess_teachers(recipe: Recipe) -> list[TextTeacher]:
+def inprocess_teachers(recipe: Recipe) -> list[ScoringModel]:
     """Teachers that are loaded into this process, each set of weights once."""
-    found = {(t.path, t.weights_in): t for t in reversed(recipe.text_teachers) if t.server is None}
+    found = {(t.path, t.weights_in): t for t in reversed(recipe.scoring_models) if t.place == "inprocess"}
     return [*reversed(found.values())]
 
 
@@ -194,7 +196,9 @@ def _loaded(teachers: Sequence[Footprint]) -> dict[str, int]:
 
 def _plan_distill(p: Plan, d: Distill) -> None:
     """Gradients are dropped after each update; weights and optimizer state stay through every phase."""
-    away, ours, held = p.recipe.run.offload, p.student, p.held(d.optimizer)
+    itself = p.recipe.taught_by_itself
+    average = itself == "ema"
+    away, ours, held = p.recipe.run.offload, p.student, p.held(d.optimizer, average=average)
     idle = {k: v for k, v in _waiting(held).items() if not (away and k == "optimizer")}
     asleep = [s for s in _servers(p.recipe) if s.sleep]
     sleeping = {"servers asleep": len(asleep) * ASLEEP} if asleep else {}
@@ -215,16 +219,18 @@ def _plan_distill(p: Plan, d: Distill) -> None:
             waiting,
             _awake(p, d, d.engine, len(asleep) + d.engine.colocate),
         )
-    if beside:
-        asked = [*(p.teachers if "teacher" in beside else []), *([ours] if "reference" in beside else [])]
+    if beside or itself is not None:
+        mine = "reference" in beside or itself is not None
+        asked = [*(p.teachers if "teacher" in beside else []), *([ours] if mine else [])]
+        put_aside = {"student meanwhile": ours.size * ours.trained} if average else {}
         scored = [scoring(f, tokens, chunk_elements(p.recipe.run.device)) for f in asked]
         most = max(scored, key=lambda parts: sum(parts.values()))
-        p.add("teacher scoring", idle, beside, gathered, sleeping, most, moved=sum(beside.values()) * away)
+        p.add("teacher scoring", idle, beside, put_aside, gathered, sleeping, most, moved=sum(beside.values()) * away)
         _plan_compared(p, {**idle, **beside, **sleeping}, tokens)
     there = {**beside, **gathered} if d.objective.needs.logits else waiting
     buffers = 4 if d.objective.needs.logits else 2  # the teacher's logits too, and at most one of their probabilities
     moved = 2 * held["optimizer"] * away
-    p.add("update", p.training(d.optimizer), there, sleeping, _pass(p, tokens, buffers), moved=moved)
+    p.add("update", p.training(d.optimizer, average=average), there, sleeping, _pass(p, tokens, buffers), moved=moved)
     _plan_save(p, "weights written", {**idle, **waiting, **sleeping})
 
 
@@ -265,12 +271,14 @@ def _plan_save(p: Plan, name: str, beside: Mapping[str, int]) -> None:
 
 def _teacher_weights(p: Plan, d: Distill) -> int:
     """What teachers hold; adapters leave the student's own weights as they are, so a teacher that it began as has
-    none of its own."""
+    none of its own, and elsewhere such a one shares what is frozen."""
     if not d.objective.uses_teacher:
         return 0
-    one = p.recipe.learner.lora is not None and d.init is not None
-    shared = [one and t.path == d.init and t.dtype == p.recipe.learner.dtype for t in inprocess_teachers(p.recipe)]
-    whole = sum(f.weights for f, own in zip(p.teachers, shared, strict=False) if not own)
+    lora, whole = p.recipe.learner.lora is not None, 0
+    for f, t in zip(p.teachers, inprocess_teachers(p.recipe), strict=False):
+        named = t.path == d.init and t.dtype == p.recipe.learner.dtype
+        if not (lora and (named or t.is_the_start)):
+            whole += p.student.size * p.student.trained if t.is_the_start and p.devices == 1 else f.weights
     return whole // p.devices if p.divided else whole
 
 
@@ -280,7 +288,7 @@ def _longest(budget: int, response: int) -> int:
 
 
 def _servers(recipe: Recipe) -> Iterator[Server]:
-    yield from (t.server for t in recipe.text_teachers if t.server is not None)
+    yield from (t.server for t in recipe.scoring_models if t.server is not None)
     if recipe.distill is not None and recipe.distill.engine is not None:
         yield recipe.distill.engine
 

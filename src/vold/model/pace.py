@@ -141,7 +141,7 @@ def sizes_of(recipe: Recipe, student: Footprint, teacher: Footprint | None) -> S
     assert d is not None
     asked = 0.0
     if teacher is not None and d.objective.uses_teacher:
-        masks = [term.mask for term in (d.objective.teacher_loss, d.objective.teacher_advantage) if term is not None]
+        masks = [term.mask for term in d.objective.teacher_terms]
         asked = 1.0 if "none" in masks else 0.5
     adapters = student.trained if recipe.learner.lora is not None else 0
     sees = student.parameters - student.text - adapters

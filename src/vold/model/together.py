@@ -20,7 +20,7 @@ def refuse_together(recipe: Recipe, world: int, *stages: Trained) -> None:
     """
     sections = {name: section for name in stages if (section := getattr(recipe, name)) is not None}
     offloads = "distill" in sections and recipe.run.offload
-    if offloads and any(t.quantize == "int8" for t in recipe.text_teachers):
+    if offloads and any(t.quantize == "int8" for t in recipe.scoring_models):
         raise ConfigError(
             "weights in int8 can not leave the device between phases",
             where="run.offload",
@@ -42,6 +42,13 @@ def refuse_together(recipe: Recipe, world: int, *stages: Trained) -> None:
             where="student.quantize",
             got=f"{world} processes",
             fix="drop torchrun, or quantize",
+        )
+    if "distill" in sections and recipe.taught_by_itself is not None:
+        raise ConfigError(
+            "a student that teaches itself as it changes is trained in one process",
+            where="teacher.student.weights",
+            got=f"{world} processes",
+            fix="drop torchrun, or set teacher.student.weights=start",
         )
     for name, section in sections.items():
         if section.optimizer.moments is not None:

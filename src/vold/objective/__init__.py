@@ -13,7 +13,8 @@ step, also those whose weight is 0: as the student passes more often, the teache
 
 from vold.objective.credit import credit, needs_teacher, value_means
 from vold.objective.loss import Denominators, Streams, averages, token_counts, total
-from vold.objective.presets import PRESETS, Method, Preset, Variant
+from vold.objective.preset import Preset, Variant
+from vold.objective.presets import PRESETS, Method
 from vold.objective.spec import Needs, Objective
 
 __all__ = [

@@ -94,6 +94,21 @@ def teacher_log_ratio(teacher_logp: ArrayLike, behaviour_logp: ArrayLike) -> Num
         return teacher - behaviour
 
 
+def policy_shift(
+    teacher: ArrayLike, reference: ArrayLike, behaviour: ArrayLike | None = None, extrapolation: float | None = None
+) -> Numbers:
+    """log π_T - log π_ref, what training has made of the teacher (arXiv 2607.05394). With `extrapolation` λ the reward
+    whose sum is λ times that, less the KL of the student to the same reference (arXiv 2602.12125):
+    λ (log π_T - log π_ref) - (log π_old - log π_ref); 1 is plain on-policy distillation.
+
+    Args: [response] log-probs (nats) of the same tokens.
+    """
+    shift = teacher_log_ratio(teacher, reference)
+    if behaviour is None or extrapolation is None:
+        return shift
+    return extrapolation * shift - teacher_log_ratio(behaviour, reference)
+
+
 def future_sums(
     rewards: ArrayLike,
     action_mask: ArrayLike,

@@ -9,20 +9,21 @@ if TYPE_CHECKING:
 
     from vold.objective.options import Future, Margin
     from vold.objective.spec import Objective
-    from vold.objective.terms import Surrogate, TeacherAdvantage, TeacherLoss
+    from vold.objective.terms import OutcomeAdvantage, OwnLoss, Surrogate, TeacherAdvantage, TeacherLoss, TeacherTerm
 
 
 def axes(objective: Objective) -> dict[str, str]:
     """Value by axis; a dash where the objective has nothing on it."""
     outcome, a, loss = objective.outcome, objective.teacher_advantage, objective.teacher_loss
     surrogate = objective.surrogate
-    averaged = [term.aggregate for term in (surrogate, loss, objective.nll) if term is not None]
+    own = objective.own_loss
+    averaged = [term.aggregate for term in (surrogate, loss, objective.nll, own) if term is not None]
     return {
-        "outcome advantage": "-" if outcome is None else f"{outcome.weight:g}, {outcome.normalise}",
-        "teacher enters as": _said([*_advantage(a), *_loss(loss)]),
+        "outcome advantage": "-" if outcome is None else _outcome(outcome),
+        "teacher enters as": _said([*_advantage(a, objective.needs.contrast), *_loss(loss), *_own(own)]),
         "coefficient": _said(map(_coefficient, objective.teacher_terms)),
         "M, rollout mask": _said([*map(_mask, objective.teacher_terms), *_balance(a)]),
-        "W, token weight": _said([*(term.weight or "" for term in objective.teacher_terms), *_steps(a)]),
+        "W, token weight": _said([*(_function(term.weight) for term in (a, loss) if term is not None), *_steps(a)]),
         "P, prefix": _prefix(a),
         "s, shift": _shift(a.margin if a is not None else None),
         "token gate": _said(_gates(a, surrogate)),
@@ -38,26 +39,51 @@ def _said(values: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(filter(None, values))) or "-"
 
 
-def _advantage(term: TeacherAdvantage | None) -> list[str]:
+def _outcome(term: OutcomeAdvantage) -> str:
+    if term.constant is not None:
+        return f"constant {term.constant * term.weight:g}"
+    return f"{term.weight:g}, {term.normalise}" + ("" if term.mask is None else f", {_named(term.mask)}")
+
+
+def _advantage(term: TeacherAdvantage | None, contrast: str | None) -> list[str]:
     if term is None:
         return []
+    if term.against == "reference":
+        shift = f"log π_T - log π_{contrast}"
+        return [
+            f"advantage {shift}" if term.extrapolation is None else f"advantage, λ {term.extrapolation:g} of {shift}"
+        ]
     return ["advantage" if term.against == "behaviour" else "advantage, at the update"]
+
+
+def _own(term: OwnLoss | None) -> list[str]:
+    return [] if term is None or term.mask is None else [f"loss {_named(term.function)}"]
+
+
+def _named(name: str) -> str:
+    """A function without the package's own module."""
+    return name.removeprefix("vold.objective.gates:")
+
+
+def _function(name: str | None) -> str:
+    return "" if name is None else _named(name)
 
 
 def _loss(term: TeacherLoss | None) -> list[str]:
     if term is None:
         return []
     where = "" if not term.over_vocabulary else ", full" if term.top_k is None else f", top {term.top_k.k}"
-    return [f"loss {term.estimator}{where}"]
+    return [f"loss {_named(term.estimator)}{where}"]
 
 
-def _coefficient(term: TeacherAdvantage | TeacherLoss) -> str:
+def _coefficient(term: TeacherTerm) -> str:
     falls = f" → {term.final_coefficient:g}" if term.anneal_per_step else ""
     return f"{term.coefficient:g}{falls}"
 
 
-def _mask(term: TeacherAdvantage | TeacherLoss) -> str:
-    return {"none": "1", "failed": "1 - r", "passed": "r"}.get(term.mask, term.mask)
+def _mask(term: TeacherTerm) -> str:
+    mask = term.mask or "none"
+    return {"none": "1", "failed": "1 - r", "passed": "r"}.get(mask, _named(mask))
 
 
 def _balance(term: TeacherAdvantage | None) -> list[str]:

@@ -10,18 +10,10 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from vold.errors import AlignmentError
-from vold.objective.advantages import (
-    action_runs,
-    future_sums,
-    group_relative,
-    leave_one_out,
-    mask_weights,
-    overlong_penalty,
-    step_weights,
-    teacher_log_ratio,
-    tool_reward,
-)
-from vold.objective.custom import call_mask, call_weight, is_named
+from vold.named import is_named
+from vold.objective.advantages import future_sums, mask_weights, policy_shift, step_weights, teacher_log_ratio
+from vold.objective.custom import call_mask, call_weight
+from vold.objective.outcome import outcome_advantages, outcome_rewards
 from vold.objective.prefix_teach import downward_change, segment_means, segment_spans, top_k_margin
 from vold.objective.uni_opd import balance, margin_mask, margin_shift
 from vold.objective.unscored import asked, refuse_impossible
@@ -35,7 +27,7 @@ if TYPE_CHECKING:
     from vold.objective.advantages import Numbers
     from vold.objective.options import Margin, Prefix
     from vold.objective.spec import Objective
-    from vold.objective.terms import Mask, OutcomeAdvantage, TeacherAdvantage, TeacherLoss
+    from vold.objective.terms import Mask, MaskedTerm, OutcomeAdvantage, TeacherAdvantage, TeacherLoss
     from vold.types import Rollout, TokenScores
 
     TokenTexts = Callable[[Sequence[int]], list[str]]
@@ -129,6 +121,7 @@ class _Scored:
 
     work: _Work
     scores: TokenScores
+    ratios: Numbers
     mask: float
     own_weight: Numbers | None
 
@@ -140,37 +133,25 @@ class _Scored:
 
     @cached_property
     def rewards(self) -> Numbers:
-        ratios = teacher_log_ratio(self.scores.logp, self.work.rollout.completion.logps)
-        return np.where(np.isfinite(ratios), ratios, 0.0)
+        return np.where(np.isfinite(self.ratios), self.ratios, 0.0)
 
 
-def _mask(term: TeacherAdvantage | TeacherLoss, rollouts: Sequence[Rollout]) -> list[float]:
+def _mask(term: MaskedTerm, rollouts: Sequence[Rollout]) -> list[float]:
+    if term.mask is None:
+        return [1.0] * len(rollouts)
     if is_named(term.mask):
-        return call_mask(term.mask, rollouts)
+        return call_mask(term.mask, rollouts, term.mask_options)
     return mask_weights(cast("Mask", term.mask), [r.grade.score for r in rollouts], [r.group for r in rollouts])
 
 
 def _outcome(term: OutcomeAdvantage, work: Sequence[_Work], max_new_tokens: int) -> None:
-    rewards = []
-    for w in work:
-        completion, score = w.rollout.completion, w.rollout.grade.score
-        reward = 2 * score - 1 if term.signed else score
-        if term.tool_reward is not None:
-            calls = max(0, len(action_runs(completion.action_mask)) - 1)
-            reward = tool_reward(reward, calls, per_call=term.tool_reward.per_call, ceiling=term.tool_reward.ceiling)
-        if term.overlong is not None:
-            buffer = max(1, round(term.overlong.buffer * max_new_tokens))
-            reward += overlong_penalty(len(completion.ids), max_new_tokens, buffer, term.overlong.factor)
+    rollouts = [w.rollout for w in work]
+    rewards = outcome_rewards(term, rollouts, max_new_tokens)
+    relative = outcome_advantages(term, rewards, [r.group for r in rollouts])
+    for w, value, reward, mask in zip(work, relative, rewards, _mask(term, rollouts), strict=True):
         if term.tool_reward is not None or term.overlong is not None:
             w.rollout_values["reward"] = reward
-        rewards.append(reward)
-    groups = [w.rollout.group for w in work]
-    if term.normalise == "leave_one_out":
-        relative = leave_one_out(rewards, groups)
-    else:
-        relative = group_relative(rewards, groups, term.normalise, term.eps)
-    for w, value in zip(work, relative, strict=True):
-        w.advantage[w.own] = term.weight * value
+        w.advantage[w.own] = term.weight * mask * value
 
 
 def _teacher_advantage(
@@ -192,7 +173,7 @@ def _teacher_advantage(
 def _scored(term: TeacherAdvantage, work: Sequence[_Work], seed: int) -> list[_Scored]:
     """The student's rollouts that the teacher has scored, as far as anything depends on them."""
     rollouts = [w.rollout for w in work]
-    own = call_weight(term.weight, rollouts) if term.weight is not None else [None] * len(work)
+    own = call_weight(term.weight, rollouts, term.weight_options) if term.weight is not None else [None] * len(work)
     kept = iter(_balanced(term, work, seed))
     out = []
     for w, mask, weight in zip(work, _mask(term, rollouts), own, strict=True):
@@ -202,8 +183,19 @@ def _scored(term: TeacherAdvantage, work: Sequence[_Work], seed: int) -> list[_S
         w.rollout_values["teacher_mask"] = mask
         if w.rollout.teacher is not None and (mask != 0 or term.margin is not None):
             line_up(w.rollout, w.rollout.teacher)
-            out.append(_Scored(w, w.rollout.teacher, mask, weight))
+            out.append(_Scored(w, w.rollout.teacher, _ratios(term, w), mask, weight))
     return out
+
+
+def _ratios(term: TeacherAdvantage, w: _Work) -> Numbers:
+    """What is taken for log π_T - log π_old at every token, not finite where somebody failed."""
+    teacher, behaviour = cast("TokenScores", w.rollout.teacher).logp, w.rollout.completion.logps
+    if term.against != "reference":
+        return teacher_log_ratio(teacher, behaviour)
+    if w.rollout.contrast_logp is None:
+        return np.full(len(behaviour), np.nan)
+    w.token_values["policy_shift"] = policy_shift(teacher, w.rollout.contrast_logp)
+    return policy_shift(teacher, w.rollout.contrast_logp, behaviour, term.extrapolation)
 
 
 def _token_weights(term: TeacherAdvantage, s: _Scored, token_texts: TokenTexts | None) -> Numbers:
@@ -288,7 +280,7 @@ def _teacher_loss(
     objective: Objective, term: TeacherLoss, work: Sequence[_Work], token_texts: TokenTexts | None
 ) -> None:
     rollouts = [w.rollout for w in work]
-    own = call_weight(term.weight, rollouts) if term.weight is not None else None
+    own = call_weight(term.weight, rollouts, term.weight_options) if term.weight is not None else None
     scale = mix_scale(objective, rollouts)
     for i, (w, mask) in enumerate(zip(work, _mask(term, rollouts), strict=True)):
         w.rollout_values["loss_mask"] = mask

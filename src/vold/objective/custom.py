@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import inspect
 import math
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from vold.errors import ConfigError, TrainingError
-from vold.named import is_named as is_named
 from vold.named import load_callable
 from vold.types import Completion, Grade, Rollout, TokenScores
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
+
+    FunctionOptions = Mapping[str, float | str]
+
+NO_OPTIONS: FunctionOptions = MappingProxyType({})
 
 
 class RolloutMask(Protocol):
@@ -46,45 +50,47 @@ class TokenWeight(Protocol):
         ...
 
 
-def load_function(name: str) -> Any:
+def load_function(name: str, options: FunctionOptions = NO_OPTIONS, arguments: tuple[str, ...] = ("rollouts",)) -> Any:
     """Import `module:function`.
 
     Raises:
-        ConfigError: no such module or function, or not a plain function of one argument.
+        ConfigError: no such module or function, or not a plain function of these arguments and options.
     """
-    function = load_callable(name, "rollouts")
+    function = load_callable(name, *arguments, options=options)
     if not inspect.isfunction(function):
         got = type(function).__name__
         raise ConfigError("this is not a Python function", where=name, got=got, fix="name a function defined with def")
     return function
 
 
-def call_mask(name: str, rollouts: Sequence[Rollout]) -> list[float]:
+def call_mask(name: str, rollouts: Sequence[Rollout], options: FunctionOptions = NO_OPTIONS) -> list[float]:
     """M of every rollout from the user's function.
 
     Raises:
         ConfigError: it cannot be loaded.
         TrainingError: it raised, or returned something else than `RolloutMask` says.
     """
-    values = _called(name, rollouts)
+    values = _called(name, rollouts, options)
     return [_number(v, name, f"rollout {i}") for i, v in enumerate(_listed(values, len(rollouts), name, "rollouts"))]
 
 
-def call_weight(name: str, rollouts: Sequence[Rollout]) -> list[NDArray[np.float64]]:
+def call_weight(
+    name: str, rollouts: Sequence[Rollout], options: FunctionOptions = NO_OPTIONS
+) -> list[NDArray[np.float64]]:
     """W of every token from the user's function.
 
     Raises:
         ConfigError: it cannot be loaded.
         TrainingError: it raised, or returned something else than `TokenWeight` says.
     """
-    rows = _listed(_called(name, rollouts), len(rollouts), name, "rollouts")
+    rows = _listed(_called(name, rollouts, options), len(rollouts), name, "rollouts")
     return [
         _numbers(row, len(r.completion.ids), name, f"rollout {i}")
         for i, (r, row) in enumerate(zip(rollouts, rows, strict=True))
     ]
 
 
-def try_function(name: str, *, per_token: bool) -> None:
+def try_function(name: str, options: FunctionOptions = NO_OPTIONS, *, per_token: bool) -> None:
     """Load a function and call it on a made-up group of two: a right answer, and a wrong one after a tool call.
 
     Raises:
@@ -94,10 +100,10 @@ def try_function(name: str, *, per_token: bool) -> None:
     scores = TokenScores((-0.2, -0.1, -0.5, -1.0), candidate_logp=((-0.2, -1.0),) * 4) if per_token else None
     rollouts = [
         Rollout("trial", 0, (1, 2), Completion((5, 2), (-0.1, -0.2), (1, 1), "stop"), Grade(1.0, "8", "equal")),
-        Rollout("trial", 0, (1, 2), steps, Grade(0.0, "7", "wrong"), scores),
+        Rollout("trial", 0, (1, 2), steps, Grade(0.0, "7", "wrong"), scores, contrast_logp=(-0.3, -0.2, -0.4, -1.2)),
     ]
     try:
-        call_weight(name, rollouts) if per_token else call_mask(name, rollouts)
+        call_weight(name, rollouts, options) if per_token else call_mask(name, rollouts, options)
     except TrainingError as error:
         raise ConfigError(
             "this function fails on a made-up group of two rollouts",
@@ -107,10 +113,10 @@ def try_function(name: str, *, per_token: bool) -> None:
         ) from error
 
 
-def _called(name: str, rollouts: Sequence[Rollout]) -> object:
-    function = load_function(name)
+def _called(name: str, rollouts: Sequence[Rollout], options: FunctionOptions) -> object:
+    function = load_function(name, options)
     try:
-        return function(rollouts)
+        return function(rollouts, **options)
     except Exception as error:
         raise TrainingError(
             "a function of the recipe failed", where=name, got=f"{type(error).__name__}: {error}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from operator import and_
 from typing import TYPE_CHECKING
 
+from vold.objective.custom_loss import estimator, token_loss
 from vold.objective.losses import (
     SAMPLED,
     clipped_surrogate,
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vold.objective.spec import Objective
-    from vold.objective.terms import Aggregate, EntropyBonus, Nll, ReferenceKl, Surrogate, TeacherLoss
+    from vold.objective.terms import Aggregate, EntropyBonus, Nll, OwnLoss, ReferenceKl, Surrogate, TeacherLoss
     from vold.types import Rollout
 
-    Averaged = Surrogate | TeacherLoss | Nll | ReferenceKl | EntropyBonus
+    Averaged = Surrogate | TeacherLoss | Nll | ReferenceKl | EntropyBonus | OwnLoss
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Denominators:
     nll: int = 0
     reference: int = 0
     entropy: int = 0
+    own_loss: int = 0
 
     def __add__(self, other: Denominators) -> Denominators:
         return Denominators(*map(sum, zip(vars(self).values(), vars(other).values(), strict=True)))
@@ -60,7 +62,7 @@ def token_counts(
     The surrogate's leaves out the teacher's traces, which are no samples of the student. A task without a text view
     dilutes neither term of the teacher: it is left out of the teacher loss's, and of the surrogate's where the
     teacher's advantage is all there is. With an outcome advantage its rollouts learn too, and count. The reference's
-    has all of the student's rollouts, that of the entropy all there are.
+    has all of the student's rollouts, those of the entropy and of the user's own all there are.
 
     Args:
         objective: says which terms count tokens and which count rollouts.
@@ -89,6 +91,7 @@ def token_counts(
         count(objective.nll, everyone),
         count(objective.reference, those(own)),
         count(objective.entropy, everyone),
+        count(objective.own_loss, everyone),
     )
 
 
@@ -177,10 +180,7 @@ def total(
         loss = add("teacher_loss", values, t.aggregate, denominators.teacher_loss)
     if (n := objective.nll) is not None:
         loss = add("nll_loss", nll(logp), n.aggregate, denominators.nll)
-    if objective.uses_teacher:
-        on = streams.teacher_logp.isfinite()
-        metrics["teacher_gap_sum"] = k1(_used(on, logp.detach()), _used(on, streams.teacher_logp)).sum()
-        metrics["scored_tokens"] = on.sum()
+    metrics |= _gap(objective, streams, logp)
     if (r := objective.reference) is not None and streams.reference_logp is not None:
         on = streams.reference_logp.isfinite()
         student, reference = _used(on, logp), _used(on, streams.reference_logp)
@@ -190,7 +190,19 @@ def total(
         metrics |= {"reference_kl_sum": k3(student.detach(), reference).sum(), "reference_tokens": on.sum()}
     if (e := objective.entropy) is not None:
         loss = add("entropy_loss", -e.coefficient * _entropy(streams), e.aggregate, denominators.entropy)
+    if (o := objective.own_loss) is not None:
+        values = token_loss(o.function, replace(streams, logp=logp), o.options)
+        loss = add("own_loss", o.at(step) * values, o.aggregate, denominators.own_loss)
     return loss, metrics
+
+
+def _gap(objective: Objective, streams: Streams, logp: Tensor) -> dict[str, Tensor]:
+    """The distance of student and teacher over the tokens that the teacher scored, and how many these are."""
+    if not objective.uses_teacher:
+        return {}
+    on = streams.teacher_logp.isfinite()
+    gap = k1(_used(on, logp.detach()), _used(on, streams.teacher_logp))
+    return {"teacher_gap_sum": gap.sum(), "scored_tokens": on.sum()}
 
 
 def _policy(objective: Objective, term: Surrogate, streams: Streams, logp: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -247,7 +259,7 @@ def _used(on: Tensor, values: Tensor) -> Tensor:
 
 def _divergence(term: TeacherLoss, streams: Streams, logp: Tensor, on: Tensor) -> Tensor:
     if not term.over_vocabulary:
-        return SAMPLED[term.estimator](_used(on, logp), _used(on, streams.teacher_logp))
+        return estimator(term.estimator)(_used(on, logp), _used(on, streams.teacher_logp))
     if streams.divergence is None:
         raise ValueError(f"{term.estimator} needs the stream `divergence`")
     return _used(on, streams.divergence)

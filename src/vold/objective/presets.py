@@ -6,56 +6,12 @@ differ, or a paper leaves a choice open, the variant has a name of its own and i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-Method = Literal[
-    "vold", "grpo", "kdrl", "opd", "sft",
-    "sod", "uni_opd", "prefix_teach", "mopd", "gkd", "minillm", "dapo", "gspo", "dr_grpo", "hypereyes",
-]  # fmt: skip
-"""Names of the presets."""
+from vold.objective.preset import OUTCOME, UNCLIPPED, Preset, Terms, Variant, surrogate
+from vold.objective.recent_presets import RECENT
 
-Terms = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A variant of a method, another reading of its paper: what it is, and what it changes."""
-
-    about: str
-    terms: Terms
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A published method.
-
-    Attributes:
-        source: where its formulas are from.
-        about: one sentence on what it does.
-        terms: loss terms and their options.
-        fidelity: `as published`, or `in the style of` where something essential is not known to us or not built.
-        missing: what is ours, or left out; empty if nothing is.
-        variants: other readings by name.
-        mini_batches: updates a batch of its published run, as `distill.updates` has them if the recipe does not say.
-    """
-
-    source: str
-    about: str
-    terms: Terms
-    fidelity: Literal["as published", "in the style of"] = "as published"
-    missing: str = ""
-    variants: Mapping[str, Variant] = field(default_factory=dict)
-    mini_batches: int = 1
-
-
-def _surrogate(low: float | None, high: float | None, aggregate: str = "token_mean", **more: Any) -> Terms:
-    return {"surrogate": {"clip_low": low, "clip_high": high, "aggregate": aggregate} | more}
-
-
-_OUTCOME: Terms = {"outcome": {"weight": 1.0, "normalise": "std"}}
-_GRPO: Terms = _OUTCOME | _surrogate(0.2, 0.3)
+_GRPO: Terms = OUTCOME | surrogate(0.2, 0.3)
 _K2: Terms = {"estimator": "k2", "aggregate": "token_mean"}
 _KDRL: Terms = {"coefficient": 5e-3, "final_coefficient": 1e-3, "anneal_per_step": 5e-5, "mask": "none"}
 
@@ -90,7 +46,7 @@ PRESETS: dict[str, Preset] = {
     "opd": Preset(
         "Thinking Machines, on-policy distillation, 2025",
         "The teacher's log-ratio as an unclipped advantage, no outcome reward.",
-        {"teacher_advantage": {"coefficient": 1.0, "mask": "none"}} | _surrogate(None, None),
+        {"teacher_advantage": {"coefficient": 1.0, "mask": "none"}} | UNCLIPPED,
         fidelity="in the style of",
         missing="averages over tokens, where the released code sums",
         variants={
@@ -109,7 +65,7 @@ PRESETS: dict[str, Preset] = {
             | {"tool_reward": {"per_call": 0.1, "ceiling": -0.6}, "overlong": {"buffer": 0.05, "factor": 1.0}},
             "teacher_advantage": {"coefficient": 1.0, "mask": "none", "steps": {"eps": 1e-6, "delta": 0.2}},
         }
-        | _surrogate(0.2, 0.28, dual_clip=3.0),
+        | surrogate(0.2, 0.28, dual_clip=3.0),
         mini_batches=4,
         variants={
             "library": Variant(
@@ -129,7 +85,7 @@ PRESETS: dict[str, Preset] = {
                 "gate": 10.0,
             }
         }
-        | _surrogate(0.2, 0.28, "sequence_mean"),
+        | surrogate(0.2, 0.28, "sequence_mean"),
         missing="balancing is as the paper says: the released script does not reach it",
         variants={
             "paper": Variant(
@@ -150,7 +106,7 @@ PRESETS: dict[str, Preset] = {
         "arXiv 2605.13643",
         "The teacher's log-ratio up to the sentence after which it no longer separates the student's candidates.",
         {"teacher_advantage": {"coefficient": 1.0, "mask": "none", "prefix": {"top_k": 8, "margin": "log_gap"}}}
-        | _surrogate(None, None),
+        | UNCLIPPED,
         fidelity="in the style of",
         missing="margin, K, the parameters of the BIC test, clip and average are ours",
         variants={
@@ -165,9 +121,9 @@ PRESETS: dict[str, Preset] = {
     "mopd": Preset(
         "arXiv 2601.02780, Eq. 7 to 9",
         "The teacher against the trainer's own log-probs plus the outcome advantage; unmatched tokens are left out.",
-        _OUTCOME
+        OUTCOME
         | {"teacher_advantage": {"coefficient": 1.0, "mask": "none", "against": "current"}}
-        | _surrogate(None, None, "sequence_mean", band={"low": 0.5, "high": 2.0}),
+        | surrogate(None, None, "sequence_mean", band={"low": 0.5, "high": 2.0}),
         fidelity="in the style of",
         missing="the weight of the outcome and the band are ours",
     ),
@@ -204,7 +160,7 @@ PRESETS: dict[str, Preset] = {
             },
             "teacher_loss": {"estimator": "reverse_kl", "coefficient": 1.0, "mask": "none", "aggregate": "token_mean"},
         }
-        | _surrogate(0.2, 0.2),
+        | surrogate(0.2, 0.2),
         fidelity="in the style of",
         missing="no sampling mixed with the teacher's, no pre-training loss, one update a batch; the average is ours",
         variants={
@@ -221,19 +177,19 @@ PRESETS: dict[str, Preset] = {
         "arXiv 2503.14476",
         "GRPO with a higher upper clip, a mean over tokens and a penalty near the token budget.",
         {"outcome": {"weight": 1.0, "normalise": "std", "signed": True, "overlong": {"buffer": 0.2, "factor": 1.0}}}
-        | _surrogate(0.2, 0.28),
+        | surrogate(0.2, 0.28),
         fidelity="in the style of",
         missing="its 16 updates a batch, and groups sampled anew, only with `distill.updates` and `distill.refill`",
     ),
     "gspo": Preset(
         "arXiv 2507.18071",
         "GRPO with one ratio a response.",
-        _OUTCOME | _surrogate(3e-4, 4e-4, "sequence_mean", ratio="sequence"),
+        OUTCOME | surrogate(3e-4, 4e-4, "sequence_mean", ratio="sequence"),
     ),
     "dr_grpo": Preset(
         "arXiv 2503.20783",
         "GRPO without the division by the standard deviation and by response length.",
-        {"outcome": {"weight": 1.0, "normalise": "none"}} | _surrogate(0.2, 0.2, "token_sum"),
+        {"outcome": {"weight": 1.0, "normalise": "none"}} | surrogate(0.2, 0.2, "token_sum"),
         variants={
             "code": Variant(
                 "The token sum is divided by the token budget.", {"surrogate": {"aggregate": "budget_mean"}}
@@ -247,14 +203,11 @@ PRESETS: dict[str, Preset] = {
         fidelity="in the style of",
         missing="the estimator (k2) and the clip bounds are VOLD's",
     ),
+    **RECENT,
 }
 """Presets by name."""
 
-
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Terms:
-    """`over` laid on `base`, dictionary by dictionary; any other value, None included, replaces."""
-    out = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(out.get(key), dict)
-        out[key] = merged(out[key], value) if both else value
-    return out
+if TYPE_CHECKING:
+    Method = str
+else:
+    Method = Literal[*PRESETS]

@@ -19,8 +19,8 @@ def groups_that_teach(
     """The groups of which some rollout has an outcome advantage, or is one that a teacher term speaks about.
 
     So a group that all passed or all failed teaches nothing by its outcome, and one that all failed teaches through a
-    teacher whose mask has failed rollouts. What teaches at any token (reference, entropy) makes no difference between
-    groups and does not count.
+    teacher whose mask has failed rollouts. What teaches at any token (reference, entropy, a loss of the user's own)
+    makes no difference between groups and does not count.
 
     Args:
         objective: what is optimised.
@@ -34,7 +34,7 @@ def groups_that_teach(
     """
     said = {"teacher_advantage": objective.teacher_advantage, "teacher_loss": objective.teacher_loss}
     silent = {name: None for name, term in said.items() if term is not None and term.at(step) == 0}
-    asked = needs_teacher(objective.model_copy(update=silent), rollouts)
+    asked = needs_teacher(objective.model_copy(update={**silent, "own_loss": None}), rollouts)
     verdict = objective.model_copy(update=dict.fromkeys((*said, "reference")))
     credited = credit(verdict, rollouts, step, max_new_tokens=max_new_tokens)
     told = [r.advantage is not None and bool(r.advantage.any()) for r in credited]

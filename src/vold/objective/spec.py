@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import model_validator
 
 from vold.errors import ConfigError
 from vold.named import is_named
 from vold.objective.custom import try_function
+from vold.objective.custom_loss import try_estimator, try_token_loss
 from vold.objective.options import Mix, Options
-from vold.objective.presets import PRESETS, Method, merged
+from vold.objective.preset import merged
+from vold.objective.presets import PRESETS, Method
 from vold.objective.terms import (
     EntropyBonus,
     Nll,
     OutcomeAdvantage,
+    OwnLoss,
     ReferenceKl,
     Surrogate,
     TeacherAdvantage,
     TeacherLoss,
+    TeacherTerm,
 )
+
+Contrast = Literal["base", "blind"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,8 @@ class Needs:
     """What an objective asks of its teacher beside the log-prob of each sampled token.
 
     `candidates`: log-probs at as many of the student's likeliest ids. `top_k`: as many of the teacher's own likeliest
-    ids with their log-probs. `logits`: whole distributions.
+    ids with their log-probs. `logits`: whole distributions. `contrast`: a second log-prob of each sampled token, by the
+    model that the teacher was trained from, or by the teacher where it is not shown the picture.
 
     Example:
         >>> Needs(logp=True, candidates=8).words
@@ -39,6 +46,7 @@ class Needs:
     candidates: int = 0
     top_k: int = 0
     logits: bool = False
+    contrast: Contrast | None = None
 
     @property
     def words(self) -> str:
@@ -48,6 +56,8 @@ class Needs:
             (self.candidates, f"log-probs at the student's {self.candidates} likeliest tokens"),
             (self.top_k, f"its own {self.top_k} likeliest tokens"),
             (self.logits, "full logits"),
+            (self.contrast == "base", "the sampled token's log-prob by its own base"),
+            (self.contrast == "blind", "the sampled token's log-prob without the picture"),
         ]
         return ", ".join(text for on, text in said if on) or "nothing"
 
@@ -83,6 +93,12 @@ class Objective(Options):
     """A bonus for entropy."""
     mix: Mix | None = None
     """The teacher's traces among the student's rollouts."""
+    own_loss: OwnLoss | None = None
+    """A loss of the user's own."""
+    contrast: Contrast | None = None
+    """A second log-prob of every token that the teacher scores (`Rollout.contrast_logp`), for weights and for
+    `against: reference`. `base`: of the model that the teacher was trained from (`teacher.base`). `blind`: of the
+    teacher itself, shown the task without its pictures. Absent: `base` with `against: reference`, else none."""
 
     @model_validator(mode="before")
     @classmethod
@@ -110,7 +126,7 @@ class Objective(Options):
                 "the surrogate has no advantage to work with",
                 fix="add `outcome` or `teacher_advantage`, or set `surrogate: null` as well",
             )
-        if self.surrogate is None and self.teacher_loss is None and self.nll is None:
+        if not any((self.surrogate, self.teacher_loss, self.nll, self.own_loss)):
             raise ConfigError("this objective has no loss", fix=f"start from a method: {', '.join(PRESETS)}")
         if self.mix is not None:
             self._mixable()
@@ -138,9 +154,10 @@ class Objective(Options):
             )
 
     @property
-    def teacher_terms(self) -> tuple[TeacherAdvantage | TeacherLoss, ...]:
+    def teacher_terms(self) -> tuple[TeacherTerm, ...]:
         """The terms that the teacher's log-probs enter."""
-        return tuple(term for term in (self.teacher_advantage, self.teacher_loss) if term is not None)
+        own = self.own_loss if self.own_loss is not None and self.own_loss.mask is not None else None
+        return tuple(term for term in (self.teacher_advantage, self.teacher_loss, own) if term is not None)
 
     @property
     def uses_teacher(self) -> bool:
@@ -150,12 +167,13 @@ class Objective(Options):
     @property
     def learns_everywhere(self) -> bool:
         """Whether a term teaches at every token of the student's rollouts, with an advantage or without."""
-        return self.entropy is not None or (self.reference is not None and self.reference.is_loss)
+        own = self.entropy is not None or self.own_loss is not None
+        return own or (self.reference is not None and self.reference.is_loss)
 
     @property
     def token_separable(self) -> bool:
         """Whether the loss of a token depends on the log-probs of no other token."""
-        return self.surrogate is None or self.surrogate.ratio == "token"
+        return self.own_loss is None and (self.surrogate is None or self.surrogate.ratio == "token")
 
     @property
     def needs(self) -> Needs:
@@ -169,20 +187,28 @@ class Objective(Options):
                 candidates = max(candidates, loss.top_k.k)
             elif loss.top_k is not None:
                 own = loss.top_k.k
-        return Needs(self.uses_teacher, candidates, own, logits)
+        shift = advantage is not None and advantage.against == "reference"
+        return Needs(self.uses_teacher, candidates, own, logits, self.contrast or ("base" if shift else None))
 
     def try_functions(self) -> list[str]:
-        """Load and try the user's own masks and weights. Returns their names.
+        """Load and try the user's own masks, weights and losses. Returns their names.
 
         Raises:
             ConfigError: one cannot be used.
         """
         tried = []
-        for term in self.teacher_terms:
-            if is_named(term.mask):
-                try_function(term.mask, per_token=False)
+        for term in (self.outcome, *self.teacher_terms):
+            if term is not None and term.mask is not None and is_named(term.mask):
+                try_function(term.mask, term.mask_options, per_token=False)
                 tried.append(term.mask)
-            if term.weight is not None:
-                try_function(term.weight, per_token=True)
-                tried.append(term.weight)
+        for weighed in (self.teacher_advantage, self.teacher_loss):
+            if weighed is not None and weighed.weight is not None:
+                try_function(weighed.weight, weighed.weight_options, per_token=True)
+                tried.append(weighed.weight)
+        if self.teacher_loss is not None and is_named(self.teacher_loss.estimator):
+            try_estimator(self.teacher_loss.estimator)
+            tried.append(self.teacher_loss.estimator)
+        if self.own_loss is not None:
+            try_token_loss(self.own_loss.function, self.own_loss.options)
+            tried.append(self.own_loss.function)
         return tried

@@ -12,6 +12,9 @@ from vold.named import is_named
 from vold.objective.losses import OVER_VOCABULARY, SAMPLED
 from vold.objective.options import Balance, Band, Future, Margin, Options, Overlong, Prefix, Steps, ToolReward, TopK
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 Aggregate = Literal["token_mean", "token_sum", "sequence_mean", "budget_mean"]
 """How per-token values become one number. `token_mean`: their sum over the action tokens of all rollouts of the step.
 `token_sum`: summed within a rollout, mean over rollouts (Eq. 6 to the letter). `sequence_mean`: mean within a rollout,
@@ -23,31 +26,36 @@ Mask = Literal["none", "failed", "passed", "group_failed", "zero_score"]
 score is 0, else 0 (HyperEyes)."""
 
 
-if TYPE_CHECKING:
-    Estimator = str
-else:
-    Estimator = Literal[*SAMPLED, *OVER_VOCABULARY]
-
-
-def _mask(value: object) -> object:
-    known = get_args(Mask)
+def _named(value: object, what: str, known: Sequence[str]) -> object:
     if not isinstance(value, str) or value in known or is_named(value):
         return value
     close = difflib.get_close_matches(value, known, n=1)
     fix = f"did you mean {close[0]!r}?" if close else f"one of {', '.join(known)}, or my_module:function"
-    raise ConfigError("there is no such mask", got=value, fix=fix)
+    raise ConfigError(f"there is no such {what}", got=value, fix=fix)
+
+
+def _mask(value: object) -> object:
+    return _named(value, "mask", get_args(Mask))
+
+
+def _estimator(value: object) -> object:
+    return _named(value, "estimator", [name for name in (*SAMPLED, *OVER_VOCABULARY) if name != "k1"])
 
 
 def _function(value: object) -> object:
     if not isinstance(value, str) or is_named(value):
         return value
-    raise ConfigError("a weight names a function", got=value, fix="write my_module:function")
+    raise ConfigError("this names a function", got=value, fix="write my_module:function")
 
 
 MaskName = Annotated[str, BeforeValidator(_mask)]
 """One of `Mask`, or `my_module:function` (`vold.objective.custom.RolloutMask`)."""
 FunctionName = Annotated[str, BeforeValidator(_function)]
 """`my_module:function` (`vold.objective.custom.TokenWeight`)."""
+EstimatorName = Annotated[str, BeforeValidator(_estimator)]
+"""An estimator of `vold.objective.losses`, or `my_module:function` (`vold.objective.custom_loss.SampledEstimator`)."""
+FunctionArguments = dict[str, float | str]
+"""Further arguments of a function, by name."""
 
 
 class OutcomeAdvantage(Options):
@@ -66,6 +74,12 @@ class OutcomeAdvantage(Options):
     """Bonus for trying tools."""
     overlong: Overlong | None = None
     """Penalty for responses near the token budget."""
+    constant: float | None = None
+    """This number in the place of the verdict, for every rollout: a control that learns from no one."""
+    mask: MaskName | None = None
+    """A factor of each rollout, as `teacher_advantage.mask`; absent: 1."""
+    mask_options: FunctionArguments = Field(default_factory=dict)
+    """Further arguments of a mask that is a function."""
 
     @model_validator(mode="after")
     def _negative_somewhere(self) -> OutcomeAdvantage:
@@ -112,6 +126,8 @@ class TeacherAdvantage(Annealed):
     mask: MaskName = "none"
     """M: which rollouts the teacher is asked about. `none` (all), `failed`, `passed`, `group_failed`, `zero_score`, or
     `my_module:function`."""
+    mask_options: FunctionArguments = Field(default_factory=dict)
+    """Further arguments of a mask that is a function."""
     balance: Balance | None = None
     """A second factor of M: drop rollouts until correct and incorrect ones are in proportion."""
     margin: Margin | None = None
@@ -120,14 +136,30 @@ class TeacherAdvantage(Annealed):
     """W: weigh each step of a rollout by how much the student has drifted."""
     weight: FunctionName | None = None
     """A second factor of W: `my_module:function`, a number a token."""
+    weight_options: FunctionArguments = Field(default_factory=dict)
+    """Its further arguments."""
     prefix: Prefix | None = None
     """P: the teacher term is cut off after a prefix of the response."""
     future: Future | None = None
     """Put a sum over later tokens in the place of R_t."""
     gate: float | None = Field(None, gt=0)
     """A token teaches nothing at all where |log π_θ - log π_T| reaches this many nats (Uni-OPD: 10)."""
-    against: Literal["behaviour", "current"] = "behaviour"
-    """What the teacher is compared with: the sampler's log-prob, or the trainer's at the time of the update (MiMo)."""
+    against: Literal["behaviour", "current", "reference"] = "behaviour"
+    """What the teacher is compared with: the sampler's log-prob, the trainer's at the time of the update (MiMo), or the
+    objective's `contrast`: R_t = log π_T - log π_ref, the policy shift where that is the teacher's own base."""
+    extrapolation: float | None = Field(None, gt=0)
+    """λ, with `against: reference`: R_t = λ (log π_T - log π_ref) - (log π_old - log π_ref). 1 is `against: behaviour`;
+    above 1 the student is led beyond its teacher (ExOPD)."""
+
+    @model_validator(mode="after")
+    def _extrapolates_from_a_reference(self) -> TeacherAdvantage:
+        if self.extrapolation is not None and self.against != "reference":
+            raise ConfigError(
+                "a reward is extrapolated from a reference",
+                got=f"extrapolation {self.extrapolation:g} with against: {self.against}",
+                fix="set against: reference, or extrapolation: null",
+            )
+        return self
 
     @model_validator(mode="after")
     def _live_rewards_are_plain(self) -> TeacherAdvantage:
@@ -190,10 +222,10 @@ class Surrogate(Options):
 class TeacherLoss(Annealed):
     """The teacher as a loss of its own, β · M · W · D(student, teacher) at every token."""
 
-    estimator: Estimator = "k2"
+    estimator: EstimatorName = "k2"
     """On the sampled token: `k2` has the gradient of KL(student‖teacher), the reverse KL of VOLD and KDRL; `k3` that of
-    KL(teacher‖student). Over the vocabulary, or over `top_k` candidates: `reverse_kl`, `forward_kl`, and `jsd`, GKD's
-    mixture of the two."""
+    KL(teacher‖student); `my_module:function` is one of your own. Over the vocabulary, or over `top_k` candidates:
+    `reverse_kl`, `forward_kl`, and `jsd`, GKD's mixture of the two."""
     teacher_share: float = Field(0.5, ge=0, le=1)
     """GKD's β, used by `jsd`: the teacher's share of the mixture both are compared with; 0 is forward KL, 1 reverse."""
     top_k: TopK | None = None
@@ -205,8 +237,12 @@ class TeacherLoss(Annealed):
     1e-4 on a sum. The default takes the main text's 0.1 with `token_mean`; sweep it together with `aggregate`."""
     mask: MaskName = "failed"
     """M: which rollouts the teacher is asked about; `failed` is VOLD's (1 - r). As `teacher_advantage.mask`."""
+    mask_options: FunctionArguments = Field(default_factory=dict)
+    """Further arguments of a mask that is a function."""
     weight: FunctionName | None = None
     """W: `my_module:function`, a number a token."""
+    weight_options: FunctionArguments = Field(default_factory=dict)
+    """Its further arguments."""
     aggregate: Aggregate = "token_mean"
     """How tokens are averaged; masked rollouts count in the denominator."""
 
@@ -240,7 +276,24 @@ class TeacherLoss(Annealed):
     @property
     def over_vocabulary(self) -> bool:
         """Whether whole distributions, or candidates of them, are compared."""
-        return self.estimator not in SAMPLED
+        return self.estimator in OVER_VOCABULARY
+
+
+class OwnLoss(Annealed):
+    """A loss term of the user's own, β · L of every token of all rollouts."""
+
+    function: FunctionName
+    """`my_module:function` (`vold.objective.custom_loss.TokenLoss`)."""
+    options: FunctionArguments = Field(default_factory=dict)
+    """Its further arguments."""
+    coefficient: float = Field(1.0, ge=0)
+    """The factor β at step 0."""
+    mask: MaskName | None = None
+    """The rollouts that the teacher is asked about for it; absent: none."""
+    mask_options: FunctionArguments = Field(default_factory=dict)
+    """Further arguments of a mask that is a function."""
+    aggregate: Aggregate = "token_mean"
+    """How tokens are averaged."""
 
 
 class Nll(Options):
@@ -274,3 +327,8 @@ class EntropyBonus(Options):
     """The factor c."""
     aggregate: Aggregate = "token_mean"
     """How tokens are averaged: those of all rollouts."""
+
+
+MaskedTerm = OutcomeAdvantage | TeacherAdvantage | TeacherLoss | OwnLoss
+TeacherTerm = TeacherAdvantage | TeacherLoss | OwnLoss
+"""Terms that the teacher's log-probs may enter."""

@@ -48,6 +48,7 @@ def methods(name: str | None = None, overrides: Sequence[str] = ()) -> None:
         "source": preset.source,
         "fidelity": preset.fidelity + (f": {preset.missing}" if preset.missing else ""),
         "teacher": objective.needs.words,
+        **preset.teacher,
         **{f"reading={reading}": r.about for reading, r in preset.variants.items()},
     }
     print_pairs(about.items(), 22)

@@ -9,11 +9,12 @@ from pydantic import Field
 from vold.errors import ConfigError
 from vold.run.model_sections import RolloutServer, groups_of
 from vold.run.section import Section
+from vold.run.teacher_sections import named_teachers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vold.run.model_sections import Server, TextTeacher
+    from vold.run.model_sections import Server
     from vold.run.recipe import Recipe
 
 
@@ -36,7 +37,7 @@ def training_processes(recipe: Recipe) -> int:
     if cluster.processes is not None:
         return cluster.processes
     engine = recipe.distill.engine if recipe.distill is not None else None
-    sections = [t.server for t in recipe.text_teachers] + [engine]
+    sections = [t.server for t in recipe.scoring_models] + [engine]
     launches = [s.launch for s in sections if s is not None and s.launch is not None]
     used = sum(len(group) for launch in launches for group in groups_of(launch.devices))
     return max(0, cluster.nodes * cluster.gpus - used) // cluster.nodes if cluster.gpus else 1
@@ -46,8 +47,7 @@ def cluster_mistakes(recipe: Recipe) -> Iterator[ConfigError]:
     """What goes on one machine only."""
     if recipe.cluster is None:
         return
-    teachers = {"teacher": recipe.teacher} | {f"teacher.routes.{n}": t for n, t in _routes(recipe).items()}
-    sections: dict[str, Server | None] = {f"{where}.server": t.server for where, t in teachers.items() if t is not None}
+    sections: dict[str, Server | None] = {f"{w}.server": t.server for w, t in named_teachers(recipe).items()}
     stages = {"distill": recipe.distill, "balance": recipe.balance}
     sections |= {f"{where}.engine": stage.engine for where, stage in stages.items() if stage is not None}
     for where, section in sections.items():
@@ -66,7 +66,3 @@ def cluster_mistakes(recipe: Recipe) -> Iterator[ConfigError]:
                 got=f"{section.transfer} with `cluster`",
                 fix="use files, or nccl",
             )
-
-
-def _routes(recipe: Recipe) -> dict[str, TextTeacher]:
-    return recipe.teacher.routes if recipe.teacher is not None else {}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from vold.run.settings import Settings
 
-KEYS = frozenset({"kind", "grader", "name", "mask", "weight", "estimator", "report_to"})
+KEYS = frozenset({"kind", "grader", "name", "mask", "weight", "estimator", "function", "report_to"})
 """Last parts of the keys that may name it; elsewhere, as in `student.path`, a colon means something else."""
 SOURCE_OF = "source of "
 """Keys of settings.json that name code of the user's own and hold a digest of its source."""

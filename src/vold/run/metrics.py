@@ -84,6 +84,9 @@ class UpdateMetrics:
     """The addend of the KL to the reference, coefficient included. Unit: nats. Made by objective/loss.py:total."""
     entropy_loss: float | None = None
     """The addend of the entropy bonus, below 0, coefficient included. Unit: nats. Made by objective/loss.py:total."""
+    own_loss: float | None = None
+    """The addend of the loss of your own (`own_loss`), coefficient included. Unit: its own. Made by
+    objective/loss.py:total."""
     reference_kl: float | None = None
     """KL(student || reference) by k3, mean over the tokens that the reference has scored. Unit: nats per token. Made by
     objective/loss.py:averages."""
@@ -181,6 +184,9 @@ class RolloutMetrics:
     mean_own_weight: float | None = None
     """Mean over tokens of your own `teacher_advantage.weight`. Unit: weight. Made by
     objective/credit.py:value_means."""
+    mean_policy_shift: float | None = None
+    """Mean over tokens of log pi_teacher - log pi_base, or of the teacher with and without the picture
+    (`teacher_advantage.against: reference`). Unit: nats per token. Made by objective/credit.py:value_means."""
     mean_step_weight: float | None = None
     """Mean over tokens of SOD's weight of a step between tool calls. Unit: weight. Made by
     objective/credit.py:value_means."""

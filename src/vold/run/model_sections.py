@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from vold.errors import ConfigError
-from vold.run.gates import QuantizeGate
 from vold.run.section import Address, Section
 from vold.types import SamplingParams
 
@@ -308,42 +307,3 @@ class RolloutServer(Server):
                 "this is said of vLLM in this process", got=", ".join(sorted(here)), fix="add colocate: true"
             )
         return self
-
-
-class TextTeacher(Model):
-    """A text-only model. `path` is always needed: its tokenizer and chat template write the teacher's prompts."""
-
-    server: Server | None = None
-    """Score and answer on these servers; loaded from `path` into the run's own process if absent."""
-    cache: Path | None = None
-    """Directory that keeps every score; a request met before is not asked again."""
-    tokenizer: Literal["shared", "align"] = "shared"
-    """`shared`: token ids must mean the same in both models. `align`: the teacher may cut text otherwise. It scores
-    those tokens of the student whose bytes are one or several whole tokens of its own, and no others."""
-
-    quantize_error: QuantizeGate = QuantizeGate()
-    """Limit of what `quantize` may change."""
-
-    @model_validator(mode="after")
-    def _quantised_here(self) -> TextTeacher:
-        if self.quantize is not None and self.server is not None:
-            raise ConfigError(
-                "a server quantises its own model",
-                got=f"quantize: {self.quantize} with server",
-                fix="drop quantize and start the server with --quantization, or drop server",
-            )
-        return self
-
-    @property
-    def place(self) -> str:
-        """Where it runs: the module of `vold.engines.teachers` that opens it."""
-        return "inprocess" if self.server is None else "server"
-
-
-class TeacherSection(TextTeacher):
-    """The model that is learnt from, or several."""
-
-    route_by: str = "domain"
-    """The tag of a task that names its teacher."""
-    routes: dict[str, TextTeacher] = Field(default_factory=dict)
-    """Teachers by that tag's value; a task with another value, or none, goes to the teacher above."""

@@ -19,7 +19,7 @@ from vold.run.mistakes import SeveralMistakes, Written, mistakes_in, readable
 from vold.run.model_sections import Endpoint as Endpoint
 from vold.run.model_sections import Sampling as Sampling
 from vold.run.model_sections import Student as Student
-from vold.run.model_sections import TeacherSection, TextTeacher, ToolEnvironment
+from vold.run.model_sections import ToolEnvironment
 from vold.run.names import Name, no_twins
 from vold.run.overrides import is_method, override
 from vold.run.run_section import Exchange as Exchange
@@ -37,6 +37,7 @@ from vold.run.stage_sections import Traces as Traces
 from vold.run.task_sections import AnyTaskSpec as AnyTaskSpec
 from vold.run.task_sections import TaskSpec as TaskSpec
 from vold.run.task_sections import find_task_set, refuse_inline_tasks
+from vold.run.teacher_sections import ScoringModel, TeacherSection, TextTeacher, teacher_mistakes
 from vold.run.yaml_text import sections_in, text_of
 
 if TYPE_CHECKING:
@@ -130,6 +131,20 @@ class Recipe(Section):
         """The teacher, then those of its routes."""
         return [self.teacher, *self.teacher.routes.values()] if self.teacher is not None else []
 
+    @property
+    def scoring_models(self) -> list[ScoringModel]:
+        """The same, and what they were trained from where stage 2 asks for it."""
+        asked = self.distill is not None and self.distill.objective.needs.contrast == "base"
+        bases = [t.base for t in self.text_teachers if t.base is not None and asked]
+        return [*self.text_teachers, *bases]
+
+    @property
+    def taught_by_itself(self) -> str | None:
+        """Which of its weights teach a student that is its own teacher as it changes; None where none is."""
+        d = self.distill
+        found = [t.student.weights for t in self.text_teachers if t.student is not None and not t.is_the_start]
+        return min(found, default=None) if d is not None and d.objective.uses_teacher else None
+
     @model_validator(mode="before")
     @classmethod
     def _task_sets_are_not_inline(cls, raw: Any) -> Any:
@@ -147,11 +162,14 @@ class Recipe(Section):
             self._task_sets,
             self._teacher_where_needed,
             self._stop_strings,
-            self._aligned_teachers,
             self._servers,
             self._greedy,
         )
-        if found := [*(error for check in checks for error in check()), *cluster_mistakes(self)]:
+        if found := [
+            *(error for check in checks for error in check()),
+            *cluster_mistakes(self),
+            *teacher_mistakes(self),
+        ]:
             raise SeveralMistakes(found)
         return self
 
@@ -216,25 +234,6 @@ class Recipe(Section):
             where, fix = "distill.sampling.temperature", "set it above 0; 1 is usual"
             yield ConfigError("greedy rollouts of a group are all equal", where=where, got="0", fix=fix)
 
-    def _aligned_teachers(self) -> Iterator[ConfigError]:
-        """Teachers of another tokenizer score single tokens."""
-        if not any(t.tokenizer == "align" for t in self.text_teachers):
-            return
-        if self.environment is not None:
-            yield ConfigError(
-                "`environment` needs a teacher of the same ids and template",
-                where="teacher.tokenizer",
-                got="align",
-                fix="set teacher.tokenizer=shared, or leave out `environment`",
-            )
-        needs = self.distill.objective.needs if self.distill is not None else None
-        if needs is not None and (needs.logits or needs.top_k):
-            yield ConfigError(
-                f"teacher.tokenizer=align can not give {needs.words}: another tokenizer has other tokens",
-                where="distill.objective",
-                fix="use k2, k3, a teacher advantage, or top_k with support: student",
-            )
-
     def _servers(self) -> Iterator[ConfigError]:
         """What servers cannot do."""
         if self.environment is not None and self.eval is not None and self.eval.endpoint is not None:
@@ -243,7 +242,7 @@ class Recipe(Section):
                 where="eval.endpoint",
                 fix="leave out that, or `environment`",
             )
-        if any(t.server is not None for t in self.text_teachers):
+        if any(t.server is not None for t in self.scoring_models):
             for name, stage in (("align", self.align), ("distill", self.distill)):
                 if stage is not None and stage.sampling.temperature != 1:
                     yield ConfigError(

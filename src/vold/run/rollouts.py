@@ -146,6 +146,7 @@ def packed(rollouts: Sequence[Rollout], questions: Mapping[int, RolloutTask], *,
                 "zero": zero,
             }
             | ({} if r.version is None else {"version": r.version})
+            | ({"tags": dict(r.tags)} if r.tags else {})
             | ({"widths": {name: values.shape[1] for name, values in wide.items()}} if wide else {})
         )
     asked = {str(group): asdict(question) for group, question in questions.items()}
@@ -233,6 +234,7 @@ def _stored(
         token_values=values,
         rollout_values=row["rollout_values"],
         version=row.get("version"),
+        tags=row.get("tags", {}),
         **{name: arrays.get(name) for name in CREDIT},
     )
     return StoredRollout(rollout, RolloutTask(**asked[str(row["group"])]), tokenizer)

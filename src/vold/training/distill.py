@@ -72,6 +72,7 @@ def distill(recipe: Recipe) -> Path:
                 stale = staleness(stage.config, rollouts, step)
                 with run.phase("update"):
                     updated = update(run.learner, rollouts, step, teacher.teacher)  # 6 micro-batches, 7 update
+                    teacher.follow(updated.updates)
                 looks = teacher.error.noted(describe(rollouts, sampled.dropped, sampled.silent, stale))
                 _log(run, DistillRow.of(updated, looks, _seconds(run)), rollouts, step)
         return run.save()

@@ -40,7 +40,8 @@ class Problems:
         if stage.group.first:
             record_data(stage.directory, "distill.tasks", tasks.cards)
         chat = run.policy.chat
-        self.prompted = [Prompted(t, chat.prompt(t.messages, t.id), teachers.prompt(t)) for t in tasks]
+        again = teachers.contrast.prompt if teachers.contrast is not None else lambda task: None
+        self.prompted = [Prompted(t, chat.prompt(t.messages, t.id), teachers.prompt(t), again(t)) for t in tasks]
         if self.config.objective.uses_teacher and not any(p.teacher_prompt for p in self.prompted):
             raise DataError("no task has a text view, so the teacher can say nothing", where="distill.tasks")
         mixed = self.config.objective.mix is not None

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Prompted:
     """A task with its prompts. `teacher_prompt` is None where the teacher has no part: the objective does not use one,
-    or the task has no text view."""
+    or the task has no text view. `contrast_prompt` is that of the second score, where the objective asks for one."""
 
     task: Task
     prompt: Prompt
     teacher_prompt: Prompt | None
+    contrast_prompt: Prompt | None = None
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,8 @@ def sample(
         group = groups[place]
         task, ids = step.prompted[group].task, step.prompted[group].prompt.ids
         graded[place] = [
-            Rollout(task.id, group, ids, c, grade(task, chat, c), version=step.version) for c in completions
+            Rollout(task.id, group, ids, c, grade(task, chat, c), version=step.version, tags=task.tags)
+            for c in completions
         ]
         whole(graded[place])
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vold.engines.teachers.ask import EarlyTeacher, decides_by_group, score_rollouts
+from vold.engines.teachers.ask import EarlyTeacher, contrast_rollouts, decides_by_group, score_rollouts
 from vold.engines.teachers.quantize_error import QuantizeErrors
+from vold.engines.teachers.student import StudentBackend
 from vold.errors import ConfigError
+from vold.training.average import RunningAverage
 from vold.training.earlier import Earlier
 from vold.training.logit_distillation import refuse_without_logits
 from vold.training.trace_mixture import adopt
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from vold.run.recipe import Distill, Recipe
     from vold.training.prompted import Prompted, Step
     from vold.training.stage import Training
-    from vold.types import Rollout
+    from vold.types import Rollout, Teacher
 
 
 def refuse_uneven(recipe: Recipe, group: Processes) -> None:
@@ -65,6 +67,8 @@ class Scoring:
 
     Attributes:
         teacher: scores requests; of several teachers, the one that the prompt is for.
+        contrast: scores the same tokens again, where the objective asks for that.
+        average: of the student's weights, where that is what teaches.
         earlier: the student as it was.
         error: how far quantised teachers are from what they were made from.
     """
@@ -78,6 +82,13 @@ class Scoring:
         refuse_without_logits(self.objective, self.teacher)
         refuse_uneven(stage.recipe, self.group)
         self._early, self._here = _early(run, teachers), not teachers.concurrent
+        self.contrast: Teacher | None = None
+        if teachers.contrast is not None:
+            again = [p.contrast_prompt for p in problems]
+            self.contrast = teachers.contrast.scorer(
+                config.sampling, config.token_budget, again, stage.directory, self.group
+            )
+        self.average = _average(run, teachers)
         self.error = QuantizeErrors(stage.recipe, config, stage.directory, teachers)
         self.earlier = Earlier(run)
         run.place.invite([*teachers.modules, *self.earlier.modules], run.policy.model, late=self.objective.needs.logits)
@@ -104,4 +115,24 @@ class Scoring:
         self.error.compare(rollouts, step.teacher_prompts, self.group)
         said = early.finish()
         rollouts = self.earlier.score(rollouts, step)
-        return adopt(score_rollouts(rollouts, self.teacher, step.teacher_prompts, self.objective, self.group, said))
+        rollouts = score_rollouts(rollouts, self.teacher, step.teacher_prompts, self.objective, self.group, said)
+        if self.contrast is not None:
+            again = [p.contrast_prompt for p in step.prompted]
+            rollouts = contrast_rollouts(rollouts, self.contrast, again, self.objective, self.group)
+        return adopt(rollouts)
+
+    def follow(self, updates: int) -> None:
+        """Let a teacher that is an average of the student take in what so many updates have made."""
+        if self.average is not None and updates:
+            self.average.follow()
+
+
+def _average(run: Training[Distill], teachers: Teachers) -> RunningAverage | None:
+    """The running average that teachers are, in their place when they score; None where none is one."""
+    for handle in teachers.by_route.values():
+        own, backend = handle.told.student, handle.backend
+        if own is not None and own.weights == "ema" and isinstance(backend, StudentBackend):
+            average = RunningAverage(run.policy, run.learner.optimizer, own.rate)
+            backend.within = average.in_place
+            return average
+    return None

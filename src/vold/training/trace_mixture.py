@@ -68,7 +68,7 @@ class TraceMixture:
         ids = trace.response_ids
         completion = Completion(ids, (0.0,) * len(ids), trace.action_mask, "stop")
         verdict = grade(trace.task, self.chat, completion)
-        return Rollout(trace.task.id, group, prompt.ids, completion, verdict, source="teacher")
+        return Rollout(trace.task.id, group, prompt.ids, completion, verdict, source="teacher", tags=trace.task.tags)
 
 
 def adopt(rollouts: Sequence[Rollout]) -> list[Rollout]:

@@ -51,8 +51,7 @@ IMAGE_MARKER = "<image>"
 class Message:
     """One chat turn.
 
-    Each `<image>` in `text` is the place of one of `images`; without markers they are shown first. A teacher never
-    receives a message with images.
+    Each `<image>` in `text` is the place of one of `images`; without markers they are shown first.
 
     Example:
         >>> Message(role="user", text="digits 3 5 . sum ?").role
@@ -97,9 +96,9 @@ class Task:
     """A problem with a reference answer.
 
     `teacher_messages` is what a text-only teacher is asked; None means the problem has no text view, so only the
-    outcome reward can be learnt from it. `tags` are strings to group results by; of training, only
-    `teacher.routes` reads them. `reference` is "" where no answer is known; only `vold traces` takes such tasks.
-    `response` is a solution that comes with the data, to learn from instead of a teacher's.
+    outcome reward can be learnt from it. `tags` are strings to group results by; of training, `teacher.routes` and
+    masks read them. `reference` is "" where no answer is known; only `vold traces` takes such tasks. `response` is a
+    solution that comes with the data, to learn from instead of a teacher's.
 
     Example:
         >>> t = Task(id="sum-1", messages=(Message("user", "digits 3 5 . sum ?"),), reference="8", grader="exact")
@@ -210,12 +209,13 @@ class Rollout(Arrays):
     """A graded response and everything the objective needs to know about it.
 
     `group` numbers the prompt within the step. `teacher` is None where the objective has no use for the teacher's
-    opinion, or the task has no text view. `source` says who wrote the response: the student, or the teacher whose
-    traces are mixed in. `reference_logp` and `old_logp` are log-probs of the student as the stage began and as the step
-    began, where the objective uses them. `version` counts the steps whose updates the weights had behind them that
-    sampled it; None of the teacher's traces. `vold.objective.credit` fills the rest, one number a token: `advantage`;
-    `live_weight`, the factor of a teacher reward that is taken at the time of the update; `teacher_weight`, that of the
-    teacher loss. `token_values` (read-only float32 arrays) and `rollout_values` hold by name what these were made of.
+    opinion, or the task has no text view. `source` says who wrote it: the student, or the teacher whose traces are
+    mixed in. `reference_logp` and `old_logp` are log-probs of the student as the stage began and as the step began,
+    where the objective uses them; `contrast_logp` those of the teacher's base, or of the teacher without the picture.
+    `tags` are the task's. `version` counts the steps whose updates the weights had behind them that sampled it; None of
+    the teacher's traces. `vold.objective.credit` fills the rest, one number a token: `advantage`; `live_weight`, of
+    a teacher reward taken at the time of the update; `teacher_weight`, that of the teacher loss. `token_values` and
+    `rollout_values` hold by name what these were made of.
 
     Example:
         >>> c = Completion((5, 2), (-0.1, -0.2), (1, 1), "stop")
@@ -238,6 +238,8 @@ class Rollout(Arrays):
     reference_logp: MaybeArray[np.float32] = MaybeArray("float32")
     old_logp: MaybeArray[np.float32] = MaybeArray("float32")
     version: int | None = None
+    contrast_logp: MaybeArray[np.float32] = MaybeArray("float32")
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

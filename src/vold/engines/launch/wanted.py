@@ -23,8 +23,9 @@ from vold.run.shipped import resolve
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vold.run.model_sections import Launch, Launchable, Server, TextTeacher
+    from vold.run.model_sections import Launch, Launchable, Server
     from vold.run.recipe import Recipe
+    from vold.run.teacher_sections import ScoringModel, TextTeacher
 
 ROLES: dict[str, Role] = {"teacher": "teacher", "eval": "tested"}
 MAX_LOGPROBS = 20
@@ -57,7 +58,7 @@ def sections(recipe: Recipe, stage: str, path: str | None = None) -> Iterator[tu
     dtype = precision(recipe, s.path, s.dtype) if s is not None else "auto"
     checked = stage == "align" and recipe.align is not None and recipe.align.self_check
     if _uses_teacher(recipe, stage):
-        for keys, one in _teachers(recipe).items():
+        for keys, one in _teachers(recipe, stage).items():
             if one.server is not None:
                 section = _while_answering(recipe, one.server) if (len(keys), stage) == (1, "traces") else one.server
                 model = stage_models(recipe).get("sft", recipe.learner.path) if checked else one.path
@@ -70,11 +71,17 @@ def sections(recipe: Recipe, stage: str, path: str | None = None) -> Iterator[tu
         yield ("eval", "endpoint"), e.endpoint, (path or next(iter(stage_models(recipe).values())), dtype)
 
 
-def _teachers(recipe: Recipe) -> dict[Keys, TextTeacher]:
-    """All of a recipe, by where they stand in it."""
+def _teachers(recipe: Recipe, stage: str) -> dict[Keys, ScoringModel]:
+    """All that a stage asks, by where they stand in the recipe."""
     if recipe.teacher is None:
         return {}
-    return {("teacher",): recipe.teacher} | {("teacher", "routes", n): t for n, t in recipe.teacher.routes.items()}
+    found: dict[Keys, TextTeacher] = {("teacher",): recipe.teacher}
+    found |= {("teacher", "routes", n): t for n, t in recipe.teacher.routes.items()}
+    asked = [one for one in recipe.scoring_models if stage == "distill"]
+    bases: dict[Keys, ScoringModel] = {
+        (*keys, "base"): one for keys, t in found.items() for one in asked if one is t.base
+    }
+    return {**found, **bases}
 
 
 def _uses_teacher(recipe: Recipe, stage: str) -> bool:

@@ -105,7 +105,7 @@ def refuse_sleep(recipe: Recipe, group: Processes) -> None:
     Raises:
         ConfigError: several processes train, and a server is to sleep.
     """
-    servers = {"teacher.server.sleep": [t.server for t in recipe.text_teachers]}
+    servers = {"teacher.server.sleep": [t.server for t in recipe.scoring_models]}
     servers["distill.engine.sleep"] = [recipe.distill.engine] if recipe.distill is not None else []
     for where, found in servers.items():
         if group.world > 1 and any(s is not None and s.sleep for s in found):

@@ -47,21 +47,48 @@ def score_rollouts(
     """
     wanted = _requests(rollouts, prompts, objective)
     scored = {i: early[key] for i, r in wanted if (key := _key(r)) in early} if early else {}
+    out = list(rollouts)
+    for i, scores in _asked(wanted, rollouts, teacher, group, scored).items():
+        out[i] = dataclasses.replace(rollouts[i], teacher=scores)
+    return out
+
+
+def contrast_rollouts(
+    rollouts: list[Rollout],
+    teacher: Teacher,
+    prompts: Sequence[Prompt | None],
+    objective: Objective,
+    group: Processes = ALONE,
+) -> list[Rollout]:
+    """As `score_rollouts`, the second score of the sampled tokens: `Rollout.contrast_logp`."""
+    asked = needs_teacher(objective, rollouts)
+    wanted = [(i, _request(r, p)) for i, r in enumerate(rollouts) if asked[i] and (p := prompts[r.group]) is not None]
+    out = list(rollouts)
+    for i, scores in _asked(wanted, rollouts, teacher, group, {}).items():
+        out[i] = dataclasses.replace(rollouts[i], contrast_logp=scores.logp)
+    return out
+
+
+def _asked(
+    wanted: Sequence[tuple[int, ScoreRequest]],
+    rollouts: Sequence[Rollout],
+    teacher: Teacher,
+    group: Processes,
+    scored: dict[int, TokenScores],
+) -> dict[int, TokenScores]:
+    """Scores by the place of a rollout, on every process: those that there are, and what the teacher says of the rest,
+    of which each process asks about its share."""
     rest = [(i, r) for i, r in wanted if i not in scored][group.rank :: group.world]
     for (i, _), scores in zip(rest, teacher.score([r for _, r in rest]), strict=True):
         line_up(rollouts[i], scores)
         scored[i] = scores
-    out = list(rollouts)
-    for part in group.gather(scored):
-        for i, scores in part.items():
-            out[i] = dataclasses.replace(rollouts[i], teacher=scores)
-    return out
+    return {i: scores for part in group.gather(scored) for i, scores in part.items()}
 
 
 def decides_by_group(objective: Objective) -> bool:
     """Whether an objective's masks need nothing but a rollout's own group to say if the teacher is asked about it. All
     but functions of the user's own do."""
-    return not any(is_named(term.mask) for term in objective.teacher_terms)
+    return not any(is_named(term.mask or "none") for term in objective.teacher_terms)
 
 
 class EarlyTeacher:
@@ -159,10 +186,15 @@ def _requests(
 ) -> list[tuple[int, ScoreRequest]]:
     k, top_k = objective.needs.candidates, objective.needs.top_k
     return [
-        (i, ScoreRequest(p.ids, r.completion.ids, candidates_of(r, k), top_k, p.vision, p.pictures))
+        (i, _request(r, p, k, top_k))
         for i, (r, wanted) in enumerate(zip(rollouts, needs_teacher(objective, rollouts), strict=True))
         if wanted and (p := prompts[r.group]) is not None
     ]
+
+
+def _request(rollout: Rollout, prompt: Prompt, candidates: int = 0, top_k: int = 0) -> ScoreRequest:
+    ids = candidates_of(rollout, candidates)
+    return ScoreRequest(prompt.ids, rollout.completion.ids, ids, top_k, prompt.vision, prompt.pictures)
 
 
 def _key(request: ScoreRequest) -> Key:

@@ -1,7 +1,7 @@
 """Where a teacher runs, behind one protocol, and the module that opens it there.
 
 A further place to run teachers is a module of this folder with `open_backend`, and its key in
-`vold.run.model_sections.TextTeacher`.
+`vold.run.teacher_sections.ScoringModel`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import torch
 
     from vold.model.chat import Chat
-    from vold.run.model_sections import TextTeacher
     from vold.run.recipe import Recipe
+    from vold.run.teacher_sections import ScoringModel
     from vold.types import Sampler, ScoreRequest, TokenScores
 
 
@@ -81,7 +81,7 @@ class TeacherBackend(Protocol):
         ...
 
 
-def open_backend(recipe: Recipe, spec: TextTeacher) -> TeacherBackend:
+def open_backend(recipe: Recipe, spec: ScoringModel) -> TeacherBackend:
     """Load a teacher, or find its servers: `open_backend` of the module that `spec.place` names.
 
     Raises:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from vold.model.chat import Chat
     from vold.model.lm_head.fused import HeadOutput
     from vold.model.policy import Policy
-    from vold.run.model_sections import TextTeacher
     from vold.run.recipe import Recipe
+    from vold.run.teacher_sections import ScoringModel
     from vold.types import Sampler
 
 
@@ -44,6 +44,8 @@ class InProcessTeacher:
             requests or without.
     """
 
+    frozen = True
+
     def __init__(
         self,
         policy: Policy,
@@ -55,8 +57,9 @@ class InProcessTeacher:
     ) -> None:
         self.policy, self.temperature, self.token_budget, self._probe = policy, temperature, token_budget, probe
         self.group = group
-        policy.model.requires_grad_(False)
-        policy.model.eval()
+        if self.frozen:
+            policy.model.requires_grad_(False)
+            policy.model.eval()
 
     @cached_property
     def known(self) -> TokenScores:
@@ -193,7 +196,7 @@ class InProcessBackend:
         return f"{type(model).__name__}, {model.num_parameters():,} parameters"
 
 
-def open_backend(recipe: Recipe, spec: TextTeacher) -> TeacherBackend:
+def open_backend(recipe: Recipe, spec: ScoringModel) -> TeacherBackend:
     """See `vold.engines.teachers.backend.open_backend`."""
     group, dtype = processes(), precision(recipe, spec.path, spec.dtype)
     kept = spec.model_copy(update={"dtype": dtype}).weights_in

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from vold.engines.bodies import JsonObject
     from vold.engines.replies import VllmReply
     from vold.engines.teachers.backend import TeacherBackend
-    from vold.run.model_sections import TextTeacher
     from vold.run.recipe import Recipe
+    from vold.run.teacher_sections import ScoringModel
     from vold.types import Sampler
 
 
@@ -176,7 +176,7 @@ class ServerBackend:
         return f"{self.client.model} on {', '.join(self.client.urls)}"
 
 
-def open_backend(recipe: Recipe, spec: TextTeacher) -> TeacherBackend:
+def open_backend(recipe: Recipe, spec: ScoringModel) -> TeacherBackend:
     """See `vold.engines.teachers.backend.open_backend`; `spec` names servers."""
     assert spec.server is not None
     path = resolve(spec.path)

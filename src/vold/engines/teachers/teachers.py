@@ -13,8 +13,10 @@ from vold.engines.teachers.backend import open_backend
 from vold.engines.teachers.cached import CachedTeacher
 from vold.engines.teachers.health import check_alive, probe_of, probe_of_prompt, remember
 from vold.engines.teachers.routed import RoutedTeacher
+from vold.engines.teachers.student import StudentBackend
+from vold.engines.teachers.told import shown
 from vold.errors import ConfigError, DataError
-from vold.model.loading import check_teacher
+from vold.model.loading import check_teacher, stage_models
 from vold.model.parallel import ALONE, Processes
 from vold.model.place import one_copy
 
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
     from vold.engines.teachers.backend import TeacherBackend
     from vold.model.chat import Chat
     from vold.model.policy import Policy
-    from vold.run.model_sections import TextTeacher
     from vold.run.recipe import Recipe, Sampling
+    from vold.run.teacher_sections import ScoringModel, TextTeacher
     from vold.types import Completion, Prompt, Sampler, SamplingParams, ScoreRequest, Task, Teacher
 
     Turns = Callable[[Sampler, Chat], Sampler]
@@ -37,11 +39,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class TeacherHandle:
     """One teacher of a recipe: its section, where it runs, and what turns the student's responses into its own ids;
-    `aligner` is None where student and teacher share a tokenizer."""
+    `aligner` is None where student and teacher share a tokenizer. `told` is the section that says what it is shown."""
 
-    spec: TextTeacher
+    spec: ScoringModel
     backend: TeacherBackend
     aligner: Aligner | None
+    told: TextTeacher
 
     @property
     def launched(self) -> bool:
@@ -60,16 +63,24 @@ class Teachers:
         by_route: each by its route; "" is the one that takes every task no route is made for.
         route_by: the tag of a task that names its route.
         turns: makes a sampler of single turns into one of whole rollouts.
+        blind: they are shown no pictures.
+
+    Attributes:
+        contrast: those that score a second time what these have scored; None where the objective asks for none.
     """
 
-    def __init__(self, by_route: Mapping[str, TeacherHandle], route_by: str, turns: Turns) -> None:
-        self.by_route, self._route_by, self._turns = dict(by_route), route_by, turns
+    def __init__(
+        self, by_route: Mapping[str, TeacherHandle], route_by: str, turns: Turns, *, blind: bool = False
+    ) -> None:
+        self.by_route, self._route_by, self._turns, self._blind = dict(by_route), route_by, turns, blind
         self._routes: dict[tuple[int, ...], str] = {}
+        self.contrast: Teachers | None = None
 
     @property
     def modules(self) -> list[torch.nn.Module]:
         """The models of those in this process, each once."""
-        return [*dict.fromkeys(module for handle in self.by_route.values() for module in handle.backend.modules)]
+        mine = [module for handle in self.by_route.values() for module in handle.backend.modules]
+        return [*dict.fromkeys([*mine, *(self.contrast.modules if self.contrast is not None else [])])]
 
     @property
     def concurrent(self) -> bool:
@@ -87,7 +98,8 @@ class Teachers:
 
     def prompt(self, task: Task) -> Prompt | None:
         """The teacher prompt of a task, in the teacher's own chat template. A teacher that sees is shown what the
-        student is; any other gets the task's text view. None where there is no such view, or no teacher.
+        student is; any other gets the task's text view; both what the recipe tells them alone. None where there is no
+        such view, nothing to tell, or no teacher.
 
         Raises:
             DataError: the same prompt is already put to another teacher.
@@ -95,8 +107,9 @@ class Teachers:
         if not self.by_route:
             return None
         route = self.route(task)
-        backend = self.by_route[route].backend
+        backend, told = self.by_route[route].backend, self.by_route[route].told
         messages = task.messages if backend.chat.processor is not None else task.teacher_messages
+        messages = shown(messages, task, told.system, told.hint, blind=self._blind)
         if not messages:
             return None
         prompt = backend.chat.prompt(messages, task.id)
@@ -197,31 +210,79 @@ def open_teachers(recipe: Recipe, student: Policy) -> Teachers:
     spec = recipe.teacher
     if spec is None:
         raise ConfigError("this verb needs a teacher", where="teacher", fix="add `teacher: {path: ...}` to the recipe")
+    named = {"": spec, **spec.routes}
     handles: dict[str, TeacherHandle] = {}
-    for route, one in {"": spec, **spec.routes}.items():
-        where = f"teacher.routes.{route}.path" if route else "teacher.path"
-        found = next((h.backend for h in handles.values() if _same_model(h.spec, one)), None)
-        handles[route] = _open(recipe, one, student, found, where=where)
-    return Teachers(handles, spec.route_by, tool_turns(recipe))
+    for route, one in named.items():
+        found = [h for h in handles.values() if _same_model(h.spec, one)]
+        handles[route] = _open(recipe, _placed(recipe, one), student, found, one, where=_key(route))
+    turns = tool_turns(recipe)
+    teachers = Teachers(handles, spec.route_by, turns)
+    contrast = recipe.distill.objective.needs.contrast if recipe.distill is not None else None
+    if contrast == "blind":
+        _refuse_unseeing(handles)
+        teachers.contrast = Teachers(handles, spec.route_by, turns, blind=True)
+    elif contrast == "base":
+        bases: dict[str, TeacherHandle] = {}
+        for route, one in named.items():
+            assert one.base is not None  # see `vold.run.teacher_sections.teacher_mistakes`
+            found = [h for h in (*handles.values(), *bases.values()) if _same_model(h.spec, one.base)]
+            bases[route] = _open(recipe, one.base, student, found, one, where=f"{_key(route)}.base")
+        teachers.contrast = Teachers(bases, spec.route_by, turns)
+    return teachers
 
 
-def _same_model(a: TextTeacher, b: TextTeacher) -> bool:
+def _key(route: str) -> str:
+    return f"teacher.routes.{route}" if route else "teacher"
+
+
+def _placed(recipe: Recipe, spec: TextTeacher) -> TextTeacher:
+    """A teacher with the model that is to be loaded for it: of a student that teaches as it began, what it began as."""
+    if not spec.is_the_start or recipe.distill is None:
+        return spec
+    began = stage_models(recipe).get("sft", spec.path)
+    return spec.model_copy(update={"path": recipe.distill.init or began, "dtype": recipe.learner.dtype})
+
+
+def _refuse_unseeing(handles: Mapping[str, TeacherHandle]) -> None:
+    for route, handle in handles.items():
+        if handle.backend.chat.processor is None:
+            raise ConfigError(
+                "this teacher is never shown a picture, so it cannot say what one changes",
+                where=f"{_key(route)}.path",
+                got=handle.spec.path,
+                fix="name a teacher that sees, or leave out distill.objective.contrast",
+            )
+
+
+def _same_model(a: ScoringModel, b: ScoringModel) -> bool:
     """Whether two teachers in this process are one set of weights."""
-    return (a.server, b.server) == (None, None) and (a.path, a.weights_in) == (b.path, b.weights_in)
+    return (a.server, b.server) == (None, None) and (a.place, a.path, a.weights_in) == (b.place, b.path, b.weights_in)
 
 
 def _open(
-    recipe: Recipe, spec: TextTeacher, student: Policy, found: TeacherBackend | None, *, where: str
+    recipe: Recipe,
+    spec: ScoringModel,
+    student: Policy,
+    found: Sequence[TeacherHandle],
+    told: TextTeacher,
+    *,
+    where: str,
 ) -> TeacherHandle:
-    backend = open_backend(recipe, spec) if found is None else found
+    """A teacher; one of `found` that has the same weights lends them."""
+    if found:
+        backend = found[0].backend
+    elif spec.place == "student":
+        backend = StudentBackend(student)
+    else:
+        backend = open_backend(recipe, spec)
     for module in backend.modules:
         one_copy(module, student.model)
     aligner = None
     if spec.tokenizer == "align":
-        aligner = Aligner(student.chat.tokenizer, backend.chat.tokenizer, where=f"{where}: {spec.path}")
+        aligner = Aligner(student.chat.tokenizer, backend.chat.tokenizer, where=f"{where}.path: {spec.path}")
     else:
-        check_teacher(student.chat, backend.chat, where=f"{where}: {spec.path}")
-    return TeacherHandle(spec, backend, aligner)
+        check_teacher(student.chat, backend.chat, where=f"{where}.path: {spec.path}")
+    return TeacherHandle(spec, backend, aligner, told)
 
 
 def _check_room(backend: TeacherBackend, prompt: int, response: int) -> None:

@@ -41,6 +41,11 @@ TAKEN = ("models", "clock.json")
 """What a study keeps beside the folders of its arms."""
 
 
+CONTROL = "-opsa"
+"""What is put behind the name of an arm for that of its control."""
+OBJECTIVE = "distill.objective"
+
+
 class Arm(Section):
     """One way to train."""
 
@@ -83,8 +88,20 @@ class Study(Section):
     """Measures shown in the table, with their headings."""
     arms: Annotated[dict[Name, Arm], AfterValidator(no_twins)]
     """Arms by name, parents before children."""
+    controls: tuple[str, ...] = ()
+    """Arms of stage 2 that get a twin, `NAME-opsa`, which differs in the method alone: OPSA, one fixed negative
+    advantage and no teacher. What an arm gains over its twin is what its teacher and its verdicts are good for."""
     claims: dict[str, Claim]
     """Claims by id."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _twins(cls, raw: Any) -> Any:
+        """The arms that `controls` adds, behind the others."""
+        names, arms = (raw.get("controls"), raw.get("arms")) if isinstance(raw, dict) else (None, None)
+        if not isinstance(names, list | tuple) or not isinstance(arms, dict):
+            return raw
+        return {**raw, "arms": {**arms, **{f"{n}{CONTROL}": _twin(arms[n]) for n in names if n in arms}}}
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
@@ -97,6 +114,10 @@ class Study(Section):
         if self.select_on not in self.select_tasks:
             raise _no_such("selection task set", self.select_on, self.select_tasks, "select_on")
         self._arms_are_in_order()
+        for name in self.controls:
+            if name not in self.arms or self.arms[name].stage != "distill":
+                known = [n for n, a in self.arms.items() if a.stage == "distill" and not n.endswith(CONTROL)]
+                raise _no_such("arm of stage 2", name, known, "controls")
         for key, claim in self.claims.items():
             for arm_name in (claim.better, claim.worse):
                 if arm_name is not None and arm_name not in self.arms:
@@ -121,6 +142,14 @@ class Study(Section):
         if len(swept) > 1:
             fix = "give each the same number, lest one is chosen from more"
             raise ConfigError("every arm is swept over equally many rates", where="arms", got=str(swept), fix=fix)
+
+
+def _twin(arm: Any) -> Any:
+    """The same arm with the control's objective, in keys as they are written."""
+    if not isinstance(arm, dict):
+        return arm
+    kept = {k: v for k, v in (arm.get("set") or {}).items() if f"{k}.".partition(f"{OBJECTIVE}.")[1] == ""}
+    return {**arm, "set": {**kept, OBJECTIVE: {"method": "opsa"}}}
 
 
 def load_study(path: Path) -> Study:
