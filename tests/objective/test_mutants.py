@@ -27,12 +27,12 @@ HERE = Path(__file__).parents[1]
 SOURCE = HERE.parent / "src" / "vold"
 TESTS = (
     *(f"objective/test_{name}.py" for name in
-      ("losses", "advantages", "uni_opd", "prefix_teach", "objective", "credit", "presets", "regularisers", "signal", "gates",
-       "custom_loss")),
+      ("losses", "advantages", "uni_opd", "prefix_teach", "objective", "credit", "presets", "regularisers",
+       "signal", "gates", "custom_loss")),
     "model/lm_head/test_teacher_logits.py", "model/lm_head/test_logprobs.py",
 )  # fmt: skip
 HELPERS = ("peak",)
-MODULES = ("__init__", "errors")
+MODULES = ("__init__", "errors", "named")
 FOLDERS = ("objective", "model/lm_head", "types")
 FIRST = {
     "objective/losses.py": "objective/test_losses.py",
