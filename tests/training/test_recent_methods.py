@@ -9,6 +9,8 @@ import pytest
 
 import tiny
 from killed import in_a_process_killed_at, weights_of
+from vold.evals.overlap import align
+from vold.evals.preflight import check
 from vold.model.memory import plan
 from vold.model.reading import read_config
 from vold.run.files import read_jsonl
@@ -119,3 +121,23 @@ def test_a_problem_the_teacher_solves_is_learnt_from_the_teacher(tmp_path: Path)
     assert {True, False} == {*trusted}
     assert [r.teacher is not None for r in stored] == trusted
     assert last_row(tmp_path)["mean_teacher_mask"] == pytest.approx(sum(trusted) / len(trusted))
+
+
+def test_a_student_that_teaches_itself_is_checked_and_compared_as_one(tmp_path: Path) -> None:
+    """`vold check` loads no second model, `vold align` asks the student with the hint; nothing is odd about it."""
+    recipe = made(tmp_path, "sdpo", {"student": {"weights": "ema"}, **HINT})
+    lines = check(recipe)
+    assert "teacher: the student itself" in lines
+    assert not [line for line in lines if line.startswith("warn: teacher")]
+    found = align(recipe)
+    assert 0 < abs(found.kl) < 1
+    bare = check(made(tmp_path / "bare", "opsd", {"student": {"weights": "live"}}))
+    doubts = [line for line in bare if line.startswith("warn: teacher")]
+    assert [line.partition(":")[2].partition(":")[0].strip() for line in doubts] == ["teacher.path", "teacher.hint"]
+
+
+def test_what_a_base_is_is_said_by_the_check(tmp_path: Path) -> None:
+    tiny.teacher(seed=7).save(tmp_path / "base")
+    lines = check(made(tmp_path, "exopd", {"base": {"path": str(tmp_path / "base")}}))
+    assert [line for line in lines if line.startswith("asked again: Qwen3ForCausalLM")]
+    assert "asked of the teacher: the sampled token's log-prob, the sampled token's log-prob by its own base" in lines

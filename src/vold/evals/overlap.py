@@ -18,6 +18,7 @@ from vold.engines.grade import grade
 from vold.engines.launch.serving import serving
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.engines.teachers.inprocess import InProcessBackend
+from vold.engines.teachers.student import StudentBackend
 from vold.engines.teachers.teachers import Teachers, open_teachers
 from vold.errors import ConfigError, DataError
 from vold.model.batching import collate
@@ -227,7 +228,7 @@ def _opinions(
     for route, handle in teachers.by_route.items():
         mine = [i for i, a in enumerate(teacher_prompts) if teachers.route_of(a.ids) == route]
         aligned, backend = handle.aligner is not None, handle.backend
-        if isinstance(backend, InProcessBackend) and mine and not aligned:
+        if isinstance(backend, InProcessBackend | StudentBackend) and mine and not aligned:
             prompts = [teacher_prompts[i] for i in mine]
             values = token_values(backend.policy, prompts, [responses[i] for i in mine], sampling.temperature)
             pieces = zip(*(v.split([len(responses[i]) for i in mine]) for v in values.values()), strict=True)

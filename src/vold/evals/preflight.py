@@ -189,6 +189,10 @@ def _teachers(subject: Subject) -> Iterator[Finding]:
         words = teacher.spec.path if teacher.launched else teacher.backend.describe()
         yield Finding(f"teacher for {route}" if route else "teacher", words)
         yield from _pair(subject, teacher)
+    contrast = subject.teachers.contrast
+    for route, teacher in contrast.by_route.items() if contrast is not None else ():
+        words = teacher.spec.path if teacher.launched else teacher.backend.describe()
+        yield Finding(f"asked again for {route}" if route else "asked again", words)
 
 
 def _pair(subject: Subject, teacher: TeacherHandle) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vold.evals.subject import Finding
+from vold.objective import PRESETS
 from vold.run.readiness import align_doubt
 from vold.run.shipped import resolve
 
@@ -145,8 +146,15 @@ def _teachers(r: Recipe) -> Doubts:
     named = {"teacher.path": r.teacher} if r.teacher is not None else {}
     routes = r.teacher.routes if r.teacher is not None else {}
     for key, one in {**named, **{f"teacher.routes.{name}.path": one for name, one in routes.items()}}.items():
-        if r.student is not None and _same(one.path, r.student.path):
-            yield key, f"{one.path}: the student's own model has nothing to teach it"
+        if r.student is not None and _same(one.path, r.student.path) and one.system is None and one.hint is None:
+            yield key, f"{one.path}: the student's own model has nothing to teach it that is shown no more than it sees"
+    method = r.distill.objective.method if r.distill is not None else None
+    for key, value in PRESETS[method].teacher.items() if method is not None else ():
+        found: object = r
+        for part in key.split("."):
+            found = getattr(found, part, None)
+        if found is None:
+            yield key, f"none: {method} is made for {value}"
 
 
 def _same(one: str, other: str) -> bool:
