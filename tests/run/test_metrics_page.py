@@ -21,6 +21,10 @@ from vold.training.sft import sft
 WEIGHTS = """
 def halves(rollouts):
     return [[0.5 for _ in r.completion.ids] for r in rollouts]
+
+
+def likelihood(streams):
+    return -streams.logp
 """
 
 EVERYTHING: dict[str, Any] = {
@@ -34,12 +38,14 @@ EVERYTHING: dict[str, Any] = {
         "prefix": {},
         "future": {},
         "gate": 0.02,
+        "against": "reference",
     },
     "surrogate": {"importance_cap": 2.0},
     "reference": {"coefficient": 1e-3},
     "entropy": {"coefficient": 1e-3},
     "teacher_loss": {"mask": "none", "weight": "own_weights:halves"},
     "nll": {},
+    "own_loss": {"function": "own_weights:likelihood"},
 }
 """An objective with every part whose values are logged; a margin has two forms, which log different ones."""
 
@@ -63,6 +69,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, A
     for form in ("mask", "shift"):
         shutil.rmtree(run / "distill", ignore_errors=True)
         margin = {"teacher_advantage": {**EVERYTHING["teacher_advantage"], "margin": {"form": form}}}
+        raw["teacher"]["base"] = {"path": raw["teacher"]["path"]}
         raw["teacher"]["quantize"] = "int8" if form == "shift" and QUANTIZES else None
         raw["distill"] |= {"steps": 1, "refill": 1, "init": student, "objective": EVERYTHING | margin}
         distill(recipe_from(raw, where="test"))
