@@ -23,33 +23,46 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    Action = str | Callable[[], None]
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-dev-shm-usage", "--hide-scrollbars",
 )  # fmt: skip
+KEYS = {"Tab": 9, "Enter": 13, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "End": 35, "Home": 36}
+"""Keys that write nothing, with the numbers that browsers know them by."""
 PATIENCE = 120.0
 """Seconds after which a silent browser has failed."""
 
 
 def evaluate(
-    file: Path, steps: Sequence[str], *, hashes: Sequence[str] = ("",), width: int = 1200, dark: bool = False
+    page: Path | str,
+    steps: Sequence[Action],
+    *,
+    hashes: Sequence[str] = ("",),
+    width: int = 1200,
+    dark: bool = False,
 ) -> list[list[Any]]:
     """Open a page once for each of `hashes`, run JavaScript expressions in it one after the other, return their values.
 
-    `width` is the window's in CSS pixels.
+    `page` is a file or an address, `width` the window's in CSS pixels. An expression that starts with `key:` is a key
+    to press: `key:ArrowDown`. A function is called here, between the expressions.
     """
     wanted = os.environ.get("VOLD_BROWSER", "")
     if wanted == "none":
         pytest.skip("VOLD_BROWSER=none")
     program = wanted or next((found for name in NAMES if (found := shutil.which(name))), None)
-    urls = [file.resolve().as_uri() + h for h in hashes]
+    address = page if isinstance(page, str) else page.resolve().as_uri()
+    urls = [address + h for h in hashes]
     if program is not None:
         return _by_pipe(program, urls, steps, width, dark)
     if importlib.util.find_spec("PyQt6") and importlib.util.find_spec("PyQt6.QtWebEngineWidgets"):
-        return _by_qt(urls, steps, width, dark)
+        if any(not isinstance(step, str) or step.startswith("key:") for step in steps):
+            pytest.skip("keys are pressed in an installed Chromium")
+        return _by_qt(urls, [str(step) for step in steps], width, dark)
     pytest.fail(
         "no browser to test the page in\n"
         "  fix: install chromium, or `pip install PyQt6-WebEngine`; VOLD_BROWSER=path/to/chromium names one, "
@@ -57,7 +70,7 @@ def evaluate(
     )
 
 
-def _by_pipe(program: str, urls: Sequence[str], steps: Sequence[str], width: int, dark: bool) -> list[list[Any]]:
+def _by_pipe(program: str, urls: Sequence[str], steps: Sequence[Action], width: int, dark: bool) -> list[list[Any]]:
     """Drive a browser by the DevTools protocol over the two pipes it expects as its files 3 and 4."""
     # Moved out of the way of files 3 and 4, which the shell below fills and closes.
     to_browser, ours, mine, from_browser = (_above_nine(fd) for pipe in (os.pipe(), os.pipe()) for fd in pipe)
@@ -120,7 +133,7 @@ class _Session:
         while all(e.get("method") != method for e in self.events):
             self.events.append(self.read())
 
-    def visit(self, url: str, steps: Sequence[str], width: int, dark: bool) -> list[Any]:
+    def visit(self, url: str, steps: Sequence[Action], width: int, dark: bool) -> list[Any]:
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = {"sessionId": self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -131,13 +144,29 @@ class _Session:
         self.call("Page.enable")
         self.call("Page.navigate", url=url)
         self.wait("Page.loadEventFired")
-        values = []
+        values: list[Any] = []
         for step in steps:
+            if not isinstance(step, str):
+                step()
+                values.append(None)
+                continue
+            if step.startswith("key:"):
+                self.press(step.removeprefix("key:"))
+                values.append(None)
+                continue
             answer = self.call("Runtime.evaluate", expression=step, returnByValue=True, awaitPromise=True)
             if "exceptionDetails" in answer:
                 pytest.fail(f"{step}: {answer['exceptionDetails']}")
             values.append(answer["result"].get("value"))
         return values
+
+    def press(self, key: str) -> None:
+        """A key as a person presses it: Tab moves on, a letter is typed."""
+        name, code = (key, KEYS[key]) if key in KEYS else ("", ord(key.upper()))
+        text = {"Enter": "\r"}.get(key, "" if name else key)
+        about = {"key": key, "windowsVirtualKeyCode": code, "text": text, "code": name}
+        self.call("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", **about)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
 
 
 QT = """\

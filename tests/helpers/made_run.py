@@ -9,8 +9,8 @@ from typing import Any, cast
 from PIL import Image
 
 from stored import speller
+from vold.data.files.images import thumbnail
 from vold.evals.metrics import summarise
-from vold.evals.questions import thumbnail
 from vold.run.answers import Answer
 from vold.run.files import append_jsonl, read_records, write_json, write_text
 from vold.run.records import to_json

@@ -109,7 +109,7 @@ def _kind(hint: Any) -> str:
         return "list"
     if dataclasses.is_dataclass(hint) or arguments:
         return "object"
-    return {"float": "number", "int": "integer"}[hint.__name__]
+    return {"float": "number", "int": "integer", "bool": "boolean"}[hint.__name__]
 
 
 def page() -> str:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pages import uri
-from vold.evals.questions import thumbnail
+from vold.data.files.images import thumbnail
 from vold.report.answers import PICTURE_BYTES, picture
 
 

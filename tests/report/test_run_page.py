@@ -12,13 +12,13 @@ import pytest
 
 from made_run import RECIPE, answer, make_run
 from pages import Page
-from stored import Row, change_rows, store_rows
+from stored import store_rows
 from vold.errors import DataError, VoldError
-from vold.report import write_report
+from vold.report import browser, write_report
 from vold.report.answers import RESPONSE
 from vold.report.charts import OUTCOMES
-from vold.report.rollouts import ROLLOUTS, TOKENS
-from vold.report.run_page import QUESTIONS, STAGES, content
+from vold.report.run_page import QUESTIONS, content
+from vold.report.standing import STAGES
 from vold.report.text import MINUS
 from vold.run.files import append_jsonl, read_jsonl, write_text
 
@@ -82,48 +82,11 @@ def test_small_pictures_are_embedded_and_enlarged(made: Path) -> None:
     assert (images[0]["width"], images[0]["height"]) == ("288", "96")
 
 
-def test_tokens_carry_the_teacher_gap(made: Path) -> None:
-    _, page = page_of(made)
-    scored = [a for a in page.named("span") if a.get("class") == "over"]
-    assert scored
-    assert all(a["style"] == "--g:0.17" for a in scored)  # a gap of 0.5 of at most 3 nats
-    title = scored[0]["title"] or ""
-    for part in ("id 0", "student -0.250", "teacher -0.750", "gap +0.500 nats", "advantage -0.750"):
-        assert part in title.replace(MINUS, "-")
-    plain = [a for a in page.named("span") if "title" in a and "class" not in a]
-    assert plain
-    assert all("gap" not in (a["title"] or "") for a in plain)
-
-
-def test_first_and_last_stored_step_with_both_outcomes(made: Path) -> None:
-    steps: Any = content(made)["steps"]
-    assert list(steps) == [0, 3]
-    for rollouts in steps.values():
-        assert [r.passed for r in rollouts] == [False] * ROLLOUTS + [True] * ROLLOUTS
-        assert len({r.row["task_id"] for r in rollouts[:2]}) == 2
-
-
-def test_values_a_token_was_credited_with_are_coloured_and_named(run: Path) -> None:
-    def weighed(row: Row) -> Row:
-        weights = [1.0, 1.0] + [0.5] * (len(row["tokens"]) - 3) + [0.0]
-        return row | {"token_values": {"step_weight": weights}, "rollout_values": {"shift": -0.25, "cut": 3.0}}
-
-    file = run / "distill" / "rollouts" / "step-000003.safetensors"
-    change_rows(file, lambda rows: [weighed(r) for r in rows])
-    html, page = page_of(run)
-    cells = [a for a in page.named("span") if a.get("class") == "value"]
-    assert {(a["title"], a["style"]) for a in cells} == {
-        ("step_weight 1.000", "--g:1.00"), ("step_weight 0.500", "--g:0.50"), ("step_weight 0.000", "--g:0.00"),
-    }  # fmt: skip
-    assert f"shift {MINUS}0.250" in html and "cut 3" in html
-    assert "1.00 x 2, 0.50 x 1, 0.00 x 1" in html  # the failed rollouts have four tokens
-
-
 def test_curves_are_drawn_and_labelled(made: Path) -> None:
     html, page = page_of(made)
     titles = re.findall(r"<figcaption><b>([^<]*)</b>", html)
     start = titles.index("Loss")
-    assert titles[start : start + 3] == ["Loss", "Gradient norm", "Reward"]
+    assert titles[:2] + titles[start : start + 2] == ["Reward", "Teacher gap", "Loss", "Gradient norm"]
     assert {"Teacher gap", "Entropy", "Groups of one outcome", "Tokens"} <= set(titles)
     tokens = next(a for a in page.named("figure") if "read by the teacher" in (a.get("data-lines") or ""))
     lines = {line["label"]: line["points"] for line in json.loads(tokens["data-lines"] or "")}
@@ -202,21 +165,34 @@ def test_no_run_is_a_data_error(tmp_path: Path) -> None:
 
 
 def test_page_is_bounded(run: Path) -> None:
-    long = {"tokens": ["word "] * 5000, "logp": [-0.1] * 5000, "score": 1.0}
-    store_rows(run / "distill" / "rollouts", 9, [long | {"task_id": str(i)} for i in range(50)])
     rows = [answer(i, True) | {"id": f"q{i}", "response": "x" * 50_000} for i in range(200)]
     append_jsonl(run / "eval" / "vold" / "image.jsonl", rows)
     found: Any = content(run)
-    last = found["steps"][9]
-    assert len(last) == ROLLOUTS
-    assert {(len(r.tokens), r.length) for r in last} == {(TOKENS, 5000)}
     (images,) = found["evaluation"].samples
     assert (len(images.cards), images.questions) == (QUESTIONS, 208)
     assert max(len(a.response.head + a.response.tail) for c in images.cards for a in c.answers) == RESPONSE
     html, _ = page_of(run)
     assert len(html) < 2_000_000
-    assert html.count(f"{5000 - TOKENS:,} more tokens") == ROLLOUTS
     assert f"[ {50_000 - RESPONSE:,} characters are left out here ]" in html
+
+
+def test_only_so_many_bytes_of_rollouts_are_saved(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(browser, "ROOM", 400_000)
+    long = {"tokens": ["word "] * 5000, "logp": [-0.1 - i % 7 for i in range(5000)], "score": 1.0}
+    for step in range(4, 24):
+        rows = [long | {"task_id": str(i), "group": i // 4, "score": float(i == 9)} for i in range(16)]
+        store_rows(run / "distill" / "rollouts", step, rows)
+    small = len(page_of(run)[0])
+    (data,) = re.findall(r'id="rollout-data">(.*?)</script>', page_of(run)[0])
+    found = json.loads(data)
+    assert list(found["steps"]) == ["0", "4", "7", "10", "14", "17", "20", "23"]  # first, last and some between
+    assert small < 1_000_000 and len(data) < 600_000
+    listed = {f"{step}.{row['i']}" for step, of in found["steps"].items() for row in of["rows"]}
+    assert listed == set(found["values"])
+    assert 8 in [row["i"] for row in found["steps"]["23"]["rows"]]  # of the group that does not end alike
+    monkeypatch.setattr(browser, "ROOM", 40_000_000)
+    html, _ = page_of(run)
+    assert "This page holds 120 of the 120 rollouts of 8 of the 23 stored steps" in html
 
 
 def test_questions_cover_every_pattern_and_can_be_chosen_by_it(made: Path) -> None:

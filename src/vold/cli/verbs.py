@@ -210,12 +210,35 @@ def _branch(args: argparse.Namespace) -> None:
     _next(stage, load_recipe(file), str(file))
 
 
-@verb("RUN")
+@verb("RUN", serve="", port="[N]")
 def _show(args: argparse.Namespace) -> None:
-    """A run in the terminal, and its report.html."""
-    from vold.report.show import show
+    """A run in the terminal, and its report.html; with --serve a live page of it.
 
-    show(args.run, args.keys)
+    vold show runs/a --serve     the report as a page that follows the run, with every stored rollout
+    vold show runs --serve       the same of every run in a folder
+    Only this machine reaches the page, at the address that is printed. --port takes one port and not any that is free,
+    to be forwarded: ssh -L N:127.0.0.1:N MACHINE
+    """
+    from vold.report.show import serve, show
+
+    if args.serve:
+        serve(args.run, args.keys, args.port)
+    elif args.port is not None:
+        parser_of("show").error("--port goes with --serve")
+    else:
+        show(args.run, args.keys)
+
+
+@verb("[FOLDER]", keys="")
+def _list(args: argparse.Namespace) -> None:
+    """The runs of a folder: state, step and what each has come to.
+
+    Of the folder runs, if none is given. A run is running, stopped (the same command goes on from there), failed (its
+    last start ended in an error) or finished.
+    """
+    from vold.report.listing import list_runs
+
+    list_runs(Path(args.folder or "runs"))
 
 
 @verb("RUN", "REPO", keys="public=true")

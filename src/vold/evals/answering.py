@@ -9,12 +9,13 @@ import contextlib
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from vold.data.files.images import thumbnail
 from vold.engines.chat_api import EndpointSampler
 from vold.engines.grade import answer_text
 from vold.engines.samplers.inprocess import InProcessSampler
-from vold.evals.questions import thumbnail
 from vold.graders import outcome
 from vold.graders.outcome import NOT_ANSWERED
+from vold.graders.reading import read_right
 from vold.run.answers import Answer, Unmarked, refuse_doubled
 from vold.run.console import Bar
 from vold.run.files import append_jsonl, as_record, bad_row, cut_rows, read_jsonl, write_rows
@@ -273,6 +274,8 @@ def marked(question: Question, row: Unmarked) -> Answer:
         tags=question.tags,
         by_rule=None if by_rule is None else outcome(by_rule, row.finish),
         as_vlmevalkit=question.as_vlmevalkit and question.as_vlmevalkit(said, grade),
+        text=question.text,
+        read=read_right(question.shows, row.response),
     )
 
 

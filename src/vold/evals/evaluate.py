@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vold.data.files.images import thumbnail
 from vold.engines.launch.serving import serving
 from vold.engines.samplers.multi_turn import tool_turns
 from vold.errors import ConfigError
@@ -19,7 +20,7 @@ from vold.evals.judging import Judging
 from vold.evals.marking.reading import where_read
 from vold.evals.metrics import summarise
 from vold.evals.published import beside
-from vold.evals.questions import QuestionSet, open_sets, thumbnail
+from vold.evals.questions import QuestionSet, open_sets
 from vold.model.loading import load_certified, stage_models
 from vold.report.answers import questions_shown
 from vold.report.evaluation import write_results

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vold.data.benchmarks.registry import get_benchmark, load
-from vold.data.files.images import png_uri
 from vold.data.sources import open_tasks
 from vold.engines.chat_api import EndpointSampler
 from vold.engines.grade import grade_text
@@ -21,6 +20,7 @@ from vold.evals.prompting import build_messages, image_limits, prompt_version
 from vold.evals.protocol import Protocol, protocol_hash
 from vold.evals.published import differs, left_out
 from vold.run.results import BenchmarkInfo, SetInfo
+from vold.training.rollout_log import text_view
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 class Question:
     """One problem: what is asked, and `grade(response, finish)`, which marks an answer to it. Where a judge does,
     `by_rule(response, finish)` is the mark of a rule alone, and `as_vlmevalkit(response, grade)` VLMEvalKit's own
-    verdict on an answer that was marked."""
+    verdict on an answer that was marked. Of a picture `text` is the same problem for who cannot see, and `shows` what
+    is there to be read (`vold.types.Task.shows`)."""
 
     id: str
     messages: tuple[Message, ...]
@@ -45,6 +46,8 @@ class Question:
     tags: Mapping[str, str] = field(default_factory=dict)
     by_rule: Callable[[str, Finish], Grade] | None = None
     as_vlmevalkit: Callable[[str, Grade], float] | None = None
+    text: str | None = None
+    shows: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,12 @@ def _task_set(name: str, tasks: Sequence[Task], config: Eval, tool: str) -> Ques
     questions = []
     for task in tasks:
         digest.update(_task_bytes(task))
-        questions.append(Question(task.id, task.messages, task.reference, _task_marker(task), task.id, task.tags))
+        questions.append(
+            Question(
+                task.id, task.messages, task.reference, _task_marker(task), task.id, task.tags,
+                text=text_view(task), shows=task.shows,
+            )
+        )  # fmt: skip
     protocol = Protocol(
         name="tasks",
         benchmark=name,
@@ -209,11 +217,3 @@ def _by_rule(item: Item) -> Callable[[str, Finish], Grade]:
 
 def _peer_verdict(item: Item, judge: Judge) -> Callable[[str, Grade], float]:
     return lambda text, grade: as_vlmevalkit(item, text, grade, judge.said)
-
-
-def thumbnail(image: Any, limit: int = 512) -> str:
-    """The picture as a PNG data URI, made smaller where a side is over `limit` pixels."""
-    if max(image.size) > limit:
-        image = image.copy()
-        image.thumbnail((limit, limit))
-    return png_uri(image)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from vold.errors import clean
 from vold.graders.extract import split_thinking
+from vold.report.readings import reading_of
 from vold.report.text import SHORT, Json, Shortened, cut, listed, part, several
 from vold.run.answers import Key, choose, key_of, outcome_of
 from vold.types import IMAGE_MARKER
@@ -57,7 +58,8 @@ class Answer:
     """A stored answer of one model, its response in two parts: the thinking, `thought` characters, and the rest, of
     `length` characters.
 
-    `changes`: gained or lost against the first model, `gained:MODEL` against others before.
+    `changes`: gained or lost against the first model, `gained:MODEL` against others before. `reading`: see
+    `vold.report.readings.reading_of`.
     """
 
     model: str
@@ -69,16 +71,18 @@ class Answer:
     closed: bool
     response: Shortened
     length: int
+    reading: str
 
 
 @dataclass(frozen=True)
 class Card:
-    """One question of a set, one sample of it, and every model's answer."""
+    """One question of a set, one sample of it, and every model's answer. `text` is the same for who cannot see."""
 
     id: str
     sample: str
     images: tuple[Picture, ...]
     prompt: Shortened
+    text: str
     tags: tuple[str, ...]
     answers: tuple[Answer, ...]
 
@@ -141,13 +145,14 @@ def _card(key: Key, rows: Mapping[str, Json], baseline: str, room: int) -> Card:
         id=key[0],
         sample=key[1],
         images=tuple(_pictures(images, room)),
-        prompt=cut(_with_numbers(first("prompt"), len(images)), PROMPT),
+        prompt=cut(with_numbers(first("prompt"), len(images)), PROMPT),
+        text=cut(first("text"), PROMPT).head,
         tags=tuple(" ".join(clean(f"{k}: {v}").split())[:SHORT] for k, v in part(first("tags")).items()),
         answers=tuple(_answer(m, rows, baseline) for m in rows),
     )
 
 
-def _with_numbers(prompt: object, pictures: int) -> object:
+def with_numbers(prompt: object, pictures: int) -> object:
     """A prompt that says which picture stands where; only that one does, where a picture stands in several places."""
     if not isinstance(prompt, str):
         return prompt
@@ -175,7 +180,7 @@ def _answer(model: str, rows: Mapping[str, Json], baseline: str) -> Answer:
     changes = tuple(word if m == baseline else f"{word}:{m}" for m in before)
     thinking, closed, rest = split_thinking("" if row.get("response") is None else str(row["response"]))
     shown = cut(thinking, THINKING), len(thinking), closed, cut(rest, RESPONSE), len(rest)
-    return Answer(model, row, outcomes[model], changes, *shown)
+    return Answer(model, row, outcomes[model], changes, *shown, reading_of(row))
 
 
 def picture(uri: object) -> Picture:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from vold.errors import clean
 from vold.report.answers import Samples, Shown, sample_sets
 from vold.report.charts import OUTCOMES, Bar, colour, interval_strip, scale_top
+from vold.report.readings import Readings, readings
 from vold.report.text import DASH, Json, at, decimal, link, listed, natural, number, part, percent, several, words
 from vold.report.write import write_page
 from vold.run.records import to_json
@@ -108,6 +109,7 @@ class Evaluation:
     breakdowns: list[Breakdown]
     tags: list[str]
     samples: list[Shown]
+    readings: Mapping[str, Mapping[str, Readings]]
 
 
 def write_results(file: Path, results: Results | Json, samples: Samples, *, per_set: int = 60) -> Path:
@@ -158,6 +160,7 @@ def evaluation(results: Results | Json, samples: Samples, per_set: int) -> Evalu
         breakdowns=[b for n, title in titles.items() for b in _breakdowns(stages, models, n, title, tags)],
         tags=sorted({t for _, t in tags}, key=natural),
         samples=shown,
+        readings=readings(samples),
     )
 
 

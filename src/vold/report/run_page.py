@@ -11,23 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vold.errors import CheckpointError, ConfigError, DataError
+from vold.errors import clean
+from vold.report.browser import saved
 from vold.report.charts import Point, Series, line_chart
 from vold.report.evaluation import evaluation
-from vold.report.rollouts import GAP_LIMIT, ROLLOUTS, pick_rollouts
-from vold.report.text import MINUS, Json, at, decimal, number, part, percent, words
+from vold.report.headline import gains
+from vold.report.rollouts import GAP_LIMIT
+from vold.report.standing import check_run, metrics_of, one, rows, standing
+from vold.report.text import MINUS, Json, at, decimal, number, percent, words
 from vold.report.write import write_page
-from vold.run.files import MEND, bad_row, lists_in, read_bytes, read_json, read_jsonl
-from vold.run.metrics import MEND_METRICS, METRICS, refuse_gaps
+from vold.run.files import lists_in, read_bytes
 from vold.run.rollouts import stored_steps
-from vold.run.yaml_text import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from markupsafe import Markup
 
-STAGES = ("traces", "sft", "align", "distill", "eval")
 QUESTIONS = 24
 """Evaluated questions shown of each set."""
 ALIGNMENT: tuple[tuple[str, str, Callable[[object], str]], ...] = (
@@ -43,16 +43,6 @@ ALIGNMENT: tuple[tuple[str, str, Callable[[object], str]], ...] = (
     ("aligned_share", "of these, aligned with the teacher's, %", percent),
 )
 """Key, label and form of every figure of `vold align`."""
-
-
-@dataclass(frozen=True)
-class StageState:
-    """A stage of a run: its state (`done`, `begun`, `not run`), what is known of it, and where it lies."""
-
-    name: str
-    state: str
-    detail: str
-    where: str
 
 
 @dataclass(frozen=True)
@@ -97,62 +87,36 @@ def write_report(run_dir: Path) -> Path:
     """
     run_dir = Path(run_dir)
     check_run(run_dir)
-    return write_page(run_dir / "report.html", "run_page.html.j2", content(run_dir))
+    more = {"rollouts": saved(stored_steps(run_dir)), "server": False, "results": "eval/results.html"}
+    return write_page(run_dir / "report.html", "run_page.html.j2", content(run_dir) | more)
 
 
-def check_run(run_dir: Path) -> None:
-    """Refuse a directory that no stage has written to.
-
-    Raises:
-        DataError: it does not exist, or holds neither a recipe nor a stage.
-    """
-    if not run_dir.is_dir() or not any((run_dir / name).exists() for name in ("recipe.yaml", *STAGES)):
-        raise DataError(
-            "there is no run here",
-            where=str(run_dir),
-            got="no such directory" if not run_dir.is_dir() else "neither a recipe.yaml nor a stage",
-            fix="give a run directory (run.dir of a recipe that was started), or the recipe itself",
-        )
-
-
-def content(run_dir: Path) -> Json:
-    """Everything the template shows."""
-    steps = stored_steps(run_dir)
-    return {
-        "name": run_dir.resolve().name,
-        "about": about(run_dir),
-        "evaluation": evaluation(one(run_dir / "eval" / "results.json"), answers_of(run_dir), QUESTIONS),
+def content(run_dir: Path) -> dict[str, object]:
+    """Everything the template shows but the rollouts."""
+    found = evaluation(one(run_dir / "eval" / "results.json"), answers_of(run_dir), QUESTIONS)
+    recipe = read_bytes(run_dir / "recipe.yaml")
+    return moving(run_dir) | {
+        "evaluation": found,
+        "gains": gains(found),
         "alignments": alignments(run_dir),
         "overlap": ALIGNMENT,
-        "stages": stages_of(run_dir),
-        "traces": one(run_dir / "traces" / "summary.json"),
-        "sft_charts": training_charts(SFT, rows(run_dir / "sft" / METRICS)),
-        "distill_charts": training_charts(DISTILL, rows(run_dir / "distill" / METRICS)),
-        "steps": {s: pick_rollouts(steps[s], ROLLOUTS) for s in sorted({*list(steps)[:1], *list(steps)[-1:]})},
+        "recipe": "" if recipe is None else clean(recipe.decode(errors="replace")),
+        "has_results": (run_dir / "eval" / "results.html").is_file(),
         "gap_limit": GAP_LIMIT,
     }
 
 
-def rows(file: Path) -> list[Json]:
-    """The whole rows of a list; none if it is absent. Raises CheckpointError: one is damaged."""
-    mend = MEND_METRICS if file.name == METRICS else MEND
-    found = read_jsonl(file, whole=True, mend=mend)
-    if file.name == METRICS:
-        refuse_gaps((row.get("step") for row in found), file, mend)
-    elif strange := [n for n, row in enumerate(found, 1) if "id" not in row and "key" not in row]:
-        raise bad_row(file, strange[0], "neither an answer nor a judge's reply")
-    return [*found]
-
-
-def one(file: Path) -> Json:
-    """The object in a JSON or YAML file; an empty one if it is absent. Raises CheckpointError: it is damaged."""
-    if file.suffix == ".json":
-        return read_json(file, dict, absent={})
-    try:
-        return {} if read_bytes(file) is None else read_yaml(file, "recipe")
-    except ConfigError as error:
-        fix = "put it back from a copy, or repeat the last verb: each writes it"
-        raise CheckpointError(error.what, where=error.where, got=error.got, fix=fix) from None
+def moving(run_dir: Path) -> dict[str, object]:
+    """What changes while a stage trains: how the run stands and its curves."""
+    metrics = metrics_of(run_dir)
+    return {
+        "name": run_dir.resolve().name,
+        "about": about(run_dir),
+        "now": standing(run_dir, metrics),
+        "traces": one(run_dir / "traces" / "summary.json"),
+        "sft_charts": training_charts(SFT, metrics["sft"]),
+        "distill_charts": training_charts(DISTILL, metrics["distill"]),
+    }
 
 
 def answers_of(run_dir: Path) -> dict[str, dict[str, list[Json]]]:
@@ -174,31 +138,6 @@ def about(run_dir: Path) -> dict[str, str]:
         "versions": ", ".join(f"{k} {v}" for k, v in versions.items()),
     }
     return {k: words(v) for k, v in pairs.items() if v not in (None, "")}
-
-
-def stages_of(run_dir: Path) -> list[StageState]:
-    """Each stage and how far it is."""
-    files = ("recipe.yaml", "traces/summary.json", "align/align.json", "eval/results.json")
-    recipe, traces, align, results = (one(run_dir / file) for file in files)
-    kept, answers, correct = (words(traces.get(key)) for key in ("kept", "answers", "correct"))
-    details = {
-        "traces": traces and f"{kept} of {answers} answers kept, {correct} correct",
-        "sft": _steps(run_dir, recipe, "sft", "loss"),
-        "align": align and f"{words(align.get('verdict'))}: {decimal(align.get('kl'))} nats per token",
-        "distill": _steps(run_dir, recipe, "distill", "reward"),
-        "eval": results and ", ".join(part(results, "stages")),
-    }
-    out = []
-    for stage, detail in details.items():
-        done = (run_dir / stage / "final").is_dir() if stage in ("sft", "distill") else bool(detail)
-        state = "done" if done else "begun" if (run_dir / stage).is_dir() else "not run"
-        out.append(StageState(stage, state, str(detail or ""), f"{stage}/" if state != "not run" else ""))
-    return out
-
-
-def _steps(run_dir: Path, recipe: Json, stage: str, key: str) -> str:
-    found, of = rows(run_dir / stage / METRICS), at(recipe, stage, "steps") or "?"
-    return f"{len(found)} of {of} steps, last {key} {decimal(found[-1].get(key))}" if found else ""
 
 
 def alignments(run_dir: Path) -> dict[str, Json]:

@@ -98,25 +98,21 @@ for (const table of document.querySelectorAll(".sortable")) {
     body.append(...[...body.rows].sort((a, b) => up ? compare(a, b) : compare(b, a)));
   }));
 }
-for (const event of ["mouseover", "click"]) addEventListener(event, ({ target }) => {
-  if (!target.matches?.(".tokens span")) return;
-  const card = target.closest(".rollout");
-  card.querySelector(".on")?.classList.remove("on");
-  target.classList.add("on");
-  card.querySelector(".about-token").textContent = target.title;
-});
-for (const chart of document.querySelectorAll("[data-lines]")) {
-  const [low, high, left, width] = JSON.parse(chart.dataset.box), lines = JSON.parse(chart.dataset.lines);
-  const svg = chart.querySelector("svg"), cursor = svg.querySelector(".cursor"), out = chart.querySelector("output");
-  const text = v => (chart.dataset.percent === "1" ? (100 * v).toFixed(1) + "%" : String(Number(v.toPrecision(4)))).replace("-", "−");
-  svg.addEventListener("pointermove", e => {
-    const box = svg.getBoundingClientRect(), at = (e.clientX - box.left) / box.width * svg.viewBox.baseVal.width;
-    const x = low + (at - left) / width * (high - low);
-    const near = lines.map(l => l.points.reduce((a, b) => Math.abs(b[0] - x) < Math.abs(a[0] - x) ? b : a));
-    const step = near.at(-1)[0], where = left + (step - low) / (high - low) * width;
-    cursor.setAttribute("x1", where); cursor.setAttribute("x2", where); cursor.setAttribute("visibility", "visible");
-    out.textContent = "step " + step + ": " + lines.map((l, i) => (lines.length > 1 ? l.label + " " : "") + text(near[i][1])).join(", ");
-    chart.classList.add("live");
-  });
-  svg.addEventListener("pointerleave", () => { cursor.setAttribute("visibility", "hidden"); chart.classList.remove("live"); });
-}
+const enliven = root => {
+  for (const chart of root.querySelectorAll("[data-lines]")) {
+    const [low, high, left, width] = JSON.parse(chart.dataset.box), lines = JSON.parse(chart.dataset.lines);
+    const svg = chart.querySelector("svg"), cursor = svg.querySelector(".cursor"), out = chart.querySelector("output");
+    const text = v => (chart.dataset.percent === "1" ? (100 * v).toFixed(1) + "%" : String(Number(v.toPrecision(4)))).replace("-", "−");
+    svg.addEventListener("pointermove", e => {
+      const box = svg.getBoundingClientRect(), at = (e.clientX - box.left) / box.width * svg.viewBox.baseVal.width;
+      const x = low + (at - left) / width * (high - low);
+      const near = lines.map(l => l.points.reduce((a, b) => Math.abs(b[0] - x) < Math.abs(a[0] - x) ? b : a));
+      const step = near.at(-1)[0], where = left + (step - low) / (high - low) * width;
+      cursor.setAttribute("x1", where); cursor.setAttribute("x2", where); cursor.setAttribute("visibility", "visible");
+      out.textContent = "step " + step + ": " + lines.map((l, i) => (lines.length > 1 ? l.label + " " : "") + text(near[i][1])).join(", ");
+      chart.classList.add("live");
+    });
+    svg.addEventListener("pointerleave", () => { cursor.setAttribute("visibility", "hidden"); chart.classList.remove("live"); });
+  }
+};
+enliven(document);

@@ -1,20 +1,24 @@
-"""`vold show`: a run in the terminal, and its report.html."""
+"""`vold show`: a run in the terminal, and its report.html; or as a page that follows it."""
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from vold.errors import ConfigError
-from vold.report.rollouts import GAP_LIMIT, ShownRollout, pick_rollouts
-from vold.report.run_page import about, alignments, check_run, one, rows, stages_of, write_report
+from vold.report.rollouts import FIRST, GAP_LIMIT, ShownRollout, pick_rollouts
+from vold.report.run_page import about, alignments, write_report
+from vold.report.serve import Server
+from vold.report.standing import check_run, metrics_of, one, stages_of
 from vold.report.tables import print_pairs, print_results, print_table
 from vold.report.text import MINUS, Json, decimal, short
 from vold.run.console import console
 from vold.run.recipe import load_recipe
 from vold.run.rollouts import stored_step, stored_steps
+from vold.run.state import runs_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,24 +51,58 @@ def show(
     stored = stored_steps(run_dir)
     if step is not None:
         stored_step(run_dir, step)
+    metrics = metrics_of(run_dir)
     console.print(Text(str(run_dir), style="bold"))
     print_pairs(about(run_dir).items(), 10)
     console.print()
-    print_table(("stage", "state", "", "where"), [(s.name, s.state, s.detail, s.where) for s in stages_of(run_dir)])
+    print_table(
+        ("stage", "state", "", "where"), [(s.name, s.state, s.detail, s.where) for s in stages_of(run_dir, metrics)]
+    )
     console.print()
     print_results(one(run_dir / "eval" / "results.json"))
-    for when, found in alignments(run_dir).items():
+    for when, verdict in alignments(run_dir).items():
         line = Text.assemble("\n", ("alignment ", "dim"), (f"{when} " if when else "", "dim"))
-        console.print(line.append(short(found.get("verdict")), style="bold").append(f": {short(found.get('words'))}"))
+        line.append(short(verdict.get("verdict")), style="bold")
+        console.print(line.append(f": {short(verdict.get('words'))}"))
     console.print()
-    for stage in ("sft", "distill"):
-        _print_last(stage, rows(run_dir / stage / "metrics.jsonl"))
+    for stage, found in metrics.items():
+        _print_last(stage, found)
     if stored:
         step = max(stored) if step is None else step
         _print_rollouts(step, stored[step], 2 if limit is None else limit)
     page = write_report(run_dir)
     console.print(Text.assemble("\nwrote ", str(page)))
     return page
+
+
+def serve(target: str | Path, overrides: Sequence[str] = (), port: str | None = None) -> None:
+    """Serve a run, or every run of a folder, as a page that follows it, until Ctrl-C.
+
+    Args:
+        target: a run directory, the recipe of a run, or a folder of runs.
+        overrides: `key.path=value` for a recipe.
+        port: a number; any that is free if absent.
+
+    Raises:
+        DataError: there is no run.
+        ConfigError: an override that cannot be read, or a port that cannot be taken.
+    """
+    folder = _run_dir(target, overrides)
+    if not runs_in(folder):
+        check_run(folder)
+    wanted = port or "0"
+    fix = "write a number from 1024 to 65535, or leave --port out"
+    if not (wanted.isascii() and wanted.isdecimal() and len(wanted) <= 5 and int(wanted) < 65536):
+        raise ConfigError("this is no port", where="--port", got=wanted, fix=fix)
+    try:
+        server = Server(folder, int(wanted))
+    except OSError as error:
+        raise ConfigError("this port cannot be taken", where="--port", got=f"{wanted}: {error}", fix=fix) from None
+    with server, contextlib.suppress(KeyboardInterrupt):
+        console.print(
+            Text.assemble("the page is at ", (server.address, "bold"), f"\nit shows {folder}; Ctrl-C ends it")
+        )
+        server.serve_forever()
 
 
 def _options(overrides: Sequence[str]) -> tuple[dict[str, int], list[str]]:
@@ -81,10 +119,10 @@ def _options(overrides: Sequence[str]) -> tuple[dict[str, int], list[str]]:
     return own, rest
 
 
-def _run_dir(target: str | Path, overrides: list[str]) -> Path:
+def _run_dir(target: str | Path, overrides: Sequence[str]) -> Path:
     path = Path(target)
     if path.is_file():
-        return load_recipe(path, overrides).run.dir
+        return load_recipe(path, [*overrides]).run.dir
     if overrides:
         raise ConfigError(
             "a run directory takes no recipe overrides",
@@ -113,22 +151,25 @@ def _print_rollouts(step: int, file: Path, limit: int) -> None:
 
 
 def _print_rollout(r: ShownRollout) -> None:
-    verdict = ("passed", "bold green") if r.passed else ("failed", "bold red")
-    answer = "none" if r.row["extracted"] is None else short(r.row["extracted"])
-    told = f"  reward {decimal(r.row['score'], 2)}, answer {answer}, reference {short(r.row['reference'])}"
+    grade = r.stored.rollout.grade
+    verdict = ("passed", "bold green") if grade.score >= 1 else ("failed", "bold red")
+    answer = "none" if grade.extracted is None else short(grade.extracted)
+    told = f"  reward {decimal(grade.score, 2)}, answer {answer}, reference {short(r.stored.question.reference)}"
     head = Text.assemble(verdict, told)
-    gap = "not read by the teacher" if r.mean_gap is None else f"mean gap {decimal(r.mean_gap, 2, sign=True)} nats"
-    console.print(head.append(f"  {short(r.row['note'])}, {r.length} tokens, {gap}", style="dim"))
+    mean = "not read by the teacher" if r.mean_gap is None else f"mean gap {decimal(r.mean_gap, 2, sign=True)} nats"
+    console.print(head.append(f"  {short(grade.note)}, {r.length} tokens, {mean}", style="dim"))
     console.print(Text(f"{r.prompt.head}{' … ' * bool(r.prompt.tail)}{r.prompt.tail}", style="italic"))
     body = Text()
-    for token in r.tokens:
-        body.append(token.text, style=gap_style(token.value))
+    for place, (text, gap) in enumerate(r.tokens):
+        if r.left_out and place == FIRST:
+            body.append(f" … {r.left_out} left out here … ", style="dim")
+        body.append(text, style=gap_style(gap))
         body.append(" " if r.spaced else "")
-    more = r.length - len(r.tokens)
-    console.print(body.append(f"… {more} more" if more else ""))
-    widest = sorted((t for t in r.tokens if t.value is not None), key=lambda t: -abs(t.value or 0.0))[:3]
-    gaps = ", ".join(f"{t.text.strip()!r} {decimal(t.value, 2, sign=True)}" for t in widest)
-    for said in (", ".join(r.figures), *(f"{v.name}: {v.words}" for v in r.values), gaps and f"widest gaps: {gaps}"):
+    console.print(body)
+    widest = sorted(((t, g) for t, g in r.tokens if g is not None), key=lambda pair: -abs(pair[1]))[:3]
+    told = ", ".join(f"{text.strip()!r} {decimal(gap, 2, sign=True)}" for text, gap in widest)
+    named = (f"{name}: {words}" for name, words in r.values.items())
+    for said in (", ".join(r.figures), *named, told and f"widest gaps: {told}"):
         if said:
             console.print(Text(said, style="dim"))
 

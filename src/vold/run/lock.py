@@ -46,7 +46,7 @@ class Owner:
     """Who works in a run directory. `place` stands for the machine since it was started and the process ids that are
     seen there, empty where that is not known; `born` is the start of process `pid` in the kernel's ticks. `every` is
     the time between two changes of `beats`, in seconds. `state` is `held` or `free`. What changes keeps its length, so
-    that a reader who comes in the middle of a change reads one or the other."""
+    that a reader who comes in the middle of a change reads one or the other: `fail` is a free one after an error."""
 
     token: str
     verb: str
@@ -57,7 +57,7 @@ class Owner:
     since: str
     every: float
     beats: str = f"{0:012}"
-    state: Literal["held", "free"] = "held"
+    state: Literal["held", "free", "fail"] = "held"
 
     def __str__(self) -> str:
         return f"`vold {self.verb}`, process {self.pid} on {self.host}, since {self.since}"
@@ -115,7 +115,7 @@ class RunLock:
                     other.unlink()
         self._beating.start()
 
-    def release(self) -> None:
+    def release(self, state: Literal["free", "fail"] = "free") -> None:
         """Let go; a directory that holds nothing else, and was made for this, is removed again."""
         if self._file is None or self.owner.pid != os.getpid():
             return
@@ -123,7 +123,7 @@ class RunLock:
         if self._beating.is_alive():
             self._beating.join()
         with contextlib.suppress(OSError):
-            self._write(dataclasses.replace(self.owner, state="free"))
+            self._write(dataclasses.replace(self.owner, state=state))
             if self._made and [p.name for p in self.directory.iterdir()] == [LOCK]:
                 self._file.unlink()
                 for made in (self.home, *self._made):
@@ -220,7 +220,7 @@ class RunLock:
         Raises:
             ConfigError: it is alive.
         """
-        if owner.state == "free":
+        if owner.state != "held":
             return True
         if not owner.place or owner.place != self.owner.place:
             return False
@@ -267,14 +267,24 @@ def owning(directory: Path, verb: str) -> Iterator[bool]:
         yield first
         return
     lock = RunLock(here, verb)
+    end: Literal["free", "fail"] = "free"
     try:
         lock.acquire()
         _held[here] = lock
         yield True
+    except Exception:
+        end = "fail"
+        raise
     finally:
         if _held.get(here) is lock:
             del _held[here]
-        lock.release()
+        lock.release(end)
+
+
+def last_owner(directory: Path) -> Owner | None:
+    """Who works in a run directory, or was the last to; None where nobody is known."""
+    home = directory / LOCK
+    return _read(home / str(_highest(home)))
 
 
 def confirm(path: Path) -> None:

@@ -6,12 +6,13 @@ It holds the arrays of all rollouts one after the other, and a table of the rest
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import re
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from vold.run.files import write_bytes, write_text
 from vold.types import Completion, Grade, Rollout, TokenScores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -36,10 +37,19 @@ CREDIT = ("advantage", "live_weight", "teacher_weight")
 
 @dataclass(frozen=True)
 class RolloutTask:
-    """What a group of rollouts answers, as it is shown."""
+    """What a group of rollouts answers, as it is shown: `images` are data URIs, `text` is the same problem for who
+    cannot see, and `shows` what the pictures show, where a world knows it; see `vold.types.Task`."""
 
     prompt: str
     reference: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    images: tuple[str, ...] = ()
+    text: str = ""
+    shows: str = ""
+
+    def stored(self) -> dict[str, Any]:
+        """What of it is written: empty fields are not."""
+        return {name: value for name, value in asdict(self).items() if value or name in ("prompt", "reference")}
 
 
 @dataclass(frozen=True)
@@ -52,10 +62,14 @@ class StoredRollout:
 
     def texts(self) -> list[str]:
         """The text of every token by itself. Where the tokenizer is gone, its id in angle brackets."""
+        _, texts, place = self.spelled()
+        return [texts[i] for i in place.tolist()]
+
+    def spelled(self) -> tuple[NDArray[np.int32], list[str], NDArray[np.intp]]:
+        """The ids that occur, in order, with their texts, and for every token which of them it is."""
         ids, place = np.unique(self.rollout.completion.ids, return_inverse=True)
         spell = _speller(self.tokenizer, self.tokenizer.stat().st_mtime_ns if self.tokenizer.is_file() else 0)
-        texts = [spell(i) for i in ids.tolist()]
-        return [texts[i] for i in place.tolist()]
+        return ids, [spell(i) for i in ids.tolist()], place
 
     def row(self) -> dict[str, Any]:
         """The same as plain numbers and texts, for pages. A log-prob that is no number is None."""
@@ -63,7 +77,8 @@ class StoredRollout:
         return {
             "task_id": r.task_id,
             "group": r.group,
-            **asdict(self.question),
+            "prompt": self.question.prompt,
+            "reference": self.question.reference,
             "tokens": self.texts(),
             "ids": r.completion.ids.tolist(),
             "finish": r.completion.finish,
@@ -149,7 +164,7 @@ def packed(rollouts: Sequence[Rollout], questions: Mapping[int, RolloutTask], *,
             | ({"tags": dict(r.tags)} if r.tags else {})
             | ({"widths": {name: values.shape[1] for name, values in wide.items()}} if wide else {})
         )
-    asked = {str(group): asdict(question) for group, question in questions.items()}
+    asked = {str(group): question.stored() for group, question in questions.items()}
     flat = {name: np.concatenate(values) for name, values in columns.items()}
     about = {"table": table, "questions": asked}
     # One entry: safetensors writes several in an order that differs from process to process.
@@ -177,18 +192,50 @@ def load_rollouts(file: Path) -> list[StoredRollout]:
     Raises:
         DataError: it is absent, cut short, changed or something else.
     """
-    try:
-        if not file.is_file():  # a pipe would be waited for
-            raise FileNotFoundError("no file")
-        with safe_open(file, framework="numpy") as stored:
-            about = json.loads(stored.metadata()["rollouts"])
-            names = stored.keys()
-            flat = {name: stored.get_tensor(name) for name in names}
+    with _opened(file) as stored:
+        about = json.loads(stored.metadata()["rollouts"])
+        names = stored.keys()
+        flat = {name: stored.get_tensor(name) for name in names}
         expected = about.pop("sha256", None)
         if expected is not None and digest(flat, about) != expected:
             raise ValueError("values have changed since they were stored")
         read = dict.fromkeys(flat, 0)
         return [_stored(row, flat, read, about["questions"], file.with_name(TOKENIZER)) for row in about["table"]]
+
+
+def load_rollout(file: Path, place: int) -> StoredRollout:
+    """One of the stored rollouts of a step, by its place. No others are read, so the file's digest is not compared.
+
+    Raises:
+        DataError: as `load_rollouts`, or there are not so many.
+    """
+    with _opened(file) as stored:
+        about = _about(file, file.stat().st_mtime_ns)
+        names = stored.keys()
+        flat = {name: stored.get_slice(name) for name in names}
+        read = dict.fromkeys(flat, 0)
+        for row in about["table"][:place]:
+            for name in (*row["arrays"], *row.get("widths", {})):
+                read[name] += row["length"] * row.get("widths", {}).get(name, 1)
+        return _stored(about["table"][place], flat, read, about["questions"], file.with_name(TOKENIZER))
+
+
+@lru_cache(maxsize=4)
+def _about(file: Path, changed: int) -> dict[str, Any]:
+    """What a file says of its rollouts: of a large one it takes a while to read, and pages ask for one at a time."""
+    with safe_open(file, framework="numpy") as stored:
+        found: dict[str, Any] = json.loads(stored.metadata()["rollouts"])
+    return found
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """A file of rollouts; whatever is wrong with it becomes one error."""
+    try:
+        if not file.is_file():  # a pipe would be waited for
+            raise FileNotFoundError("no file")
+        with safe_open(file, framework="numpy") as stored:
+            yield stored
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         got = f"{type(error).__name__}: {error}"[:200]
         fix = "put it back from a copy, or delete it: no step needs it"
@@ -237,7 +284,11 @@ def _stored(
         tags=row.get("tags", {}),
         **{name: arrays.get(name) for name in CREDIT},
     )
-    return StoredRollout(rollout, RolloutTask(**asked[str(row["group"])]), tokenizer)
+    return StoredRollout(rollout, _question(asked[str(row["group"])]), tokenizer)
+
+
+def _question(row: dict[str, Any]) -> RolloutTask:
+    return RolloutTask(**{**row, "images": tuple(row.get("images", ()))})
 
 
 def _plain(values: NDArray[np.float32]) -> list[float | None]:
@@ -252,4 +303,4 @@ def _speller(file: Path, changed: int) -> Callable[[int], str]:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(file))
-    return lambda token: str(tokenizer.decode([token], skip_special_tokens=False))
+    return cache(lambda token: str(tokenizer.decode([token], skip_special_tokens=False)))

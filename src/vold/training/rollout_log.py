@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from vold.data.files.images import thumbnail
 from vold.engines.teachers.aligned import aligned_share
 from vold.graders import outcome
 from vold.objective import value_means
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
     from vold.model.policy import Policy
     from vold.types import Rollout, Task
+
+PICTURE = 256
+"""Longest side, in pixels, of a picture that is stored beside rollouts."""
 
 
 def describe(
@@ -77,4 +81,15 @@ def store(directory: Path, step: int, rollouts: Sequence[Rollout], tasks: Sequen
 def questions_of(rollouts: Sequence[Rollout], tasks: Sequence[Task]) -> dict[int, RolloutTask]:
     """What each group of these rollouts answers. `tasks` are by group."""
     there = {r.group for r in rollouts}
-    return {g: RolloutTask(t.messages[-1].text, t.reference) for g, t in enumerate(tasks) if g in there}
+    return {g: _question(t) for g, t in enumerate(tasks) if g in there}
+
+
+def _question(task: Task) -> RolloutTask:
+    images = tuple(thumbnail(i, PICTURE) for m in task.messages for i in m.images)
+    return RolloutTask(task.messages[-1].text, task.reference, task.tags, images, text_view(task) or "", task.shows)
+
+
+def text_view(task: Task) -> str | None:
+    """The same problem for who cannot see; None of a task without pictures, or without such a text."""
+    pictures = any(m.images for m in task.messages)
+    return task.teacher_messages[-1].text if pictures and task.teacher_messages else None

@@ -98,11 +98,10 @@ class Task:
     `teacher_messages` is what a text-only teacher is asked; None means the problem has no text view, so only the
     outcome reward can be learnt from it. `tags` are strings to group results by; of training, `teacher.routes` and
     masks read them. `reference` is "" where no answer is known; only `vold traces` takes such tasks. `response` is a
-    solution that comes with the data, to learn from instead of a teacher's.
+    solution in the data. `shows`, if known: the word behind which a response repeats its pictures, and what is right.
 
     Example:
-        >>> t = Task(id="sum-1", messages=(Message("user", "digits 3 5 . sum ?"),), reference="8", grader="exact")
-        >>> t.tags
+        >>> Task(id="sum-1", messages=(Message("user", "digits 3 5 . sum ?"),), reference="8", grader="exact").tags
         {}
     """
 
@@ -113,6 +112,7 @@ class Task:
     teacher_messages: tuple[Message, ...] | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     response: str | None = None
+    shows: str = ""
 
 
 @dataclass(frozen=True, eq=False)

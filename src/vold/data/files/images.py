@@ -180,6 +180,14 @@ def png_bytes(image: Image) -> bytes:
     return out.getvalue()
 
 
+def thumbnail(image: Image, limit: int = 512) -> str:
+    """The picture as a PNG data URI, made smaller where a side is over `limit` pixels."""
+    if max(image.size) > limit:
+        image = image.copy()
+        image.thumbnail((limit, limit))
+    return png_uri(image)
+
+
 def png_uri(image: Image) -> str:
     """A picture as a data URI, in RGB."""
     return "data:image/png;base64," + base64.b64encode(_quick_png(image)).decode()

@@ -215,4 +215,5 @@ class DigitTasks:
             grader="exact",
             teacher_messages=(text_message(p),),
             tags={"kind": p.kind, "digits": str(len(p.digits))},
+            shows=f"digits {p.digit_words}" if self.form == "image" else "",
         )

@@ -1,0 +1,204 @@
+"""`vold show RUN --serve`: the report as a page that follows its run, on this machine alone.
+
+The server listens on 127.0.0.1. Its addresses begin with a random word that is printed once, and a request whose Host
+is another name is refused, so that neither another user of the machine nor another page in the browser can read a run.
+What it answers with is made from the runs that it was started for; no address is turned into a path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import sys
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from vold.errors import DataError, VoldError
+from vold.report.browser import step_rows, texts_of, whole
+from vold.report.listing import listed_runs
+from vold.report.run_page import content, moving
+from vold.report.write import render
+from vold.run.rollouts import load_rollout, load_rollouts, stored_step, stored_steps
+from vold.run.state import is_at_work, runs_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    Asked = Mapping[str, str]
+    Answer = tuple[str, bytes]
+    """The kind of an answer and its content."""
+
+MOST_AT_ONCE = 64
+"""Rollouts of one request."""
+KEPT_TEXTS = 16
+"""Steps whose texts are kept for the next search."""
+HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+WATCHED = (
+    "recipe.yaml", "traces/summary.json", "align/align.json", "sft/metrics.jsonl", "distill/metrics.jsonl", "sft/final",
+    "distill/final", "eval/results.json",
+)  # fmt: skip
+"""What the moving part of a page is made from."""
+
+
+class _Absent(Exception):
+    """Nothing is shown at this address."""
+
+
+class Server(ThreadingHTTPServer):
+    """Serves the run in a folder, or all runs in it.
+
+    Args:
+        folder: a run directory, or a folder of runs.
+        port: 0 for any that is free.
+
+    Raises:
+        OSError: the port is taken.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        self.folder, self.token = folder, secrets.token_urlsafe(24)
+        self.texts: dict[tuple[str, int, str], list[str]] = {}
+        super().__init__(("127.0.0.1", port), _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that has gone away is no error."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+    @property
+    def address(self) -> str:
+        """Where the page is."""
+        return f"http://127.0.0.1:{self.server_port}/{self.token}/"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"
+    timeout = 60
+
+    def do_GET(self) -> None:
+        """Answer, or say what is wrong in one line."""
+        try:
+            kind, body = self._answer()
+            self._send(HTTPStatus.OK, kind, body)
+        except VoldError as error:
+            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", str(error).encode(errors="replace"))
+        except _Absent:
+            self._send(HTTPStatus.NOT_FOUND, "text/plain", b"nothing here")
+
+    def _answer(self) -> Answer:
+        hosts = {f"{name}:{self.server.server_port}" for name in ("127.0.0.1", "localhost")}
+        if self.headers.get("Host") not in hosts:
+            raise _Absent
+        address = urlsplit(self.path)
+        token, slash, rest = address.path.removeprefix("/").partition("/")
+        if not secrets.compare_digest(token.encode(), self.server.token.encode()) or not slash:
+            raise _Absent
+        runs = runs_in(self.server.folder)
+        alone = [*runs.values()] == [self.server.folder]
+        name, _, what = ("", "", rest) if alone else rest.rpartition("/")
+        if not rest and not alone:
+            page = render("list.html.j2", {"name": self.server.folder.resolve().name, "runs": listed_runs(runs)})
+            return "text/html", page.encode()
+        run = self.server.folder if alone else runs.get(unquote(name))
+        if run is None or what not in _PARTS:
+            raise _Absent
+        return _PARTS[what](self.server, run, dict(parse_qsl(address.query, keep_blank_values=True)))
+
+    def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        told = {"Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(body))}
+        for name, value in (HEADERS | told).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: addresses hold the token."""
+
+
+def _page(server: Server, run: Path, asked: Asked) -> Answer:
+    above = "" if run == server.folder else "../" * (len(run.relative_to(server.folder).parts))
+    more = {"server": True, "rollouts": {"steps": {}, "values": {}}, "results": "results.html", "above": above}
+    return "text/html", render("run_page.html.j2", content(run) | more).encode()
+
+
+def _results(server: Server, run: Path, asked: Asked) -> Answer:
+    file = run / "eval" / "results.html"
+    if not file.is_file():
+        raise _Absent
+    return "text/html", file.read_bytes()
+
+
+def _now(server: Server, run: Path, asked: Asked) -> Answer:
+    """What has changed since the version that the page has, and stored steps with a stamp of each file."""
+    stamps = [_stamp(run / name) for name in WATCHED]
+    version = hashlib.sha256(repr([is_at_work(run), stamps]).encode()).hexdigest()[:16]
+    found: dict[str, Any] = {"version": version, "results": _stamp(run / "eval" / "results.json")}
+    found["steps"] = {step: _stamp(file) for step, file in stored_steps(run).items()}
+    if asked.get("have") != version:
+        found["html"] = render("run_live.html.j2", moving(run))
+    return _json(found)
+
+
+def _step(server: Server, run: Path, asked: Asked) -> Answer:
+    return _json(step_rows(load_rollouts(stored_step(run, _number(asked.get("step"))))))
+
+
+def _rollouts(server: Server, run: Path, asked: Asked) -> Answer:
+    """Whole rollouts, asked for as `at=STEP.PLACE,...`."""
+    found = {}
+    for key in asked.get("at", "").split(",")[:MOST_AT_ONCE]:
+        step, _, place = key.partition(".")
+        found[key] = whole(load_rollout(stored_step(run, _number(step)), _number(place)))
+    return _json(found)
+
+
+def _find(server: Server, run: Path, asked: Asked) -> Answer:
+    """Places of the rollouts of a step in whose problem or response a text stands."""
+    file = stored_step(run, _number(asked.get("step")))
+    key = str(run), _number(asked.get("step")), _stamp(file)
+    if key not in server.texts:
+        while len(server.texts) >= KEPT_TEXTS:
+            server.texts.pop(next(iter(server.texts)))
+        server.texts[key] = texts_of(load_rollouts(file))
+    text = asked.get("text", "").lower()
+    return _json([i for i, words in enumerate(server.texts[key]) if text in words])
+
+
+_PARTS: dict[str, Callable[[Server, Path, Asked], Answer]] = {
+    "": _page, "now": _now, "step": _step, "rollouts": _rollouts, "find": _find, "results.html": _results,
+}  # fmt: skip
+"""What stands behind the token, and behind a run's name, by its last word."""
+
+
+def _number(text: str | None) -> int:
+    if text is None or not text.isascii() or not text.isdecimal() or len(text) > 12:
+        raise DataError("this is no number of a step or a rollout", got=str(text)[:40])
+    return int(text)
+
+
+def _stamp(file: Path) -> str:
+    """What differs between two writings of a file; empty where there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return ""
+    return f"{found.st_mtime_ns}-{found.st_size}"
+
+
+def _json(value: object) -> Answer:
+    return "application/json", json.dumps(value, separators=(",", ":")).encode()

@@ -1,0 +1,128 @@
+"""How a run stands: its stages, what they have logged so far, and whether a process is at work.
+
+Nothing here may fail on a run that is half done, was killed or written by an older version: what is not there is left
+out. A directory that holds no run at all is an error, and so is a damaged file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vold.errors import CheckpointError, ConfigError, DataError
+from vold.report.headline import left, trained
+from vold.report.text import Json, at, decimal, part, words
+from vold.run.files import MEND, bad_row, read_bytes, read_json, read_jsonl
+from vold.run.metrics import MEND_METRICS, METRICS, refuse_gaps
+from vold.run.state import State, state_of
+from vold.run.yaml_text import read_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+STAGES = ("traces", "sft", "align", "distill", "eval")
+
+
+@dataclass(frozen=True)
+class StageState:
+    """A stage of a run: its state (`done`, `begun`, `not run`), what is known of it, and where it lies."""
+
+    name: str
+    state: str
+    detail: str
+    where: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a run stands: `left` is about how long it still takes, `trained` what training has come to in sentences."""
+
+    state: State
+    left: str
+    trained: list[str]
+    stages: list[StageState]
+
+
+def metrics_of(run_dir: Path) -> dict[str, list[Json]]:
+    """The metrics of the stages that train."""
+    return {stage: rows(run_dir / stage / METRICS) for stage in ("sft", "distill")}
+
+
+def standing(run_dir: Path, metrics: Mapping[str, Sequence[Json]]) -> Standing:
+    """How a run stands, by what it has stored and whether a process owns it."""
+    recipe = one(run_dir / "recipe.yaml")
+    stages = stages_of(run_dir, metrics)
+    state = state_of(run_dir, finished=is_finished(stages, recipe))
+    active = next((s for s in ("distill", "sft") if metrics[s]), "")
+    soon = left(metrics[active], at(recipe, active, "steps")) if active and state == "running" else ""
+    return Standing(state, soon, trained(metrics), stages)
+
+
+def is_finished(stages: Sequence[StageState], recipe: Json) -> bool:
+    """Whether the last stage that the recipe has is done."""
+    state = {s.name: s.state for s in stages}
+    wanted = [name for name in ("traces", "sft", "distill", "eval") if recipe.get(name) is not None]
+    return bool(wanted) and state[wanted[-1]] == "done"
+
+
+def check_run(run_dir: Path) -> None:
+    """Refuse a directory that no stage has written to.
+
+    Raises:
+        DataError: it does not exist, or holds neither a recipe nor a stage.
+    """
+    if not run_dir.is_dir() or not any((run_dir / name).exists() for name in ("recipe.yaml", *STAGES)):
+        raise DataError(
+            "there is no run here",
+            where=str(run_dir),
+            got="no such directory" if not run_dir.is_dir() else "neither a recipe.yaml nor a stage",
+            fix="give a run directory (run.dir of a recipe that was started), or the recipe itself",
+        )
+
+
+def rows(file: Path) -> list[Json]:
+    """The whole rows of a list; none if it is absent. Raises CheckpointError: one is damaged."""
+    mend = MEND_METRICS if file.name == METRICS else MEND
+    found = read_jsonl(file, whole=True, mend=mend)
+    if file.name == METRICS:
+        refuse_gaps((row.get("step") for row in found), file, mend)
+    elif strange := [n for n, row in enumerate(found, 1) if "id" not in row and "key" not in row]:
+        raise bad_row(file, strange[0], "neither an answer nor a judge's reply")
+    return [*found]
+
+
+def one(file: Path) -> Json:
+    """The object in a JSON or YAML file; an empty one if it is absent. Raises CheckpointError: it is damaged."""
+    if file.suffix == ".json":
+        return read_json(file, dict, absent={})
+    try:
+        return {} if read_bytes(file) is None else read_yaml(file, "recipe")
+    except ConfigError as error:
+        fix = "put it back from a copy, or repeat the last verb: each writes it"
+        raise CheckpointError(error.what, where=error.where, got=error.got, fix=fix) from None
+
+
+def stages_of(run_dir: Path, metrics: Mapping[str, Sequence[Json]]) -> list[StageState]:
+    """Each stage and how far it is. `metrics` are those of the stages that train."""
+    files = ("recipe.yaml", "traces/summary.json", "align/align.json", "eval/results.json")
+    recipe, traces, align, results = (one(run_dir / file) for file in files)
+    kept, answers, correct = (words(traces.get(key)) for key in ("kept", "answers", "correct"))
+    details = {
+        "traces": traces and f"{kept} of {answers} answers kept, {correct} correct",
+        "sft": _steps(metrics["sft"], recipe, "sft", "loss"),
+        "align": align and f"{words(align.get('verdict'))}: {decimal(align.get('kl'))} nats per token",
+        "distill": _steps(metrics["distill"], recipe, "distill", "reward"),
+        "eval": results and ", ".join(part(results, "stages")),
+    }
+    out = []
+    for stage, detail in details.items():
+        done = (run_dir / stage / "final").is_dir() if stage in ("sft", "distill") else bool(detail)
+        state = "done" if done else "begun" if (run_dir / stage).is_dir() else "not run"
+        out.append(StageState(stage, state, str(detail or ""), f"{stage}/" if state != "not run" else ""))
+    return out
+
+
+def _steps(found: Sequence[Json], recipe: Json, stage: str, key: str) -> str:
+    of = at(recipe, stage, "steps") or "?"
+    return f"{len(found)} of {of} steps, last {key} {decimal(found[-1].get(key))}" if found else ""

@@ -1,0 +1,74 @@
+"""Runs of a folder, and how each stands: at work, stopped, failed or finished."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from vold.run import alive
+from vold.run.as_run import RECIPE
+from vold.run.lock import LOCK, RunLock, last_owner
+
+if TYPE_CHECKING:
+    from vold.run.lock import Owner
+
+State = Literal["running", "stopped", "failed", "finished"]
+
+STAGES = ("traces", "align", "balance", "sft", "distill", "eval")
+DEEPEST = 4
+"""Folders inside each other that are looked into for runs."""
+
+
+def runs_in(folder: Path) -> dict[str, Path]:
+    """The run directories in a folder by their path in it, in order; the folder itself, by its name, if it is one.
+
+    A run holds a recipe and a stage or a lock. What lies in a run is none.
+    """
+    if _is_run(folder):
+        return {folder.resolve().name: folder}
+    found = {}
+    for here, below, _ in os.walk(folder):
+        place = Path(here)
+        if place != folder and _is_run(place):
+            found[place.relative_to(folder).as_posix()] = place
+            below.clear()
+        elif len(place.relative_to(folder).parts) >= DEEPEST:
+            below.clear()
+        below[:] = sorted(name for name in below if not name.startswith("."))
+    return found
+
+
+def _is_run(place: Path) -> bool:
+    inside = ((place / name).is_dir() for name in (LOCK, *STAGES))
+    return (place / RECIPE).is_file() and any(inside)
+
+
+def is_at_work(run: Path) -> bool:
+    """Whether a process owns the run. On this machine its process is looked for; elsewhere the file that it writes at
+    every heartbeat must not be old."""
+    owner = last_owner(run)
+    if owner is None or owner.state != "held":
+        return False
+    if owner.place and owner.place == alive.place():
+        found = alive.seen(owner.pid)
+        if found is None:
+            return alive.exists(owner.pid)  # of another user, and hidden
+        return found.born == owner.born and found.state not in "ZX"
+    return _heard(run, owner)
+
+
+def _heard(run: Path, owner: Owner) -> bool:
+    newest = max((f.stat().st_mtime for f in (run / LOCK).iterdir()), default=0.0)
+    return time.time() - newest < owner.every * RunLock.missed
+
+
+def state_of(run: Path, *, finished: bool) -> State:
+    """How a run stands. `finished`: its last stage has ended."""
+    if is_at_work(run):
+        return "running"
+    if finished:
+        return "finished"
+    owner = last_owner(run)
+    return "failed" if owner is not None and owner.state == "fail" else "stopped"
