@@ -15,12 +15,15 @@ from typing import Any
 from package import ROOT, SOURCE
 from vold.evals.protocol import Protocol
 from vold.run.answers import Answer, Unmarked
+from vold.run.looks import EvalRow
 from vold.run.metrics import DistillRow, SftRow
 from vold.run.results import Results, SetInfo
 
 FILES: dict[str, tuple[type[Any], ...]] = {
     "sft/metrics.jsonl": (SftRow,),
     "distill/metrics.jsonl": (DistillRow,),
+    "sft/evals.jsonl": (EvalRow,),
+    "distill/evals.jsonl": (EvalRow,),
     "eval/results.json": (Results,),
     "eval/MODEL/SET.jsonl": (Answer, Unmarked),
 }

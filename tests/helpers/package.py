@@ -17,8 +17,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("vold.run.*",),
     ("vold.data.*", "vold.model.*", "vold.report.*",),
     ("vold.engines.*",),
-    ("vold.training.*",),
     ("vold.evals.*",),
+    ("vold.training.*",),
     ("vold.demo.*",),
     ("vold.cli.*", "vold.__main__",),
 )

@@ -61,7 +61,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, A
     sys.path.insert(0, str(home))
     raw = tiny.recipe_dict(home)
     run, student = home / "run", raw["student"]["path"]
-    raw["sft"] |= {"steps": 1}
+    raw["sft"] |= {"steps": 1, "eval": {"every": 1, "sets": ["text"], "size": 2}}
     tiny.write_traces(home, recipe_from(raw, where="test"))
     sft(recipe_from(raw, where="test"))
     rows: dict[str, list[dict[str, Any]]] = {"sft/metrics.jsonl": read_jsonl(run / "sft" / "metrics.jsonl")}
@@ -72,8 +72,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, A
         raw["teacher"]["base"] = {"path": raw["teacher"]["path"]}
         raw["teacher"]["quantize"] = "int8" if form == "shift" and QUANTIZES else None
         raw["distill"] |= {"steps": 1, "refill": 1, "init": student, "objective": EVERYTHING | margin}
+        raw["distill"]["eval"] = raw["sft"]["eval"]
         distill(recipe_from(raw, where="test"))
         rows["distill/metrics.jsonl"] += read_jsonl(run / "distill" / "metrics.jsonl")
+    rows |= {f"{stage}/evals.jsonl": read_jsonl(run / stage / "evals.jsonl") for stage in ("sft", "distill")}
     raw["eval"]["samples"] = 2
     evaluate(recipe_from(raw, where="test"))
     rows["eval/results.json"] = [json.loads((run / "eval" / "results.json").read_text())]

@@ -271,7 +271,7 @@ def _demo(args: argparse.Namespace) -> None:
 @verb("STUDY", keys="key=value")
 def _study(args: argparse.Namespace) -> None:
     """Arms x seeds with a verdict on each claim; see docs/study.md."""
-    from vold.evals.study.study import run_study
+    from vold.demo.study import run_study
 
     run_study(args.study, args.keys)
 

@@ -97,8 +97,21 @@ def answer_in_process(
         for start in range(done, len(found.questions), size):
             part = found.questions[start : start + size]
             params = config.sampling.params(seed_of(start))
-            answers = _answers(policy, sampler, found, part, params, n, bar)
+            answers = _answers(policy, sampler, found, part, params, n, bar.advance)
             append_jsonl(file, [_ready(found, question, row) for question, row in answers])
+
+
+def answers_now(
+    policy: Policy, sampler: Sampler, found: QuestionSet, part: Sequence[Question], params: SamplingParams
+) -> list[Answer]:
+    """An answer to each question of a part of a set, marked by rule; nothing is stored.
+
+    Raises:
+        SamplerError: the sampler failed.
+    """
+    with _pixels(policy, found.pixels):
+        made = _answers(policy, sampler, found, part, params, 1, lambda count: None) if part else []
+    return [marked(question, row) for question, row in made]
 
 
 def _answered(file: Path, found: QuestionSet, samples: int) -> int:
@@ -123,9 +136,9 @@ def _answers(
     part: Sequence[Question],
     params: SamplingParams,
     n: int,
-    bar: Bar,
+    advance: Callable[[int], None],
 ) -> list[tuple[Question, Unmarked]]:
-    """`n` answers to each question of a part, question after question; `bar` moves when one has all of its own."""
+    """`n` answers to each question of a part, question after question; `advance` hears when one has all its own."""
     context = policy.context
     prompts = [policy.chat.prompt(q.messages) for q in part]
     fit = [i for i, p in enumerate(prompts) if len(p.ids) + params.max_new_tokens <= context]
@@ -134,13 +147,13 @@ def _answers(
     def whole(place: int, completions: list[Completion]) -> None:
         nonlocal heard
         heard += 1
-        bar.advance(1)
+        advance(1)
 
     if isinstance(sampler, StreamingSampler):
         made = sampler.stream(asked, params, n, whole)
     else:
         made = sampler.generate(asked, params, n)
-    bar.advance(len(part) - heard)
+    advance(len(part) - heard)
     answers = dict(zip(fit, made, strict=True))
     out = []
     for i, question in enumerate(part):

@@ -151,6 +151,11 @@ def planned(subject: Subject) -> list[Writes]:
             parts[f"{name}: states and model"] = state + max(state, model)
             parts["metrics"] = parts.get("metrics", 0) + stage.steps * STEP
             files += 2 * MODEL_FILES
+            if stage.eval is not None:
+                times = stage.eval.times(stage.steps)
+                kept = 0 if stage.eval.keep_every is None else len(times[:: stage.eval.keep_every])
+                parts[f"{name}: models kept"] = (kept + 2) * model  # the best one while another takes its place
+                files += (kept + 2) * MODEL_FILES
     if (d := recipe.distill) is not None:
         kept = -(-d.steps // d.keep_rollouts_every) + 1
         parts["rollouts"] = kept * d.responses * _line(ROLLOUT, d.sampling.max_new_tokens)

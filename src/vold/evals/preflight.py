@@ -23,6 +23,7 @@ from vold.evals.overlap import token_values
 from vold.evals.published import left_out, share_of_items
 from vold.evals.recipe_doubts import recipe_doubts
 from vold.evals.subject import PROMPTS, Finding, Subject
+from vold.evals.watched import watched
 from vold.model.cards import CARDS, GIB, cures, highest, in_words, smaller_card, smallest_card
 from vold.model.chat import Chat
 from vold.model.compiling import need_compiler
@@ -240,6 +241,15 @@ def _benchmarks(subject: Subject) -> Iterator[Finding]:
         yield Finding(f"eval.benchmarks.{name}", share_of_items(len(kept), size, missing))
 
 
+def _while_training(subject: Subject) -> Iterator[Finding]:
+    for stage in ("sft", "distill"):
+        section = getattr(subject.recipe, stage)
+        if section is not None and section.eval is not None:
+            sets = watched(subject.recipe, stage, section.eval).sets
+            asked = ", ".join(f"{len(one.questions)} of {one.name}" for one in sets)
+            yield Finding(f"{stage}.eval", f"{asked}, {len(section.eval.times(section.steps))} times")
+
+
 def _tasks(subject: Subject) -> Iterator[Finding]:
     for these in subject.task_sets:
         images = sum(len(m.images) for t in these.tasks[:PROMPTS] for m in t.messages)
@@ -316,7 +326,7 @@ def _checkpoints(subject: Subject) -> Iterator[Finding]:
 
 CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     places, recipe_doubts, _functions, _memory, _launched, _student, _other_models, _teachers, _context, _servers,
-    _benchmarks, _tasks, disk, _one_prompt, data_doubts, _distill, _checkpoints,
+    _benchmarks, _while_training, _tasks, disk, _one_prompt, data_doubts, _distill, _checkpoints,
 )  # fmt: skip
 """In this order: what costs nothing first."""
 OF_THE_STUDENT = (_memory, _student, _teachers, _context, _one_prompt)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from vold.data.sources import open_tasks
 from vold.engines.teachers.teachers import no_teachers, open_teachers
 from vold.model.loading import load_student
+from vold.run.looks import asked_while_training
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,5 +96,8 @@ class Subject:
         named = [(f"{name}.tasks", s.tasks, s.sampling) for name, s in r.stages_with_tasks.items()]
         if r.eval is not None:
             named += [(f"eval.tasks: {name}", name, r.eval.sampling) for name in r.eval.tasks]
+        for stage, name in r.asked_while_training:
+            during = getattr(r, stage).eval
+            named.append((f"{stage}.eval: {name}", name, asked_while_training(r, during)[0]))
         room = [s.max_new_tokens if s is not None else 0 for _, _, s in named]
         return [TaskSet(key, name, r.tasks, n, self) for (key, name, _), n in zip(named, room, strict=True)]

@@ -16,13 +16,14 @@ from vold.model.lm_head.chunked_logits import chunk_elements
 from vold.model.passes import PROMPT_TOKENS as PROMPT_TOKENS
 from vold.model.passes import logits, sampling, scoring
 from vold.model.phases import BESIDE, PhaseMemory
+from vold.run.looks import asked_while_training
 from vold.run.precision import precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from vold.run.model_sections import RolloutServer, Server
-    from vold.run.recipe import Distill, Optimizer, Recipe
+    from vold.run.recipe import Distill, Optimizer, Recipe, Sft
     from vold.run.teacher_sections import ScoringModel
 
 CONTEXT = 6 * 2**30 // 10
@@ -129,6 +130,7 @@ def plan(
         longest = recipe.traces.max_tokens or 0 if recipe.traces is not None else 0
         p.add("sft", p.training(recipe.sft.optimizer), _pass(p, _longest(recipe.sft.token_budget, longest)))
         _plan_save(p, "sft, model written", _waiting(p.held(recipe.sft.optimizer)))
+        _plan_looks(p, "sft", recipe.sft, _waiting(p.held(recipe.sft.optimizer)))
     _plan_align(p)
     if (b := recipe.balance) is not None and b.engine is None:
         p.add("balance", p.plain, sampling(p.student, b.rows, b.sampling.max_new_tokens, b.rollouts))
@@ -212,6 +214,7 @@ def _plan_distill(p: Plan, d: Distill) -> None:
         rows = min(-(-d.prompts_per_step // p.devices) * d.rollouts, d.rows)
         sampled = sampling(ours, rows, d.sampling.max_new_tokens, d.rollouts, pictures=False)
         p.add("rollouts", idle, waiting, sleeping, whole, sampled)
+        _plan_looks(p, "distill", d, {**idle, **waiting, **sleeping})
     elif d.engine.sleep or d.engine.colocate:
         p.add(
             "rollouts, on a server" if d.engine.sleep else "rollouts, vLLM in this process",
@@ -232,6 +235,16 @@ def _plan_distill(p: Plan, d: Distill) -> None:
     moved = 2 * held["optimizer"] * away
     p.add("update", p.training(d.optimizer, average=average), there, sleeping, _pass(p, tokens, buffers), moved=moved)
     _plan_save(p, "weights written", {**idle, **waiting, **sleeping})
+
+
+def _plan_looks(p: Plan, name: str, stage: Sft | Distill, beside: Mapping[str, int]) -> None:
+    """Answers between two steps, on every process."""
+    if stage.eval is None:
+        return
+    asked, side_by_side = asked_while_training(p.recipe, stage.eval)
+    rows = min(side_by_side, -(-stage.eval.size // p.devices))
+    whole = {"whole weights": p.student.weights} if p.devices > 1 else {}
+    p.add(f"{name}, evaluation", beside, whole, sampling(p.student, rows, asked.max_new_tokens, 1))
 
 
 def _waiting(held: Mapping[str, int]) -> dict[str, int]:

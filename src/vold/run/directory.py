@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
@@ -24,6 +25,7 @@ from vold.run.files import read_bytes, read_json, write_bytes, write_json, write
 from vold.run.folders import MANIFEST, latest_checkpoint, step_of
 from vold.run.lock import confirm, owning
 from vold.run.precision import settled
+from vold.run.records import Count
 from vold.run.settings import TRAINED, changed, parents, seen_from, settings_of
 from vold.run.summaries import DataCard
 
@@ -39,8 +41,18 @@ T = TypeVar("T")
 SETTINGS, DATA, VERSIONS = "settings.json", "data.json", "versions.json"
 CERTIFICATES = "certificates.json"
 """What the run's models were tried for, by model, with the outcome of each test."""
+EARLY = "ended.json"
+"""Of a training stage that has not all steps of the recipe."""
 BEGAN_WITH = "began with: "
 """Keys of settings.json that name a file of the run and hold its digest."""
+
+
+@dataclass(frozen=True)
+class Early:
+    """The end of a stage before its last step: steps behind it, and why."""
+
+    step: Count
+    why: str
 
 
 def works_in_run(
@@ -263,9 +275,20 @@ def steps_done(directory: Path) -> int | None:
 
 
 def is_finished(directory: Path, steps: int) -> bool:
-    """Whether a training stage has ended with its model, and with so many steps; one whose state is gone has."""
+    """Whether a training stage has ended with its model: after so many steps, or early; one whose state is gone has."""
     done = steps_done(directory)
-    return (directory / "final").is_dir() and (done is None or done >= steps)
+    return (directory / "final").is_dir() and (done is None or done >= steps or done == ended_early(directory))
+
+
+def end_early(directory: Path, step: int) -> None:
+    """Write down that a training stage ends with so many steps behind it, and why."""
+    write_json(directory / EARLY, Early(step, "no evaluation was better than one before"))
+
+
+def ended_early(directory: Path) -> int | None:
+    """With how many steps a training stage has ended, if not with all of the recipe's."""
+    file = directory / EARLY
+    return read_json(file, Early).step if file.exists() else None
 
 
 def record_data(directory: Path, key: str, cards: Mapping[str, DataCard]) -> None:

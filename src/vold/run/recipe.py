@@ -114,6 +114,13 @@ class Recipe(Section):
         whole = self.with_align()
         return [name for name in ORDER if getattr(whole, name) is not None]
 
+    @property
+    def asked_while_training(self) -> list[tuple[str, str]]:
+        """Stages that are evaluated while they train, each with the task sets they are asked; benchmarks left out."""
+        known = self.eval.benchmarks if self.eval is not None else {}
+        stages = {"sft": self.sft, "distill": self.distill}
+        return [(n, one) for n, s in stages.items() if s and s.eval for one in s.eval.sets if one not in known]
+
     def after(self, verb: str) -> str:
         """The verb that comes after one: the next stage, and `show` behind the last."""
         behind = ORDER[ORDER.index(verb) + 1 :] if verb in ORDER else ORDER
@@ -184,6 +191,7 @@ class Recipe(Section):
         """Sets that are named and not there, and mixtures of mixtures."""
         named = [(f"{stage}.tasks", section.tasks) for stage, section in self.stages_with_tasks.items()]
         named += [("eval.tasks", name) for name in (self.eval.tasks if self.eval is not None else ())]
+        named += [(f"{name}.eval.sets", one) for name, one in self.asked_while_training]
         parts = [(f"tasks.{m}.sources.{label}", n) for m, spec in self.tasks.items() for label, n in spec.parts.items()]
         for where, name in (*named, *parts):
             try:

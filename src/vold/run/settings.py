@@ -100,6 +100,10 @@ def _resolved(recipe: Recipe) -> dict[str, Any]:
         section = raw[stage] or {"tasks": ()}
         named = section["tasks"]
         section["tasks"] = sets[named] if isinstance(named, str) else {name: sets[name] for name in named}
+    benchmarks = (raw["eval"] or {}).get("benchmarks", {})
+    for stage in TRAINED:
+        if watched := (raw[stage] or {}).get("eval"):
+            watched["asked"] = {name: sets.get(name) or benchmarks[name] for name in watched["sets"]}
     return raw
 
 

@@ -35,6 +35,32 @@ class Optimizer(Section):
     process. Absent: float32."""
 
 
+class WhileTraining(Section):
+    """Evaluation between two steps: before the first, after every n-th, and after the last."""
+
+    every: int = Field(gt=0)
+    """Steps between two evaluations."""
+    sets: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Task sets, or benchmarks of `eval`. The first decides which model is the best."""
+    size: int = Field(128, ge=2)
+    """Questions of each set, the first ones."""
+    sampling: Sampling | None = None
+    """Sampling of the student; that of `eval` if absent, or else greedy and as long as in training."""
+    keep_every: int | None = Field(None, gt=0)
+    """Keep the model of every n-th evaluation in `models/step-N`. The best one is kept in `models/best` anyway."""
+    patience: int | None = Field(None, gt=0)
+    """End the stage after so many evaluations in a row that are no better than one before. Absent: it goes on."""
+
+    def times(self, steps: int) -> list[int]:
+        """With how many steps behind it the student is evaluated, of a stage of so many.
+
+        Example:
+            >>> WhileTraining(every=4, sets=("image",)).times(10)
+            [0, 4, 8, 10]
+        """
+        return [*range(0, steps, self.every), steps]
+
+
 class Traces(Section):
     """`vold traces`: the teacher answers text prompts."""
 
@@ -76,6 +102,8 @@ class Sft(Section):
     """Tokens per micro-batch; changes memory and speed, not the gradient."""
     checkpoint_every: int = Field(100, gt=0)
     """Steps between checkpoints; a killed run loses at most this many."""
+    eval: WhileTraining | None = None
+    """Evaluate the student while it trains; absent: only `vold eval` does."""
 
 
 class Updates(Section):
@@ -127,6 +155,8 @@ class Distill(Section):
     """Steps between checkpoints; a killed run loses at most this many."""
     keep_rollouts_every: int = Field(10, gt=0)
     """Rollouts of every n-th step are stored with all token values."""
+    eval: WhileTraining | None = None
+    """Evaluate the student while it trains; absent: only `vold eval` does."""
 
     @model_validator(mode="after")
     def _a_part_has_rollouts(self) -> Distill:

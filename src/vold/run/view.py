@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, overload
 from vold.errors import DataError
 from vold.run.as_run import RECIPE
 from vold.run.files import read_json, read_records
+from vold.run.looks import EvalRow, read_evals
 from vold.run.metrics import MEND_METRICS, METRICS, DistillRow, SftRow
 from vold.run.recipe import Recipe, load_recipe
 from vold.run.results import Results
@@ -62,6 +63,14 @@ class Run:
         if stage == "sft":
             return read_records(file, SftRow, whole=True, mend=MEND_METRICS)
         return read_records(file, DistillRow, whole=True, mend=MEND_METRICS)
+
+    def evaluations(self, stage: Literal["sft", "distill"]) -> Sequence[EvalRow]:
+        """What a stage found of its model while it trained; none without `eval` in its section.
+
+        Raises:
+            CheckpointError: the rows are damaged, or another version of vold wrote them.
+        """
+        return read_evals(self.path / stage)
 
     @property
     def stored_steps(self) -> Mapping[int, Path]:

@@ -21,11 +21,12 @@ from vold.model.reading import read_config
 from vold.model.together import refuse_together
 from vold.report.trackers.tracking import track_stage
 from vold.run.console import Bar, console
-from vold.run.directory import is_finished, open_stage
+from vold.run.directory import end_early, is_finished, open_stage
 from vold.run.folders import drop, drop_older, latest_checkpoint, state_of, sweep, verify_directory
 from vold.run.shipped import resolve
 from vold.training.checkpoint import restore_state
 from vold.training.learner import Config, Learner
+from vold.training.looks import Looks
 from vold.training.metrics_file import MetricsFile
 from vold.training.optim import build_optimizer
 from vold.training.state_writer import StateWriter
@@ -118,6 +119,7 @@ class Training(Generic[Config]):
         learner: the student, its optimizer, and how they are updated.
         place: the memory of the device.
         seconds: how long each phase of the present step has taken so far.
+        looks: evaluations between steps, where the recipe has some.
         beside: what else belongs to the state after so many steps, as files; nothing by default.
     """
 
@@ -141,6 +143,7 @@ class Training(Generic[Config]):
         if stage.group.first:
             self._metrics = MetricsFile(stage.directory, self._start)
             self._tracking = track_stage(stage.recipe, stage.directory.name, self._metrics.rows)
+        self.looks = Looks(self, stage.config.eval) if stage.config.eval is not None else None
 
     @property
     def policy(self) -> Policy:
@@ -186,6 +189,8 @@ class Training(Generic[Config]):
         with Bar(self.stage.directory.name, config.steps, self._start) as bar:
             for step in range(self._start, config.steps):
                 self.done = step
+                if self._ends_before(step):
+                    break
                 self.seconds.clear()
                 yield step
                 self.done = step + 1
@@ -195,7 +200,19 @@ class Training(Generic[Config]):
                 if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
                     self._save_state(step + 1)
                 bar.advance(note=self._note)
+            else:
+                self._ends_before(config.steps)
             self._writer.settle(wait=True)
+
+    def _ends_before(self, step: int) -> bool:
+        """Evaluate, where that is due; whether the stage ends with so many steps behind it, and not with all."""
+        if self.looks is None or not self.looks.ends_before(step) or step == self.stage.config.steps:
+            return False
+        if not state_of(self.stage.directory, step).exists():
+            self._save_state(step)
+        if self.stage.group.first:
+            end_early(self.stage.directory, step)
+        return True
 
     @contextlib.contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
@@ -219,13 +236,21 @@ class Training(Generic[Config]):
         """Hand the stored rollouts of a step to the trackers."""
         self._tracking.rollouts(step, file)
 
+    def track(self, step: int, values: Mapping[str, float]) -> None:
+        """Hand numbers to the trackers."""
+        self._tracking.values(step, values)
+
     def save(self) -> Path:
         """Write the trained model as an ordinary model directory; returns it."""
+        return self.save_to(self.stage.final)
+
+    def save_to(self, path: Path) -> Path:
+        """Write the model that there is now as an ordinary model directory; returns it."""
         self.stage.group.enter("save")
         self.place.enter("save")
-        with self.stage.group.new_directory(self.stage.final) as directory:
+        with self.stage.group.new_directory(path) as directory:
             self.policy.save(directory)
-        return self.stage.final
+        return path
 
     def _set_beside_the_plan(self) -> None:
         """Say what the first step took of a GPU and what had been planned for it."""

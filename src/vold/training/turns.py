@@ -158,6 +158,11 @@ class Turns:
                     "interrupt again to go back to the last state"
                 )
 
+    def lend_sampler(self) -> None:
+        """Let servers answer what is asked between steps, unless they sample the next one then."""
+        if self.run.looks is not None and self.run.stage.config.engine is not None and not self.ahead:
+            self.run.looks.engine, self.run.looks.sampler = self.student.engine, self.student.sampler
+
     def take(self, number: int) -> tuple[Step, Sampled, EarlyTeacher]:
         """A step, its rollouts, and the teacher that has heard of them. Those of the next one begin, where they are
         sampled ahead.

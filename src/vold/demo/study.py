@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from vold.demo.units import Settings, Unit, build_models, is_done, result_of, run_unit
 from vold.errors import ConfigError
+from vold.evals.claims import Claim, decide_all, write_tables
 from vold.evals.disk import probe
-from vold.evals.study.claims import Claim, decide_all, write_tables
-from vold.evals.study.results import COLUMNS, ArmResult, Clock, StudyResults
-from vold.evals.study.units import Settings, Unit, build_models, is_done, result_of, run_unit
+from vold.evals.study_results import COLUMNS, ArmResult, Clock, StudyResults
 from vold.run.console import Bar, console
 from vold.run.files import read_json, write_json
 from vold.run.folders import MANIFEST

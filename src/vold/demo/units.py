@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from vold.evals.evaluate import evaluate
-from vold.evals.study.results import Measure, UnitResult
+from vold.evals.study_results import Measure, UnitResult
 from vold.objective.custom import load_function
 from vold.run.console import console
 from vold.run.files import read_bytes, read_json, write_json, write_text

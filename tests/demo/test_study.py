@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 import tiny
+from vold.demo.study import Arm, Study, _generations, load_study, run_study
 from vold.errors import ConfigError
-from vold.evals.study.claims import MARK, Claim, decide, decide_all, table, write_tables
-from vold.evals.study.results import ArmResult, Measure, StudyResults, UnitResult
-from vold.evals.study.study import Arm, Study, _generations, load_study, run_study
+from vold.evals.claims import MARK, Claim, decide, decide_all, table, write_tables
+from vold.evals.study_results import ArmResult, Measure, StudyResults, UnitResult
 from vold.run.files import read_json
 from vold.run.records import to_json
 

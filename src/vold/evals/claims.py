@@ -15,7 +15,7 @@ from pydantic import model_validator
 from vold.errors import ConfigError, DataError
 from vold.evals.checked import SAME, t_cdf
 from vold.evals.stats import holm, mean_stderr, paired_t, t_interval
-from vold.evals.study.results import COLUMNS, ArmResult, ClaimFigures, StudyResults, UnitResult, Verdict
+from vold.evals.study_results import COLUMNS, ArmResult, ClaimFigures, StudyResults, UnitResult, Verdict
 from vold.run.recipe import Section
 
 MARK = "<!-- {edge}: table of {name}, written by `vold study` -->"
