@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import itertools
 import os
 import select
 import signal
@@ -15,10 +17,12 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny
+import two_processes
 from engine_backends import client, saved, text_model
 from served import metrics, on, raw_recipe
 from vllm_server import VllmServer
@@ -425,3 +429,32 @@ def test_a_run_whose_server_sleeps_sends_what_the_servers_files_do_not_have(lora
     assert all(r["mismatch"] < 1e-4 for r in metrics(tmp_path))
     assert len(metrics(tmp_path)) == 3
     assert any(".lora_" in n for n in served.came) == lora
+
+
+@pytest.mark.processes
+def test_two_processes_that_share_an_adapter_push_it_as_one_does(tmp_path: Path) -> None:
+    """Nothing of the weights below it moves, and each process sends its own requests for it."""
+    jobs, servers = list[str](), list[ServedWeights]()
+    with contextlib.ExitStack() as opened:
+        for transfer, world in itertools.product(WAYS, ("1x1", "1x2")):
+            home = tmp_path / f"{transfer}-{world}"
+            raw = raw_recipe(home, optimizer={"lr": 1e-2, "warmup_steps": 1})
+            raw["student"]["lora"] = {"rank": 4, "alpha": 64}
+            servers.append(ServedWeights(text_model(3), rank=8))
+            server = opened.enter_context(VllmServer(text_model(3), weights=servers[-1]))
+            raw["distill"]["engine"] = on(server, transfer=transfer)
+            (home / "recipe.yaml").write_text(yaml.safe_dump(raw))
+            jobs += [world, f"distill={home / 'recipe.yaml'}"]
+        command = [sys.executable, str(Path(two_processes.__file__)), *jobs]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    first, *others = servers
+    assert all(".lora_" in key for key in first.came)
+    assert any(bool(tensor.any()) for key, tensor in first.loaded.items() if ".lora_B." in key)  # zero when it began
+    for served in others:
+        assert served.came == first.came
+        for key, tensor in first.loaded.items():
+            torch.testing.assert_close(served.loaded[key], tensor, rtol=0, atol=2e-6)
+    for home in tmp_path.iterdir():
+        assert len(metrics(home)) == 3
+        assert all(r["mismatch"] < 1e-4 for r in metrics(home))

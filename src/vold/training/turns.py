@@ -171,8 +171,8 @@ class Turns:
             SamplerError, TeacherError: sampler or teacher failed.
         """
         turn = self._there.get(number) or self._begin(number)
-        if self.teacher.beside_sampling:
-            turn.early.finish()
+        if self.teacher.beside_sampling and turn.early.teacher is not None:
+            turn.early.ask(turn.early.teacher)
         sampled = turn.wait()
         self._there = {number: turn}
         if self.ahead and number + 1 < self.run.stage.config.steps:

@@ -139,23 +139,30 @@ class EarlyTeacher:
         self._waiting.put(rollouts)
 
     def finish(self) -> dict[Key, TokenScores]:
-        """All that the teacher has said, on all processes, when it has answered.
-
-        To be called after the block, or beside it where groups come from another thread.
+        """All that the teacher has said, on all processes, when it has answered. To be called after the block.
 
         Raises:
             TeacherError, AlignmentError: as the teacher does.
         """
         if self.teacher is None:
             return {}
+        self.ask(self.teacher)
+        return {key: scores for said in self.processes.gather(self._said) for key, scores in said.items()}
+
+    def ask(self, teacher: Teacher) -> None:
+        """Come back when it has answered this process. One in this process may be asked beside the block, where groups
+        come from another thread: without a word to other processes, as that thread may have ended in an error.
+
+        Raises:
+            TeacherError, AlignmentError: as the teacher does.
+        """
         if self._thread is not None:
             joined(self._thread)
         elif not self._finished:
             self._finished = True
-            self._work(self.teacher)
+            self._work(teacher)
         if self._error is not None:
             raise self._error
-        return {key: scores for said in self.processes.gather(self._said) for key, scores in said.items()}
 
     def _work(self, teacher: Teacher) -> None:
         last = False

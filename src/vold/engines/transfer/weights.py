@@ -92,7 +92,9 @@ class ServerWeights:
         self.version, self._fresh = version, True
         if self.group.world > 1 or self.kept:
             self._send()
-            self.group.wait()
+            name = self.group.gather(self.model)[0]  # and none asks before the first has sent
+            if isinstance(self._way, Adapters):
+                self._way.name = name
 
     def bring(self) -> None:
         """Make every server hold the policy's weights.
