@@ -27,7 +27,9 @@ from vold.engines.teachers.ask import EarlyTeacher, score_rollouts
 from vold.engines.teachers.health import probe_of_prompt
 from vold.engines.teachers.inprocess import InProcessTeacher
 from vold.engines.teachers.server import ServerTeacher
-from vold.errors import AlignmentError, SamplerError, VoldError
+from vold.errors import AlignmentError, ConfigError, SamplerError, TeacherError, VoldError
+from vold.evals.engine_check import self_check
+from vold.evals.preflight import check
 from vold.objective import Objective
 from vold.run.recipe import recipe_from
 from vold.training import rollout
@@ -202,6 +204,42 @@ def test_a_run_stops_at_the_step_whose_picture_was_swapped(tmp_path: Path) -> No
         with pytest.raises(SamplerError, match=r"task digits-test-3-\d+, http"):
             distill(recipe_from(raw, where="test"))
     assert [row["step"] for row in metrics(tmp_path)] == [0, 1]
+
+
+def test_the_check_shows_a_teacher_on_a_server_a_picture(tmp_path: Path) -> None:
+    raw = raw_recipe(tmp_path, "opd")
+    for section in ("align", "traces", "sft"):
+        del raw[section]
+    with (teacher := SeeingServer(tiny.student(9))):
+        raw["teacher"]["server"] = on(teacher)
+        recipe = recipe_from(raw, where="test")
+        (line,) = [line for line in check(recipe) if line.startswith("pictures shown to teacher: ")]
+        assert ROUTE in teacher.requests
+        teacher.silent = True
+        with pytest.raises(TeacherError, match="does not say which pictures it has seen"):
+            check(recipe)
+    task = tiny.opened(tiny.TASKS["image"])[0]
+    here = InProcessTeacher(tiny.student(9), temperature=1.0, token_budget=4096)
+    (scores,) = here.score([probe_of_prompt(tiny.student(9).chat.prompt(task.messages))])
+    assert f"{float(scores.logp.mean()):.2f} nats" in line
+
+
+@pytest.mark.parametrize("sees", [True, False])
+def test_the_students_own_check_is_about_pictures_where_its_teacher_is_shown_them(sees: bool, tmp_path: Path) -> None:
+    raw = raw_recipe(tmp_path, "opd")
+    raw["align"] |= {"tasks": "image", "self_check": True, "limit": 2}
+    if not sees:
+        raw["teacher"]["path"] = str(tmp_path / "teacher")
+    with SeeingServer(tiny.student()) as teacher, SeeingServer(tiny.student(5)) as rollouts:
+        raw["teacher"]["server"], raw["distill"]["engine"] = on(teacher), on(rollouts)
+        recipe = recipe_from(raw, where="test")
+        if not sees:
+            with pytest.raises(ConfigError, match="no problem is left that this teacher can be asked about"):
+                self_check(recipe)
+            return
+        assert self_check(recipe).kl < 1e-9
+        assert teacher.requests.count(ROUTE) >= 2 * 2  # two problems of two rollouts
+        assert rollouts.requests.count(ROUTE) == 2
 
 
 async def asked_of(app: Any, path: str, parts: list[bytes]) -> list[dict[str, Any]]:

@@ -12,12 +12,13 @@ from vold.engines.launch.serving import serving
 from vold.engines.mismatch import Mismatch
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.engines.samplers.student import open_sampler
-from vold.engines.teachers.health import check_alive, probe_of
+from vold.engines.teachers.health import check_alive, probe_of_prompt
 from vold.engines.teachers.inprocess import InProcessBackend
 from vold.engines.teachers.teachers import open_teachers
 from vold.errors import ConfigError, TeacherError
 from vold.evals.overlap import no_align
 from vold.model.loading import load_student, stage_models
+from vold.run.console import console
 from vold.run.directory import open_stage, works_in_run
 from vold.run.files import write_json
 from vold.run.order import seed_of
@@ -26,12 +27,13 @@ from vold.run.summaries import SelfCheck
 from vold.types import SamplingParams, ScoreRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from vold.engines.teachers.backend import TeacherBackend
     from vold.model.policy import Policy
     from vold.run.recipe import Align, Recipe
-    from vold.types import Sampler
+    from vold.types import Prompt, Sampler, Task
 
 LIMITS = {"float32": 1e-4, "bfloat16": 2e-2}
 """Highest KL in nats per token by the precision of the coarser side. Two float32 programs differ by about 1e-6 in a
@@ -89,15 +91,19 @@ def self_check(recipe: Recipe) -> SelfCheck:
 def _apart(recipe: Recipe, config: Align, student: Policy, backend: TeacherBackend, directory: Path) -> Mismatch:
     """Sampled and scored log-probs of the student's responses, compared token by token."""
     tasks = open_tasks(recipe.tasks, config.tasks)[: config.limit]
-    prompts = [student.chat.prompt(t.messages) for t in tasks if not any(m.images for m in t.messages)]
+    prompts = _prompts(tasks, student, backend)
     temperature = config.sampling.temperature
     params = SamplingParams(config.sampling.max_new_tokens, temperature, seed_of(recipe.run.seed, "self-check"))
     sampler: Sampler = InProcessSampler(student)
     if recipe.distill is not None:
         sampler = open_sampler(recipe.distill, student, directory)
     completions = sampler.generate(prompts, params, config.rollouts)
-    requests = [ScoreRequest(p.ids, c.ids) for p, cs in zip(prompts, completions, strict=True) for c in cs]
-    probe = probe_of(prompts[0].ids)
+    requests = [
+        ScoreRequest(p.ids, c.ids, vision=p.vision, pictures=p.pictures)
+        for p, cs in zip(prompts, completions, strict=True)
+        for c in cs
+    ]
+    probe = probe_of_prompt(prompts[0])
     teacher = backend.scorer(probe, temperature=temperature, token_budget=8192)
     scores = teacher.score([probe, *requests])
     check_alive(scores[0], where="teacher")
@@ -105,3 +111,21 @@ def _apart(recipe: Recipe, config: Align, student: Policy, backend: TeacherBacke
     for sampled, found in zip(itertools.chain(*completions), scores[1:], strict=True):
         apart.add(torch.tensor(found.logp), torch.tensor(sampled.logps))
     return apart
+
+
+def _prompts(tasks: Sequence[Task], student: Policy, backend: TeacherBackend) -> list[Prompt]:
+    """Those of the tasks that who stands in the teacher's place can be asked: where the recipe's teacher is not shown
+    pictures its servers take none, and so only text can be compared.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    seen = backend.chat.processor is not None
+    asked = [t for t in tasks if seen or not any(m.images for m in t.messages)]
+    if len(asked) < len(tasks):
+        left = f"{len(tasks) - len(asked)} of {len(tasks)} problems have pictures"
+        console.print(f"{left}, which this teacher is not shown: they are left out")
+    if not asked:
+        fix = "name a task set with problems in text, or a teacher that sees"
+        raise ConfigError("no problem is left that this teacher can be asked about", where="align.tasks", fix=fix)
+    return [student.chat.prompt(t.messages, t.id) for t in asked]

@@ -303,6 +303,15 @@ def _one_prompt(subject: Subject) -> Iterator[Finding]:
     yield Finding("one prompt scored by all", f"{means} nats per token")
 
 
+def _shown(subject: Subject) -> Iterator[Finding]:
+    """A problem with pictures, scored by teachers on servers that are shown such."""
+    sets = [these for these in subject.task_sets if not these.key.startswith("eval.")]
+    if subject.teachers.by_route:
+        tasks = [task for these in sets for task in these.tasks[:PROMPTS]]
+        for route, mean in subject.teachers.probe_shown(tasks).items():
+            yield Finding(f"pictures shown to teacher {route}".strip(), f"{mean:.2f} nats per token of the text behind")
+
+
 def _distill(subject: Subject) -> Iterator[Finding]:
     d = subject.recipe.distill
     if d is None:
@@ -326,8 +335,8 @@ def _checkpoints(subject: Subject) -> Iterator[Finding]:
 
 CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     places, recipe_doubts, _functions, _memory, _launched, _student, _other_models, _teachers, _context, _servers,
-    _benchmarks, _while_training, _tasks, disk, _one_prompt, data_doubts, _distill, _checkpoints,
+    _benchmarks, _while_training, _tasks, disk, _one_prompt, _shown, data_doubts, _distill, _checkpoints,
 )  # fmt: skip
 """In this order: what costs nothing first."""
-OF_THE_STUDENT = (_memory, _student, _teachers, _context, _one_prompt)
+OF_THE_STUDENT = (_memory, _student, _teachers, _context, _one_prompt, _shown)
 """Those that say nothing of a recipe which only asks a server."""

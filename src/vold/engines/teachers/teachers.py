@@ -160,6 +160,25 @@ class Teachers:
             means[route] = float(scores.logp.mean())
         return means
 
+    def probe_shown(self, tasks: Sequence[Task]) -> dict[str, float]:
+        """As `probe`, of the text after the pictures of the first of these tasks that has any, by the route of each
+        teacher on servers that is shown them.
+
+        Raises:
+            TeacherError: it is dead or without weights, or its server has not seen the pictures.
+        """
+        means: dict[str, float] = {}
+        for task in tasks:
+            route, handle = self.route(task), self.of(task)
+            if route in means or handle.launched or not handle.backend.on_servers:
+                continue
+            prompt = self.prompt(task)
+            if prompt is not None and prompt.pictures is not None:
+                scorer = handle.backend.scorer(probe_of_prompt(prompt), temperature=1.0, token_budget=8192)
+                check_alive(scorer.known, where=handle.backend.describe())
+                means[route] = float(scorer.known.logp.mean())
+        return means
+
     def scorer(
         self,
         sampling: Sampling,
