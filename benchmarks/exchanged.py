@@ -1,8 +1,8 @@
-"""Bytes that a process receives in an update, counted at every collective operation, beside the arithmetic of
-`vold.model.pace.exchanged`: `python benchmarks/exchanged.py`.
+"""Bytes that a process receives in an update, and while it scores with a divided teacher, counted at every collective
+operation, beside the arithmetic of `vold.model.pace`: `python benchmarks/exchanged.py`.
 
-The model is the demo's student, in float32 on a CPU, over processes on pretended nodes of this machine. A micro-batch
-is one row; of eight, one has a picture where the table says so.
+The models are the demo's, in float32 on a CPU, over processes on pretended nodes of this machine. A micro-batch is one
+row; of eight, one has a picture where the table says so.
 """
 
 from __future__ import annotations
@@ -13,23 +13,30 @@ import tempfile
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.distributed as dist
 from nodes import fork
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vold.data.worlds.digits import DigitTasks
+from vold.engines.teachers.divided import load_divided
+from vold.engines.teachers.inprocess import InProcessTeacher
 from vold.model.families import part_of
 from vold.model.pace import Sizes, exchanged, gathered
 from vold.model.parallel import ALONE, Processes, processes
 from vold.model.policy import Policy
-from vold.run.recipe import Exchange, Optimizer, Sft, Within
+from vold.run.recipe import Exchange, Optimizer, Sft, Within, recipe_from
 from vold.run.shipped import resolve
 from vold.training.learner import Learner
 from vold.training.optim import build_optimizer
 from vold.training.sft import accumulate
 from vold.training.traces import Trace
+from vold.types import ScoreRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROWS = 8
 WEIGHTS, GRADIENTS, BETWEEN, SAMPLES = "_allgather_base_", "_reduce_scatter_base_", "allreduce_", "before rollouts"
@@ -57,6 +64,8 @@ CASES = {
     (2, 1): (TEXT,),
 }  # fmt: skip
 """By nodes, and processes on each."""
+WITHIN: tuple[Within, ...] = ("node", "world")
+"""Over which processes a teacher is divided."""
 
 
 class Traffic(TorchDispatchMode):
@@ -64,13 +73,15 @@ class Traffic(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.received = Counter[str]()
+        self.received, self.elsewhere = Counter[str](), 0
+        """By operation; and how much of gathered weights from other nodes."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kind = func._schema.name.removeprefix("c10d::")
         if kind in (WEIGHTS, GRADIENTS):
             out, mine, group = args[:3]
             self._count(kind, group, abs(out.nbytes - mine.nbytes))
+            self._count_elsewhere(group, mine.nbytes if kind == WEIGHTS else 0)
         elif kind == BETWEEN:
             tensors, group = args[:2]
             self._count(kind, group, sum(t.nbytes for t in tensors))
@@ -80,6 +91,11 @@ class Traffic(TorchDispatchMode):
         group = dist.ProcessGroup.unbox(boxed)
         ring = 2 * (group.size() - 1) / group.size() if kind == BETWEEN else 1
         self.received[kind] += size * ring
+
+    def _count_elsewhere(self, boxed: Any, size: int) -> None:
+        each, here = processes().node, processes().rank // processes().node
+        members = dist.get_process_group_ranks(dist.ProcessGroup.unbox(boxed))
+        self.elsewhere += size * sum(rank // each != here for rank in members)
 
 
 def learner_of(case: Case, group: Processes) -> Learner[Sft]:
@@ -120,15 +136,39 @@ def counted(case: Case, group: Processes) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def scored(within: Within, group: Processes) -> list[dict[str, Any]]:
+    """What each process receives of the demo's teacher while it scores: the first has two passes, the last none."""
+    raw = {"run": {"dir": "unused", "device": "cpu"}, "student": {"path": "demo:student"}}
+    policy = load_divided(recipe_from(raw, where="benchmark"), "demo:teacher", "float32", group, within)
+    group.teachers_divided = within
+    teacher = InProcessTeacher(policy, temperature=1.0, token_budget=1, group=group)
+    asked = [ScoreRequest((3, 4), (5, 6 + i)) for i in range((2, 1, 1, 0)[group.rank])]
+    with (traffic := Traffic()):
+        teacher.score(asked)
+    parts = group.node if within == "node" else group.world
+    inside = sum(padded(p, parts) for p in policy.model.model.layers.parameters())
+    every = sum(padded(p, parts) for p in policy.model.parameters())
+    passes = 2 if within == "world" or group.rank < group.node else 1
+    want = gathered(Sizes(student=every - inside + passes * inside, size=4), parts)
+    counted = int(sum(traffic.received.values()))
+    row = {"within": within, "rank": group.rank, "passes": passes, "counted": counted, "arithmetic": int(want)}
+    return group.gather({**row, "elsewhere": traffic.elsewhere})
+
+
+def padded(p: torch.nn.Parameter, parts: int) -> int:
+    """How many numbers it has, with the rows that FSDP2 adds so that all processes have equally many."""
+    return -(-p.shape[0] // parts) * parts * p[:1].numel()
+
+
 def sizes_of(policy: Policy, case: Case, group: Processes) -> Sizes:
-    """Its weights, with the rows that FSDP2 adds so that all processes have equally many."""
+    """Its weights, `padded`."""
     parts = group.node if case.shard == "node" else group.world
     count = Counter[str]()
     prefix = f"{policy.model.base_model_prefix}."
     for name, p in policy.model.named_parameters():
         inside = "layers" if ".layers." in name else "outside"
         part = "adapters" if ".lora_" in name else part_of(name.removeprefix(prefix), policy.family) or inside
-        count[part] += -(-p.shape[0] // parts) * parts * p[:1].numel()
+        count[part] += padded(p, parts)
     return Sizes(
         student=count["layers"] + count["outside"], outside=count["outside"], adapters=count["adapters"],
         frozen=count["vision"] + count["projector"], size=4, once=int(case.exchange == "step"),
@@ -136,20 +176,31 @@ def sizes_of(policy: Policy, case: Case, group: Processes) -> Sizes:
     )  # fmt: skip
 
 
+def in_a_world(nodes: int, each: int, work: Callable[[Processes], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """What the first of `each` processes on each of `nodes` nodes finds."""
+    with tempfile.NamedTemporaryFile("w+") as file:
+
+        def run() -> None:
+            found = work(processes())
+            if processes().first:
+                Path(file.name).write_text(json.dumps(found))
+
+        if fork(nodes, each, run):
+            raise SystemExit("a process has failed")
+        made: list[dict[str, Any]] = json.load(file)
+        return made
+
+
+def measure_teacher() -> list[dict[str, Any]]:
+    """Two processes on each of two nodes: a teacher divided within each, and over both."""
+    return in_a_world(2, 2, lambda group: [row for within in WITHIN for row in scored(within, group)])
+
+
 def measure() -> list[dict[str, Any]]:
     """All rows; each with the norm that one process finds beside it."""
     found = []
     for (nodes, each), cases in CASES.items():
-        with tempfile.NamedTemporaryFile("w+") as file:
-
-            def work(cases: tuple[Case, ...] = cases, name: str = file.name) -> None:
-                made = [counted(case, processes()) for case in cases]
-                if processes().first:
-                    Path(name).write_text(json.dumps(made))
-
-            if fork(nodes, each, work):
-                raise SystemExit("a process has failed")
-            found += json.load(file)
+        found += in_a_world(nodes, each, lambda group, cases=cases: [counted(case, group) for case in cases])
     alone = dict[tuple[bool, int], float]()
     for row in found:
         key = row["lora"], row["pictures"]
@@ -159,6 +210,15 @@ def measure() -> list[dict[str, Any]]:
             alone[key] = learner.apply_update(0, accumulate(learner, rows(case))[0])
         row["norm of one process"] = alone[key]
     return found
+
+
+def teacher_table(found: list[dict[str, Any]]) -> str:
+    """As it stands in docs/scaling.md."""
+    lines = ["| teacher divided | process | passes | received | from the other node |", "|---|---|---|---|---|"]
+    for row in found:
+        where = "within each node" if row["within"] == "node" else "over both nodes"
+        lines.append(f"| {where} | {row['rank']} | {row['passes']} | {row['counted']:,} | {row['elsewhere']:,} |")
+    return "\n".join(lines)
 
 
 def table(found: list[dict[str, Any]]) -> str:
@@ -176,6 +236,8 @@ def table(found: list[dict[str, Any]]) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print all that was found")
-    made = measure() if (args := parser.parse_args()) else []
-    print(json.dumps(made) if args.json else table(made))
+    args = parser.parse_args()
+    made, teacher = measure(), measure_teacher()
+    print(json.dumps([made, teacher]) if args.json else f"{table(made)}\n\n{teacher_table(teacher)}")
     assert all(r["counted"].get(k, 0) == v for r in made for k, v in r["arithmetic"].items()), "not the arithmetic's"
+    assert all(r["counted"] == r["arithmetic"] for r in teacher), "not the arithmetic's"

@@ -85,7 +85,7 @@ def paper(*words: str) -> Recipe:
 def test_it_is_divided_where_a_whole_one_does_not_fit_beside_what_else_is_there() -> None:
     recipe = paper()
     whole, divided = (
-        {p.name: p for p in plan(recipe, QWEN2_5_VL_3B, QWEN3_8B, devices=8, divided=d)} for d in (False, True)
+        {p.name: p for p in plan(recipe, QWEN2_5_VL_3B, QWEN3_8B, devices=8, divided=d)} for d in (None, "node")
     )
     weights = 2 * 8_190_735_360  # bfloat16 parameters of the published 8B model
     for name in ("rollouts", "teacher scoring", "update"):
@@ -99,11 +99,27 @@ def test_it_is_divided_where_a_whole_one_does_not_fit_beside_what_else_is_there(
     assert "gathered teacher" not in divided["update"].parts  # it is asked before the update, and gone by then
 
     most = max(p.total for name, p in whole.items() if name in ("rollouts", "teacher scoring", "update"))
-    for room, divides in ((most, False), (most - 1, True)):
+    for room, divides in ((most, None), (most - 1, "node")):
         assert divides_teachers(recipe, QWEN2_5_VL_3B, QWEN3_8B, devices=8, room=room) == divides
     assert not divides_teachers(recipe, QWEN2_5_VL_3B, QWEN3_8B, devices=1, room=GIB)
     assert not divides_teachers(paper("run.shard_teacher=never"), QWEN2_5_VL_3B, QWEN3_8B, devices=8, room=GIB)
-    assert divides_teachers(paper("run.shard_teacher=always"), QWEN2_5_VL_3B, QWEN3_8B, devices=8, room=999 * GIB)
+    always = paper("run.shard_teacher=always")
+    assert divides_teachers(always, QWEN2_5_VL_3B, QWEN3_8B, devices=8, room=999 * GIB) == "node"
+
+
+def test_it_is_divided_over_nodes_only_where_one_node_does_not_hold_it() -> None:
+    """Two nodes of eight: each process has an eighth of the weights, or a sixteenth."""
+    recipe, weights = paper("run.shard_teacher=always"), 2 * 8_190_735_360
+    near, far = (
+        {p.name: p for p in plan(recipe, QWEN2_5_VL_3B, QWEN3_8B, devices=16, node=8, divided=d)}
+        for d in ("node", "world")
+    )
+    scoring = "teacher scoring"
+    assert (near[scoring].parts["teacher"], far[scoring].parts["teacher"]) == (weights // 8, weights // 16)
+    most = max(p.total for name, p in near.items() if name in ("rollouts", scoring, "update"))
+    for room, within in ((most, "node"), (most - 1, "world")):
+        found = divides_teachers(recipe, QWEN2_5_VL_3B, QWEN3_8B, devices=16, node=8, room=room)
+        assert found == within
 
 
 def test_one_that_is_asked_in_each_micro_batch_needs_equally_many_of_them(tmp_path: Path) -> None:
@@ -112,7 +128,7 @@ def test_one_that_is_asked_in_each_micro_batch_needs_equally_many_of_them(tmp_pa
     raw["distill"]["objective"] = {"method": "gkd", "mix": None}
     recipe, group = recipe_from(raw, where="test"), Processes(0, 2)
     refuse_uneven(recipe, group)
-    group.teachers_divided = True
+    group.teachers_divided = "node"
     with pytest.raises(ConfigError, match=r"run\.exchange"):
         refuse_uneven(recipe, group)
     raw["run"]["exchange"] = "micro_batch"

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import select
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +27,6 @@ from vold.run.recipe import recipe_from
 from vold.run.shipped import resolve
 from vold.training.distill import distill
 from vold.training.sft import sft
-from vold.training.state_writer import SHARDS
 
 pytestmark = pytest.mark.processes
 WITHIN = {"loss": 1e-6, "grad_norm": 1e-6, "weights": 2e-6}
@@ -61,19 +55,13 @@ def one(file: Path, *stages: Any) -> None:
         stage(recipe)
 
 
+PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 SCRIPT = str(Path(two_processes.__file__))
 
 
-def command(verb: str, file: Path, processes: int | str) -> list[str]:
-    """On one process, two, or `2x2`: two on each of two nodes."""
-    if isinstance(processes, str):
-        return [sys.executable, SCRIPT, processes, f"{verb}={file}"]
-    return [*(TORCHRUN if processes == 2 else [sys.executable]), "-m", "vold.cli", verb, str(file)]
-
-
-def several(verb: str, file: Path, processes: int | str = 2) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(verb, file, processes), capture_output=True, text=True, timeout=300)
+def several(verb: str, file: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*TORCHRUN, "-m", "vold.cli", verb, str(file)], capture_output=True, text=True, timeout=300)
 
 
 def compare(first: Path, second: Path, stage: str) -> None:
@@ -128,6 +116,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 ON_NODES = ("vold", "once", "lora")
+COMPILED = {"student": {"compile": True, "lora": {"rank": 2}}}
 
 
 @pytest.fixture(scope="module")
@@ -144,9 +133,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if name in ON_NODES:
             file = recipe_file(made, f"nodes-{name}", **sections)
             on_nodes += [f"{stage}={file}" for stage, _ in stages]
+    jobs.append(f"sft={recipe_file(made, 'two-compiled', **COMPILED)}")
     done = subprocess.run([*TORCHRUN, SCRIPT, *jobs], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("sft: 6/6") == len(SETTINGS)  # one of them speaks
+    assert done.stdout.count("sft: 6/6") == len(SETTINGS) + 1  # one of them speaks
     done = subprocess.run([sys.executable, SCRIPT, "2x2", *on_nodes], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return made
@@ -170,6 +160,13 @@ def test_two_processes_train_as_one_does(name: str, home: Path) -> None:
     assert [r["ids"] for r in rows[0]] == [r["ids"] for r in rows[1]]
 
 
+def test_two_processes_with_compiled_layers_and_adapters_train_as_a_plain_one_does(home: Path) -> None:
+    runs = home / "one-lora", home / "two-compiled"
+    losses = [[row["loss"] for row in read_jsonl(run / "sft" / "metrics.jsonl")] for run in runs]
+    assert len(losses[1]) == 6
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+
+
 def test_bytes_exchanged_are_those_of_the_arithmetic_and_of_the_page() -> None:
     """On nodes of one and two processes, for whole students and adapters, on text and with a picture in one of eight
     micro-batches: the tower is gathered in that one alone. The gradient is that of one process."""
@@ -178,13 +175,19 @@ def test_bytes_exchanged_are_those_of_the_arithmetic_and_of_the_page() -> None:
         [sys.executable, str(HOME / "exchanged.py"), "--json"], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found, teacher = json.loads(done.stdout)
     assert len(found) == sum(map(len, scaling.CASES.values()))
     for row in found:
         assert {kind: row["counted"].get(kind, 0) for kind in scaling.KINDS} == row["arithmetic"]
         assert row["counted"].keys() <= row["arithmetic"].keys()
         assert row["norm"] == pytest.approx(row["norm of one process"], rel=1e-5)
-    assert scaling.table(found) in (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
+    assert scaling.table(found) in PAGE.read_text()
+    near, far = ([row for row in teacher if row["within"] == within] for within in ("node", "world"))
+    assert [row["elsewhere"] for row in near] == [0] * 4
+    assert [row["elsewhere"] / row["counted"] for row in far] == [2 / 3] * 4
+    for row in teacher:
+        assert row["counted"] == row["arithmetic"] > 0
+    assert scaling.teacher_table(teacher) in PAGE.read_text()
     text, sees = found[:2]
     tower = Policy.load(resolve("demo:student")).model.model.visual
     whole = sum(p.numel() * 4 for p in tower.parameters())
@@ -205,47 +208,34 @@ def test_bfloat16_and_activation_checkpointing_on_two_processes(home: Path) -> N
     assert same > 0.85 * sum(value.numel() for value in weights[0].values())
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), ("2x2", 1), ("1x2", "2x2")])
-def test_another_number_of_processes_goes_on(before: int | str, after: int | str, tmp_path: Path) -> None:
-    whole, broken = (recipe_file(tmp_path, name) for name in ("whole", "broken"))
-    one(whole, sft)
-    # Killed in its tracks once there is a state: a signal no program can catch.
-    run = tmp_path / "broken" / "sft"
-    kill_at_checkpoint(command("sft", broken, before), run)
-    (state,) = run.glob("step-*")
-    assert (state / SHARDS).is_dir() == (before != 1)
-    assert not (run / "final").exists()
-    if after == 1:
-        one(broken, sft)
-    else:
-        done = several("sft", broken, after)
-        assert done.returncode == 0, done.stderr
-    compare(tmp_path / "whole", tmp_path / "broken", "sft")
+CHAINS = {"whole": ("2x2", "1x1", "1x2"), "from two": ("1x2", "2x2", "1x1"), "lora": ("1x1", "1x2", "2x2")}
+"""Nodes and processes on each of a run that is killed twice, each time after a state."""
 
 
-def kill_at_checkpoint(command: list[str], run: Path) -> None:
-    """Kill a run and all it has started as soon as its first state is whole."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while not list(run.glob("step-*")):
-            assert process.poll() is None, "the run ended before it was killed"
-            time.sleep(0.001)
-    finally:
-        with contextlib.ExitStack() as opened:
-            family = [os.pidfd_open(pid) for pid in family_of(process.pid)]
-            for handle in family:
-                opened.callback(os.close, handle)
-                signal.pidfd_send_signal(handle, signal.SIGKILL)
-            for handle in family:  # a killed process is there until the kernel has taken it apart: its lock is held
-                select.select([handle], [], [])
-        process.wait()
+@pytest.fixture(scope="module")
+def chained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, bool]]]:
+    """Runs `whole-NAME` and `broken-NAME` of each of `CHAINS`, and what was left of the latter by each kill."""
+    made, jobs = tmp_path_factory.mktemp("chains"), list[str]()
+    for name, worlds in CHAINS.items():
+        sections = SETTINGS["lora"] if name == "lora" else {}
+        one(recipe_file(made, f"whole-{name}", **sections), sft)
+        file = recipe_file(made, f"broken-{name}", **sections)
+        for world, last in zip(worlds, ("@3", "@5", ""), strict=True):
+            jobs += [world, f"sft={file}{last}"]
+    done = subprocess.run([sys.executable, SCRIPT, *jobs], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    left = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return made, left
 
 
-def family_of(pid: int) -> list[int]:
-    """A process and those it has started, and they, parents first."""
-    file = Path(f"/proc/{pid}/task/{pid}/children")
-    children = [int(word) for word in file.read_text().split()] if file.exists() else []
-    return [pid, *(i for child in children for i in family_of(child))]
+@pytest.mark.parametrize("name", CHAINS)
+def test_other_numbers_of_processes_go_on(name: str, chained: tuple[Path, list[dict[str, bool]]]) -> None:
+    """Killed by a signal no program can catch; several processes leave a state in parts."""
+    home, left = chained
+    place = 2 * [*CHAINS].index(name)
+    parts = [world != "1x1" for world in CHAINS[name]]
+    assert left[place : place + 2] == [{"step-000002": parts[0]}, {"step-000004": parts[1]}]
+    compare(home / f"whole-{name}", home / f"broken-{name}", "sft")
 
 
 def test_an_error_of_one_process_ends_all_with_its_message(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ import torch
 
 from vold.errors import CheckpointError, ConfigError, VocabularyMismatch
 from vold.model.certified import certified
+from vold.model.chat import Chat
 from vold.model.compiling import compile_layers, need_compiler
-from vold.model.parallel import ALONE, processes
+from vold.model.parallel import ALONE
 from vold.model.place import give_back
-from vold.model.policy import Policy
-from vold.model.reading import read_tokenizer
+from vold.model.policy import DTYPES, Policy
+from vold.model.reading import empty_model, read_config, read_tokenizer
 from vold.model.recompute import checkpoint_layers
 from vold.model.sharding import layers_of
 from vold.model.tokenizers import add_teacher_tokens, check_shared_ids
@@ -23,21 +24,23 @@ from vold.run.precision import precision
 from vold.run.shipped import resolve
 
 if TYPE_CHECKING:
-    from vold.model.chat import Chat
     from vold.model.families import Part
+    from vold.model.parallel import Processes
     from vold.model.quantized import Quantized
     from vold.run.recipe import Recipe, Student
 
 
-def load_student(recipe: Recipe, path: str | None = None, *, train: bool = False, anew: bool = False) -> Policy:
+def load_student(
+    recipe: Recipe, path: str | None = None, *, train: bool = False, anew: bool = False, group: Processes = ALONE
+) -> Policy:
     """The recipe's student, or another model in its place, with the recipe's frozen parts.
 
     `train` makes it ready for the loops: in training mode, with quantised weights, adapters and activation
-    checkpointing as the recipe says. `anew` certifies it anew, and writes nothing.
+    checkpointing as the recipe says. `anew` certifies it anew, and writes nothing. `group`: as for `load_model`.
     """
     spec: Student = recipe.learner
-    policy = load_model(recipe, path or spec.path, spec.dtype, spec.freeze, spec.quantize if train else None)
-    policy.certificate = certified(policy, None if anew else recipe.run.dir, processes() if train else ALONE)
+    policy = load_model(recipe, path or spec.path, spec.dtype, spec.freeze, spec.quantize if train else None, group)
+    policy.certificate = certified(policy, None if anew else recipe.run.dir, group)
     if spec.teacher_tokens == "add" and recipe.teacher is not None:
         teacher = read_tokenizer(resolve(recipe.teacher.path))
         add_teacher_tokens(policy.chat.tokenizer, teacher, rows=policy.rows)
@@ -71,16 +74,22 @@ def check_teacher(student: Chat, teacher: Chat, *, where: str) -> None:
 
 
 def load_model(
-    recipe: Recipe, path: str, dtype: str, freeze: tuple[Part, ...] = (), quantize: Quantized | None = None
+    recipe: Recipe,
+    path: str,
+    dtype: str,
+    freeze: tuple[Part, ...] = (),
+    quantize: Quantized | None = None,
+    group: Processes = ALONE,
 ) -> Policy:
-    """Any model, on the recipe's device, without a certificate.
+    """Any model, on the recipe's device, without a certificate. Of `group`, all of which load it, one process a node
+    reads its files.
 
     Raises:
         CheckpointError: the directory is missing or does not match its manifest.
         ConfigError: there is no such device.
     """
-    local = resolve(path)
-    if Path(local).is_dir():
+    local, sent = resolve(path), group if quantize is None else ALONE
+    if Path(local).is_dir() and sent.rank % sent.node == 0:  # whoever reads it, see `vold.model.sending`
         verify_directory(Path(local))
     device = recipe.run.device
     if device == "auto":
@@ -89,13 +98,22 @@ def load_model(
         raise ConfigError("there is no GPU that PyTorch can use", where="run.device", got=device, fix="run.device=cpu")
     give_back(torch.device(device))
     dtype = precision(recipe, path, dtype)
-    return Policy.load(local, dtype=dtype, device=device, freeze=freeze, quantize=quantize)
+    return Policy.load(local, dtype=dtype, device=device, freeze=freeze, quantize=quantize, group=sent)
 
 
-def load_certified(recipe: Recipe, path: str, dtype: str, quantize: Quantized | None = None) -> Policy:
-    """Any model, on the recipe's device, that does what it is certified for in this run."""
-    policy = load_model(recipe, path, dtype, quantize=quantize)
-    policy.certificate = certified(policy, recipe.run.dir)
+def load_empty(path: str, dtype: str) -> Policy:
+    """A model without values, on the host; see `vold.model.sending`."""
+    local = resolve(path)
+    config = read_config(local)
+    return Policy(empty_model(config, DTYPES[dtype]), Chat.load(local, config))
+
+
+def load_certified(
+    recipe: Recipe, path: str, dtype: str, quantize: Quantized | None = None, group: Processes = ALONE
+) -> Policy:
+    """Any model, as by `load_model`, that does what it is certified for in this run."""
+    policy = load_model(recipe, path, dtype, quantize=quantize, group=group)
+    policy.certificate = certified(policy, recipe.run.dir, group)
     return policy
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from vold.run.model_sections import RolloutServer, Server
-    from vold.run.recipe import Distill, Optimizer, Recipe, Sft
+    from vold.run.recipe import Distill, Optimizer, Recipe, Sft, Within
     from vold.run.teacher_sections import ScoringModel
 
 CONTEXT = 6 * 2**30 // 10
@@ -49,7 +49,7 @@ class Plan:
     teachers: list[Footprint]
     devices: int
     parts: int
-    divided: bool = False
+    teacher_parts: int = 1
     phases: list[PhaseMemory] = field(default_factory=list)
 
     def held(self, optimizer: Optimizer, *, average: bool = False) -> dict[str, int]:
@@ -101,7 +101,7 @@ def plan(
     *others: Any,
     devices: int = 1,
     node: int | None = None,
-    divided: bool = False,
+    divided: Within | None = None,
 ) -> list[PhaseMemory]:
     """The phases of a recipe on each of `devices` devices.
 
@@ -117,14 +117,14 @@ def plan(
         others: those of the rest.
         devices: how many train the student.
         node: how many of them a node has; all by default.
-        divided: whether they share the teachers as well.
+        divided: which of them divide the teachers as well; None where each has whole ones.
     """
     configs = [c for c in (teacher, *others) if c is not None]
     parts = devices if node is None or recipe.run.shard == "world" else node
     ours, teachers = recipe.learner, zip(inprocess_teachers(recipe), configs, strict=False)
     theirs = [footprint(c, precision(recipe, t.path, t.dtype), quantize=t.quantize) for t, c in teachers]
     shape = footprint(student, precision(recipe, ours.path, ours.dtype), ours)
-    p = Plan(recipe, shape, theirs, devices, parts, divided)
+    p = Plan(recipe, shape, theirs, devices, parts, {None: 1, "node": node or devices, "world": devices}[divided])
     _plan_traces(p)
     if recipe.sft is not None:
         longest = recipe.traces.max_tokens or 0 if recipe.traces is not None else 0
@@ -143,15 +143,22 @@ def plan(
 
 def divides_teachers(
     recipe: Recipe, student: Any, *teachers: Any, devices: int, room: int, node: int | None = None
-) -> bool:
-    """Whether `run.shard_teacher` divides the teachers over devices with `room` bytes each; `auto` does where a phase
-    does not fit otherwise. The rest is as in `plan`."""
+) -> Within | None:
+    """Over which devices, with `room` bytes each, `run.shard_teacher` divides the teachers: those of a node, or all
+    where only that makes a phase fit. `auto` divides them where a phase does not fit otherwise. The rest is as in
+    `plan`."""
     how = recipe.run.shard_teacher
     if devices == 1 or not teachers or how == "never":
-        return False
-    whole, divided = (plan(recipe, student, *teachers, devices=devices, node=node, divided=d) for d in (False, True))
-    helps = (w.total > room and d.total < w.total for w, d in zip(whole, divided, strict=True))
-    return how == "always" or any(helps)
+        return None
+    ways: tuple[Within | None, ...] = (None, "node", "world")
+    whole, near, far = (plan(recipe, student, *teachers, devices=devices, node=node, divided=w) for w in ways)
+
+    def helps(more: list[PhaseMemory], fewer: list[PhaseMemory]) -> bool:
+        return any(m.total > room and f.total < m.total for m, f in zip(more, fewer, strict=True))
+
+    if helps(near, far):
+        return "world"
+    return "node" if how == "always" or helps(whole, near) else None
 
 
 def inprocess_teachers(recipe: Recipe) -> list[ScoringModel]:
@@ -255,7 +262,7 @@ def _waiting(held: Mapping[str, int]) -> dict[str, int]:
 def _gathered_teacher(p: Plan) -> dict[str, int]:
     """Of a teacher that processes divide: the embeddings and the head for its whole turn, a layer and the one after
     it."""
-    layers = [f.size * (f.outside + 2 * f.layer) for f in p.teachers if p.divided]
+    layers = [f.size * (f.outside + 2 * f.layer) for f in p.teachers if p.teacher_parts > 1]
     return {"gathered teacher": max(layers)} if layers else {}
 
 
@@ -292,7 +299,7 @@ def _teacher_weights(p: Plan, d: Distill) -> int:
         named = t.path == d.init and t.dtype == p.recipe.learner.dtype
         if not (lora and (named or t.is_the_start)):
             whole += p.student.size * p.student.trained if t.is_the_start and p.devices == 1 else f.weights
-    return whole // p.devices if p.divided else whole
+    return whole // p.teacher_parts
 
 
 def _longest(budget: int, response: int) -> int:

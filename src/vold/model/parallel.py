@@ -27,7 +27,7 @@ from torch.distributed.rendezvous import rendezvous
 from vold.errors import ConfigError
 from vold.model.families import Part, parameters_of
 from vold.model.lookout import Lookout
-from vold.model.sharding import divide, mesh_of, whole_state
+from vold.model.sharding import divide, frozen_parts, mesh_of, whole_state
 from vold.run.files import temporary_of
 from vold.run.folders import new_directory
 
@@ -76,8 +76,8 @@ class Processes:
         """Set by `shard`, as is `tower`."""
         self.tower: list[FSDPModule] = []
         """Frozen parts of the student that only pictures need."""
-        self.teachers_divided = False
-        """Whether teachers in this process are divided, too; set by `vold.engines.teachers.divided`."""
+        self.teachers_divided: Within | None = None
+        """Over which processes teachers are divided, too; set by `vold.engines.teachers.divided`."""
 
     @property
     def first(self) -> bool:
@@ -129,6 +129,11 @@ class Processes:
         out: list[Any] = [None] * self.world
         dist.all_gather_object(out, value, group=_words(self._channel, self._lookout.limit))
         return cast("list[T]", out)
+
+    def most(self, count: int, within: Within) -> int:
+        """The largest count that a process of this node has, or of all; all must ask."""
+        counts, first = self.gather(count), self.rank - self.rank % self.node
+        return max(counts[first : first + self.node] if within == "node" else counts)
 
     def share(self, count: int) -> range:
         """This process's part of `count` things: consecutive, and as many as any other has, give or take one.
@@ -206,18 +211,18 @@ class Processes:
                 got=f"{sizes[0]} on one, {sizes[-1]} on another",
                 fix="start equally many on each node, or set run.shard=world",
             )
-        dtype = policy.model.dtype
-        parts = self.node if within == "node" else self.world
-        self.tower = divide(policy, self.mesh(policy.model.device.type, parts))
+        dtype, tower = policy.model.dtype, list(frozen_parts(policy))
+        divide(policy, self.mesh(policy.model.device.type, within), tower)
+        self.tower = cast("list[FSDPModule]", tower)
         policy.whole_state = functools.partial(whole_state, policy, dtype)
         self.exchange = exchange
         self._reshard_after_forward(policy)
 
-    def mesh(self, device: str, parts: int) -> DeviceMesh:
+    def mesh(self, device: str, within: Within) -> DeviceMesh:
         """A mesh of all processes, see `vold.model.sharding.mesh_of`; all must ask."""
         self.wait()  # however long another still reads its models
         assert self._lookout is not None
-        return mesh_of(device, self.world, parts, self._lookout.limit)
+        return mesh_of(device, self.world, self.node if within == "node" else self.world, self._lookout.limit)
 
     def _reshard_after_forward(self, policy: Policy) -> None:
         """As training wants it: layers drop their weights where every micro-batch gathers them, the rest never."""

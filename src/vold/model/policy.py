@@ -6,27 +6,28 @@ Images never leave this module as anything but an opaque mapping of tensors.
 from __future__ import annotations
 
 import contextlib
-import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.utils import logging as hf_logging
 
 from vold.errors import CheckpointError, ConfigError, DataError
 from vold.model import inputs as given
 from vold.model.batching import evened, micro_batches, packed_micro_batches
 from vold.model.chat import Chat
-from vold.model.families import Part, family_of, image_text_class, may_pack, parameters_of
+from vold.model.families import Part, family_of, may_pack, parameters_of
 from vold.model.lm_head.fused import Query
 from vold.model.lm_head.logprobs import read_head
 from vold.model.lora import add_adapters, is_adapter, merged_state, save_adapters
 from vold.model.packing import NO_MASK, attention_of, enable_packing, pack
+from vold.model.parallel import ALONE
 from vold.model.quantized import loading, quantized_layers, refuse_quantized, settle
-from vold.model.reading import check_files, check_weights, model_at, read_config
+from vold.model.reading import check_files, empty_model, model_at, read_config, read_model
+from vold.model.sending import read_once
 from vold.model.templates import ASKED
 from vold.model.tokenizers import banned_ids
 from vold.model.tower import GRID, enable_tower
@@ -40,11 +41,11 @@ if TYPE_CHECKING:
     from vold.model.certificate import Certificate
     from vold.model.lm_head.fused import HeadOutput, LossOf
     from vold.model.lm_head.teacher_logits import Against
+    from vold.model.parallel import Processes
     from vold.model.quantized import Quantized
     from vold.model.sharding import Whole
 
 hf_logging.disable_progress_bar()  # a bar for every save would tear our own apart
-LAYER = re.compile(r"\b(layers|blocks|h)\.\d+\.")
 PICTURE = (56, 56)
 """Pixels of a picture that a model is tried with."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -93,8 +94,10 @@ class Policy:
         device: str = "cpu",
         freeze: Sequence[Part] = (),
         quantize: Quantized | None = None,
+        group: Processes = ALONE,
     ) -> Policy:
         """Read a model directory or hub id with `from_pretrained`: safetensors alone, and no code of the model's.
+        Of `group`, all of which load it, one process a node reads its weights.
 
         Raises:
             CheckpointError: the directory is missing, incomplete or corrupt, or holds an adapter.
@@ -104,39 +107,12 @@ class Policy:
             check_files(path)
             config = read_config(path)
             refuse_quantized(config, path)
-            check_weights(path, config)
-            family = family_of(config)
-            factory = AutoModelForImageTextToText if image_text_class(config) else AutoModelForCausalLM
-            more = {} if quantize is None else loading(quantize, DTYPES[dtype], family, device)
-            loaded: Any = factory.from_pretrained(
-                path,
-                config=config,
-                dtype=DTYPES[dtype],
-                output_loading_info=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                **more,
-            )
-        model, info = loaded
-        chat = Chat.load(path, config)
-        missing = sorted(info["missing_keys"])
-        if missing:
-            raise CheckpointError(
-                "weights are missing from this model directory",
-                where=path,
-                got=f"{len(missing)} missing, first: {missing[0]}",
-                fix="save or download the model again",
-            )
-        if unused := sorted(n for n in info["unexpected_keys"] if LAYER.search(n)):
-            raise CheckpointError(
-                "config.json has fewer layers than the weights",
-                where=path,
-                got=f"{len(unused)} weights have no place, first: {unused[0]}",
-                fix="copy config.json from the model it was made from",
-            )
+        more = {} if quantize is None else loading(quantize, DTYPES[dtype], family_of(config), device)
+        read = partial(read_model, path, config, DTYPES[dtype], **more)
+        model = read_once(group, device, read, partial(empty_model, config, DTYPES[dtype]))
         if quantize is not None:
             settle(model)
-        policy = cls(model.to(device), chat)
+        policy = cls(model, Chat.load(path, config))
         policy.freeze(freeze)
         with model_at(path), torch.no_grad():
             policy.try_to_read()

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
-from transformers import AutoConfig, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+)
+from transformers.initialization import no_init_weights
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, find_adapter_config_file
 
 from vold.errors import CheckpointError, VoldError
+from vold.model.families import image_text_class
 from vold.run.failures import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import torch
     from transformers import PreTrainedTokenizerBase
 
 COUNTS = ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
 """What every language model's config.json counts."""
 OTHER_COUNTS = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
 """What most of them count, a few layer by layer."""
+LAYER = re.compile(r"\b(layers|blocks|h)\.\d+\.")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 
 
@@ -97,6 +108,58 @@ def read_config(path: str) -> Any:
                     fix="copy config.json from the model it was made from",
                 )
     return config
+
+
+def read_model(path: str, config: Any, dtype: torch.dtype, **more: Any) -> Any:
+    """A model with its weights, on the host.
+
+    Args:
+        path: its directory or hub id.
+        config: what `read_config` gives.
+        dtype: its precision.
+        more: of `vold.model.quantized.loading`.
+
+    Raises:
+        CheckpointError: see `model_at`; or weights and config are not of one model.
+    """
+    with model_at(path):
+        check_weights(path, config)
+        loaded: Any = _factory(config).from_pretrained(
+            path,
+            config=config,
+            dtype=dtype,
+            output_loading_info=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **more,
+        )
+    model, info = loaded
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise CheckpointError(
+            "weights are missing from this model directory",
+            where=path,
+            got=f"{len(missing)} missing, first: {missing[0]}",
+            fix="save or download the model again",
+        )
+    if unused := sorted(n for n in info["unexpected_keys"] if LAYER.search(n)):
+        raise CheckpointError(
+            "config.json has fewer layers than the weights",
+            where=path,
+            got=f"{len(unused)} weights have no place, first: {unused[0]}",
+            fix="copy config.json from the model it was made from",
+        )
+    return model
+
+
+def empty_model(config: Any, dtype: torch.dtype) -> Any:
+    """The same without values, on the host: nothing is written to the memory of its weights."""
+    with no_init_weights():
+        return _factory(config).from_config(copy.deepcopy(config), dtype=dtype, trust_remote_code=False).eval()
+
+
+def _factory(config: Any) -> Any:
+    return AutoModelForImageTextToText if image_text_class(config) else AutoModelForCausalLM
 
 
 def check_weights(path: str, config: Any) -> None:

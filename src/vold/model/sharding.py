@@ -1,19 +1,20 @@
-"""A student divided over a mesh of processes by FSDP2: the groups in which its weights are gathered, and the way back.
+"""A model divided over a mesh of processes by FSDP2: the groups in which its weights are gathered, and the way back.
 
-Each layer of the language model is a group, the frozen parts that see pictures are one together, and all that is left
-(embeddings, head, last norm, what of the vision tower is trained) is one.
+Each layer of the language model is a group, the frozen parts of a student that see pictures are one together, and all
+that is left (embeddings, head, last norm, what of the vision tower is trained) is one.
 """
 
 from __future__ import annotations
 
+import functools
 import types
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
 from vold.model.batching import collate
@@ -22,12 +23,13 @@ from vold.model.lora import BASE, adapted, adapters_of, is_adapter, with_adapter
 from vold.types import Prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import timedelta
 
     from vold.model.policy import Policy
 
 
+@functools.cache
 def mesh_of(device: str, world: int, within: int, limit: timedelta) -> DeviceMesh:
     """A mesh of `world` processes: weights are divided over `within` that follow each other, and every such group has
     a copy of them (hybrid sharding). Where one group is all, the mesh has one dimension.
@@ -41,17 +43,21 @@ def mesh_of(device: str, world: int, within: int, limit: timedelta) -> DeviceMes
     return DeviceMesh.from_group(groups, device, mesh=ranks, mesh_dim_names=("copies", "parts"))
 
 
-def divide(policy: Policy, mesh: DeviceMesh) -> list[FSDPModule]:
-    """Divide a student's weights, gradients and optimizer state over a mesh. Returns its frozen parts that see
-    pictures; whoever runs them gathers them first, on all processes at once.
+def divide(policy: Policy, mesh: DeviceMesh, tower: Sequence[nn.Module] = ()) -> None:
+    """Divide a model's weights, gradients and optimizer state over a mesh.
 
     Weights in training below float32 are kept in float32, added up in float32, and cast for every pass, as in
     `vold.training.optim.MasterAdamW`. Frozen ones stay as they are.
+
+    Args:
+        policy: the model.
+        mesh: of processes, all of which must call this.
+        tower: `frozen_parts` of it that whoever runs them gathers first, on all processes at once; others are gathered
+            with all that lies in no layer.
     """
     model, dtype = policy.model, policy.model.dtype
-    tower = list(frozen_parts(policy))
     if tower:
-        fully_shard(tower, mesh=mesh, reshard_after_forward=False)
+        fully_shard(list(tower), mesh=mesh, reshard_after_forward=False)
     for layer in layers_of(policy):
         fully_shard(layer, mesh=mesh, mp_policy=_precision(layer.parameters(), dtype))
     left = [p for p in model.parameters() if not isinstance(p, DTensor)]
@@ -62,7 +68,6 @@ def divide(policy: Policy, mesh: DeviceMesh) -> list[FSDPModule]:
     with torch.no_grad():
         policy.states(collate([Prompt((pad,))], [(pad,)], [(1,)], pad))
     model.reshard()
-    return cast("list[FSDPModule]", tower)
 
 
 def layers_of(policy: Policy) -> list[nn.Module]:

@@ -58,7 +58,8 @@ class RunSection(Section):
     and gradients cross the network once a step. `world`: all, for one that a node does not hold; weights cross too."""
     shard_teacher: Literal["auto", "always", "never"] = "auto"
     """With several processes: whether they divide a teacher in their own memory, and gather it layer by layer to score.
-    `auto`: where a whole one does not fit beside what else a device must hold."""
+    `auto`: where a whole one does not fit beside what else a device must hold. Those of a node do, or all where a node
+    does not hold it."""
     timeout_minutes: float = Field(20.0, gt=0)
     """With several processes: when one without a sign of life is given up and all end. One that works is waited for."""
     report_to: tuple[TrackerName, ...] = ()

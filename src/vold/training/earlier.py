@@ -42,7 +42,7 @@ class Earlier:
         self.learner, self.objective = run.learner, run.stage.config.objective
         self.copy: Policy | None = None
         if self.objective.reference is not None and not run.policy.only_adapters:
-            self.copy = load_student(run.stage.recipe, run.began_with)
+            self.copy = load_student(run.stage.recipe, run.began_with, group=run.stage.group)
             self.copy.model.requires_grad_(False)
             self.copy.model.eval()
             one_copy(self.copy.model, run.policy.model)

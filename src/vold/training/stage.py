@@ -125,7 +125,7 @@ class Training(Generic[Config]):
 
     def __init__(self, stage: Stage[Config], model: str | None = None) -> None:
         stage.group.enter("load")
-        policy = load_student(stage.recipe, model, train=True)
+        policy = load_student(stage.recipe, model, train=True, group=stage.group)
         stage.group.shard(policy, stage.recipe.run.exchange, stage.recipe.run.shard)
         optimizer = build_optimizer(policy, stage.config.optimizer)
         self.stage, self.began_with = stage, model

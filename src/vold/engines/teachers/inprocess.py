@@ -92,7 +92,8 @@ class InProcessTeacher:
         prompts = [Prompt(r.prompt_ids, r.vision) for r in requests]
         lengths = [len(r.response_ids) for r in requests]
         groups = self.policy.micro_batches(prompts, lengths, self.token_budget)
-        passes = max(self.group.gather(len(groups)))
+        divided = self.group.teachers_divided
+        passes = len(groups) if divided is None else self.group.most(len(groups), divided)
         # FSDP2 keeps what it gathers in tensors that outlast the pass, which tensors of inference mode must not.
         with torch.inference_mode() if self.group.world == 1 else torch.no_grad():
             for group in groups:
@@ -200,8 +201,8 @@ def open_backend(recipe: Recipe, spec: ScoringModel) -> TeacherBackend:
     """See `vold.engines.teachers.backend.open_backend`."""
     group, dtype = processes(), precision(recipe, spec.path, spec.dtype)
     kept = spec.model_copy(update={"dtype": dtype}).weights_in
-    if not divides(recipe, group):
-        return InProcessBackend(load_certified(recipe, spec.path, dtype, quantize=spec.quantize), kept)
+    if (within := divides(recipe, group)) is None:
+        return InProcessBackend(load_certified(recipe, spec.path, dtype, spec.quantize, group), kept)
     if spec.quantize is not None:
         raise ConfigError(
             "a quantised teacher is not divided over processes",
@@ -209,4 +210,4 @@ def open_backend(recipe: Recipe, spec: ScoringModel) -> TeacherBackend:
             got=f"{spec.quantize} with {group.world} processes",
             fix="set run.shard_teacher=never, or drop quantize",
         )
-    return InProcessBackend(load_divided(recipe, spec.path, dtype, group), kept, group)
+    return InProcessBackend(load_divided(recipe, spec.path, dtype, group, within), kept, group)
