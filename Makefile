@@ -110,7 +110,7 @@ build/torchvision: $(STAMP)
 engines: $(ENGINES_STAMP) build/torchvision
 
 test-engines: $(ENGINES_STAMP) build/torchvision
-	VOLD_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/bin/python $(VENV)/bin/python -m pytest -v -m "engines or processes" --durations=5 tests
+	VOLD_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/bin/python $(VENV)/bin/python -m pytest -v -m engines --durations=5 tests
 
 # Other scorers at pinned commits, each run as it is in an environment of its own. VOLD_PEERS=DIR takes their repositories
 # from there (OWNER+NAME), not from GitHub.
