@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 import tiny
+import two_processes
 from engine_backends import text_model
 from served import metrics, on, raw_recipe
 from vllm_server import VllmServer
@@ -69,6 +74,27 @@ def test_what_a_teacher_refuses_meanwhile_stops_the_run_with_its_own_words(tmp_p
         teacher.hook = lambda path, body: (400, {"error": {"message": "no more"}}) if sampling.is_set() else None
         with pytest.raises(TeacherError, match="no more"):
             run(tmp_path, teacher, sampler, overlap=True)
+
+
+@pytest.mark.processes
+def test_rollouts_that_fail_in_one_of_two_processes_end_both(tmp_path: Path) -> None:
+    """Each has a prompt on the server, and asks a teacher of its own meanwhile; the second prompt is refused."""
+    prompts = itertools.count()
+
+    def refuse(path: str, body: dict[str, Any]) -> tuple[int, Any] | None:
+        refused = path == "/v1/completions" and next(prompts) == 1
+        return (400, {"error": {"message": "no more"}}) if refused else None
+
+    with VllmServer(text_model(4)) as sampler:
+        raw = raw_recipe(tmp_path)
+        raw["distill"]["engine"] = on(sampler)
+        (file := tmp_path / "recipe.yaml").write_text(yaml.safe_dump(raw))
+        sampler.hook = refuse
+        words = [sys.executable, str(Path(two_processes.__file__)), "1x2", f"distill={file}"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    # Of the two that end the first speaks: the one that was refused, or the one that waited for it.
+    assert "the rollout server refuses a request" in done.stderr or "rank 0" in done.stderr or "rank 1" in done.stderr
 
 
 def sampled(home: Path) -> tuple[list[list[Rollout]], list[Prompt], Objective]:

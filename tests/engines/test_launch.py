@@ -134,6 +134,7 @@ def _asks(other: str, recipe: Recipe, parent: int) -> int:
         (launch("--bogus"), "unrecognized arguments: --bogus"),
         (fault("exit"), "ValueError: no kernel for heads of 16"),
         ({**fault("hang"), "start_seconds": 1}, "does not answer 1 s after its start"),
+        (launch(python=sys.executable), "No module named 'vllm'"),
     ],
 )
 def test_a_server_that_does_not_come_up_says_why(section: dict[str, Any], words: str, home: Path) -> None:
@@ -156,6 +157,19 @@ def test_a_server_that_dies_in_the_middle_is_started_again_and_nothing_is_lost(h
     assert "has ended with status 3" in again and "no memory left" in again and "1 of 3" in again
     logs = sorted(f.name for f in (home / "broken").rglob("*.log"))
     assert logs == ["teacher-cpu0.1.log", "teacher-cpu0.log"]
+
+
+def test_a_server_that_dies_as_it_takes_weights_is_started_again_and_gets_them(home: Path, said: list[str]) -> None:
+    ends = []
+    for name, section in (("whole", launch()), ("broken", fault("push"))):
+        raw = recipe_dict(home / name)
+        del raw["traces"], raw["sft"], raw["align"], raw["eval"]
+        raw["distill"] |= {"init": "demo:student", "engine": {"launch": section, "patience": 60}}
+        distill(recipe_from(raw, where="test"))
+        ends.append(weights_of(home / name / "run/distill"))
+    assert ends[0] == ends[1]
+    (again,) = [line for line in said if "starting it again" in line]
+    assert "distill-engine-cpu0 has ended with status 3" in again
 
 
 def test_a_server_that_lives_and_does_not_answer_is_started_again(

@@ -31,6 +31,7 @@ FAULTS = {
     "hold": "does not answer its third completion; started again in the same folder it does",
     "deaf": "answers nothing any more from its third completion on; started again in the same folder it does",
     "always": "ends at every second completion",
+    "push": "ends as it takes weights for the second time; started again in the same folder it does not",
 }
 
 
@@ -92,7 +93,7 @@ class Fake:
     def __init__(self, fault: str) -> None:
         self.model, self.name, self.fault = Bigrams(Path(given("--model"))), given("--served-model-name"), fault
         self.key, self.version, self.asleep, self.asked = os.environ["VLLM_API_KEY"], "default", False, 0
-        self.deaf = False
+        self.deaf, self.pushed = False, 0
 
     def answer(self, path: str, key: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         route = path.partition("?")[0]
@@ -113,6 +114,10 @@ class Fake:
             self.version = body["new_version"]
         elif route == "/collective_rpc":
             assert Path(body["kwargs"]["weights_path"]).is_dir()
+            self.pushed += 1
+            if self.fault == "push" and self.pushed == 2 and not Path("ended").exists():
+                Path("ended").touch()
+                os._exit(3)
         return 200, {"weight_version": self.version}
 
     def complete(self, route: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
