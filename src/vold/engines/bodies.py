@@ -8,10 +8,11 @@ import time
 import zlib
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from vold.run.records import JsonObject
+
 if TYPE_CHECKING:
     import httpx
 
-JsonObject: TypeAlias = dict[str, Any]
 Body: TypeAlias = JsonObject | tuple[bytes, ...]
 """What is sent: an object, or JSON that is written already, in pieces that other requests may share."""
 
@@ -24,7 +25,7 @@ class Unreadable(Exception):
     """A body that is not read to its end; says why."""
 
 
-def sent(body: Body | None) -> dict[str, Any]:
+def sent(body: Body | None) -> JsonObject:
     """A body as httpx takes it."""
     if not isinstance(body, tuple):
         return {"json": body}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    from vold.engines.bodies import JsonObject
+    from vold.run.records import JsonObject
     from vold.types import Message
 
     Limits = tuple[int, int] | None

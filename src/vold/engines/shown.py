@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    from vold.engines.bodies import JsonObject
     from vold.engines.replies import VllmReply
     from vold.errors import VoldError
+    from vold.run.records import JsonObject
     from vold.types import Pictures, Prompt, ScoreRequest
 
 PLAIN = "/completions"

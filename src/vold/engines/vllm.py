@@ -11,13 +11,13 @@ import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vold.engines.bodies import JsonObject
 from vold.engines.deadline import Stop
 from vold.engines.http import Failed, HttpClient, as_they_come
 from vold.engines.launch.started import started_at
 from vold.engines.replies import VllmReply, about
 from vold.errors import VoldError
 from vold.run.console import console
+from vold.run.records import JsonObject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -20,7 +20,7 @@ from vold.evals.prompting import build_messages, image_limits, prompt_version
 from vold.evals.protocol import Protocol, protocol_hash
 from vold.evals.published import differs, left_out
 from vold.run.results import BenchmarkInfo, SetInfo
-from vold.training.rollout_log import text_view
+from vold.run.rollouts import text_view
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -19,6 +19,7 @@ from vold.graders.reading import read_right
 from vold.report.answers import PROMPT, picture, with_numbers
 from vold.report.rollouts import LOWEST, mean_gap, rollout_values
 from vold.report.text import cut, short
+from vold.run.records import JsonObject
 from vold.run.rollouts import load_rollouts
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ HEAD = 160
 """Characters of a prompt in a list."""
 
 
-def step_rows(stored: Sequence[StoredRollout]) -> dict[str, Any]:
+def step_rows(stored: Sequence[StoredRollout]) -> JsonObject:
     """The rollouts of a step, to list: `groups` by number, and a row each, in the order in which they are stored.
 
     A row: `i` its place among them, `g` group, `o` outcome, `s` score, `n` tokens, `d` mean gap in nats (null where the
@@ -72,7 +73,7 @@ def step_rows(stored: Sequence[StoredRollout]) -> dict[str, Any]:
     return {"groups": groups, "rows": rows}
 
 
-def whole(one: StoredRollout) -> dict[str, Any]:
+def whole(one: StoredRollout) -> JsonObject:
     """A rollout with its tokens: `t` says where in `texts` and `ids` each is, and `streams` hold values by name."""
     r, q = one.rollout, one.question
     ids, texts, place = one.spelled()
@@ -127,7 +128,7 @@ def is_spaced(texts: Sequence[str]) -> bool:
     return re.search(r"\s", "".join(texts)) is None
 
 
-def packed_values(values: NDArray[Any]) -> dict[str, Any] | float | None:
+def packed_values(values: NDArray[Any]) -> JsonObject | float | None:
     """A stream as the page takes it: one number where all are the same, else the lowest and the highest value and, as
     base64 of 16-bit numbers, where between them each lies. What is not finite is no value.
 
@@ -151,7 +152,7 @@ def _base64(values: NDArray[Any]) -> str:
     return base64.b64encode(values.tobytes()).decode()
 
 
-def saved(files: Mapping[int, Path]) -> dict[str, Any]:
+def saved(files: Mapping[int, Path]) -> JsonObject:
     """Rollouts for a page without a server: whole groups of up to `STEPS` steps, at most `ROOM` bytes of them.
 
     Groups whose rollouts end differently come first: they say most. `kept` of `all` rollouts of these steps are there,
@@ -160,8 +161,8 @@ def saved(files: Mapping[int, Path]) -> dict[str, Any]:
     names = list(files)
     last = len(names) - 1
     chosen = sorted({names[round(i * last / (STEPS - 1))] for i in range(STEPS)}) if names else []
-    steps: dict[str, Any] = {}
-    values: dict[str, Any] = {}
+    steps: JsonObject = {}
+    values: JsonObject = {}
     kept = every = 0
     for step in chosen:
         stored = load_rollouts(files[step])

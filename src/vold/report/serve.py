@@ -21,6 +21,7 @@ from vold.report.browser import step_rows, texts_of, whole
 from vold.report.listing import listed_runs
 from vold.report.run_page import content, moving
 from vold.report.write import render
+from vold.run.records import JsonObject
 from vold.run.rollouts import load_rollout, load_rollouts, stored_step, stored_steps
 from vold.run.state import is_at_work, runs_in
 
@@ -147,7 +148,7 @@ def _now(server: Server, run: Path, asked: Asked) -> Answer:
     """What has changed since the version that the page has, and stored steps with a stamp of each file."""
     stamps = [_stamp(run / name) for name in WATCHED]
     version = hashlib.sha256(repr([is_at_work(run), stamps]).encode()).hexdigest()[:16]
-    found: dict[str, Any] = {"version": version, "results": _stamp(run / "eval" / "results.json")}
+    found: JsonObject = {"version": version, "results": _stamp(run / "eval" / "results.json")}
     found["steps"] = {step: _stamp(file) for step, file in stored_steps(run).items()}
     if asked.get("have") != version:
         found["html"] = render("run_live.html.j2", moving(run))

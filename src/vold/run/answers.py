@@ -85,7 +85,7 @@ class Answer:
     Unit: 0 to 1. Made by evals/marking/as_vlmevalkit.py:as_vlmevalkit."""
     text: str | None = None
     """The same problem for who cannot see; absent where there is no picture, or no such text. Unit: text. Made by
-    training/rollout_log.py:text_view."""
+    run/rollouts.py:text_view."""
     read: bool | None = None
     """Whether the response says that it has read what the pictures show; absent where it does not say, or nobody knows.
     Unit: true or false. Made by graders/reading.py:read_right."""

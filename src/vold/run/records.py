@@ -12,11 +12,14 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 from vold.errors import DataError
 
 T = TypeVar("T")
+
+JsonObject: TypeAlias = dict[str, Any]
+"""An object as `json` reads or writes it."""
 
 FLAT = {"flat": True}
 """Metadata of a field whose mapping stands in the file key by key, beside the other fields."""

@@ -21,6 +21,7 @@ from safetensors.numpy import save
 
 from vold.errors import DataError
 from vold.run.files import write_bytes, write_text
+from vold.run.records import JsonObject
 from vold.types import Completion, Grade, Rollout, TokenScores
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from vold.types import Task
 
 TOKENIZER = "tokenizer.json"
 VALUES = "values/"
@@ -47,9 +50,15 @@ class RolloutTask:
     text: str = ""
     shows: str = ""
 
-    def stored(self) -> dict[str, Any]:
+    def stored(self) -> JsonObject:
         """What of it is written: empty fields are not."""
         return {name: value for name, value in asdict(self).items() if value or name in ("prompt", "reference")}
+
+
+def text_view(task: Task) -> str | None:
+    """The same problem for who cannot see; None of a task without pictures, or without such a text."""
+    pictures = any(m.images for m in task.messages)
+    return task.teacher_messages[-1].text if pictures and task.teacher_messages else None
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,7 @@ class StoredRollout:
         spell = _speller(self.tokenizer, self.tokenizer.stat().st_mtime_ns if self.tokenizer.is_file() else 0)
         return ids, [spell(i) for i in ids.tolist()], place
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> JsonObject:
         """The same as plain numbers and texts, for pages. A log-prob that is no number is None."""
         r = self.rollout
         return {
@@ -221,10 +230,10 @@ def load_rollout(file: Path, place: int) -> StoredRollout:
 
 
 @lru_cache(maxsize=4)
-def _about(file: Path, changed: int) -> dict[str, Any]:
+def _about(file: Path, changed: int) -> JsonObject:
     """What a file says of its rollouts: of a large one it takes a while to read, and pages ask for one at a time."""
     with safe_open(file, framework="numpy") as stored:
-        found: dict[str, Any] = json.loads(stored.metadata()["rollouts"])
+        found: JsonObject = json.loads(stored.metadata()["rollouts"])
     return found
 
 
@@ -257,11 +266,11 @@ def _tables(r: Rollout) -> dict[str, NDArray[Any]]:
 
 
 def _stored(
-    row: dict[str, Any], flat: dict[str, NDArray[Any]], read: dict[str, int], asked: dict[str, Any], tokenizer: Path
+    row: JsonObject, flat: dict[str, NDArray[Any]], read: dict[str, int], asked: JsonObject, tokenizer: Path
 ) -> StoredRollout:
     """The next row; `read` counts what earlier rows have used of every array."""
     n = row["length"]
-    arrays: dict[str, Any] = {name: np.zeros(n, np.float32) for name in row["zero"]}
+    arrays: JsonObject = {name: np.zeros(n, np.float32) for name in row["zero"]}
     widths = row.get("widths", {})
     for name in (*row["arrays"], *widths):
         size = n * widths.get(name, 1)
@@ -287,7 +296,7 @@ def _stored(
     return StoredRollout(rollout, _question(asked[str(row["group"])]), tokenizer)
 
 
-def _question(row: dict[str, Any]) -> RolloutTask:
+def _question(row: JsonObject) -> RolloutTask:
     return RolloutTask(**{**row, "images": tuple(row.get("images", ()))})
 
 

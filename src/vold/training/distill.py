@@ -60,7 +60,6 @@ def distill(recipe: Recipe) -> Path:
         problems = Problems(run, teachers)
         teacher = Scoring(run, teachers, problems.prompted)
         with Turns(run, problems, teacher) as turns:
-            turns.lend_sampler()
             for number in run.steps():
                 with run.phase("sample"):
                     step, sampled, early = turns.take(number)  # 1 tasks, 2 rollouts, 3 grades

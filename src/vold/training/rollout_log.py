@@ -11,7 +11,7 @@ from vold.graders import outcome
 from vold.objective import value_means
 from vold.objective.unscored import unscored_of
 from vold.run.metrics import RolloutMetrics
-from vold.run.rollouts import RolloutTask, store_rollouts, store_tokenizer
+from vold.run.rollouts import RolloutTask, store_rollouts, store_tokenizer, text_view
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,9 +87,3 @@ def questions_of(rollouts: Sequence[Rollout], tasks: Sequence[Task]) -> dict[int
 def _question(task: Task) -> RolloutTask:
     images = tuple(thumbnail(i, PICTURE) for m in task.messages for i in m.images)
     return RolloutTask(task.messages[-1].text, task.reference, task.tags, images, text_view(task) or "", task.shows)
-
-
-def text_view(task: Task) -> str | None:
-    """The same problem for who cannot see; None of a task without pictures, or without such a text."""
-    pictures = any(m.images for m in task.messages)
-    return task.teacher_messages[-1].text if pictures and task.teacher_messages else None

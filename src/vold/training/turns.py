@@ -144,6 +144,8 @@ class Turns:
         if self.ahead:
             run.beside = self._beside
             self._restore()
+        elif run.looks is not None and run.stage.config.engine is not None:  # servers with nothing to do between steps
+            run.looks.engine, run.looks.sampler = self.student.engine, self.student.sampler
 
     def __enter__(self) -> Turns:
         return self
@@ -157,11 +159,6 @@ class Turns:
                     f"the state after step {number - 1} needs the rollouts of the next one and waits for them; "
                     "interrupt again to go back to the last state"
                 )
-
-    def lend_sampler(self) -> None:
-        """Let servers answer what is asked between steps, unless they sample the next one then."""
-        if self.run.looks is not None and self.run.stage.config.engine is not None and not self.ahead:
-            self.run.looks.engine, self.run.looks.sampler = self.student.engine, self.student.sampler
 
     def take(self, number: int) -> tuple[Step, Sampled, EarlyTeacher]:
         """A step, its rollouts, and the teacher that has heard of them. Those of the next one begin, where they are

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from vold.engines.bodies import JsonObject
     from vold.model.policy import Policy
     from vold.run.model_sections import RolloutServer
+    from vold.run.records import JsonObject
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine, too, is in this process

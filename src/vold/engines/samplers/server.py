@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from vold.engines.bodies import JsonObject
     from vold.engines.replies import VllmReply
     from vold.engines.samplers.colocated import ColocatedVllm, ColocatedWeights
     from vold.engines.transfer.weights import ServerWeights
     from vold.engines.vllm import VllmClient
+    from vold.run.records import JsonObject
     from vold.types import Finish, Ids, Prompt, SamplingParams
 
 RESTARTS = 5

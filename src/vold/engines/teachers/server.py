@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
     import torch
 
-    from vold.engines.bodies import JsonObject
     from vold.engines.replies import VllmReply
     from vold.engines.teachers.backend import TeacherBackend
     from vold.run.recipe import Recipe
+    from vold.run.records import JsonObject
     from vold.run.teacher_sections import ScoringModel
     from vold.types import Sampler
 

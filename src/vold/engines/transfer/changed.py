@@ -12,11 +12,11 @@ from vold.run.console import console
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from vold.engines.bodies import JsonObject
     from vold.engines.replies import VllmReply
     from vold.engines.transfer.carriers import Carrier
     from vold.engines.transfer.source import Source
     from vold.engines.vllm import VllmClient
+    from vold.run.records import JsonObject
 
 TRIES = 3
 """Times that a push is sent before it is given up."""

@@ -13,7 +13,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from vold.engines.bodies import JsonObject
+    from vold.run.records import JsonObject
 
 Table = list[tuple[str, str, list[int]]]
 """Name, element type and shape of each tensor in a buffer, in order."""

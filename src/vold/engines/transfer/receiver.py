@@ -16,7 +16,7 @@ from vold.engines.transfer.checksum import checksum
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from vold.engines.bodies import JsonObject
+    from vold.run.records import JsonObject
 
 
 class Receiver:

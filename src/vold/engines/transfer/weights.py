@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from vold.engines.bodies import JsonObject
     from vold.engines.vllm import VllmClient
     from vold.model.policy import Policy
     from vold.run.model_sections import Transfer
+    from vold.run.records import JsonObject
 
 
 class Way(Protocol):
