@@ -43,7 +43,7 @@ from vold.training.scoring import Scoring
 from vold.training.stage import Training, enter_stage
 from vold.training.step import update
 from vold.training.turns import staleness
-from vold.types import Completion, Grade, Rollout, SamplingParams
+from vold.types import Completion, Grade, Rollout, SamplingParams, Teacher
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 PATIENCE = 60.0
@@ -299,16 +299,16 @@ def test_a_run_that_is_interrupted_saves_what_is_under_way_with_its_state(
                 released.wait(PATIENCE)
 
         server.hook = hold
-        finish, calls = EarlyTeacher.finish, itertools.count()
+        ask, calls = EarlyTeacher.ask, itertools.count()
 
-        def interrupted(early: EarlyTeacher) -> Any:
+        def interrupted(early: EarlyTeacher, teacher: Teacher) -> None:
             if next(calls) == 2:  # twice in the third step
                 released.set()
                 raise KeyboardInterrupt
-            return finish(early)
+            ask(early, teacher)
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(EarlyTeacher, "finish", interrupted)
+            patch.setattr(EarlyTeacher, "ask", interrupted)
             distill(recipe)
         assert "needs the rollouts of the next one" in capsys.readouterr().out
         kept = latest_checkpoint(recipe.run.dir / "distill")
