@@ -222,6 +222,22 @@ def test_bombs_and_what_holds_no_pixels_are_refused() -> None:
             decoded(raw)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"\0\0\0\x18ftypmp42",
+        b"\0\0\0\x14ftypqt  ",
+        b"\x1aE\xdf\xa3\x9fB\x86\x81",
+        b"RIFF\0\0\0\0AVI LIST",
+        b"\0\0\x01\xba\x44\0\x04\0",
+    ],
+    ids=["MP4", "QuickTime", "Matroska", "AVI", "MPEG"],
+)
+def test_a_video_is_refused_in_words(head: bytes) -> None:
+    with pytest.raises(DataError, match="no model is shown videos here"):
+        decoded(head + bytes(100))
+
+
 def test_only_ordinary_files_are_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     huge = tmp_path / "huge.png"

@@ -15,7 +15,7 @@ import tiny
 import vold.data.sources
 from package import ROOT, SOURCE
 from vold.data.sources import Source
-from vold.errors import ConfigError, UngradableReference
+from vold.errors import ConfigError, DataError, UngradableReference
 from vold.run import task_sections
 from vold.run.directory import open_stage
 from vold.run.recipe import dump_recipe, load_recipe, recipe_from
@@ -163,3 +163,10 @@ def test_a_mistake_in_a_set_is_named_with_its_place_and_cure(
     assert caught.value.where == f"test recipe: {where}"
     assert fix in caught.value.fix
     assert "pydantic" not in str(caught.value)
+
+
+def test_a_row_with_a_video_is_refused_in_words(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "<video> how many?", "reference": "3", "videos": ["clip.mp4"]}\n')
+    with pytest.raises(DataError, match="no model is shown videos here"):
+        tiny.opened({"kind": "jsonl", "path": str(rows), "grader": "exact"})

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import re
 from collections import Counter
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 import transformers
 from PIL import Image
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3_5Tokenizer
 from transformers.models.auto.auto_mappings import IMAGE_PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.image_processing_auto import get_image_processor_class_from_name
@@ -68,6 +70,35 @@ EXTRA: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "deepseek_vl": ({}, {"num_image_tokens": 16}),
     "janus": ({}, {"num_image_tokens": 16}),
+    "llama4": (
+        {
+            "vision_config": {
+                "intermediate_size": 64,
+                "projector_input_dim": 32,
+                "projector_output_dim": 32,
+                "vision_output_dim": 32,
+                "pixel_shuffle_ratio": 0.5,
+            }
+        },
+        {},
+    ),
+    "gemma4": (
+        {
+            "vision_config": {
+                "model_type": "gemma4_vision",
+                "hidden_size": 16,
+                "intermediate_size": 32,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 2,
+                "head_dim": 8,
+                "patch_size": 4,
+                "position_embedding_size": 64,
+                "pooling_kernel_size": 3,
+            }
+        },
+        {},
+    ),
     "mllama": ({"text_config": {"bos_token_id": 0}}, {}),
 }
 """What a tiny config and its processor are told beside `SMALL`, by kind."""
@@ -81,9 +112,8 @@ SPOKEN = ("image_token", "boi_token", "eoi_token", "audio_token", "boa_token", "
 
 def shrunk(made: Any, more: dict[str, Any] | None = None) -> dict[str, Any]:
     """What to say to the class of a config for a tiny one."""
-    own = {
-        n: v for n, v in SMALL.items() if isinstance(getattr(made, n, ""), int | (type(None) if n in UNSAID else int))
-    }
+    said = vars(made)  # by layer, some sizes cannot be asked for
+    own = {n: v for n, v in SMALL.items() if isinstance(said.get(n, ""), int | (type(None) if n in UNSAID else int))}
     if getattr(made, "layer_types", None) and "linear_attention" in made.layer_types:
         own["num_hidden_layers"] = 4
     rope = getattr(made, "rope_parameters", None) or {}
@@ -113,9 +143,9 @@ def small_images(kind: str) -> Any:
         ImportError: Transformers has none for Pillow.
     """
     names = IMAGE_PROCESSOR_MAPPING_NAMES.get(kind) or IMAGE_PROCESSOR_MAPPING_NAMES.get(AS.get(kind, ""))
-    if not names or "pil" not in names:
+    if not names or not ("pil" in names or find_spec("torchvision")):
         raise ImportError(f"{kind}: no image processor without torchvision")
-    stock: Any = get_image_processor_class_from_name(names["pil"])
+    stock: Any = get_image_processor_class_from_name(names.get("pil") or names["torchvision"])
     return stock(**_small(stock))
 
 
@@ -146,6 +176,11 @@ def tokenizer_of(kind: str) -> Any:
     made.add_special_tokens({"additional_special_tokens": tokens_of(kind)})
     kept = {n: getattr(made, n) for n in ("pad_token", "unk_token", "eos_token", "chat_template", "padding_side")}
     spoken = {n: f"<{n}>" for n in SPOKEN}
+    if kind.startswith("qwen3_5"):  # whose tokenizer cuts text its own way, whatever file it is read from: into bytes
+        letters = {letter: i for i, letter in enumerate(sorted(ByteLevel.alphabet()))}
+        cut = Qwen3_5Tokenizer(vocab=letters, merges=[], **{**kept, "unk_token": None}, extra_special_tokens=spoken)
+        cut.add_special_tokens({"additional_special_tokens": [str(t) for t in made.added_tokens_decoder.values()]})
+        return cut
     return PreTrainedTokenizerFast(tokenizer_object=made._tokenizer, **kept, extra_special_tokens=spoken)
 
 

@@ -12,12 +12,15 @@ from PIL import Image
 
 import families
 import tiny
+import tiny_models
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.errors import CheckpointError, ConfigError, DataError
 from vold.model import packing
-from vold.model.certificate import PLAIN, WAYS, certify, use
+from vold.model.certificate import certify, use
 from vold.model.certified import certified
+from vold.model.loading import load_student
 from vold.model.policy import Policy
+from vold.model.trial import ALSO, PLAIN, WAYS
 from vold.run.lock import owning
 from vold.types import Message, SamplingParams
 
@@ -32,9 +35,9 @@ def test_healthy_families_are_certified_and_stay_as_they_were(name: str) -> None
     policy.model.train()
     before = {n: p.clone() for n, p in policy.model.named_parameters()}
     attention, state = packing.attention_of(policy.model), torch.get_rng_state()
-    found = certify(policy).found
+    found = certify(policy, ALSO).found
     assert not any(found.values()), found
-    ways = [way for way in WAYS if policy.is_vlm or way != "pictures"]
+    ways = [way for way in WAYS if way != "rollouts" and (policy.is_vlm or way != "pictures")]
     assert {t for way in ways for t in WAYS[way]} <= set(found)
     assert all(torch.equal(p, before[n]) for n, p in policy.model.named_parameters())
     assert packing.attention_of(policy.model) == attention
@@ -128,6 +131,69 @@ def test_pictures_that_change_places_are_refused(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(images, "preprocess", turned)
     assert "a picture is seen in its own place" in certify(policy).why_not("pictures")
+
+
+def second_is_first(pixels: torch.Tensor, counts: list[int]) -> torch.Tensor:
+    parts = list(pixels.split(counts))
+    if len(parts) > 1:
+        parts[1] = parts[0][torch.arange(counts[1]) % counts[0]]
+    return torch.cat(parts)
+
+
+def one_patch_on(pixels: torch.Tensor, counts: list[int]) -> torch.Tensor:
+    return pixels.roll(1, 0)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (second_is_first, "the picture changes the score: second of two pictures changes nothing"),
+        (one_patch_on, "a picture is seen in its own place: the first of two, when the second changes"),
+    ],
+)
+def test_pictures_that_are_dropped_or_shifted_are_refused(
+    monkeypatch: pytest.MonkeyPatch, fault: Any, said: str
+) -> None:
+    policy = tiny.student()
+    images = policy.chat.processor.image_processor
+    stock = images.preprocess
+
+    def spoilt(*args: Any, **kwargs: Any) -> Any:
+        out = stock(*args, **kwargs)
+        counts = [int(g.prod()) for g in torch.as_tensor(out["image_grid_thw"])]
+        out["pixel_values"] = fault(torch.as_tensor(out["pixel_values"]), counts)
+        return out
+
+    monkeypatch.setattr(images, "preprocess", spoilt)
+    certificate = certify(policy)
+    assert said in certificate.why_not("pictures")
+    assert not certificate.why_not("packing")
+    use(policy, certificate)
+    with pytest.raises(DataError, match="does not reach this model"):
+        shown(policy)
+
+
+def test_layers_that_are_computed_again_in_another_way_are_not_recomputed(tmp_path: Path) -> None:
+    policy = families.STUDENTS["llama"]()
+
+    def again(_: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        in_backward = torch._C._current_graph_task_id() != -1
+        return (args[0] * (1.5 if in_backward else 1.0), *args[1:])
+
+    policy.model.model.layers[1].register_forward_pre_hook(again)
+    certificate = certify(policy, ALSO)
+    assert "layers that are computed again" in certificate.why_not("activation checkpointing")
+    assert [way for way, _ in certificate.not_used()] == ["activation checkpointing"]
+    assert not policy.model.is_gradient_checkpointing
+
+
+def test_a_model_without_linear_layers_in_its_blocks_gets_no_adapters(tmp_path: Path) -> None:
+    policy = tiny_models.tiny_reader("gpt2")  # its products are called Conv1D
+    assert "no linear layer" in certify(policy, ["adapters"]).why_not("adapters")
+    policy.save(tmp_path / "student")
+    wanted = tiny.recipe(tmp_path, student={"lora": {"rank": 2}, "freeze": []})
+    with pytest.raises(ConfigError, match="no adapters can be trained"):
+        load_student(wanted, train=True)
 
 
 def test_a_model_that_is_not_what_transformers_makes_of_it_is_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from transformers.models.auto.auto_mappings import PROCESSOR_MAPPING_NAMES
 
 from families import IMAGE_STUDENTS, STUDENTS, batch_of, forms, idefics3, prompts_of
 from vold.engines.samplers.inprocess import InProcessSampler
-from vold.errors import CheckpointError, ConfigError
+from vold.errors import CheckpointError, ConfigError, DataError
 from vold.model.batching import collate
 from vold.model.families import Family, family_of, image_text_class, linear_layers, part_of
 from vold.model.policy import Policy
@@ -185,6 +186,21 @@ def test_any_image_text_model_has_parts(name: str) -> None:
     assert family.language == "language_model"
     assert family.tower in ("visual", "vision_tower")
     assert family.projector
+
+
+def test_a_prompt_that_is_shown_frames_in_place_of_a_picture_is_refused_in_words() -> None:
+    frames: Any = [noise(32, 32), noise(32, 32)]
+    with pytest.raises(DataError, match="a prompt is shown pictures, and no video"):
+        STUDENTS["qwen2_5_vl"]().chat.prompt([Message("user", "<image> sum ?", (frames,))])
+
+
+@pytest.mark.parametrize("name", ["Fuyu", "Chameleon", "Emu3"])
+def test_a_model_that_sees_does_not_pass_as_text_where_its_config_names_no_tower(name: str) -> None:
+    more = {} if name == "Fuyu" else {"vocabulary_map": {"<image>": 5}}
+    config = getattr(transformers, f"{name}Config")(**more)
+    assert not hasattr(config, "vision_config")
+    assert image_text_class(config) is not None
+    assert family_of(config).tower
 
 
 def test_a_model_that_sees_is_told_by_transformers_table_and_not_by_a_key_of_its_config() -> None:

@@ -13,12 +13,13 @@ from families import STUDENTS, grown
 from gpu_docs import AS_MEASURED, H100, planned
 from published_models import QWEN2_5_VL_3B, QWEN3_8B
 from vold.model.batching import collate
-from vold.model.footprint import AliveBytes, footprint
+from vold.model.footprint import footprint
 from vold.model.memory import ASLEEP, CONTEXT, PROMPT_TOKENS, inprocess_teachers, plan
 from vold.model.phases import PhaseMemory, phase_text, planned_and_measured
 from vold.model.place import Peak, Phase
 from vold.model.policy import DTYPES, Policy
 from vold.model.recompute import checkpoint_layers
+from vold.model.shapes import AliveBytes
 from vold.run.model_sections import Lora, Student
 from vold.run.recipe import Optimizer, load_recipe, recipe_from
 from vold.training.optim import apply_update, build_optimizer

@@ -16,6 +16,7 @@ from vold.engines.samplers.student import check_rollouts
 from vold.engines.teachers.health import probe_of
 from vold.engines.teachers.inprocess import InProcessBackend
 from vold.errors import CheckpointError, ConfigError
+from vold.evals.certificates import certificates
 from vold.evals.data_doubts import data_doubts, uniform
 from vold.evals.disk import disk, places
 from vold.evals.marking.golds import handle_golds
@@ -159,9 +160,6 @@ def _student(subject: Subject) -> Iterator[Finding]:
     yield Finding("student", f"{type(student.model).__name__}, {everything:,} parameters, {changed} trained")
     yield Finding("frozen", ", ".join(config.freeze) or "nothing")
     yield Finding("never sampled", f"{len(student.banned)} ids (vision placeholders and rows without a token)")
-    assert student.certificate is not None
-    for way, how in student.certificate.lines():
-        yield Finding(f"certificate: {way}", how, how.startswith("not used"))
 
 
 def _other_models(subject: Subject) -> Iterator[Finding]:
@@ -334,9 +332,9 @@ def _checkpoints(subject: Subject) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
-    places, recipe_doubts, _functions, _memory, _launched, _student, _other_models, _teachers, _context, _servers,
-    _benchmarks, _while_training, _tasks, disk, _one_prompt, _shown, data_doubts, _distill, _checkpoints,
+    places, recipe_doubts, _functions, _memory, _launched, _student, certificates, _other_models, _teachers, _context,
+    _servers, _benchmarks, _while_training, _tasks, disk, _one_prompt, _shown, data_doubts, _distill, _checkpoints,
 )  # fmt: skip
 """In this order: what costs nothing first."""
-OF_THE_STUDENT = (_memory, _student, _teachers, _context, _one_prompt, _shown)
+OF_THE_STUDENT = (_memory, _student, certificates, _teachers, _context, _one_prompt, _shown)
 """Those that say nothing of a recipe which only asks a server."""

@@ -1,62 +1,41 @@
 """Whether a model computes the same along the fast ways as along the plain one, tried on the model that is there.
 
-Nothing is known of a family beforehand. Small inputs pass through the loaded model row by row, with the attention that
-Transformers gave it, and again as they would in training and sampling: packed, sharing prompts, padded, token by token.
-What does not agree is not used, and the plain way goes on.
+Nothing is known of a family beforehand (`vold.model.trial`). What does not agree is not used; the plain way goes on.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from PIL import Image
 
-from vold.errors import CheckpointError, DataError
-from vold.model.batching import collate
-from vold.model.decoding import Cached, next_states, read_prompts
-from vold.model.inputs import kinds
+from vold.errors import CheckpointError
 from vold.model.packing import attention_of, enable_packing, set_attention
-from vold.model.quantized import quantized_layers
-from vold.model.slots import Slots
-from vold.run.failures import is_out_of_memory
-from vold.types import IMAGE_MARKER, Message, Prompt
+from vold.model.trial import BLIND, PLAIN, WAYS, Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Collection, Iterator
 
-    from vold.model.batching import Sequences
-    from vold.model.packing import Attention
     from vold.model.policy import Policy
 
-    Row = tuple[Prompt, tuple[int, ...]]
-
-NEAR = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-"""By how much of its size a row's states may differ between two ways that round in another order."""
-ON_GPU = 1e-3
-"""The same in float32 on a GPU, whose convolutions of pictures round their factors to 10 bits."""
-QUANTIZED = 0.2
-"""The same of quantised layers, whose rounding depends on the rows beside."""
-SAME = 0.1
-"""The part of it that is left where only what a row must not see has changed: nothing but the choice of kernels."""
-SIZES = ((56, 84), (84, 56))
-"""Pixels of the first and the second picture of a prompt."""
-STEPS = 3
-"""Tokens that are given one by one."""
-WAYS = {
-    "packing": ("packed rows equal single rows", "packed rows do not see each other"),
-    "shared prompts": ("rows that share a prompt equal single rows",),
-    "fast decoding": ("decoding in slots equals a full pass",),
-    "padded batches": ("padded rows equal single rows", "cached decoding of padded rows equals a full pass"),
-    "sampling": ("cached decoding equals a full pass",),
-    "pictures": ("the picture changes the score", "a picture is seen in its own place"),
+INSTEAD = {
+    "packing": "rows are padded",
+    "shared prompts": "each row brings its prompt",
+    "fast decoding": "padded batches generate",
+    "padded batches": "rows pass one by one",
+    "sampling": "it is sampled from on servers only",
+    "pictures": "prompts with pictures are refused",
+    "adapters": "student.lora is refused",
+    "activation checkpointing": "layers keep what they compute",
+    "saving": "it is refused",
+    "rollouts": "it is refused",
 }
-"""What is used only where its tests pass."""
-PLAIN = "the plain pass equals Transformers' own"
-BLIND = "a text prompt does not touch the tower"
+"""What happens where a way is not certified."""
+ON_PACKED = ("shared prompts", "fast decoding")
+"""Ways to pack."""
+REFUSED = ("saving", "rollouts")
+"""Ways that nothing else can take the place of; `vold check` tries them."""
 
 
 @dataclass(frozen=True)
@@ -73,20 +52,25 @@ class Certificate:
         """The test that keeps this way from being used, with what was found; empty where none does."""
         return next((f"{test}: {self.found[test]}" for test in WAYS[way] if self.found.get(test)), "")
 
-    def lines(self) -> Iterator[tuple[str, str]]:
-        """Each way with what it rests on, or what keeps it from being used."""
-        for way, tests in WAYS.items():
-            tried = [t for t in tests if t in self.found]
-            if tried:
-                no = self.why_not(way)
-                yield way, f"not used: {no}" if no else f"certified: {'; '.join(tried)}"
-        for test in (PLAIN, BLIND):
-            if test in self.found:
-                yield test, self.found[test] or "yes"
+    def tests(self) -> Iterator[tuple[str, str]]:
+        """Every test with its outcome, in words."""
+        for test in (PLAIN, BLIND, *(test for tests in WAYS.values() for test in tests)):
+            said = self.found.get(test)
+            yield test, "not applicable" if said is None else f"failed, {said}" if said else "passed"
+
+    def not_used(self) -> Iterator[tuple[str, str]]:
+        """Each way that is not used, with the test that failed and what happens instead."""
+        for way, instead in INSTEAD.items():
+            if not (way in ON_PACKED and self.why_not("packing")) and (why := self.why_not(way)):
+                yield way, f"{instead}, as this test failed: {why}"
 
 
-def certify(policy: Policy) -> Certificate:
+def certify(policy: Policy, also: Collection[str] = ()) -> Certificate:
     """Try a loaded model, neither sharded nor with adapters; nothing of it changes, and nothing is used yet (`use`).
+
+    Args:
+        policy: the model.
+        also: those of `WAYS` that are tried only where they are named; see `vold.model.thorough`.
 
     Raises:
         CheckpointError: not even the plain pass is that of Transformers.
@@ -96,7 +80,7 @@ def certify(policy: Policy) -> Certificate:
     policy.chat.unseen = ""
     try:
         with torch.no_grad():
-            certificate = Certificate(_Trial(policy, attention).run())
+            certificate = Certificate(Trial(policy, attention).run(also))
     finally:
         set_attention(attention)
         policy.packs = packs
@@ -121,213 +105,3 @@ def use(policy: Policy, certificate: Certificate) -> None:
     policy.packs, policy.shares = packs, not certificate.why_not("shared prompts")
     policy.refills, policy.pads = not certificate.why_not("fast decoding"), not certificate.why_not("padded batches")
     policy.mute, policy.chat.unseen = certificate.why_not("sampling"), certificate.why_not("pictures")
-
-
-@dataclass
-class _Trial:
-    """A model at its trial.
-
-    Attributes:
-        policy: the model.
-        attention: what it came with; see `attention_of`.
-    """
-
-    policy: Policy
-    attention: Attention
-
-    def run(self) -> dict[str, str]:
-        """The outcome of each test that this model has a part in: the plain way first, which all others are held
-        against."""
-        packs, self.policy.packs = self.policy.packs, False
-        set_attention(self.policy.plain_attention)
-        rows, decoding = WAYS["padded batches"]
-        found = {PLAIN: _tried(self._as_transformers)}
-        if found[PLAIN]:
-            return found
-        found |= {rows: _tried(self._as_singles), decoding: _tried(self._cached_side_by_side)}
-        found[WAYS["sampling"][0]] = found[decoding] and _tried(self._cached)
-        if self.pictures:
-            counts, placed = WAYS["pictures"]
-            found |= {counts: _tried(self._counts), placed: _tried(self._in_place), BLIND: _tried(self._blind)}
-        fails = _tried(partial(self._enable, packs=packs))
-        equal, apart = WAYS["packing"]
-        found |= {equal: fails or _tried(self._as_singles), apart: fails or _tried(self._apart)}
-        found[WAYS["shared prompts"][0]] = fails or _tried(partial(self._as_singles, share=True))
-        found[WAYS["fast decoding"][0]] = fails or _tried(self._slots)
-        return found
-
-    def _enable(self, *, packs: bool) -> str:
-        if packs:
-            set_attention(self.attention)
-        else:
-            enable_packing(self.policy.model)
-        self.policy.packs = True
-        return ""
-
-    @cached_property
-    def near(self) -> float:
-        model = self.policy.model
-        if quantized_layers(model):
-            return QUANTIZED
-        return max(NEAR[model.dtype], ON_GPU if model.device.type == "cuda" else 0.0)
-
-    @cached_property
-    def words(self) -> list[int]:
-        """Ids that may stand in a text."""
-        never = {*self.policy.banned.tolist(), *self.policy.chat.tokenizer.added_tokens_decoder}
-        return [i for i in range(len(self.policy.chat.tokenizer)) if i not in never]
-
-    def drawn(self, seed: int, count: int) -> tuple[int, ...]:
-        """Some ids of a text."""
-        at = torch.randint(len(self.words), (count,), generator=torch.Generator().manual_seed(seed))
-        return tuple(self.words[i] for i in at.tolist())
-
-    @cached_property
-    def pictures(self) -> list[Prompt]:
-        """Prompts with one picture and with two; none for a model that is shown none."""
-        if not self.policy.is_vlm or self.policy.chat.processor is None:
-            return []
-        try:
-            self.policy.chat.prompt([Message("user", IMAGE_MARKER, (_noise(0, SIZES[0]),))])
-        except DataError:  # of a template that cannot write one: on text the model can do without
-            return []
-        return [self.shown(0), self.shown(1, 0)]
-
-    def shown(self, *seeds: int) -> Prompt:
-        """A prompt with a picture for each seed; those of one place are of one size."""
-        made = tuple(_noise(seed, SIZES[i]) for i, seed in enumerate(seeds))
-        return self.policy.chat.prompt([Message("user", f"{' and '.join([IMAGE_MARKER] * len(made))} ?", made)])
-
-    @cached_property
-    def rows(self) -> list[Row]:
-        """Prompts and responses: two of one prompt, one of another, and those with pictures."""
-        a, b = Prompt(self.drawn(1, 9)), Prompt(self.drawn(2, 5))
-        text = [(a, self.drawn(3, 7)), (b, self.drawn(4, 6)), (a, self.drawn(5, 11))]
-        return [*text, *((p, self.drawn(6 + i, 4 + i)) for i, p in enumerate(self.pictures))]
-
-    @cached_property
-    def singles(self) -> list[torch.Tensor]:
-        """The states that predict each response, every row alone."""
-        return [self.states([row])[0] for row in self.rows]
-
-    def states(self, rows: Sequence[Row], *, share: bool = False) -> list[torch.Tensor]:
-        """The states that predict each response, on the way that the model is set to."""
-        batch = self.batch(rows)
-        batch = batch if share else replace(batch, source=tuple(range(len(rows))))
-        return list(self.policy.states(batch).float().split([len(r) for _, r in rows]))
-
-    def batch(self, rows: Sequence[Row]) -> Sequences:
-        prompts, responses = zip(*rows, strict=True)
-        return collate(prompts, responses, [(1,) * len(r) for r in responses], self.policy.chat.pad_id)
-
-    def _as_transformers(self) -> str:
-        """Logits of the model called as it stands, with positions of its own, against ours."""
-        for i in {0, len(self.rows) - 1}:
-            batch = self.batch([self.rows[i]])
-            marks = kinds(self.policy.model.config, batch.input_ids)
-            named = {n: marks for n in self.policy.family.inputs if n.endswith("token_type_ids")}
-            sent = self.policy.sent({"input_ids": batch.input_ids, **named, **batch.vision})
-            theirs = self.policy.model(**sent, use_cache=False).logits[0].float()
-            ours = self.policy.head(self.singles[i].to(self.policy.model.dtype)).float()
-            if said := _differ(ours, theirs[batch.select[0].to(theirs.device)], self.near):
-                return said
-        return ""
-
-    def _as_singles(self, *, share: bool = False) -> str:
-        """All rows together."""
-        together = self.states(self.rows, share=share)
-        differ = (_differ(a, b, self.near) for a, b in zip(together, self.singles, strict=True))
-        return next((f"row {i + 1} of {len(together)} {said}" for i, said in enumerate(differ) if said), "")
-
-    def _apart(self) -> str:
-        """Rows that are the same beside another one of the same length."""
-        first, other = self.rows[0], (Prompt(self.drawn(11, 9)), self.drawn(12, 7))
-        one, two = (self.states([row, *self.rows[1:]])[1:] for row in (first, other))
-        differ = (_differ(a, b, self.near * SAME) for a, b in zip(one, two, strict=True))
-        return next((f"behind another row one {said}" for said in differ if said), "")
-
-    def _slots(self) -> str:
-        """Prompts are read into slots, one of them into two, and what follows is given token by token."""
-        chosen = [0, 2, 1, *([len(self.rows) - 1] * bool(self.pictures))]
-        rows = [self.rows[i] for i in chosen]
-        prompts = [p for p, _ in rows[1:]]
-        device = self.policy.model.device
-        cache = Slots(len(rows), max(len(p.ids) for p in prompts) + STEPS, device)
-        cache.see(cache.capacity)
-        state, lengths, after = read_prompts(self.policy, cache, prompts, [2, *[1] * (len(prompts) - 1)], 0)
-        made = [state]
-        for t in range(STEPS - 1):
-            ids = torch.tensor([[r[t]] for _, r in rows])
-            made.append(next_states(self.policy, cache, *(x.to(device) for x in (ids, lengths + t, after + t))))
-        return self._as_begun(made, chosen)
-
-    def _cached(self) -> str:
-        """Rows one by one, token by token, with the model's own cache."""
-        said = (self._from_cache([i], [0], [i]) for i in range(len(self.rows)))
-        return next(filter(None, said), "")
-
-    def _cached_side_by_side(self) -> str:
-        """A prompt of two rows is read once, beside others of other lengths."""
-        last = [len(self.rows) - 1] * bool(self.pictures)
-        return self._from_cache([0, 1, *last], [0, 0, 1, *range(2, 2 + len(last))], [0, 2, 1, *last])
-
-    def _from_cache(self, read: Sequence[int], copied: Sequence[int], rows: Sequence[int]) -> str:
-        cached = Cached(self.policy, [self.rows[i][0] for i in read])
-        if len(copied) > 1:
-            cached.take(torch.tensor(copied, device=self.policy.model.device))
-        made = [cached.last]
-        for t in range(STEPS - 1):
-            cached.step(torch.tensor([self.rows[i][1][t] for i in rows], device=self.policy.model.device))
-            made.append(cached.last)
-        return self._as_begun(made, rows)
-
-    def _as_begun(self, made: Sequence[torch.Tensor], rows: Sequence[int]) -> str:
-        """States of one token after the other, each of all rows."""
-        return _differ(
-            torch.stack(list(made), 1).float(), torch.stack([self.singles[i][:STEPS] for i in rows]), self.near
-        )
-
-    def _counts(self) -> str:
-        one, two = (self.states([(self.shown(seed), self.drawn(6, 4))])[0] for seed in (0, 2))
-        blank = torch.equal(self.singles[0][:4], self.singles[1][:4])  # nothing counts: an empty model, not a blind one
-        return "two pictures give the same states" if torch.equal(one, two) and not blank else ""
-
-    def _in_place(self) -> str:
-        """When the second of two pictures is another one, the first stays as it was."""
-        one, two = self.shown(0, 1), self.shown(0, 2)
-        places = [i for i, mark in enumerate(kinds(self.policy.model.config, torch.tensor(one.ids)).tolist()) if mark]
-        if not places or len(one.ids) != len(two.ids):
-            return (
-                "no token stands for a picture" if not places else "pictures of one size take other numbers of tokens"
-            )
-        here = slice(places[0], places[len(places) // 4] + 1)  # of the first picture, whatever stands between them
-        a, b = (self.states([(Prompt(p.ids[:1], p.vision), p.ids[1:])])[0][here] for p in (one, two))
-        said = _differ(a, b, self.near * SAME)
-        return f"the first of two, when the second changes, {said}" if said else ""
-
-    def _blind(self) -> str:
-        touched: list[object] = []
-        tower = self.policy.model.base_model.get_submodule(self.policy.family.tower)
-        hook = tower.register_forward_pre_hook(lambda *_: touched.append(None))
-        self.states(self.rows[:1])
-        hook.remove()
-        return "it does" if touched else ""
-
-
-def _differ(a: torch.Tensor, b: torch.Tensor, limit: float) -> str:
-    """How far states are apart, as a part of their size; empty within the limit."""
-    off = float((a - b).norm() / b.norm().clamp(min=1e-12))
-    return "" if off <= limit else f"differs by {off:.2g} of its size, limit {limit:g}"
-
-
-def _tried(test: Callable[[], str]) -> str:
-    try:
-        return test()
-    except Exception as error:  # of a model's own code, whatever it may be
-        if is_out_of_memory(error):
-            raise
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-
-
-def _noise(seed: int, size: tuple[int, int]) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL.Image import Image as Picture
 from transformers import Qwen2_5_VLConfig
 
 from vold.errors import DataError
@@ -104,6 +105,12 @@ class Chat:
             DataError: images for a text-only model, or another number of `<image>` markers than images.
         """
         images = [image for m in messages for image in m.images]
+        if other := next((i for i in images if not isinstance(i, Picture)), None):
+            raise DataError(
+                "a prompt is shown pictures, and no video",
+                got=type(other).__name__,
+                fix="give frames as pictures, each with its place `<image>` in the text",
+            )
         if images and (self.processor is None or self.unseen):
             raise self._cannot_see(len(images))
         messages, hidden = self.typed.hide(messages)

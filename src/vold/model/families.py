@@ -181,7 +181,7 @@ def linear_layers(base: nn.Module, family: Family) -> list[str]:
 def inside_blocks(family: Family) -> str:
     """Pattern of how names of modules inside the language model's blocks begin, in the base model."""
     prefix = f"{family.language}." if family.language else ""
-    return re.escape(prefix) + r"(layers|h|blocks)\.\d+\."
+    return re.escape(prefix) + r"(model\.)?(layers|h|blocks)\.\d+\."
 
 
 def _below(name: str, parent: str) -> bool:

@@ -6,33 +6,22 @@ backward pass, and what comes and goes beside it, measured on shapes. All sizes 
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from transformers import AttentionInterface
 
 from vold.model import moments
 from vold.model.families import family_of, linear_layers, part_of, skeleton
-from vold.model.inputs import run_base
 from vold.model.lora import add_adapters
 from vold.model.policy import DTYPES
 from vold.model.quantized import stored_bytes
 from vold.model.recompute import checkpoint_layers
+from vold.model.shapes import PROBE_TOKENS, AliveBytes, run
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
     from vold.model.quantized import Quantized
     from vold.run.model_sections import Student
-
-PROBE_TOKENS = 61
-"""A prime, so that no weight has a side of it."""
-ATTENTION = "vold_memory"
-"""The name under which Transformers finds `_attention`."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +132,7 @@ def _footprint(config: Any, dtype: str, student: Student | None) -> Footprint:
     if adapters:  # the language model itself is frozen then
         named = model.base_model.named_parameters()
         trained = [p for n, p in named if p.requires_grad and part_of(n, family)]
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    heads = _most(text, "num_key_value_heads") or _most(text, "num_attention_heads")
     count = sum(p.numel() for p in model.parameters())
     layer = count - sum(p.numel() for p in _shape(config, kind, layers - 1, plain).parameters())
     kept, working = (0, 0) if student is None else _for_training(config, kind, student)
@@ -183,7 +172,14 @@ def _adapters(model: Any, student: Student | None) -> tuple[list[int], int]:
 
 
 def _head_width(text: Any) -> int:
-    return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+    return _most(text, "head_dim") or text.hidden_size // _most(text, "num_attention_heads")
+
+
+def _most(text: Any, name: str) -> int:
+    """A size of attention, the largest where layers differ; 0 where the config does not say."""
+    layers = getattr(text, "per_layer_config", None)
+    found = [vars(c).get(name) for c in (layers or ())] or [getattr(text, name, None)]
+    return max((int(n) for n in found if n is not None), default=0)
 
 
 def _seeing(config: Any, size: int) -> int:
@@ -219,7 +215,7 @@ def _for_training(config: Any, dtype: torch.dtype, student: Student) -> tuple[in
     beside = one.backward - one.kept
     if student.activation_checkpointing == "selective":
         one, two = (_Probe(_shape(config, dtype, n, student), student) for n in (1, 2))
-        attended = text.num_attention_heads * (_head_width(text) * dtype.itemsize + 4)  # `_Kernel`'s is not put by
+        attended = _most(text, "num_attention_heads") * (_head_width(text) * dtype.itemsize + 4)
         return base + text.num_hidden_layers * (two.alive - one.alive + attended), one.backward - one.alive
     if student.activation_checkpointing:
         return base + text.num_hidden_layers * text.hidden_size * dtype.itemsize, layer + beside
@@ -230,7 +226,7 @@ def _passing(config: Any, dtype: torch.dtype) -> int:
     model = _shape(config, dtype, 1, None)
     with torch.no_grad(), AliveBytes([*model.parameters(), *model.buffers()]) as alive:
         before = alive.now
-        _run(model)
+        run(model)
         most: int = alive.peak - before
     return most // PROBE_TOKENS
 
@@ -250,7 +246,7 @@ class _Probe:
         with AliveBytes(weights, apart=shapes | {s[::-1] for s in shapes}) as alive:
             before = alive.now
             with torch.autograd.graph.saved_tensors_hooks(self._keep, lambda t: t):
-                states = _run(model)
+                states = run(model)
             self.kept = sum(s.nbytes() for s in self._kept.values()) // PROBE_TOKENS
             self._kept.clear()
             self.alive = (alive.now - before) // PROBE_TOKENS
@@ -263,77 +259,3 @@ class _Probe:
         if storage._cdata not in self._weights:
             self._kept[storage._cdata] = storage
         return tensor
-
-
-def _run(model: Any) -> torch.Tensor:
-    ids = torch.zeros((1, PROBE_TOKENS), dtype=torch.int64, device="meta")
-    axes = (3,) if family_of(model.config).rotates_by_grid else ()
-    positions = torch.zeros((*axes, 1, PROBE_TOKENS), dtype=torch.int64, device="meta")
-    AttentionInterface.register(ATTENTION, _attention)
-    model.set_attn_implementation(ATTENTION)
-    beside = {"position_ids": positions, **dict.fromkeys(family_of(model.config).kinds, ids)}
-    output = run_base(model, input_ids=ids, attention_mask=None, use_cache=False, **beside)
-    states: torch.Tensor = output.last_hidden_state
-    return states
-
-
-class _Kernel(torch.autograd.Function):
-    """What a fused attention kernel keeps and gives back: its three inputs and its output; their gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
-        ctx.save_for_backward(query, key, value, out)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(torch.empty_like(t) for t in ctx.saved_tensors[:3])
-
-
-def _attention(_module: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> tuple[torch.Tensor, None]:
-    """Row by row, as in `vold.model.packing`; two of them show what joining them takes."""
-    kernel: Any = _Kernel.apply
-    rows = zip(*(t.split(PROBE_TOKENS // 2 + 1, 2) for t in (query, key, value)), strict=True)
-    return torch.cat([kernel(*row) for row in rows], 1), None
-
-
-class AliveBytes(TorchDispatchMode):
-    """Sums the storages that are alive: those it is told of, and those that operations make while it is active.
-
-    Args:
-        alive: what is there already.
-        apart: shapes of tensors that are not counted.
-
-    Attributes:
-        now: bytes that are alive.
-        peak: the most so far.
-    """
-
-    def __init__(self, alive: Sequence[torch.Tensor], *, apart: Collection[tuple[int, ...]] = ()) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.peak = 0
-        self._apart = apart
-        self._known: dict[int, weakref.ref[torch.UntypedStorage]] = {}
-        for tensor in alive:
-            self._see(tensor)
-
-    def _see(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key not in self._known:
-
-            def gone(_: object) -> None:
-                self.now -= size
-                del self._known[key]
-
-            self._known[key] = weakref.ref(storage, gone)
-            self.now += size
-            self.peak = max(self.peak, self.now)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, torch.Tensor) and tuple(leaf.shape) not in self._apart:
-                self._see(leaf)
-        return out

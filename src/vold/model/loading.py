@@ -18,6 +18,7 @@ from vold.model.reading import empty_model, read_config, read_tokenizer
 from vold.model.recompute import checkpoint_layers
 from vold.model.sharding import layers_of
 from vold.model.tokenizers import add_teacher_tokens, check_shared_ids
+from vold.model.trial import ALSO
 from vold.run.folders import verify_directory
 from vold.run.order import seed_of
 from vold.run.precision import precision
@@ -40,21 +41,31 @@ def load_student(
     """
     spec: Student = recipe.learner
     policy = load_model(recipe, path or spec.path, spec.dtype, spec.freeze, spec.quantize if train else None, group)
-    policy.certificate = certified(policy, None if anew else recipe.run.dir, group)
+    also = ALSO if anew else [way for way, wanted in _wanted(spec).items() if wanted and train]
+    policy.certificate = made = certified(policy, None if anew else recipe.run.dir, group, also)
     if spec.teacher_tokens == "add" and recipe.teacher is not None:
         teacher = read_tokenizer(resolve(recipe.teacher.path))
         add_teacher_tokens(policy.chat.tokenizer, teacher, rows=policy.rows)
         policy.ban_placeholders()
     if train:
         if spec.lora is not None:
+            if why := made.why_not("adapters"):
+                raise ConfigError(
+                    "no adapters can be trained on this model", where="student.lora", got=why, fix="student.lora=null"
+                )
             policy.add_lora(rank=spec.lora.rank, alpha=spec.lora.alpha, seed=seed_of(recipe.run.seed, "lora"))
-        if spec.activation_checkpointing:
+        if spec.activation_checkpointing and not made.why_not("activation checkpointing"):
             checkpoint_layers(policy.model, spec.activation_checkpointing, spec.lora)
         if spec.compile:
             need_compiler(policy.model.device)
             compile_layers(layers_of(policy))
         policy.model.train()
     return policy
+
+
+def _wanted(spec: Student) -> dict[str, object]:
+    """By way of `vold.model.trial.ALSO`, whether training goes it."""
+    return {"adapters": spec.lora, "activation checkpointing": spec.activation_checkpointing}
 
 
 def check_teacher(student: Chat, teacher: Chat, *, where: str) -> None:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 hf_logging.disable_progress_bar()  # a bar for every save would tear our own apart
 PICTURE = (56, 56)
 """Pixels of a picture that a model is tried with."""
+LOW = (torch.float16, torch.bfloat16)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -281,9 +282,11 @@ class Policy:
         return run(**sent, **more).flatten(0, 1).index_select(0, places)
 
     def sent(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Inputs of the model, on its device; but a grid of pictures that the host reads (`vold.model.tower`)."""
-        device = self.model.device
-        return {n: v if n in self.on_host else v.to(device, non_blocking=True) for n, v in inputs.items()}
+        """Inputs of the model, on its device, but a grid of pictures that the host reads (`vold.model.tower`). What an
+        image processor has made of 16 bits gets the model's precision."""
+        device, dtype = self.model.device, self.model.dtype
+        ours = {n: v.to(dtype) if v.dtype in LOW else v for n, v in inputs.items()}
+        return {n: v if n in self.on_host else v.to(device, non_blocking=True) for n, v in ours.items()}
 
     def _last_states(self, **inputs: Any) -> torch.Tensor:
         states: torch.Tensor = given.run_base(self.model, **inputs).last_hidden_state

@@ -33,6 +33,10 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF
 """Formats that are read: those that hold pixels. Pillow would hand others, such as EPS, to other programs."""
 
 
+STILL_BRANDS = (b"avif", b"avis", b"mif1", b"msf1", b"heic", b"heix")
+"""Pictures that come in the container of MP4."""
+
+
 def to_image(value: Any, open_path: Callable[[str], bytes]) -> Image:
     """One stored picture in RGB, as `as_shown` says. `open_path` reads a path relative to the data.
 
@@ -44,6 +48,12 @@ def to_image(value: Any, open_path: Callable[[str], bytes]) -> Image:
     return as_shown(value) if isinstance(value, pil.Image) else decoded(image_bytes(value, open_path))
 
 
+def _is_video(raw: bytes) -> bool:
+    """By the first bytes of MP4 and QuickTime, Matroska and WebM, AVI, and MPEG."""
+    boxed = raw[4:8] == b"ftyp" and raw[8:12] not in STILL_BRANDS
+    return boxed or raw.startswith((b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba")) or (raw[:4] + raw[8:12]) == b"RIFFAVI "
+
+
 def decoded(raw: bytes) -> Image:
     """An encoded picture in RGB, as `as_shown` says.
 
@@ -53,6 +63,9 @@ def decoded(raw: bytes) -> Image:
     from PIL import Image as pil
     from PIL import UnidentifiedImageError
 
+    if _is_video(raw):
+        fix = "give its frames as pictures"
+        raise DataError("this is a video, and no model is shown videos here", got=f"{len(raw):,} bytes", fix=fix)
     if len(raw) > MAX_BYTES:
         raise DataError("this picture is too large", got=f"{len(raw):,} bytes", fix=f"at most {MAX_BYTES:,}")
     try:

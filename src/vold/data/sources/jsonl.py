@@ -137,6 +137,8 @@ class JsonlTasks:
             first = error.errors(include_url=False)[0]
             key = ".".join(map(str, first["loc"]))
             cause: object = first.get("ctx", {}).get("error")
+            if key in ("video", "videos"):
+                cause = VoldError("no model is shown videos here", fix="give frames as `images`, or drop the row")
             raise DataError(
                 f"this row cannot be used: {cause.what if isinstance(cause, VoldError) else first['msg']}",
                 where=f"{where}{f', key {key}' if key else ''}",
