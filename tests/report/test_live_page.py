@@ -13,6 +13,9 @@ import yaml
 
 import tiny
 from browser import evaluate
+from stored import Row, store_rows
+from vold.report import write_report
+from vold.run.files import write_text
 from vold.run.state import state_of
 from watching import served, until
 
@@ -75,3 +78,103 @@ def test_a_run_is_watched_while_it_is_killed_and_resumed(training: Training) -> 
     assert stored == sorted({*stored}) and all(step % 2 == 0 for step in stored)
     assert heard.startswith("Live")
     assert state_of(training.run, finished=False) == "stopped"
+
+
+LONG = 3000
+IDLE = until("!document.querySelector('#shown[aria-busy]') && document.querySelector('#shown .card')")
+SEEN = """(() => { const card = document.querySelector('.mine') ?? document.querySelector('#shown .card');
+  const head = card.querySelector('.head').textContent;
+  return [card.querySelector('.badge').textContent, head.match(/step \\d+, no. \\d+/)[0],
+    document.querySelectorAll('#shown .card').length]; })()"""
+"""Outcome, step and place of the rollout that is shown, and how many stand beside it."""
+COUNT = "document.querySelector('#chosen').textContent"
+
+
+def made_long(run: Path) -> Path:
+    """Two steps of two problems with two rollouts each, of 3,000 tokens; one token in the middle is far off."""
+    write_text(run / "recipe.yaml", "distill: {steps: 8}\n")
+    words = [f"w{i % 50} " if i % 9 else "line\n" for i in range(LONG - 1)] + ["answer"]
+    for step in (0, 7):
+        rows: list[Row] = []
+        for place in range(4):
+            logp = [-0.5] * LONG
+            teacher = [-0.5 - 0.001 * (i % 3) for i in range(LONG)]
+            teacher[1500] = -6.0
+            rows.append({"tokens": words, "logp": logp, "teacher_logp": teacher,
+                         "group": place // 2, "task_id": f"t{place // 2}", "prompt": f"problem {place // 2}",
+                         "score": float(place % 2), "extracted": "7", "advantage": [0.5] * LONG,
+                         "token_values": {"step_weight": logp}})  # fmt: skip
+        store_rows(run / "distill" / "rollouts", step, rows)
+    return run
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that no test changes."""
+    return made_long(tmp_path_factory.mktemp("long") / "run")
+
+
+KEYS: dict[str, tuple[str, list[object]]] = {
+    "n": (SEEN, ["right", "step 7, no. 1", 1]),
+    "p": (SEEN, ["wrong", "step 7, no. 0", 1]),
+    "P": (SEEN, ["wrong", "step 0, no. 0", 1]),
+    "N": (SEEN, ["wrong", "step 7, no. 0", 1]),
+    "g": (SEEN, ["wrong", "step 7, no. 0", 2]),
+    "t": (SEEN, ["wrong", "step 7, no. 0", 4]),
+    "o": (SEEN, ["wrong", "step 7, no. 0", 1]),
+}
+"""Keys one after the other, from the first rollout of the last step, and what is shown then."""
+
+
+@pytest.mark.parametrize("live", [True, False], ids=["live", "saved"])
+def test_rollouts_are_read_with_the_keyboard_alone(long: Path, live: bool) -> None:
+    text = "document.querySelector('#shown .tokens').textContent"
+    told = "document.querySelector('#shown .about-token').textContent"
+    steps: list[str | Callable[[], None]] = [
+        until(f"{COUNT}.startsWith('8 of 8')"), IDLE, "key:P", IDLE, "key:N", IDLE, SEEN,
+    ]  # fmt: skip
+    for key, (look, _) in KEYS.items():
+        steps += [f"key:{key}", IDLE, look]
+    steps += [
+        f"[{text}.startsWith('line'), {text}.includes('answer'), document.querySelectorAll('#shown .fold').length]",
+        "key:w", told, "document.querySelectorAll('#shown .tokens span').length", "key:u", IDLE,
+        "document.querySelectorAll('#shown .tokens span').length",
+        "key:c", "document.querySelector('#colour').value",
+        "document.querySelector('#shown .tokens').focus()", "key:ArrowRight", told,
+        "document.querySelector('#list').focus()", "key:ArrowDown", IDLE, SEEN,
+        "key:f", "document.activeElement.name",
+    ]  # fmt: skip
+    with served(long) as server:
+        (values,) = evaluate(server.address if live else write_report(long), steps)
+    assert values[6] == ["wrong", "step 7, no. 0", 1]
+    assert values[9 : 9 + 3 * len(KEYS) : 3] == [wanted for _, wanted in KEYS.values()]
+    (start, answer, folds), _, gap, before, _, _, more, _, colour, _, _, after, _, _, _, last, _, active = values[-18:]
+    assert start and answer and folds == 2  # head, what is around the far token and the end are there
+    assert gap.startswith("token 1500  id ") and "gap 5.5" in gap
+    assert more == before + 256
+    assert colour == "student"
+    assert after.startswith("token 161 ")  # behind the first of those unfolded
+    assert last[1] == "step 7, no. 1" and active == "text"
+
+
+@pytest.mark.parametrize(("width", "dark"), [(420, True), (1600, False)])
+def test_it_fits_and_filters_at_every_width(long: Path, width: int, dark: bool) -> None:
+    def filled(name: str, value: str) -> str:
+        field = f"document.querySelector('#choose').elements.{name}"
+        return f"{field}.value = '{value}'; {field}.dispatchEvent(new Event('input', {{bubbles: true}}))"
+
+    fits = "document.documentElement.scrollWidth <= innerWidth"
+    steps = [
+        until(f"{COUNT}.startsWith('8 of 8')"), IDLE, fits, "key:g", IDLE, fits,
+        filled("outcome", "right"), COUNT, filled("step", "7"), COUNT, filled("n0", "3001"), COUNT, filled("n0", ""),
+        filled("d0", "0.01"), COUNT, filled("d0", ""),
+        filled("text", "PROBLEM 1"), until(f"{COUNT}.startsWith('1 of')"),
+        "document.querySelector('#choose button').click()", until(f"{COUNT}.startsWith('8 of 8')"),
+        "getComputedStyle(document.body).backgroundColor",
+    ]  # fmt: skip
+    with served(long) as server:
+        (values,) = evaluate(server.address, steps, width=width, dark=dark)
+    assert (values[2], values[5]) == (True, True)
+    found = [v.partition(" of")[0] for v in values if isinstance(v, str) and "rollouts" in v]
+    assert found == ["4", "2", "0", "0"]  # the mean gap is 0.0028
+    assert values[-1] == ("rgb(22, 24, 26)" if dark else "rgb(253, 253, 252)")

@@ -179,21 +179,20 @@ def _cluster(args: argparse.Namespace) -> None:
         _wrote(args.out)
 
 
-@verb("A", "B", keys="force=true")
+@verb("A", "B", keys="RUN ... force=true")
 def _compare(args: argparse.Namespace) -> None:
-    """Two evaluations item by item; refused where they asked or marked differently.
+    """Runs side by side: two evaluations item by item, and of runs a page with their curves and recipes too.
 
-    A and B are runs, or the folder of one model in RUN/eval. With force=true the sets whose protocols differ are
-    compared too, and it is said in what they differ.
+    vold compare runs/a runs/b runs/c     each of the others against the first; writes runs/a/compare.html
+    A and B are runs, or the folder of one model in RUN/eval. Answers that were asked or marked differently are refused;
+    with force=true they are compared too, and it is said in what their protocols differ.
     """
-    from vold.evals.compare import compare_runs
-    from vold.report.tables import print_comparison
+    from vold.evals.compare import compare_all
 
-    if args.keys not in ([], ["force=true"]):
-        got = shlex.join([args.a, args.b, *args.keys])
-        raise ConfigError("compare takes two runs", got=got, fix="vold compare A B [force=true]")
-    found = compare_runs(Path(args.a), Path(args.b), force=bool(args.keys))
-    print_comparison(args.a, args.b, found)
+    others = [args.b, *(key for key in args.keys if key != "force=true")]
+    page = compare_all(args.a, others, force="force=true" in args.keys)
+    if page is not None:
+        _wrote(page)
 
 
 @verb("RUN", "NEW", **{"from": "STAGE"})

@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, TypeVar
 
+from rich.text import Text
+
 from vold.data.benchmarks.registry import benchmarks
 from vold.errors import ConfigError, DataError
 from vold.evals.derived import MMMU_PRO, cluster_scores
@@ -15,9 +17,13 @@ from vold.evals.metrics import by_item, without_mark
 from vold.evals.protocol import differences
 from vold.evals.published import differs, official_n
 from vold.evals.stats import holm, mcnemar_exact, min_detectable_difference, paired_t, share_difference
+from vold.report.side_by_side import write_side_by_side
+from vold.report.tables import print_comparison
 from vold.run.answers import Answer, Stamp, refuse_doubled
 from vold.run.comparison import Comparison, ScoreDifference, SetComparison
+from vold.run.console import console
 from vold.run.files import lists_in, read_json, read_records
+from vold.run.state import is_run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -174,6 +180,29 @@ def compare_runs(a: Path, b: Path, *, force: bool = False) -> list[SetComparison
     if x and y and "mmmu_pro" not in names:
         out.insert(0, compare_answers("mmmu_pro", x, y))
     return corrected(out)
+
+
+def compare_all(first: str, others: Sequence[str], *, force: bool = False) -> Path | None:
+    """Compare the first with each of the others, as `compare_runs` does, and print what is found. Of several runs their
+    page is written too, into the first: its path is returned. Runs that are not evaluated have their place on it.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: as `compare_runs`; runs that are not evaluated only where one of those
+            that are compared is no run.
+    """
+    places = {name: Path(name) for name in (first, *others)}
+    runs = all(map(is_run, places.values()))
+    tests: dict[str, Sequence[SetComparison] | str] = {}
+    for other in others:
+        lacking = [name for name in (first, other) if runs and not any((places[name] / "eval").rglob(f"*{PROTOCOL}"))]
+        if lacking:
+            tests[other] = f"Not evaluated: {' and '.join(lacking)}."
+            console.print(Text(f"{first} and {other}: {tests[other]}"))
+        else:
+            tests[other] = found = compare_runs(places[first], places[other], force=force)
+            print_comparison(first, other, found)
+    page = places[first] / "compare.html"
+    return write_side_by_side(page, places, tests) if runs and len(places) > 1 else None
 
 
 def corrected(found: Sequence[AnyComparison]) -> list[AnyComparison]:

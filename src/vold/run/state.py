@@ -22,16 +22,14 @@ DEEPEST = 4
 
 
 def runs_in(folder: Path) -> dict[str, Path]:
-    """The run directories in a folder by their path in it, in order; the folder itself, by its name, if it is one.
-
-    A run holds a recipe and a stage or a lock. What lies in a run is none.
-    """
-    if _is_run(folder):
+    """The run directories in a folder by their path in it, in order; the folder itself, by its name, if it is one. What
+    lies in a run is none."""
+    if is_run(folder):
         return {folder.resolve().name: folder}
     found = {}
     for here, below, _ in os.walk(folder):
         place = Path(here)
-        if place != folder and _is_run(place):
+        if place != folder and is_run(place):
             found[place.relative_to(folder).as_posix()] = place
             below.clear()
         elif len(place.relative_to(folder).parts) >= DEEPEST:
@@ -40,7 +38,8 @@ def runs_in(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _is_run(place: Path) -> bool:
+def is_run(place: Path) -> bool:
+    """Whether a directory is one of a run: it holds a recipe, and a stage or a lock."""
     inside = ((place / name).is_dir() for name in (LOCK, *STAGES))
     return (place / RECIPE).is_file() and any(inside)
 

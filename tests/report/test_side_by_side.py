@@ -1,0 +1,76 @@
+"""Runs side by side: what the page holds, and the list of runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from made_run import RECIPE, make_run
+from pages import Page
+from vold.cli import main
+from vold.evals.compare import compare_all
+from vold.report.listing import list_runs
+from vold.run.files import write_text
+from vold.run.lock import owning
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three runs that were not evaluated: `a`, `b` with another seed, and `deep/c` of another reward."""
+    home = tmp_path_factory.mktemp("runs")
+    make_run(home / "a")
+    shutil.rmtree(home / "a" / "eval")
+    shutil.copytree(home / "a", home / "b")
+    shutil.copytree(home / "a", home / "deep" / "c")
+    write_text(home / "b" / "recipe.yaml", RECIPE.replace("seed: 7", "seed: 8"))
+    rows = [{"step": s, "reward": 0.125 * s} for s in range(4)]
+    file = home / "deep" / "c" / "distill" / "metrics.jsonl"
+    file.unlink()
+    (file.parent / ".metrics.jsonl.sums").unlink()
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return home
+
+
+def test_curves_lie_over_each_other_and_recipes_differ_in_what_they_do(runs: Path) -> None:
+    page = compare_all(str(runs / "a"), [str(runs / "b"), str(runs / "deep" / "c")])
+    assert page == runs / "a" / "compare.html"
+    found = Page(page.read_text())
+    rewards = next(a for a in found.named("figure") if (a.get("data-lines") or "").count('"label"') == 3)
+    lines = {line["label"]: line["points"] for line in json.loads(rewards["data-lines"] or "")}
+    assert [*lines] == ["a", "b", "deep/c"]
+    assert lines["a"] == [[s, 0.5] for s in range(4)]
+    assert lines["deep/c"] == [[0, 0], [1, 0.125], [2, 0.25], [3, 0.375]]
+    assert [row for row in found.rows if row and row[0].startswith("run.")] == [["run.seed", "7", "8", "7"]]
+    assert page.read_text().count("Not evaluated: ") == 2
+
+
+def test_three_runs_from_the_command_line_and_no_page_of_one(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [str(runs / "a"), str(runs / "b"), str(runs / "deep" / "c")]
+    assert main(["compare", *names]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"wrote {runs / 'a' / 'compare.html'}"
+    assert main(["compare", names[0], names[0]]) == 0
+    assert "wrote" not in capsys.readouterr().out
+    assert main(["compare", *names, str(runs)]) == 2
+    assert main(["compare", names[0], names[1], "force=maybe"]) == 2
+
+
+def test_the_list_of_runs(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with owning(runs / "b", "distill"):
+        found = {r.name: (r.state, r.step, r.headline) for r in list_runs(runs)}
+    assert found == {
+        "a": ("finished", "distill: 4 of 4 steps, last reward 0.500", "Reward 0.50 at first, 0.50 at last of 4 steps."),
+        "b": ("running", "distill: 4 of 4 steps, last reward 0.500", "Reward 0.50 at first, 0.50 at last of 4 steps."),
+        "deep/c": ("finished", "distill: 4 of 4 steps, last reward 0.375",
+                   "Reward 0.00 at first, 0.38 at last of 4 steps."),
+    }  # fmt: skip
+    capsys.readouterr()
+    assert main(["list", str(runs)]) == 0
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [
+        ["run", "state"], ["a", "finished"], ["b", "finished"], ["deep/c", "finished"],
+    ]  # fmt: skip
+    assert main(["list", str(tmp_path)]) == 2
+    assert main(["list", str(tmp_path / "absent")]) == 2
+    assert "no such folder" in capsys.readouterr().err
