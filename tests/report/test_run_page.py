@@ -53,6 +53,22 @@ def test_head_says_what_the_run_is(made: Path) -> None:
     assert "vold 0.1.0, torch 2.9" in html
 
 
+def test_evaluations_while_a_stage_trained_are_a_curve_and_a_sentence(run: Path) -> None:
+    found = {"pictures": True, "n": 64, "stderr": 0.06, "truncated": 0.0, "tokens": 20.0, "set": "image"}
+    rows = [
+        {"step": 0, "accuracy": 0.25, **found},
+        {"step": 5, "accuracy": 0.5, "difference": 0.25, "low": 0.1, "high": 0.4, **found},
+        {"step": 9, "accuracy": 0.375, "difference": 0.125, "low": -0.02, "high": 0.27, **found},
+    ]
+    write_text(run / "distill/evals.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+    html, _ = page_of(run)
+    interval = f"95% interval {MINUS}2.0 to +27.0"
+    assert f"image after 9 steps: 37.5% (+12.5 points against step 0, {interval}); best after 5 steps." in html
+    chart = html[html.index("Accuracy while it trains") :]
+    # Steps 0 to 9 lie between 46 and 312, shares of 0 to 1 between 142 and 8.
+    assert 'points="46.0,108.5 193.8,75.0 312.0,91.8"' in chart
+
+
 def test_numbers_are_those_of_the_results(made: Path) -> None:
     html, page = page_of(made)
     results = json.loads((made / "eval" / "results.json").read_text())

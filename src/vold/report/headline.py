@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from vold.report.text import decimal, number, percent, spaced
+from vold.run.looks import best_step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from vold.report.evaluation import Difference, Evaluation
     from vold.report.readings import Readings
     from vold.report.text import Json
+    from vold.run.looks import EvalRow
 
 MOST = 4
 """Sets of which a sentence is said; the others are counted."""
@@ -65,6 +67,17 @@ def trained(rows: Mapping[str, Sequence[Json]]) -> list[str]:
             went = f"{noun} {decimal(first, 2)} {when[0]}, {decimal(last, 2)} {when[1]}"
             return [f"{went} of {decimal(len(line), 0)} steps."]
     return []
+
+
+def watched(rows: Sequence[EvalRow]) -> list[str]:
+    """What the last evaluation while a stage trained has come to, a sentence a set, with the best one before it."""
+    last = [row for row in rows if row.step == rows[-1].step and row.low is not None and row.high is not None]
+    return [
+        f"{row.set} after {row.step} steps: {percent(row.accuracy)}% ({percent(row.difference, sign=True)} points "
+        f"against step 0, 95% interval {percent(row.low, sign=True)} to {percent(row.high, sign=True)}); best after "
+        f"{best_step(rows, row.set)} steps."
+        for row in last[:MOST]
+    ]
 
 
 def left(rows: Sequence[Json], steps: object) -> str:

@@ -21,6 +21,7 @@ from vold.report.standing import check_run, metrics_of, one, rows, standing
 from vold.report.text import MINUS, Json, at, decimal, number, percent, words
 from vold.report.write import write_page
 from vold.run.files import lists_in, read_bytes
+from vold.run.looks import read_evals
 from vold.run.rollouts import stored_steps
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
+COLOURS = 4
+"""Of lines of a chart."""
 QUESTIONS = 24
 """Evaluated questions shown of each set."""
 ALIGNMENT: tuple[tuple[str, str, Callable[[object], str]], ...] = (
@@ -114,8 +117,8 @@ def moving(run_dir: Path) -> dict[str, object]:
         "about": about(run_dir),
         "now": standing(run_dir, metrics),
         "traces": one(run_dir / "traces" / "summary.json"),
-        "sft_charts": training_charts(SFT, metrics["sft"]),
-        "distill_charts": training_charts(DISTILL, metrics["distill"]),
+        "sft_charts": [*asked_charts(run_dir / "sft"), *training_charts(SFT, metrics["sft"])],
+        "distill_charts": [*asked_charts(run_dir / "distill"), *training_charts(DISTILL, metrics["distill"])],
     }
 
 
@@ -145,6 +148,16 @@ def alignments(run_dir: Path) -> dict[str, Json]:
     timed = {f"{when} the cold start": one(run_dir / "align" / f"{when}-sft.json") for when in ("before", "after")}
     found = {when: f for when, f in timed.items() if f} or {"": one(run_dir / "align" / "align.json")}
     return {when: f for when, f in found.items() if f}
+
+
+def asked_charts(stage: Path) -> list[Markup]:
+    """The curve of evaluations between the steps of a stage, a line a set; none where there were none."""
+    lines: dict[str, list[Point]] = {}
+    for row in read_evals(stage):
+        lines.setdefault(row.set, []).append((row.step, row.accuracy))
+    series = [Series(name, line, 1 + i % COLOURS) for i, (name, line) in enumerate(lines.items())]
+    chart = line_chart("Accuracy while it trains", "right answers", series, span=(0, 1), shares=True)
+    return [] if chart is None else [chart]
 
 
 def training_charts(curves: Sequence[Curve], rows: Sequence[Json]) -> list[Markup]:

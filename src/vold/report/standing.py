@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vold.errors import CheckpointError, ConfigError, DataError
-from vold.report.headline import left, trained
+from vold.report.headline import left, trained, watched
 from vold.report.text import Json, at, decimal, part, words
 from vold.run.files import MEND, bad_row, read_bytes, read_json, read_jsonl
+from vold.run.looks import read_evals
 from vold.run.metrics import MEND_METRICS, METRICS, refuse_gaps
 from vold.run.state import State, state_of
 from vold.run.yaml_text import read_yaml
@@ -56,7 +57,8 @@ def standing(run_dir: Path, metrics: Mapping[str, Sequence[Json]]) -> Standing:
     state = state_of(run_dir, finished=is_finished(stages, recipe))
     active = next((s for s in ("distill", "sft") if metrics[s]), "")
     soon = left(metrics[active], at(recipe, active, "steps")) if active and state == "running" else ""
-    return Standing(state, soon, trained(metrics), stages)
+    asked = next((found for stage in ("distill", "sft") if (found := read_evals(run_dir / stage))), ())
+    return Standing(state, soon, [*trained(metrics), *(watched(asked) if asked else ())], stages)
 
 
 def is_finished(stages: Sequence[StageState], recipe: Json) -> bool:
