@@ -13,7 +13,8 @@ import tiny
 from vold.engines.teachers.inprocess import InProcessTeacher
 from vold.engines.teachers.teachers import open_teachers
 from vold.engines.teachers.told import shown
-from vold.errors import ConfigError
+from vold.errors import ConfigError, DataError
+from vold.evals.preflight import check
 from vold.run.recipe import Recipe, Sampling, recipe_from
 from vold.training.average import RunningAverage
 from vold.types import Message, Prompt, ScoreRequest, Task
@@ -128,7 +129,7 @@ def test_an_average_gives_no_whole_distributions(tmp_path: Path) -> None:
 def test_a_teacher_that_never_sees_says_nothing_of_a_picture(tmp_path: Path) -> None:
     recipe = made(tmp_path, {}, objective={"method": "opd", "contrast": "blind"})
     with pytest.raises(ConfigError, match="never shown a picture"):
-        open_teachers(recipe, tiny.student())
+        open_teachers(recipe, tiny.student(), contrast=True)
 
 
 def test_a_base_is_loaded_where_it_is_asked_and_shown_the_same(tmp_path: Path) -> None:
@@ -136,7 +137,8 @@ def test_a_base_is_loaded_where_it_is_asked_and_shown_the_same(tmp_path: Path) -
     base = {"base": {"path": str(tmp_path / "base")}, "hint": "sum is {reference}"}
     recipe = made(tmp_path, base, objective={"method": "direct_opd"})
     student = tiny.student()
-    teachers = open_teachers(recipe, student)
+    teachers = open_teachers(recipe, student, contrast=True)
+    assert open_teachers(recipe, student).contrast is None, "the other stages do not ask it"
     assert teachers.contrast is not None
     assert len(teachers.modules) == 2
     (task, *_) = tiny.opened(dict(tiny.TASKS["train"]))
@@ -147,4 +149,14 @@ def test_a_base_is_loaded_where_it_is_asked_and_shown_the_same(tmp_path: Path) -
     (theirs,) = teachers.contrast.scorer(SAMPLING, 512, [prompt], tmp_path).score([request])
     (wanted,) = InProcessTeacher(tiny.teacher(seed=7), temperature=1.0, token_budget=512).score([request])
     assert theirs.logp.tolist() == pytest.approx(wanted.logp.tolist(), abs=1e-5)
-    assert open_teachers(made(tmp_path, base, objective={"method": "opd"}), student).contrast is None
+    plain = made(tmp_path, base, objective={"method": "opd"})
+    assert open_teachers(plain, student, contrast=True).contrast is None
+
+
+def test_a_teacher_that_lacks_what_it_is_to_be_told_answers_nothing(tmp_path: Path) -> None:
+    recipe = made(tmp_path, {"hint": "as in {solution}"})
+    teachers = open_teachers(recipe, tiny.student())
+    with pytest.raises(DataError, match="cannot be asked about this task"):
+        teachers.sample(tiny.opened(dict(tiny.TASKS["train"]))[:1], SAMPLING.params(1))
+    with pytest.raises(ConfigError, match="prompt and response do not fit"):
+        check(made(tmp_path, {"hint": "sum " * 120 + "{reference}"}))

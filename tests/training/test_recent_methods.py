@@ -9,10 +9,12 @@ import pytest
 
 import tiny
 from killed import in_a_process_killed_at, weights_of
+from vold.errors import ConfigError
 from vold.evals.overlap import align
 from vold.evals.preflight import check
 from vold.model.memory import plan
 from vold.model.reading import read_config
+from vold.model.together import refuse_together
 from vold.run.files import read_jsonl
 from vold.run.recipe import Recipe, recipe_from
 from vold.run.rollouts import load_rollouts, stored_step
@@ -141,3 +143,11 @@ def test_what_a_base_is_is_said_by_the_check(tmp_path: Path) -> None:
     lines = check(made(tmp_path, "exopd", {"base": {"path": str(tmp_path / "base")}}))
     assert [line for line in lines if line.startswith("asked again: Qwen3ForCausalLM")]
     assert "asked of the teacher: the sampled token's log-prob, the sampled token's log-prob by its own base" in lines
+
+
+def test_a_student_that_teaches_itself_as_it_changes_is_trained_in_one_process(tmp_path: Path) -> None:
+    for weights in ("ema", "live"):
+        with pytest.raises(ConfigError, match="trained in one process"):
+            refuse_together(made(tmp_path, "sdpo", {"student": {"weights": weights}}), 2, "distill")
+    refuse_together(made(tmp_path, "sdpo", {"student": {"weights": "start"}}), 2, "distill")
+    refuse_together(made(tmp_path, "sdpo", {"student": {"weights": "live"}}), 2, "sft")

@@ -259,7 +259,7 @@ def _tasks(subject: Subject) -> Iterator[Finding]:
 
 def _longest(subject: Subject, these: TaskSet) -> int:
     """Tokens of the longest of the first prompts, for which there must be room in every context."""
-    longest = max(len(p.ids) for p in these.prompts)
+    longest = max(len(p.ids) for p in (*these.prompts, *these.told))
     if longest + max(these.max_new_tokens, 1) > subject.context:
         room = subject.context - longest
         raise ConfigError(

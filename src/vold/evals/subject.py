@@ -64,6 +64,14 @@ class TaskSet:
         """Of the first tasks, as the student is asked."""
         return [self.subject.student.chat.prompt(t.messages, t.id) for t in self.tasks[:PROMPTS]]
 
+    @cached_property
+    def told(self) -> list[Prompt]:
+        """Of the same tasks, as teachers are asked that are told more than the student."""
+        teachers = self.subject.teachers
+        asked = self.tasks[:PROMPTS] if self.trained else []
+        more = [t for t in asked if teachers.by_route and teachers.of(t).tells]
+        return [prompt for t in more if (prompt := teachers.prompt(t)) is not None]
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -80,7 +88,7 @@ class Subject:
     def teachers(self) -> Teachers:
         """All teachers that the recipe names, where it has anybody to teach."""
         taught = self.recipe.teacher is not None and self.recipe.uses_student
-        return open_teachers(self.recipe, self.student) if taught else no_teachers()
+        return open_teachers(self.recipe, self.student, contrast=True) if taught else no_teachers()
 
     @cached_property
     def context(self) -> int:

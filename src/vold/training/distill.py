@@ -56,7 +56,7 @@ def distill(recipe: Recipe) -> Path:
     with with_servers(stage) as stage, Training(stage, init or sft_result(recipe)) as run:
         if recipe.run.offload:
             run.place.take_turns()  # before teachers come
-        teachers = open_teachers(stage.recipe, run.policy) if objective.uses_teacher else no_teachers()
+        teachers = open_teachers(stage.recipe, run.policy, contrast=True) if objective.uses_teacher else no_teachers()
         problems = Problems(run, teachers)
         teacher = Scoring(run, teachers, problems.prompted)
         with Turns(run, problems, teacher) as turns:

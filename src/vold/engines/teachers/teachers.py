@@ -51,6 +51,11 @@ class TeacherHandle:
         """Whether its servers are still to be started."""
         return self.spec.server is not None and not self.spec.server.urls
 
+    @property
+    def tells(self) -> bool:
+        """Whether it is shown more than the student."""
+        return (self.told.system, self.told.hint) != (None, None)
+
     def own_ids(self, ids: Sequence[int]) -> Sequence[int]:
         """Ids of the student in the teacher's own tokens."""
         return ids if self.aligner is None else self.aligner.align(ids).ids
@@ -132,16 +137,27 @@ class Teachers:
 
         Raises:
             SamplerError: a teacher failed.
+            DataError: a task has nothing that a teacher can be shown.
         """
         found: dict[int, Completion] = {}
         for route, handle in self.by_route.items():
             mine = [i for i, t in enumerate(tasks) if self.route(t) == route]
             if mine:
-                prompts = [prompt for i in mine if (prompt := self.prompt(tasks[i])) is not None]
+                prompts = [self._told(tasks[i]) for i in mine]
                 sampler = self._turns(handle.backend.sampler(len(mine)), handle.backend.chat)
                 made = sampler.generate(prompts, params)
                 found.update(zip(mine, (c for (c,) in made), strict=True))
         return [found[i] for i in range(len(tasks))]
+
+    def _told(self, task: Task) -> Prompt:
+        if (prompt := self.prompt(task)) is None:
+            raise DataError(
+                "the teacher cannot be asked about this task",
+                where=f"task {task.id}",
+                got="no text view, or not what teacher.hint names",
+                fix="leave it out, or write another teacher.hint",
+            )
+        return prompt
 
     def probe(self, ids: Sequence[int]) -> dict[str, float]:
         """Mean log-prob (nats) of the probe made of these ids of the student, by route; without those whose servers are
@@ -218,8 +234,8 @@ def no_teachers() -> Teachers:
     return Teachers({}, "", lambda sampler, chat: sampler)
 
 
-def open_teachers(recipe: Recipe, student: Policy) -> Teachers:
-    """Load the teachers of a recipe, or find their servers.
+def open_teachers(recipe: Recipe, student: Policy, *, contrast: bool = False) -> Teachers:
+    """Load the teachers of a recipe, or find their servers; with `contrast` those too that stage 2 asks again.
 
     Raises:
         ConfigError: the recipe names no teacher.
@@ -236,11 +252,11 @@ def open_teachers(recipe: Recipe, student: Policy) -> Teachers:
         handles[route] = _open(recipe, _placed(recipe, one), student, found, one, where=_key(route))
     turns = tool_turns(recipe)
     teachers = Teachers(handles, spec.route_by, turns)
-    contrast = recipe.distill.objective.needs.contrast if recipe.distill is not None else None
-    if contrast == "blind":
+    again = recipe.distill.objective.needs.contrast if recipe.distill is not None and contrast else None
+    if again == "blind":
         _refuse_unseeing(handles)
         teachers.contrast = Teachers(handles, spec.route_by, turns, blind=True)
-    elif contrast == "base":
+    elif again == "base":
         bases: dict[str, TeacherHandle] = {}
         for route, one in named.items():
             assert one.base is not None  # see `vold.run.teacher_sections.teacher_mistakes`
