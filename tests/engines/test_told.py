@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import torch
 from PIL import Image
 
 import tiny
+from vold.engines.launch.wanted import sections
 from vold.engines.teachers.inprocess import InProcessTeacher
 from vold.engines.teachers.teachers import open_teachers
 from vold.engines.teachers.told import shown
 from vold.errors import ConfigError, DataError
 from vold.evals.preflight import check
+from vold.model.memory import inprocess_teachers
 from vold.run.recipe import Recipe, Sampling, recipe_from
 from vold.training.average import RunningAverage
 from vold.types import Message, Prompt, ScoreRequest, Task
@@ -160,3 +163,14 @@ def test_a_teacher_that_lacks_what_it_is_to_be_told_answers_nothing(tmp_path: Pa
         teachers.sample(tiny.opened(dict(tiny.TASKS["train"]))[:1], SAMPLING.params(1))
     with pytest.raises(ConfigError, match="prompt and response do not fit"):
         check(made(tmp_path, {"hint": "sum " * 120 + "{reference}"}))
+
+
+def test_servers_of_a_base_belong_to_stage_2_and_to_what_compares_with_it(tmp_path: Path) -> None:
+    launch = {"launch": {"devices": ["cpu"], "python": sys.executable}}
+    teacher = {"server": launch, "base": {"path": str(tmp_path / "base"), "server": launch}}
+    shifted = made(tmp_path, teacher, objective={"method": "direct_opd"})
+    assert [keys for keys, *_ in sections(shifted, "distill")] == [("teacher", "server"), ("teacher", "base", "server")]
+    assert [keys for keys, *_ in sections(shifted, "align")] == [("teacher", "server")]
+    plain = made(tmp_path, teacher, objective={"method": "opd"})
+    assert [keys for keys, *_ in sections(plain, "distill")] == [("teacher", "server")]
+    assert [m.path for m in inprocess_teachers(made(tmp_path, {"base": {"path": "b"}}))] == [str(tmp_path / "teacher")]
