@@ -356,7 +356,7 @@ MUTANTS = [
     Mutant("mixture-swapped", "model/lm_head/fused_divergence.py", "teacher.add_(math.log(share))",
            "teacher.add_(math.log(1 - share))", "the mixture's shares do not sum to 1"),
     # the methods of summer and autumn 2026
-    Mutant("shift-sign", "objective/advantages.py", "shift = teacher_log_ratio(teacher, reference)",
+    Mutant("policy-shift-sign", "objective/advantages.py", "shift = teacher_log_ratio(teacher, reference)",
            "shift = teacher_log_ratio(reference, teacher)", "the student flees what training has made of the teacher"),
     Mutant("anchor-left-out", "objective/advantages.py", " - teacher_log_ratio(behaviour, reference)", "",
            "nothing keeps the student near the reference"),

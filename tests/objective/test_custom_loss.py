@@ -17,7 +17,7 @@ MODULE = """
 import torch
 
 def squared(student, teacher): return (student - teacher).square()
-def surprise(streams, *, power=1.0): return -streams.logp * streams.behaviour_logp.exp() ** power
+def surprise(streams, *, power=1.0): return -streams.logp * power
 def apart(streams): return (streams.logp - streams.teacher_logp).abs()
 def one_argument(streams, needed): return streams.logp
 def short(student, teacher): return student[:1]
@@ -85,7 +85,7 @@ def test_its_coefficient_falls_and_its_options_reach_it() -> None:
     own = {"function": "own_losses:surprise", "options": {"power": 2.0}, "coefficient": 1.0, "anneal_per_step": 0.25}
     o = make(own_loss=own)
     assert o.try_functions() == ["own_losses:surprise"]
-    assert total(o, streams(), Denominators(own_loss=1), 2)[0].item() == pytest.approx(0.5 * 3.5)
+    assert total(o, streams(), Denominators(own_loss=1), 2)[0].item() == pytest.approx(0.5 * 2 * 3.5)
 
 
 def test_a_term_that_compares_has_the_teacher_asked() -> None:

@@ -80,6 +80,16 @@ def test_rollouts_that_see_more_weigh_more_within_their_group() -> None:
     assert np.allclose(flat, 1.0)
 
 
+def test_what_the_picture_speaks_against_and_what_a_tool_wrote_see_nothing() -> None:
+    """Mean VA 1 (2 and none for -4) against 0.5, and 1 (a tool's 9 left out) against 2."""
+    first = [rollout([-1.0, -5.0], contrast_logp=(-3.0, -1.0)), rollout([-1.0, -1.0], contrast_logp=(-1.5, -1.5))]
+    tool = rollout([-1.0, -1.0], mask=[1, 0], contrast_logp=(-2.0, -10.0), group=1)
+    other = rollout([-1.0], contrast_logp=(-3.0,), group=1)
+    totals = [float(np.sum(w)) for w in visual_advantage([*first, tool, other])]
+    assert totals[0] > 2 > totals[1]
+    assert totals[2] < 1 < totals[3]
+
+
 def test_a_tools_tokens_are_no_ones_and_a_single_token_has_all() -> None:
     row = rollout([-1.0, -1.0, -1.0], mask=[0, 1, 0], contrast_logp=(-9.0, -2.0, -9.0))
     assert lists(visual_advantage([row])) == [[0.0, 1.0, 0.0]]
