@@ -14,7 +14,7 @@ from vold.engines.teachers.cached import CachedTeacher
 from vold.engines.teachers.health import check_alive, probe_of, probe_of_prompt, remember
 from vold.engines.teachers.routed import RoutedTeacher
 from vold.engines.teachers.student import StudentBackend
-from vold.engines.teachers.told import shown
+from vold.engines.teachers.told import refuse_unseeing, shown
 from vold.errors import ConfigError, DataError
 from vold.model.loading import check_teacher, stage_models
 from vold.model.parallel import ALONE, Processes
@@ -254,7 +254,7 @@ def open_teachers(recipe: Recipe, student: Policy, *, contrast: bool = False) ->
     teachers = Teachers(handles, spec.route_by, turns)
     again = recipe.distill.objective.needs.contrast if recipe.distill is not None and contrast else None
     if again == "blind":
-        _refuse_unseeing(handles)
+        refuse_unseeing({_key(route): handle.backend.chat for route, handle in handles.items()})
         teachers.contrast = Teachers(handles, spec.route_by, turns, blind=True)
     elif again == "base":
         bases: dict[str, TeacherHandle] = {}
@@ -276,17 +276,6 @@ def _placed(recipe: Recipe, spec: TextTeacher) -> TextTeacher:
         return spec
     began = stage_models(recipe).get("sft", spec.path)
     return spec.model_copy(update={"path": recipe.distill.init or began, "dtype": recipe.learner.dtype})
-
-
-def _refuse_unseeing(handles: Mapping[str, TeacherHandle]) -> None:
-    for route, handle in handles.items():
-        if handle.backend.chat.processor is None:
-            raise ConfigError(
-                "this teacher is never shown a picture, so it cannot say what one changes",
-                where=f"{_key(route)}.path",
-                got=handle.spec.path,
-                fix="name a teacher that sees, or leave out distill.objective.contrast",
-            )
 
 
 def _same_model(a: ScoringModel, b: ScoringModel) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from vold.errors import ConfigError
 from vold.types import IMAGE_MARKER, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from vold.model.chat import Chat
     from vold.types import Task
 
 
@@ -43,6 +45,25 @@ def shown(
             hint = hint.replace(name, text)
         made[-1] = dataclasses.replace(made[-1], text=f"{made[-1].text}\n\n{hint}")
     return tuple(made)
+
+
+def refuse_unseeing(chats: Mapping[str, Chat]) -> None:
+    """Refuse teachers that cannot say what a picture changes.
+
+    Args:
+        chats: of each, by where it stands in the recipe.
+
+    Raises:
+        ConfigError: one takes no pictures.
+    """
+    for where, chat in chats.items():
+        if chat.processor is None:
+            raise ConfigError(
+                "this teacher is never shown a picture, so it cannot say what one changes",
+                where=f"{where}.path",
+                got="a model of text alone",
+                fix="name a teacher that sees, or leave out distill.objective.contrast",
+            )
 
 
 def _without_pictures(message: Message) -> Message:
