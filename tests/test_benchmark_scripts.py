@@ -74,3 +74,9 @@ def test_what_running_ahead_gains_is_compared_seed_by_seed() -> None:
         "seeds": 2, "ratio": 0.625, "spread": [0.5, 0.75], "seconds_ahead_0": 3.0, "seconds_ahead_1": 2.0,
         "accuracy_ahead_0": 0.625, "accuracy_ahead_1": 0.5,
     }  # fmt: skip
+
+
+def test_places_count_from_when_all_servers_work_until_the_tail() -> None:
+    """Two servers of four places; two requests may be under way, so the last two rows are the tail."""
+    rows = [(9, [0, 4]), (8, [4, 2]), (3, [2, 4]), (2, [1, 1]), (0, [0, 0])]
+    assert load("filled").shares(rows, 4, 2) == [0.75, 0.75]
