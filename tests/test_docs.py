@@ -31,6 +31,7 @@ import footnotes
 import gallery
 import gpu_docs
 import metric_docs
+import own_code
 from faults.__main__ import KINDS
 from package import FILES, LAYERS
 from vold.cli import VERBS
@@ -379,7 +380,9 @@ def test_every_yaml_block_is_a_recipe_part_of_one_or_a_study(text: str, tmp_path
     whole = {"run", "student"} <= set(raw)
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(raw if whole else laid_on(yaml.safe_load(DEMO.read_text()), raw)))
-    load_recipe(file)
+    own_code.write_page(tmp_path)
+    with own_code.forgotten(tmp_path):
+        load_recipe(file)
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if any(language == "json" for language, _ in blocks(p))])

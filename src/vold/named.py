@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from vold.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 """What a name of the user's own code in a recipe looks like."""
@@ -96,14 +96,21 @@ def load_callable(name: str, *arguments: str, options: Collection[str] = ()) -> 
         ConfigError: as `load`; or it is not callable, or takes others.
     """
     found = load(name)
-    as_written = f"def {name.partition(':')[2]}({', '.join([*arguments, *(['*', *options] if options else [])])}): ..."
     if not callable(found):
-        fix = f"name a function or class: {as_written}"
+        fix = f"name a function or class: {_as_written(name, arguments, options)}"
         raise ConfigError(f"{name} cannot be called", where=name, got=type(found).__name__, fix=fix)
+    refuse_signature(name, found, arguments, options)
+    return found
+
+
+def refuse_signature(name: str, found: Any, arguments: Sequence[str], options: Collection[str] = ()) -> None:
+    """Raises:
+    ConfigError: it cannot be called with these positional arguments, and options by name.
+    """
     try:
         signature = inspect.signature(found)
     except ValueError:  # built-in functions have none
-        return found
+        return
     try:
         signature.bind(*arguments, **dict.fromkeys(options))
     except TypeError as error:
@@ -111,9 +118,12 @@ def load_callable(name: str, *arguments: str, options: Collection[str] = ()) -> 
             f"{name} takes other arguments",
             where=name,
             got=f"{name.partition(':')[2]}{signature}" + (f" with {', '.join(options)}" if options else ""),
-            fix=as_written,
+            fix=_as_written(name, arguments, options),
         ) from error
-    return found
+
+
+def _as_written(name: str, arguments: Sequence[str], options: Collection[str]) -> str:
+    return f"def {name.partition(':')[2]}({', '.join([*arguments, *(['*', *options] if options else [])])}): ..."
 
 
 def made(name: str, arguments: Mapping[str, object], methods: tuple[str, ...]) -> Any:

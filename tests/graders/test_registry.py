@@ -108,7 +108,7 @@ MATHS = st.text(alphabet="0123456789xyeE+-*/^_=<>()[]{}\\., %$frac sqrtboxedminÂ
 def test_text_graders_never_raise(name: str, response: str, reference: str) -> None:
     for text in (response, f"\\boxed{{{response}}}"):
         grade = get_grader(name)(text, reference)
-        assert grade.score in (0.0, 1.0)
+        assert 0 <= grade.score <= 1
         assert grade == get_grader(name)(text, reference)
 
 
@@ -119,7 +119,7 @@ REFERENCES = st.sampled_from(["5", "\\frac{1}{2}", "(1,2)", "x^2", "no", "5 m"])
 @settings(max_examples=150, deadline=None)
 def test_math_grader_never_raises(response: str, reference: str) -> None:
     grade = get_grader("math")(f"\\boxed{{{response}}}", reference)
-    assert grade.score in (0.0, 1.0)
+    assert 0 <= grade.score <= 1
     assert not grade.note.startswith("grader crash"), grade
     assert "Error" not in grade.note, grade
 

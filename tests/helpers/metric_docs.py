@@ -73,8 +73,9 @@ def keys(cls: type[Any]) -> list[Key]:
         text = next(docs for c in cls.__mro__ if (docs := docstrings(c).get(field.name)))
         match = PATTERN.fullmatch(text)
         assert match, f"{cls.__name__}.{field.name}: write `What it is. Unit: nats. Made by file.py:function.`"
-        optional = field.default is None
-        out.append(Key(field.name, _kind(hints[field.name]), match["what"], match["unit"], match["made"], optional))
+        optional = field.default is None or "flat" in field.metadata
+        name = f"{field.metadata['flat']}*" if "flat" in field.metadata else field.name
+        out.append(Key(name, _kind(hints[field.name]), match["what"], match["unit"], match["made"], optional))
     return out
 
 

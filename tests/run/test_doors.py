@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+import own_code
 import tiny
 from package import SOURCE
 from vold import named
@@ -43,13 +44,9 @@ number = 3
 def home(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "door_module.py").write_text(MODULE)
     (tmp_path / "door_helper.py").write_text("word = 'open'\n")
-    before = list(sys.path)
-    named.look_in(tmp_path)
-    yield tmp_path
-    sys.path[:] = before
-    named._beside.clear()
-    for name in [n for n in sys.modules if n.startswith(("door_", "own_"))]:
-        del sys.modules[name]
+    with own_code.forgotten(tmp_path):
+        named.look_in(tmp_path)
+        yield tmp_path
 
 
 def test_a_module_beside_the_recipe_is_found_and_made(home: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from vold.errors import CheckpointError, DataError
 from vold.run.files import append_jsonl, cut_rows, read_records, write_json
 from vold.run.metrics import DistillRow, PhaseSeconds, RolloutMetrics, SftRow, UpdateMetrics
-from vold.run.records import FLAT, from_json, to_json
+from vold.run.records import flat, from_json, to_json
 from vold.run.results import BenchmarkInfo, SetInfo
 
 
@@ -63,7 +63,7 @@ def test_what_has_another_shape_is_refused_with_its_place(value: object, words: 
 @dataclass(frozen=True)
 class Row:
     seed: int
-    measures: Mapping[str, Leaf] = field(metadata=FLAT)
+    measures: Mapping[str, Leaf] = field(metadata=flat())
     seconds: float
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from vold.engines.samplers.multi_turn import last_turn
 from vold.graders import get_grader
+from vold.graders.rewards import Weighted
 
 if TYPE_CHECKING:
     from vold.model.chat import Chat
@@ -28,4 +29,7 @@ def grade(task: Task, chat: Chat, completion: Completion) -> Grade:
 
 def grade_text(task: Task, text: str, finish: Finish = "stop") -> Grade:
     """Grade a text as it stands. Raises as `grade`."""
-    return get_grader(task.grader)(text, task.reference, finish=finish)
+    grader = get_grader(task.grader)
+    if isinstance(grader, Weighted):
+        return grader(text, task.reference, finish=finish, tags=task.tags)
+    return grader(text, task.reference, finish=finish)

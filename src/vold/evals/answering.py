@@ -140,7 +140,7 @@ def _answers(
 ) -> list[tuple[Question, Unmarked]]:
     """`n` answers to each question of a part, question after question; `advance` hears when one has all its own."""
     context = policy.context
-    prompts = [policy.chat.prompt(q.messages) for q in part]
+    prompts = [policy.chat.prompt(q.messages, q.id) for q in part]
     fit = [i for i, p in enumerate(prompts) if len(p.ids) + params.max_new_tokens <= context]
     asked, heard = [prompts[i] for i in fit], 0
 
@@ -280,6 +280,7 @@ def marked(question: Question, row: Unmarked) -> Answer:
         extracted=grade.extracted,
         reference=question.reference,
         score=grade.score,
+        scores=grade.scores,
         note=grade.note,
         outcome=outcome(grade, row.finish),
         tokens=row.tokens,

@@ -14,7 +14,7 @@ from vold.evals.derived import derived
 from vold.evals.shares import share_interval
 from vold.evals.stats import clustered_stderr, pass_at_k
 from vold.graders.extract import squeeze
-from vold.graders.outcome import JUDGE_FAILED, NOT_ANSWERED
+from vold.graders.outcome import JUDGE_FAILED, NOT_ANSWERED, mean_scores
 from vold.run.answers import Answer
 from vold.run.results import Agreement, AsVLMEvalKit, Breakdown, Figures
 
@@ -59,6 +59,7 @@ def summarise(rows: Sequence[Answer], *, benchmark: str, differs: tuple[str, ...
         by=by,
         derived=derived(benchmark, items),
         by_kind={value: part.accuracy for value, part in by.get("kind", {}).items()},
+        scores=mean_scores([r.scores for r in rows]),
         pass_at=_pass_at(items) if several else None,
         maj_at_k=fmean([_majority(answers) for answers in items.values()]) if several else None,
         judge_agreement=_agreement(rows),

@@ -21,6 +21,7 @@ from vold.evals.data_doubts import data_doubts, uniform
 from vold.evals.disk import disk, places
 from vold.evals.marking.golds import handle_golds
 from vold.evals.overlap import token_values
+from vold.evals.own_code import own_code
 from vold.evals.published import left_out, share_of_items
 from vold.evals.recipe_doubts import recipe_doubts
 from vold.evals.subject import PROMPTS, Finding, Subject
@@ -332,8 +333,9 @@ def _checkpoints(subject: Subject) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
-    places, recipe_doubts, _functions, _memory, _launched, _student, certificates, _other_models, _teachers, _context,
-    _servers, _benchmarks, _while_training, _tasks, disk, _one_prompt, _shown, data_doubts, _distill, _checkpoints,
+    places, recipe_doubts, _functions, own_code, _memory, _launched, _student, certificates, _other_models, _teachers,
+    _context, _servers, _benchmarks, _while_training, _tasks, disk, _one_prompt, _shown, data_doubts, _distill,
+    _checkpoints,
 )  # fmt: skip
 """In this order: what costs nothing first."""
 OF_THE_STUDENT = (_memory, _student, certificates, _teachers, _context, _one_prompt, _shown)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vold.run.records import FLAT
+from vold.run.records import flat
 
 COLUMNS = {"image": "image, %", "text": "text, %", "reward": "final training reward, %"}
 """Columns of a study's table where its file names none."""
@@ -31,7 +31,7 @@ class UnitResult:
 
     seed: int
     rate: float | None
-    measures: Mapping[str, Measure] = field(metadata=FLAT)
+    measures: Mapping[str, Measure] = field(metadata=flat())
     seconds: float
 
 

@@ -6,11 +6,14 @@ are cut off needs another cure than one that falls because answers are wrong.
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
 from vold.types import Grade
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from vold.types import Finish
 
 Outcome = Literal["right", "wrong", "unparsed", "truncated", "timed_out"]
@@ -32,6 +35,17 @@ CRASH = "grader crash"
 def verdict(right: bool, found: str) -> Grade:
     """A grade of 1 or 0 for an answer that was read and compared."""
     return Grade(float(right), found, EQUAL if right else DIFFERENT)
+
+
+def mean_scores(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each score by name, over the grades that have it (`vold.types.Grade.scores`).
+
+    Example:
+        >>> mean_scores([{"box": 1.0, "count": 0.5}, {"box": 0.0}, {}])
+        {'box': 0.5, 'count': 0.5}
+    """
+    names = dict.fromkeys(name for one in scores for name in one)
+    return {name: fmean([one[name] for one in scores if name in one]) for name in names}
 
 
 _BY_PREFIX: tuple[tuple[str, Outcome], ...] = (

@@ -54,13 +54,28 @@ def known_grader(name: str) -> str:
     return name
 
 
+def is_plain(name: str) -> bool:
+    """Whether a `grader` can only be one of the package: it neither names code of the user's own nor adds up several.
+
+    Example:
+        >>> is_plain("math"), is_plain("my_module:reward"), is_plain("0.5 math + 0.5 ocr")
+        (True, False, False)
+    """
+    return not any(sign in name for sign in ":+ ")
+
+
 def get_grader(name: str) -> Grader:
-    """Return the grader called `name`; the same object each time, so that all callers share one math worker.
+    """Return the grader called `name`; the same object each time, so that all callers share one math worker. Another
+    than `is_plain` is of the user's own, or a sum (`vold.graders.rewards`): what it names is imported.
 
     Raises:
         ConfigError: there is no grader of that name, or the package it needs is not installed.
     """
-    return _shared(known_grader(name))
+    if is_plain(name):
+        return _shared(known_grader(name))
+    from vold.graders.rewards import weighted
+
+    return weighted(name)
 
 
 @functools.cache
@@ -71,12 +86,22 @@ def _shared(name: str) -> Grader:
 def check_reference(grader_name: str, reference: str) -> None:
     r"""Grade `\boxed{reference}` against `reference` and refuse a reference that does not get full marks.
 
-    Run this when data is loaded: a reference its own grader cannot read would score every response 0.
+    Run this when data is loaded: a reference its own grader cannot read would score every response 0. Of a sum each
+    addend is tried; rewards of the user's own as `vold.graders.rewards.Reward.check` does.
 
     Raises:
         UngradableReference: the grader does not accept the reference as an answer to itself.
         ConfigError: there is no grader of that name.
     """
+    if not is_plain(grader_name):
+        from vold.graders.rewards import weighted
+
+        made = weighted(grader_name)
+        for term in made.terms:
+            if term.name not in made.rewards:
+                check_reference(term.name, reference)
+        made.check(reference)
+        return
     grade = get_grader(grader_name)(rf"\boxed{{{reference}}}", reference)
     if grade.score != 1.0:
         shown = reference if len(reference) <= 200 else reference[:200] + "..."

@@ -99,7 +99,7 @@ class Chat:
         """Token ids (with one placeholder per image patch group) and image tensors, ready for a response.
 
         Special tokens in the messages' texts are spelled with ordinary tokens. `task` is the id of the task, which
-        messages about its pictures name.
+        messages about its pictures name, and environments are told.
 
         Raises:
             DataError: images for a text-only model, or another number of `<image>` markers than images.
@@ -121,10 +121,10 @@ class Chat:
         ids, vision = self._encoded(text, images)
         ids = ids if hidden is None else hidden.spell(ids, self.end_id, places)
         if not images:
-            return Prompt(ids)
+            return Prompt(ids, task=task)
         once, _ = self._encoded(text, ())
         once = once if hidden is None else hidden.spell(once, self.end_id, places)
-        return Prompt(ids, vision, Pictures(tuple(images), once, task))
+        return Prompt(ids, vision, Pictures(tuple(images), once, task), task)
 
     def _encoded(self, text: str, images: Sequence[Image]) -> tuple[tuple[int, ...], dict[str, torch.Tensor]]:
         """Ids of a rendered conversation, and its pictures."""

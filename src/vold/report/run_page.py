@@ -22,6 +22,7 @@ from vold.report.text import MINUS, Json, at, decimal, number, percent, words
 from vold.report.write import write_page
 from vold.run.files import lists_in, read_bytes
 from vold.run.looks import read_evals
+from vold.run.metrics import SCORE
 from vold.run.rollouts import stored_steps
 
 if TYPE_CHECKING:
@@ -118,7 +119,10 @@ def moving(run_dir: Path) -> dict[str, object]:
         "now": standing(run_dir, metrics),
         "traces": one(run_dir / "traces" / "summary.json"),
         "sft_charts": [*asked_charts(run_dir / "sft"), *training_charts(SFT, metrics["sft"])],
-        "distill_charts": [*asked_charts(run_dir / "distill"), *training_charts(DISTILL, metrics["distill"])],
+        "distill_charts": [
+            *asked_charts(run_dir / "distill"),
+            *training_charts([*DISTILL, *score_curves(metrics["distill"])], metrics["distill"]),
+        ],
     }
 
 
@@ -158,6 +162,14 @@ def asked_charts(stage: Path) -> list[Markup]:
     series = [Series(name, line, 1 + i % COLOURS) for i, (name, line) in enumerate(lines.items())]
     chart = line_chart("Accuracy while it trains", "right answers", series, span=(0, 1), shares=True)
     return [] if chart is None else [chart]
+
+
+def score_curves(rows: Sequence[Json]) -> list[Curve]:
+    """A chart of the single scores that the reward is made of, where it is made of some."""
+    names = sorted({key for row in rows for key in row if key.startswith(SCORE)})
+    labels = {key: key.removeprefix(SCORE) if len(names) > 1 else "" for key in names}
+    title = "Scores" if len(names) > 1 else "".join(names).replace(SCORE, "Score ")
+    return [Curve(title, "mean of a step's rollouts", labels, span=(0, 1))] if names else []
 
 
 def training_charts(curves: Sequence[Curve], rows: Sequence[Json]) -> list[Markup]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, get_args
 
 from vold.graders.outcome import Outcome
 from vold.run.files import bad_row
-from vold.run.records import Count, Share
+from vold.run.metrics import SCORE
+from vold.run.records import Count, Share, flat
 from vold.types import Finish
 
 if TYPE_CHECKING:
@@ -67,6 +68,9 @@ class Answer:
     """The right answer. Unit: text. Made by evals/answering.py:marked."""
     score: Share
     """What the grader gave. Unit: 0 to 1. Made by evals/answering.py:marked."""
+    scores: Mapping[str, Share] = field(default_factory=dict, metadata=flat(SCORE))
+    """What the score is made of, by name; absent where it is one verdict. Unit: 0 to 1. Made by
+    evals/answering.py:marked."""
     note: str
     """Why. Unit: text. Made by evals/answering.py:marked."""
     outcome: Outcome

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 KEYS = frozenset({"kind", "grader", "name", "mask", "weight", "estimator", "function", "report_to"})
 """Last parts of the keys that may name it; elsewhere, as in `student.path`, a colon means something else."""
+FREE = frozenset({"settings", "config"})
+"""Keys whose values mean something to others alone."""
 SOURCE_OF = "source of "
 """Keys of settings.json that name code of the user's own and hold a digest of its source."""
 
@@ -23,7 +25,8 @@ def named_in(value: object, key: str = "") -> Iterator[str]:
     """Names of the user's own code in a recipe as it is written, or in flat settings."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from named_in(inner, str(name).rpartition(".")[2])
+            if not FREE & {*str(name).split(".")}:
+                yield from named_in(inner, str(name).rpartition(".")[2])
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from named_in(inner, key)

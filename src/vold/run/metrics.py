@@ -6,16 +6,18 @@ A value that a step does not have (no teacher, no token that learns) is None her
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vold.run.files import bad_row
-from vold.run.records import Count
+from vold.run.records import Count, flat
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 METRICS = "metrics.jsonl"
+SCORE = "score_"
+"""How the keys of single scores begin."""
 TRACKING = "tracking.json"
 """Beside it: under which id trackers know this stage of this run."""
 MEND_METRICS = "put the file back from a copy, or delete line {line} and the file's `.sums`, and that step is missing"
@@ -124,6 +126,9 @@ class RolloutMetrics:
 
     reward: float
     """Mean score that the grader gave. Unit: 0 to 1. Made by training/rollout_log.py:describe."""
+    scores: Mapping[str, float] = field(default_factory=dict, metadata=flat(SCORE))
+    """Mean of each score that the reward is made of, by its name ([Rewards](extending.md#rewards)); absent where it is
+    one verdict. Unit: 0 to 1. Made by training/rollout_log.py:describe."""
     share_wrong: float
     """Rollouts whose answer was read and is wrong. Unit: 0 to 1. Made by training/rollout_log.py:describe."""
     share_unparsed: float

@@ -141,28 +141,6 @@ class Student(Model):
         return self
 
 
-class ToolEnvironment(Section):
-    """A Python interpreter that the model may call between turns; each program runs in a process that is shut in."""
-
-    kind: Literal["python"] = "python"
-    """The tool."""
-    calls: Literal["hermes", "fenced"] = "hermes"
-    """How a call is written: JSON between `<tool_call>` tags, or a program between lines of three backticks."""
-    max_turns: int = Field(4, gt=1, le=1000)
-    """Turns of the model in one rollout. `max_new_tokens` is the budget of all turns and tool answers together."""
-    seconds: float = Field(10.0, gt=0, le=86_400)
-    """Wall-clock seconds of a program."""
-    memory_mb: int = Field(1024, ge=64, le=2**20)
-    """MiB of memory of a program."""
-    output: int = Field(2000, gt=0, le=10**7)
-    """Characters of a program's output that the model gets to see."""
-
-    def words(self) -> str:
-        """All of it in a line, as results carry it."""
-        limits = f"{self.seconds:g} s, {self.memory_mb} MiB, {self.output} characters"
-        return f"{self.kind}, {self.calls} calls, {self.max_turns} turns, {limits}"
-
-
 class Endpoint(Section):
     """A server that speaks the OpenAI chat protocol, such as `vllm serve`."""
 

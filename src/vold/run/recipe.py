@@ -15,11 +15,11 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from vold.errors import ConfigError
 from vold.run.cluster_section import Cluster, cluster_mistakes
 from vold.run.doors import beside
+from vold.run.environment_section import ToolEnvironment as ToolEnvironment
 from vold.run.mistakes import SeveralMistakes, Written, mistakes_in, readable
 from vold.run.model_sections import Endpoint as Endpoint
 from vold.run.model_sections import Sampling as Sampling
 from vold.run.model_sections import Student as Student
-from vold.run.model_sections import ToolEnvironment
 from vold.run.names import Name, no_twins
 from vold.run.overrides import is_method, override
 from vold.run.run_section import Exchange as Exchange

@@ -21,8 +21,11 @@ T = TypeVar("T")
 JsonObject: TypeAlias = dict[str, Any]
 """An object as `json` reads or writes it."""
 
-FLAT = {"flat": True}
-"""Metadata of a field whose mapping stands in the file key by key, beside the other fields."""
+
+def flat(prefix: str = "") -> dict[str, str]:
+    """Metadata of a field whose mapping stands in the file key by key, each with this prefix, beside the other
+    fields."""
+    return {"flat": prefix}
 
 
 def to_json(value: object) -> Any:
@@ -39,8 +42,8 @@ def to_json(value: object) -> Any:
         out: dict[str, Any] = {}
         for f in dataclasses.fields(value):
             found = getattr(value, f.name)
-            if f.metadata == FLAT:
-                out |= to_json(found)
+            if "flat" in f.metadata:
+                out |= {f.metadata["flat"] + key: value for key, value in to_json(found).items()}
             elif found is not None or f.default is not None:
                 out[f.name] = to_json(found)
         return out
@@ -155,16 +158,17 @@ def _dataclass_reader(kind: type[object]) -> Reader:
     hints = typing.get_type_hints(kind, include_extras=True)
     fields = dataclasses.fields(cast("Any", kind))
     readers = {f.name: reader(hints[f.name]) for f in fields}
-    flat = [f for f in fields if f.metadata == FLAT]
-    needed = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING and f not in flat]
+    spread = {f.name: f.metadata["flat"] for f in fields if "flat" in f.metadata}
+    needed = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING and f.name not in spread]
 
     def read(value: object) -> object:
         row = _of(dict, value)
         if missing := [name for name in needed if name not in row]:
             raise Unlike(f"no {', '.join(missing)}")
         found = {name: _inside(name, of_field, row[name]) for name, of_field in readers.items() if name in row}
-        for f in flat:
-            found[f.name] = readers[f.name]({k: v for k, v in row.items() if k not in readers})
+        for name, prefix in spread.items():
+            theirs = {k.removeprefix(prefix): v for k, v in row.items() if k not in readers and k.startswith(prefix)}
+            found[name] = readers[name](theirs)
         try:
             return kind(**found)
         except ValueError as error:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vold.run.comparison import Comparison
+from vold.run.metrics import SCORE
+from vold.run.records import flat
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,9 @@ class Figures:
     """The benchmark's own scores by name. Unit: see Interval. Made by evals/derived.py:derived."""
     by_kind: Mapping[str, float]
     """Accuracy by the value of the tag `kind`. Unit: 0 to 1. Made by evals/metrics.py:summarise."""
+    scores: Mapping[str, float] = field(default_factory=dict, metadata=flat(SCORE))
+    """Mean of each score that the marks are made of, by its name; absent where they are one verdict. Unit: 0 to 1. Made
+    by evals/metrics.py:summarise."""
     pass_at: Mapping[str, float] | None = None
     """pass@j by j, the powers of 2 up to k and k; absent for one sample. Unit: 0 to 1. Made by
     evals/stats.py:pass_at_k."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vold.data.files.images import thumbnail
 from vold.engines.teachers.aligned import aligned_share
 from vold.graders import outcome
+from vold.graders.outcome import mean_scores
 from vold.objective import value_means
 from vold.objective.unscored import unscored_of
 from vold.run.metrics import RolloutMetrics
@@ -39,6 +40,7 @@ def describe(
     scored = [r.teacher for r in rollouts if r.teacher is not None]
     return RolloutMetrics(
         reward=sum(scores) / len(scores),
+        scores=_single_scores(rollouts),
         **shares,
         groups_all_pass=_share_of(groups, 1.0),
         groups_all_fail=_share_of(groups, 0.0),
@@ -52,6 +54,10 @@ def describe(
         unscored_tokens=unscored_of(rollouts),
         **value_means(rollouts),
     )
+
+
+def _single_scores(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    return mean_scores([r.grade.scores for r in rollouts])
 
 
 def _refilled(dropped: Sequence[Rollout], silent: int | None) -> int | None:

@@ -137,7 +137,7 @@ class Completion(Arrays):
 
 @dataclass(frozen=True)
 class Grade:
-    """A verdict: `score` in [0, 1], the answer that was `extracted` (None: nothing to grade) and a `note` why.
+    """A verdict: `score` in [0, 1], made of `scores` if of any; what was `extracted` (None: nothing); a `note` why.
 
     Example:
         >>> Grade(score=1.0, extracted="8", note="equal").score
@@ -147,6 +147,7 @@ class Grade:
     score: float
     extracted: str | None
     note: str
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -288,7 +289,7 @@ class SamplingParams:
 @dataclass(frozen=True)
 class Prompt:
     """A tokenised prompt; its `ids` are a tuple, by which prompts are told apart. `vision` holds the processor's image
-    tensors and is opaque to everything but the policy; `pictures` is what these were made from.
+    tensors and is opaque to everything but the policy; `pictures` is what these were made from, `task` its task's id.
 
     Example:
         >>> Prompt(ids=(1, 2, 3)).vision
@@ -298,16 +299,12 @@ class Prompt:
     ids: tuple[int, ...]
     vision: Mapping[str, Any] = field(default_factory=dict)
     pictures: Pictures | None = field(default=None, compare=False)
+    task: str = field(default="", compare=False)
 
     def then(self, ids: Sequence[int]) -> Prompt:
-        """The prompt with further ids at its end.
-
-        Example:
-            >>> Prompt(ids=(1, 2)).then([3]).ids
-            (1, 2, 3)
-        """
+        """The prompt with further ids at its end."""
         shown = self.pictures and replace(self.pictures, ids=(*self.pictures.ids, *ids))
-        return Prompt((*self.ids, *ids), self.vision, shown)
+        return Prompt((*self.ids, *ids), self.vision, shown, self.task)
 
 
 class Grader(Protocol):

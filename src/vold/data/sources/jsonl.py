@@ -15,7 +15,8 @@ from vold.data.files.images import decoded, read_file
 from vold.data.files.read import each_once
 from vold.data.sources import Source, Tasks
 from vold.errors import DataError, VoldError
-from vold.graders import known_grader
+from vold.graders.registry import is_plain, known_grader
+from vold.graders.rewards import any_grader
 from vold.run.folders import verify_directory
 from vold.run.summaries import DataCard
 from vold.types import Message, Task
@@ -25,7 +26,12 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-GraderName = Annotated[str, AfterValidator(known_grader)]
+
+def _in_a_row(name: str) -> str:
+    return known_grader(name) if is_plain(name) else name
+
+
+GraderName = Annotated[str, AfterValidator(any_grader)]
 Said = Annotated[str, Field(pattern=r"\S")]
 """Text with more than blanks in it."""
 BALANCED = ("balance", "set")
@@ -38,7 +44,7 @@ class Spec(Source):
     path: Path
     """The file. Image paths inside it are relative to its directory."""
     grader: GraderName = "math"
-    """The grader of rows that name none."""
+    """The grader of rows that name none; also `my_module:function`, or a sum such as `0.8 math + 0.2 my_module:f`."""
     limit: int | None = Field(None, gt=0)
     """Read only so many rows; all of them if absent."""
 
@@ -65,7 +71,7 @@ class Row(BaseModel):
     prompt: Said
     reference: str | int | float
     id: Said | None = None
-    grader: GraderName | None = None
+    grader: Annotated[str, AfterValidator(_in_a_row)] | None = None
     images: tuple[str, ...] = ()
     teacher_prompt: str | None = None
     response: str | None = None
@@ -148,6 +154,9 @@ class JsonlTasks:
         except ValueError as error:
             fix = "mend the line: a row is one JSON object in UTF-8, each key once"
             raise DataError("cannot read this row", where=where, got=str(error)[:200], fix=fix) from None
+        if row.grader is not None and not is_plain(row.grader) and row.grader != self.grader:
+            fix = "name a grader of the package; one of your own is named as `grader` of the set, in the recipe"
+            raise DataError("a data file cannot name code of your own", where=where, got=row.grader, fix=fix)
         if self.references and not str(row.reference).strip():
             raise DataError("this row has an empty reference", where=where, fix="give the answer or drop the row")
         return row

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vold.engines.tools.environment import Turn, observed, open_environment
 from vold.model.support import joined
 from vold.types import Completion
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from vold.engines.tools.python import Environment
+    from vold.engines.tools.environment import Environment
     from vold.model.chat import Chat
     from vold.run.recipe import Recipe
     from vold.types import Finish, Ids, Prompt, Sampler, SamplingParams
@@ -29,6 +30,9 @@ NEXT_TURN_SEED = 7_919
 class _Row:
     prompt: Prompt
     turns: list[Completion] = field(default_factory=list)
+    said: list[tuple[str, str]] = field(default_factory=list)
+    """Turns that the environment has answered, with its answers."""
+    state: dict[str, Any] = field(default_factory=dict)
 
     def add(self, completion: Completion, room: int) -> None:
         """Append a turn, cut to the room that is left."""
@@ -70,10 +74,14 @@ class TurnSampler:
         chat: the chat template of the model that is sampled from.
         environment: answers.
         max_turns: turns of the model in one rollout.
+        name: what messages call the environment.
     """
 
-    def __init__(self, sampler: Sampler, chat: Chat, environment: Environment, max_turns: int) -> None:
+    def __init__(
+        self, sampler: Sampler, chat: Chat, environment: Environment, max_turns: int, name: str = "environment"
+    ) -> None:
         self.sampler, self.chat, self.environment, self.max_turns = sampler, chat, environment, max_turns
+        self.name = name
 
     def generate(self, prompts: Sequence[Prompt], params: SamplingParams, n: int = 1) -> list[list[Completion]]:
         """`n` completions of each prompt. Raises as the sampler of single turns, and DataError as `Chat.after_turn`."""
@@ -114,11 +122,12 @@ class TurnSampler:
     def _answered(self, spoke: Sequence[_Row], params: SamplingParams) -> list[_Row]:
         """Those of the rows that ended a turn with a call, with the answer appended and room to go on."""
         whole = [row for row in spoke if row.turns[-1].finish == "stop"]
-        turns = [self.chat.text(row.turns[-1].ids) for row in whole]
+        turns = [self._turn(row) for row in whole]
         out = []
-        for row, said in zip(whole, self.environment.observe(turns), strict=True):
+        for row, turn, said in zip(whole, turns, observed(self.name, self.environment, turns), strict=True):
             if said is None:
                 continue
+            row.said.append((str(turn), said))
             ids = self.chat.after_turn(said)
             if sum(len(t.ids) for t in row.turns) + len(ids) >= params.max_new_tokens:
                 row.turns[-1] = dataclasses.replace(row.turns[-1], finish="length")
@@ -126,6 +135,11 @@ class TurnSampler:
             row.observe(ids, params)
             out.append(row)
         return out
+
+    def _turn(self, row: _Row) -> Turn:
+        """The last turn of a rollout as an environment sees it."""
+        text, ids = self.chat.text(row.turns[-1].ids), row.prompt.ids
+        return Turn(text, task=row.prompt.task, before=[*row.said], state=row.state, prompt=lambda: self.chat.text(ids))
 
 
 def last_turn(ids: ArrayLike, action_mask: ArrayLike) -> Ids:
@@ -143,13 +157,10 @@ def tool_turns(recipe: Recipe) -> Callable[[Sampler, Chat], Sampler]:
     """What makes a sampler of single turns, and its chat, into one of whole rollouts: itself where there is no tool.
 
     Raises:
-        ConfigError: this machine cannot shut a program in.
+        ConfigError: as `open_environment`.
     """
     spec = recipe.environment
     if spec is None:
         return lambda sampler, chat: sampler
-    from vold.engines.tools.interpreter import Limits
-    from vold.engines.tools.python import PythonTool
-
-    tool = PythonTool(spec.calls, Limits(seconds=spec.seconds, memory_mb=spec.memory_mb, output=spec.output))
-    return lambda sampler, chat: TurnSampler(sampler, chat, tool, spec.max_turns)
+    environment = open_environment(spec)
+    return lambda sampler, chat: TurnSampler(sampler, chat, environment, spec.max_turns, spec.kind)

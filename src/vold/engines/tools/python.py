@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from vold.engines.tools.interpreter import Limits, PythonInterpreter
 
@@ -33,14 +33,6 @@ _HERMES = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 _FENCED = re.compile(r"```(?:python|py)?\s*?(?:\n| )(.*?)```", re.DOTALL)
 
 
-class Environment(Protocol):
-    """Answers the turns of many rollouts, each turn on its own."""
-
-    def observe(self, turns: Sequence[str]) -> list[str | None]:
-        """What follows each turn, None where the turn asks for nothing: then it was the rollout's last."""
-        ...
-
-
 def find_calls(turn: str, form: CallForm) -> list[tuple[str | None, str]]:
     """The calls in a turn, in order: a program, or None and what is wrong with the call. Never raises.
 
@@ -52,15 +44,31 @@ def find_calls(turn: str, form: CallForm) -> list[tuple[str | None, str]]:
     """
     if form == "fenced":
         return [(found, "") for found in _FENCED.findall(turn)]
-    return [_hermes_call(found) for found in _HERMES.findall(turn)]
+    return [_program(call) for call in hermes_calls(turn)]
 
 
-def _hermes_call(text: str) -> tuple[str | None, str]:
+def hermes_calls(turn: str) -> list[tuple[object, object] | str]:
+    """The hermes calls in a turn, in order: name and arguments, or what is wrong with the call. Never raises.
+
+    Example:
+        >>> hermes_calls('<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call><tool_call>{</tool_call>')[0]
+        ('add', {'a': 1})
+    """
+    return [_named_call(found) for found in _HERMES.findall(turn)]
+
+
+def _named_call(text: str) -> tuple[object, object] | str:
     try:
         call = json.loads(text)
     except (ValueError, RecursionError) as error:
-        return None, f"the call is not JSON: {error}"
-    name, arguments = (call.get("name"), call.get("arguments")) if isinstance(call, dict) else (None, None)
+        return f"the call is not JSON: {error}"
+    return (call.get("name"), call.get("arguments")) if isinstance(call, dict) else (None, None)
+
+
+def _program(call: tuple[object, object] | str) -> tuple[str | None, str]:
+    if isinstance(call, str):
+        return None, call
+    name, arguments = call
     if name not in TOOLS:
         return None, f"there is no tool {name!r}; the tool is `python`"
     program = arguments.get("code") if isinstance(arguments, dict) else None

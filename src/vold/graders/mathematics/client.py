@@ -1,4 +1,5 @@
-"""The parent's side of the math workers: start them, share them, kill one that overruns, replace it."""
+"""The parent's side of the workers, of the math grader and of rewards of the user's own: start them, share them, kill
+one that overruns, replace it."""
 
 from __future__ import annotations
 
@@ -15,11 +16,14 @@ import time
 import weakref
 from concurrent.futures import Future
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import vold
 from vold.errors import VoldError
 from vold.graders.outcome import CRASH, TIME_OUT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 WORKERS = 2
 """How many processes compare at the same time. The second is started when two threads ask at once."""
@@ -31,6 +35,9 @@ STUCK_LIMIT_SECONDS = 120.0
 """How long a worker may take in wall-clock time. Its own limit is in CPU time; this is for one that does not run."""
 
 CACHED_VERDICTS = 4096
+
+MATH = ("vold.graders.mathematics.worker",)
+"""The module that a math worker runs; arguments of it would follow."""
 
 _pools: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
 
@@ -44,11 +51,19 @@ class WorkerPool:
     `subprocess` is used rather than `multiprocessing`, because that needs an importable `__main__` and is forbidden
     inside daemonic processes such as the workers of a data loader. A forked child never touches its parent's workers:
     it starts its own.
+
+    Args:
+        time_limit: seconds of CPU time for one request.
+        memory_limit: bytes of address space of a worker.
+        command: the module that a worker runs, and what follows its limits.
+        patience: seconds of wall-clock time for one request; `STUCK_LIMIT_SECONDS` if absent.
     """
 
-    def __init__(self, time_limit: float, memory_limit: int) -> None:
-        self._limits = time_limit, memory_limit
-        self._workers = [_Worker(time_limit, memory_limit) for _ in range(WORKERS)]
+    def __init__(
+        self, time_limit: float, memory_limit: int, command: Sequence[str] = MATH, patience: float | None = None
+    ) -> None:
+        self._made_of = time_limit, memory_limit, command, patience
+        self._workers = [_Worker(*self._made_of) for _ in range(WORKERS)]
         self._reset()
         _pools.add(self)
 
@@ -81,7 +96,7 @@ class WorkerPool:
         if known is not None:
             return known.result()
         try:
-            note = self._ask(reference, answer)
+            note = str(self.ask({"reference": reference, "answer": answer})["note"])
         except BaseException as problem:
             self._forget(key)
             mine.set_exception(problem)
@@ -102,12 +117,17 @@ class WorkerPool:
         with self._lock:
             self._known.pop(key, None)
 
-    def _ask(self, reference: str, answer: str) -> str:
+    def ask(self, request: Mapping[str, object]) -> Mapping[str, object]:
+        """A worker's reply; {"note": "grader time-out"} or {"note": "grader crash ..."} if it gives none.
+
+        Raises:
+            VoldError: no worker can be started at all.
+        """
         with self._free:
             with self._lock:
                 worker = self._idle.pop()  # the one used last: a single thread needs one process only
             try:
-                return worker.compare(reference, answer)
+                return worker.ask(request)
             finally:
                 with self._lock:
                     self._idle.append(worker)
@@ -116,15 +136,16 @@ class WorkerPool:
         """In a forked child: let go of the parent's workers and pipes without disturbing them."""
         for worker in self._workers:
             worker.let_go()
-        self._workers = [_Worker(*self._limits) for _ in range(WORKERS)]
+        self._workers = [_Worker(*self._made_of) for _ in range(WORKERS)]
         self._reset()
 
 
 class _Worker:
     """One worker process, used by one thread at a time."""
 
-    def __init__(self, time_limit: float, memory_limit: int) -> None:
-        self._time_limit, self._memory_limit = time_limit, memory_limit
+    def __init__(self, time_limit: float, memory_limit: int, command: Sequence[str], patience: float | None) -> None:
+        self._arguments = [command[0], str(time_limit), str(memory_limit), *command[1:]]
+        self._patience = patience
         self._process: subprocess.Popen[bytes] | None = None
         self._cleanup: weakref.finalize[Any, Any] | None = None
         self._buffer, self._ready = b"", False
@@ -134,21 +155,22 @@ class _Worker:
         process = self._process
         return None if process is None or process.poll() is not None else process.pid
 
-    def compare(self, reference: str, answer: str) -> str:
+    def ask(self, request: Mapping[str, object]) -> Mapping[str, object]:
+        limit = STUCK_LIMIT_SECONDS if self._patience is None else self._patience
         for _ in range(2):
             self._ensure_ready()
             try:
-                self._write({"reference": reference, "answer": answer})
-                return str(self._read(STUCK_LIMIT_SECONDS)["note"])
+                self._write(request)
+                return self._read(limit)
             except TimeoutError:
                 self.stop()
-                return f"{TIME_OUT}: no answer within {STUCK_LIMIT_SECONDS:.0f} s"
+                return {"note": f"{TIME_OUT}: no answer within {limit:.0f} s"}
             except (OSError, EOFError):
                 if self.stop() in (-signal.SIGPROF, -signal.SIGXCPU):
                     with contextlib.suppress(OSError):
                         self._start()  # it gets ready while the caller goes on
-                    return TIME_OUT
-        return f"{CRASH}: the worker died or ran out of memory"
+                    return {"note": TIME_OUT}
+        return {"note": f"{CRASH}: the worker died or ran out of memory"}
 
     def stop(self) -> int | None:
         """End the process, if one runs; return its exit status."""
@@ -177,7 +199,7 @@ class _Worker:
             problem = self._try_start()
         if not self._ready:
             raise VoldError(
-                "the worker process of the math grader cannot start",
+                "the worker process of a grader cannot start",
                 where=sys.executable,
                 got=problem,
                 fix="install this package with what it needs (mpmath) for that interpreter",
@@ -196,9 +218,8 @@ class _Worker:
         return str(reply.get("note"))
 
     def _start(self) -> None:
-        module, limits = "vold.graders.mathematics.worker", (str(self._time_limit), str(self._memory_limit))
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *limits],
+            [sys.executable, "-m", *self._arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -208,9 +229,11 @@ class _Worker:
         self._process, self._buffer, self._ready = process, b"", False
         self._cleanup = weakref.finalize(self, _end, process)
 
-    def _write(self, message: dict[str, object]) -> None:
-        # ASCII-only JSON of two capped strings: well below the 64 KiB a pipe holds, so this cannot block.
-        self._pipe("stdin").write(json.dumps(message).encode("ascii") + b"\n")
+    def _write(self, message: Mapping[str, object]) -> None:
+        # A worker that is ready waits for a line, so what is more than the 64 KiB that a pipe holds is read at once.
+        left = memoryview(json.dumps(message).encode("ascii") + b"\n")
+        while left:
+            left = left[self._pipe("stdin").write(left) :]
 
     def _read(self, limit: float) -> dict[str, object]:
         deadline = time.monotonic() + limit

@@ -11,7 +11,10 @@ import json
 import os
 import signal
 import sys
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def _limit_memory(limit: int) -> None:
@@ -27,16 +30,20 @@ def _send(channel: BinaryIO, message: dict[str, object]) -> None:
     channel.flush()
 
 
-def main(seconds: float, memory: int) -> None:
-    """Answer requests until standard input closes."""
+def serve(seconds: float, memory: int, open_: Callable[[], Callable[[Any], dict[str, object]]]) -> None:
+    """Answer requests until standard input closes.
+
+    Args:
+        seconds: of CPU time for a request.
+        memory: bytes of address space, once everything is loaded.
+        open_: loads what answers a request; what it raises is told to the parent.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends the process, and says so in its exit status
     channel = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not end up between the answers
     try:
-        from vold.graders.mathematics import equal
-
-        equal.warm_up()
+        answer = open_()
     except Exception as problem:
         _send(channel, {"ready": False, "note": f"{type(problem).__name__}: {problem}"})
         return
@@ -46,13 +53,32 @@ def main(seconds: float, memory: int) -> None:
         request = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
-            note = equal.compare(request["reference"], request["answer"])
+            reply = answer(request)
         except MemoryError:
             os._exit(1)
-        except (Exception, RecursionError) as problem:
-            note = f"unreadable: {type(problem).__name__}"
         signal.setitimer(signal.ITIMER_PROF, 0)
-        _send(channel, {"note": note})
+        _send(channel, reply)
+
+
+def main(seconds: float, memory: int) -> None:
+    """Compare pairs of answers until standard input closes."""
+
+    def comparing() -> Callable[[Any], dict[str, object]]:
+        from vold.graders.mathematics import equal
+
+        equal.warm_up()
+
+        def compare(request: Any) -> dict[str, object]:
+            try:
+                return {"note": equal.compare(request["reference"], request["answer"])}
+            except MemoryError:
+                raise
+            except (Exception, RecursionError) as problem:
+                return {"note": f"unreadable: {type(problem).__name__}"}
+
+        return compare
+
+    serve(seconds, memory, comparing)
 
 
 if __name__ == "__main__":
