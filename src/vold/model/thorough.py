@@ -39,7 +39,7 @@ def adapters_missing(policy: Policy, states: States) -> str:
     before = states()
     with _adapted(policy):
         changed = not torch.equal(states(), before)
-    if not changed:
+    if not changed and before.any():  # where all is zero nothing changes: an empty model, not one without places
         return "they change nothing"
     return "" if torch.equal(states(), before) else "without them the model is not what it was"
 
