@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 import own_code
-from vold import named
 from vold.errors import ConfigError, UngradableReference
 from vold.graders import check_reference, get_grader, outcome
 from vold.graders.reward_worker import scores_of
 from vold.graders.rewards import Reward, terms_of
-from vold.types import Grade
+from vold.types import Grade, named
 
 MODULE = r'''
 import os, re, time

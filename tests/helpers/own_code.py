@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from package import ROOT
-from vold import named
+from vold.types import named
 
 BLOCK = re.compile(r"^```\w+\n# ([\w.]+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 """A part of a file, which its first line names."""

@@ -12,7 +12,7 @@ from pathlib import Path
 # fmt: off
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("vold", "vold.errors",),
-    ("vold.types.*", "vold.named",),
+    ("vold.types.*",),
     ("vold.objective.*", "vold.graders.*",),
     ("vold.run.*",),
     ("vold.data.*", "vold.model.*", "vold.report.*",),

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from vold.errors import ConfigError, TrainingError
-from vold.named import is_named
 from vold.objective import Objective, credit, needs_teacher
 from vold.objective.custom import call_mask, call_weight, try_function
 from vold.types import Completion, Grade, Rollout, TokenScores
+from vold.types.named import is_named
 
 MODULE = '''
 def short_ones(rollouts):

@@ -32,7 +32,7 @@ TESTS = (
     "model/lm_head/test_teacher_logits.py", "model/lm_head/test_logprobs.py",
 )  # fmt: skip
 HELPERS = ("peak",)
-MODULES = ("__init__", "errors", "named")
+MODULES = ("__init__", "errors")
 FOLDERS = ("objective", "model/lm_head", "types")
 FIRST = {
     "objective/losses.py": "objective/test_losses.py",

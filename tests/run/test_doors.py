@@ -16,13 +16,13 @@ import yaml
 import own_code
 import tiny
 from package import SOURCE
-from vold import named
 from vold.data.benchmarks.registry import benchmarks, get_benchmark
 from vold.errors import ConfigError
 from vold.report.trackers.tracking import TrackedStage, Tracking
 from vold.run.directory import open_stage
 from vold.run.doors import named_in
 from vold.run.recipe import load_recipe
+from vold.types import named
 
 MODULE = """
 import door_helper
@@ -102,7 +102,7 @@ def test_two_modules_of_one_name_are_refused(home: Path, tmp_path_factory: pytes
         named.load("door_module:mine")
 
 
-FOUND = "import sys; from vold import named; named.load('door_module:two')"
+FOUND = "import sys; from vold.types import named; named.load('door_module:two')"
 
 
 @pytest.mark.parametrize(("path", "right"), [([], False), (["."], True)])

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from vold.engines.tools.environment import open_environment
 from vold.engines.tools.mcp import McpTools
 from vold.evals.subject import Finding
-from vold.named import source_digest
 from vold.run.doors import named_in
+from vold.types.named import source_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

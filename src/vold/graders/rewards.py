@@ -16,14 +16,13 @@ import inspect
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from vold import named
 from vold.errors import ConfigError, UngradableReference
 from vold.graders.extract import after_thinking, last_box
 from vold.graders.mathematics.client import WorkerPool
 from vold.graders.outcome import CRASH, TIME_OUT
 from vold.graders.registry import get_grader, known_grader
 from vold.graders.reward_worker import extras_of
-from vold.types import Grade
+from vold.types import Grade, named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

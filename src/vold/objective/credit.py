@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from vold.errors import AlignmentError
-from vold.named import is_named
 from vold.objective.advantages import future_sums, mask_weights, policy_shift, step_weights, teacher_log_ratio
 from vold.objective.custom import call_mask, call_weight
 from vold.objective.outcome import outcome_advantages, outcome_rewards
@@ -18,6 +17,7 @@ from vold.objective.prefix_teach import downward_change, segment_means, segment_
 from vold.objective.uni_opd import balance, margin_mask, margin_shift
 from vold.objective.unscored import asked, refuse_impossible
 from vold.types.arrays import frozen
+from vold.types.named import is_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

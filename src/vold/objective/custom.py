@@ -1,7 +1,7 @@
 """Masks and weights written by the user: `my_module:function` in a recipe, checked before a run starts.
 
-`vold.named` says how the module is found. Only a plain Python function is accepted, and it is tried on two made-up
-rollouts before any model is loaded.
+`vold.types.named` says how the module is found. Only a plain Python function is accepted, and it is tried on two
+made-up rollouts before any model is loaded.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from vold.errors import ConfigError, TrainingError
-from vold.named import load_callable
 from vold.types import Completion, Grade, Rollout, TokenScores
+from vold.types.named import load_callable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

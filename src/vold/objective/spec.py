@@ -8,7 +8,6 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from vold.errors import ConfigError
-from vold.named import is_named
 from vold.objective.custom import try_function
 from vold.objective.custom_loss import try_estimator, try_token_loss
 from vold.objective.options import Mix, Options
@@ -25,6 +24,7 @@ from vold.objective.terms import (
     TeacherLoss,
     TeacherTerm,
 )
+from vold.types.named import is_named
 
 Contrast = Literal["base", "blind"]
 

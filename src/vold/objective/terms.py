@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from vold.errors import ConfigError
-from vold.named import is_named
 from vold.objective.losses import OVER_VOCABULARY, SAMPLED
 from vold.objective.options import Balance, Band, Future, Margin, Options, Overlong, Prefix, Steps, ToolReward, TopK
+from vold.types.named import is_named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,11 +1,11 @@
-"""Where a recipe may name code of the user's own (`vold.named`), and what of it a stage keeps."""
+"""Where a recipe may name code of the user's own (`vold.types.named`), and what of it a stage keeps."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from vold.named import NAME, source_digest
+from vold.types.named import NAME, source_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from vold.errors import ConfigError
-from vold.named import is_named
 from vold.run.section import Section
+from vold.types.named import is_named
 
 
 class ToolEnvironment(Section):

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from vold.errors import ConfigError
-from vold.named import is_named, load_callable, look_in
 from vold.run.names import close_to
 from vold.run.section import Section
+from vold.types.named import is_named, load_callable, look_in
 
 Exchange = Literal["micro_batch", "step"]
 """When processes exchange weights and gradients; `Run.exchange` says what each costs."""

@@ -17,8 +17,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
 from vold.errors import ConfigError
-from vold.named import is_named, load
 from vold.run.section import Section
+from vold.types.named import is_named, load
 
 SOURCES = "vold.data.sources"
 STAGES_WITH_TASKS = ("traces", "align", "balance", "distill", "eval")

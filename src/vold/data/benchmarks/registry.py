@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import vold.data.benchmarks
-from vold import named
 from vold.data.benchmarks.benchmark import Benchmark
 from vold.data.benchmarks.columns import MissingColumn, column_options, names_option
 from vold.data.benchmarks.item import Item
@@ -23,8 +22,9 @@ from vold.data.files.hub import hub_files
 from vold.data.files.read import read_rows
 from vold.errors import ConfigError, DataError
 from vold.graders.choice import LETTERS
-from vold.named import is_named
 from vold.run.results import BadRow
+from vold.types import named
+from vold.types.named import is_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

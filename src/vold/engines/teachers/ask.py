@@ -14,10 +14,10 @@ import numpy as np
 from vold.errors import AlignmentError
 from vold.model.lookout import joined, taken
 from vold.model.parallel import ALONE, Processes
-from vold.named import is_named
 from vold.objective import needs_teacher
 from vold.objective.credit import line_up
 from vold.types import Prompt, Rollout, ScoreRequest
+from vold.types.named import is_named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vold.errors import SamplerError
-from vold.named import is_named, made
+from vold.types.named import is_named, made
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

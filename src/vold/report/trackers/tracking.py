@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from rich.text import Text
 
-from vold.named import is_named, made
 from vold.run.console import console
 from vold.run.files import read_json, write_json
 from vold.run.metrics import TRACKING
 from vold.run.recipe import dump_recipe
 from vold.run.records import to_json
 from vold.run.rollouts import load_rollouts
+from vold.types.named import is_named, made
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
