@@ -1,8 +1,9 @@
 r"""Throw hostile text at every grader and every rule of `score` for a while, and see that none gives way.
 
-`python -m experiments.fuzz --seconds 60 [--seed N] [--failures FILE]`. Each call must return a score of 0 or 1 without
-an exception and within its time limit, and the memory of this process must not grow. Exits with 1 if one of these does
-not hold, and writes the texts to FILE. The same seed gives the same texts in the same order.
+`python -m experiments.fuzz --seconds 60 [--seed N] [--failures FILE]`. Each call must return a score of 0 or 1, or
+between them where a grader pays for a part, without an exception and within its time limit, and the memory of this
+process must not grow. Exits with 1 if one of these does not hold, and writes the texts to FILE. The same seed gives the
+same texts in the same order.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import random
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -78,6 +79,8 @@ _PAIRS = (
 )  # fmt: skip
 _REFERENCES = ("B", "5", "0.5", r"\frac{36}{13}", "(1,2)", "A, C", r"9\pi \mathrm{cm}^{2}", "east", "10%", "x^2+1")
 
+PARTIAL = ("boxes", "count", "ocr")
+"""Graders that pay for a part of an answer."""
 
 Mark: TypeAlias = "Callable[[str, Finish, int], Grade]"
 """Marks a text, given how it ended and the number of the call."""
@@ -88,13 +91,14 @@ class Target:
     """Something that marks text, with the longest a call may take in seconds.
 
     `share` is the part of the time after which it misses texts, so that waiting for the math worker leaves room for
-    the others.
+    the others. One that is `partial` may give any score from 0 to 1.
     """
 
     name: str
     mark: Mark
     limit: float = PURE_LIMIT_SECONDS
     share: float = 1.0
+    partial: bool = False
 
 
 @dataclass
@@ -156,7 +160,7 @@ def _call(thing: Target, text: str, finish: Finish, number: int, report: Report)
     try:
         grade = thing.mark(text, finish, number)
         kind = outcome(grade, finish)
-        if grade.score not in (0.0, 1.0):
+        if not 0 <= grade.score <= 1 or (not thing.partial and 0 < grade.score < 1):
             why = f"score {grade.score}"
         elif grade.score and finish == "length":
             why = "a truncated response is right"
@@ -234,7 +238,7 @@ def _grader_target(name: str) -> Target:
     def mark(text: str, finish: Finish, number: int) -> Grade:
         return grader(text, _REFERENCES[number % len(_REFERENCES)], finish=finish)
 
-    return _target(f"grader {name}", mark, name == "math")
+    return replace(_target(f"grader {name}", mark, name == "math"), partial=name in PARTIAL)
 
 
 def _form_target(form: Form, items: Sequence[Item]) -> Target:

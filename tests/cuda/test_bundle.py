@@ -43,7 +43,11 @@ def test_the_bundle_has_the_code_and_what_runs_it(tmp_path: Path) -> None:
     bundle.gather(tmp_path / "b", [wheel])
     files = {p.relative_to(tmp_path / "b").as_posix() for p in (tmp_path / "b").rglob("*") if p.is_file()}
     assert {"run.sh", "lacking.py", "COMMIT", "LICENSE", "published_models.py", "recipes/demo.yaml"} <= files
-    assert {"packages/some-thing/some_thing/__init__.py", "benchmarks/gpu/__main__.py", "src/vold/cli.py"} <= files
+    assert {
+        "packages/some-thing/some_thing/__init__.py",
+        "benchmarks/gpu/__main__.py",
+        "src/vold/cli/__init__.py",
+    } <= files
     assert {"student", "teacher"} == {f.split("/")[4] for f in files if f.startswith("src/vold/demo/assets/")}
     assert not [f for f in files if "__pycache__" in f]
     assert {f.removeprefix("src/") for f in files if f.startswith("src/vold/model/")} == {

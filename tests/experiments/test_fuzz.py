@@ -85,7 +85,8 @@ def test_texts_are_of_many_kinds_and_bounded() -> None:
 
 def test_every_grader_and_every_form_is_a_target() -> None:
     assert [t.name for t in targets()] == [
-        "grader choice", "grader exact", "grader math", "score choice", "score letters", "score integer",
+        "grader boxes", "grader choice", "grader count", "grader exact", "grader math", "grader ocr", "grader yes_no",
+        "score choice", "score letters", "score integer",
         "score float", "score list", "score math", "score text",
     ]  # fmt: skip
 

@@ -31,6 +31,7 @@ from vold.evals.overlap import align
 from vold.evals.preflight import check
 from vold.model.certificate import certify
 from vold.objective import Objective
+from vold.objective.preset import Preset
 from vold.objective.presets import PRESETS
 from vold.run.console import console
 from vold.run.files import read_jsonl
@@ -188,15 +189,23 @@ def presets() -> dict[str, Any]:
         objective = {"method": method} | ({"mix": None} if "mix" in preset.terms else {})
         words = [*SHORT, "distill.init=demo:student", "distill.prompts_per_step=4"]
 
-        def taught(home: Path, device: str, objective: dict[str, Any] = objective) -> Recipe:
-            return tried(home, device, {"distill": {"objective": objective}})
+        def taught(home: Path, device: str, objective: dict[str, Any] = objective, preset: Preset = preset) -> Recipe:
+            models: dict[str, dict[str, Any]] = {
+                "teacher.base": {"base": {"path": str(home / "student")}},
+                "teacher.path": {"path": str(home / "student")},
+            }
+            wanted = {k: v for name in preset.teacher for k, v in models.get(name, {}).items()}
+            return tried(home, device, {"distill": {"objective": objective}, "teacher": wanted})
 
         def graded(home: Path, device: str, method: str = method, words: list[str] = words) -> Recipe:
             there = [f"run.dir={home}/run", f"run.device={device}", f"distill.objective={{method: {method}}}"]
             return load_recipe(ROOT / "recipes" / "demo.yaml", [*words, *there])
 
         if method != "sft":  # likelihood of given tokens: the cold start, which has no rollouts
-            found[method] = both(taught if Objective.model_validate(objective).uses_teacher else graded, ["distill"])
+            by_grades = not Objective.model_validate(objective).uses_teacher or "mask" in preset.terms.get(
+                "outcome", {}
+            )
+            found[method] = both(graded if by_grades else taught, ["distill"])
     return found
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from vold.cli import VERBS
 from vold.errors import ConfigError
+from vold.objective import PRESETS
 from vold.run.completion import completion, keys_of
 from vold.run.recipe import Recipe, load_recipe
 from vold.run.shipped import shipped_recipes
@@ -63,7 +64,9 @@ def test_what_is_completed_is_taken() -> None:
     assert not [key for key in words if key.startswith(("tasks.", "teacher.routes"))]
     for key in ("run.device", "student.dtype", "traces.keep", "distill.optimizer.schedule", "distill.objective.method"):
         for value in set(words[key]) - {"cuda", "null"}:
-            load_recipe(shipped_recipes()["demo"], [f"{key}={value}"])
+            preset = PRESETS.get(value) if key == "distill.objective.method" else None
+            base = ["teacher.base={path: demo:teacher}"] if preset and "teacher.base" in preset.teacher else []
+            load_recipe(shipped_recipes()["demo"], [f"{key}={value}", *base])
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
