@@ -47,6 +47,20 @@ def test_curves_lie_over_each_other_and_recipes_differ_in_what_they_do(runs: Pat
     assert page.read_text().count("Not evaluated: ") == 2
 
 
+def test_evaluations_while_stages_trained_lie_over_each_other(runs: Path, tmp_path: Path) -> None:
+    """Run `a` was evaluated on two sets, `b` on one of them."""
+    home = Path(shutil.copytree(runs, tmp_path / "runs"))
+    found = {"pictures": True, "n": 64, "stderr": 0.06, "truncated": 0.0, "tokens": 20.0}
+    for run, sets in (("a", ("image", "text")), ("b", ("image",))):
+        rows = [{"step": s, "set": name, "accuracy": 0.25 + s / 8, **found} for s in (0, 2) for name in sets]
+        write_text(home / run / "distill/evals.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+    html = compare_all(str(home / "a"), [str(home / "b")]).read_text()
+    charts = [json.loads(a["data-lines"] or "") for a in Page(html).named("figure")]
+    assert "Accuracy while it trains: image" in html
+    assert [[line["label"] for line in lines] for lines in charts[:2]] == [["a", "b"], ["a"]]
+    assert charts[0][0]["points"] == [[0, 0.25], [2, 0.5]]
+
+
 def test_three_runs_from_the_command_line_and_no_page_of_one(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = [str(runs / "a"), str(runs / "b"), str(runs / "deep" / "c")]
     assert main(["compare", *names]) == 0

@@ -156,9 +156,7 @@ def alignments(run_dir: Path) -> dict[str, Json]:
 
 def asked_charts(stage: Path) -> list[Markup]:
     """The curve of evaluations between the steps of a stage, a line a set; none where there were none."""
-    lines: dict[str, list[Point]] = {}
-    for row in read_evals(stage):
-        lines.setdefault(row.set, []).append((row.step, row.accuracy))
+    lines = asked_points(stage)
     series = [Series(name, line, 1 + i % COLOURS) for i, (name, line) in enumerate(lines.items())]
     chart = line_chart("Accuracy while it trains", "right answers", series, span=(0, 1), shares=True)
     return [] if chart is None else [chart]
@@ -170,6 +168,14 @@ def score_curves(rows: Sequence[Json]) -> list[Curve]:
     labels = {key: key.removeprefix(SCORE) if len(names) > 1 else "" for key in names}
     title = "Scores" if len(names) > 1 else "".join(names).replace(SCORE, "Score ")
     return [Curve(title, "mean of a step's rollouts", labels, span=(0, 1))] if names else []
+
+
+def asked_points(stage: Path) -> dict[str, list[Point]]:
+    """Accuracy by step on each set that a stage was evaluated on while it trained."""
+    lines: dict[str, list[Point]] = {}
+    for row in read_evals(stage):
+        lines.setdefault(row.set, []).append((row.step, row.accuracy))
+    return lines
 
 
 def training_charts(curves: Sequence[Curve], rows: Sequence[Json]) -> list[Markup]:

@@ -46,8 +46,8 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 WATCHED = (
-    "recipe.yaml", "traces/summary.json", "align/align.json", "sft/metrics.jsonl", "distill/metrics.jsonl", "sft/final",
-    "distill/final", "eval/results.json",
+    "recipe.yaml", "traces/summary.json", "align/align.json", "sft/metrics.jsonl", "distill/metrics.jsonl",
+    "sft/evals.jsonl", "distill/evals.jsonl", "sft/final", "distill/final", "eval/results.json",
 )  # fmt: skip
 """What the moving part of a page is made from."""
 

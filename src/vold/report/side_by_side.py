@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vold.errors import clean
 from vold.report.charts import Series, interval_strip, line_chart
-from vold.report.run_page import DISTILL, SFT, points, trailing_mean, window
+from vold.report.run_page import COLOURS, DISTILL, SFT, asked_points, points, trailing_mean, window
 from vold.report.standing import metrics_of, one, standing
 from vold.report.text import Json, spaced, words
 from vold.report.write import write_page
@@ -42,7 +42,7 @@ def write_side_by_side(
         "name": " and ".join([first, *others] if len(others) == 1 else [f"{first}", f"{len(others)} more runs"]),
         "runs": {name: standing(run, metrics[name]) for name, run in runs.items()},
         "charts": {
-            title: [*_charts(curves, {name: of[stage] for name, of in metrics.items()})]
+            title: [*_asked(stage, runs), *_charts(curves, {name: of[stage] for name, of in metrics.items()})]
             for title, stage, curves in (("Distillation", "distill", DISTILL), ("Cold start", "sft", SFT))
         },
         "differ": _differing(recipes),
@@ -58,6 +58,17 @@ def _names(runs: Mapping[str, Path]) -> dict[str, str]:
     return {name: run.absolute().relative_to(home).as_posix() for name, run in runs.items()}
 
 
+def _asked(stage: str, runs: Mapping[str, Path]) -> Iterator[Markup]:
+    """Accuracy while a stage trained, a chart a set, a line a run."""
+    found = {name: asked_points(run / stage) for name, run in runs.items()}
+    for one_set in dict.fromkeys(name for lines in found.values() for name in lines):
+        lines = {name: of.get(one_set, ()) for name, of in found.items()}
+        series = [Series(name, line, i % COLOURS + 1) for i, (name, line) in enumerate(lines.items())]
+        title = f"Accuracy while it trains: {one_set}"
+        if chart := line_chart(title, "right answers", series, span=(0, 1), shares=True):
+            yield chart
+
+
 def _charts(curves: Sequence[Curve], rows: Mapping[str, Sequence[Json]]) -> Iterator[Markup]:
     """Every metric of the curves, a line a run, smoothed as on the page of a run."""
     for curve in curves:
@@ -65,7 +76,7 @@ def _charts(curves: Sequence[Curve], rows: Mapping[str, Sequence[Json]]) -> Iter
             series = []
             for place, (name, found) in enumerate(rows.items()):
                 line = points(found, metric, curve.where)
-                series.append(Series(name, trailing_mean(line, window(len(line))), place % 4 + 1))
+                series.append(Series(name, trailing_mean(line, window(len(line))), place % COLOURS + 1))
             if curve.rare and not any(y for s in series for _, y in s.points):
                 continue
             title = f"{curve.title}: {label}" if label else curve.title
