@@ -54,7 +54,8 @@ def test_evaluations_while_stages_trained_lie_over_each_other(runs: Path, tmp_pa
     for run, sets in (("a", ("image", "text")), ("b", ("image",))):
         rows = [{"step": s, "set": name, "accuracy": 0.25 + s / 8, **found} for s in (0, 2) for name in sets]
         write_text(home / run / "distill/evals.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
-    html = compare_all(str(home / "a"), [str(home / "b")]).read_text()
+    assert compare_all(str(home / "a"), [str(home / "b")]) == home / "a" / "compare.html"
+    html = (home / "a" / "compare.html").read_text()
     charts = [json.loads(a["data-lines"] or "") for a in Page(html).named("figure")]
     assert "Accuracy while it trains: image" in html
     assert [[line["label"] for line in lines] for lines in charts[:2]] == [["a", "b"], ["a"]]
