@@ -73,8 +73,13 @@ def test_three_runs_from_the_command_line_and_no_page_of_one(runs: Path, capsys:
 
 
 def test_the_list_of_runs(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = runs / "b" / "distill" / "final"
+    model.rename(tmp_path / "final")
     with owning(runs / "b", "distill"):
         found = {r.name: (r.state, r.step, r.headline) for r in list_runs(runs)}
+        (tmp_path / "final").rename(model)
+        # All is done, and this process would only write the report.
+        assert {r.name: r.state for r in list_runs(runs)}["b"] == "finished"
     assert found == {
         "a": ("finished", "distill: 4 of 4 steps, last reward 0.500", "Reward 0.50 at first, 0.50 at last of 4 steps."),
         "b": ("running", "distill: 4 of 4 steps, last reward 0.500", "Reward 0.50 at first, 0.50 at last of 4 steps."),

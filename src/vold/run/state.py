@@ -64,10 +64,11 @@ def _heard(run: Path, owner: Owner) -> bool:
 
 
 def state_of(run: Path, *, finished: bool) -> State:
-    """How a run stands. `finished`: its last stage has ended."""
-    if is_at_work(run):
+    """How a run stands. `finished`: its last stage has ended; the process that ran it may still write its report."""
+    owner = last_owner(run)
+    ours = owner is not None and (owner.pid, owner.place) == (os.getpid(), alive.place())
+    if is_at_work(run) and not (finished and ours):
         return "running"
     if finished:
         return "finished"
-    owner = last_owner(run)
     return "failed" if owner is not None and owner.state == "fail" else "stopped"
