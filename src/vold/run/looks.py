@@ -72,7 +72,8 @@ def best_step(rows: Iterable[EvalRow], name: str) -> int | None:
 
 def none_better(rows: Sequence[EvalRow], name: str) -> int:
     """How many of the last evaluations on a set were no better than one before."""
-    return sum(row.step > (best_step(rows, name) or 0) for row in rows if row.set == name)
+    best = best_step(rows, name) or 0
+    return sum(row.step > best for row in rows if row.set == name)
 
 
 def asked_while_training(recipe: Recipe, section: WhileTraining) -> tuple[Sampling, int]:
