@@ -22,9 +22,6 @@ from vold.engines.samplers.inprocess import InProcessSampler
 from vold.model.policy import Policy
 from vold.types import Completion, Prompt, SamplingParams
 
-LOADING = threading.Lock()
-"""`from_pretrained` replaces methods of Transformers while it works: two threads in it at once leave them replaced."""
-
 Hook = Callable[[str, dict[str, Any]], tuple[int, Any] | None]
 
 
@@ -162,8 +159,7 @@ class VllmServer:
             self.version = body["new_version"]
             return 200, {"success": True}
         if route == "/collective_rpc" and body["method"] == "reload_weights":
-            with LOADING:
-                self.policy, self.lost = Policy.load(body["kwargs"]["weights_path"]), False
+            self.policy, self.lost = Policy.load(body["kwargs"]["weights_path"]), False
             return 200, {"results": [None]}
         if route == "/reset_prefix_cache":
             return 200, {"success": True}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import PreTrainedModel
 
 import tiny
 from vold.errors import CheckpointError, ConfigError
@@ -106,3 +108,12 @@ def test_without_the_library_a_quantised_model_is_refused_in_words(
     assert Policy.load(str(tmp_path))
     with pytest.raises(ConfigError, match="bitsandbytes, which is not installed"):
         Policy.load(str(tmp_path), quantize="nf4")
+
+
+def test_threads_that_load_at_once_leave_transformers_as_it_was(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ties = PreTrainedModel.tie_weights
+    monkeypatch.setattr(PreTrainedModel, "tie_weights", ties)  # put back where this fails
+    with ThreadPoolExecutor(4) as threads:
+        policies = list(threads.map(lambda _: Policy.load(str(model)), range(24)))
+    assert PreTrainedModel.tie_weights is ties
+    assert all(p.model.get_output_embeddings().weight is p.model.get_input_embeddings().weight for p in policies)

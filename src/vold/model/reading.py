@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import re
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,9 @@ COUNTS = ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embedd
 OTHER_COUNTS = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
 """What most of them count, a few layer by layer."""
 LAYER = re.compile(r"\b(layers|blocks|h)\.\d+\.")
+PATCHED = threading.Lock()
+"""Transformers replaces functions of torch and methods of its own while it makes a model: of two threads that do so at
+once, the one to end last would put back what the other had put there, for as long as the process lives."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 
 
@@ -124,15 +128,16 @@ def read_model(path: str, config: Any, dtype: torch.dtype, **more: Any) -> Any:
     """
     with model_at(path):
         check_weights(path, config)
-        loaded: Any = _factory(config).from_pretrained(
-            path,
-            config=config,
-            dtype=dtype,
-            output_loading_info=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            **more,
-        )
+        with PATCHED:
+            loaded: Any = _factory(config).from_pretrained(
+                path,
+                config=config,
+                dtype=dtype,
+                output_loading_info=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                **more,
+            )
     model, info = loaded
     missing = sorted(info["missing_keys"])
     if missing:
@@ -154,7 +159,7 @@ def read_model(path: str, config: Any, dtype: torch.dtype, **more: Any) -> Any:
 
 def empty_model(config: Any, dtype: torch.dtype) -> Any:
     """The same without values, on the host: nothing is written to the memory of its weights."""
-    with no_init_weights():
+    with PATCHED, no_init_weights():
         return _factory(config).from_config(copy.deepcopy(config), dtype=dtype, trust_remote_code=False).eval()
 
 
