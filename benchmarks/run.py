@@ -242,7 +242,7 @@ class Bench:
         from single import rollouts
 
         rows = []
-        sizes = {"time": ("endings", 32, 96), "time_smollm2": ("smollm2", 16, 16)}
+        sizes = {"time": ("endings", 128, 96), "time_smollm2": ("smollm2", 16, 16)}
         for name, (shape, many, new) in sizes.items() if self.full else [*sizes.items()][:1]:
             found = rollouts(self.models / shape, many, new, self.repetitions)
             rows.append(row(f"rollouts/{name}_vs_generate", found["vold"], found["generate"], "s/token"))

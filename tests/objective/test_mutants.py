@@ -115,7 +115,7 @@ def runs(request: pytest.FixtureRequest) -> Iterator[dict[str, tuple[int, str]]]
         for copy, mutant in copies.items():
             prepare(root / copy, mutant)
         command = [sys.executable, "-c", RUNNER, json.dumps([str(root / c) for c in copies])]
-        done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=1200)
+        done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=3000)
         assert done.returncode == 0, done.stderr
         status = json.loads(done.stdout)
         yield {c: (status[str(root / c)], (root / c / "log").read_text()) for c in copies}
