@@ -76,9 +76,11 @@ demo test test-engines test-peers faults bench gpu study smollm2: export HF_HUB_
 demo: $(STAMP)
 	$(VENV)/bin/vold demo $(ARGS)
 
-# The result page is tested in a real browser. Where none is installed, the one inside PyQt6-WebEngine is fetched; where
+# The notebook runs in a real kernel; where that cannot be had, its test is left out. The result page is tested in a real
+# browser. Where none is installed, the one inside PyQt6-WebEngine is fetched; where
 # that cannot start either (it needs a few system libraries), those tests are left out, and the summary says so.
 test: lint
+	@$(PIP) install --quiet --no-deps --require-hashes -r requirements-notebook.txt || true
 	@set -e; export VOLD_BROWSER="$${VOLD_BROWSER:-}"; \
 	if ! $(VENV)/bin/python tests/helpers/browser.py; then \
 	  $(PIP) install --no-deps --require-hashes -r requirements-browser.txt || true; \
@@ -169,6 +171,7 @@ pins: $(STAMP)
 	$(PIP) install -c constraints.txt uv
 	$(LOCK) pyproject.toml --extra dev $(addprefix --no-emit-package ,torch $(WITH_TORCH)) --output-file requirements.txt
 	$(LOCK) --group browser --output-file requirements-browser.txt
+	$(LOCK) --group notebook --constraints requirements.txt --output-file requirements-notebook.txt
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check

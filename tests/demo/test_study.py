@@ -332,7 +332,9 @@ def test_a_study_does_not_judge_on_a_set_that_its_recipe_trains_on(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_study_runs_chooses_its_rates_and_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_runs_chooses_its_rates_and_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     home = tmp_path / "studies" / "small"
     home.mkdir(parents=True)
@@ -346,6 +348,7 @@ def test_a_study_runs_chooses_its_rates_and_continues(tmp_path: Path, monkeypatc
         + "\nafter\n"
     )
     first = run_study(str(file), [])
+    assert capsys.readouterr().out.splitlines()[-1] == "next: vold list runs/studies/small"
     stored = json.loads((home / "results.json").read_text())
     assert {k: len(a["seeds"]) for k, a in stored["arms"].items()} == {"base": 1, "direct": 2, "grpo": 2}
     for name in ("direct", "grpo"):

@@ -51,7 +51,7 @@ def pins(file: str) -> dict[NormalizedName, tuple[str, list[str]]]:
     return found
 
 
-@pytest.mark.parametrize("file", ["requirements.txt", "requirements-browser.txt"])
+@pytest.mark.parametrize("file", ["requirements.txt", "requirements-browser.txt", "requirements-notebook.txt"])
 def test_every_pin_has_the_hashes_of_its_files(file: str) -> None:
     found = pins(file)
     assert len(found) >= 5
@@ -67,8 +67,12 @@ def test_all_that_the_project_asks_for_is_pinned_within_its_bounds() -> None:
         if requirement.name != "torch":
             version, _ = known[canonicalize_name(requirement.name)]
             assert requirement.specifier.contains(version), f"{requirement}: {version}"
-    (browser,) = map(Requirement, project["dependency-groups"]["browser"])
-    assert browser.specifier.contains(pins("requirements-browser.txt")[canonicalize_name(browser.name)][0])
+    for group in ("browser", "notebook"):
+        for requirement in map(Requirement, project["dependency-groups"][group]):
+            version, _ = pins(f"requirements-{group}.txt")[canonicalize_name(requirement.name)]
+            assert requirement.specifier.contains(version), f"{requirement}: {version}"
+    both = pins("requirements.txt").keys() & pins("requirements-notebook.txt").keys()
+    assert [n for n in both if pins("requirements.txt")[n] != pins("requirements-notebook.txt")[n]] == []
 
 
 def test_make_installs_nothing_without_hashes_for_demo_and_test_but_pytorch() -> None:
@@ -81,4 +85,4 @@ def test_make_installs_nothing_without_hashes_for_demo_and_test_but_pytorch() ->
         "$(PIP) install $(PIP_TORCH_ARGS) $(TORCH)",
         "$(PIP) install --no-deps --no-build-isolation -e .",
     ]
-    assert len(installs) == 4
+    assert len(installs) == 5

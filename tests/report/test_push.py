@@ -121,7 +121,9 @@ def test_the_model_its_card_recipe_and_results_arrive_in_one_commit(
     run = recipe.run.dir
     done = pushed(run, hub, *words)
     assert done.returncode == 0, done.stderr
-    assert f"wrote {hub.url}/acme/tiny/commit/{'a' * 40}" in done.stdout
+    wrote = f"wrote {hub.url}/acme/tiny/commit/{'a' * 40}"
+    after = "next: vold eval paper-eval student.path=acme/tiny run.dir=runs/eval-tiny"
+    assert done.stdout.splitlines()[-2:] == [wrote, after]
     assert hub.made == {"acme/tiny": private}
     files = hub.files["acme/tiny"]
     final, results = run / "sft" / "final", run / "eval" / "results.json"

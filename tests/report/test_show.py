@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from made_run import make_run
+from made_run import RECIPE, make_run
 from stored import Row, change_rows, store_rows
 from vold.errors import ConfigError, DataError
 from vold.report.show import gap_style, show
@@ -31,7 +31,7 @@ def test_shows_stages_results_alignment_and_rollouts(made: Path, capsys: pytest.
     text = capsys.readouterr().out
     assert page == made / "report.html"
     assert page.is_file()
-    assert str(page) in text
+    assert text.splitlines()[-2:] == [f"wrote {page}", f"next: vold show {made} --serve"]
     assert "4 of 4 steps, last reward 0.500" in text
     for words in (
         "25.0",
@@ -94,6 +94,10 @@ def test_a_run_that_has_hardly_begun(tmp_path: Path, capsys: pytest.CaptureFixtu
     text = capsys.readouterr().out
     assert "loss 2.500" in text
     assert "not run" in text
+    assert text.splitlines()[-1] == f"next: vold show {tmp_path} --serve"
+    write_text(tmp_path / "recipe.yaml", RECIPE)
+    show(tmp_path)
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: vold run {tmp_path / 'recipe.yaml'}"
 
 
 def test_model_text_is_not_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,7 +65,8 @@ def test_evaluations_while_stages_trained_lie_over_each_other(runs: Path, tmp_pa
 def test_three_runs_from_the_command_line_and_no_page_of_one(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = [str(runs / "a"), str(runs / "b"), str(runs / "deep" / "c")]
     assert main(["compare", *names]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"wrote {runs / 'a' / 'compare.html'}"
+    last = [f"wrote {runs / 'a' / 'compare.html'}", f"next: vold show {names[0]} --serve"]
+    assert capsys.readouterr().out.splitlines()[-2:] == last
     assert main(["compare", names[0], names[0]]) == 0
     assert "wrote" not in capsys.readouterr().out
     assert main(["compare", *names, str(runs)]) == 2
@@ -88,9 +89,11 @@ def test_the_list_of_runs(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     }  # fmt: skip
     capsys.readouterr()
     assert main(["list", str(runs)]) == 0
-    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [
+    *table, last = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in table] == [
         ["run", "state"], ["a", "finished"], ["b", "finished"], ["deep/c", "finished"],
     ]  # fmt: skip
+    assert last == f"next: vold show {runs} --serve"
     assert main(["list", str(tmp_path)]) == 2
     assert main(["list", str(tmp_path / "absent")]) == 2
     assert "no such folder" in capsys.readouterr().err

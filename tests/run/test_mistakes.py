@@ -120,7 +120,7 @@ def test_a_mistake_of_the_file_has_its_line_and_column(tmp_path: Path) -> None:
 
 
 def test_a_recipe_from_a_pipe_is_read_once(tmp_path: Path) -> None:
-    file = changed(tmp_path, "  steps: 600", "  steps: -600")
+    file = changed(tmp_path, "  steps: 250", "  steps: -250")
     here, there = os.pipe()
     assert os.write(there, file.read_bytes()) == file.stat().st_size
     os.close(there)
@@ -128,7 +128,7 @@ def test_a_recipe_from_a_pipe_is_read_once(tmp_path: Path) -> None:
         error = refused("sft.batch_size=0", file=Path(f"/dev/fd/{here}"))
     finally:
         os.close(here)
-    assert f"where: /dev/fd/{here}:{place_of('steps: -600', file)}: " in error.got
+    assert f"where: /dev/fd/{here}:{place_of('steps: -250', file)}: " in error.got
     assert "command line: sft.batch_size" in error.got
 
 

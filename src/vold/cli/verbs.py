@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 def _recipe(args: argparse.Namespace) -> Recipe:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from vold.run.recipe import load_recipe
-    from vold.run.shipped import find_recipe
 
-    recipe = load_recipe(find_recipe(args.recipe), args.keys)
+    recipe = load_recipe(args.recipe, args.keys)
     import torch  # after the recipe: a mistake in it is said before a second goes into loading this
 
     torch.set_num_threads(recipe.run.threads)
@@ -188,11 +187,13 @@ def _compare(args: argparse.Namespace) -> None:
     with force=true they are compared too, and it is said in what their protocols differ.
     """
     from vold.evals.compare import compare_all
+    from vold.run.console import print_next
 
     others = [args.b, *(key for key in args.keys if key != "force=true")]
     page = compare_all(args.a, others, force="force=true" in args.keys)
     if page is not None:
         _wrote(page)
+        print_next("show", args.a, "--serve")
 
 
 @verb("RUN", "NEW", **{"from": "STAGE"})
@@ -236,8 +237,11 @@ def _list(args: argparse.Namespace) -> None:
     last start ended in an error) or finished.
     """
     from vold.report.listing import list_runs
+    from vold.run.console import print_next
 
-    list_runs(Path(args.folder or "runs"))
+    folder = args.folder or "runs"
+    list_runs(Path(folder))
+    print_next("show", folder, "--serve")
 
 
 @verb("RUN", "REPO", keys="public=true")
@@ -253,7 +257,10 @@ def _push(args: argparse.Namespace) -> None:
     if args.keys not in ([], ["public=true"]):
         got = shlex.join([args.run, args.repo, *args.keys])
         raise ConfigError("push takes a run and a repository", got=got, fix="vold push RUN OWNER/NAME [public=true]")
+    from vold.run.console import print_next
+
     _wrote(push(Run(args.run), args.repo, public=bool(args.keys)))
+    print_next("eval", "paper-eval", f"student.path={args.repo}", f"run.dir=runs/eval-{args.repo.rpartition('/')[2]}")
 
 
 @verb()

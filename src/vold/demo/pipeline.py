@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,18 @@ from typing import TYPE_CHECKING
 import torch
 from rich.text import Text
 
+from vold.demo.picture import draw_example
+from vold.demo.story import story
 from vold.engines.launch.serving import keeping
 from vold.evals.engine_check import self_check
 from vold.evals.evaluate import evaluate
 from vold.evals.overlap import align
 from vold.evals.preflight import check
+from vold.model.loading import stage_models
 from vold.report import write_report
+from vold.report.readings import readings
+from vold.report.run_page import answers_of
 from vold.report.tables import print_alignment, print_balance, print_results, print_self_check
-from vold.report.text import percent
 from vold.run.comparison import Comparison
 from vold.run.console import console, print_next
 from vold.run.files import write_json
@@ -31,7 +36,7 @@ from vold.training.sft import sft
 from vold.training.traces import make_traces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from vold.run.recipe import Recipe
     from vold.run.results import Results
@@ -41,9 +46,11 @@ RECIPE = Path(__file__).parent / "demo.yaml"
 
 @dataclass(frozen=True)
 class DemoSummary:
-    """summary.json. `wall_seconds` are of the last call; a part is one model on one task set."""
+    """summary.json. `wall_seconds` are of the last call; a part is one model on one task set; `story` is
+    what they say."""
 
     wall_seconds: float
+    story: Sequence[str]
     stages: Mapping[str, Mapping[str, Breakdown]]
     comparisons: tuple[Comparison, ...]
 
@@ -65,39 +72,57 @@ def run_stages(recipe: Recipe) -> None:
 
 
 def demo(overrides: list[str]) -> DemoSummary:
-    """Run check, traces, align, sft, align, distill and eval; write summary.json and report.html.
+    """Run check, traces, align, sft, align, distill, GRPO beside it, and eval; write what they show.
 
-    A stopped demo goes on where it was. `wall_seconds` counts this call only.
+    Beside report.html there are summary.json, example.svg (`vold.demo.picture`) and grpo/, a run of its own: stage 2 by
+    GRPO from the same cold start, left out where the recipe's own stage 2 has no teacher. A stopped demo goes on where
+    it was. `wall_seconds` counts this call only.
     """
     recipe = load_recipe(RECIPE, overrides)
     with owning(recipe.run.dir, "demo"):
-        return _demo(recipe)
+        return _demo(recipe, overrides)
 
 
-def _demo(recipe: Recipe) -> DemoSummary:
-    began = time.monotonic()
+def _demo(recipe: Recipe, overrides: list[str]) -> DemoSummary:
+    began, home = time.monotonic(), recipe.run.dir
     torch.set_num_threads(recipe.run.threads)
-    before = ["align"] if not (recipe.run.dir / "sft" / "final").is_dir() else []
+    before = ["align"] if not (home / "sft" / "final").is_dir() else []
     for stage in ("check", "traces", *before, "sft", "align", "distill"):
         _enter(stage, began)
         _WORK[stage][1](recipe)
+    models = stage_models(recipe)
+    if recipe.distill is not None and recipe.distill.objective.uses_teacher:
+        _enter("grpo", began)
+        *earlier, last = models.items()
+        models = dict([*earlier, ("grpo", _grpo(home, overrides)), last])
     _enter("eval", began)
-    results = _evaluate(recipe)
+    results = _evaluate(load_recipe(RECIPE, [*overrides, f"eval.models={json.dumps(models)}"]))
+    told = story(results, readings(answers_of(home)), align_doubt(recipe))
     summary = DemoSummary(
         wall_seconds=round(time.monotonic() - began, 1),
+        story=told,
         stages={
             model: {name: Breakdown(s.accuracy, s.stderr, s.n) for name, s in sets.items()}
             for model, sets in results.stages.items()
         },
         comparisons=results.comparisons,
     )
-    write_json(recipe.run.dir / "summary.json", summary)
-    page = write_report(recipe.run.dir)
-    for number, sentence in enumerate(story(results, align_doubt(recipe)), 1):
+    write_json(home / "summary.json", summary)
+    made = [home / "summary.json", draw_example(home), write_report(home)]
+    console.print(Text("\nwhat happened", style="bold"))
+    for number, sentence in enumerate(told, 1):
         console.print(f"{number}. {sentence}")
-    console.print(f"\nwrote {recipe.run.dir / 'summary.json'} and {page}  ({summary.wall_seconds:.0f} s)")
-    print_next("show", str(recipe.run.dir))
+    console.print(f"\nwrote {', '.join(str(file) for file in made if file)}  ({summary.wall_seconds:.0f} s)")
+    print_next("show", str(home))
     return summary
+
+
+def _grpo(home: Path, overrides: list[str]) -> str:
+    """The same stage 2 without a teacher, in a run of its own. Returns its model."""
+    own = [f"run.dir={json.dumps(str(home / 'grpo'))}", f"distill.init={json.dumps(str(home / 'sft' / 'final'))}"]
+    rest = [f"{stage}=null" for stage in ("traces", "sft", "align", "eval")]
+    recipe = load_recipe(RECIPE, [*overrides, *own, "distill.objective={method: grpo}", *rest])
+    return str(distill(recipe))
 
 
 def _enter(stage: str, began: float) -> None:
@@ -126,36 +151,7 @@ _WORK: dict[str, tuple[str, Callable[[Recipe], object]]] = {
     "align": ("do student and teacher overlap enough for stage 2?", compare_models),
     "balance": ("how often does the student solve each problem?", lambda recipe: print_balance(balance(recipe)[1])),
     "distill": ("GRPO, and the teacher's opinion on failed rollouts, on text alone", distill),
+    "grpo": ("the same start and as many steps, without the teacher", distill),
     "eval": ("problems never trained on", _evaluate),
 }
 """What each stage is about, and what does it."""
-
-
-def story(results: Results, doubt: str | None) -> list[str]:
-    """What the demo's figures say, in three sentences. `doubt` is what speaks against its stage 2."""
-    paired = {(c.set, c.model, c.against): c for c in results.comparisons}
-    text, image = (_went(results, name) for name in ("text", "image"))
-    style = _told(paired.get(("image", "sft", "base")), "the base")
-    gained = _told(paired.get(("image", "vold", "base")), "the base")
-    stage_2 = _told(paired.get(("text", "vold", "sft")), "the cold start")
-    start = f"Text, which every stage learns from: {text}; stage 2 {stage_2}."
-    carried = f"Images, which no stage has seen: {image}; what stage 2 learnt in text {gained} on images."
-    ready = "found ready for stage 2" if doubt is None else "not found ready for stage 2, so this is no good example"
-    learnt = f"The cold start, which teaches the teacher's style on text alone, {style} on images; it was {ready}."
-    return [start, carried, learnt]
-
-
-def _went(results: Results, name: str) -> str:
-    names = {"base": "base", "sft": "after the cold start", "vold": "after stage 2"}
-    found = [(label, results.stages[model][name].accuracy) for model, label in names.items() if model in results.stages]
-    return ", ".join(f"{percent(value)}% {label}" for label, value in found)
-
-
-def _told(c: Comparison | None, other: str) -> str:
-    """A paired difference in words."""
-    if c is None:
-        return f"is not compared with {other}"
-    points = f"{percent(abs(c.difference))} points"
-    if c.low <= 0 <= c.high:
-        return f"cannot be told from {other} ({percent(c.difference, sign=True)} points)"
-    return f"gains {points} over {other}" if c.difference > 0 else f"costs {points} against {other}"

@@ -22,7 +22,7 @@ from vold.errors import ConfigError
 from vold.evals.claims import Claim, decide_all, write_tables
 from vold.evals.disk import probe
 from vold.evals.study_results import COLUMNS, ArmResult, Clock, StudyResults
-from vold.run.console import Bar, console
+from vold.run.console import Bar, console, print_next
 from vold.run.files import read_json, write_json
 from vold.run.folders import MANIFEST
 from vold.run.lock import owning
@@ -219,6 +219,7 @@ def _run(path: Path, study: Study, work: Path) -> StudyResults:
     console.print(f"wrote {path.parent / 'results.json'}")
     for key, found in results.claims.items():
         console.print(f"  {found.verdict:>14}  {key}: {found.claim}")
+    print_next("list", str(WORK / path.parent.name))
     return results
 
 

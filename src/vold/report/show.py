@@ -12,10 +12,11 @@ from vold.errors import ConfigError
 from vold.report.rollouts import FIRST, GAP_LIMIT, ShownRollout, pick_rollouts
 from vold.report.run_page import about, alignments, write_report
 from vold.report.serve import Server
-from vold.report.standing import check_run, metrics_of, one, stages_of
+from vold.report.standing import check_run, metrics_of, one, standing
 from vold.report.tables import print_pairs, print_results, print_table
 from vold.report.text import MINUS, Json, decimal, short
-from vold.run.console import console
+from vold.run.as_run import RECIPE
+from vold.run.console import console, print_next
 from vold.run.recipe import load_recipe
 from vold.run.rollouts import stored_step, stored_steps
 from vold.run.state import runs_in
@@ -52,12 +53,11 @@ def show(
     if step is not None:
         stored_step(run_dir, step)
     metrics = metrics_of(run_dir)
+    now = standing(run_dir, metrics)
     console.print(Text(str(run_dir), style="bold"))
     print_pairs(about(run_dir).items(), 10)
     console.print()
-    print_table(
-        ("stage", "state", "", "where"), [(s.name, s.state, s.detail, s.where) for s in stages_of(run_dir, metrics)]
-    )
+    print_table(("stage", "state", "", "where"), [(s.name, s.state, s.detail, s.where) for s in now.stages])
     console.print()
     print_results(one(run_dir / "eval" / "results.json"))
     for when, verdict in alignments(run_dir).items():
@@ -72,6 +72,10 @@ def show(
         _print_rollouts(step, stored[step], 2 if limit is None else limit)
     page = write_report(run_dir)
     console.print(Text.assemble("\nwrote ", str(page)))
+    if now.state in ("stopped", "failed") and (run_dir / RECIPE).is_file():
+        print_next("run", str(run_dir / RECIPE))
+    else:
+        print_next("show", str(run_dir), "--serve")
     return page
 
 

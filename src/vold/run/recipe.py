@@ -26,6 +26,7 @@ from vold.run.run_section import Exchange as Exchange
 from vold.run.run_section import RunSection as RunSection
 from vold.run.run_section import Within as Within
 from vold.run.section import Section as Section
+from vold.run.shipped import find_recipe
 from vold.run.stage_sections import Align as Align
 from vold.run.stage_sections import BenchmarkSection as BenchmarkSection
 from vold.run.stage_sections import Distill as Distill
@@ -270,25 +271,26 @@ def align_defaults(distill: object, align: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
-    """Read a recipe and apply `key.path=value` overrides (values are YAML).
+    """Read a recipe (a file, or the name of one that the package has) and apply `key.path=value` overrides in YAML.
 
     `distill.objective.method=NAME` with another method than the file's drops the parts that the file gives its own
     method: a teacher term set up for `vold` would otherwise stay under `grpo`.
 
     Raises:
-        ConfigError: no such file, not YAML, a key that is there twice, unknown or mistyped keys, or values that cannot
-            run.
+        ConfigError: no such file or name, not YAML, a key that is there twice, unknown or mistyped keys, or values that
+            cannot run.
     """
-    text = text_of(Path(path), "recipe")  # once: from a pipe it comes no second time
-    raw = sections_in(text, Path(path), "recipe")
+    path = find_recipe(str(path))
+    text = text_of(path, "recipe")  # once: from a pipe it comes no second time
+    raw = sections_in(text, path, "recipe")
     # A method named on the command line starts the objective afresh, so it goes before changes to its parts.
     for item in sorted(overrides, key=lambda i: not is_method(i.partition("=")[0])):
         override(raw, item)
-    beside(raw, Path(path))
+    beside(raw, path)
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
-        known = frozenset(_mistakes(sections_in(text, Path(path), "recipe"))) if overrides else frozenset()
+        known = frozenset(_mistakes(sections_in(text, path, "recipe"))) if overrides else frozenset()
         raise readable(error, raw, Written(str(path), text, tuple(overrides), known), Recipe) from None
 
 

@@ -1,0 +1,42 @@
+"""`vold demo` from end to end, with GRPO beside it, as short as can be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vold.demo.pipeline import demo
+from vold.run.view import Run
+
+SHORT = (
+    "tasks.cold_start.size=8", "tasks.overlap.size=4", "tasks.train.size=40", "tasks.image.size=6", "tasks.text.size=6",
+    "sft.steps=2", "sft.batch_size=4", "distill.steps=2", "distill.prompts_per_step=2", "distill.rollouts=2",
+)  # fmt: skip
+
+
+def test_grpo_runs_beside_it_from_the_same_start_and_a_second_call_trains_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "demo"
+    words = [f"run.dir={home}", *SHORT]
+    summary = demo(words)
+    assert list(summary.stages) == ["base", "sft", "grpo", "vold"]
+    assert {(c.model, c.against) for c in summary.comparisons} >= {("vold", "grpo"), ("vold", "base"), ("grpo", "sft")}
+    other, own = Run(home / "grpo").recipe.distill, Run(home).recipe.distill
+    assert other is not None and own is not None
+    assert other.init == str(home / "sft" / "final") and not other.objective.uses_teacher
+    same = {"steps", "prompts_per_step", "rollouts", "sampling", "optimizer", "tasks"}
+    assert other.model_dump(include=same) == own.model_dump(include=same)
+    first = Run(home / "grpo").metrics("distill")[0]
+    assert first.reward == Run(home).metrics("distill")[0].reward, "both begin with the same rollouts"
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1] == f"next: vold show {home}"
+    assert all(f"{n}. {sentence}" in out for n, sentence in enumerate(summary.story, 1))
+    stored = json.loads((home / "summary.json").read_text())
+    assert stored["story"] == summary.story and len(summary.story) == 3
+    stamps = {file: file.stat().st_mtime_ns for file in home.rglob("*.safetensors")}
+    again = demo([*words, "eval.tasks=[image]"])
+    assert {m: {"image": found["image"]} for m, found in summary.stages.items()} == again.stages
+    assert stamps == {file: file.stat().st_mtime_ns for file in home.rglob("*.safetensors")}, "nothing is trained again"
