@@ -14,7 +14,7 @@ import pytest
 import tiny
 import vold
 from package import SOURCE
-from vold.errors import CheckpointError, DataError
+from vold.errors import CheckpointError, ConfigError, DataError
 from vold.run.files import append_jsonl
 from vold.run.metrics import SftRow
 from vold.run.recipe import recipe_from
@@ -30,6 +30,22 @@ def test_the_package_offers_these_names_and_each_is_the_one_of_its_module() -> N
         assert callable(found)
         assert getattr(importlib.import_module(found.__module__), found.__name__) is found
         assert found.__name__.removeprefix("make_") == name
+
+
+def test_every_name_is_in_the_reference_and_so_is_all_that_a_run_gives() -> None:
+    page = (SOURCE.parent / "docs" / "reference.md").read_text()
+    listed, _, _ = page.partition("## Python")[2].partition(":::")
+    assert [name for name in vold.__all__ if f"`vold.{name}" not in listed] == []
+    (run,) = (line for line in listed.splitlines() if line.startswith("| `vold.Run(path)`"))
+    assert [name for name in vars(vold.Run) if not name.startswith("_") and f"`{name}" not in run] == []
+
+
+def test_a_recipe_of_the_package_is_loaded_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert vold.load_recipe("demo", ["sft.steps=7"]).sft.steps == 7  # type: ignore[union-attr]
+    with pytest.raises(ConfigError, match="there is no recipe of this name") as error:
+        vold.load_recipe("demoo")
+    assert error.value.fix == "did you mean demo?"
 
 
 def test_another_name_is_an_attribute_error() -> None:

@@ -2,7 +2,7 @@
 
     import vold
 
-    recipe = vold.load_recipe("recipes/demo.yaml")
+    recipe = vold.load_recipe("demo")
     vold.traces(recipe), vold.sft(recipe), vold.distill(recipe)
     vold.evaluate(recipe).stages["vold"]["image"].accuracy
     vold.Run("runs/demo").metrics("distill")[-1].reward

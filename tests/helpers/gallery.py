@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.recipes import method_commands
 from published_models import QWEN2_5_VL_3B, QWEN3_8B
 from vold.data.hf_datasets import PublishedSet
 from vold.model.cards import highest
@@ -29,15 +30,18 @@ STUDENTS_GPUS = {"qwen2_5_vl-3b-8gpu": 4}
 
 
 def page() -> str:
-    """Two tables, and a section for every recipe."""
+    """Three tables, a section for every recipe, and the commands of methods in miniature."""
     recipes = {name: load_recipe(file) for name, file in FILES.items()}
     large = [name for name, recipe in recipes.items() if recipe.student and recipe.student.path in PUBLISHED]
-    rows = ["| recipe | seconds | of a processor | memory, MiB | accuracy, % |", "|---|---|---|---|---|"]
+    rows = ["| recipe | seconds of a processor | memory, MiB | accuracy, % |", "|---|---|---|---|"]
     for name, recipe in recipes.items():
         if name not in large:
-            found = MEASURED.get(name)
-            shown = [f"{found[k]:,}" for k in ("seconds", "cpu_seconds", "peak_mib")] if found else ["-"] * 3
-            rows.append(f"| [{name}](#{name}) | {' | '.join([*shown, _went(found, recipe)])} |")
+            rows.append(f"| [{name}](#{name}) | {_cost(name)} | {_went(MEASURED.get(name), recipe)} |")
+    rows += ["", "| method | seconds of a processor | memory, MiB | reward |", "|---|---|---|---|"]
+    for name in method_commands():
+        found = MEASURED.get(name)
+        went = " → ".join(f"{value:.2f}" for value in found["reward"]) if found else "-"
+        rows.append(f"| [{name}](#methods-in-miniature) | {_cost(name)} | {went} |")
     rows += ["", "| recipe | GPUs | GiB of one, planned | hours of stage 2 |", "|---|---|---|---|"]
     for name in large:
         recipe, gpus = recipes[name], STUDENTS_GPUS.get(name, 1)
@@ -47,7 +51,15 @@ def page() -> str:
         hours = _hours(recipe, gpus, sum(phase.moved for phase in phases))
         rows.append(f"| [{name}](#{name}) | {_gpus(recipe, gpus)} | {most:.1f} | {hours} |")
     sections = [f"## {name}\n\n{about(name)}\n\n{_needs(recipe)}" for name, recipe in recipes.items()]
-    return "\n\n".join(["\n".join(rows), *sections])
+    commands = [line for lines in method_commands().values() for line in lines]
+    methods = "\n".join(["## Methods in miniature", "", "```", *commands, "```"])
+    return "\n\n".join(["\n".join(rows), *sections, methods])
+
+
+def _cost(name: str) -> str:
+    """Seconds of a processor and memory, as two cells."""
+    found = MEASURED.get(name)
+    return f"{found['cpu_seconds']:,} | {found['peak_mib']:,}" if found else "- | -"
 
 
 def about(name: str) -> str:
