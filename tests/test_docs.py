@@ -513,6 +513,16 @@ def test_the_keys_beside_other_trainers_options_are_keys() -> None:
     assert [key for key in sorted(keys) if field_at(Recipe, tuple(key.split("."))) is None] == []
 
 
+def test_formulas_of_the_method_are_set_as_formulas() -> None:
+    """No Greek letter, index or sign of mathematics stands outside formulas, code and the tables that code writes."""
+    text = re.sub(
+        r"<!-- begin.*?<!-- end|\$\$.*?\$\$|`[^`\n]*`|\$[^$\n]*\$", "", prose("docs/method.md"), flags=re.DOTALL
+    )
+    found = re.findall(r".*(?:[\u0370-\u03ff\u2200-\u22ff‖½²∂\u2113]|\b[A-Za-z]_[A-Za-z0-9]\b).*", text)
+    assert found == []
+    assert prose("docs/method.md").count("$") % 2 == 0
+
+
 def said_by_the_program() -> list[str]:
     """Every text in the source, with … for what is filled in."""
     return [
