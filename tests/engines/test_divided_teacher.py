@@ -16,6 +16,7 @@ import shared_teacher
 import tiny
 from published_models import QWEN2_5_VL_3B, QWEN3_8B
 from vold.errors import ConfigError
+from vold.model.certified import WHOLE
 from vold.model.memory import divides_teachers, plan
 from vold.model.parallel import Processes
 from vold.run.recipe import Recipe, load_recipe, recipe_from
@@ -68,6 +69,13 @@ def test_whole_distributions_come_while_another_process_asks_for_nothing(found: 
     divided, whole = map(np.array, first)
     np.testing.assert_allclose(divided, whole, rtol=0, atol=1e-5)
     assert second == [None, None]
+
+
+@pytest.mark.processes
+def test_it_is_certified_as_a_whole_one_is(found: dict[str, Any]) -> None:
+    first, second = found["certificate"]
+    assert first == second
+    assert first.keys() >= WHOLE and not any(first.values())
 
 
 @pytest.mark.processes

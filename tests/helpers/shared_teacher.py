@@ -47,7 +47,7 @@ def main(home: Path) -> None:
     group = processes()
     recipe = recipe_from(yaml.safe_load((home / "recipe.yaml").read_text()), where="test")
     assert recipe.teacher is not None
-    backend = open_backend(recipe, recipe.teacher)
+    backend: Any = open_backend(recipe, recipe.teacher)
     spec = recipe.teacher
     whole = InProcessTeacher(load_model(recipe, spec.path, spec.dtype), temperature=0.7, token_budget=24)
     (probe,) = requests(1, 7)
@@ -68,6 +68,7 @@ def main(home: Path) -> None:
     model.reshard()
     held = sum(p.to_local().numel() for p in model.parameters())
     found["held"] = group.gather([held, sum(p.numel() for p in whole.policy.model.parameters())])
+    found["certificate"] = group.gather(backend.policy.certificate.found)
     if group.first:
         print(json.dumps(found))
 

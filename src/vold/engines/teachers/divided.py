@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from vold.model.certified import certified
 from vold.model.loading import load_empty, load_model
 from vold.model.memory import device_memory, divides_teachers, inprocess_teachers
 from vold.model.reading import read_config
@@ -51,4 +52,5 @@ def load_divided(recipe: Recipe, path: str, dtype: str, group: Processes, within
     divide(policy, mesh)
     fill(policy.model, whole, node)
     policy.ban_placeholders()  # on the device, where the model is now
+    policy.certificate = certified(policy, recipe.run.dir, group)
     return policy
