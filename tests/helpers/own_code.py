@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from package import ROOT
+from vold.data.benchmarks import registry
 from vold.types import named
 
 BLOCK = re.compile(r"^```\w+\n# ([\w.]+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -31,6 +32,7 @@ def forgotten(home: Path) -> Iterator[Path]:
     finally:
         sys.path[:] = before
         named._beside.clear()
+        registry._own.clear()
         for name, module in list(sys.modules.items()):
             if Path(getattr(module, "__file__", None) or "/").is_relative_to(home):
                 del sys.modules[name]

@@ -52,7 +52,6 @@ AS = {"qwen3_vl_moe": "qwen3_vl"}
 ROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}}
 SQUARE = {"vision_config": {"image_size": [16, 16], "patch_size": [4, 4]}}
 CLIP = {"patch_size": 4, "num_additional_image_tokens": 1, "vision_feature_select_strategy": "default"}
-GRIDS = ("qwen2_vl", "qwen2_5_vl", "glm4v", "glm46v", "glmga", "paddleocr_vl")
 EXTRA: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     **dict.fromkeys(
         ("qwen2_vl", "qwen2_5_vl", "glm4v", "glm46v", "glmga", "paddleocr_vl"), ({"text_config": ROPE}, {})

@@ -44,7 +44,8 @@ class Spec(Source):
     path: Path
     """The file. Image paths inside it are relative to its directory."""
     grader: GraderName = "math"
-    """The grader of rows that name none; also `my_module:function`, or a sum such as `0.8 math + 0.2 my_module:f`."""
+    """The grader of rows that name none; also `my_module:function`, or a sum such as `0.8 math + 0.2 my_module:f`. Sets
+    of other kinds bring their own."""
     limit: int | None = Field(None, gt=0)
     """Read only so many rows; all of them if absent."""
 
