@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,8 @@ class Cached:
         beside = policy.beside(ids, mask, stack_vision(prompts))
         self.mask = mask.to(policy.model.device)
         self.cache: Any = None  # of the model's own kind: it makes one in the first pass
+        takes = inspect.signature(policy.model.base_model.forward).parameters
+        self.word = "cache" if "cache" in takes else "past_key_values"  # its name before Transformers 5.24
         self.last = self._pass(ids.to(policy.model.device), policy.sent(beside))
         own = ("position_ids", *policy.family.kinds)
         self.beside = {n: v.to(policy.model.device)[..., -1:] for n, v in beside.items() if n in own}
@@ -117,9 +120,9 @@ class Cached:
         self.beside = {n: v[..., rows, :] for n, v in self.beside.items()}
 
     def _pass(self, ids: torch.Tensor, beside: dict[str, torch.Tensor]) -> torch.Tensor:
-        given = {"attention_mask": self.mask, "past_key_values": self.cache, "use_cache": True, **beside}
+        given = {"attention_mask": self.mask, self.word: self.cache, "use_cache": True, **beside}
         output = self.policy.hidden(ids, **given)
-        self.cache = output.past_key_values
+        self.cache = output[self.word]
         last: torch.Tensor = output.last_hidden_state[:, -1]
         return last
 

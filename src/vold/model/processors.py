@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 from PIL import Image
-from transformers import AutoImageProcessor, Idefics3Processor, ProcessorMixin
+from transformers import Idefics3Processor, ProcessorMixin
 from transformers.models.auto import processing_auto, video_processing_auto
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from vold.errors import CheckpointError
 from vold.model.reading import model_at
@@ -29,10 +32,16 @@ FILES = ("preprocessor_config.json", "processor_config.json")
 """Where a model directory may say how pictures are prepared."""
 PROCESSORS: dict[str, str] = vars(processing_auto)["PROCESSOR_MAPPING_NAMES"]
 """Names of Transformers' processors by `model_type`."""
-VIDEO_PROCESSORS: dict[str, dict[str, str]] = vars(video_processing_auto)["VIDEO_PROCESSOR_MAPPING_NAMES"]
+VIDEO_PROCESSORS: dict[str, Any] = vars(video_processing_auto)["VIDEO_PROCESSOR_MAPPING_NAMES"]
+"""Names of those for films: of Transformers 5.17 a name, later one by package; None where the package is missing."""
 STILL = ("image_processor", "tokenizer")
 STAND_INS = {"SmolVLMProcessor": Idefics3Processor}
 """Where the stock class wants a package for videos: one that writes a picture the same way."""
+BY_PILLOW: dict[str, Any] = {
+    "Idefics3ImageProcessor": Idefics3ImageProcessorPil, "SmolVLMImageProcessor": SmolVLMImageProcessorPil,
+}  # fmt: skip
+"""Classes that need Pillow alone, which the table of Transformers before 5.19 takes to need torchvision. So it does
+`AutoImageProcessor`, which is therefore imported from where it is made."""
 SIDE = 56
 """Pixels of a side of a picture that a processor is tried with."""
 
@@ -41,7 +50,7 @@ class _Still(ProcessorMixin):
     """Stands between a stock processor and what it is derived from, and takes the parts for video and sound away."""
 
     stock: Any
-    films = ""
+    films: str | None = None
     """What Transformers' own class reads films with; none are read here."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -90,8 +99,8 @@ def build_processor(
             got=f"{name} of {config.model_type}: {type(error).__name__}: {' '.join(str(error).split())[:200]}",
             fix="install what it asks for, or use its tokenizer's own special tokens",
         ) from error
-    films = VIDEO_PROCESSORS.get(config.model_type, {}) if "video_processor" in absent else {}
-    processor.films = films.get("torchvision", "")
+    films = VIDEO_PROCESSORS.get(config.model_type) if "video_processor" in absent else None
+    processor.films = films["torchvision"] if isinstance(films, dict) else films
     return processor
 
 
@@ -151,6 +160,10 @@ def read_processor(path: str, config: Any, tokenizer: PreTrainedTokenizerBase) -
 
 
 def _read_images(path: str) -> Any:
+    said, _ = Idefics3ImageProcessorPil.get_image_processor_dict(path)
+    name = str(said.get("image_processor_type"))
+    if own := BY_PILLOW.get(name.removesuffix("Pil").removesuffix("Fast")):
+        return own.from_pretrained(path)
     return AutoImageProcessor.from_pretrained(path, backend="pil", trust_remote_code=False)
 
 

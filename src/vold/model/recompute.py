@@ -38,7 +38,12 @@ def checkpoint_layers(model: Any, kept: Kept, lora: Lora | None = None) -> None:
     if kept == "selective":
         policy = partial(_policy, 0 if lora is None else lora.rank)
         options["context_fn"] = partial(create_selective_checkpoint_contexts, policy)
-    model.gradient_checkpointing_enable(options)
+    getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)(options)  # new and old name
+
+
+def keep_layers(model: Any) -> None:
+    """Have the layers of a model keep all that the backward pass needs, as they did before `checkpoint_layers`."""
+    getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()
 
 
 def _policy(rank: int, _: object, operator: Any, *args: Any, **__: Any) -> CheckpointPolicy:

@@ -13,7 +13,7 @@ import torch
 
 from vold.model.families import inside_blocks, linear_layers
 from vold.model.lora import add_adapters, is_adapter
-from vold.model.recompute import checkpoint_layers
+from vold.model.recompute import checkpoint_layers, keep_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -76,7 +76,7 @@ def gradients_differ(policy: Policy, states: States) -> Iterator[tuple[torch.Ten
             try:
                 yield _gradients(wanted, states), plain
             finally:
-                model.gradient_checkpointing_disable()
+                keep_layers(model)
     finally:
         model.eval()
 
