@@ -22,7 +22,7 @@ export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test engines test-engines test-peers faults bench gpu gpu-bundle study world smollm2 lint \
+.PHONY: help setup demo test engines test-engines test-oldest test-between test-newest test-peers faults bench gpu gpu-bundle study world smollm2 lint \
   format docs wheel notes pins
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make test     style, types and the test suite"
 	@echo "make engines  vLLM for a CPU, in .venv-engines (3 GB): what the recipes launch-mini and image_rl-mini start their servers with"
 	@echo "make test-engines  teachers and rollouts on a real vLLM server, on a CPU"
+	@echo "make test-oldest, test-newest  the core of the suite at both ends of the ranges of releases, each in its own environment (5 GB)"
 	@echo "make test-peers  prompts, verdicts and marks against other programs' scorers; sets up .venv-peers (450 MB)"
 	@echo "make faults   kills, damage, bad input, servers and programs that lie, put into real runs: a table of what was lost"
 	@echo "make bench    time and memory against peers, about 10 minutes; sets up .venv-bench (1.6 GB)"
@@ -71,7 +72,7 @@ $(STAMP): pyproject.toml requirements.txt
 	$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo test test-engines test-peers faults bench gpu study smollm2: export HF_HUB_OFFLINE := 1
+demo test test-engines test-oldest test-between test-newest test-peers faults bench gpu study smollm2: export HF_HUB_OFFLINE := 1
 
 demo: $(STAMP)
 	$(VENV)/bin/vold demo $(ARGS)
@@ -113,6 +114,23 @@ engines: $(ENGINES_STAMP) build/torchvision
 
 test-engines: $(ENGINES_STAMP) build/torchvision
 	VOLD_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/bin/python $(VENV)/bin/python -m pytest -v -m engines --durations=5 tests
+
+# The core of the suite at both ends of the ranges in pyproject.toml, and at what a machine with a GPU often has: each in an
+# environment of its own, with the interpreter that uv finds. What was run is kept in tests/compatibility.
+test-oldest: AT := 3.11
+test-oldest: RELEASES := --resolution lowest-direct -e '.[quant]'
+test-between: AT := 3.12
+test-between: RELEASES := 'torch==2.11.*' 'transformers==5.19.*' -e '.[mcp,quant]'
+test-newest: AT := 3.13
+test-newest: RELEASES := -e '.[mcp,quant]'
+INTERPRETERS := $(subst $(eval) ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
+IN = $(VENV)/bin/uv pip install --quiet --python .venv-$*/bin/python
+test-oldest test-between test-newest: test-%: $(STAMP)
+	$(PIP) install -c constraints.txt uv
+	PATH="$(PATH):$(INTERPRETERS)" $(VENV)/bin/uv venv --quiet --clear --python $(or $(PYTHON),$(AT)) .venv-$*
+	$(IN) $(PIP_TORCH_ARGS) $(RELEASES)
+	$(IN) hypothesis jsonschema 'pytest>=9' pytest-xdist
+	.venv-$*/bin/python tests/helpers/compatibility.py $*
 
 # Other scorers at pinned commits, each run as it is in an environment of its own. VOLD_PEERS=DIR takes their repositories
 # from there (OWNER+NAME), not from GitHub.
@@ -169,7 +187,7 @@ LOCK = $(VENV)/bin/uv pip compile --universal --python-version 3.11 --generate-h
   --custom-compile-command 'make pins' $(ARGS)
 pins: $(STAMP)
 	$(PIP) install -c constraints.txt uv
-	$(LOCK) pyproject.toml --extra dev $(addprefix --no-emit-package ,torch $(WITH_TORCH)) --output-file requirements.txt
+	echo '$(TORCH)' | $(LOCK) pyproject.toml - --extra dev $(addprefix --no-emit-package ,torch $(WITH_TORCH)) --output-file requirements.txt
 	$(LOCK) --group browser --output-file requirements-browser.txt
 	$(LOCK) --group notebook --constraints requirements.txt --output-file requirements-notebook.txt
 

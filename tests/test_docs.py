@@ -27,6 +27,7 @@ from pydantic_core import PydanticUndefined
 
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))  # where this file runs as a script
 
+import compatibility
 import footnotes
 import gallery
 import gpu_docs
@@ -327,6 +328,7 @@ WRITTEN = (
     ("docs/reliability.md", "faults", faults_table),
     ("docs/reference.md", "recipe keys", keys_tables),
     ("docs/metrics.md", "metrics", metric_docs.page),
+    ("docs/compatibility.md", "compatibility", compatibility.table),
     ("docs/gpu.md", "gpu figures", gpu_docs.figures),
     ("docs/gpu.md", "gpu memory", gpu_docs.memory),
     ("docs/gallery.md", "gallery", gallery.page),

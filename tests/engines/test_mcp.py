@@ -16,6 +16,7 @@ pytest.importorskip("mcp", reason="the extra `mcp` is not installed")
 SERVER = """
 import os, threading
 from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 
 server = MCPServer("sums")
 
@@ -25,7 +26,7 @@ def add(a: int, b: int) -> int:
 
 @server.tool()
 def fail(why: str) -> str:
-    raise ValueError(why)
+    raise ToolError(why)
 
 @server.tool()
 def quiet() -> None: ...
