@@ -40,7 +40,7 @@ from vold.data.benchmarks.registry import benchmarks
 from vold.data.decontamination import Decontaminate, EvaluationSet
 from vold.data.hf_datasets import PublishedSet
 from vold.data.sources.jsonl import Row
-from vold.demo.study import Study
+from vold.demo.study_file import Study
 from vold.graders import get_grader, grader_names
 from vold.objective import PRESETS, Objective
 from vold.objective.axes import axes

@@ -3,6 +3,7 @@
 ```
 VoldError
 ├── ConfigError (ValueError)          a recipe is wrong
+│   └── InUse                         another process is at work in a directory
 ├── DataError (ValueError)            a row, a template or a whole data set is wrong
 │   └── UngradableReference           a reference answer that its own grader rejects
 ├── VocabularyMismatch (ValueError)   student and teacher do not share token ids
@@ -73,6 +74,10 @@ def _rebuild(cls: type[VoldError], what: str, where: str, got: str, fix: str) ->
 
 class ConfigError(VoldError, ValueError):
     """A recipe holds an unknown key, a wrong type or a combination that cannot run."""
+
+
+class InUse(ConfigError):
+    """Another process is at work in a run directory; nothing was changed."""
 
 
 class DataError(VoldError, ValueError):

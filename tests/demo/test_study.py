@@ -11,20 +11,14 @@ import pytest
 import yaml
 
 import tiny
-from vold.demo.study import Arm, Study, _generations, load_study, run_study
+from studies import arm, ran, results, study_dict
+from vold.demo.study import _generations, run_study
+from vold.demo.study_file import Arm, Study, load_study
 from vold.errors import ConfigError
 from vold.evals.claims import MARK, Claim, decide, decide_all, table, write_tables
-from vold.evals.study_results import ArmResult, Measure, StudyResults, UnitResult
+from vold.evals.study_results import ArmResult, Measure, StudyResults
 from vold.run.files import read_json
 from vold.run.records import to_json
-
-
-def ran(seed: int, **measures: Measure) -> UnitResult:
-    return UnitResult(seed=seed, rate=0.1, measures=measures, seconds=1.0)
-
-
-def arm(values: list[float]) -> ArmResult:
-    return ArmResult(0.1, {}, tuple(ran(i + 1, image=Measure(accuracy=v)) for i, v in enumerate(values)))
 
 
 def claim(rule: str, margin: float = 0.02) -> Claim:
@@ -177,10 +171,6 @@ def test_a_claim_can_be_about_one_kind_of_problem() -> None:
     assert decide(by_kind, arms, [1, 2]).figures.difference == 0.25
 
 
-def results(arms: dict[str, ArmResult], columns: dict[str, str] | None = None) -> StudyResults:
-    return StudyResults(arms=arms, claims={}, columns=columns, commit="c", wall_seconds=1.0)
-
-
 def test_columns_values_and_counts_are_shown() -> None:
     rows = [ran(s, distance=Measure(accuracy=0.5, counts=c), length=Measure(value=v)) for s, c, v in COUNTED]
     arms = {"base": ArmResult(None, {}, (ran(1),)), "a": ArmResult(0.1, {}, tuple(rows))}
@@ -231,42 +221,12 @@ def test_a_study_makes_its_own_models_and_reads_its_own_measures(
     stamps = {u: u.stat().st_mtime_ns for u in units}
     run_study(str(file), [])
     assert {u: u.stat().st_mtime_ns for u in units} == stamps
+    trained = {f: f.stat().st_mtime_ns for f in (tmp_path / "runs").rglob("distill/final/*.safetensors")}
     raw["measures"] = {"steps": "test_study:steps_taken"}
     file.write_text(yaml.safe_dump(raw))
     run_study(str(file), [])
-    assert all(u.stat().st_mtime_ns != stamps[u] for u in units), "figures of other measures were reused"
-
-
-def study_dict(home: Path) -> dict[str, object]:
-    recipe = tiny.recipe_dict(home)
-    (home / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    tasks = {"image": {"kind": "digits", "split": "select", "form": "image", "size": 4}}
-    return {
-        "recipe": str(home / "recipe.yaml"),
-        "set": {
-            "tasks.train.seed": "{seed}",
-            "sft.steps": 2,
-            "distill.steps": 2,
-            "traces.sampling.max_new_tokens": 64,
-        },
-        "workers": 1,
-        "seeds": [1, 2],
-        "select_seeds": [9],
-        "select_on": "image",
-        "select_tasks": tasks,
-        "test_tasks": {"image": {**tasks["image"], "split": "test"}},
-        "arms": {
-            "base": {},
-            "direct": {"stage": "distill", "rates": [1e-3, 1e-2]},
-            "grpo": {
-                "stage": "distill",
-                "after": "direct",
-                "rates": [1e-3, 1e-2],
-                "set": {"distill.objective": {"method": "grpo"}},
-            },
-        },
-        "claims": {"c": {"claim": "x", "better": "grpo", "worse": "base", "measure": "image", "rule": "gain"}},
-    }
+    assert len(list((tmp_path / "runs").rglob("unit.json"))) == 2 * len(units), "figures of other measures were reused"
+    assert {f: f.stat().st_mtime_ns for f in trained} == trained, "what was trained is judged, not trained again"
 
 
 @pytest.mark.parametrize(
@@ -374,7 +334,17 @@ def test_a_study_runs_chooses_its_rates_and_continues(
     file.write_text(yaml.safe_dump(changed))
     stamps = {u: u.stat().st_mtime_ns for u in units}
     run_study(str(file), [])
-    assert all(u.stat().st_mtime_ns != stamps[u] for u in units), "results of other settings were reused"
+    fresh = set((tmp_path / "runs").rglob("unit.json")) - set(units)
+    assert len(fresh) == 2 * (2 + 2), "the model that is evaluated as it is was run again, or others were not"
+    elsewhere = tmp_path / "studies" / "another" / "study.yaml"
+    elsewhere.parent.mkdir()
+    elsewhere.write_text(yaml.safe_dump(study_dict(tmp_path)))
+    found = run_study(str(elsewhere), [])
+    assert set((tmp_path / "runs").rglob("unit.json")) == fresh | set(units), (
+        "what one study has trained serves another"
+    )
+    assert {u: u.stat().st_mtime_ns for u in units} == stamps
+    assert found.arms == again.arms
 
 
 def test_tables_are_left_alone_where_there_is_no_mark(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import tiny
-from vold.demo.study import load_study
+from vold.demo.study_file import load_study
 from vold.errors import ConfigError
 from vold.run.names import close_to, file_name, path_name
 from vold.run.recipe import load_recipe, recipe_from

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from vold.cli import main
-from vold.demo.study import load_study
+from vold.demo.study_file import load_study
 from vold.errors import ConfigError
 from vold.run.recipe import load_recipe
 from vold.run.yaml_text import LONGEST, parse_yaml, read_yaml

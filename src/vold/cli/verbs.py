@@ -274,12 +274,22 @@ def _demo(args: argparse.Namespace) -> None:
     demo(args.keys)
 
 
-@verb("STUDY", keys="key=value")
+@verb("STUDY", keys="key=value", plan="", difference="[POINTS]")
 def _study(args: argparse.Namespace) -> None:
-    """Arms x seeds with a verdict on each claim; see docs/study.md."""
+    """Arms x seeds with a verdict on each claim; see docs/study.md.
+
+    With --plan nothing runs: it says how many units there are, the hours left, the difference that each claim can show
+    and, with --difference POINTS, how many seeds that difference needs.
+    """
+    from vold.demo.plan import plan_study
     from vold.demo.study import run_study
 
-    run_study(args.study, args.keys)
+    if args.difference is not None and not args.plan:
+        parser_of("study").error("--difference goes with --plan")
+    if args.plan:
+        plan_study(args.study, args.keys, args.difference)
+    else:
+        run_study(args.study, args.keys)
 
 
 @verb("[METHOD]", expand="")

@@ -1,32 +1,48 @@
-"""The units of a study: one training run and its evaluation each, in a directory of its own."""
+"""The units of a study: one training run and its evaluation each, in a directory named after what it holds.
+
+A directory is found again by a digest of all that decides the result, not by the study that asked for it. So what one
+study has trained serves another, a study that has changed runs what its change touches, and one that has changed back
+runs nothing.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from vold.errors import CheckpointError, InUse
 from vold.evals.evaluate import evaluate
+from vold.evals.overlap import align
 from vold.evals.study_results import Measure, UnitResult
 from vold.objective.custom import load_function
 from vold.run.console import console
-from vold.run.files import read_bytes, read_json, write_json, write_text
-from vold.run.folders import new_directory, remove
-from vold.run.lock import LOCK, owning
+from vold.run.files import read_json, write_json
+from vold.run.folders import MANIFEST, drop, latest_checkpoint, new_directory
+from vold.run.lock import last_owner, owning
 from vold.run.metrics import DistillRow
 from vold.run.recipe import Recipe, load_recipe
-from vold.run.records import from_json, to_json
+from vold.run.records import from_json
+from vold.run.settings import settings_of
 from vold.run.shipped import resolve
+from vold.run.summaries import Overlap
 from vold.run.view import Run
 from vold.training.distill import distill
 from vold.training.sft import sft
 from vold.training.traces import make_traces
+
+CELLS = "cells"
+"""The folder beside those of the studies that holds the units of all of them."""
+PIECES = 20
+"""Points of a training curve that are stored."""
+BEFORE = {"kl": "kl", "top1": "top1_agreement", "passing": "pass_rate", "failing": "failed_groups"}
+"""Measures of an arm of `align`, and the figures that they are: nats per token the first, shares the others."""
 
 
 @dataclass(frozen=True)
@@ -40,39 +56,105 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """Directory of the unit below the study's work directory."""
+        """What it is called where progress is told."""
         return f"{self.arm}/{'as-is' if self.rate is None else f'rate-{self.rate:g}'}/{self.part}-seed-{self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """All that decides a unit's result: the recipe's text, the keys set over it, the unit it starts from, the functions
-    that measure it, and the directory of the study's own models with the hashes of their files."""
+class Job:
+    """A unit with all that decides its result.
 
+    Attributes:
+        unit: which one.
+        recipe: the recipe's file; `keys` are set over it.
+        stage: what it runs.
+        start: the unit whose model it starts from, `at` so many steps if that is given; None for the recipe's student.
+        measures: functions that read figures off it.
+        models: the directory of the study's own models, of which `made` holds the hashes.
+        work: the directory that holds the cells.
+        trained, judged: digests of what is trained, and of what it is judged on.
+    """
+
+    unit: Unit
     recipe: str
-    text: str
-    arm: str
-    stage: Literal["sft", "distill"] | None
+    stage: Literal["align", "sft", "distill"] | None
     keys: Mapping[str, object]
-    parent: Settings | None
-    measures: Mapping[str, str] | None = None
-    models: str | None = None
-    made: Mapping[str, object] | None = None
+    start: Job | None = None
+    at: int | None = None
+    measures: Mapping[str, str]
+    models: str
+    made: Mapping[str, object]
+    work: Path
+    trained: str = ""
+    judged: str = ""
 
-    def stamp(self) -> str:
-        """A digest."""
-        return hashlib.sha256(json.dumps(to_json(self), sort_keys=True).encode()).hexdigest()
+    @property
+    def home(self) -> Path:
+        """The directory of what is trained."""
+        return self.work / CELLS / self.trained
 
-    def load(self, unit: Unit, over: Mapping[str, object] | None = None) -> Recipe:
+    @property
+    def judgement(self) -> Path:
+        """The directory, in that one, of its evaluation on these tasks."""
+        return self.home / f"judged-{self.judged}"
+
+    @property
+    def done(self) -> bool:
+        """Whether its result is there."""
+        return (self.judgement / "unit.json").exists()
+
+    def load(self, over: Mapping[str, object]) -> Recipe:
         """The recipe with its keys set, those of `over` last."""
-        items = [f"{k}={json.dumps(v)}" for k, v in {**self.keys, **(over or {})}.items()]
-        for name, value in {"{seed}": str(unit.seed), "{models}": self.models or "{models}"}.items():
+        items = [f"{k}={json.dumps(v)}" for k, v in {**self.keys, **over}.items()]
+        for name, value in {"{seed}": str(self.unit.seed), "{models}": self.models}.items():
             items = [item.replace(name, value) for item in items]
         return load_recipe(self.recipe, items)
 
+    def addressed(self) -> Job:
+        """The same with its digests."""
+        recipe = self.load({})
+        begins = {"start": self.start and self.start.trained, "at": self.at, "made": self.made or None}
+        told = {"student": settings_of(recipe, "eval" if self.stage is None else self.stage)}
+        if self.stage is None:  # as it is: nothing that it is asked decides what it is
+            told = {"student": {k: v for k, v in told["student"].items() if k.startswith(("student.", "run."))}}
+        if self.stage == "sft":
+            told["traces"] = settings_of(recipe, "traces")
+        asked = {"eval": settings_of(recipe, "eval"), "measures": dict(self.measures)}
+        return replace(self, trained=_digest({"stage": self.stage, **begins, **told}), judged=_digest(asked))
 
-def build_models(models: Mapping[str, str], work: Path) -> None:
-    """Make the study's own models that are not there yet."""
+    def model(self) -> Path | str:
+        """What it ends with."""
+        if self.stage in ("sft", "distill"):
+            return self.home / self.stage / "final"
+        return self.begins_with()
+
+    def begins_with(self) -> Path | str:
+        """The model it starts from.
+
+        Raises:
+            CheckpointError: the step it is to start at was not kept.
+        """
+        if self.start is None:
+            return resolve(self.load({}).learner.path)
+        if self.at is None:
+            return self.start.model()
+        kept = self.start.home / str(self.start.stage) / "models"
+        path = kept / f"step-{self.at:06d}"
+        if not path.is_dir():
+            there = ", ".join(str(int(p.name[5:])) for p in sorted(kept.glob("step-*"))) or "none"
+            fix = f"set `{self.start.stage}.eval` with `every` and `keep_every` such that it is, or another `at`"
+            raise CheckpointError(
+                f"no model was kept at step {self.at}", where=str(kept), got=f"steps {there}", fix=fix
+            )
+        return path
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def build_models(models: Mapping[str, str], work: Path) -> dict[str, object]:
+    """Make the study's own models that are not there yet; returns the hashes of their files."""
     for name, function in models.items():
         home = work / "models" / name
         if not home.is_dir():
@@ -80,73 +162,86 @@ def build_models(models: Mapping[str, str], work: Path) -> None:
             torch.set_num_threads(1)
             with new_directory(home) as directory:
                 load_function(function)(directory)
+    return {name: read_json(work / "models" / name / MANIFEST, dict) for name in models}
 
 
-def is_done(work: Path, unit: Unit, settings: Settings) -> bool:
-    """Whether this unit's result is there and was made with these settings; leftovers of others are removed."""
-    home = work / unit.name
-    if home.is_dir() and read_bytes(home / "stamp.txt") != settings.stamp().encode():
-        with owning(home, "study"):  # a worker may have outlived the study that started it
-            for old in (path for path in home.iterdir() if path.name != LOCK):
-                remove(old)
-    return (home / "unit.json").exists()
-
-
-def result_of(work: Path, unit: Unit) -> UnitResult:
+def result_of(job: Job) -> UnitResult:
     """What a unit has stored.
 
     Raises:
         CheckpointError: nothing yet, or it is damaged.
     """
-    home = work / unit.name
-    return read_json(home / "unit.json", UnitResult, fix=f"delete {home} and repeat `vold study`: it is run again")
+    fix = f"delete {job.judgement} and repeat `vold study`: it is run again"
+    return read_json(job.judgement / "unit.json", UnitResult, fix=fix)
 
 
-def run_unit(job: tuple[Unit, Settings, Path]) -> str:
-    """Train and evaluate one unit in its own directory; its unit.json is written last. Returns its name."""
-    unit, settings, work = job
-    with owning(work / unit.name, "study"):
-        return _run_unit(unit, settings, work / unit.name)
+def in_hand(job: Job) -> bool:
+    """Whether some process, here or elsewhere, has claimed this unit and not let go; it may be dead."""
+    owner = last_owner(job.home)
+    return owner is not None and owner.state == "held"
 
 
-def _run_unit(unit: Unit, settings: Settings, home: Path) -> str:
-    stage = settings.stage
-    write_text(home / "stamp.txt", settings.stamp())
-    began = time.monotonic()
-    recipe = settings.load(unit)
+def run_unit(job: Job) -> bool:
+    """Train and evaluate one unit in its own directory; its unit.json is written last.
+
+    Returns whether it is done: it is not where a living process is at work on it.
+    """
+    try:
+        with owning(job.home, "study"):
+            if not job.done:  # else by another, between two looks
+                _run_unit(job)
+    except InUse:
+        return False
+    return True
+
+
+def _run_unit(job: Job) -> None:
+    stage, began = job.stage, time.monotonic()
+    recipe = job.load({"run.dir": str(job.home)})
     torch.set_num_threads(recipe.run.threads)
-    model = _train(unit, settings, recipe)
-    results = evaluate(settings.load(unit, {"eval.models": {unit.arm: str(model)}}))
-    measures = {
+    measures = dict(_trained(job, recipe))
+    asked = {"eval.models": {job.unit.arm: str(job.model())}, "run.dir": str(job.judgement)}
+    results = evaluate(job.load(asked))
+    measures |= {
         name: Measure(accuracy=s.accuracy, stderr=s.stderr, n=s.n, by_kind=s.by_kind)
-        for name, s in results.stages[unit.arm].items()
+        for name, s in results.stages[job.unit.arm].items()
     }
-    if stage == "distill":
-        measures["reward"] = _final_reward(Run(home).metrics("distill"))
-    if stage is not None:
-        for name, function in (settings.measures or {}).items():
-            if (found := load_function(function)(home / stage)) is not None:
+    if stage in ("sft", "distill"):
+        for name, function in job.measures.items():
+            if (found := load_function(function)(job.home / stage)) is not None:
                 measures[name] = from_json(Measure, found, where=function)
+        if (state := latest_checkpoint(job.home / stage)) is not None:
+            drop(state)  # of a stage that has ended: three times the model
     seconds = round(time.monotonic() - began, 1)
-    write_json(home / "unit.json", UnitResult(seed=unit.seed, rate=unit.rate, measures=measures, seconds=seconds))
-    return unit.name
+    unit = UnitResult(seed=job.unit.seed, rate=job.unit.rate, measures=measures, seconds=seconds)
+    write_json(job.judgement / "unit.json", unit)
 
 
-def _train(unit: Unit, settings: Settings, recipe: Recipe) -> Path | str:
-    """The model that the unit's stage ends with, or that it is evaluated as it is."""
-    model: Path | str = resolve(recipe.learner.path)
-    parent = settings.parent
-    if parent is not None:
-        model = Path(str(parent.keys["run.dir"])) / str(parent.stage) / "final"
-    if settings.stage == "sft":
+def _trained(job: Job, recipe: Recipe) -> Iterator[tuple[str, Measure]]:
+    """Run the unit's stage; what it shows of itself."""
+    over = {"run.dir": str(job.home)}
+    if job.stage == "sft":
         make_traces(recipe)
-        return sft(recipe)
-    if settings.stage == "distill":
-        return distill(settings.load(unit, {"distill.init": str(model)}))
-    return model
+        sft(recipe)
+    if job.stage == "distill":
+        distill(job.load({**over, "distill.init": str(job.begins_with())}))
+        yield "reward", _final_reward(Run(job.home).metrics("distill"))
+    if job.stage == "align":
+        found = align(job.load({**over, "student.path": str(job.begins_with())}))
+        yield from _before(found)
+
+
+def _before(found: Overlap) -> Iterator[tuple[str, Measure]]:
+    for name, figure in BEFORE.items():
+        value = getattr(found, figure)
+        if value is not None:
+            yield name, Measure(value=value) if figure == "kl" else Measure(accuracy=value)
 
 
 def _final_reward(rows: Sequence[DistillRow]) -> Measure:
-    """Mean training reward over the last tenth of the steps."""
+    """Mean training reward over the last tenth of the steps, and its curve: means of equal pieces of the run."""
     last = rows[-max(1, len(rows) // 10) :]
-    return Measure(accuracy=sum(r.reward for r in last) / len(last), n=len(last))
+    size = max(1, len(rows) // PIECES)
+    pieces = [rows[i : i + size] for i in range(0, len(rows), size)]
+    curve = {str(part[-1].step + 1): round(sum(r.reward for r in part) / len(part), 4) for part in pieces}
+    return Measure(accuracy=sum(r.reward for r in last) / len(last), n=len(last), curve=curve)

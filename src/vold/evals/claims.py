@@ -8,17 +8,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from vold.errors import ConfigError, DataError
 from vold.evals.checked import SAME, t_cdf
+from vold.evals.sequential import Looks, sequential_p
 from vold.evals.stats import holm, mean_stderr, paired_t, t_interval
 from vold.evals.study_results import COLUMNS, ArmResult, ClaimFigures, StudyResults, UnitResult, Verdict
 from vold.run.recipe import Section
 
 MARK = "<!-- {edge}: table of {name}, written by `vold study` -->"
+LOOKS = "<!-- {edge}: looks, written by `vold study` -->"
 UNDECIDED = "undecided"
 LEVEL = 0.05
 """Of a claim alone, and after correction of all claims of a study together."""
@@ -35,34 +38,44 @@ class Claim(Section):
     """The arm the claim is about."""
     worse: str | None = None
     """The arm it is compared with; none for `at least`."""
+    where: dict[str, tuple[int | float | str, ...]] = Field(default_factory=dict)
+    """The region of a claim about arms that go over axes, which speaks of the mean over its points: by AXIS values, by
+    ARM/MEASURE the least and the greatest figure of that arm with the selection seeds. All points if absent."""
     measure: str
     """A task set, `SET/KIND` for one kind of its problems, `reward` for the final training reward, or a measure of the
     study's own."""
-    rule: Literal["gain", "no gain", "at least"]
+    rule: Literal["gain", "no gain", "more than", "at least"]
     """`gain`: holds if the interval lies above 0, does not hold if it lies below 0 or within +-margin.
     `no gain`: holds if the interval lies below +margin, does not hold if it lies above 0 (and not below +margin).
+    `more than`: holds if the interval lies above `value`, does not hold if it lies below.
     `at least`: of one arm alone; holds if its interval lies above `value`, does not hold if it lies below."""
     margin: float = 0.02
     """The smallest difference that counts as a gain."""
     value: float | None = None
-    """What `at least` asks for."""
+    """What `at least` and `more than` ask for."""
 
     @model_validator(mode="after")
     def _whole(self) -> Claim:
-        alone = self.rule == "at least"
-        if (self.worse is None) != alone or (self.value is not None) != alone:
-            fix = "give `better` and `value` alone, or `better` and `worse` alone"
+        alone, valued = self.rule == "at least", self.rule in ("at least", "more than")
+        if (self.worse is None) != alone or (self.value is not None) != valued:
+            fix = "give `better` and `value` alone, or `better` and `worse` alone, or for `more than` all three"
             raise ConfigError("`at least` takes a value and one arm, the other rules two arms and no value", fix=fix)
+        for key, want in self.where.items():
+            if "/" in key and (len(want) != 2 or any(isinstance(end, str) for end in want)):
+                fix = "write the least and the greatest figure, such as [0.1, 0.4]"
+                raise ConfigError("a region by a measure has two ends", where=f"where.{key}", got=str(want), fix=fix)
         return self
 
 
-def decide_all(claims: Mapping[str, Claim], arms: Mapping[str, ArmResult], seeds: Sequence[int]) -> dict[str, Verdict]:
+def decide_all(
+    claims: Mapping[str, Claim], arms: Mapping[str, ArmResult], seeds: Sequence[int], looks: Looks | None = None
+) -> dict[str, Verdict]:
     """Apply the rules of a study's claims, and correct for their number.
 
     A claim keeps the verdict it has alone if Holm's correction leaves its p-value at 5% or less, else it is undecided:
-    so the chance of any wrong verdict in a study is 5% at most.
+    so the chance of any wrong verdict in a study is 5% at most. `looks` says when they were looked at, up to this time.
     """
-    found = {key: decide(claim, arms, seeds) for key, claim in claims.items()}
+    found = {key: decide(claim, arms, seeds, looks) for key, claim in claims.items()}
     # A claim that is undecided by itself counts for their number, and can never come before one that is not.
     p_values = [1.0 if v.alone == UNDECIDED else v.figures.p_value for v in found.values()]
     for (key, v), p in zip(list(found.items()), holm(p_values), strict=True):
@@ -71,43 +84,70 @@ def decide_all(claims: Mapping[str, Claim], arms: Mapping[str, ArmResult], seeds
     return found
 
 
-def decide(claim: Claim, arms: Mapping[str, ArmResult], seeds: Sequence[int]) -> Verdict:
+def decide(claim: Claim, arms: Mapping[str, ArmResult], seeds: Sequence[int], looks: Looks | None = None) -> Verdict:
     """Apply a claim's rule as if it were the only claim. The difference is taken seed by seed; an arm without training
-    counts for every seed. Fewer than `FEWEST` seeds, or equal numbers from all of them, decide nothing."""
-    better = _values(arms[claim.better].seeds, claim.measure, seeds)
-    if claim.worse is None or claim.value is not None:
-        return _at_least(claim, better)
-    d = paired_t(better, _values(arms[claim.worse].seeds, claim.measure, seeds))
-    above, below, under, over = (
-        _level(x, d.stderr, d.n)
-        for x in (d.difference, -d.difference, claim.margin - d.difference, claim.margin + d.difference)
-    )
-    rule = f"{claim.better} - {claim.worse} on {claim.measure}, paired by seed: holds if the 95% interval lies "
-    if claim.rule == "gain":
-        levels = [("holds", above), ("does not hold", below), ("does not hold", max(under, over))]
-        rule += f"above 0, does not hold if it lies below 0 or within +-{100 * claim.margin:g} points, else undecided"
+    counts for every seed. Fewer than `FEWEST` seeds, or equal numbers from all of them, decide nothing.
+
+    With `looks` a verdict's p-value is the sequential one of the looks up to this number of seeds."""
+    better, worse = compared(claim, arms, seeds)
+    cells = tuple("-".join((arm.cell or {}).values()) for arm in _region(claim, claim.better, arms))
+    told = cells if claim.where else None
+    if not better or worse == []:
+        none = ClaimFigures(p_value=1.0, corrected_p=1.0, seeds=0)
+        return Verdict(claim.claim, f"{_about(claim)}: no point of the grid is there", UNDECIDED, UNDECIDED, none, told)
+    times = [n for n in (looks.at if looks else ()) if n < len(seeds)] + [len(seeds)]
+    taken = [_levels(claim, better[:n], None if worse is None else worse[:n]) for n in times]
+    levels = [
+        (verdict, sequential_p([one[i][1] for one in taken], looks) if looks else p)
+        for i, (verdict, p) in enumerate(taken[-1])
+    ]
+    verdict, p = _decided(levels, len(better))
+    if worse is None:
+        mean, (low, high) = mean_stderr(better)[0], _known(*_interval(better))
+        figures = ClaimFigures(mean=mean, low=low, high=high, p_value=p, corrected_p=p, seeds=len(better))
     else:
-        levels = [("holds", under), ("does not hold", above)]
-        rule += f"below +{100 * claim.margin:g} points, does not hold if it lies above 0, else undecided"
-    verdict, p = _decided(levels, d.n)
-    low, high = _known(d.low, d.high)
-    figures = ClaimFigures(difference=d.difference, low=low, high=high, p_value=p, corrected_p=p, seeds=d.n)
-    return Verdict(claim.claim, rule, verdict, verdict, figures)
+        d = paired_t(better, worse)
+        low, high = _known(d.low, d.high)
+        figures = ClaimFigures(difference=d.difference, low=low, high=high, p_value=p, corrected_p=p, seeds=d.n)
+    return Verdict(claim.claim, f"{_about(claim)}: {_rule(claim)}", verdict, verdict, figures, told)
 
 
-def _at_least(claim: Claim, values: Sequence[float]) -> Verdict:
-    (mean, stderr), n, least = mean_stderr(values), len(values), claim.value or 0.0
-    levels = (("holds", _level(mean - least, stderr, n)), ("does not hold", _level(least - mean, stderr, n)))
-    verdict, p = _decided(levels, n)
-    low, high = _known(*_interval(values))
-    return Verdict(
-        claim.claim,
-        f"{claim.better} on {claim.measure}: holds if the 95% interval lies above {100 * least:g}%, does not "
-        "hold if it lies below, else undecided",
-        verdict,
-        verdict,
-        ClaimFigures(mean=mean, low=low, high=high, p_value=p, corrected_p=p, seeds=n),
-    )
+def _about(claim: Claim) -> str:
+    if claim.worse is None:
+        return f"{claim.better} on {claim.measure}"
+    return f"{claim.better} - {claim.worse} on {claim.measure}, paired by seed"
+
+
+def _rule(claim: Claim) -> str:
+    points = f"{100 * claim.margin:g} points"
+    value = f"{100 * (claim.value or 0.0):g}"
+    return {
+        "gain": f"holds if the 95% interval lies above 0, does not hold if it lies below 0 or within +-{points}, else "
+        "undecided",
+        "no gain": f"holds if the 95% interval lies below +{points}, does not hold if it lies above 0, else undecided",
+        "more than": f"holds if the 95% interval lies above {value} points, does not hold if it lies below, else "
+        "undecided",
+        "at least": f"holds if the 95% interval lies above {value}%, does not hold if it lies below, else undecided",
+    }[claim.rule]
+
+
+def _levels(claim: Claim, better: Sequence[float], worse: Sequence[float] | None) -> list[tuple[str, float]]:
+    """The smallest level at which each verdict is reached, in the order in which they are given."""
+    least = claim.value or 0.0
+    if worse is None:
+        (mean, stderr), n = mean_stderr(better), len(better)
+        return [("holds", _level(mean - least, stderr, n)), ("does not hold", _level(least - mean, stderr, n))]
+    d = paired_t(better, worse)
+    above, below, under, over, more, less = (
+        _level(x, d.stderr, d.n)
+        for x in (d.difference, -d.difference, claim.margin - d.difference, claim.margin + d.difference,
+                  d.difference - least, least - d.difference)
+    )  # fmt: skip
+    if claim.rule == "more than":
+        return [("holds", more), ("does not hold", less)]
+    if claim.rule == "no gain":
+        return [("holds", under), ("does not hold", above)]
+    return [("holds", above), ("does not hold", below), ("does not hold", max(under, over))]
 
 
 def _level(distance: float, stderr: float, n: int) -> float:
@@ -130,6 +170,45 @@ def _interval(values: Sequence[float]) -> tuple[float, float]:
 
 def _known(low: float, high: float) -> tuple[float | None, float | None]:
     return (low, high) if math.isfinite(high - low) else (None, None)
+
+
+def compared(
+    claim: Claim, arms: Mapping[str, ArmResult], seeds: Sequence[int]
+) -> tuple[list[float], list[float] | None]:
+    """The measure of both arms by seed, that of a family as the mean over its points in the claim's region."""
+    better, worse = (
+        [_values(arm.seeds, claim.measure, seeds) for arm in _region(claim, name, arms)] if name is not None else None
+        for name in (claim.better, claim.worse)
+    )
+    mean = [
+        [fmean(of) for of in zip(*values, strict=True)] if values is not None else None for values in (better, worse)
+    ]
+    return mean[0] or [], mean[1]
+
+
+def _region(claim: Claim, name: str, arms: Mapping[str, ArmResult]) -> list[ArmResult]:
+    """The arm of this name, or those of its family that stand in the claim's region."""
+    return [arm for n, arm in arms.items() if name in (n, arm.family) and _inside(claim, arm, arms)]
+
+
+def _inside(claim: Claim, arm: ArmResult, arms: Mapping[str, ArmResult]) -> bool:
+    """Whether an arm stands in the claim's region."""
+    cell = arm.cell or {}
+    for key, want in claim.where.items():
+        if "/" not in key:
+            if cell.get(key) not in {str(value) for value in want}:
+                return False
+            continue
+        name, _, measure = key.partition("/")
+        there = [
+            fmean(_number(row, measure) for row in other.tuning)
+            for n, other in arms.items()
+            if name in (n, other.family) and other.tuning and (other.cell or {}).items() <= cell.items()
+        ]
+        low, high = map(float, want)
+        if not there or not low <= there[0] <= high:
+            return False
+    return True
 
 
 def _values(rows: Sequence[UnitResult], on: str, seeds: Sequence[int]) -> list[float]:
@@ -171,6 +250,8 @@ def table(results: StudyResults) -> str:
 
 
 def _figure(f: ClaimFigures) -> str:
+    if f.difference is None and f.mean is None:
+        return "-"
     if f.difference is not None:
         return _with_interval(100 * f.difference, f.low, f.high, "+.1f")
     return "share: " + _with_interval(100 * (f.mean or 0.0), f.low, f.high, ".1f")
@@ -237,3 +318,22 @@ def write_tables(directory: Path, results: StudyResults) -> list[Path]:
             file.write_text(new)
             changed.append(file)
     return changed
+
+
+def write_looks(directory: Path, results: StudyResults) -> list[Path]:
+    """Write into the study's protocol when its claims were looked at; returns the file if it has changed."""
+    file = directory / "protocol.md"
+    if results.looks is None or not file.exists():
+        return []
+    begin, end = (LOOKS.format(edge=e) for e in ("begin", "end"))
+    rows = ["| seeds | level | decided | then |", "|---|---|---|---|"]
+    for look in results.looks:
+        decided = [key for key, verdict in look.verdicts.items() if verdict != UNDECIDED]
+        told = f"{len(decided)} of {len(look.verdicts)}" + (f": {', '.join(decided)}" if decided else "")
+        rows.append(f"| {look.seeds} | {look.level:.2g} | {told} | {'the end' if look.ended else 'went on'} |")
+    text, block = file.read_text(), "\n".join((begin, *rows, end))
+    head, found, rest = text.partition(begin)
+    new = head + block + rest.partition(end)[2] if found else f"{text.rstrip()}\n\n## Looks\n\n{block}\n"
+    if new != text:
+        file.write_text(new)
+    return [file] if new != text else []

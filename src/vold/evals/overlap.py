@@ -98,7 +98,9 @@ def _compared(recipe: Recipe, config: Align, directory: Path) -> Overlap:
     cut = [c.finish != "stop" for cs in completions for c in cs]
     teacher = recipe.teacher.path if recipe.teacher else ""
     most = math.log(student.rows - len(student.banned))
-    habits = Habits(sum(passed) / len(passed), sum(cut) / len(cut), most)
+    groups = [passed[i : i + config.rollouts] for i in range(0, len(passed), config.rollouts)]
+    failed_groups = sum(not any(group) for group in groups) / len(groups)
+    habits = Habits(sum(passed) / len(passed), sum(cut) / len(cut), most, failed_groups)
     return _overlap(path, teacher, ours, theirs, failed, habits)
 
 
@@ -110,12 +112,13 @@ def no_align() -> ConfigError:
 
 @dataclass(frozen=True)
 class Habits:
-    """How a student's rollouts end, beside what it shares with its teacher: shares that pass and that are cut, and the
-    entropy (nats) of a token where all are as likely."""
+    """How a student's rollouts end, beside what it shares with its teacher: shares that pass and that are cut, the
+    entropy (nats) of a token where all are as likely, and the share of prompts of which no rollout passes."""
 
     pass_rate: float
     truncated: float
     most_entropy: float
+    failed_groups: float | None = None
 
 
 def _overlap(
@@ -152,6 +155,7 @@ def _overlap(
         student_entropy=entropies["student"],
         teacher_entropy=entropies.get("teacher"),
         pass_rate=habits.pass_rate,
+        failed_groups=habits.failed_groups,
         truncated=habits.truncated,
         verdict=heading,
         words=words,

@@ -14,7 +14,8 @@ COLUMNS = {"image": "image, %", "text": "text, %", "reward": "final training rew
 @dataclass(frozen=True, kw_only=True)
 class Measure:
     """One figure of one run: `accuracy` for a share of 1, `value` for any other number, over `n` items. `stderr` and
-    `by_kind` are those of a task set; `counts` says how often each outcome of a measure was met."""
+    `by_kind` are those of a task set; `counts` says how often each outcome of a measure was met,
+    `curve` what it was by the steps behind it."""
 
     accuracy: float | None = None
     value: float | None = None
@@ -22,6 +23,7 @@ class Measure:
     n: int | None = None
     by_kind: Mapping[str, float] | None = None
     counts: Mapping[str, int] | None = None
+    curve: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +47,15 @@ class Clock:
 @dataclass(frozen=True)
 class ArmResult:
     """One arm: the `rate` that was chosen, its accuracies on the selection tasks by rate, one a
-    selection seed, and its runs."""
+    selection seed, and its runs. Of an arm that goes over axes also the arm of the file it is a copy of, and where it
+    stands; `tuning` are the runs of an untrained one with the selection seeds."""
 
     rate: float | None
     sweep: Mapping[str, tuple[float, ...]]
     seeds: tuple[UnitResult, ...]
+    family: str | None = None
+    cell: Mapping[str, str] | None = None
+    tuning: tuple[UnitResult, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,22 +78,36 @@ class ClaimFigures:
 @dataclass(frozen=True)
 class Verdict:
     """A claim, the rule in words, and what came of it: holds, does not hold or undecided. `verdict` is with all claims
-    of the study in view, `alone` as if it were the only one."""
+    of the study in view, `alone` as if it were the only one. `cells` are the points of the grid that it is about."""
 
     claim: str
     rule: str
     verdict: str
     alone: str
     figures: ClaimFigures
+    cells: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """The claims were looked at with so many `seeds`; `level` is what a p-value of a claim that stood alone had to
+    reach, `verdicts` what came of each, and `ended` whether the study did."""
+
+    seeds: int
+    level: float
+    verdicts: Mapping[str, str]
+    ended: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyResults:
-    """results.json of a study. `columns` are the table's own headings by measure; `commit` is the code that ran
-    last."""
+    """results.json of a study. `columns` are the table's own headings by measure, `axes` the values that arms go over,
+    `looks` when the claims were looked at; `commit` is the code that ran last."""
 
     arms: Mapping[str, ArmResult]
     claims: Mapping[str, Verdict]
     columns: Mapping[str, str] | None = None
+    axes: Mapping[str, tuple[str, ...]] | None = None
+    looks: tuple[Look, ...] | None = None
     commit: str
     wall_seconds: float

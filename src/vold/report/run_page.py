@@ -42,6 +42,7 @@ ALIGNMENT: tuple[tuple[str, str, Callable[[object], str]], ...] = (
     ("student_entropy", "student's entropy, nats", decimal),
     ("teacher_entropy", "teacher's entropy, nats", decimal),
     ("pass_rate", "rollouts that pass, %", percent),
+    ("failed_groups", "prompts of which no rollout passes, %", percent),
     ("truncated", "rollouts cut at their budget, %", percent),
     ("tokens", "tokens", lambda value: decimal(value, 0)),
     ("aligned_share", "of these, aligned with the teacher's, %", percent),

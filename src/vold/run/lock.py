@@ -25,7 +25,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from vold.errors import ConfigError, DataError
+from vold.errors import ConfigError, DataError, InUse
 from vold.run import alive
 from vold.run.console import Bar, console
 from vold.run.placed import placed
@@ -98,7 +98,7 @@ class RunLock:
         """Become the owner.
 
         Raises:
-            ConfigError: another process is.
+            InUse: another process is.
             OSError: the directory cannot be made or written.
         """
         self._made = [p for p in (self.directory, *self.directory.parents) if not p.exists()]
@@ -196,7 +196,7 @@ class RunLock:
         """Come back when the owner of this file has let go, is dead, or has been followed by another.
 
         Raises:
-            ConfigError: it is alive.
+            InUse: it is alive.
         """
         first, before = _bytes(file), _read(file)
         if first is None or (before is not None and self._is_over(before)):
@@ -218,7 +218,7 @@ class RunLock:
         """Whether an owner has let go or is dead; false where that cannot be told from here.
 
         Raises:
-            ConfigError: it is alive.
+            InUse: it is alive.
         """
         if owner.state != "held":
             return True
@@ -235,9 +235,9 @@ class RunLock:
             return True
         raise self._refusal(owner, " (suspended)" if found.state in "Tt" else "")
 
-    def _refusal(self, owner: Owner | None, more: str = "") -> ConfigError:
+    def _refusal(self, owner: Owner | None, more: str = "") -> InUse:
         stop = "stop it" if owner is None else f"stop it (`kill {owner.pid}` on {owner.host})"
-        return ConfigError(
+        return InUse(
             "another process is at work in this run directory; nothing was changed",
             where=str(self.directory),
             got=f"{owner or 'an unknown process'}{more}",
@@ -257,7 +257,7 @@ def owning(directory: Path, verb: str) -> Iterator[bool]:
     A block inside another of the same thread and directory is part of that one.
 
     Raises:
-        ConfigError: another process is at work there. Nothing was changed.
+        InUse: another process is at work there. Nothing was changed.
     """
     here = directory.resolve()
     mine = _held.get(here)

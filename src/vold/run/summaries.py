@@ -61,7 +61,8 @@ class Overlap:
     * `aligned_share`: share of tokens that the teacher could score; below 1 only where it cuts text otherwise
       (`teacher.tokenizer: align`). `kl` and `teacher_mass` are means over these; there is neither a top-1 agreement nor
       a teacher's entropy then.
-    * `pass_rate`: share of rollouts that score 1; `truncated`: share that did not end by themselves. `verdict`
+    * `pass_rate`: share of rollouts that score 1; `failed_groups`: share of prompts none of whose rollouts does, from
+      which a method without a teacher learns nothing; `truncated`: share that did not end by themselves. `verdict`
       and `words` say what follows.
     """
 
@@ -76,6 +77,7 @@ class Overlap:
     student_entropy: float
     teacher_entropy: float | None
     pass_rate: float
+    failed_groups: float | None = None
     truncated: float | None = None
     verdict: str
     words: str

@@ -35,6 +35,8 @@ QUESTIONS = {
     "sumabove": "sum above {k} ?",
     "weigh": "twice largest plus smallest ?",
 }
+ROWS = (3, 4)
+"""Fewest and most digits of a row, unless a task set says otherwise."""
 SIDE = 8
 """Pixels on each side of one digit."""
 SELECT_IMAGES, TEST_IMAGES = 150, 350
@@ -81,10 +83,10 @@ class Problem:
         return " ".join(map(str, self.digits))
 
 
-def sample_problem(rng: random.Random, longest: int = 4, kinds: tuple[str, ...] = KINDS) -> Problem:
-    """Draw a problem: kind, length 3 to `longest`, digits and threshold, all uniform."""
+def sample_problem(rng: random.Random, longest: int = 4, kinds: tuple[str, ...] = KINDS, shortest: int = 3) -> Problem:
+    """Draw a problem: kind, length `shortest` to `longest`, digits and threshold, all uniform."""
     kind = rng.choice(kinds)
-    return Problem(kind, tuple(rng.randint(0, 9) for _ in range(rng.randint(3, longest))), rng.randint(2, 6))
+    return Problem(kind, tuple(rng.randint(0, 9) for _ in range(rng.randint(shortest, longest))), rng.randint(2, 6))
 
 
 def split_of(problem: Problem) -> Split:
@@ -96,12 +98,14 @@ def split_of(problem: Problem) -> Split:
     return "select" if slot == 0 else "test" if slot in (1, 2) else "train"
 
 
-def problems(split: Split, size: int, seed: int, kinds: tuple[str, ...] = KINDS) -> list[Problem]:
-    """`size` problems of one split, reproducible from `seed`."""
+def problems(
+    split: Split, size: int, seed: int, kinds: tuple[str, ...] = KINDS, rows: tuple[int, int] = ROWS
+) -> list[Problem]:
+    """`size` problems of one split, of rows with so many digits at least and at most, reproducible from `seed`."""
     rng = random.Random(f"digits/{split}/{seed}")
     out: list[Problem] = []
     while len(out) < size:
-        p = sample_problem(rng, kinds=kinds)
+        p = sample_problem(rng, rows[1], kinds, rows[0])
         if split_of(p) == split:
             out.append(p)
     return out
@@ -195,9 +199,9 @@ class DigitTasks:
     forms.
     """
 
-    def __init__(self, split: Split, form: Form, size: int, seed: int) -> None:
+    def __init__(self, split: Split, form: Form, size: int, seed: int, rows: tuple[int, int] = ROWS) -> None:
         self.split, self.form, self.seed = split, form, seed
-        self.problems = problems(split, size, seed)
+        self.problems = problems(split, size, seed, rows=rows)
 
     def __len__(self) -> int:
         return len(self.problems)

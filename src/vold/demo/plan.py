@@ -1,0 +1,286 @@
+"""`vold study STUDY --plan`: what a study costs and what it can show, before it runs.
+
+Units are counted from the file, hours from seconds that units of the same kind have taken, and the detectable
+difference from the spread of paired differences that results hold. Where none are stored the figures of the studies
+beside this one stand in, and the plan says so.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+
+from vold.demo.study import Running, refuse_overrides
+from vold.demo.study_file import Study, load_study
+from vold.demo.units import Unit, result_of
+from vold.errors import CheckpointError, ConfigError, VoldError
+from vold.evals.claims import LEVEL, Claim, compared
+from vold.evals.power import Spread, detectable, seeds_for, spread_of
+from vold.evals.sequential import nominal
+from vold.evals.study_results import ArmResult, StudyResults, UnitResult
+from vold.report.tables import print_table
+from vold.run.console import console
+from vold.run.files import read_json
+
+POWER = 0.8
+"""The chance with which a detectable difference is shown."""
+WORST = Spread(0.03**2, 0.5)
+"""Where nothing is stored at all: 3 points from seed to seed, and two arms that are right half of the time, each on its
+own."""
+
+
+@dataclass(frozen=True)
+class ArmPlan:
+    """An arm of the file, with its copies: units of the sweep and of the test, how many are done, seconds of one (None
+    where nothing is known of it) and whose seconds those are."""
+
+    arm: str
+    swept: int
+    tested: int
+    done: int
+    seconds: float | None
+    source: str
+
+
+@dataclass(frozen=True)
+class ClaimPlan:
+    """A claim: seeds, the level it is decided at, the standard deviation of a seed's difference and whose that is, the
+    difference that is shown with 80% chance, and the seeds that the stated `difference` needs (None: over 1,000)."""
+
+    claim: str
+    seeds: int
+    level: float
+    sd: float
+    source: str
+    detectable: float
+    difference: float
+    needs: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study costs and can show. `hours` are those left to every look, by its seeds; they leave out `untimed`
+    units, of arms of whose seconds nothing is known."""
+
+    arms: tuple[ArmPlan, ...]
+    claims: tuple[ClaimPlan, ...]
+    hours: Mapping[int, float]
+    untimed: int
+    workers: int
+
+
+def plan_study(target: str, overrides: list[str], difference: str | None = None) -> Plan:
+    """Work out and print what a study costs and can show; nothing is run and nothing is written.
+
+    Args:
+        target: the study file.
+        overrides: none are taken.
+        difference: in points; of every claim it is told how many seeds that needs. The claim's margin if absent.
+
+    Raises:
+        ConfigError: as `run_study`; or a difference that is none.
+    """
+    refuse_overrides(overrides)
+    wanted = None if difference is None else _points(difference)
+    path = Path(target).resolve()
+    running = Running(path, load_study(path))
+    stored = _Stored(path)
+    plan = _planned(running, stored, wanted)
+    _print(plan, path.parent.name)
+    return plan
+
+
+def _points(text: str) -> float:
+    """A difference in points, as a share."""
+    try:
+        points = float(text)
+    except ValueError:
+        points = 0.0
+    if not 0 < points <= 100:
+        raise ConfigError(
+            "this is no difference in points", where="--difference", got=repr(text), fix="5 means 5 points"
+        )
+    return points / 100
+
+
+def _planned(running: Running, stored: _Stored, difference: float | None) -> Plan:
+    study = running.study
+    todo = {name: _Todo(running, study.family(name)) for name in study.names()}
+    seconds = {name: stored.seconds(name, one.seconds, _stage(study, name)) for name, one in todo.items()}
+    arms = tuple(ArmPlan(name, one.swept, len(one.test), one.done, *seconds[name]) for name, one in todo.items())
+    times = study.looks.at if study.looks else (len(study.seeds),)
+    hours = {n: sum(one.left(study.seeds[:n]) * (seconds[name][0] or 0.0) for name, one in todo.items()) for n in times}
+    untimed = sum(one.left(study.seeds) for name, one in todo.items() if seconds[name][0] is None)
+    claims = tuple(_claim(study, key, claim, stored, difference) for key, claim in study.claims.items())
+    return Plan(arms, claims, {n: s / study.workers / 3600 for n, s in hours.items()}, untimed, study.workers)
+
+
+class _Todo:
+    """The units of an arm with its copies."""
+
+    def __init__(self, running: Running, names: Mapping[str, object]) -> None:
+        self.swept = self.done = 0
+        self.missing, self.test, self.seconds = 0, list[tuple[int, bool]](), list[float]()
+        for name in names:
+            tried = running.tried(name)
+            there = [self._look(running, unit) for unit in tried]
+            self.swept, self.missing = self.swept + len(tried), self.missing + there.count(False)
+            _choose(running, name, all(there))
+            chosen = name in running.chosen
+            units = running.tested(name, running.study.seeds) if chosen else _unchosen(running, name)
+            self.test += [(unit.seed, chosen and self._look(running, unit)) for unit in units]
+        self.done = self.swept - self.missing + sum(done for _, done in self.test)
+
+    def left(self, seeds: Sequence[int]) -> int:
+        """Units that are missing with these test seeds."""
+        return self.missing + sum(not done for seed, done in self.test if seed in seeds)
+
+    def _look(self, running: Running, unit: Unit) -> bool:
+        """Whether a unit is done; its seconds are kept."""
+        after = running.study.arms[unit.arm].after
+        if after is not None and after not in running.chosen:
+            return False
+        job = running.job(unit)
+        if job.done:
+            self.seconds.append(result_of(job).seconds)
+        return job.done
+
+
+def _choose(running: Running, name: str, swept: bool) -> None:
+    """The rate of an arm, where it can be known by now."""
+    arm = running.study.arms[name]
+    if not arm.trains or len(arm.rates) == 1:
+        running.chosen[name] = arm.rates[0] if arm.rates else None
+    elif swept:
+        running.choose(name)
+
+
+def _unchosen(running: Running, name: str) -> list[Unit]:
+    return [Unit(name, None, seed, "test") for seed in running.study.seeds]
+
+
+def _stage(study: Study, name: str) -> str | None:
+    return next(iter(study.family(name).values())).stage
+
+
+class _Stored:
+    """What results hold, of this study and of those beside it."""
+
+    def __init__(self, path: Path) -> None:
+        self.own = _results(path.parent)
+        homes = sorted(file.parent for file in path.parent.parent.glob("*/results.json") if file.parent != path.parent)
+        found = {home: _results(home) for home in homes if (home / "study.yaml").exists()}
+        self.others = {home: results for home, results in found.items() if results is not None}
+
+    def seconds(self, name: str, measured: Sequence[float], stage: str | None) -> tuple[float | None, str]:
+        """Of a unit of this arm, and where that is from."""
+        if measured:
+            return fmean(measured), f"{len(measured)} units here"
+        own = [u.seconds for n, arm in self._arms() if name in (n, arm.family) for u in arm.seeds]
+        if own:
+            return fmean(own), "results.json"
+        for home, results in self.others.items():
+            arms = load_study(home / "study.yaml").arms
+            of = [
+                u.seconds for n, arm in results.arms.items() if n in arms and arms[n].stage == stage for u in arm.seeds
+            ]
+            if of:
+                return median(of), f"median of {home.name}"
+        return None, "not known"
+
+    def _arms(self) -> Iterator[tuple[str, ArmResult]]:
+        yield from (self.own.arms.items() if self.own else ())
+
+    def spread(self, claim: Claim) -> tuple[Spread, str]:
+        """Of a claim's differences from seed to seed, and where it is from."""
+        if self.own is not None:
+            seeds = next((look.seeds for look in (self.own.looks or ())[-1:]), None)
+            runs = [arm for name, arm in self.own.arms.items() if claim.better in (name, arm.family)]
+            names = [u.seed for u in max(runs, key=lambda arm: len(arm.seeds)).seeds][:seeds] if runs else []
+            try:
+                better, worse = compared(claim, self.own.arms, names)
+                return _spread(better, worse, *_items(runs, claim.measure)), "results.json"
+            except (VoldError, KeyError, ValueError):
+                pass  # of arms that this file does not have any more, or of one seed
+        found = [spread for results in self.others.values() for spread in _pairs(results, claim.measure)]
+        if not found:
+            return WORST, "assumed: 3 points between seeds, and half of the answers right"
+        seeds_, items = median(s.seeds for s in found), median(s.items for s in found)
+        return Spread(seeds_, items), f"median of {len(found)} pairs of {', '.join(h.name for h in self.others)}"
+
+
+def _results(home: Path) -> StudyResults | None:
+    file = home / "results.json"
+    try:
+        return read_json(file, StudyResults) if file.exists() else None
+    except CheckpointError:
+        return None
+
+
+def _pairs(results: StudyResults, measure: str) -> Iterator[Spread]:
+    """Of every two arms next to each other in a study that have this measure for two seeds or more."""
+    has = [arm for arm in results.arms.values() if len(arm.seeds) > 1 and all(measure in u.measures for u in arm.seeds)]
+    for one, two in itertools.pairwise(has):
+        values = [[u.measures[measure].accuracy for u in arm.seeds] for arm in (one, two)]
+        if len(values[0]) == len(values[1]) and all(v is not None for of in values for v in of):
+            yield _spread(values[0], values[1], *_items([one, two], measure))
+
+
+def _spread(better: Sequence[float | None], worse: Sequence[float | None] | None, items: float, n: int) -> Spread:
+    second = [0.0] * len(better) if worse is None else worse
+    return spread_of([(a or 0.0) - (b or 0.0) for a, b in zip(better, second, strict=True)], items, n)
+
+
+def _items(arms: Sequence[ArmResult], measure: str) -> tuple[float, int]:
+    """What the answer to one item adds to the variance of a difference of two arms, each on its own, and of how many
+    items an accuracy is the mean; nothing of one for a measure without them."""
+    rows: list[UnitResult] = [u for arm in arms for u in arm.seeds]
+    found = [u.measures[measure] for u in rows if measure in u.measures]
+    known = [(m.stderr**2 * m.n, m.n) for m in found if m.stderr is not None and m.n]
+    return (2 * fmean(v for v, _ in known), known[0][1]) if known else (0.0, 1)
+
+
+def _claim(study: Study, key: str, claim: Claim, stored: _Stored, difference: float | None) -> ClaimPlan:
+    spread, source = stored.spread(claim)
+    level, n = LEVEL / len(study.claims), len(study.seeds)
+    if study.looks:
+        level = nominal(study.looks.fractions, level, study.looks.spending)[-1]
+    tasks = study.test_tasks.get(claim.measure)
+    sd = spread.sd(int(getattr(tasks, "size", 0) or 1) if tasks else 1)
+    wanted = difference or claim.margin
+    return ClaimPlan(
+        claim=key,
+        seeds=n,
+        level=level,
+        sd=sd,
+        source=source,
+        detectable=detectable(n, sd, level, POWER),
+        difference=wanted,
+        needs=seeds_for(wanted, sd, level, POWER),
+    )
+
+
+def _print(plan: Plan, name: str) -> None:
+    rows = [
+        (a.arm, str(a.swept), str(a.tested), str(a.done), "-" if a.seconds is None else f"{a.seconds:.0f}", a.source)
+        for a in plan.arms
+    ]
+    heads = ("arm", ">sweep", ">test", ">done", ">seconds a unit", "from")
+    print_table(heads, rows, f"units of {name}")
+    whole = sum(a.swept + a.tested for a in plan.arms)
+    console.print(f"{whole} units, {sum(a.done for a in plan.arms)} done; {plan.workers} side by side")
+    for seeds, hours in plan.hours.items():
+        console.print(f"  to {seeds} seeds: {hours:.1f} hours left")
+    if plan.untimed:
+        console.print(f"  without {plan.untimed} units of arms that have not run anywhere yet")
+    if plan.claims:
+        lines = [
+            (c.claim, str(c.seeds), f"{c.level:.2g}", f"{100 * c.sd:.1f}", f"{100 * c.detectable:.1f}",
+             f"{100 * c.difference:g}: {c.needs or 'over 1,000'}", c.source)
+            for c in plan.claims
+        ]  # fmt: skip
+        columns = ("claim", ">seeds", ">level", ">sd of a seed", ">shown at 80%", ">points: seeds", "spread from")
+        print_table(columns, lines, "what the claims can show, in points")

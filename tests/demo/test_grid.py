@@ -1,0 +1,275 @@
+"""Arms on a grid, claims about a region of it, looks, and several machines at one study."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from studies import arm, ran, results, study_dict
+from vold.demo.study import Running, run_study
+from vold.demo.study_file import Study, load_study
+from vold.demo.units import in_hand, run_unit
+from vold.errors import CheckpointError, ConfigError
+from vold.evals.claims import Claim, decide, decide_all, write_looks
+from vold.evals.sequential import Looks
+from vold.evals.study_results import ArmResult, Look, Measure, StudyResults
+from vold.run.files import read_json
+from vold.run.lock import owning
+
+OVER: dict[str, Any] = {"over": ["level", "steps"], "after": "direct", "at": "{steps}"}
+
+
+def grid_dict(home: Path) -> dict[str, Any]:
+    """Two levels, of which one asks other problems, and two steps of the run that both arms start from."""
+    raw: dict[str, Any] = study_dict(home)
+    raw["set"] |= {
+        "distill.eval": {"every": 1, "keep_every": 1, "sets": ["train"], "size": 2, "sampling": {"max_new_tokens": 1}},
+        "align": {"tasks": "train", "limit": 4, "sampling": {"max_new_tokens": 4}, "rollouts": 2},
+    }
+    raw["axes"] = {"level": {"low": {}, "high": {"tasks.image.rows": [5, 5]}}, "steps": [0, 1]}
+    raw["arms"] = {
+        "direct": {"stage": "distill", "over": ["level"], "rates": [1e-3]},
+        "start": {"stage": "align", **OVER},
+        "grpo": {"stage": "distill", **OVER, "rates": [1e-3], "set": {"distill.objective": {"method": "grpo"}}},
+    }
+    raw["claims"] = {}
+    return raw
+
+
+def stored(home: Path, raw: dict[str, Any]) -> Path:
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "study.yaml").write_text(yaml.safe_dump(raw))
+    return home / "study.yaml"
+
+
+def test_an_arm_over_axes_stands_at_every_point_behind_its_own_parent(tmp_path: Path) -> None:
+    study = Study.model_validate(grid_dict(tmp_path))
+    points = ["low-0", "low-1", "high-0", "high-1"]
+    assert list(study.arms) == ["direct-low", "direct-high", *(f"{n}-{p}" for n in ("start", "grpo") for p in points)]
+    one = study.arms["grpo-high-1"]
+    assert (one.after, one.at, one.family, one.cell) == ("direct-high", 1, "grpo", {"level": "high", "steps": "1"})
+    assert study.names() == ["direct", "start", "grpo"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"arms": {"a": {"over": ["depth"]}}}, "no such axis"),
+        ({"arms": {"a": {"at": 1}}}, "`at` is a step of the arm"),
+        (
+            {"arms": {"a": {"stage": "distill", "rates": [1.0], "over": ["level"]}, "b": {"after": "a"}}},
+            "no such arm above",
+        ),
+        (
+            {
+                "arms": {
+                    "a": {"stage": "distill", "rates": [1.0], "over": ["level"]},
+                    "b": {"over": ["steps"], "after": "a"},
+                }
+            },
+            "all axes of the one it starts from",
+        ),
+        ({"arms": {"a": {"stage": "align", "rates": [1.0]}}}, "go together"),
+        ({"looks": {"at": [3, 4]}}, "do not fit the seeds"),
+    ],
+)
+def test_a_grid_that_does_not_fit_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_study(stored(tmp_path, grid_dict(tmp_path) | change))
+
+
+def test_a_claim_names_arms_and_axes_that_are_there(tmp_path: Path) -> None:
+    whole = {"claim": "x", "better": "grpo", "worse": "start", "measure": "image", "rule": "gain"}
+    for where, message in (({"depth": [1]}, "no such axis"), ({"stat/image": [0, 1]}, "did you mean 'start'")):
+        with pytest.raises(ConfigError, match=message):
+            load_study(stored(tmp_path, grid_dict(tmp_path) | {"claims": {"c": whole | {"where": where}}}))
+    with pytest.raises(ValueError, match="two ends"):
+        Claim.model_validate(whole | {"where": {"start/image": [0.5]}})
+
+
+@pytest.mark.slow
+def test_children_begin_with_the_step_their_parent_has_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    raw = grid_dict(tmp_path)
+    raw["axes"] = {"steps": [0, 1]}
+    raw["arms"] = {
+        "direct": {"stage": "distill", "rates": [1e-3]},
+        "start": {"stage": "align", "after": "direct", "at": "{steps}", "over": ["steps"]},
+        "grpo": {"stage": "distill", "after": "direct", "at": 1, "rates": [1e-3]},
+    }
+    raw["claims"] = {"c": {"claim": "x", "better": "start", "measure": "image", "rule": "at least", "value": 0.5,
+                           "where": {"start/passing": [0, 1], "steps": [1]}}}  # fmt: skip
+    raw["measures"] = {"began": "test_grid:began_with"}
+    file = stored(tmp_path / "studies" / "grid", raw)
+    found = run_study(str(file), [])
+    assert found.axes == {"steps": ("0", "1")}
+    assert found.claims["c"].cells == ("1",)
+    first = found.arms["start-0"]
+    assert {"kl", "top1", "passing", "failing"} <= set(first.seeds[0].measures)
+    assert (len(first.tuning or ()), len(first.seeds), found.arms["direct"].tuning) == (1, 2, None)
+    assert first.seeds[0].measures["kl"] != found.arms["start-1"].seeds[0].measures["kl"]
+    assert [u.measures["began"].value for u in found.arms["grpo"].seeds] == [1.0, 1.0]
+    assert list(found.arms["grpo"].seeds[0].measures["reward"].curve or ()) == ["1", "2"]
+    raw["arms"]["grpo"]["at"] = 5
+    with pytest.raises(CheckpointError, match="no model was kept at step 5"):
+        run_study(str(stored(file.parent, raw)), [])
+
+
+def began_with(stage: Path) -> dict[str, float] | None:
+    """The step of the model that a stage has begun with, by the end of its path."""
+    name = Path(yaml.safe_load((stage / "recipe.yaml").read_text())["distill"]["init"]).name
+    return {"value": float(name[5:])} if name.startswith("step-") else None
+
+
+def points(values: dict[str, list[float]], cell: str = "") -> dict[str, ArmResult]:
+    """Arms of the families `a` and `b` at one point of the axis `steps`."""
+    rows = {n: arm(v) for n, v in values.items()}
+    return {f"{n}-{cell}": ArmResult(0.1, {}, a.seeds, family=n, cell={"steps": cell}) for n, a in rows.items()}
+
+
+def start(cell: str, share: float) -> dict[str, ArmResult]:
+    """What was there, with the seed of the sweep, before training."""
+    tuned = (ran(9, failing=Measure(accuracy=share)),)
+    return {f"start-{cell}": ArmResult(None, {}, (), family="start", cell={"steps": cell}, tuning=tuned)}
+
+
+GRID = (
+    points({"a": [0.30, 0.50, 0.40], "b": [0.30, 0.50, 0.40]}, "0") | start("0", 0.9)
+    | points({"a": [0.40, 0.61, 0.49], "b": [0.30, 0.50, 0.40]}, "30") | start("30", 0.5)
+    | points({"a": [0.42, 0.59, 0.51], "b": [0.30, 0.50, 0.40]}, "60") | start("60", 0.2)
+)  # fmt: skip
+
+
+def of_region(rule: str = "gain", value: float | None = None, **where: Any) -> Claim:
+    """A claim about `a` and `b`; `start_failing` in `where` is a measure of `start`."""
+    there = {key.replace("_", "/"): value for key, value in where.items()}
+    whole = {"claim": "x", "better": "a", "worse": "b", "measure": "image", "rule": rule, "value": value}
+    return Claim.model_validate(whole | {"where": there})
+
+
+@pytest.mark.parametrize(
+    ("where", "cells", "difference"),
+    [
+        ({}, None, 0.2 / 3),
+        ({"steps": [30]}, ("30",), 0.1),
+        ({"start_failing": [0.1, 0.6]}, ("30", "60"), 0.1033333),
+        ({"start_failing": [0.1, 0.6], "steps": [0, 60]}, ("60",), 0.1066667),
+    ],
+)
+def test_a_claim_about_a_region_takes_the_mean_over_its_points(
+    where: dict[str, Any], cells: tuple[str, ...] | None, difference: float
+) -> None:
+    out = decide(of_region(**where), GRID, [1, 2, 3])
+    assert out.cells == cells
+    assert out.figures.difference == pytest.approx(difference if where else (0 + 0.1 + 0.1066667) / 3)
+
+
+def test_a_region_without_points_decides_nothing() -> None:
+    out = decide_all({"c": of_region(start_failing=[0.95, 1.0])}, GRID, [1, 2, 3])["c"]
+    assert (out.verdict, out.figures.seeds, out.cells) == ("undecided", 0, ())
+
+
+# Differences at 30 steps 0.10, 0.11, 0.09: mean 0.1, error 0.01 / sqrt(3), interval 0.1 +- 0.0248414.
+@pytest.mark.parametrize(("value", "verdict"), [(0.075, "holds"), (0.076, "undecided"), (0.125, "does not hold")])
+def test_more_than_compares_the_interval_of_a_difference_with_a_value(value: float, verdict: str) -> None:
+    out = decide(of_region("more than", value, steps=[30]), GRID, [1, 2, 3])
+    assert out.verdict == verdict
+    assert out.figures.low == pytest.approx(0.1 - 0.0248414, abs=1e-6)
+
+
+def test_an_early_look_asks_for_more() -> None:
+    """With three seeds p = 0.0033: enough at the end, not at the first of two looks, whose level is 0.0031. What is far
+    from 0 is decided there, and stays so at the end."""
+    arms = {"a": arm([0.40, 0.61, 0.49]), "b": arm([0.3, 0.5, 0.4])}
+    one = Claim.model_validate({"claim": "x", "better": "a", "worse": "b", "measure": "image", "rule": "gain"})
+    assert decide(one, arms, [1, 2, 3]).figures.p_value == pytest.approx(0.003317, abs=1e-6)
+    assert decide(one, arms, [1, 2, 3], Looks(at=(3, 6))).verdict == "undecided"
+    far = {"a": arm([0.600, 0.801, 0.699, 0.1, 0.9, 0.2]), "b": arm([0.3, 0.5, 0.4, 0.5, 0.5, 0.5])}
+    early = decide(one, far, [1, 2, 3], Looks(at=(3, 6)))
+    assert early.verdict == "holds"
+    assert decide(one, far, [1, 2, 3, 4, 5, 6]).verdict == "undecided"
+    assert decide(one, far, [1, 2, 3, 4, 5, 6], Looks(at=(3, 6))).figures.p_value == early.figures.p_value
+
+
+def test_looks_are_told_in_the_protocol(tmp_path: Path) -> None:
+    made: StudyResults = results({"a": arm([0.1, 0.2])})
+    looks = (Look(3, 0.0031, {"c": "undecided"}, False), Look(6, 0.049, {"c": "holds"}, True))
+    made = StudyResults(**{**vars(made), "looks": looks[:1]})
+    assert write_looks(tmp_path, made) == []
+    protocol = tmp_path / "protocol.md"
+    protocol.write_text("# Protocol\n\n## History\n\nNothing yet.\n")
+    assert write_looks(tmp_path, made) == [protocol]
+    assert "| 3 | 0.0031 | 0 of 1 | went on |" in protocol.read_text()
+    made = StudyResults(**{**vars(made), "looks": looks})
+    assert write_looks(tmp_path, made) == [protocol] and write_looks(tmp_path, made) == []
+    text = protocol.read_text()
+    assert text.startswith("# Protocol\n\n## History\n\nNothing yet.\n")
+    assert text.count("| 3 | 0.0031 |") == 1 and "| 6 | 0.049 | 1 of 1: c | the end |" in text
+
+
+@pytest.mark.slow
+def test_a_study_ends_at_the_look_that_decides_its_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A KL is far above -10 with three seeds; between its own values nothing is decided by the fourth."""
+    monkeypatch.chdir(tmp_path)
+    raw = grid_dict(tmp_path) | {"seeds": [1, 2, 3, 4], "looks": {"at": [3, 4]}, "axes": {}}
+    raw["arms"] = {"start": {"stage": "align"}}
+    far = {"claim": "x", "better": "start", "measure": "kl", "rule": "at least", "value": -10.0}
+    raw["claims"] = {"far": far}
+    file = stored(tmp_path / "studies" / "looks", raw)
+    found = run_study(str(file), [])
+    assert [(look.seeds, look.ended) for look in found.looks or ()] == [(3, True)]
+    assert (found.claims["far"].verdict, found.claims["far"].figures.seeds) == ("holds", 3)
+    assert len(found.arms["start"].seeds) == 3
+    middle = sorted(u.measures["kl"].value or 0.0 for u in found.arms["start"].seeds)[1]
+    raw["claims"] = {"far": far, "near": far | {"value": middle}}
+    found = run_study(str(stored(file.parent, raw)), [])
+    assert [(look.seeds, look.ended) for look in found.looks or ()] == [(3, False), (4, True)]
+    assert {key: v.verdict for key, v in found.claims.items()} == {"far": "holds", "near": "undecided"}
+
+
+CLAIMED = """
+import os, pathlib, sys
+from vold.run.lock import RunLock
+RunLock(pathlib.Path(sys.argv[1]), "study").acquire()
+os._exit(9)
+"""
+
+
+def study_with_one_arm(home: Path) -> Path:
+    raw = study_dict(home) | {"arms": {"base": {}}, "claims": {}}
+    return stored(home / "studies" / "one", raw)
+
+
+def test_what_another_has_in_hand_is_left_until_it_is_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = study_with_one_arm(tmp_path)
+    running = Running(file, load_study(file))
+    running.choose("base")
+    job = running.job(running.tested("base", [1, 2])[0])
+    inside, over = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with owning(job.home, "study"):
+            inside.set()
+            over.wait(60)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert inside.wait(60)
+    try:
+        assert in_hand(job) and not run_unit(job) and not job.done
+    finally:
+        over.set()
+        thread.join()
+    assert not in_hand(job)
+    assert subprocess.run([sys.executable, "-c", CLAIMED, str(job.home)], check=False).returncode == 9
+    assert in_hand(job) and run_unit(job) and job.done, "a dead one is followed"
+    before = (job.judgement / "unit.json").stat().st_mtime_ns
+    assert run_unit(job) and (job.judgement / "unit.json").stat().st_mtime_ns == before
+    assert read_json(job.judgement / "unit.json", dict)["seed"] == 1
