@@ -19,6 +19,8 @@ from vold.run.names import Name, close_to, no_twins
 from vold.run.recipe import AnyTaskSpec, Section
 from vold.run.yaml_text import sections_in, text_of
 
+TAKEN = ("models",)
+"""Names that stand for something else in a study: `{models}` in a value."""
 CONTROL = "-opsa"
 """What is put behind the name of an arm for that of its control."""
 OBJECTIVE = "distill.objective"
@@ -166,6 +168,9 @@ class Study(Section):
             if arm.at is not None and (arm.after is None or not self.arms[arm.after].trains):
                 fix = "name an arm that trains in `after`, or leave out `at`"
                 raise ConfigError("`at` is a step of the arm that this one starts from", where=f"arms.{name}", fix=fix)
+            if name in TAKEN:
+                fix = "call it otherwise"
+                raise ConfigError("the study keeps its own files under this name", where=f"arms.{name}", fix=fix)
             seen.append(name)
         for stage in ("sft", "distill"):
             swept = {len(a.rates) for a in self.arms.values() if a.stage == stage}
