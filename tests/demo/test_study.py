@@ -308,7 +308,7 @@ def test_a_study_runs_chooses_its_rates_and_continues(
         + "\nafter\n"
     )
     first = run_study(str(file), [])
-    assert capsys.readouterr().out.splitlines()[-1] == "next: vold list runs/studies/small"
+    assert capsys.readouterr().out.splitlines()[-1] == "next: vold list runs/studies/cells"
     stored = json.loads((home / "results.json").read_text())
     assert {k: len(a["seeds"]) for k, a in stored["arms"].items()} == {"base": 1, "direct": 2, "grpo": 2}
     for name in ("direct", "grpo"):
