@@ -57,7 +57,7 @@ def faults() -> list[Fault]:
     out = [
         Fault("pair", f"{name} and {name}, {how.__name__.strip('_').replace('_', ' ')}", partial(how, work, work.argv))
         for name, work in works.items()
-        for how in (MEETINGS if name != "study" else (_in_the_middle, _killed))
+        for how in (MEETINGS if name != "study" else (_together, _killed))
     ]
     out += [
         Fault("pair", f"{one} and {two}, in the middle", partial(_in_the_middle, works[one], works[two].argv))
@@ -97,7 +97,7 @@ def _study() -> Work:
     prepare(alone)
     ended = vold_in(argv, alone)
     assert ended.code == 0, ended.said
-    return Work(argv, prepare, "clock.json", lambda home: "" if _arms(home) == _arms(alone) else "results.json")
+    return Work(argv, prepare, "clock-", lambda home: "" if _arms(home) == _arms(alone) else "results.json")
 
 
 def _arms(home: Path) -> object:
