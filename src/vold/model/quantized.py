@@ -100,7 +100,7 @@ def loading(kind: Quantized, dtype: torch.dtype, family: Family, device: str) ->
             "bnb_4bit_use_double_quant": True,
             "bnb_4bit_compute_dtype": dtype,
         }
-    others = rf"(?!(\w+\.)?{inside_blocks(family)})"
+    others = rf"(?!(\w+\.)?{inside_blocks(family)}).*"  # Transformers 5.24 wants whole parts of a name
     return {
         "quantization_config": BitsAndBytesConfig(**how, llm_int8_skip_modules=[others]),
         "device_map": {"": device},
