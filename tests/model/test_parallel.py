@@ -85,7 +85,10 @@ def compare(first: Path, second: Path, stage: str) -> None:
 SETTINGS: dict[str, dict[str, Any]] = {
     "vold": {
         "run": {"shard_teacher": "always"},
-        "distill": {"objective": {"method": "vold", "teacher_loss": {"coefficient": 1.0}}},
+        "distill": {
+            "objective": {"method": "vold", "teacher_loss": {"coefficient": 1.0}},
+            "eval": {"every": 3, "sets": ["image", "text"], "size": 3},
+        },
     },
     "once": {
         "run": {"exchange": "step"},
@@ -147,6 +150,7 @@ def test_two_nodes_train_as_one_process_does(name: str, home: Path) -> None:
     """Two processes on each; a step has three prompts, so that one of them samples nothing."""
     for stage in ("sft", "distill"):
         compare(home / f"one-{name}", home / f"nodes-{name}", stage)
+    assert watched(home / f"one-{name}") == watched(home / f"nodes-{name}")
 
 
 @pytest.mark.parametrize("name", ["vold", "once", "lora", "gkd", "knobs"])
@@ -158,6 +162,24 @@ def test_two_processes_train_as_one_does(name: str, home: Path) -> None:
     files = [run / "distill" / "rollouts" / "step-000005.safetensors" for run in runs]
     rows = [stored_rows(f) for f in files]
     assert [r["ids"] for r in rows[0]] == [r["ids"] for r in rows[1]]
+    for mine, theirs in zip(*rows, strict=True):  # nor what was read in each by whoever had it
+        kept = [r["token_values"].get("entropy") for r in (mine, theirs)]
+        assert kept[1] == pytest.approx(kept[0], rel=1e-4, abs=1e-5)
+    assert any("entropy" in r["token_values"] for r in rows[0])
+
+
+def watched(run: Path) -> dict[str, bytes]:
+    """What evaluation while stage 2 trained has left: its rows and every answer."""
+    stage = run / "distill"
+    files = (*stage.glob("evals.jsonl"), *stage.glob("evals/*/*.jsonl"))
+    return {str(f.relative_to(stage)): f.read_bytes() for f in files}
+
+
+def test_two_processes_evaluate_while_they_train_as_one_does(home: Path) -> None:
+    alone = watched(home / "one-vold")
+    assert len(alone["evals.jsonl"].splitlines()) == 6  # two sets, after 0, 3 and 6 steps
+    assert len(alone) == 7
+    assert watched(home / "two-vold") == alone
 
 
 def test_two_processes_with_compiled_layers_and_adapters_train_as_a_plain_one_does(home: Path) -> None:

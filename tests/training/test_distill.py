@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,8 +24,10 @@ from vold.training.distill import distill
 from vold.training.learner import Learner
 from vold.training.optim import build_optimizer
 from vold.training.rollout import sample
+from vold.training.rollout_log import with_entropy
 from vold.training.sft import accumulate, refuse_banned, sft
 from vold.training.step import update
+from vold.training.streams import has_signal
 from vold.training.traces import Trace, read_traces
 from vold.types import Completion, Grade, Prompt, Rollout, ScoreRequest, TokenScores
 
@@ -133,6 +138,36 @@ def test_an_update_follows_the_gradient_of_the_loss_written_out_in_full(token_bu
     assert {n for n in seen if seen[n].abs().sum() > 0} == {n for n in expected if expected[n].abs().sum() > 0}
     for name, gradient in expected.items():
         torch.testing.assert_close(seen[name], gradient, rtol=1e-3, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_entropy_is_kept_of_what_was_trained_on(tmp_path: Path) -> None:
+    config = config_of(tmp_path, token_budget=40)
+    policy = tiny.student()
+    rollouts, prompts = rollouts_of(policy, config, MIXED)
+    done = finished(rollouts, prompts, config.objective)
+    done[1] = dataclasses.replace(done[1], advantage=None, teacher_weight=None)  # teaches nothing
+    found: dict[int, Any] = {}
+    # Before the update, which changes the weights.
+    expected = {}
+    for place, r in enumerate(done):
+        ids = torch.tensor([[*r.prompt_ids, *r.completion.ids]])
+        logits = policy.model(input_ids=ids).logits[0].index_fill(-1, policy.banned, float("-inf"))
+        p = logits[len(r.prompt_ids) - 1 : -1].softmax(-1)
+        expected[place] = torch.special.entr(p).sum(-1)
+    with torch.enable_grad():
+        update(learner_of(policy, config), done, tiny.step(prompts), tiny.NO_TEACHER, found)
+    assert sorted(found) == [place for place, r in enumerate(done) if has_signal(r, config.objective)]
+    assert 1 not in found
+    for place, values in found.items():
+        torch.testing.assert_close(torch.from_numpy(values), expected[place], rtol=1e-4, atol=1e-5)
+
+
+def test_entropy_has_no_value_where_a_tool_wrote() -> None:
+    r = Rollout("t", 0, (1,), Completion((5, 6, 7), (-1.0, 0.0, -1.0), (1, 0, 1)), Grade(0.0, None, ""))
+    first, second = with_entropy([r, r], {1: np.asarray([0.5, 2.0], "float32")})
+    assert "entropy" not in first.token_values
+    assert second.token_values["entropy"].tolist() == pytest.approx([0.5, math.nan, 2.0], nan_ok=True)
 
 
 def test_a_step_in_which_all_pass_leaves_the_weights_alone(tmp_path: Path) -> None:

@@ -211,6 +211,10 @@ class Distill(Section):
         """Responses of a step."""
         return self.prompts_per_step * self.rollouts
 
+    def keeps(self, step: int) -> bool:
+        """Whether the rollouts of 0-based `step` are stored."""
+        return step % self.keep_rollouts_every == 0 or step + 1 == self.steps
+
 
 class Align(Section):
     """`vold align`: do student and teacher overlap enough for distillation to work? What is left out, or the whole

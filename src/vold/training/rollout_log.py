@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from vold.data.files.images import thumbnail
 from vold.engines.teachers.aligned import aligned_share
@@ -13,13 +16,14 @@ from vold.objective import value_means
 from vold.objective.unscored import unscored_of
 from vold.run.metrics import RolloutMetrics
 from vold.run.rollouts import RolloutTask, store_rollouts, store_tokenizer, text_view
+from vold.types.arrays import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from vold.model.policy import Policy
-    from vold.types import Rollout, Task
+    from vold.types import Rollout, Task, Values
 
 PICTURE = 256
 """Longest side, in pixels, of a picture that is stored beside rollouts."""
@@ -82,6 +86,18 @@ def store(directory: Path, step: int, rollouts: Sequence[Rollout], tasks: Sequen
     """Write every rollout of a step with all its token values, for `vold show` and the report. `tasks` are by group."""
     store_tokenizer(directory, lambda: policy.chat.tokenizer.backend_tokenizer.to_str())
     return store_rollouts(directory, step, rollouts, questions_of(rollouts, tasks))
+
+
+def with_entropy(rollouts: Sequence[Rollout], entropies: Mapping[int, Values]) -> list[Rollout]:
+    """The rollouts with the student's entropy (nats) among their token values: NaN at tokens that an environment wrote.
+    Those that were not trained on, whose place is not in `entropies`, are as they were."""
+    out = list(rollouts)
+    for place, read in entropies.items():
+        mask = out[place].completion.action_mask
+        values = np.full(len(mask), np.nan, "float32")
+        values[mask] = read
+        out[place] = replace(out[place], token_values={**out[place].token_values, "entropy": frozen(values, "float32")})
+    return out
 
 
 def questions_of(rollouts: Sequence[Rollout], tasks: Sequence[Task]) -> dict[int, RolloutTask]:

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from vold.engines.mismatch import Mismatch, distance
@@ -19,30 +20,41 @@ from vold.training.mini_batches import mini_batches
 from vold.training.streams import flatten, has_signal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from vold.model.lm_head.fused import HeadOutput
     from vold.objective import Denominators
     from vold.run.recipe import Distill
     from vold.training.learner import Learner, MicroBatch
     from vold.training.prompted import Step
-    from vold.types import Rollout, Teacher
+    from vold.types import Rollout, Teacher, Values
 
 
-def update(learner: Learner[Distill], rollouts: Sequence[Rollout], step: Step, teacher: Teacher) -> UpdateMetrics:
+def update(
+    learner: Learner[Distill],
+    rollouts: Sequence[Rollout],
+    step: Step,
+    teacher: Teacher,
+    entropies: dict[int, Values] | None = None,
+) -> UpdateMetrics:
     """The optimizer steps on credited rollouts; every process has all of them and runs its share.
 
     Rollouts without a signal (advantage and teacher weights 0 everywhere) take no part in the forward pass; the
     denominators count them all the same, so the gradient is that of the whole mini-batch. `teacher` is asked again only
-    for whole distributions. With nothing to learn from the weights stay: momentum alone must not move them.
+    for whole distributions. With nothing to learn from the weights stay: momentum alone must not move them. Into
+    `entropies`, if given, goes the student's entropy (nats) at the action tokens of every rollout that it has read, by
+    the rollout's place; of several updates that read it, the first's.
 
     Raises:
         TrainingError: loss or gradient is not finite, or sampler and trainer are too far apart. The weights are left
             as they were before the update.
     """
     whole = Tally()
+    places = {} if entropies is None else {id(r): place for place, r in enumerate(rollouts)}
     for part in mini_batches(learner.config.all_updates, rollouts, step.seed):
-        found = _gradient(learner, part, step, teacher)
+        found = _gradient(learner, part, step, teacher, Tally(places=places))
+        if entropies is not None:
+            entropies |= found.entropies | entropies
         if not whole.updates:  # later on the weights are no longer those that have sampled
             found.gate(learner, step)
             whole.mismatch = found.mismatch
@@ -52,12 +64,13 @@ def update(learner: Learner[Distill], rollouts: Sequence[Rollout], step: Step, t
     return whole.metrics(step.number, learner.rate(step.number))
 
 
-def _gradient(learner: Learner[Distill], rollouts: Sequence[Rollout], step: Step, teacher: Teacher) -> Tally:
-    """Add up the gradient of the loss of some rollouts, in micro-batches; all processes' sums."""
+def _gradient(
+    learner: Learner[Distill], rollouts: Sequence[Rollout], step: Step, teacher: Teacher, tally: Tally
+) -> Tally:
+    """Add up the gradient of the loss of some rollouts, in micro-batches that `tally` counts; all processes' sums."""
     counts = _denominators(learner.config, rollouts, step)
     live = [r for r in rollouts if has_signal(r, learner.config.objective)]
     prompts, made = [p.prompt for p in step.of(live)], [r.completion for r in live]
-    tally = Tally()
     for micro in learner.micro_batches(prompts, [c.ids for c in made], [c.action_mask for c in made]):
         loss_of = MicroLoss.of(learner, [live[i] for i in micro.rows], step, counts, teacher)
         output = loss_of.read(learner, micro)
@@ -80,6 +93,7 @@ class MicroLoss:
     """The loss of a micro-batch, as a function of what is read off the LM head.
 
     Attributes:
+        rollouts: those of the micro-batch.
         streams: per-token values of its rollouts; their log-probs are still those of the sampler.
         comparison: for a loss over distributions; None for losses on sampled tokens.
         own: [tokens] whether the student has sampled them itself.
@@ -87,6 +101,7 @@ class MicroLoss:
     """
 
     config: Distill
+    rollouts: Sequence[Rollout]
     streams: Streams
     comparison: TokenDivergence | None
     own: torch.Tensor
@@ -110,7 +125,9 @@ class MicroLoss:
         comparison = compared(config.objective, rollouts, prompts, teacher, device)
         own = torch.tensor([r.source == "student" for r in rollouts]).to(device, non_blocking=True)
         support = support_of([r.completion for r in rollouts], device)
-        return cls(config, streams, comparison, own[streams.sequence_index], support, denominators, step.number)
+        return cls(
+            config, rollouts, streams, comparison, own[streams.sequence_index], support, denominators, step.number
+        )
 
     def read(self, learner: Learner[Distill], micro: MicroBatch) -> HeadOutput:
         """What the student's LM head says at the micro-batch's tokens, of whole distributions."""
@@ -145,7 +162,8 @@ class Tally:
     """Sums over the micro-batches of an update, and then over updates; those of several processes can be added up.
 
     Those of a micro-batch stay on the device until all are wanted (`merged`): a GPU's host waits for them once an
-    update. `parts` are mini-batches, `updates` those of them with something to learn.
+    update. `parts` are mini-batches, `updates` those of them with something to learn. `entropies` are kept of the
+    rollouts whose `places` are given, by these.
     """
 
     loss: float = 0.0
@@ -156,6 +174,8 @@ class Tally:
     mismatch: Mismatch = field(default_factory=Mismatch)
     waiting: list[torch.Tensor] = field(default_factory=list)
     names: tuple[str, ...] = ()
+    places: Mapping[int, int] = field(default_factory=dict)
+    entropies: dict[int, Values] = field(default_factory=dict)
 
     def add(self, loss: torch.Tensor, sums: dict[str, torch.Tensor], output: HeadOutput, micro: MicroLoss) -> None:
         """Count a micro-batch."""
@@ -164,6 +184,10 @@ class Tally:
         self.names = tuple(values)
         self.waiting.append(torch.cat([apart, torch.stack([v.double() for v in values.values()])]))
         self.sums["trained_tokens"] += len(output.logp)
+        if self.places:
+            ends = np.cumsum([np.count_nonzero(r.completion.action_mask) for r in micro.rollouts])
+            parts = np.split(output.entropy.detach().float().cpu().numpy(), ends[:-1])
+            self.entropies |= {self.places[id(r)]: part for r, part in zip(micro.rollouts, parts, strict=True)}
 
     def merged(self, group: Processes) -> Tally:
         """The sums of all processes together."""
@@ -172,12 +196,13 @@ class Tally:
             self.loss += found.pop("loss")
             self.sums.update(found)
             self.mismatch.add_distance(*row[:5])
-        self.waiting = []
+        self.waiting, self.places = [], {}
         out = Tally()
         for theirs in group.gather(self):
             out.loss += theirs.loss
             out.sums.update(theirs.sums)
             out.mismatch.merge(theirs.mismatch)
+            out.entropies |= theirs.entropies
         return out
 
     def take(self, update: Tally) -> None:
