@@ -41,6 +41,7 @@ CLICKS = {
     "its problem through training, or one": "key(turn % 2 ? 'o' : 't')",
     "filter by outcome": "set('outcome', turn % 2 ? '' : 'right')",
     "filter by length": "set('n0', turn % 2 ? '' : '100')",
+    "search": "set('text', ['w1', 'w12', 'w123', 'W3999 w', 'what is 7 + 7', 'nowhere'][turn % 6])",
     "order": "set('order', ['d', 'n', 's', ''][turn % 4])",
 }
 """What is done, by its name; `turn` counts."""
@@ -54,7 +55,7 @@ SCRIPT = """\
   const timed = async (act, turn) => {
     const began = performance.now();
     act(key, set, list, turn);
-    while (document.querySelector('#shown[aria-busy]')) await new Promise(r => setTimeout(r));
+    while (document.querySelector('#shown[aria-busy], #choose[aria-busy]')) await new Promise(r => setTimeout(r));
     await frame(); await frame();
     return performance.now() - began;
   };

@@ -18,9 +18,8 @@ from vold.report import browser, write_report
 from vold.report.answers import RESPONSE
 from vold.report.charts import OUTCOMES
 from vold.report.run_page import QUESTIONS, content
-from vold.report.standing import STAGES
 from vold.report.text import MINUS
-from vold.run.files import append_jsonl, read_jsonl, write_text
+from vold.run.files import append_jsonl, read_jsonl, write_json, write_text
 
 
 @pytest.fixture(scope="module")
@@ -124,12 +123,18 @@ def test_a_torn_line_is_left_out(run: Path) -> None:
     assert len([a for a in page.named("section") if "data-outcome" in a]) == 16
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ["traces", "sft", "align", "distill", "eval"])
 def test_missing_stages_are_a_note(run: Path, stage: str) -> None:
     shutil.rmtree(run / stage)
     html, _ = page_of(run)
     assert f"run <code>vold {stage}</code>" in html or stage == "traces"
     assert re.search(rf"<td>{stage}</td><td class=\"soft\">not run</td>", html)
+
+
+def test_balance_is_a_stage_where_a_run_has_it(run: Path) -> None:
+    assert "<td>balance</td>" not in page_of(run)[0]
+    write_json(run / "balance" / "summary.json", {"problems": 7, "after": [0, 2, 6, 1]})
+    assert re.search(r"<td>balance</td><td>done</td><td[^>]*>9 rows of 7 problems</td>", page_of(run)[0])
 
 
 def test_only_a_recipe_or_only_a_stage_is_enough(tmp_path: Path) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 
 from made_run import make_run
 from stored import store_rows
 from vold.errors import ConfigError, DataError
+from vold.report.evaluation import write_results
+from vold.report.run_page import write_report
 from vold.report.serve import HEADERS, Server
 from vold.report.show import serve
 from vold.run.files import append_jsonl, write_text
@@ -61,6 +65,22 @@ def test_no_address_is_a_path(made: Path) -> None:
                 assert (status == 200) == (name == "tiny" and what in ("", "now")), (name, what, body[:80])
         for path in ("//etc/passwd", "/../../etc/passwd", "/tiny/../../../etc/passwd", "/tiny/now/"):
             assert get(server, f"/{server.token}{path}") == (404, "nothing here")
+
+
+def test_the_pages_of_a_run_lead_to_each_other(made: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(made, tmp_path / "runs" / "one")
+    write_results(run / "eval" / "results.html", {}, {})
+    there = re.search(r'href="([^"]+)"[^>]*>Evaluation page<', write_report(run).read_text())
+    back = re.search(r'href="([^"]+)"[^>]*>Page of the run<', (run / "eval" / "results.html").read_text())
+    assert there is not None and back is not None
+    assert (run / there[1]).samefile(run / "eval" / "results.html")
+    assert (run / "eval" / back[1]).samefile(run / "report.html")
+    for folder, name in ((run, ""), (run.parent, "one/")):
+        with served(folder) as server:
+            page = f"/{server.token}/{name}"
+            assert f'href="{there[1]}"' in get(server, page)[1]
+            assert "A vold evaluation" in get(server, urljoin(page, there[1]))[1]
+            assert "A vold run" in get(server, urljoin(urljoin(page, there[1]), back[1]))[1]
 
 
 def test_nothing_is_kept_framed_or_fetched_from_elsewhere(made: Path) -> None:

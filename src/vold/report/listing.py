@@ -9,7 +9,7 @@ from urllib.parse import quote
 from vold.errors import DataError, VoldError
 from vold.report.evaluation import evaluation
 from vold.report.headline import gains
-from vold.report.standing import metrics_of, one, standing
+from vold.report.standing import asked_of, metrics_of, one, standing
 from vold.report.tables import print_table
 from vold.report.text import short
 from vold.run.state import runs_in
@@ -57,7 +57,7 @@ def listed_runs(runs: Mapping[str, Path]) -> list[ListedRun]:
 
 
 def _listed(name: str, run: Path) -> ListedRun:
-    now = standing(run, metrics_of(run))
+    now = standing(run, metrics_of(run), asked_of(run))
     said = [*gains(evaluation(one(run / "eval" / "results.json"), {}, 0)), *now.trained]
     behind = [s for s in now.stages if s.state != "not run" and s.detail]
     step = f"{behind[-1].name}: {behind[-1].detail}" if behind else ""

@@ -41,10 +41,9 @@ if (rolloutData) {
   };
   const searched = async text => {
     if (server) {
-      const hits = new Set();
-      for (const step of form.elements.step.value ? [Number(form.elements.step.value)] : [...steps.keys()])
-        for (const i of await fetched("find?step=" + step + "&text=" + encodeURIComponent(text))) hits.add(step + "." + i);
-      return hits;
+      const within = form.elements.step.value ? [Number(form.elements.step.value)] : [...steps.keys()];
+      const found = await Promise.all(within.map(step => fetched("find?step=" + step + "&text=" + encodeURIComponent(text))));
+      return new Set(within.flatMap((step, n) => found[n].map(i => step + "." + i)));
     }
     const low = text.toLowerCase();
     return new Set(Object.keys(stored).filter(key => {
@@ -237,16 +236,23 @@ if (rolloutData) {
   tools.addEventListener("click", e => { if (e.target.dataset.view) look(e.target.dataset.view); });
   const recolour = () => { state.colour = colour.value; paint(state.drawn); };
   colour.addEventListener("change", recolour);
-  let typing;
   form.addEventListener("input", e => {
-    if (e.target.name !== "text" && !(e.target.name === "step" && state.hits)) { choose(); return; }
-    clearTimeout(typing);
-    typing = setTimeout(find, 120);
+    if (e.target.name === "text" || e.target.name === "step" && state.hits) find(); else choose();
   });
+  // One search at a time: what is typed meanwhile is looked for after it.
   const find = async () => {
-    const text = form.elements.text.value.trim();
-    try { state.hits = text ? await searched(text) : null; choose(); }
-    catch (error) { status.textContent = error.message; }
+    state.typed = true;
+    if (form.hasAttribute("aria-busy")) return;
+    form.setAttribute("aria-busy", "true");
+    try {
+      while (state.typed) {
+        state.typed = false;
+        const text = form.elements.text.value.trim();
+        state.hits = text ? await searched(text) : null;
+      }
+      choose();
+    } catch (error) { status.textContent = error.message; }
+    form.removeAttribute("aria-busy");
   };
   form.addEventListener("submit", e => e.preventDefault());
   form.addEventListener("reset", () => { state.hits = null; setTimeout(choose); });

@@ -17,11 +17,10 @@ from vold.report.charts import Point, Series, line_chart
 from vold.report.evaluation import evaluation
 from vold.report.headline import gains
 from vold.report.rollouts import GAP_LIMIT
-from vold.report.standing import check_run, metrics_of, one, rows, standing
+from vold.report.standing import asked_of, check_run, metrics_of, one, rows, standing
 from vold.report.text import MINUS, Json, at, decimal, number, percent, words
 from vold.report.write import write_page
 from vold.run.files import lists_in, read_bytes
-from vold.run.looks import read_evals
 from vold.run.metrics import SCORE
 from vold.run.rollouts import stored_steps
 
@@ -30,6 +29,10 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
+    from vold.run.looks import EvalRow
+
+RESULTS = "eval/results.html"
+"""The page of a run's evaluation, from that of the run."""
 COLOURS = 4
 """Of lines of a chart."""
 QUESTIONS = 24
@@ -92,7 +95,7 @@ def write_report(run_dir: Path) -> Path:
     """
     run_dir = Path(run_dir)
     check_run(run_dir)
-    more = {"rollouts": saved(stored_steps(run_dir)), "server": False, "results": "eval/results.html"}
+    more = {"rollouts": saved(stored_steps(run_dir)), "server": False}
     return write_page(run_dir / "report.html", "run_page.html.j2", content(run_dir) | more)
 
 
@@ -106,22 +109,22 @@ def content(run_dir: Path) -> dict[str, object]:
         "alignments": alignments(run_dir),
         "overlap": ALIGNMENT,
         "recipe": "" if recipe is None else clean(recipe.decode(errors="replace")),
-        "has_results": (run_dir / "eval" / "results.html").is_file(),
+        "results": RESULTS if (run_dir / RESULTS).is_file() else "",
         "gap_limit": GAP_LIMIT,
     }
 
 
 def moving(run_dir: Path) -> dict[str, object]:
     """What changes while a stage trains: how the run stands and its curves."""
-    metrics = metrics_of(run_dir)
+    metrics, evals = metrics_of(run_dir), asked_of(run_dir)
     return {
         "name": run_dir.resolve().name,
         "about": about(run_dir),
-        "now": standing(run_dir, metrics),
+        "now": standing(run_dir, metrics, evals),
         "traces": one(run_dir / "traces" / "summary.json"),
-        "sft_charts": [*asked_charts(run_dir / "sft"), *training_charts(SFT, metrics["sft"])],
+        "sft_charts": [*asked_charts(evals["sft"]), *training_charts(SFT, metrics["sft"])],
         "distill_charts": [
-            *asked_charts(run_dir / "distill"),
+            *asked_charts(evals["distill"]),
             *training_charts([*DISTILL, *score_curves(metrics["distill"])], metrics["distill"]),
         ],
     }
@@ -155,9 +158,9 @@ def alignments(run_dir: Path) -> dict[str, Json]:
     return {when: f for when, f in found.items() if f}
 
 
-def asked_charts(stage: Path) -> list[Markup]:
+def asked_charts(rows: Sequence[EvalRow]) -> list[Markup]:
     """The curve of evaluations between the steps of a stage, a line a set; none where there were none."""
-    lines = asked_points(stage)
+    lines = asked_points(rows)
     series = [Series(name, line, 1 + i % COLOURS) for i, (name, line) in enumerate(lines.items())]
     chart = line_chart("Accuracy while it trains", "right answers", series, span=(0, 1), shares=True)
     return [] if chart is None else [chart]
@@ -171,10 +174,10 @@ def score_curves(rows: Sequence[Json]) -> list[Curve]:
     return [Curve(title, "mean of a step's rollouts", labels, span=(0, 1))] if names else []
 
 
-def asked_points(stage: Path) -> dict[str, list[Point]]:
+def asked_points(rows: Sequence[EvalRow]) -> dict[str, list[Point]]:
     """Accuracy by step on each set that a stage was evaluated on while it trained."""
     lines: dict[str, list[Point]] = {}
-    for row in read_evals(stage):
+    for row in rows:
         lines.setdefault(row.set, []).append((row.step, row.accuracy))
     return lines
 

@@ -19,15 +19,17 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from vold.errors import DataError, VoldError
 from vold.report.browser import step_rows, texts_of, whole
 from vold.report.listing import listed_runs
-from vold.report.run_page import content, moving
+from vold.report.run_page import RESULTS, content, moving
 from vold.report.write import render
 from vold.run.records import JsonObject
 from vold.run.rollouts import load_rollout, load_rollouts, stored_step, stored_steps
 from vold.run.state import is_at_work, runs_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    from vold.run.rollouts import StoredRollout
 
     Asked = Mapping[str, str]
     Answer = tuple[str, bytes]
@@ -46,8 +48,9 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 WATCHED = (
-    "recipe.yaml", "traces/summary.json", "align/align.json", "sft/metrics.jsonl", "distill/metrics.jsonl",
-    "sft/evals.jsonl", "distill/evals.jsonl", "sft/final", "distill/final", "eval/results.json",
+    "recipe.yaml", "traces/summary.json", "align/align.json", "balance/summary.json", "sft/metrics.jsonl",
+    "distill/metrics.jsonl", "sft/evals.jsonl", "distill/evals.jsonl", "sft/final", "distill/final",
+    "eval/results.json",
 )  # fmt: skip
 """What the moving part of a page is made from."""
 
@@ -71,7 +74,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, folder: Path, port: int = 0) -> None:
         self.folder, self.token = folder, secrets.token_urlsafe(24)
-        self.texts: dict[tuple[str, int, str], list[str]] = {}
+        self.texts: dict[tuple[Path, str], list[str]] = {}
         super().__init__(("127.0.0.1", port), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -110,11 +113,13 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Absent
         runs = runs_in(self.server.folder)
         alone = [*runs.values()] == [self.server.folder]
-        name, _, what = ("", "", rest) if alone else rest.rpartition("/")
+        what = RESULTS if rest.endswith(RESULTS) else rest.rpartition("/")[2]
+        above = rest.removesuffix(what)
         if not rest and not alone:
             page = render("list.html.j2", {"name": self.server.folder.resolve().name, "runs": listed_runs(runs)})
             return "text/html", page.encode()
-        run = self.server.folder if alone else runs.get(unquote(name))
+        of = {"": self.server.folder} if alone else {f"{name}/": run for name, run in runs.items()}
+        run = of.get(unquote(above))
         if run is None or what not in _PARTS:
             raise _Absent
         return _PARTS[what](self.server, run, dict(parse_qsl(address.query, keep_blank_values=True)))
@@ -133,12 +138,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _page(server: Server, run: Path, asked: Asked) -> Answer:
     above = "" if run == server.folder else "../" * (len(run.relative_to(server.folder).parts))
-    more = {"server": True, "rollouts": {"steps": {}, "values": {}}, "results": "results.html", "above": above}
+    more = {"server": True, "rollouts": {"steps": {}, "values": {}}, "above": above}
     return "text/html", render("run_page.html.j2", content(run) | more).encode()
 
 
 def _results(server: Server, run: Path, asked: Asked) -> Answer:
-    file = run / "eval" / "results.html"
+    file = run / RESULTS
     if not file.is_file():
         raise _Absent
     return "text/html", file.read_bytes()
@@ -156,7 +161,11 @@ def _now(server: Server, run: Path, asked: Asked) -> Answer:
 
 
 def _step(server: Server, run: Path, asked: Asked) -> Answer:
-    return _json(step_rows(load_rollouts(stored_step(run, _number(asked.get("step"))))))
+    """The rollouts of a step, to list. Their texts are made meanwhile: a search is not to wait for them."""
+    file = stored_step(run, _number(asked.get("step")))
+    stored = load_rollouts(file)
+    _texts(server, file, stored)
+    return _json(step_rows(stored))
 
 
 def _rollouts(server: Server, run: Path, asked: Asked) -> Answer:
@@ -170,20 +179,29 @@ def _rollouts(server: Server, run: Path, asked: Asked) -> Answer:
 
 def _find(server: Server, run: Path, asked: Asked) -> Answer:
     """Places of the rollouts of a step in whose problem or response a text stands."""
-    file = stored_step(run, _number(asked.get("step")))
-    key = str(run), _number(asked.get("step")), _stamp(file)
-    if key not in server.texts:
-        while len(server.texts) >= KEPT_TEXTS:
-            server.texts.pop(next(iter(server.texts)))
-        server.texts[key] = texts_of(load_rollouts(file))
     text = asked.get("text", "").lower()
-    return _json([i for i, words in enumerate(server.texts[key]) if text in words])
+    found = _texts(server, stored_step(run, _number(asked.get("step"))))
+    return _json([i for i, words in enumerate(found) if text in words])
+
+
+def _texts(server: Server, file: Path, stored: Sequence[StoredRollout] | None = None) -> list[str]:
+    """What is searched of a step, made once; `stored` is what the file holds, where it was read already."""
+    key = file, _stamp(file)
+    found = server.texts.get(key)
+    if found is None:
+        found = texts_of(load_rollouts(file) if stored is None else stored)
+        while len(server.texts) >= KEPT_TEXTS:
+            server.texts.pop(next(iter(server.texts)), None)
+        server.texts[key] = found
+    return found
 
 
 _PARTS: dict[str, Callable[[Server, Path, Asked], Answer]] = {
-    "": _page, "now": _now, "step": _step, "rollouts": _rollouts, "find": _find, "results.html": _results,
+    "": _page, "report.html": _page, "now": _now, "step": _step, "rollouts": _rollouts, "find": _find,
+    RESULTS: _results,
 }  # fmt: skip
-"""What stands behind the token, and behind a run's name, by its last word."""
+"""What stands behind the token, and behind a run's name. The pages are where they lie in a run, so that their links to
+each other hold."""
 
 
 def _number(text: str | None) -> int:

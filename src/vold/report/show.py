@@ -12,7 +12,7 @@ from vold.errors import ConfigError
 from vold.report.rollouts import FIRST, GAP_LIMIT, ShownRollout, pick_rollouts
 from vold.report.run_page import about, alignments, write_report
 from vold.report.serve import Server
-from vold.report.standing import check_run, metrics_of, one, standing
+from vold.report.standing import asked_of, check_run, metrics_of, one, standing
 from vold.report.tables import print_pairs, print_results, print_table
 from vold.report.text import MINUS, Json, decimal, short
 from vold.run.as_run import RECIPE
@@ -53,7 +53,7 @@ def show(
     if step is not None:
         stored_step(run_dir, step)
     metrics = metrics_of(run_dir)
-    now = standing(run_dir, metrics)
+    now = standing(run_dir, metrics, asked_of(run_dir))
     console.print(Text(str(run_dir), style="bold"))
     print_pairs(about(run_dir).items(), 10)
     console.print()

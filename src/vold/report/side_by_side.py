@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vold.errors import clean
 from vold.report.charts import Series, interval_strip, line_chart
 from vold.report.run_page import COLOURS, DISTILL, SFT, asked_points, points, trailing_mean, window
-from vold.report.standing import metrics_of, one, standing
+from vold.report.standing import asked_of, metrics_of, one, standing
 from vold.report.text import Json, spaced, words
 from vold.report.write import write_page
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from vold.report.run_page import Curve
     from vold.run.comparison import ScoreDifference, SetComparison
+    from vold.run.looks import EvalRow
 
 
 def write_side_by_side(
@@ -37,12 +38,16 @@ def write_side_by_side(
     runs, tests = {names[n]: run for n, run in runs.items()}, {names[n]: found for n, found in tests.items()}
     first, *others = runs
     metrics = {name: metrics_of(run) for name, run in runs.items()}
+    evals = {name: asked_of(run) for name, run in runs.items()}
     recipes = {name: dict(_leaves(one(run / "recipe.yaml"))) for name, run in runs.items()}
     content = {
         "name": " and ".join([first, *others] if len(others) == 1 else [f"{first}", f"{len(others)} more runs"]),
-        "runs": {name: standing(run, metrics[name]) for name, run in runs.items()},
+        "runs": {name: standing(run, metrics[name], evals[name]) for name, run in runs.items()},
         "charts": {
-            title: [*_asked(stage, runs), *_charts(curves, {name: of[stage] for name, of in metrics.items()})]
+            title: [
+                *_asked({name: of[stage] for name, of in evals.items()}),
+                *_charts(curves, {name: of[stage] for name, of in metrics.items()}),
+            ]
             for title, stage, curves in (("Distillation", "distill", DISTILL), ("Cold start", "sft", SFT))
         },
         "differ": _differing(recipes),
@@ -58,9 +63,9 @@ def _names(runs: Mapping[str, Path]) -> dict[str, str]:
     return {name: run.absolute().relative_to(home).as_posix() for name, run in runs.items()}
 
 
-def _asked(stage: str, runs: Mapping[str, Path]) -> Iterator[Markup]:
+def _asked(evals: Mapping[str, Sequence[EvalRow]]) -> Iterator[Markup]:
     """Accuracy while a stage trained, a chart a set, a line a run."""
-    found = {name: asked_points(run / stage) for name, run in runs.items()}
+    found = {name: asked_points(rows) for name, rows in evals.items()}
     for one_set in dict.fromkeys(name for lines in found.values() for name in lines):
         lines = {name: of.get(one_set, ()) for name, of in found.items()}
         series = [Series(name, line, i % COLOURS + 1) for i, (name, line) in enumerate(lines.items())]

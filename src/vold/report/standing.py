@@ -6,23 +6,24 @@ out. A directory that holds no run at all is an error, and so is a damaged file.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vold.errors import CheckpointError, ConfigError, DataError
 from vold.report.headline import left, trained, watched
-from vold.report.text import Json, at, decimal, part, words
+from vold.report.text import Json, at, decimal, listed, number, part, words
 from vold.run.files import MEND, bad_row, read_bytes, read_json, read_jsonl
 from vold.run.looks import read_evals
 from vold.run.metrics import MEND_METRICS, METRICS, refuse_gaps
-from vold.run.state import State, state_of
+from vold.run.state import STAGES, State, state_of
 from vold.run.yaml_text import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-STAGES = ("traces", "sft", "align", "distill", "eval")
+    from vold.run.looks import EvalRow
 
 
 @dataclass(frozen=True)
@@ -50,21 +51,26 @@ def metrics_of(run_dir: Path) -> dict[str, list[Json]]:
     return {stage: rows(run_dir / stage / METRICS) for stage in ("sft", "distill")}
 
 
-def standing(run_dir: Path, metrics: Mapping[str, Sequence[Json]]) -> Standing:
+def asked_of(run_dir: Path) -> dict[str, Sequence[EvalRow]]:
+    """The evaluations of the same stages while they trained."""
+    return {stage: read_evals(run_dir / stage) for stage in ("sft", "distill")}
+
+
+def standing(run_dir: Path, metrics: Mapping[str, Sequence[Json]], evals: Mapping[str, Sequence[EvalRow]]) -> Standing:
     """How a run stands, by what it has stored and whether a process owns it."""
     recipe = one(run_dir / "recipe.yaml")
     stages = stages_of(run_dir, metrics)
     state = state_of(run_dir, finished=is_finished(stages, recipe))
     active = next((s for s in ("distill", "sft") if metrics[s]), "")
     soon = left(metrics[active], at(recipe, active, "steps")) if active and state == "running" else ""
-    asked = next((found for stage in ("distill", "sft") if (found := read_evals(run_dir / stage))), ())
+    asked = evals["distill"] or evals["sft"]
     return Standing(state, soon, [*trained(metrics), *(watched(asked) if asked else ())], stages)
 
 
 def is_finished(stages: Sequence[StageState], recipe: Json) -> bool:
     """Whether the last stage that the recipe has is done."""
     state = {s.name: s.state for s in stages}
-    wanted = [name for name in ("traces", "sft", "distill", "eval") if recipe.get(name) is not None]
+    wanted = [name for name in ("traces", "sft", "balance", "distill", "eval") if recipe.get(name) is not None]
     return bool(wanted) and state[wanted[-1]] == "done"
 
 
@@ -106,14 +112,15 @@ def one(file: Path) -> Json:
 
 
 def stages_of(run_dir: Path, metrics: Mapping[str, Sequence[Json]]) -> list[StageState]:
-    """Each stage and how far it is. `metrics` are those of the stages that train."""
-    files = ("recipe.yaml", "traces/summary.json", "align/align.json", "eval/results.json")
-    recipe, traces, align, results = (one(run_dir / file) for file in files)
+    """Each stage and how far it is; `balance` where the run has it. `metrics` are those of the stages that train."""
+    files = ("recipe.yaml", "traces/summary.json", "align/align.json", "balance/summary.json", "eval/results.json")
+    recipe, traces, align, balance, results = (one(run_dir / file) for file in files)
     kept, answers, correct = (words(traces.get(key)) for key in ("kept", "answers", "correct"))
     details = {
         "traces": traces and f"{kept} of {answers} answers kept, {correct} correct",
         "sft": _steps(metrics["sft"], recipe, "sft", "loss"),
         "align": align and f"{words(align.get('verdict'))}: {decimal(align.get('kl'))} nats per token",
+        "balance": balance and _balanced(balance),
         "distill": _steps(metrics["distill"], recipe, "distill", "reward"),
         "eval": results and ", ".join(part(results, "stages")),
     }
@@ -121,8 +128,15 @@ def stages_of(run_dir: Path, metrics: Mapping[str, Sequence[Json]]) -> list[Stag
     for stage, detail in details.items():
         done = (run_dir / stage / "final").is_dir() if stage in ("sft", "distill") else bool(detail)
         state = "done" if done else "begun" if (run_dir / stage).is_dir() else "not run"
-        out.append(StageState(stage, state, str(detail or ""), f"{stage}/" if state != "not run" else ""))
+        if stage != "balance" or state != "not run" or recipe.get(stage) is not None:
+            out.append(StageState(stage, state, str(detail or ""), f"{stage}/" if state != "not run" else ""))
     return out
+
+
+def _balanced(summary: Json) -> str:
+    """How many rows `vold balance` has made of how many problems."""
+    made = math.fsum(filter(None, map(number, listed(summary.get("after")))))
+    return f"{decimal(made, 0)} rows of {words(summary.get('problems'))} problems"
 
 
 def _steps(found: Sequence[Json], recipe: Json, stage: str, key: str) -> str:
