@@ -114,6 +114,14 @@ def test_counts_have_a_row_for_each_part() -> None:
     assert found[1:] == [["Overall", 4, "2", 50.0], ["a", 2, "1", 50.0], ["b", 2, "1", 50.0]]
 
 
+@pytest.mark.parametrize(("name", "tag"), [("logicvista", "skill"), ("mathvista", "skills")])
+def test_an_item_of_several_skills_counts_in_each(name: str, tag: str) -> None:
+    skills = ("p, q", "q", "p", "p")
+    found = told(name, [row(str(i), s, tags={tag: skills[i]}) for i, s in enumerate((1, 0, 0, 1))])
+    assert found[1][:3] == ["Overall", 4, "2"]
+    assert [r[:3] for r in found[2:]] == [["p", 3, "2"], ["q", 2, "1"]]
+
+
 def test_versions_are_rows() -> None:
     found = told("mathverse", tagged(1, 0, 1, version="uuv", subject="abb", subfield="ccc"))
     assert found == [

@@ -124,15 +124,18 @@ _STEPS = {"Two-step(S2)": "two_step", "Three-step(S3)": "three_step"}
 
 def _parts(scores: ScoreFile, items: Items) -> dict[str, Items]:
     """All items, then those of each value of the tags in turn."""
-    return {"Overall": items} | {k: v for tag in scores.tags for k, v in _by(items, tag).items()}
+    parts = (_by(items, tag, several=tag in scores.several) for tag in scores.tags)
+    return {"Overall": items} | {value: part for by in parts for value, part in by.items()}
 
 
-def _by(items: Items, tag: str) -> dict[str, Items]:
-    """The items by the value of a tag, values in order."""
+def _by(items: Items, tag: str, *, several: bool = False) -> dict[str, Items]:
+    """The items by the value of a tag, or by each of its `several` values; values in order."""
     out: dict[str, dict[str, Sequence[Answer]]] = {}
     for name, answers in items.items():
         if tag in answers[0].tags:
-            out.setdefault(answers[0].tags[tag], {})[name] = answers
+            value = answers[0].tags[tag]
+            for one in value.split(", ") if several else (value,):
+                out.setdefault(one, {})[name] = answers
     return dict(sorted(out.items()))
 
 

@@ -138,6 +138,7 @@ class ScoreFile:
         end: how the file's name ends.
         judged: the file's name has the judge's in it.
         head: the heading of the rows.
+        several: of these tags an item has several values, with `, ` between them: it counts in the row of each.
     """
 
     name: Mapping[str, str]
@@ -146,6 +147,7 @@ class ScoreFile:
     end: Literal["acc", "score"] = "score"
     judged: bool = False
     head: str = ""
+    several: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

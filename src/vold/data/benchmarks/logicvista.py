@@ -133,6 +133,8 @@ BENCHMARKS = (
         judging=Judging("logicvista", _JUDGED, no_option=True, verdict="logicvista"),
         empty=1,
         published=_PUBLISHED,
-        score_file=ScoreFile({"test": "LogicVista"}, "counts", ("skill",), judged=True, head="Task&Skill"),
+        score_file=ScoreFile(
+            {"test": "LogicVista"}, "counts", ("skill",), judged=True, head="Task&Skill", several=("skill",)
+        ),
     ),
 )

@@ -79,6 +79,8 @@ def mathvista(name: str, row: Row) -> Item:
         form = "text"
     precision = row.values.get("precision")
     found = {k: str(metadata[k]) for k in ("task", "category", "source", "context", "grade") if metadata.get(k)}
+    if skills := listed(metadata.get("skills")):
+        found["skills"] = ", ".join(skills)
     return Item(
         name,
         identity,
@@ -107,6 +109,13 @@ BENCHMARKS = (
         judging=Judging("mathvista", _JUDGED, question="asked", verdict="mathvista"),
         gold_is_a_text=True,
         published=_PUBLISHED,
-        score_file=ScoreFile({"testmini": "MathVista_MINI"}, "counts", ("task",), judged=True, head="Task&Skill"),
+        score_file=ScoreFile(
+            {"testmini": "MathVista_MINI"},
+            "counts",
+            ("task", "skills"),
+            judged=True,
+            head="Task&Skill",
+            several=("skills",),
+        ),
     ),
 )
