@@ -12,6 +12,7 @@ from transformers import Qwen3Config
 
 import tiny
 from vold.cli import main
+from vold.data.hf_layouts import BOXED
 from vold.data.worlds.call_tokens import build_tokenizer
 from vold.data.worlds.digits import DigitTasks
 from vold.errors import ConfigError, DataError
@@ -90,6 +91,25 @@ def test_the_grader_is_chosen_by_the_references(tmp_path: Path, references: list
     rows = [{"prompt": "1 = ?", "reference": r} for r in references]
     made = yaml.safe_load(drafted(tmp_path, rows=rows))
     assert made["tasks"]["train"]["grader"] == grader
+
+
+def test_prompts_that_ask_for_no_box_are_given_a_request_for_one(tmp_path: Path) -> None:
+    """By tokenizers that have its words: the demo world's reads them as unknown."""
+    rows = [{"question": "1 + 2 ?", "answer": 3}]
+    assert "instruction" not in yaml.safe_load(drafted(tmp_path, rows=rows))["tasks"]["train"]
+    draft = Draft("mine", "demo:student", "demo:teacher", data(tmp_path, rows))
+    draft.chats[0].tokenizer.unk_token = None
+    assert draft.sets["train"].instruction == BOXED
+    assert draft.sets["train"][0].messages[0].text == f"1 + 2 ?\n\n{BOXED}"
+    asked = Draft("mine", "demo:student", "demo:teacher", data(tmp_path, [{**rows[0], "question": "1 ? \\boxed{}"}]))
+    asked.chats[0].tokenizer.unk_token = None
+    assert asked.sets["train"].instruction is None
+
+
+def test_there_is_room_behind_the_longest_prompt_of_the_test_too(tmp_path: Path) -> None:
+    long = [{"prompt": "1 " * 100, "reference": "1"}]
+    with_test = yaml.safe_load(drafted(tmp_path, rows=SUMS[:1], test=data(tmp_path, long, "test")))
+    assert with_test["eval"]["sampling"]["max_new_tokens"] < 256 - 100
 
 
 def test_a_row_that_cannot_be_used_is_named_and_nothing_is_written(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_rows_that_are_there_twice_are_told(
     found = rows(tmp_path, row(1), row(2), row(1, id="other"), row(1, id="r1#2"))
     assert main(["check", DEMO, *home, *few, f"tasks.train={found}"]) == 0
     out = capsys.readouterr().out
-    assert "1 rows ask what another asks" in out  # a copy that `vold balance` has made is meant
+    assert "1 row asks what another asks" in out  # a copy that `vold balance` has made is meant
     assert "1 warning:" in out
     mixed = ["tasks.all={kind: mixture, sources: {a: train}}", "distill.tasks=all", "distill.prompts_per_step=2"]
     found = rows(tmp_path, row(1), row(2), row(1, id="r3"))
@@ -339,10 +339,10 @@ def test_planned_bytes_count_two_states_and_every_response(tmp_path: Path) -> No
     run, cache = planned(subject)
     state, model = state_bytes(subject.student, None)
     assert run.parts["sft: states and model"] == state + max(state, model)
-    assert run.parts["rollouts"] == 13 * 80 * (32 * 40 + 1024)  # steps 0, 50, ... 550 and the last; 16 x 5 of 40 tokens
+    assert run.parts["rollouts"] == 6 * 80 * (32 * 40 + 1024)  # steps 0, 50, ... 200 and the last; 16 x 5 of 40 tokens
     assert run.parts["traces"] == 40 * (16 * 40 + 300)
     assert run.parts["answers"] == 16 * 3 * (8 * 40 + 700)  # base, sft and vold on two sets of 8
-    assert (cache.files, cache.total) == (600 * 80, 600 * 80 * 4096)
+    assert (cache.files, cache.total) == (250 * 80, 250 * 80 * 4096)
 
 
 def test_both_figures_of_the_disk_are_told(home: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vold.data.decontamination import pixels
+from vold.data.hf_layouts import BOXED
+from vold.data.sources.jsonl import Row
 from vold.data.sources.jsonl import Spec as Jsonl
 from vold.evals.overlap import UNIFORM
 from vold.evals.subject import PROMPTS, Finding
+from vold.graders.registry import is_plain
 from vold.run.files import read_json
 from vold.run.summaries import TracesSummary
 
@@ -115,18 +117,30 @@ def _twice(subject: Subject) -> Iterator[tuple[str, str]]:
         spec = sets[name]
         if isinstance(spec, Jsonl):
             asked = {
-                (row["id"].partition("#")[0] if row.get("id") else number, f"{row['prompt']}{row.get('images')}")
+                (row.id.partition("#")[0] if row.id else number, f"{row.prompt}{row.images}")
                 for number, row in enumerate(_rows(spec.path, min(spec.limit or ROWS, ROWS)))
             }
             same = len(asked) - len({prompt for _, prompt in asked})
             if same:
-                yield f"tasks.{name}", f"{same} rows ask what another asks"
+                yield f"tasks.{name}", f"{same} row{'s' * (same > 1)} ask{'s' * (same == 1)} what another asks"
 
 
-def _rows(file: Path, most: int) -> Iterator[dict[str, Any]]:
+def _rows(file: Path, most: int) -> Iterator[Row]:
     """Rows of a file that was read as tasks before, so that each of its lines is known to be one."""
     with file.open(encoding="utf-8-sig", newline="\n") as lines:
-        yield from itertools.islice((json.loads(line) for line in lines if line.strip()), most)
+        yield from itertools.islice((Row.model_validate_json(line) for line in lines if line.strip()), most)
+
+
+def _box(subject: Subject) -> Iterator[tuple[str, str]]:
+    """Sets of the user's own rows whose prompts do not ask for what graders read, where the student has the words."""
+    chat = subject.student.chat if subject.recipe.uses_student else None
+    if chat is None or getattr(chat.tokenizer, "unk_token_id", None) in chat.tokens(BOXED):
+        return
+    for name, these in {these.name: these for these in subject.task_sets}.items():
+        first = these.tasks[:PROMPTS] if isinstance(subject.recipe.tasks[name], Jsonl) else []
+        if first and not any(not is_plain(task.grader) or "boxed" in task.messages[-1].text for task in first):
+            told = f"none of the first {len(first)} prompts asks for the \\boxed{{}} that their graders read"
+            yield f"tasks.{name}", f"{told}; tasks.{name}.instruction='{BOXED}' adds it"
 
 
 def _overlap(subject: Subject) -> Iterator[tuple[str, str]]:
@@ -153,6 +167,6 @@ def _question(message: Message) -> tuple[object, ...]:
 
 
 DOUBTS: tuple[Callable[[Subject], Iterator[tuple[str, str]]], ...] = (
-    _batches, _traces, _unknown_words, _twice, _overlap,
+    _batches, _traces, _unknown_words, _twice, _box, _overlap,
 )  # fmt: skip
 """In the order in which they are printed."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
 
+from vold.data.hf_layouts import BOXED
 from vold.data.sources.jsonl import JsonlTasks
 from vold.errors import ConfigError, UngradableReference
 from vold.graders import check_reference
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from vold.model.phases import PhaseMemory
     from vold.run.recipe import Recipe
+    from vold.types import Task
 
 LOOKED_AT = 256
 """Rows of the data that its grader is chosen by and its longest prompt is sought in."""
@@ -104,15 +106,28 @@ class Draft:
         return pair_tokenizers(ours.tokenizer, theirs.tokenizer, self.configs[self.student], self.configs[self.teacher])
 
     @cached_property
+    def sets(self) -> dict[str, JsonlTasks]:
+        """The data by the name of its task set, asked for a box where it does not ask itself and the student's
+        tokenizer has the words."""
+        chat, out = self.chats[0], {}
+        for name, file in (("train", self.data), ("test", self.test)):
+            if file is not None:
+                out[name] = rows = JsonlTasks(file, grader="exact")
+                asks = any("boxed" in task.messages[0].text for task in _first(rows))
+                if not asks and chat.tokenizer.unk_token_id not in chat.tokens(BOXED):
+                    rows.instruction = BOXED
+        return out
+
+    @property
     def rows(self) -> JsonlTasks:
-        """The data."""
-        return JsonlTasks(self.data, grader="exact")
+        """The problems to learn from."""
+        return self.sets["train"]
 
     @cached_property
     def longest(self) -> int:
-        """Tokens of the longest of the first prompts, as the student is asked."""
-        count = min(LOOKED_AT, len(self.rows))
-        return max(len(self.chats[0].prompt(self.rows[i].messages).ids) for i in range(count))
+        """Tokens of the longest of the first prompts of every set, as the student is asked."""
+        chat = self.chats[0]
+        return max(len(chat.prompt(task.messages).ids) for rows in self.sets.values() for task in _first(rows))
 
     @cached_property
     def room(self) -> int:
@@ -125,7 +140,7 @@ class Draft:
         if (left := length - self.longest) < 1:
             raise ConfigError(
                 "the prompts leave no token for an answer",
-                where=str(self.data),
+                where=" and ".join(str(rows.path) for rows in self.sets.values()),
                 got=f"a prompt of {self.longest:,} tokens in a context of {length:,}",
                 fix="leave out prompts as long as this, or take models of a longer context",
             )
@@ -209,12 +224,16 @@ class Draft:
         return bool(self.pairing.different) or (bool(self.pairing.extra) and not self.adds)
 
     def _tasks(self) -> Iterator[Line]:
-        named = {"train": (self.data, self.rows)}
-        if self.test is not None:
-            named["test"] = (self.test, JsonlTasks(self.test, grader="exact"))
-        for name, (file, rows) in named.items():
+        for name, rows in self.sets.items():
             grader, why = grader_of(rows)
-            yield Line(name, {"kind": "jsonl", "path": str(file), "grader": grader}, f"{len(rows):,} rows; {why}")
+            keys = {"kind": "jsonl", "path": str(rows.path), "grader": grader}
+            if rows.instruction is not None:
+                keys["instruction"], why = rows.instruction, f"{why}, in the box that the instruction asks for"
+            yield Line(name, keys, f"{len(rows):,} rows; {why}")
+
+
+def _first(rows: JsonlTasks) -> Iterator[Task]:
+    return (rows[i] for i in range(min(LOOKED_AT, len(rows))))
 
 
 def grader_of(rows: JsonlTasks) -> tuple[str, str]:
@@ -224,15 +243,14 @@ def grader_of(rows: JsonlTasks) -> tuple[str, str]:
     Raises:
         UngradableReference: no grader accepts them all.
     """
-    count = min(LOOKED_AT, len(rows))
-    references = [rows[i].reference for i in range(count)]
-    numbers = sum(any(c.isdigit() for c in r) for r in references) * 2 > count
+    references = [task.reference for task in _first(rows)]
+    numbers = sum(any(c.isdigit() for c in r) for r in references) * 2 > len(references)
     graders = ("choice", "math", "exact") if numbers else ("choice", "exact", "math")
     for grader in graders:
         try:
             for reference in references:
                 check_reference(grader, reference)
-            return grader, f"`{grader}` reads the first {count} references"
+            return grader, f"`{grader}` reads the first {len(references)} references"
         except UngradableReference as error:
             refused = error
     raise refused

@@ -9,10 +9,11 @@ from codecs import BOM_UTF8
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vold.data.files.images import decoded, read_file
 from vold.data.files.read import each_once
+from vold.data.files.rows import renamed
 from vold.data.sources import Source, Tasks
 from vold.errors import DataError, VoldError
 from vold.graders.registry import is_plain, known_grader
@@ -46,6 +47,8 @@ class Spec(Source):
     grader: GraderName = "math"
     """The grader of rows that name none; also `my_module:function`, or a sum such as `0.8 math + 0.2 my_module:f`. Sets
     of other kinds bring their own."""
+    instruction: Said | None = None
+    """Text after each prompt, such as a request for the box that graders read."""
     limit: int | None = Field(None, gt=0)
     """Read only so many rows; all of them if absent."""
 
@@ -53,7 +56,9 @@ class Spec(Source):
         """The rows. Raises CheckpointError: they are a set of `vold balance` and damaged."""
         if self.path.parent.parts[-2:] == BALANCED:
             verify_directory(self.path.parent)
-        rows = JsonlTasks(self.path, grader=self.grader, limit=self.limit, references=references)
+        rows = JsonlTasks(
+            self.path, grader=self.grader, instruction=self.instruction, limit=self.limit, references=references
+        )
         card = DataCard(
             kind=self.kind,
             source=str(self.path),
@@ -65,7 +70,7 @@ class Spec(Source):
 
 
 class Row(BaseModel):
-    """One line: `prompt`, `reference`, and, if wanted, the other keys."""
+    """One line: `prompt`, `reference`, and, if wanted, the other keys; see `vold.data.files.rows` for other names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -78,6 +83,8 @@ class Row(BaseModel):
     response: str | None = None
     tags: dict[str, str] = {}
 
+    _renamed = model_validator(mode="before")(renamed)
+
 
 class JsonlTasks:
     """Checks every row once and remembers only where it stands; a row and its images are read when asked for.
@@ -87,6 +94,7 @@ class JsonlTasks:
     Args:
         path: the file. Image paths in it are relative to its directory.
         grader: for rows that name none.
+        instruction: text after each prompt.
         limit: only the first so many rows.
         references: whether every row must have an answer.
 
@@ -94,8 +102,16 @@ class JsonlTasks:
         DataError: no such file, or a row that is not usable, naming the line.
     """
 
-    def __init__(self, path: Path, *, grader: str, limit: int | None = None, references: bool = True) -> None:
-        self.path, self.grader, self.references = path, grader, references
+    def __init__(
+        self,
+        path: Path,
+        *,
+        grader: str,
+        instruction: str | None = None,
+        limit: int | None = None,
+        references: bool = True,
+    ) -> None:
+        self.path, self.grader, self.instruction, self.references = path, grader, instruction, references
         self._starts, self._numbers = array("Q"), array("Q")
         at = 0
         digest = hashlib.sha256()
@@ -141,16 +157,12 @@ class JsonlTasks:
             row = Row.model_validate_json(line)
             json.loads(line, object_pairs_hook=each_once)  # of a key that is there twice, the last would win unseen
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            key = ".".join(map(str, first["loc"]))
-            cause: object = first.get("ctx", {}).get("error")
-            if key in ("video", "videos"):
-                cause = VoldError("no model is shown videos here", fix="give frames as `images`, or drop the row")
+            cause, key = _cause(error)
             raise DataError(
-                f"this row cannot be used: {cause.what if isinstance(cause, VoldError) else first['msg']}",
+                f"this row cannot be used: {cause.what}",
                 where=f"{where}{f', key {key}' if key else ''}",
                 got=line if len(line) < 120 else line[:117] + "...",
-                fix=cause.fix if isinstance(cause, VoldError) else "a row needs at least `prompt` and `reference`",
+                fix=cause.fix,
             ) from None
         except ValueError as error:
             fix = "mend the line: a row is one JSON object in UTF-8, each key once"
@@ -172,15 +184,19 @@ class JsonlTasks:
             row = self._row(number, file.readline().removeprefix(BOM_UTF8).strip())
         images = tuple(self._image(number, name) for name in row.images)
         teacher = row.teacher_prompt if row.teacher_prompt is not None else None if images else row.prompt
+        teacher = None if teacher is None else self._asked(teacher)
         return Task(
             id=row.id or self._own_id(number),
-            messages=(Message("user", row.prompt, images),),
+            messages=(Message("user", self._asked(row.prompt), images),),
             reference=str(row.reference),
             grader=row.grader or self.grader,
             teacher_messages=None if teacher is None else (Message("user", teacher),),
             tags=row.tags,
             response=row.response,
         )
+
+    def _asked(self, prompt: str) -> str:
+        return f"{prompt}\n\n{self.instruction}" if self.instruction else prompt
 
     def _image(self, number: int, name: str) -> Image:
         try:
@@ -189,3 +205,19 @@ class JsonlTasks:
             where = f"{self.path}: line {number}, picture {name!r}"
             fix = error.fix or "check the path, or leave the row out"
             raise DataError(error.what, where=where, got=error.got, fix=fix) from None
+
+
+def _cause(error: ValidationError) -> tuple[VoldError, str]:
+    """The first thing that is wrong with a row, and its key."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(map(str, first["loc"]))
+    raised = first.get("ctx", {}).get("error")
+    needed = "a row needs at least `prompt` and `reference`"
+    if isinstance(raised, VoldError):
+        return raised, key
+    if key in ("video", "videos"):
+        return VoldError("no model is shown videos here", fix="give frames as `images`, or drop the row"), key
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(Row.model_fields)
+        return VoldError("unknown key", fix=f"leave it out, or put it under `tags`; the keys of a row are {known}"), key
+    return VoldError(first["msg"], fix=needed), key
