@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from vold.data.files.images import thumbnail
 from vold.engines.launch.serving import serving
 from vold.engines.samplers.multi_turn import tool_turns
-from vold.errors import ConfigError
 from vold.evals.answering import answer_by_endpoint, answer_in_process, in_order, stored
 from vold.evals.compare import compare_answers, corrected, mmmu_pro
 from vold.evals.derived import headlines, mmmu_pro_overall
@@ -29,6 +28,7 @@ from vold.run.answers import Answer, ModelStamp, Stamp, choose, key_of, outcome_
 from vold.run.comparison import Comparison
 from vold.run.directory import open_stage, versions, works_in_run
 from vold.run.files import read_json, read_records, remove_rows, write_json
+from vold.run.mistakes import no_section
 from vold.run.order import seed_of
 from vold.run.recipe import Recipe
 from vold.run.records import to_json
@@ -61,7 +61,7 @@ def evaluate(recipe: Recipe) -> Results:
     """
     config = recipe.eval
     if config is None:
-        raise ConfigError("this recipe has no `eval` section", where="eval")
+        raise no_section(recipe, "eval")
     tool = "none" if recipe.environment is None else recipe.environment.words()
     sets = open_sets(
         config, recipe.tasks, recipe.run.dir / "eval", tool=tool

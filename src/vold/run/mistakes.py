@@ -260,7 +260,9 @@ def _kinds(annotation: Any) -> Iterator[str]:
     if origin is Literal:
         yield f"one of {', '.join(map(str, args))}"
     elif origin in (tuple, list):
-        yield "a list"
+        yield " of ".join(
+            ["a list", *dict.fromkeys(kind for inner in args if get_origin(inner) is Literal for kind in _kinds(inner))]
+        )
     elif origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
         yield "a section of keys"
     elif args:
@@ -278,7 +280,9 @@ def _short(value: object) -> str:
 
 
 def field_at(root: type[BaseModel], keys: Keys) -> FieldInfo | None:
-    """The field that stands at a place of a section; None where it cannot be told."""
+    """The field that stands at a place of a section, of an item the list's; None where it cannot be told."""
+    while keys and isinstance(keys[-1], int):
+        keys = keys[:-1]
     models: list[type[BaseModel]] = _models_at(root, keys[:-1])
     found = [m.model_fields[str(keys[-1])] for m in models if keys and str(keys[-1]) in m.model_fields]
     return found[0] if found else None
@@ -296,6 +300,14 @@ def _models_at(root: type[BaseModel], keys: Keys) -> list[type[BaseModel]]:
         infos = [m.model_fields[str(key)] for m in models if str(key) in m.model_fields]
         models = [m for info in infos for m in models_in(info.annotation)] or models
     return models
+
+
+def no_section(recipe: BaseModel, name: str) -> ConfigError:
+    """What is said where a verb's section is not there: the least of it that would be."""
+    (section,) = models_in(type(recipe).model_fields[name].annotation)
+    keys = ", ".join(f"{key}: ..." for key, info in section.model_fields.items() if info.is_required())
+    fix = f"add `{name}: {{{keys}}}` to the recipe; docs/reference.md has all of its keys"
+    return ConfigError(f"this recipe has no `{name}` section", where=name, fix=fix)
 
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -20,11 +20,12 @@ from vold.engines.grade import grade
 from vold.engines.launch.serving import serving
 from vold.engines.samplers.multi_turn import tool_turns
 from vold.engines.samplers.student import open_sampler
-from vold.errors import ConfigError, DataError
+from vold.errors import DataError
 from vold.model.loading import load_student, sft_result
 from vold.run.directory import open_stage, record_data, works_in_run
 from vold.run.files import bad_row, write_json, write_jsonl
 from vold.run.folders import new_directory
+from vold.run.mistakes import no_section
 from vold.run.order import seed_of
 from vold.run.records import Count
 from vold.run.summaries import BalanceSummary
@@ -68,7 +69,7 @@ def balance(recipe: Recipe, *, student: Policy | None = None) -> tuple[Path, Bal
     """
     config = recipe.balance
     if config is None:
-        raise ConfigError("this recipe has no `balance` section", where="balance")
+        raise no_section(recipe, "balance")
     directory = open_stage(recipe, "balance")
     tasks = open_tasks(recipe.tasks, config.tasks)
     record_data(directory, "balance.tasks", tasks.cards)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal
 
 from vold.engines.launch.serving import serving
-from vold.errors import ConfigError
 from vold.model.loading import load_student
 from vold.model.memory import inprocess_teachers, plan
 from vold.model.parallel import Processes, processes
@@ -23,6 +22,7 @@ from vold.report.trackers.tracking import track_stage
 from vold.run.console import Bar, console
 from vold.run.directory import end_early, is_finished, open_stage
 from vold.run.folders import drop, drop_older, latest_checkpoint, state_of, sweep, verify_directory
+from vold.run.mistakes import no_section
 from vold.run.shipped import resolve
 from vold.training.checkpoint import restore_state
 from vold.training.learner import Config, Learner
@@ -82,7 +82,7 @@ def enter_stage(recipe: Recipe, name: Literal["sft", "distill"], config: Config 
             the stage of a different recipe.
     """
     if config is None:
-        raise ConfigError(f"this recipe has no `{name}` section", where=name)
+        raise no_section(recipe, name)
     group = processes(recipe.run.timeout_minutes)
     refuse_together(recipe, group.world, name)
     directory = recipe.run.dir / name

@@ -16,11 +16,12 @@ from vold.data.sources import open_tasks
 from vold.engines.grade import grade
 from vold.engines.launch.serving import serving
 from vold.engines.teachers.teachers import TeacherHandle, open_teachers
-from vold.errors import ConfigError, DataError
+from vold.errors import DataError
 from vold.model.loading import load_student
 from vold.run.console import console
 from vold.run.directory import open_stage, record_data, works_in_run
 from vold.run.files import write_json
+from vold.run.mistakes import no_section
 from vold.run.order import seed_of
 from vold.run.records import Bit, Share, TokenId
 from vold.run.summaries import TracesSummary
@@ -107,7 +108,7 @@ def make_traces(recipe: Recipe, *, student: Policy | None = None) -> Path:
     """
     config = recipe.traces
     if config is None:
-        raise ConfigError("this recipe has no `traces` section", where="traces")
+        raise no_section(recipe, "traces")
     directory = open_stage(recipe, "traces")
     file = directory / FILE
     tasks = open_tasks(recipe.tasks, config.tasks, references=False)
@@ -217,7 +218,7 @@ def read_traces(recipe: Recipe) -> list[Trace]:
     """
     config = recipe.traces
     if config is None:
-        raise ConfigError("this recipe has no `traces` section", where="traces")
+        raise no_section(recipe, "traces")
     file = recipe.run.dir / "traces" / FILE
     tasks = open_tasks(recipe.tasks, config.tasks, references=False)
     rows = rows_of(file, TraceRow, tasks)
