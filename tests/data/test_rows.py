@@ -62,6 +62,7 @@ def test_an_instruction_stands_behind_what_each_model_is_asked(tmp_path: Path) -
         ({"prompt": "a", "question": "b", "reference": "1"}, "unknown key", "leave it out"),
         ({"prompt": "a", "reference": "1", "answer": "2"}, "unknown key", "leave it out"),
         ({"prompt": "a", "reference": "1", "level": 3}, "unknown key", "put it under `tags`"),
+        ({"prompt": "a", "refrence": "1"}, "unknown key", "did you mean 'reference'?"),
         ({"messages": [turn("system", "s"), turn("user", "a")], "answer": "1"}, "one question", "one `user` turn"),
         ({"messages": [turn("user", "a"), turn("assistant", "b")] * 2, "answer": "1"}, "one question", "one `user`"),
         ({"messages": "a", "answer": "1"}, "one question", "one `user` turn"),

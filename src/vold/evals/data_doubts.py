@@ -16,6 +16,7 @@ from vold.evals.subject import PROMPTS, Finding
 from vold.graders.registry import is_plain
 from vold.run.files import read_json
 from vold.run.summaries import TracesSummary
+from vold.types import IMAGE_MARKER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -143,6 +144,20 @@ def _box(subject: Subject) -> Iterator[tuple[str, str]]:
             yield f"tasks.{name}", f"{told}; tasks.{name}.instruction='{BOXED}' adds it"
 
 
+def _odd_rows(subject: Subject) -> Iterator[tuple[str, str]]:
+    """Rows with a place for a picture and none, and references in words that are to be compared as mathematics."""
+    for name, these in {these.name: these for these in subject.task_sets}.items():
+        first = these.tasks[:PROMPTS] if isinstance(subject.recipe.tasks[name], Jsonl) else []
+        blind = [t for t in first if IMAGE_MARKER in t.messages[-1].text and not t.messages[-1].images]
+        said = [t for t in first if t.grader == "math" and len(t.reference.split()) > 2 and t.reference.isascii()]
+        said = [t for t in said if all(c.isalpha() or c in " .,'" for c in t.reference)]
+        if blind:
+            yield f"tasks.{name}", f"{blind[0].id}: {IMAGE_MARKER} in its prompt, and the row has no `images`"
+        if said:
+            words = f"{said[0].id}: its reference is words, {said[0].reference[:40]!r}"
+            yield f"tasks.{name}", f"{words}: an answer has to say just these"
+
+
 def _overlap(subject: Subject) -> Iterator[tuple[str, str]]:
     """Problems of training that the evaluation asks in the same words, and with the same pictures."""
     measured = [these for these in subject.task_sets if these.key.startswith("eval.tasks")]
@@ -167,6 +182,6 @@ def _question(message: Message) -> tuple[object, ...]:
 
 
 DOUBTS: tuple[Callable[[Subject], Iterator[tuple[str, str]]], ...] = (
-    _batches, _traces, _unknown_words, _twice, _box, _overlap,
+    _batches, _traces, _unknown_words, _twice, _box, _odd_rows, _overlap,
 )  # fmt: skip
 """In the order in which they are printed."""

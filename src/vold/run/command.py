@@ -68,6 +68,9 @@ class _Parser(argparse.ArgumentParser):
         self.add_argument("--traceback", action="store_true", help="show where an error came from")
 
     def error(self, message: str) -> NoReturn:
+        unknown, _, words = message.partition(": ")
+        if unknown == "unrecognized arguments" and (key := words.split(" ")[0].lstrip("-")).partition("=")[1]:
+            message += f"; keys of the recipe are given without dashes: {key}"
         super().error(clean(message))
 
 
@@ -84,6 +87,8 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     top = _Parser("vold", DESCRIPTION.format(verbs="\n".join(lines)), "vold [-h] [--version] [--traceback] VERB ...")
     top.add_argument("--version", action="version", version=__version__)
     shown = top.parse_args(argv[:at]).traceback
+    if argv[at:] == ["help"]:
+        top.error("no verb 'help'; vold --help lists the verbs, vold VERB --help explains one")
     if at == len(argv):
         top.error(f"give a verb: {', '.join(VERBS)}")
     if argv[at] not in VERBS:

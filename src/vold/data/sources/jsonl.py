@@ -19,6 +19,7 @@ from vold.errors import DataError, VoldError
 from vold.graders.registry import is_plain, known_grader
 from vold.graders.rewards import any_grader
 from vold.run.folders import verify_directory
+from vold.run.names import close_to
 from vold.run.summaries import DataCard
 from vold.types import Message, Task
 
@@ -208,8 +209,8 @@ class JsonlTasks:
 
 
 def _cause(error: ValidationError) -> tuple[VoldError, str]:
-    """The first thing that is wrong with a row, and its key."""
-    first = error.errors(include_url=False)[0]
+    """What is wrong with a row, and its key: one that is not known first, which may be another's with a slip."""
+    first = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
     key = ".".join(map(str, first["loc"]))
     raised = first.get("ctx", {}).get("error")
     needed = "a row needs at least `prompt` and `reference`"
@@ -218,6 +219,7 @@ def _cause(error: ValidationError) -> tuple[VoldError, str]:
     if key in ("video", "videos"):
         return VoldError("no model is shown videos here", fix="give frames as `images`, or drop the row"), key
     if first["type"] == "extra_forbidden":
-        known = ", ".join(Row.model_fields)
-        return VoldError("unknown key", fix=f"leave it out, or put it under `tags`; the keys of a row are {known}"), key
+        known, close = ", ".join(Row.model_fields), close_to(key, Row.model_fields)
+        fix = f"leave it out, or put it under `tags`; the keys of a row are {known}"
+        return VoldError("unknown key", fix=f"did you mean {close!r}? else {fix}" if close else fix), key
     return VoldError(first["msg"], fix=needed), key
