@@ -51,6 +51,8 @@ def run_study(target: str, overrides: list[str]) -> StudyResults:
     path = Path(target).resolve()
     study = load_study(path)
     _refuse_training_sets(path, study)
+    with contextlib.suppress(OSError):
+        WORK.mkdir(parents=True, exist_ok=True)  # a probe removes what it makes, below the feet of one that starts too
     for where, place in (("units of the study", WORK.resolve()), ("results of the study", path.parent)):
         probe(place, where)
     running = Running(path, study)
