@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import yaml
 from studies import arm, ran, results, study_dict
 from vold.demo.study import Running, run_study
 from vold.demo.study_file import Study, load_study
+from vold.demo.study_page import write_study_page
 from vold.demo.units import in_hand, run_unit
 from vold.errors import CheckpointError, ConfigError
 from vold.evals.claims import Claim, decide, decide_all, write_looks
@@ -181,6 +183,16 @@ def test_more_than_compares_the_interval_of_a_difference_with_a_value(value: flo
     out = decide(of_region("more than", value, steps=[30]), GRID, [1, 2, 3])
     assert out.verdict == verdict
     assert out.figures.low == pytest.approx(0.1 - 0.0248414, abs=1e-6)
+
+
+def test_the_page_shows_claims_regions_and_the_map(tmp_path: Path) -> None:
+    claims = decide_all({"c": of_region(steps=[30, 60])}, GRID, [1, 2, 3])
+    whole = vars(results(GRID)) | {"claims": claims, "axes": {"steps": ("0", "30", "60")}}
+    page = write_study_page(tmp_path, StudyResults(**whole), [("a", "b", "image")]).read_text()
+    assert "2 points: 30, 60" in page and "a minus b on image, points" in page
+    # 0.10, 0.11 and 0.09 at 30 steps: +10.0 with the interval 7.5 to 12.5
+    assert re.search(r'class="over"[^>]*>\+10\.0<small>\+7\.5 to \+12\.5', page)
+    assert page.count("<polygon") == 2, "a band for each arm along the axis"
 
 
 def test_an_early_look_asks_for_more() -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vold.demo.study_file import Study, load_study
+from vold.demo.study_page import write_study_page
 from vold.demo.units import CELLS, Job, Unit, build_models, in_hand, result_of, run_unit
 from vold.errors import ConfigError, InUse
 from vold.evals.claims import LEVEL, UNDECIDED, decide_all, write_looks, write_tables
@@ -88,7 +89,8 @@ def _told(running: Running, looked: Sequence[Look]) -> StudyResults:
         wall_seconds=round(running.seconds(), 1),
     )
     write_json(home / "results.json", results)
-    pages = [*write_tables(home, results), *write_looks(home, results)]
+    page = write_study_page(home, results, _maps(study))
+    pages = [*write_tables(home, results), *write_looks(home, results), page]
     for written in (*pages, home / "results.json"):
         console.print(f"wrote {written}")
     for key, found in results.claims.items():
@@ -220,6 +222,14 @@ class Running:
                     bar.advance(done)
                 if not ended:
                     time.sleep(RunLock.beat)
+
+
+def _maps(study: Study) -> list[tuple[str, str, str]]:
+    """What is drawn as a map: every two arms over axes that a claim compares, on its measure."""
+    pairs = [(c.better, c.worse, c.measure) for c in study.claims.values() if c.worse is not None]
+    over = {arm.family for arm in study.arms.values()}
+    there = dict.fromkeys((a, b, on) for a, b, on in pairs if a in over and b in over)
+    return [(a, b, on) for i, (a, b, on) in enumerate(there) if (b, a, on) not in list(there)[:i]]
 
 
 def _look(study: Study, n: int, found: Mapping[str, Verdict]) -> Look:

@@ -103,7 +103,7 @@ def decide(claim: Claim, arms: Mapping[str, ArmResult], seeds: Sequence[int], lo
     ]
     verdict, p = _decided(levels, len(better))
     if worse is None:
-        mean, (low, high) = mean_stderr(better)[0], _known(*_interval(better))
+        mean, (low, high) = mean_stderr(better)[0], _known(*seed_interval(better))
         figures = ClaimFigures(mean=mean, low=low, high=high, p_value=p, corrected_p=p, seeds=len(better))
     else:
         d = paired_t(better, worse)
@@ -162,7 +162,7 @@ def _decided(levels: Sequence[tuple[str, float]], n: int) -> tuple[str, float]:
     return found or (UNDECIDED, min(p for _, p in levels))
 
 
-def _interval(values: Sequence[float]) -> tuple[float, float]:
+def seed_interval(values: Sequence[float]) -> tuple[float, float]:
     """Student's interval over seeds; that of shares ends at 0 and 1."""
     low, high = t_interval(values)
     return (max(0.0, low), min(1.0, high)) if all(0 <= v <= 1 for v in values) else (low, high)
@@ -177,7 +177,7 @@ def compared(
 ) -> tuple[list[float], list[float] | None]:
     """The measure of both arms by seed, that of a family as the mean over its points in the claim's region."""
     better, worse = (
-        [_values(arm.seeds, claim.measure, seeds) for arm in _region(claim, name, arms)] if name is not None else None
+        [by_seed(arm.seeds, claim.measure, seeds) for arm in _region(claim, name, arms)] if name is not None else None
         for name in (claim.better, claim.worse)
     )
     mean = [
@@ -211,11 +211,12 @@ def _inside(claim: Claim, arm: ArmResult, arms: Mapping[str, ArmResult]) -> bool
     return True
 
 
-def _values(rows: Sequence[UnitResult], on: str, seeds: Sequence[int]) -> list[float]:
+def by_seed(rows: Sequence[UnitResult], on: str, seeds: Sequence[int]) -> list[float]:
+    """A measure of an arm for each of these seeds; that of an arm with one result for all."""
     if len(rows) == 1:
         return [_number(rows[0], on)] * len(seeds)
-    by_seed = {r.seed: _number(r, on) for r in rows}
-    return [by_seed[s] for s in seeds]
+    found = {r.seed: _number(r, on) for r in rows}
+    return [found[s] for s in seeds]
 
 
 def _number(row: UnitResult, on: str) -> float:
@@ -238,7 +239,7 @@ def table(results: StudyResults) -> str:
     lines = [f"| arm | learning rate | {' | '.join(columns.values())} |", "|---" * (2 + len(columns)) + "|"]
     for name, arm in results.arms.items():
         rate = "-" if arm.rate is None else f"{arm.rate:g}"
-        cells = [_cell(arm.seeds, on) for on in columns]
+        cells = [cell_of(arm.seeds, on) for on in columns]
         lines.append(f"| {name} | {rate} | {' | '.join(cells)} |")
     lines += ["", "| claim | difference, points | p | corrected p | alone | verdict |", "|---" * 6 + "|"]
     for found in results.claims.values():
@@ -267,7 +268,7 @@ def _p(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _cell(rows: Sequence[UnitResult], on: str) -> str:
+def cell_of(rows: Sequence[UnitResult], on: str) -> str:
     """The mean over seeds with its interval, which equal numbers do not have."""
     name = on.partition("/")[0]
     present = [r for r in rows if name in r.measures]
@@ -276,7 +277,7 @@ def _cell(rows: Sequence[UnitResult], on: str) -> str:
     scale = 100 if present[0].measures[name].value is None else 1
     values = [_number(r, on) for r in present]
     apart = len(values) > 1 and max(values) > min(values)
-    low, high = _interval(values) if apart else (None, None)
+    low, high = seed_interval(values) if apart else (None, None)
     return _with_interval(scale * sum(values) / len(values), low, high, ".1f", scale)
 
 

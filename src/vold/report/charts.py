@@ -36,12 +36,14 @@ LABEL = 23
 
 @dataclass(frozen=True)
 class Series:
-    """One line: label, points by rising x, colour number (1 to 4), and whether it stays in the background."""
+    """One line: label, points by rising x, colour number (1 to 4), whether it stays in the background, and by point the
+    ends of an interval that is drawn as a band."""
 
     label: str
     points: Sequence[Point]
     colour: int = 1
     faint: bool = False
+    band: Sequence[Point] = ()
 
 
 @dataclass(frozen=True)
@@ -113,17 +115,25 @@ def colour(index: int) -> int:
 
 
 def line_chart(
-    title: str, unit: str, series: Iterable[Series], *, span: Point | None = None, shares: bool = False
+    title: str,
+    unit: str,
+    series: Iterable[Series],
+    *,
+    span: Point | None = None,
+    shares: bool = False,
+    by: str = "step",
 ) -> Markup | None:
-    """A figure of lines by step with a legend and a read-out under the pointer; None if there is nothing to draw.
+    """A figure of lines by step, or `by` something else, with a legend and a read-out under the pointer; None if there
+    is nothing to draw.
 
     The first line is at the back. `span` is the lowest and highest value of the vertical axis, which follows the data
     where it is absent; `shares` of 1 are written in percent.
     """
-    lines = [replace(s, points=thin(s.points)) for s in series if s.points]
+    lines = [s if s.band else replace(s, points=thin(s.points)) for s in series if s.points]
     if not lines:
         return None
     xs, ys = ([p[i] for s in lines for p in s.points] for i in (0, 1))
+    ys += [end for s in lines for ends in s.band for end in ends]
     left, right = min(xs), max(xs)
     right = right if right > left else left + 1
     low, high = span or _span(ys)
@@ -147,7 +157,11 @@ def line_chart(
     for t in (t for t in ticks(left, right) if t == round(t)):
         anchor = "end" if px(t) > WIDTH - RIGHT - 12 else "middle"
         parts.append(_text(axis_number(t), px(t), bottom + 14, anchor=anchor))
-    parts.append(_text("step", LEFT + width / 2, HEIGHT - 4, anchor="middle"))
+    parts.append(_text(by, LEFT + width / 2, HEIGHT - 4, anchor="middle"))
+    for s in (s for s in lines if s.band):
+        rim = [(x, low) for (x, _), (low, _) in zip(s.points, s.band, strict=True)]
+        rim += [(x, high) for (x, _), (_, high) in zip(s.points[::-1], s.band[::-1], strict=True)]
+        parts.append(_tag("polygon", f"area c{s.colour}", points=" ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in rim)))
     for s in lines:
         name, at = f"c{s.colour}{' faint' * s.faint}", [(px(x), py(y)) for x, y in s.points]
         parts.append(_tag("polyline", name, points=" ".join(f"{x:.1f},{y:.1f}" for x, y in at)))
@@ -159,7 +173,34 @@ def line_chart(
     data = json.dumps([{"label": s.label, "points": [[x, float(f"{y:.5g}")] for x, y in s.points]} for s in lines])
     box = json.dumps([left, right, LEFT, width])
     more = {"data-box": box, "data-percent": str(int(shares)), "data-lines": data}
-    return _figure(head + _tag("output"), f"{title}, {unit}, by step", HEIGHT, parts, **more)
+    return _figure(head + _tag("output"), f"{title}, {unit}, by {by}", HEIGHT, parts, **more)
+
+
+def scatter_chart(
+    title: str, unit: str, by: str, dots: Mapping[str, Sequence[tuple[float, float, float, float]]]
+) -> Markup:
+    """Return a figure of dots (x, y and the ends of y's interval) against an axis of shares of 1, a colour a label."""
+    every = [dot for some in dots.values() for dot in some]
+    low, high = _span([0.0, *(v for dot in every for v in dot[1:])])
+    width, bottom = WIDTH - LEFT - RIGHT, HEIGHT - BOTTOM
+
+    def py(y: float) -> float:
+        return TOP + (high - y) / (high - low) * (bottom - TOP)
+
+    parts = []
+    for t in ticks(low, high):
+        parts.append(_tag("line", "zero" if t == 0 else "grid", x1=LEFT, x2=WIDTH - RIGHT, y1=py(t), y2=py(t)))
+        parts.append(_text(axis_number(100 * t), LEFT - 6, py(t) + 4, anchor="end"))
+    parts += [_text(f"{t:.0%}", LEFT + t * width, bottom + 14, anchor="middle") for t in (0.0, 0.5, 1.0)]
+    parts.append(_text(by, LEFT + width / 2, HEIGHT - 4, anchor="middle"))
+    for i, some in enumerate(dots.values()):
+        for x, y, least, most in some:
+            at = LEFT + x * width
+            parts.append(_tag("line", f"error c{i % 4 + 1}", x1=at, x2=at, y1=py(least), y2=py(most)))
+            parts.append(_tag("circle", f"c{i % 4 + 1}", cx=at, cy=py(y), r=3))
+    keys = [_tag("span", f"key c{i % 4 + 1}", label) for i, label in enumerate(dots)]
+    head = _tag("b", "", title) + " " + _tag("span", "unit", unit) + _tag("span", "legend", Markup(" ").join(keys))
+    return _figure(head, f"{title}, {unit}, by {by}", HEIGHT, parts)
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
