@@ -25,7 +25,7 @@ import httpx
 
 from vold.engines.samplers.server import ServerSampler
 from vold.run.files import write_json
-from vold.types import Completion, Prompt, SamplingParams
+from vold.types import Prompt, SamplingParams
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "helpers"))
 import engine_backends
@@ -40,22 +40,22 @@ LOOK = 0.1
 
 
 class Watch:
-    """What servers say, until `ended`: rows of how many responses each works at, while `left` requests wait."""
+    """What servers say, until `ended`: rows of how many responses each works at, while `left` requests are not sent."""
 
     def __init__(self, urls: list[str], requests: int) -> None:
         self.urls, self.left, self.rows, self.ended = urls, requests, list[tuple[int, list[int]]](), threading.Event()
 
     def work(self) -> None:
         while not self.ended.wait(LOOK):
-            said = [httpx.get(url.removesuffix("/v1") + "/metrics").text for url in self.urls]
+            said = [httpx.get(url.removesuffix("/v1") + "/metrics", timeout=None).text for url in self.urls]
             self.rows.append((self.left, [int(sum(map(float, RUNNING.findall(text)))) for text in said]))
 
 
-def shares(rows: list[tuple[int, list[int]]], places: int, under_way: int) -> list[float]:
-    """Of each server the mean share of its places that was filled, from when all are at work until no more requests are
-    left than may be under way."""
+def shares(rows: list[tuple[int, list[int]]], places: int) -> list[float]:
+    """Of each server the mean share of its places that was filled, from when all are at work until every request has
+    been sent."""
     first = next(i for i, (_, running) in enumerate(rows) if min(running))
-    counted = [running for left, running in rows[first:] if left > under_way]
+    counted = [running for left, running in rows[first:] if left]
     return [round(statistics.mean(of) / places, 3) for of in zip(*counted, strict=True)]
 
 
@@ -64,20 +64,23 @@ def measured(a: argparse.Namespace, one: RealVllm, two: RealVllm, concurrency: i
     servers = client(one.url, two.url, role="rollout", concurrency=concurrency, patience=600)
     sampler = ServerSampler(servers, end_id=policy.chat.end_id, banned=policy.banned.tolist())
     prompts = [Prompt((20 + i % 9, 21, 22 + i % 7)) for i in range(a.prompts)]
-    watch = Watch([one.url, two.url], a.prompts)
+    watch = Watch([one.url, two.url], a.prompts * a.rollouts)
+    send = servers.send
 
-    def whole(place: int, completions: list[Completion]) -> None:
+    def counted(*args: Any, **more: Any) -> Any:
         watch.left -= 1
+        return send(*args, **more)
 
+    servers.send = counted
     looking = threading.Thread(target=watch.work)
     looking.start()
-    made = sampler.stream(prompts, SamplingParams(a.tokens, 1.0, 0), a.rollouts, whole)
+    made = sampler.stream(prompts, SamplingParams(a.tokens, 1.0, 0), a.rollouts, lambda place, completions: None)
     watch.ended.set()
     looking.join()
     lengths = [len(c.ids) for group in made for c in group]
     return {
         "concurrency": concurrency,
-        "shares": shares(watch.rows, a.places, 2 * concurrency // a.rollouts),
+        "shares": shares(watch.rows, a.places),
         "mean_tokens": round(statistics.mean(lengths), 1),
         "looks": len(watch.rows),
         "load": round(os.getloadavg()[0], 1),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +66,18 @@ def test_ids_with_one_place_a_picture_are_the_expanded_ones_but_for_the_placehol
 
 
 def test_rollouts_are_those_of_this_process(tmp_path: Path) -> None:
-    """A picture is encoded and sent once for all rollouts of its problem, and a text among pictures goes along."""
+    """A picture is written once for all rollouts of its problem, and a text among pictures goes along."""
     asked = [*prompts(2), tiny.student().chat.prompt(tiny.opened(tiny.TASKS["train"])[0].messages)]
     with SeeingServer(tiny.student()) as server, Proxy(server.url) as proxy:
         made = sampler(proxy.url).generate(asked, PARAMS, n=2)
     for i, (prompt, group) in enumerate(zip(asked, made, strict=True)):
-        (here,) = InProcessSampler(tiny.student()).generate([prompt], dataclasses.replace(PARAMS, seed=3 + 2 * i), n=2)
-        for ours, theirs in zip(here, group, strict=True):
+        for j, theirs in enumerate(group):
+            params = dataclasses.replace(PARAMS, seed=3 + 2 * i + j)
+            ((ours,),) = InProcessSampler(tiny.student()).generate([prompt], params)
             assert ours.ids.tolist() == theirs.ids.tolist()
             assert ours.logps == pytest.approx(theirs.logps, abs=1e-5)
-    assert len(proxy.sent) == 2
-    assert server.requests.count(ROUTE) == 3
+    assert len(proxy.sent) == 4
+    assert server.requests.count(ROUTE) == 6
 
 
 def test_scores_are_those_of_this_process_and_its_probe_shows_a_picture() -> None:
@@ -172,9 +173,26 @@ def raw_recipe(home: Path, method: str) -> dict[str, Any]:
     raw["teacher"] = {"path": str(home / "eyes")}
     tiny.student(9).save(home / "eyes")
     raw["distill"] |= {"tasks": "image", "init": raw["student"]["path"], "steps": 3, "objective": {"method": method}}
-    raw["distill"]["prompts_per_step"] = 1  # on servers each prompt has a seed of its own
+    raw["distill"]["prompts_per_step"] = 1
     raw["distill"]["sampling"] = {"max_new_tokens": 8, "temperature": 1.0}
     return raw
+
+
+def row_by_row(stream: Any) -> Any:
+    """On servers each row has a seed of its own: so it is in this process with this in the place of `stream`."""
+
+    def drawn(
+        sampler: Any, prompts: Sequence[Prompt], params: SamplingParams, n: int, whole: Any
+    ) -> list[list[Completion]]:
+        made = []
+        for place, prompt in enumerate(prompts):
+            seeds = [params.seed + params.first_row + place * n + j for j in range(n)]
+            each = [dataclasses.replace(params, seed=seed, first_row=0) for seed in seeds]
+            made.append([stream(sampler, [prompt], one, 1, lambda place, group: None)[0][0] for one in each])
+            whole(place, made[-1])
+        return made
+
+    return drawn
 
 
 @pytest.mark.parametrize("method", ["grpo", "opd"])
@@ -183,6 +201,7 @@ def test_a_run_on_pictures_ends_like_one_in_this_process(
 ) -> None:
     """An untrained student solves nothing: here every answer is right in part."""
     monkeypatch.setattr(rollout, "grade", lambda task, chat, c: Grade(int(c.ids.sum()) % 97 / 97, None, ""))
+    monkeypatch.setattr(InProcessSampler, "stream", row_by_row(InProcessSampler.stream))
     ends = []
     with SeeingServer(tiny.student(9)) as teacher, SeeingServer(tiny.student(5)) as rollouts:
         for name in ("inside", "served"):
@@ -199,11 +218,11 @@ def test_a_run_on_pictures_ends_like_one_in_this_process(
 
 def test_a_run_stops_at_the_step_whose_picture_was_swapped(tmp_path: Path) -> None:
     raw = raw_recipe(tmp_path, "grpo")
-    with SeeingServer(tiny.student(5)) as rollouts, Proxy(rollouts.url, swapped, number=2) as proxy:
+    with SeeingServer(tiny.student(5)) as rollouts, Proxy(rollouts.url, swapped, number=8) as proxy:
         raw["distill"]["engine"] = {"urls": [proxy.url], "model": "tiny"}
         with pytest.raises(SamplerError, match=r"task digits-test-3-\d+, http"):
             distill(recipe_from(raw, where="test"))
-    assert [row["step"] for row in metrics(tmp_path)] == [0, 1]
+    assert [row["step"] for row in metrics(tmp_path)] == [0, 1]  # of four rollouts each
 
 
 def test_the_check_shows_a_teacher_on_a_server_a_picture(tmp_path: Path) -> None:
@@ -239,7 +258,7 @@ def test_the_students_own_check_is_about_pictures_where_its_teacher_is_shown_the
             return
         assert self_check(recipe).kl < 1e-9
         assert teacher.requests.count(ROUTE) >= 2 * 2  # two problems of two rollouts
-        assert rollouts.requests.count(ROUTE) == 2
+        assert rollouts.requests.count(ROUTE) == 2 * 2
 
 
 async def asked_of(app: Any, path: str, parts: list[bytes]) -> list[dict[str, Any]]:
@@ -317,5 +336,5 @@ def test_vllm_in_the_training_process_takes_no_pictures() -> None:
 
     with pytest.raises(VoldError, match="takes text prompts only"):
         ColocatedVllm.post(
-            ColocatedVllm.__new__(ColocatedVllm), ROUTE, [], root=True, answers=1, tasks=(), on_reply=lambda i, r: None
+            ColocatedVllm.__new__(ColocatedVllm), ROUTE, [], root=True, own=(), tasks=(), on_reply=lambda i, r: None
         )

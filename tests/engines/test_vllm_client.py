@@ -373,6 +373,55 @@ def test_rollouts_that_are_not_what_was_asked_for_are_refused(changes: dict[str,
     assert caught.value.where == server.url
 
 
+class Gateway:
+    """In front of a server: one of a prompt's answers, the second to be asked for, has a fault on its way."""
+
+    def __init__(self, fault: str, others: int) -> None:
+        self.fault, self.asked, self.lock = fault, 0, threading.Lock()
+        self.others, self.all_others_asked = others, threading.Event()
+
+    def __call__(self, path: str, body: dict[str, Any]) -> Any:
+        if path != "/v1/completions":
+            return None
+        with self.lock:
+            self.asked += 1
+            second, last = self.asked == 2, self.asked == self.others + 1
+        if last:
+            self.all_others_asked.set()
+        if not second:
+            return None
+        if self.fault == "late":
+            assert self.all_others_asked.wait(60)
+        return {"busy": (503, {"message": "upstream"}), "cut short": (200, '{"choices": [{"index": 0, "tok')}.get(
+            self.fault
+        )
+
+
+@pytest.mark.parametrize("fault", ["busy", "cut short", "late"])
+def test_an_answer_that_is_lost_or_late_on_its_way_is_the_same_and_the_others_too(fault: str) -> None:
+    policy = text_model(4)
+    prompts, params = [Prompt((20, 21)), Prompt((33,))], SamplingParams(12, 1.0, seed=5)
+    with VllmServer(policy) as server:
+        sampler = ServerSampler(client(server.url, role="rollout"), end_id=policy.chat.end_id)
+        expected = sampler.generate(prompts, params, 3)
+        server.hook, whole = Gateway(fault, 5), list[int]()
+        made = sampler.stream(prompts, params, 3, lambda place, group: whole.append(place))
+    assert sorted(whole) == [0, 1]
+    assert [[c.ids.tolist() for c in g] for g in made] == [[c.ids.tolist() for c in g] for g in expected]
+
+
+def test_a_reply_that_comes_twice_is_no_second_answer() -> None:
+    """As from a gateway that keeps replies: an answer would stand twice, and another be lost."""
+    first = sampled()[1] | {"id": "cmpl-17"}
+    with VllmServer(text_model(1)) as server:
+        sampler = ServerSampler(client(server.url, role="rollout"), end_id=2, rows=112)
+        server.hook = lambda path, body: (200, first) if path == "/v1/completions" else None
+        assert len(sampler.generate([Prompt((20, 21))], SamplingParams(2))[0]) == 1
+        with pytest.raises(SamplerError, match="two requests with one reply") as caught:
+            sampler.generate([Prompt((20, 21))], SamplingParams(2), 2)
+    assert "cmpl-17" in caught.value.got
+
+
 @pytest.mark.parametrize(
     ("chances", "kept"),
     [

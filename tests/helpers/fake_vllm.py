@@ -145,6 +145,7 @@ class Fake:
 def serve(fake: Fake, host: str, port: int) -> None:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # or each reply waits 40 ms for an acknowledgement
 
         def do_GET(self) -> None:
             self.reply({})

@@ -8,6 +8,7 @@ import copy
 import io
 import json
 import threading
+import uuid
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -56,7 +57,7 @@ class SeeingServer(VllmServer):
 
     def _generate(self, body: Body) -> Body:
         prompt, asked = self._shown(body), body["sampling_params"]
-        said: Body = {"prompt_token_ids": list(prompt.ids)}
+        said: Body = {"request_id": uuid.uuid4().hex, "prompt_token_ids": list(prompt.ids)}
         if not self.silent:
             said[KEY] = [digest(part["url"]) for part in body.get("content_parts", ())]
         if "prompt_logprobs" in asked:
@@ -117,6 +118,7 @@ class Proxy:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # or each reply waits 40 ms for an acknowledgement
 
             def do_GET(self) -> None:
                 self.answer(httpx.get(root + self.path, timeout=None))

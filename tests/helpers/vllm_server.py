@@ -7,6 +7,7 @@ import io
 import json
 import socket
 import threading
+import uuid
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -51,6 +52,7 @@ class VllmServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # or each reply waits 40 ms for an acknowledgement
 
             def do_GET(self) -> None:
                 server.reply(self, {})
@@ -190,6 +192,7 @@ class VllmServer:
         params = self._params(body)
         (made,) = InProcessSampler(policy).generate([Prompt(tuple(body["prompt"]))], params, n=body["n"])
         return {
+            "id": f"cmpl-{uuid.uuid4().hex}",
             "choices": [
                 {
                     "index": i,
@@ -200,7 +203,7 @@ class VllmServer:
                     "stop_reason": next((s for s in body["stop"] if s in policy.chat.text(c.ids)), None),
                 }
                 for i, c in enumerate(made)
-            ]
+            ],
         }
 
     def _params(self, body: dict[str, Any]) -> SamplingParams:

@@ -34,6 +34,11 @@ def sent(body: Body | None) -> JsonObject:
     return {"content": b"".join(body) if size < ONE_PIECE else body, "headers": headers}
 
 
+def dumped(value: JsonObject) -> bytes:
+    """As JSON. Raises ValueError where a number is none that JSON has."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
 def read_body(response: httpx.Response, most: int) -> bytes:
     """All of a body, decoded.
 

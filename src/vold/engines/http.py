@@ -129,34 +129,42 @@ class HttpClient(Generic[Reply]):
         """What takes the place of a reply where a server will never serve the request; or an error."""
         raise NotImplementedError
 
-    def workers(self, answers: int = 1) -> int:
-        """How many requests for so many answers keep all servers full."""
-        return max(1, self.places.each // answers) * len(self.urls)
+    def workers(self) -> int:
+        """How many requests keep all servers full."""
+        return self.places.each * len(self.urls)
+
+    def in_turn(self, bases: Sequence[str]) -> list[str]:
+        """The servers, each call with another in front."""
+        turn = next(self._turn) % len(bases)
+        return [*bases[turn:], *bases[:turn]]
 
     def send(
-        self, bases: Sequence[str], path: str, body: Body | None, stop: Stop, *, answers: int = 1, get: bool = False
+        self, bases: Sequence[str], path: str, body: Body | None, stop: Stop, *, taken: str = "", get: bool = False
     ) -> Reply:
-        """The first whole reply, of the least busy server, of equals of the one whose turn it is. `answers` says how
-        many it is asked for. Gives up early once `stop` is set.
+        """The first whole reply, of the least busy server, of equals of the one whose turn it is, or, first of all, of
+        `taken`, where a place is taken already. Gives up early once `stop` is set.
 
         Raises:
             VoldError: of the class `error`: no server answers, or as `refuse`.
         """
         wait, asked, give_up, rounds, began = self.first_wait, math.inf, math.inf, 0, 0.0
-        turn, tries, untried = next(self._turn) % len(bases), 0, list[str]()
+        order, tries, untried = bases if taken else self.in_turn(bases), 0, list[str]()
         while True:
             if not untried:
-                untried, asked, began = [*bases[turn:], *bases[:turn]], math.inf, time.monotonic()
+                untried, asked, began = [*order], math.inf, time.monotonic()
             seconds = max(min(self.patience, give_up - time.monotonic()), 2 * self._slowest, self.shortest)
             ask = partial(self.send_once, path=path, body=body, stop=stop, get=get, seconds=seconds)
-            base, found = self._least_busy(untried, answers, stop, ask)
+            base, taken = taken or self.places.take(untried, stop), ""
+            found = self._tried(base, ask)
             if not isinstance(found, Failed):
                 self._outage("")
                 return found
             untried.remove(base)
             tries += 1
             asked, give_up = min(asked, found.wait), min(give_up, time.monotonic() - found.spent + self.patience)
-            if untried and not stop.is_set():  # another server may answer at once
+            if stop.is_set():
+                break
+            if untried:  # another server may answer at once
                 continue
             at_work = found.busy and any(self._answered.get(b, 0.0) > began for b in bases)
             rounds += not at_work
@@ -174,17 +182,14 @@ class HttpClient(Generic[Reply]):
             fix="start the server again and repeat the command: it goes on from here",
         )
 
-    def _least_busy(
-        self, bases: Sequence[str], answers: int, stop: Stop, ask: Callable[[str], Reply | Failed]
-    ) -> tuple[str, Reply | Failed]:
-        """One try, on the least busy of these servers, and which that was."""
-        base = self.places.take(bases, answers, stop)
+    def _tried(self, base: str, ask: Callable[[str], Reply | Failed]) -> Reply | Failed:
+        """One try, on a server where a place is taken for it."""
         found: Reply | Failed = Failed("")
         try:
             found = ask(base)
         finally:
-            self.places.give_back(base, answers, failed=isinstance(found, Failed))
-        return base, found
+            self.places.give_back(base, failed=isinstance(found, Failed))
+        return found
 
     def send_once(
         self, base: str, path: str, body: Body | None, stop: Stop, *, get: bool = False, seconds: float = math.inf

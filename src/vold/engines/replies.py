@@ -138,6 +138,23 @@ class VllmReply:
             )
         return [found[places.index(place)] for place in range(count)]
 
+    def comes_once(self, heard: set[str]) -> None:
+        """Compare the reply's number, if it says one, with those of all replies before, and put it with them.
+
+        Raises:
+            VoldError: it has come before: an answer stands twice, and another is lost.
+        """
+        name = self.value.get("id") or self.value.get("request_id")
+        if not isinstance(name, str):
+            return
+        if name in heard:
+            self.fail(
+                f"the {self.server} has answered two requests with one reply",
+                got=f"reply {name} twice",
+                fix="send requests to vLLM itself, not through a gateway that keeps replies or repeats them",
+            )
+        heard.add(name)
+
     def echoes(self, choice: JsonObject, ids: Sequence[int], *, error: type[VoldError] | None = None) -> None:
         """Compare the ids that an answer says it was made for, if it does, with those that were sent.
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PLAIN = "/completions"
 """The route of prompts without pictures, below `/v1`."""
 ASKED = (
-    "n", "max_tokens", "temperature", "seed", "logprobs", "top_p", "top_k", "min_p", "repetition_penalty", "ignore_eos",
+    "n", "max_tokens", "temperature", "logprobs", "top_p", "top_k", "min_p", "repetition_penalty", "ignore_eos",
     "stop_token_ids", "stop", "logit_bias",
 )  # fmt: skip
 """What vLLM's sampling parameters call as a request of `PLAIN` does."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from vold.engines.deadline import Stop
 from vold.engines.http import Failed, HttpClient, as_they_come
 from vold.engines.launch.started import started_at
+from vold.engines.places import Groups
 from vold.engines.replies import VllmReply, about
 from vold.errors import VoldError
 from vold.run.console import console
@@ -56,40 +57,43 @@ class VllmClient(HttpClient[VllmReply]):
         bodies: Sequence[JsonObject],
         *,
         root: bool = False,
-        answers: int = 1,
+        own: Sequence[Sequence[JsonObject]] = (),
         tasks: Sequence[str] = (),
         on_reply: Callable[[int, VllmReply], None] = lambda place, reply: None,
     ) -> list[VllmReply]:
-        """POST each body to some server, several at a time; replies in request order.
+        """POST each body to some server, several at a time; replies in the order of the requests.
 
         Args:
             path: below `/v1`, or below the servers' root where `root` is set.
             bodies: JSON to send; the model's name is added.
             root: see `path`.
-            answers: that each body asks for.
+            own: for each body, what is added to it for each of the requests that it makes: those go to one server, each
+                as it has room. By default one, as it stands.
             tasks: ids of the tasks that the bodies are about, for messages.
-            on_reply: called in this thread with the place of a body and its reply, in the order of the replies.
+            on_reply: called in this thread with the number of a request and its reply, in the order of the replies.
 
         Raises:
             VoldError: of the class `error`. A request was refused for good, or no server answered within `patience`.
         """
         bases = self._bases(root)
-        calls = [
-            partial(self._ask, task, bases, path, {"model": self.model, **body}, answers=answers)
-            for task, body in zip(tasks or [""] * len(bodies), bodies, strict=True)
-        ]
+        own = own or [({},)] * len(bodies)
+        groups = Groups(self.places, [{"model": self.model, **body} for body in bodies], own)
+        call = partial(self._ask, groups, tasks or [""] * len(bodies), bases, path)
         found: dict[int, VllmReply] = {}
-        with contextlib.closing(as_they_come(calls, self.workers(answers))) as replies:
-            for place, reply in replies:
-                found[place] = reply
-                on_reply(place, reply)
-        return [found[i] for i in range(len(bodies))]
+        with contextlib.closing(as_they_come([call] * sum(map(len, own)), self.workers())) as replies:
+            for _, (number, reply) in replies:
+                found[number] = reply
+                on_reply(number, reply)
+        return [found[i] for i in range(len(found))]
 
     def _ask(
-        self, task: str, bases: Sequence[str], path: str, body: JsonObject, stop: Stop, *, answers: int
-    ) -> VllmReply:
+        self, groups: Groups, tasks: Sequence[str], bases: Sequence[str], path: str, stop: Stop
+    ) -> tuple[int, VllmReply]:
+        """The number of the next request, and its reply."""
+        base, group, number, body = groups.take(self.in_turn(bases), stop)
+        task = tasks[group]
         try:
-            return dataclasses.replace(self.send(bases, path, body, stop, answers=answers), task=task)
+            return number, dataclasses.replace(self.send(bases, path, body, stop, taken=base), task=task)
         except VoldError as error:
             if not task or not error.got.startswith("status "):
                 raise

@@ -124,11 +124,11 @@ class ColocatedVllm:
         bodies: Sequence[JsonObject],
         *,
         root: bool,
-        answers: int,
+        own: Sequence[Sequence[JsonObject]],
         tasks: Sequence[str],
         on_reply: Callable[[int, VllmReply], None],
     ) -> None:
-        """Answer every body; `on_reply` hears of each when its last response has ended.
+        """Answer every request, as `vold.engines.vllm.VllmClient.post`.
 
         Raises:
             SamplerError: one has pictures.
@@ -136,7 +136,9 @@ class ColocatedVllm:
         if path != PLAIN:
             fix = "start a server (engine.launch), or sample in the process: drop engine"
             raise SamplerError("vLLM in the training process takes text prompts only", where="engine.colocate", fix=fix)
-        engine, places = self.llm.llm_engine, {str(place): body for place, body in enumerate(bodies)}
+        engine = self.llm.llm_engine
+        requests = ({**body, **one} for body, of in zip(bodies, own, strict=True) for one in of)
+        places = {str(number): request for number, request in enumerate(requests)}
         for name, body in places.items():
             engine.add_request(name, {"prompt_token_ids": body["prompt"]}, self._params(body))
         try:
@@ -151,7 +153,7 @@ class ColocatedVllm:
     def _params(self, body: JsonObject) -> Any:
         bias = {int(i): value for i, value in body["logit_bias"].items()}
         kind = self.vllm.sampling_params.RequestOutputKind.FINAL_ONLY
-        asked = {key: body[key] for key in ASKED} | {"logit_bias": bias or None}
+        asked = {key: body[key] for key in (*ASKED, "seed")} | {"logit_bias": bias or None}
         text = bool(body["stop"])  # what it stops at
         return self.vllm.SamplingParams(**asked, detokenize=text, output_kind=kind)
 

@@ -88,23 +88,34 @@ class ServerSampler:
             SamplerError: no server answers within its patience, one refuses a request, or a reply is not whole, or is
                 one to other pictures than were sent.
         """
-        made: dict[int, list[Completion]] = {}
+        made: dict[int, Completion] = {}
+        heard = set[str]()
+        left = dict[int, int]()  # of each prompt, the answers that are still to come
         path = route(prompts, SamplerError)
         shown = path == ROUTE
 
-        def on_reply(place: int, reply: VllmReply) -> None:
+        def group(place: int) -> list[Completion]:
+            return [made[row] for row in range(place * n, (place + 1) * n)]
+
+        def on_reply(row: int, reply: VllmReply) -> None:
+            place = row // n
+            reply.comes_once(heard)
             reply = read(reply, prompts[place].pictures) if shown else reply
-            made[place] = self._read(prompts[place], reply, params, n)
-            whole(place, made[place])
+            made[row] = self._read(prompts[place], reply, params)
+            left[place] -= 1
+            if not left[place]:
+                whole(place, group(place))
 
         with self._awake():
             for _ in range(RESTARTS):
                 if self.weights is not None:
                     self.weights.bring()
-                bodies = [self._body(p, params, n, i, path) for i, p in enumerate(prompts)]
+                bodies = [self._body(p, params, path) for p in prompts]
+                own = [self._own(params, n, i, path) for i in range(len(prompts))]
+                left.update(dict.fromkeys(range(len(prompts)), n))
                 tasks = [p.pictures.task if p.pictures else "" for p in prompts]
                 try:
-                    self.client.post(path, bodies, root=shown, answers=n, tasks=tasks, on_reply=on_reply)
+                    self.client.post(path, bodies, root=shown, own=own, tasks=tasks, on_reply=on_reply)
                 except SamplerError:
                     # A server that was restarted knows no adapter of the student's, and refuses.
                     if self.weights is None or self.weights.in_place():
@@ -112,7 +123,7 @@ class ServerSampler:
                     continue
                 # A server that was restarted meanwhile has answered with weights of its own.
                 if self.weights is None or self.weights.in_place():
-                    return [made[i] for i in range(len(prompts))]
+                    return [group(i) for i in range(len(prompts))]
         raise SamplerError(
             "a rollout server does not keep the version of the weights it was given",
             where=", ".join(self.client.urls),
@@ -124,27 +135,35 @@ class ServerSampler:
         """For all turns of a step the servers are woken once. What they hold of a student's weights ends in sleep."""
         return self.client.awake(None if self.weights is None else self.weights.bring_to_woken)
 
-    def _body(self, prompt: Prompt, params: SamplingParams, n: int, place: int, path: str) -> JsonObject:
+    def _body(self, prompt: Prompt, params: SamplingParams, path: str) -> JsonObject:
+        """What all requests about a prompt say."""
         model = {"model": self.client.model if self.weights is None else self.weights.model}
-        asked = self._asked(params, n, place)
         if path == ROUTE:
-            sampling = {key: asked[key] for key in ASKED} | {"detokenize": bool(params.stop)}
-            return model | body(prompt.ids, prompt.pictures, (), sampling)
+            return model | body(prompt.ids, prompt.pictures, (), {})
         return {
             **model,
             "prompt": list(prompt.ids),
-            **asked,
+            **self._asked(params),
             "return_tokens_as_token_ids": True,
             "return_token_ids": True,
             "add_special_tokens": False,
         }
 
-    def _asked(self, params: SamplingParams, n: int, place: int) -> JsonObject:
+    def _own(self, params: SamplingParams, n: int, place: int, path: str) -> list[JsonObject]:
+        """What each of the `n` requests about a prompt says beside. Each has a seed, those that vLLM would give to the
+        answers of one request."""
+        first = (params.seed + params.first_row + place * n) % 2**62
+        seeds: list[JsonObject] = [{"seed": first + i} for i in range(n)]
+        if path != ROUTE:
+            return seeds
+        asked = {key: value for key, value in self._asked(params).items() if key in ASKED}
+        return [{"sampling_params": {**asked, **seed, "detokenize": bool(params.stop)}} for seed in seeds]
+
+    def _asked(self, params: SamplingParams) -> JsonObject:
         return {
-            "n": n,
+            "n": 1,
             "max_tokens": params.max_new_tokens,
             "temperature": params.temperature,
-            "seed": (params.seed + params.first_row + place * n) % 2**62,  # vLLM adds 0 .. n - 1
             "logprobs": max(params.candidates, self._most(params) if params.kept else 0),
             # What a model's generation_config asks for would be another policy than the one that is trained.
             "top_p": params.top_p,
@@ -157,28 +176,25 @@ class ServerSampler:
             "logit_bias": {str(i): NEVER for i in sorted(self.banned)},
         }
 
-    def _read(self, prompt: Prompt, reply: VllmReply, params: SamplingParams, n: int) -> list[Completion]:
-        out = []
-        for choice in reply.choices(n):
-            reply.echoes(choice, prompt.ids)
-            ids, logprobs = choice.get("token_ids"), choice.get("logprobs")
-            if ids is None or not isinstance(logprobs, dict):
-                reply.fail(
-                    f"the {reply.server} leaves out ids or log-probs", got=str(choice), fix="use vLLM 0.20 or newer"
-                )
-            finish = self._check_ids(reply, choice, ids, params)
-            logps: Any = logprobs.get("token_logprobs")
-            # A token that was sampled is no impossible one.
-            wrong = wrong_logps(logps, lowest=math.nextafter(LOWEST, 0.0))
-            if wrong or len(logps) != len(ids):
-                reply.fail(
-                    f"the {reply.server}'s log-probs do not line up with its tokens",
-                    got=wrong or f"{len(ids)} ids, {len(logps)} log-probs",
-                )
-            best = self._best(reply, logprobs, ids, params.candidates) if params.candidates else None
-            kept = self._kept(reply, logprobs, ids, params) if params.kept else None
-            out.append(Completion(ids, logps, np.ones(len(ids)), finish, best, kept))
-        return out
+    def _read(self, prompt: Prompt, reply: VllmReply, params: SamplingParams) -> Completion:
+        (choice,) = reply.choices(1)
+        reply.echoes(choice, prompt.ids)
+        ids, logprobs = choice.get("token_ids"), choice.get("logprobs")
+        if ids is None or not isinstance(logprobs, dict):
+            fix = "use vLLM 0.20 or newer"
+            reply.fail(f"the {reply.server} leaves out ids or log-probs", got=str(choice), fix=fix)
+        finish = self._check_ids(reply, choice, ids, params)
+        logps: Any = logprobs.get("token_logprobs")
+        # A token that was sampled is no impossible one.
+        wrong = wrong_logps(logps, lowest=math.nextafter(LOWEST, 0.0))
+        if wrong or len(logps) != len(ids):
+            reply.fail(
+                f"the {reply.server}'s log-probs do not line up with its tokens",
+                got=wrong or f"{len(ids)} ids, {len(logps)} log-probs",
+            )
+        best = self._best(reply, logprobs, ids, params.candidates) if params.candidates else None
+        kept = self._kept(reply, logprobs, ids, params) if params.kept else None
+        return Completion(ids, logps, np.ones(len(ids)), finish, best, kept)
 
     def _most(self, params: SamplingParams) -> int:
         """How many ids are kept at most; 0 for all."""
