@@ -7,10 +7,12 @@ import gc
 import itertools
 import os
 import select
+import shutil
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -315,6 +317,20 @@ def holder() -> Iterator[tuple[subprocess.Popen[str], Path, int]]:
 
 def ended(handle: int) -> bool:
     return bool(select.select([handle], [], [], 60)[0])
+
+
+@pytest.mark.parametrize("name", ["in_shared_memory", "in_file"])
+def test_weights_for_which_there_is_no_room_are_an_error_and_no_dead_process(name: str) -> None:
+    """A file that is longer than what is left can be made and mapped; who writes to it is killed."""
+    tensors = {"w": torch.zeros(1, dtype=torch.uint8).expand(2 * shutil.disk_usage(segment.SHARED).total)}
+    with tempfile.TemporaryDirectory(dir=segment.SHARED) as directory:
+        before = {*segment.SHARED.iterdir()}
+        made = segment.in_file(Path(directory), tensors) if name == "in_file" else segment.in_shared_memory(tensors)
+        with pytest.raises(SamplerError, match="no room for the weights") as caught, made:
+            pass
+        assert not list(Path(directory).iterdir())
+    assert not [path for path in {*segment.SHARED.iterdir()} - before if f"-{os.getpid()}-" in path.name]
+    assert "No space left" in caught.value.got
 
 
 def test_a_segment_goes_with_a_process_that_is_killed(holder: tuple[subprocess.Popen[str], Path, int]) -> None:

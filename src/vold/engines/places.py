@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from vold.engines.bodies import Body
     from vold.engines.deadline import Stop
     from vold.run.records import JsonObject
 
@@ -89,7 +88,7 @@ class Groups:
         self._begun: dict[str, tuple[int, bytes, deque[tuple[int, JsonObject]]]] = {}
         self._lock = threading.Lock()
 
-    def take(self, bases: Sequence[str], stop: Stop) -> tuple[str, int, int, Body]:
+    def take(self, bases: Sequence[str], stop: Stop) -> tuple[str, int, int, tuple[bytes, ...]]:
         """A place that was taken on one of these servers, and for which request: its group, its number, its body. To be
         called as often as there are requests, or less."""
         with self._lock:

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import load_file
 
+from vold.errors import SamplerError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -56,6 +58,24 @@ def fill(buffer: memoryview | mmap.mmap, header: bytes, tensors: Tensors) -> Non
         place += tensor.nbytes
 
 
+def reserve(file: int, size: int, where: Path) -> None:
+    """Make a file this long, on blocks of its own. One that is longer than what is left could be mapped too, and the
+    process would be killed as it writes.
+
+    Raises:
+        SamplerError: there is no room.
+    """
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        raise SamplerError(
+            "there is no room for the weights on their way to the servers",
+            where=str(where),
+            got=f"{error.strerror}: {size:,} bytes of {shutil.disk_usage(where).free:,} that are free",
+            fix="give a container more (docker run --shm-size), or another directory: transfer: files, weights_dir",
+        ) from error
+
+
 def unguessable() -> str:
     """A name that nobody can guess and that tells whose it is."""
     return f"{PREFIX}{_machine()}-{os.getpid()}-{secrets.token_hex(16)}"
@@ -70,14 +90,18 @@ def _machine() -> str:
 
 @contextlib.contextmanager
 def in_shared_memory(tensors: Tensors) -> Iterator[Path]:
-    """A segment of POSIX shared memory with these tensors, for this user alone; its name is gone afterwards.
+    """A segment of POSIX shared memory with these tensors, for this user alone; its name is gone afterwards. Raises
+    as `reserve`.
 
     Where this process is killed, Python's resource tracker unlinks it; where that is killed as well, `sweep` does.
     """
     header, name = header_of(tensors), unguessable()
-    memory = SharedMemory(name, create=True, size=len(header) + sum(t.nbytes for t in tensors.values()))
+    size = len(header) + sum(t.nbytes for t in tensors.values())
+    memory = SharedMemory(name, create=True, size=size)
     assert memory.buf is not None  # it is open
     try:
+        with (SHARED / name).open("r+b") as file:
+            reserve(file.fileno(), size, SHARED)
         fill(memory.buf, header, tensors)
         yield SHARED / name
     finally:
@@ -88,13 +112,14 @@ def in_shared_memory(tensors: Tensors) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def in_file(directory: Path, tensors: Tensors) -> Iterator[Path]:
-    """A file of `directory` with these tensors, for this user alone; it is removed afterwards."""
+    """A file of `directory` with these tensors, for this user alone; it is removed afterwards. Raises as
+    `reserve`."""
     directory.mkdir(parents=True, exist_ok=True)
     header, path = header_of(tensors), directory.resolve() / f"{unguessable()}.safetensors"
     try:
         # Closed before it is read: until then another machine may see none of it.
         with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "r+b") as file:
-            file.truncate(len(header) + sum(t.nbytes for t in tensors.values()))
+            reserve(file.fileno(), len(header) + sum(t.nbytes for t in tensors.values()), directory)
             with mmap.mmap(file.fileno(), 0) as buffer:
                 fill(buffer, header, tensors)
         yield path
