@@ -52,4 +52,4 @@ def test_what_is_no_picture_is_a_note(bad: Any) -> None:
 
 def test_a_picture_of_a_common_size_stays_as_it_is() -> None:
     large = picture(thumbnail(Image.new("RGB", (300, 200))))
-    assert (large.width, large.height, large.pixelated, large.note) == (300, 200, False, "")
+    assert (large.width, large.height, large.note) == (300, 200, "")

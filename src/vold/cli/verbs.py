@@ -267,7 +267,8 @@ def _push(args: argparse.Namespace) -> None:
 def _demo(args: argparse.Namespace) -> None:
     """All of it on the demo world, on a CPU, nothing to download.
 
-    Writes runs/demo, or run.dir: report.html, summary.json and everything that the stages write.
+    GRPO runs beside VOLD from the same cold start, and the last lines say what happened. Writes runs/demo, or run.dir:
+    report.html, summary.json, example.svg, a run in grpo/, and everything that the stages write.
     """
     from vold.demo.pipeline import demo
 

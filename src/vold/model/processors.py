@@ -99,9 +99,20 @@ def build_processor(
             got=f"{name} of {config.model_type}: {type(error).__name__}: {' '.join(str(error).split())[:200]}",
             fix="install what it asks for, or use its tokenizer's own special tokens",
         ) from error
-    films = VIDEO_PROCESSORS.get(config.model_type) if "video_processor" in absent else None
-    processor.films = films["torchvision"] if isinstance(films, dict) else films
+    if "video_processor" in getattr(transformers, str(name)).get_attributes():
+        processor.films = _films(str(name), config, images, settings.get("video_processor"))
     return processor
+
+
+def _films(processor: str, config: Any, images: Any, said: Any) -> str:
+    """The name of the video processor: the directory's own, else Transformers' for this model, which keeps it to itself
+    where torchvision is absent and goes by the names of the processor or of the image processor then."""
+    own = said.get("video_processor_type") if isinstance(said, dict) else None
+    known = VIDEO_PROCESSORS.get(config.model_type)
+    known = known.get("torchvision") if isinstance(known, dict) else known
+    stems = processor.removesuffix("Processor"), type(images).__name__.partition("ImageProcessor")[0]
+    alike = (f"{stem}VideoProcessor" for stem in stems)
+    return str(own or known or next((name for name in alike if hasattr(transformers, name)), ""))
 
 
 def _said(name: str, settings: dict[str, Any], config: Any) -> Any:

@@ -35,7 +35,7 @@ SHRUNK = ((1024, 85), (768, 80), (512, 60))
 AREA = 50_000_000
 """Pictures of more pixels are not opened."""
 SMALL = 64
-"""Pictures lower than this many pixels are enlarged, pixel by pixel."""
+"""Pictures lower than this many pixels are enlarged. Browsers blend them, and small handwriting can be read."""
 _URI = re.compile(r"data:image/(?:png|jpeg|webp|gif);base64,([A-Za-z0-9+/]+={0,2})\Z")
 
 Samples: TypeAlias = Mapping[str, Mapping[str, Sequence[Json]]]
@@ -49,7 +49,6 @@ class Picture:
     uri: str = ""
     width: int = 0
     height: int = 0
-    pixelated: bool = False
     note: str = ""
 
 
@@ -203,7 +202,7 @@ def picture(uri: object) -> Picture:
     except (OSError, ValueError, SyntaxError, EOFError, Warning, Image.DecompressionBombError):
         return Picture(note="a picture cannot be read")
     factor = max(1, min(3 * SMALL // 2 // max(1, height), 480 // max(1, width))) if height < SMALL else 1
-    return Picture(match.group(), width * factor, height * factor, factor > 1)
+    return Picture(match.group(), width * factor, height * factor)
 
 
 def _shrunk(image: Image) -> Picture:

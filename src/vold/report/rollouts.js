@@ -174,7 +174,7 @@ if (rolloutData) {
     const pictures = make("div", "pictures");
     for (const p of found.images) {
       if (!p.uri) { pictures.append(make("p", "note", p.note)); continue; }
-      const image = make("img", p.pixelated ? "pixelated" : "");
+      const image = make("img");
       image.src = p.uri; image.width = p.width; image.height = p.height; image.alt = "picture of problem " + r.task;
       pictures.append(image);
     }
