@@ -81,7 +81,7 @@ demo: $(STAMP)
 # browser. Where none is installed, the one inside PyQt6-WebEngine is fetched; where
 # that cannot start either (it needs a few system libraries), those tests are left out, and the summary says so.
 test: lint
-	@$(PIP) install --quiet --no-deps --require-hashes -r requirements-notebook.txt || true
+	@$(PIP) install --quiet --retries 0 --no-deps --require-hashes -r requirements-notebook.txt || true
 	@set -e; export VOLD_BROWSER="$${VOLD_BROWSER:-}"; \
 	if ! $(VENV)/bin/python tests/helpers/browser.py; then \
 	  $(PIP) install --no-deps --require-hashes -r requirements-browser.txt || true; \

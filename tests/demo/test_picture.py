@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
 EXAMPLE = Example(
     seen="digits <image> . sum ?", image=Image.new("RGB", (24, 8)), read="digits 3 5 9 . sum ?",
-    tokens=[("a<b", 0.0), ("9", 1.5), ("14", 20.0), ("c", -0.75)], step=4, answer="14", reference="17",
+    tokens=[("a<b", 0.0), ("9", 1.5), ("14", 20.0), ("c", -0.75)], answer="14", reference="17",
 )  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def test_the_failed_rollout_with_its_gap_in_one_place_is_shown_with_its_problem(
     found = find_example(run)
     assert found is not None
     seen = DigitTasks("train", "image", 6, 2)[5].messages[0]
-    assert (found.read, found.seen, found.step, found.answer) == (there["prompt"], seen.text, 50, "3")
+    assert (found.read, found.seen, found.answer) == (there["prompt"], seen.text, "3")
     assert found.image.tobytes() == seen.images[0].tobytes()
     assert [t for t, _ in found.tokens] == ["x", "3", "end"]
     assert [round(g, 3) for _, g in found.tokens] == [0.0, 8.0, 0.0]

@@ -53,14 +53,13 @@ text { fill: currentColor; white-space: pre; }
 class Example:
     """A problem in both forms, and a failed response to the text one: `image` stands where `<image>` is in `seen`.
 
-    `tokens` have the student's log-prob less the teacher's, in nats; `step` is the one of stage 2 that sampled them.
+    `tokens` have the student's log-prob less the teacher's, in nats.
     """
 
     seen: str
     image: Image
     read: str
     tokens: Sequence[tuple[str, float]]
-    step: int
     answer: str
     reference: str
 
@@ -87,11 +86,10 @@ def find_example(run: Run) -> Example | None:
     spec = run.recipe.tasks[distill.tasks] if distill is not None else None
     if not isinstance(spec, Spec) or spec.form != "text":
         return None
-    stored = [(step, one) for step in run.stored_steps for one in run.rollouts(step)]
-    known = [(step, one, _told(one)) for step, one in stored]
-    if not (failed := [(step, one, told) for step, one, told in known if told is not None]):
+    known = [(one, _told(one)) for step in run.stored_steps for one in run.rollouts(step)]
+    if not (failed := [(one, told) for one, told in known if told is not None]):
         return None
-    step, one, _ = max(failed, key=lambda found: found[2])
+    one, _ = max(failed, key=lambda found: found[1])
     place = int(one.rollout.task_id.rpartition("-")[2])
     seen = spec.model_copy(update={"form": "image", "size": place + 1}).open({}, references=True)[place].messages[0]
     gaps = gaps_of(one.rollout)
@@ -101,7 +99,6 @@ def find_example(run: Run) -> Example | None:
         image=seen.images[0],
         read=one.question.prompt,
         tokens=[(clean(t), g) for t, g in zip(one.texts(), gaps.tolist(), strict=True)],
-        step=step,
         answer=clean(one.rollout.grade.extracted),
         reference=one.question.reference,
     )
