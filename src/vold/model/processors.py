@@ -108,8 +108,8 @@ def _films(processor: str, config: Any, images: Any, said: Any) -> str:
     """The name of the video processor: the directory's own, else Transformers' for this model, which keeps it to itself
     where torchvision is absent and goes by the names of the processor or of the image processor then."""
     own = said.get("video_processor_type") if isinstance(said, dict) else None
-    known = VIDEO_PROCESSORS.get(config.model_type)
-    known = known.get("torchvision") if isinstance(known, dict) else known
+    listed = VIDEO_PROCESSORS.get(config.model_type)
+    known = listed.get("torchvision") if isinstance(listed, dict) else listed
     stems = processor.removesuffix("Processor"), type(images).__name__.partition("ImageProcessor")[0]
     alike = (f"{stem}VideoProcessor" for stem in stems)
     return str(own or known or next((name for name in alike if hasattr(transformers, name)), ""))
