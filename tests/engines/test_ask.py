@@ -44,13 +44,15 @@ def run(home: Path, teacher: VllmServer, sampler: VllmServer, *, overlap: bool) 
 def test_a_group_is_scored_before_the_next_one_is_sampled(tmp_path: Path) -> None:
     """The last prompt's rollouts are held back until the teacher has been asked: without overlap that never happens."""
     sampling, asked, in_time = threading.Event(), threading.Event(), list[bool]()
+    first: list[list[int]] = []
     with VllmServer(text_model(1)) as teacher, VllmServer(text_model(4)) as sampler:
 
         def hold(path: str, body: dict[str, Any]) -> None:
-            if path == "/v1/completions" and not in_time:
-                if sampling.is_set():
-                    in_time.append(asked.wait(PATIENCE))
+            if path == "/v1/completions":
+                first.append(body["prompt"])
                 sampling.set()
+                if body["prompt"] != first[0]:
+                    in_time.append(asked.wait(PATIENCE))
 
         def note(path: str, body: dict[str, Any]) -> None:
             if path == "/v1/completions" and sampling.is_set():
@@ -58,7 +60,7 @@ def test_a_group_is_scored_before_the_next_one_is_sampled(tmp_path: Path) -> Non
 
         sampler.hook, teacher.hook = hold, note
         early = run(tmp_path / "early", teacher, sampler, overlap=True)
-    assert in_time == [True]
+    assert in_time and all(in_time)
     with VllmServer(text_model(1)) as teacher, VllmServer(text_model(4)) as sampler:
         plain = run(tmp_path / "plain", teacher, sampler, overlap=False)
     assert all(torch.equal(early[name], plain[name]) for name in plain)

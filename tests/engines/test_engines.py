@@ -148,14 +148,18 @@ def test_rollouts_of_another_policy_are_warned_about_or_stop_the_run_before_the_
             assert metrics(tmp_path)[0]["mismatch_kl"] > 1e-3
 
 
+A_STEP = 2 * 4
+"""Requests of a step: two prompts of four rollouts."""
+
+
 def scaled(server: VllmServer, factor: float) -> Callable[[str, dict[str, Any]], Any]:
-    """A hook: the log-probs of the third reply are `factor` times the right ones."""
-    left = [3]
+    """A hook: the log-probs of all replies to a prompt of the second step are `factor` times the right ones."""
+    asked = list[list[int]]()
 
     def hook(path: str, body: dict[str, Any]) -> tuple[int, Any] | None:
         if path == "/v1/completions":
-            left[0] -= 1
-        if path != "/v1/completions" or left[0] != 0:
+            asked.append(body["prompt"])
+        if path != "/v1/completions" or not A_STEP < len(asked) <= 2 * A_STEP or body["prompt"] != asked[A_STEP]:
             return None
         status, reply = server._answer(path, body)
         for choice in reply["choices"]:
@@ -169,7 +173,7 @@ def scaled(server: VllmServer, factor: float) -> Callable[[str, dict[str, Any]],
 def test_log_probs_of_another_temperature_stop_a_run_before_the_update_and_lose_nothing(
     factor: float, tmp_path: Path
 ) -> None:
-    """Two prompts a step: the third reply is of the second step. 25 times the log-probs make ratios overflow, and the
+    """It is found in the second step. 25 times the log-probs make ratios overflow, and the
     loss with them; that is said as what it is."""
     raw = raw_recipe(tmp_path)
     with VllmServer(text_model(4)) as server:
