@@ -119,7 +119,8 @@ class Ours:
         alone = self.s["method"] == "grpo"
         problems = [Prompted(Task(f"{g}", (), "", ""), p, None if alone else p) for g, p in enumerate(self.prompts)]
         step = Step(number=0, seed=0, prompted=problems)
-        return update(self.learner, self.rollouts if rollouts is None else rollouts, step, self.teacher).grad_norm
+        row, _ = update(self.learner, self.rollouts if rollouts is None else rollouts, step, self.teacher)
+        return row.grad_norm
 
     def step(self) -> float:
         """Rollouts, grades by length, the teacher on those that failed, update."""

@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -133,7 +132,7 @@ def test_an_update_follows_the_gradient_of_the_loss_written_out_in_full(token_bu
         lambda *_: seen.update({n: p.grad.clone() for n, p in policy.trainable() if p.grad is not None})
     )
     config = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"max_grad_norm": 1e9})})
-    row = update(Learner(config, policy, optimizer), done, tiny.step(prompts), tiny.NO_TEACHER)
+    row, _ = update(Learner(config, policy, optimizer), done, tiny.step(prompts), tiny.NO_TEACHER)
     assert row.loss == pytest.approx(loss.item(), rel=1e-4)
     assert {n for n in seen if seen[n].abs().sum() > 0} == {n for n in expected if expected[n].abs().sum() > 0}
     for name, gradient in expected.items():
@@ -147,7 +146,6 @@ def test_the_entropy_is_kept_of_what_was_trained_on(tmp_path: Path) -> None:
     rollouts, prompts = rollouts_of(policy, config, MIXED)
     done = finished(rollouts, prompts, config.objective)
     done[1] = dataclasses.replace(done[1], advantage=None, teacher_weight=None)  # teaches nothing
-    found: dict[int, Any] = {}
     # Before the update, which changes the weights.
     expected = {}
     for place, r in enumerate(done):
@@ -156,11 +154,12 @@ def test_the_entropy_is_kept_of_what_was_trained_on(tmp_path: Path) -> None:
         p = logits[len(r.prompt_ids) - 1 : -1].softmax(-1)
         expected[place] = torch.special.entr(p).sum(-1)
     with torch.enable_grad():
-        update(learner_of(policy, config), done, tiny.step(prompts), tiny.NO_TEACHER, found)
+        _, kept = update(learner_of(policy, config), done, tiny.step(prompts), tiny.NO_TEACHER)
+    found = {place: r.token_values["entropy"] for place, r in enumerate(kept) if "entropy" in r.token_values}
     assert sorted(found) == [place for place, r in enumerate(done) if has_signal(r, config.objective)]
     assert 1 not in found
     for place, values in found.items():
-        torch.testing.assert_close(torch.from_numpy(values), expected[place], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(torch.tensor(values), expected[place], rtol=1e-4, atol=1e-5)
 
 
 def test_entropy_has_no_value_where_a_tool_wrote() -> None:
@@ -176,7 +175,7 @@ def test_a_step_in_which_all_pass_leaves_the_weights_alone(tmp_path: Path) -> No
     rollouts, prompts = rollouts_of(policy, config, (1.0,) * 6)
     done = finished(rollouts, prompts, config.objective)
     before = [p.clone() for _, p in policy.trainable()]
-    row = update(learner_of(policy, config), done, tiny.step(prompts), tiny.NO_TEACHER)
+    row, _ = update(learner_of(policy, config), done, tiny.step(prompts), tiny.NO_TEACHER)
     assert row.trained_tokens == 0
     assert all(torch.equal(b, p) for b, (_, p) in zip(before, policy.trainable(), strict=True))
 
@@ -249,7 +248,7 @@ def test_tasks_without_a_text_view_do_not_dilute_the_teacher(tmp_path: Path) -> 
         fresh = tiny.student()
         done = credit(config.objective, part, 0)
         step = tiny.step(prompts, teacher_prompts=[prompts[0], None])
-        losses.append(update(learner_of(fresh, config), done, step, tiny.NO_TEACHER).loss)
+        losses.append(update(learner_of(fresh, config), done, step, tiny.NO_TEACHER)[0].loss)
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     assert losses[0] > 0
 
@@ -303,5 +302,5 @@ def test_flattened_tool_tokens_take_no_part(tmp_path: Path) -> None:
         masked.append(dataclasses.replace(r, completion=Completion(c.ids, c.logps, (0, *c.action_mask[1:]), c.finish)))
     done = credit(config.objective, masked, 0)
     step = tiny.step(prompts, teacher_prompts=[None, None])
-    row = update(learner_of(policy, config), done, step, tiny.NO_TEACHER)
+    row, _ = update(learner_of(policy, config), done, step, tiny.NO_TEACHER)
     assert row.trained_tokens == sum(len(r.completion.ids) - 1 for r in rollouts[:3])

@@ -144,7 +144,7 @@ def test_an_update_over_distributions_follows_the_gradient_written_out_in_full(
     optimizer.register_step_pre_hook(
         lambda *_: seen.update({n: p.grad.clone() for n, p in policy.trainable() if p.grad is not None})
     )
-    row = update(Learner(config, policy, optimizer), done, tiny.step(prompts), teacher)
+    row, _ = update(Learner(config, policy, optimizer), done, tiny.step(prompts), teacher)
     if kind != "stopped":  # its value is defined otherwise than its gradient
         assert row.loss == pytest.approx(loss.item(), rel=1e-4)
     for name, gradient in expected.items():

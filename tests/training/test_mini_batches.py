@@ -104,7 +104,7 @@ class Bench:
         self.learner = Learner(self.config, self.policy, build_optimizer(self.policy, self.config.optimizer))
 
     def update(self, rollouts: list[Rollout] | None = None) -> UpdateMetrics:
-        return update(self.learner, self.rollouts if rollouts is None else rollouts, self.step, tiny.NO_TEACHER)
+        return update(self.learner, self.rollouts if rollouts is None else rollouts, self.step, tiny.NO_TEACHER)[0]
 
     def weights(self) -> list[torch.Tensor]:
         return [p.detach().clone() for _, p in self.policy.trainable()]

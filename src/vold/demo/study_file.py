@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
@@ -24,6 +24,8 @@ TAKEN = ("models",)
 CONTROL = "-opsa"
 """What is put behind the name of an arm for that of its control."""
 OBJECTIVE = "distill.objective"
+Settings: TypeAlias = dict[str, Any]
+"""Keys of a recipe, with dots, and their values."""
 
 
 class Arm(Section):
@@ -39,7 +41,7 @@ class Arm(Section):
     absent."""
     over: tuple[str, ...] = ()
     """Axes: there is one such arm for every point of them, and `{AXIS}` in `at` and `set` becomes the value."""
-    set: dict[str, Any] = Field(default_factory=dict)
+    set: Settings = Field(default_factory=dict)
     """Recipe keys of this arm."""
     rates: tuple[float, ...] = ()
     """Learning rates to choose from on the selection tasks."""
@@ -47,7 +49,7 @@ class Arm(Section):
     """The arm in the file that this one is a copy of. Written by `over`, as `cell` and `level` are."""
     cell: dict[str, str] = Field(default_factory=dict)
     """Where it stands: a value for each of its axes."""
-    level: dict[str, Any] = Field(default_factory=dict)
+    level: Settings = Field(default_factory=dict)
     """Recipe keys of these values."""
 
     @property
@@ -61,7 +63,7 @@ class Study(Section):
 
     recipe: Path
     """The recipe all arms share, relative to the study file."""
-    set: dict[str, Any] = Field(default_factory=dict)
+    set: Settings = Field(default_factory=dict)
     """Recipe keys that hold for every arm; `{seed}` in a value becomes the seed."""
     workers: int = Field(2, ge=1, le=1024)
     """Units that run side by side on each machine, one CPU thread each."""
@@ -83,7 +85,7 @@ class Study(Section):
     with `accuracy` for a share or `value` for any other number, and optionally `counts`, or None where it has none."""
     columns: dict[str, str] = Field(default_factory=lambda: dict(COLUMNS))
     """Measures shown in the table, with their headings."""
-    axes: dict[Name, dict[Name, dict[str, Any]]] = Field(default_factory=dict)
+    axes: dict[Name, dict[Name, Settings]] = Field(default_factory=dict)
     """What arms may go over: by name a list of values, or the recipe keys of every value. These come last, behind those
     of the tasks."""
     arms: Annotated[dict[Name, Arm], AfterValidator(no_twins)]
@@ -193,7 +195,7 @@ def _texts(of: Any) -> Any:
     return {str(value): keys for value, keys in of.items()} if isinstance(of, dict) else of
 
 
-def _copies(name: str, arm: Any, arms: Mapping[str, Any], axes: Mapping[str, Any]) -> dict[str, Any]:
+def _copies(name: str, arm: Any, arms: Mapping[str, Any], axes: Mapping[str, Any]) -> Settings:
     """An arm as it is written, or one of it for every point of its axes."""
     over = arm.get("over") if isinstance(arm, dict) else None
     if not over:

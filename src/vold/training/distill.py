@@ -20,7 +20,7 @@ from vold.run.metrics import DistillRow, PhaseSeconds
 from vold.run.readiness import align_doubt
 from vold.training.nodes import on_machines
 from vold.training.problems import Problems
-from vold.training.rollout_log import describe, store, with_entropy
+from vold.training.rollout_log import describe, store
 from vold.training.scoring import Scoring
 from vold.training.stage import Training, enter_stage, with_servers
 from vold.training.step import update
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from vold.run.recipe import Distill, Recipe
     from vold.training.prompted import Step
-    from vold.types import Rollout, Values
+    from vold.types import Rollout
 
 
 @works_in_run("distill")
@@ -71,13 +71,10 @@ def distill(recipe: Recipe) -> Path:
                     )  # fmt: skip
                 stale = staleness(stage.config, rollouts, step)
                 with run.phase("update"):
-                    entropies: dict[int, Values] | None = {} if stage.config.keeps(number) else None
-                    updated = update(  # 6 micro-batches, 7 update
-                        run.learner, rollouts, step, teacher.teacher, entropies
-                    )
+                    updated, kept = update(run.learner, rollouts, step, teacher.teacher)  # 6 micro-batches, 7 update
                     teacher.follow(updated.updates)
                 looks = teacher.error.noted(describe(rollouts, sampled.dropped, sampled.silent, stale))
-                _log(run, DistillRow.of(updated, looks, _seconds(run)), rollouts, step, entropies)
+                _log(run, DistillRow.of(updated, looks, _seconds(run)), kept, step)
         return run.save()
 
 
@@ -95,10 +92,8 @@ def _seconds(run: Training[Distill]) -> PhaseSeconds:
     )
 
 
-def _log(
-    run: Training[Distill], row: DistillRow, rollouts: list[Rollout], step: Step, entropies: dict[int, Values] | None
-) -> None:
+def _log(run: Training[Distill], row: DistillRow, rollouts: list[Rollout], step: Step) -> None:
     run.log(row, f"reward {row.reward:.2f}")
-    if run.stage.group.first and entropies is not None:
-        kept, tasks = with_entropy(rollouts, entropies), [p.task for p in step.prompted]
-        run.show_rollouts(step.number, store(run.stage.directory / "rollouts", step.number, kept, tasks, run.policy))
+    if run.stage.group.first and run.stage.config.keeps(number := step.number):
+        tasks = [p.task for p in step.prompted]
+        run.show_rollouts(number, store(run.stage.directory / "rollouts", number, rollouts, tasks, run.policy))

@@ -17,6 +17,7 @@ from vold.run.console import console
 from vold.run.metrics import UpdateMetrics
 from vold.training.logit_distillation import TokenDivergence, compared
 from vold.training.mini_batches import mini_batches
+from vold.training.rollout_log import with_entropy
 from vold.training.streams import flatten, has_signal
 
 if TYPE_CHECKING:
@@ -31,37 +32,35 @@ if TYPE_CHECKING:
 
 
 def update(
-    learner: Learner[Distill],
-    rollouts: Sequence[Rollout],
-    step: Step,
-    teacher: Teacher,
-    entropies: dict[int, Values] | None = None,
-) -> UpdateMetrics:
+    learner: Learner[Distill], rollouts: Sequence[Rollout], step: Step, teacher: Teacher
+) -> tuple[UpdateMetrics, list[Rollout]]:
     """The optimizer steps on credited rollouts; every process has all of them and runs its share.
 
     Rollouts without a signal (advantage and teacher weights 0 everywhere) take no part in the forward pass; the
     denominators count them all the same, so the gradient is that of the whole mini-batch. `teacher` is asked again only
-    for whole distributions. With nothing to learn from the weights stay: momentum alone must not move them. Into
-    `entropies`, if given, goes the student's entropy (nats) at the action tokens of every rollout that it has read, by
-    the rollout's place; of several updates that read it, the first's.
+    for whole distributions. With nothing to learn from the weights stay: momentum alone must not move them.
+
+    Returns:
+        The row of the step; and the rollouts, where they are to be stored (`Distill.keeps`) with the student's entropy
+        at what was trained on, of several updates the first's.
 
     Raises:
         TrainingError: loss or gradient is not finite, or sampler and trainer are too far apart. The weights are left
             as they were before the update.
     """
     whole = Tally()
-    places = {} if entropies is None else {id(r): place for place, r in enumerate(rollouts)}
+    entropies: dict[int, Values] = {}
+    places = {id(r): place for place, r in enumerate(rollouts)} if learner.config.keeps(step.number) else {}
     for part in mini_batches(learner.config.all_updates, rollouts, step.seed):
         found = _gradient(learner, part, step, teacher, Tally(places=places))
-        if entropies is not None:
-            entropies |= found.entropies | entropies
+        entropies = found.entropies | entropies
         if not whole.updates:  # later on the weights are no longer those that have sampled
             found.gate(learner, step)
             whole.mismatch = found.mismatch
         if found.sums["trained_tokens"]:
             found.grad_norm, found.updates = learner.apply_update(step.number, found.loss), 1
         whole.take(found)
-    return whole.metrics(step.number, learner.rate(step.number))
+    return whole.metrics(step.number, learner.rate(step.number)), with_entropy(rollouts, entropies)
 
 
 def _gradient(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vold.data.files.read import Cells
 from vold.errors import DataError
 from vold.types import IMAGE_MARKER
 
@@ -33,7 +34,7 @@ def renamed(raw: Any) -> Any:
     given = dict(raw)
     if "messages" in given and "prompt" not in given:
         given |= _conversation(given.pop("messages"))
-    out: dict[str, Any] = {}
+    out: Cells = {}
     for key, value in given.items():
         name = USUAL.get(key, key)
         name = key if name in out or (name != key and name in given) else name
