@@ -72,7 +72,7 @@ def test_rollouts_and_scores_are_those_of_this_process(server: RealVllm, policy:
     found, prompts = Mismatch(), asked(policy)
     with Proxy(server.url) as proxy:
         made = sampler(proxy.url, policy).generate(prompts, SamplingParams(8, 1.0, 3, candidates=3), n=4)
-        assert len(proxy.sent) == 3  # one a group
+        assert len(proxy.sent) == 3 * 4  # one an answer
     for prompt, group in zip(prompts, made, strict=True):
         for c in group:
             batch = collate([prompt], [c.ids], [c.action_mask], policy.chat.pad_id)
@@ -104,7 +104,7 @@ def recipe(home: Path, *more: str) -> Any:
 def test_a_run_follows_its_weights_and_stops_where_a_picture_was_swapped(server: RealVllm, tmp_path: Path) -> None:
     """The tower is trained as well: a picture that comes again is not seen as by earlier weights. The last of all
     pictures is swapped."""
-    with Proxy(server.url, swapped, number=5) as proxy:
+    with Proxy(server.url, swapped, number=3 * 2 * 5 - 1) as proxy:
         engine = f"distill.engine={{urls: ['{proxy.url}'], model: tiny, transfer: shared_memory, patience: 600}}"
         few = ["tasks.train.size=2", "student.freeze=[]", "distill.optimizer={lr: 1.0e-2}"]
         limit = "distill.mismatch={limit: 1.0e-6, action: stop}"
