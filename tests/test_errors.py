@@ -16,6 +16,7 @@ from vold.errors import (
     CheckpointError,
     ConfigError,
     DataError,
+    InUse,
     SamplerError,
     TeacherError,
     TrainingError,
@@ -28,6 +29,7 @@ from vold.errors import (
 PARENTS: dict[type[VoldError], tuple[type[Exception], ...]] = {
     VoldError: (Exception,),
     ConfigError: (VoldError, ValueError),
+    InUse: (ConfigError,),
     DataError: (VoldError, ValueError),
     UngradableReference: (DataError,),
     VocabularyMismatch: (VoldError, ValueError),
@@ -53,7 +55,7 @@ def test_the_drawing_in_the_module_shows_the_same_tree() -> None:
     drawn: dict[str, tuple[str, ...]] = {}
     above: list[str] = []
     for line in (errors.__doc__ or "").splitlines():
-        match = re.match(r"([│ ├└─]*)(\w+Error|Ungradable\w+|\w+Mismatch)(?: \((\w+)\))?(?:  |$)", line)
+        match = re.match(r"([│ ├└─]*)(\w+Error|InUse|Ungradable\w+|\w+Mismatch)(?: \((\w+)\))?(?:  |$)", line)
         if match:
             depth = len(match[1]) // 4
             above[depth:] = [match[2]]

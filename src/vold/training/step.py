@@ -162,7 +162,7 @@ class Tally:
 
     Those of a micro-batch stay on the device until all are wanted (`merged`): a GPU's host waits for them once an
     update. `parts` are mini-batches, `updates` those of them with something to learn. `entropies` are kept of the
-    rollouts whose `places` are given, by these.
+    rollouts whose `places` are given, by these; `read` are those that are still on the device.
     """
 
     loss: float = 0.0
@@ -175,6 +175,7 @@ class Tally:
     names: tuple[str, ...] = ()
     places: Mapping[int, int] = field(default_factory=dict)
     entropies: dict[int, Values] = field(default_factory=dict)
+    read: list[tuple[Sequence[Rollout], torch.Tensor]] = field(default_factory=list)
 
     def add(self, loss: torch.Tensor, sums: dict[str, torch.Tensor], output: HeadOutput, micro: MicroLoss) -> None:
         """Count a micro-batch."""
@@ -184,18 +185,16 @@ class Tally:
         self.waiting.append(torch.cat([apart, torch.stack([v.double() for v in values.values()])]))
         self.sums["trained_tokens"] += len(output.logp)
         if self.places:
-            ends = np.cumsum([np.count_nonzero(r.completion.action_mask) for r in micro.rollouts])
-            parts = np.split(output.entropy.detach().float().cpu().numpy(), ends[:-1])
-            self.entropies |= {self.places[id(r)]: part for r, part in zip(micro.rollouts, parts, strict=True)}
+            self.read.append((micro.rollouts, output.entropy.detach().double()))
 
     def merged(self, group: Processes) -> Tally:
         """The sums of all processes together."""
-        for row in torch.stack(self.waiting).tolist() if self.waiting else ():
+        for row in self._waited_for():
             found = dict(zip(self.names, row[5:], strict=True))
             self.loss += found.pop("loss")
             self.sums.update(found)
             self.mismatch.add_distance(*row[:5])
-        self.waiting, self.places = [], {}
+        self.waiting, self.places, self.read = [], {}, []
         out = Tally()
         for theirs in group.gather(self):
             out.loss += theirs.loss
@@ -203,6 +202,19 @@ class Tally:
             out.mismatch.merge(theirs.mismatch)
             out.entropies |= theirs.entropies
         return out
+
+    def _waited_for(self) -> list[list[float]]:
+        """The rows of `waiting` on the host, and with them in one journey what was read of single rollouts."""
+        if not self.waiting:
+            return []
+        size, entropies = sum(len(w) for w in self.waiting), [entropy for _, entropy in self.read]
+        told = torch.cat([*self.waiting, *entropies]).cpu().numpy()
+        read = [r for rollouts, _ in self.read for r in rollouts]
+        ends = np.cumsum([np.count_nonzero(r.completion.action_mask) for r in read])
+        parts = np.split(told[size:].astype("float32"), ends[:-1]) if read else []
+        self.entropies |= {self.places[id(r)]: part for r, part in zip(read, parts, strict=True)}
+        rows: list[list[float]] = told[:size].reshape(len(self.waiting), -1).tolist()
+        return rows
 
     def take(self, update: Tally) -> None:
         """Count an update; how far apart sampler and trainer are is known of the first alone."""
