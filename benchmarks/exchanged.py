@@ -137,7 +137,8 @@ def counted(case: Case, group: Processes) -> dict[str, Any]:
 
 
 def scored(within: Within, group: Processes) -> list[dict[str, Any]]:
-    """What each process receives of the demo's teacher while it scores: the first has two passes, the last none."""
+    """What each process receives of the demo's teacher while it scores: the first has two passes, the last none. What
+    is outside the layers has been there since it was certified."""
     raw = {"run": {"dir": "unused", "device": "cpu"}, "student": {"path": "demo:student"}}
     policy = load_divided(recipe_from(raw, where="benchmark"), "demo:teacher", "float32", group, within)
     group.teachers_divided = within
@@ -147,9 +148,8 @@ def scored(within: Within, group: Processes) -> list[dict[str, Any]]:
         teacher.score(asked)
     parts = group.node if within == "node" else group.world
     inside = sum(padded(p, parts) for p in policy.model.model.layers.parameters())
-    every = sum(padded(p, parts) for p in policy.model.parameters())
     passes = 2 if within == "world" or group.rank < group.node else 1
-    want = gathered(Sizes(student=every - inside + passes * inside, size=4), parts)
+    want = gathered(Sizes(student=passes * inside, size=4), parts)
     counted = int(sum(traffic.received.values()))
     row = {"within": within, "rank": group.rank, "passes": passes, "counted": counted, "arithmetic": int(want)}
     return group.gather({**row, "elsewhere": traffic.elsewhere})

@@ -77,6 +77,6 @@ def test_what_running_ahead_gains_is_compared_seed_by_seed() -> None:
 
 
 def test_places_count_from_when_all_servers_work_until_the_tail() -> None:
-    """Two servers of four places; two requests may be under way, so the last two rows are the tail."""
-    rows = [(9, [0, 4]), (8, [4, 2]), (3, [2, 4]), (2, [1, 1]), (0, [0, 0])]
-    assert load("filled").shares(rows, 4, 2) == [0.75, 0.75]
+    """Two servers of four places; the last two rows are the tail, when no request waits to be sent."""
+    rows = [(9, [0, 4]), (8, [4, 2]), (3, [2, 4]), (0, [1, 1]), (0, [0, 0])]
+    assert load("filled").shares(rows, 4) == [0.75, 0.75]

@@ -98,7 +98,7 @@ def update(given: Given) -> dict[str, Any]:
             spent, peak = seconds_and_peak(given.device, work)
             turns.append((spent, spent - learner.optimizer_seconds, peak))
         with host_waits(given.device) as waits:
-            said = work()
+            said, _ = work()
         whole, passes, peak = sorted(turns)[1]
         tflops = work_of(policy, rows, length) / 1e12
         again = work_of(policy, rows, length, 6 + 2 * (recipe.learner.activation_checkpointing is True)) / 1e12

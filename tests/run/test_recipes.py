@@ -61,7 +61,7 @@ def test_a_small_recipe_runs_to_its_end_and_goes_on_when_killed(
     assert in_a_process_killed_at(10**9, lambda: distill(broken))
     assert weights_of(tmp_path / "broken" / "distill") == weights_of(tmp_path / "whole" / "distill")
     rows = stored_rows(tmp_path / "whole" / "distill" / "rollouts" / "step-000000.safetensors")
-    assert {k for r in rows for k in r["token_values"]} == token_values
+    assert {k for r in rows for k in r["token_values"]} == token_values | {"entropy"}
     assert {k for r in rows for k in r["rollout_values"]} == rollout_values
     distill(recipe)
     assert evaluate(recipe).stages["vold"].keys() == set(sets(name))
