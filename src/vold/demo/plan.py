@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import fmean, median
 
@@ -174,6 +175,7 @@ class _Stored:
         homes = sorted(file.parent for file in path.parent.parent.glob("*/results.json") if file.parent != path.parent)
         found = {home: _results(home) for home in homes if (home / "study.yaml").exists()}
         self.others = {home: results for home, results in found.items() if results is not None}
+        self.study_of = cache(load_study)  # every arm asks
 
     def seconds(self, name: str, measured: Sequence[float], stage: str | None) -> tuple[float | None, str]:
         """Of a unit of this arm, and where that is from."""
@@ -183,7 +185,7 @@ class _Stored:
         if own:
             return fmean(own), "results.json"
         for home, results in self.others.items():
-            arms = load_study(home / "study.yaml").arms
+            arms = self.study_of(home / "study.yaml").arms
             of = [
                 u.seconds for n, arm in results.arms.items() if n in arms and arms[n].stage == stage for u in arm.seeds
             ]

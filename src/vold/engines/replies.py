@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vold.errors import VoldError
-
-    JsonObject = dict[str, Any]
+    from vold.run.records import JsonObject
 
 LOWEST = -9999.0
 """What vLLM writes for minus infinity, which JSON does not have. Nothing is below it."""
