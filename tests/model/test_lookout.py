@@ -94,3 +94,15 @@ def test_a_process_that_works_is_waited_for_however_long_it_takes(home: Path) ->
     rows = [read_jsonl(home / run / "distill" / "metrics.jsonl") for run in ("run", "works")]
     losses = [[row["loss"] for row in run] for run in rows]
     assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+
+
+def test_a_process_ends_in_order_while_its_signs_of_life_go_on() -> None:
+    """A thread that comes back from the store when the interpreter is on its way out aborts the process (code 134)."""
+    store = 'TCPStore("localhost", 0, 1, True, limit)'
+    program = (
+        "import datetime\nfrom torch.distributed import PrefixStore, TCPStore\nfrom vold.model.lookout import Lookout\n"
+        f'limit = datetime.timedelta(seconds=30)\nstore = PrefixStore("vold", {store})\n'
+        'Lookout(store, 0, 1, limit, patience=0.002)\nprint("made")\n'
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "made\n"), done.stderr

@@ -7,6 +7,7 @@ that works alone for hours is waited for, and one that was killed, stopped or st
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import itertools
 import json
@@ -92,7 +93,15 @@ class Lookout:
         self._looked = now
         self._lost: Sequence[int] = ()
         self.enter(self._seen[rank].place)
-        threading.Thread(target=self._look_on, name="signs of life", daemon=True).start()
+        self._over = threading.Event()
+        self._watching = threading.Thread(target=self._look_on, name="signs of life", daemon=True)
+        self._watching.start()
+        atexit.register(self._close)
+
+    def _close(self) -> None:
+        """End the thread before the interpreter ends: one that comes back from the store after that aborts the process."""
+        self._over.set()
+        self._watching.join(self.every * MISSED)
 
     def enter(self, place: str, ended: str = "", lost: Sequence[int] = ()) -> None:
         """Say where this process is from now on, in words; and what it ends with."""
@@ -223,11 +232,12 @@ class Lookout:
                 self._look()
                 if lost := self._still(longest, range(self.world)):
                     self._end(lost)
-                time.sleep(self.every)
+                if self._over.wait(self.every):
+                    return
         except dist.DistError:  # whoever had the store is gone, the first of all
             self._alone = True
-            time.sleep(self.every * MISSED)  # this process may end by itself
-            self._end(self._ended() or [0])
+            if not self._over.wait(self.every * MISSED):  # this process may end by itself
+                self._end(self._ended() or [0])
 
     def _end(self, lost: Sequence[int]) -> None:
         """End this process where its thread that trains cannot."""
