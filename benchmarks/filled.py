@@ -2,7 +2,8 @@
 
     python benchmarks/filled.py --python .venv-engines/bin/python [--places 64 --prompts 512 --rollouts 4]
 
-The student is untrained, so that responses end anywhere up to --tokens. Each server says how many responses it works at
+The student is untrained, so that responses end anywhere up to --tokens; its steps take long enough that what a server
+spends on taking and answering requests is a small part, as on a GPU. Each server says how many responses it works at
 (`vllm:num_requests_running`), and is asked ten times a second. Counted are its answers from when both are at work until
 the last request has been sent: what follows is the tail. Once with `concurrency` as many as there are places, and
 with two and four times as many. Writes benchmarks/results/filled.json.
@@ -24,6 +25,7 @@ from typing import Any
 import httpx
 
 from vold.engines.samplers.server import ServerSampler
+from vold.model.policy import Policy
 from vold.run.files import write_json
 from vold.types import Prompt, SamplingParams
 
@@ -59,8 +61,12 @@ def shares(rows: list[tuple[int, list[int]]], places: int) -> list[float]:
     return [round(statistics.mean(of) / places, 3) for of in zip(*counted, strict=True)]
 
 
+def model_of(a: argparse.Namespace) -> Policy:
+    return text_model(SEED, width=a.width, layers=a.layers)
+
+
 def measured(a: argparse.Namespace, one: RealVllm, two: RealVllm, concurrency: int) -> dict[str, Any]:
-    policy = text_model(SEED)
+    policy = model_of(a)
     servers = client(one.url, two.url, role="rollout", concurrency=concurrency, patience=600)
     sampler = ServerSampler(servers, end_id=policy.chat.end_id, banned=policy.banned.tolist())
     prompts = [Prompt((20 + i % 9, 21, 22 + i % 7)) for i in range(a.prompts)]
@@ -94,15 +100,18 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=512)
     parser.add_argument("--rollouts", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=96)
+    parser.add_argument("--width", type=int, default=512, help="of the student's hidden states")
+    parser.add_argument("--layers", type=int, default=8)
     a = parser.parse_args()
     engine_backends.VLLM_PYTHON = a.python
     with tempfile.TemporaryDirectory() as home:
-        model = saved(text_model(SEED), Path(home) / "model")
+        model = saved(model_of(a), Path(home) / "model")
         with RealVllm(model, Path(home) / "one.log") as one, RealVllm(model, Path(home) / "two.log") as two:
             for server in (one, two):
                 server.start("--max-num-seqs", str(a.places))
             rows = [measured(a, one, two, times * a.places) for times in (1, 2, 4)]
     asked = {"places": a.places, "prompts": a.prompts, "rollouts": a.rollouts, "tokens": a.tokens}
+    asked |= {"width": a.width, "layers": a.layers}
     found = {**asked, "cores": os.cpu_count(), "runs": rows}
     write_json(HERE / "results" / "filled.json", found)
     print(json.dumps(found, indent=2))

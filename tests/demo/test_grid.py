@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -118,6 +120,16 @@ def test_children_begin_with_the_step_their_parent_has_kept(tmp_path: Path, monk
     assert first.seeds[0].measures["kl"] != found.arms["start-1"].seeds[0].measures["kl"]
     assert [u.measures["began"].value for u in found.arms["grpo"].seeds] == [1.0, 1.0]
     assert list(found.arms["grpo"].seeds[0].measures["reward"].curve or ()) == ["1", "2"]
+    shutil.rmtree(tmp_path / "runs")  # as in a clone: the results are beside the study file
+    assert run_study(str(file), []).arms == found.arms
+    assert not (tmp_path / "runs" / "studies" / "cells").exists()
+    lines = (file.parent / "units.jsonl").read_text().splitlines()
+    of_grpo = [line for line in lines if "began" in json.loads(line)["result"]]
+    assert (len(lines), len(of_grpo)) == (12, 3)
+    kept = [line for line in lines if line not in of_grpo]
+    (file.parent / "units.jsonl").write_text("\n".join(kept) + "\n")
+    again = run_study(str(file), []).arms["grpo"].seeds  # trained again, from a parent that is trained again
+    assert [u.measures for u in again] == [u.measures for u in found.arms["grpo"].seeds]
     raw["arms"]["grpo"]["at"] = 5
     with pytest.raises(CheckpointError, match="no model was kept at step 5"):
         run_study(str(stored(file.parent, raw)), [])

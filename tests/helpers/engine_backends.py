@@ -31,8 +31,8 @@ VLLM_PYTHON = os.environ.get("VOLD_VLLM_PYTHON", "")
 START_SECONDS = 600
 
 
-def text_model(seed: int, *, padded_rows: int = 0, tied: bool = False) -> Policy:
-    """An untrained text model of vLLM's least head size, far from uniform.
+def text_model(seed: int, *, padded_rows: int = 0, tied: bool = False, width: int = 64, layers: int = 2) -> Policy:
+    """An untrained text model of vLLM's least head size, far from uniform, and equally far at any width.
 
     vLLM lets padded rows of the embedding take part when it scores, so a teacher that is compared has none.
     """
@@ -40,16 +40,16 @@ def text_model(seed: int, *, padded_rows: int = 0, tied: bool = False) -> Policy
     tokenizer = build_tokenizer()
     config = Qwen3Config(
         vocab_size=len(tokenizer) + padded_rows,
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
+        hidden_size=width,
+        intermediate_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 32,
+        num_key_value_heads=width // 64,
         head_dim=32,
         max_position_embeddings=128,
         # On a CPU vLLM 0.32 keeps a packed copy of a tied output embedding, which `reload_weights` does not reach.
         tie_word_embeddings=tied,
-        initializer_range=0.15,
+        initializer_range=1.2 / width**0.5,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

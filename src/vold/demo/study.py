@@ -14,13 +14,14 @@ import os
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vold.demo.study_file import Study, load_study
 from vold.demo.study_page import write_study_page
-from vold.demo.units import CELLS, Job, Unit, build_models, in_hand, result_of, run_unit
+from vold.demo.units import CELLS, Job, Unit, build_models, in_hand, keep_units, known_units, result_of, run_unit
 from vold.errors import ConfigError, InUse
 from vold.evals.claims import LEVEL, UNDECIDED, decide_all, write_looks, write_tables
 from vold.evals.disk import probe
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 WORK = Path("runs/studies")
 """Where units leave their runs; results go beside the study file."""
+UNITS = "units.jsonl"
+"""Beside the study file: the result of each of its units. A study goes on from it where no runs are."""
 
 
 def run_study(target: str, overrides: list[str]) -> StudyResults:
@@ -89,6 +92,7 @@ def _told(running: Running, looked: Sequence[Look]) -> StudyResults:
         wall_seconds=round(running.seconds(), 1),
     )
     write_json(home / "results.json", results)
+    keep_units(home / UNITS, running.done(running.jobs.values()))
     page = write_study_page(home, results, _maps(study))
     pages = [*write_tables(home, results), *write_looks(home, results), page]
     for written in (*pages, home / "results.json"):
@@ -111,6 +115,7 @@ class Running:
         self.sweeps: dict[str, dict[str, tuple[float, ...]]] = {}
         self.made: Mapping[str, object] = {}
         self.jobs: dict[Unit, Job] = {}
+        self.known = known_units(path.parent / UNITS)
 
     def seconds(self) -> float:
         """How long this study has run, over all calls."""
@@ -172,10 +177,15 @@ class Running:
         """What a unit has stored."""
         return result_of(self.job(unit))
 
+    def done(self, jobs: Iterable[Job]) -> dict[tuple[str, str], UnitResult]:
+        """The results of those that have one, by their digests."""
+        return {(job.trained, job.judged): result_of(job) for job in jobs if job.done}
+
     def job(self, unit: Unit) -> Job:
         """A unit with all that decides its result."""
         if unit not in self.jobs:
-            self.jobs[unit] = self._job(unit)
+            job = self._job(unit)
+            self.jobs[unit] = replace(job, known=self.known.get((job.trained, job.judged)))
         return self.jobs[unit]
 
     def _job(self, unit: Unit) -> Job:
@@ -218,6 +228,8 @@ class Running:
                 ended = 0
                 for done in pool.imap_unordered(run_unit, free):
                     write_json(self.clock, Clock(time.monotonic() - self.began))
+                    self.known |= self.done(jobs)
+                    keep_units(self.path.parent / UNITS, self.known)
                     ended += done
                     bar.advance(done)
                 if not ended:

@@ -20,10 +20,10 @@ import torch
 from vold.errors import CheckpointError, InUse
 from vold.evals.evaluate import evaluate
 from vold.evals.overlap import align
-from vold.evals.study_results import Measure, UnitResult
+from vold.evals.study_results import Measure, StoredUnit, UnitResult
 from vold.objective.custom import load_function
 from vold.run.console import console
-from vold.run.files import read_json, write_json
+from vold.run.files import read_json, read_jsonl, write_json, write_jsonl
 from vold.run.folders import MANIFEST, drop, latest_checkpoint, new_directory
 from vold.run.lock import last_owner, owning
 from vold.run.metrics import DistillRow
@@ -73,6 +73,7 @@ class Job:
         models: the directory of the study's own models, of which `made` holds the hashes.
         work: the directory that holds the cells.
         trained, judged: digests of what is trained, and of what it is judged on.
+        known: its result, where the list beside the study file has it.
     """
 
     unit: Unit
@@ -87,6 +88,7 @@ class Job:
     work: Path
     trained: str = ""
     judged: str = ""
+    known: UnitResult | None = None
 
     @property
     def home(self) -> Path:
@@ -101,7 +103,7 @@ class Job:
     @property
     def done(self) -> bool:
         """Whether its result is there."""
-        return (self.judgement / "unit.json").exists()
+        return self.known is not None or (self.judgement / "unit.json").exists()
 
     def load(self, over: Mapping[str, object]) -> Recipe:
         """The recipe with its keys set, those of `over` last."""
@@ -171,8 +173,21 @@ def result_of(job: Job) -> UnitResult:
     Raises:
         CheckpointError: nothing yet, or it is damaged.
     """
+    if job.known is not None:
+        return job.known
     fix = f"delete {job.judgement} and repeat `vold study`: it is run again"
     return read_json(job.judgement / "unit.json", UnitResult, fix=fix)
+
+
+def known_units(path: Path) -> dict[tuple[str, str], UnitResult]:
+    """The results in a list of units, by their digests; {} where there is no list."""
+    rows = [from_json(StoredUnit, row, where=str(path)) for row in read_jsonl(path)]
+    return {(row.trained, row.judged): row.result for row in rows}
+
+
+def keep_units(path: Path, units: Mapping[tuple[str, str], UnitResult]) -> None:
+    """Write such a list."""
+    write_jsonl(path, [StoredUnit(*digests, units[digests]) for digests in sorted(units)])
 
 
 def in_hand(job: Job) -> bool:
@@ -197,9 +212,7 @@ def run_unit(job: Job) -> bool:
 
 def _run_unit(job: Job) -> None:
     stage, began = job.stage, time.monotonic()
-    recipe = job.load({"run.dir": str(job.home)})
-    torch.set_num_threads(recipe.run.threads)
-    measures = dict(_trained(job, recipe))
+    measures = _train(job)
     asked = {"eval.models": {job.unit.arm: str(job.model())}, "run.dir": str(job.judgement)}
     results = evaluate(job.load(asked))
     measures |= {
@@ -215,6 +228,17 @@ def _run_unit(job: Job) -> None:
     seconds = round(time.monotonic() - began, 1)
     unit = UnitResult(seed=job.unit.seed, rate=job.unit.rate, measures=measures, seconds=seconds)
     write_json(job.judgement / "unit.json", unit)
+
+
+def _train(job: Job) -> dict[str, Measure]:
+    """Train what is to be judged, and what it starts from where only that one's result has come here."""
+    start = job.start
+    if start is not None and start.known is not None and not Path(start.model()).is_dir():
+        with owning(start.home, "study"):
+            _train(start)
+    recipe = job.load({"run.dir": str(job.home)})
+    torch.set_num_threads(recipe.run.threads)
+    return dict(_trained(job, recipe))
 
 
 def _trained(job: Job, recipe: Recipe) -> Iterator[tuple[str, Measure]]:

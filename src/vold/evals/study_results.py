@@ -38,6 +38,16 @@ class UnitResult:
 
 
 @dataclass(frozen=True)
+class StoredUnit:
+    """A line of units.jsonl beside a study file: a unit's result, under digests of all that decides what is trained and
+    of what it is judged on."""
+
+    trained: str
+    judged: str
+    result: UnitResult
+
+
+@dataclass(frozen=True)
 class Clock:
     """clock.json beside a study's units: the time spent so far, in seconds."""
 

@@ -99,7 +99,7 @@ class Lookout:
         atexit.register(self._close)
 
     def _close(self) -> None:
-        """End the thread before the interpreter ends: one that comes back from the store after that aborts the process."""
+        """End the thread before the interpreter is gone: one that comes back from the store then aborts the process."""
         self._over.set()
         self._watching.join(self.every * MISSED)
 
