@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=512, help="of the student's hidden states")
     parser.add_argument("--layers", type=int, default=8)
     a = parser.parse_args()
-    engine_backends.VLLM_PYTHON = a.python
+    engine_backends.VLLM_PYTHON = os.path.abspath(a.python)  # servers start in another directory
     with tempfile.TemporaryDirectory() as home:
         model = saved(model_of(a), Path(home) / "model")
         with RealVllm(model, Path(home) / "one.log") as one, RealVllm(model, Path(home) / "two.log") as two:
