@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+import own_code
 from answers import composite, row
+from vold.cli import main
 from vold.data.benchmarks.registry import benchmarks
 from vold.errors import CheckpointError, ConfigError, DataError
 from vold.evals.compare import compare_answers, compare_runs, corrected, model_folder
@@ -242,6 +244,46 @@ def test_forced_comparisons_say_so(tmp_path: Path, capsys: pytest.CaptureFixture
     print_comparison("A", "B", [found])
     printed = capsys.readouterr().out
     assert "forced although the protocols differ" in printed and "+50.0" in printed
+
+
+OWN = """
+from dataclasses import replace
+
+from vold.data.benchmarks.registry import benchmarks
+
+print("own.py was run")
+
+
+def first_half(items):
+    return {"first_half": {name: items[name][0].score for name in items if name in "01"}}
+
+
+MINE = replace(benchmarks()["mathvision"], cluster_scores=first_half, headline=("first_half",))
+"""
+RECIPE = """
+run: {dir: runs/mine}
+student: {path: demo:student}
+eval: {sampling: {max_new_tokens: 8}, benchmarks: {set: {name: "own:MINE", path: set.jsonl}}}
+"""
+
+
+def test_scores_of_ones_own_benchmark_are_compared_where_a_recipe_is_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Items 0 and 1: 1 1 against 0 1, so 100% and 50%. Stored results that name a module run nothing of it."""
+    home = tmp_path / "home"
+    a, b = (str(store(home / n, s, benchmark="own:MINE")) for n, s in (("a", "1110"), ("b", "0100")))
+    (home / "own.py").write_text(OWN)
+    (home / "mine.yaml").write_text(RECIPE)
+    with own_code.forgotten(home):
+        assert main(["compare", a, b]) == 0
+        said = capsys.readouterr().out
+        assert "set: accuracy alone is compared" in said
+        assert "own.py was run" not in said and "first half" not in said
+        assert main(["compare", a, b, "--recipe", str(home / "mine.yaml")]) == 0
+        said = capsys.readouterr().out
+    assert "accuracy alone" not in said
+    assert re.search(r"set +first half +100\.0 +50\.0 +\+50\.0", said)
 
 
 def test_another_hash_of_the_same_fields_is_refused(tmp_path: Path) -> None:

@@ -178,19 +178,20 @@ def _cluster(args: argparse.Namespace) -> None:
         _wrote(args.out)
 
 
-@verb("A", "B", keys="RUN ... force=true")
+@verb("A", "B", keys="RUN ... force=true", recipe="[FILE]")
 def _compare(args: argparse.Namespace) -> None:
     """Runs side by side: two evaluations item by item, and of runs a page with their curves and recipes too.
 
     vold compare runs/a runs/b runs/c     each of the others against the first; writes runs/a/compare.html
     A and B are runs, or the folder of one model in RUN/eval. Answers that were asked or marked differently are refused;
-    with force=true they are compared too, and it is said in what their protocols differ.
+    with force=true they are compared too, and it is said in what their protocols differ. Derived scores of a benchmark
+    of your own are code: --recipe names a recipe of yours that has it.
     """
     from vold.evals.compare import compare_all
     from vold.run.console import print_next
 
     others = [args.b, *(key for key in args.keys if key != "force=true")]
-    page = compare_all(args.a, others, force="force=true" in args.keys)
+    page = compare_all(args.a, others, force="force=true" in args.keys, recipe=args.recipe)
     if page is not None:
         _wrote(page)
         print_next("show", args.a, "--serve")

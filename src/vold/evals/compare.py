@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rich.text import Text
 
-from vold.data.benchmarks.registry import benchmarks
+from vold.data.benchmarks.registry import benchmarks, get_benchmark
 from vold.errors import ConfigError, DataError
 from vold.evals.derived import MMMU_PRO, cluster_scores
 from vold.evals.metrics import by_item, without_mark
@@ -23,7 +23,9 @@ from vold.run.answers import Answer, Stamp, refuse_doubled
 from vold.run.comparison import Comparison, ScoreDifference, SetComparison
 from vold.run.console import console
 from vold.run.files import lists_in, read_json, read_records
+from vold.run.recipe import load_recipe
 from vold.run.state import is_run
+from vold.types.named import is_named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -173,6 +175,9 @@ def compare_runs(a: Path, b: Path, *, force: bool = False) -> list[SetComparison
         x, y = (_answers(folder / f"{name}.jsonl") for folder in (first, second))
         benchmark = str(left.protocol.get("benchmark", ""))
         answers[benchmark] = x, y
+        if is_named(benchmark) and benchmark not in benchmarks():
+            said = f"{name}: accuracy alone is compared; for other scores of {benchmark} give its recipe: --recipe FILE"
+            console.print(Text(said))
         found = compare_answers(name, x, y, changed, benchmark=benchmark)
         words = [(*differs(s.protocol, len(by_item(rows))), *without_mark(rows)) for s, rows in ((left, x), (right, y))]
         out.append(replace(found, official_n=official_n(left.protocol), differs=_of_both(*words)))
@@ -182,14 +187,19 @@ def compare_runs(a: Path, b: Path, *, force: bool = False) -> list[SetComparison
     return corrected(out)
 
 
-def compare_all(first: str, others: Sequence[str], *, force: bool = False) -> Path | None:
+def compare_all(first: str, others: Sequence[str], *, force: bool = False, recipe: str | None = None) -> Path | None:
     """Compare the first with each of the others, as `compare_runs` does, and print what is found. Of several runs their
     page is written too, into the first: its path is returned. Runs that are not evaluated have their place on it.
+
+    Stored results name no code that is run. Benchmarks of the user's own are those that `recipe` names.
 
     Raises:
         ConfigError, DataError, CheckpointError: as `compare_runs`; runs that are not evaluated only where one of those
             that are compared is no run.
     """
+    if recipe is not None and (section := load_recipe(recipe).eval) is not None:
+        for name, wanted in section.benchmarks.items():
+            get_benchmark(wanted.name or name)
     places = {name: Path(name) for name in (first, *others)}
     runs = all(map(is_run, places.values()))
     tests: dict[str, Sequence[SetComparison] | str] = {}
