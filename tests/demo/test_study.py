@@ -323,6 +323,7 @@ def test_a_study_runs_chooses_its_rates_and_continues(
     assert len(units) == 1 + 2 * (2 + 2)
     stamps = {u: u.stat().st_mtime_ns for u in units}
     units[0].unlink()
+    (home / "units.jsonl").unlink()
     again = run_study(str(file), [])
     assert {u for u in units if u.stat().st_mtime_ns != stamps[u]} == {units[0]}
     for name, a in first.arms.items():
