@@ -71,13 +71,13 @@ def _inside(pid: int, home: Path) -> bool:
 
 
 def gone(pid: int) -> None:
-    """Come back when a process that is no child of ours has ended."""
+    """Come back when a process that is no child of ours has ended; it has two minutes."""
     try:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
-        select.select([fd], [], [])
+        assert select.select([fd], [], [], 120)[0], f"process {pid} is still there"
     finally:
         os.close(fd)
 
