@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from vold.run.placed import Told
     from vold.run.recipe import Recipe
 
+AGAIN = "repeat the command: it goes on from the last state"
+
 
 class TrainingProcesses:
     """The processes of one training stage, in the room that was set aside for it.
@@ -48,7 +50,7 @@ class TrainingProcesses:
         """Until all have ended.
 
         Raises:
-            TrainingError: one has failed, or its machine is lost; all others are ended.
+            TrainingError: one has failed, or a machine is lost; all others are ended.
             TeacherError, SamplerError: no server of a kind is left that would be started again.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -72,10 +74,10 @@ class TrainingProcesses:
         gpus, cpus = (self.each, 0) if self.gpus else (0, self.each)
         for bundle in range(self.machines.section.nodes):
             self.places.append(self.machines.place(gpus=gpus, cpus=cpus, bundle=bundle))
-        ask = self.machines.ray.get
-        self.where = ask([place.where.remote() for place in self.places])
+        lost = f"`{self.stage}` has lost a machine before it began"
+        self.where = self._answer([place.where.remote() for place in self.places], lost, self.directory)
         address = self.machines.address_of(self.where[0].node)
-        port = ask(self.places[0].port.remote(address))
+        port = self._answer(self.places[0].port.remote(address), lost, self.directory)
         variables = {PLACED: json.dumps(self.told)}
         working = {}
         for number, place in enumerate(self.places):
@@ -92,22 +94,22 @@ class TrainingProcesses:
 
     def _settle(self, call: Any, number: int) -> None:
         """How a machine's processes ended."""
-        name, fix = self.machines.name_of(self.where[number]), "repeat the command: it goes on from the last state"
-        try:
-            why = self.machines.ray.get(call)
-        except self.machines.ray.exceptions.RayError as error:
-            raise TrainingError(
-                f"`{self.stage}` has lost the processes on {name}",
-                where=str(self._log(number)),
-                got=self.machines.reason(error),
-                fix=f"see to that machine, or take another; {fix}",
-            ) from None
+        name = self.machines.name_of(self.where[number])
+        why = self._answer(call, f"`{self.stage}` has lost the processes on {name}", self._log(number))
         if why:
             raise TrainingError(
                 f"the processes of `{self.stage}` on {name} {why}",
                 where=str(self._log(number)),
-                fix=f"mend that; {fix}",
+                fix=f"mend that; {AGAIN}",
             )
+
+    def _answer(self, call: Any, lost: str, where: Path) -> Any:
+        """What machines say to a call; where one is gone, an error that begins with `lost`."""
+        try:
+            return self.machines.ray.get(call)
+        except self.machines.ray.exceptions.RayError as error:
+            got, fix = self.machines.reason(error), f"see to that machine, or take another; {AGAIN}"
+            raise TrainingError(lost, where=str(where), got=got, fix=fix) from None
 
     def _log(self, number: int) -> Path:
         return self.directory / f"{self.stage}-{number}.log"
