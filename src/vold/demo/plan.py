@@ -8,6 +8,8 @@ beside this one stand in, and the plan says so.
 from __future__ import annotations
 
 import itertools
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -224,11 +226,18 @@ def _results(home: Path) -> StudyResults | None:
 
 def _pairs(results: StudyResults, measure: str) -> Iterator[Spread]:
     """Of every two arms next to each other in a study that have this measure for two seeds or more."""
-    has = [arm for arm in results.arms.values() if len(arm.seeds) > 1 and all(measure in u.measures for u in arm.seeds)]
+    values = {n: [_share(u, measure) for u in arm.seeds] for n, arm in results.arms.items() if len(arm.seeds) > 1}
+    has = [name for name, of in values.items() if all(v is not None for v in of)]
     for one, two in itertools.pairwise(has):
-        values = [[u.measures[measure].accuracy for u in arm.seeds] for arm in (one, two)]
-        if len(values[0]) == len(values[1]) and all(v is not None for of in values for v in of):
-            yield _spread(values[0], values[1], *_items([one, two], measure))
+        if len(values[one]) == len(values[two]):
+            yield _spread(values[one], values[two], *_items([results.arms[one], results.arms[two]], measure))
+
+
+def _share(unit: UnitResult, measure: str) -> float | None:
+    """A measure that is a share, of all problems or of one kind (`SET/KIND`); None where the unit has none."""
+    name, _, kind = measure.partition("/")
+    found = unit.measures.get(name)
+    return None if found is None else (found.by_kind or {}).get(kind) if kind else found.accuracy
 
 
 def _spread(better: Sequence[float | None], worse: Sequence[float | None] | None, items: float, n: int) -> Spread:
@@ -250,8 +259,9 @@ def _claim(study: Study, key: str, claim: Claim, stored: _Stored, difference: fl
     level, n = LEVEL / len(study.claims), len(study.seeds)
     if study.looks:
         level = nominal(study.looks.fractions, level, study.looks.spending)[-1]
-    tasks = study.test_tasks.get(claim.measure)
-    sd = spread.sd(int(getattr(tasks, "size", 0) or 1) if tasks else 1)
+    tasks = study.test_tasks.get(re.split("[./]", claim.measure)[0])
+    size = getattr(tasks, "size", None)
+    sd = spread.sd(size) if size else math.sqrt(spread.seeds)  # no items are known of a measure of a study's own
     wanted = difference or claim.margin
     return ClaimPlan(
         claim=key,

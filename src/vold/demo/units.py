@@ -22,6 +22,9 @@ from vold.evals.evaluate import evaluate
 from vold.evals.overlap import align
 from vold.evals.study_results import Measure, StoredUnit, UnitResult
 from vold.objective.custom import load_function
+from vold.report.run_page import answers_of
+from vold.report.text import Json
+from vold.run.answers import outcome_of
 from vold.run.console import console
 from vold.run.files import read_json, read_jsonl, write_json, write_jsonl
 from vold.run.folders import MANIFEST, drop, latest_checkpoint, new_directory
@@ -70,7 +73,8 @@ class Job:
         stage: what it runs.
         start: the unit whose model it starts from, `at` so many steps if that is given; None for the recipe's student.
         measures: functions that read figures off it.
-        models: the directory of the study's own models, of which `made` holds the hashes.
+        models: the directory of the study's own models, of which `made` holds the hashes. Those that `keys` name decide
+            the result, so that a unit without any serves studies with none.
         work: the directory that holds the cells.
         trained, judged: digests of what is trained, and of what it is judged on.
         known: its result, where the list beside the study file has it.
@@ -115,7 +119,9 @@ class Job:
     def addressed(self) -> Job:
         """The same with its digests."""
         recipe = self.load({})
-        begins = {"start": self.start and self.start.trained, "at": self.at, "made": self.made or None}
+        named = json.dumps(dict(self.keys))
+        made = {name: files for name, files in self.made.items() if f"{{models}}/{name}" in named}
+        begins = {"start": self.start and self.start.trained, "at": self.at, "made": made or None}
         told = {"student": settings_of(recipe, "eval" if self.stage is None else self.stage)}
         if self.stage is None:  # as it is: nothing that it is asked decides what it is
             told = {"student": {k: v for k, v in told["student"].items() if k.startswith(("student.", "run."))}}
@@ -219,6 +225,7 @@ def _run_unit(job: Job) -> None:
         name: Measure(accuracy=s.accuracy, stderr=s.stderr, n=s.n, by_kind=s.by_kind)
         for name, s in results.stages[job.unit.arm].items()
     }
+    measures |= dict(_readings(answers_of(job.judgement)[job.unit.arm]))
     if stage in ("sft", "distill"):
         for name, function in job.measures.items():
             if (found := load_function(function)(job.home / stage)) is not None:
@@ -228,6 +235,19 @@ def _run_unit(job: Job) -> None:
     seconds = round(time.monotonic() - began, 1)
     unit = UnitResult(seed=job.unit.seed, rate=job.unit.rate, measures=measures, seconds=seconds)
     write_json(job.judgement / "unit.json", unit)
+
+
+def _readings(answers: Mapping[str, Sequence[Json]]) -> Iterator[tuple[str, Measure]]:
+    """Of sets whose pictures are known: among answers that say what they read, the share that read it right (`read`),
+    and among those the share that are right (`reasoned`)."""
+    for name, rows in answers.items():
+        said = [row for row in rows if isinstance(row.get("read"), bool)]
+        well = [row for row in said if row["read"]]
+        if said:
+            yield f"{name}.read", Measure(accuracy=len(well) / len(said), n=len(said))
+        if well:
+            right = sum(outcome_of(row) == "right" for row in well)
+            yield f"{name}.reasoned", Measure(accuracy=right / len(well), n=len(well))
 
 
 def _train(job: Job) -> dict[str, Measure]:

@@ -42,8 +42,8 @@ class Claim(Section):
     """The region of a claim about arms that go over axes, which speaks of the mean over its points: by AXIS values, by
     ARM/MEASURE the least and the greatest figure of that arm with the selection seeds. All points if absent."""
     measure: str
-    """A task set, `SET/KIND` for one kind of its problems, `reward` for the final training reward, or a measure of the
-    study's own."""
+    """A task set, `SET/KIND` for one kind of its problems, `SET.read` or `SET.reasoned` of pictures, `reward` for the
+    final training reward, or a measure of the study's own."""
     rule: Literal["gain", "no gain", "more than", "at least"]
     """`gain`: holds if the interval lies above 0, does not hold if it lies below 0 or within +-margin.
     `no gain`: holds if the interval lies below +margin, does not hold if it lies above 0 (and not below +margin).

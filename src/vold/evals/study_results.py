@@ -28,8 +28,9 @@ class Measure:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitResult:
-    """One training run and its evaluation. `measures` are by the name of a task set, `reward` (the mean training reward
-    of the last tenth of the steps) or a measure of the study's own; in the file they stand beside the other keys."""
+    """One training run and its evaluation. `measures` are by the name of a task set, `SET.read` and `SET.reasoned` of
+    sets of pictures, `reward` (the mean training reward of the last tenth of the steps), or a measure of the study's
+    own; in the file they stand beside the other keys."""
 
     seed: int
     rate: float | None
