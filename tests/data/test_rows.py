@@ -59,8 +59,8 @@ def test_an_instruction_stands_behind_what_each_model_is_asked(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("row", "what", "fix"),
     [
-        ({"prompt": "a", "question": "b", "reference": "1"}, "unknown key", "leave it out"),
-        ({"prompt": "a", "reference": "1", "answer": "2"}, "unknown key", "leave it out"),
+        ({"prompt": "a", "question": "b", "reference": "1"}, "another name", "keep one"),
+        ({"prompt": "a", "reference": "1", "answer": "2"}, "another name", "keep one"),
         ({"prompt": "a", "reference": "1", "level": 3}, "unknown key", "put it under `tags`"),
         ({"prompt": "a", "refrence": "1"}, "unknown key", "did you mean 'reference'?"),
         ({"messages": [turn("system", "s"), turn("user", "a")], "answer": "1"}, "one question", "one `user` turn"),

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from vold.demo.pipeline import demo
+from vold.demo.pipeline import DemoSummary, demo
+from vold.errors import DataError
+from vold.evals.compare import compare_runs
+from vold.report.listing import list_runs
+from vold.run.answers import ModelStamp
+from vold.run.files import write_json
 from vold.run.view import Run
 
 SHORT = (
@@ -36,7 +41,33 @@ def test_grpo_runs_beside_it_from_the_same_start_and_a_second_call_trains_nothin
     assert all(f"{n}. {sentence}" in out for n, sentence in enumerate(summary.story, 1))
     stored = json.loads((home / "summary.json").read_text())
     assert stored["story"] == summary.story and len(summary.story) == 3
+    _is_found_within_the_run(home, summary)
     stamps = {file: file.stat().st_mtime_ns for file in home.rglob("*.safetensors")}
     again = demo([*words, "eval.tasks=[image]"])
     assert {m: {"image": found["image"]} for m, found in summary.stages.items()} == again.stages
     assert stamps == {file: file.stat().st_mtime_ns for file in home.rglob("*.safetensors")}, "nothing is trained again"
+
+
+def _is_found_within_the_run(home: Path, summary: DemoSummary) -> None:
+    """GRPO's run is listed, and compared by the answers that the run around it holds of its very weights."""
+    assert [(r.name, r.state) for r in list_runs(home.parent)] == [("demo", "finished"), ("demo/grpo", "finished")]
+    assert [r.name for r in list_runs(home)] == ["demo", "demo/grpo"]
+    paired = {c.set: c.difference for c in summary.comparisons if (c.model, c.against) == ("vold", "grpo")}
+    assert {c.name: c.difference for c in compare_runs(home, home / "grpo")} == paired
+    stamp = home / "eval" / "grpo" / "model.json"
+    kept = stamp.read_text()
+    write_json(stamp, ModelStamp("elsewhere", "of other weights"))
+    with pytest.raises(DataError, match="no evaluation here"):
+        compare_runs(home, home / "grpo")
+    stamp.write_text(kept)
+
+
+def test_grpo_as_the_method_has_no_other_beside_it_and_no_teacher_in_its_story(tmp_path: Path) -> None:
+    summary = demo([f"run.dir={tmp_path}", *SHORT, "distill.objective.method=grpo"])
+    assert list(summary.stages) == ["base", "sft", "vold"]
+    assert not (tmp_path / "grpo").exists()
+    own = Run(tmp_path).recipe.distill
+    assert own is not None and not own.objective.uses_teacher
+    assert {row.teacher_tokens for row in Run(tmp_path).metrics("distill")} == {0}
+    _, stage_2 = summary.story
+    assert stage_2.startswith("Stage 2, on text again, without the teacher: images ")

@@ -17,7 +17,7 @@ from engine_backends import client
 from vold.engines import http
 from vold.engines.chat_api import EndpointSampler
 from vold.engines.deadline import Stop, Watch
-from vold.engines.http import HttpClient, as_they_come
+from vold.engines.http import HttpClient, as_they_come, asking_once
 from vold.engines.vllm import VllmClient
 from vold.errors import SamplerError, TeacherError
 from vold.types import Message, SamplingParams
@@ -113,6 +113,23 @@ def test_a_reply_that_does_not_end_is_inside_the_patience(raw: Callable[[Talk], 
         client(server.url, patience=0.3).post("/completions", [{}])
     assert words in caught.value.got
     assert server.url in caught.value.where
+
+
+@pytest.mark.parametrize("words", ["ConnectError", "no whole reply in 0.2"])
+def test_in_a_check_a_server_is_asked_once_and_not_waited_for(
+    raw: Callable[[Talk], Raw], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "ONCE_SECONDS", 0.2)
+    said, deaf = list[str](), socket.socket()
+    deaf.bind(("127.0.0.1", 0))  # and does not listen
+    url = f"http://127.0.0.1:{deaf.getsockname()[1]}/v1" if words == "ConnectError" else raw(hangs(HEAD)).url
+    patient = client(url, patience=1800.0, report=said.append)
+    with deaf, asking_once(), pytest.raises(TeacherError, match="no teacher server answers") as caught:
+        patient.post("/completions", [{}])
+    assert caught.value.got.startswith(f"one try: {url}: ") and words in caught.value.got
+    assert caught.value.fix == "start the server, or mend its address"
+    assert said == []
+    assert HttpClient.waits
 
 
 def test_a_body_counts_as_it_is_unpacked() -> None:

@@ -247,6 +247,11 @@ def test_a_question_too_long_for_the_context_is_stored_as_truncated(recipe: Path
     assert main(["eval", str(recipe), *overrides]) == 0
     stored = read_jsonl(tmp_path / "run" / "eval" / "base" / "math500.jsonl")
     assert [r["outcome"] == "truncated" and "was not asked" in r["note"] for r in stored] == [False, False, True, True]
+    assert (
+        main(["eval", str(recipe), *overrides, "eval.sampling.max_new_tokens=200", f"run.dir={tmp_path / 'no'}"]) == 0
+    )
+    stored = read_jsonl(tmp_path / "no" / "eval" / "base" / "math500.jsonl")
+    assert [r["outcome"] for r in stored] == ["truncated"] * 4, "there is room for no answer"
 
 
 def test_two_models_are_compared_also_in_derived_scores(recipe: Path, tmp_path: Path) -> None:

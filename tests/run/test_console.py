@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from vold.run.console import console
+from vold.run.console import console, print_next
 
 HOSTILE = "[red]m[/b] :smile: \x1b[31mx\x9b2J \x1b]8;;http://a\x07l\u202eq\u200b"
 SHOWN = (
@@ -48,3 +49,17 @@ def test_a_reader_that_leaves_does_not_end_the_work() -> None:
 def test_an_output_that_is_closed_or_full_does_not_end_the_work() -> None:
     assert printed('"$1" -c "$2" >&-').stderr == "None\n"
     assert "could be written" in printed('"$1" -c "$2" >/dev/full').stderr
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_the_next_command_is_one_that_the_shell_finds(
+    found: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "vold"
+    program.touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path) if found else "")
+    for started in (".venv/bin/vold", "/somewhere/vold/cli/__main__.py"):
+        monkeypatch.setattr(sys, "argv", [started, "demo"])
+        print_next("show", "runs/a b")
+    first = "vold" if found else ".venv/bin/vold"
+    assert capsys.readouterr().out == f"next: {first} show 'runs/a b'\nnext: vold show 'runs/a b'\n"

@@ -146,3 +146,16 @@ def test_a_method_named_on_the_command_line_does_not_keep_the_parts_of_another()
 
 def test_the_method_that_the_file_has_already_changes_nothing() -> None:
     assert load_recipe(DEMO, ["distill.objective.method=vold"]) == load_recipe(DEMO)
+
+
+def test_an_override_of_what_yaml_has_put_into_two_places_changes_one(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    raw = yaml.safe_load(DEMO.read_text())
+    raw["align"]["sampling"] = raw["distill"]["sampling"]  # written once, and named twice
+    file.write_text(yaml.safe_dump(raw))
+    assert "*id001" in file.read_text()
+    recipe = load_recipe(file, ["distill.sampling.max_new_tokens=7"])
+    assert recipe.distill is not None and recipe.align is not None
+    assert recipe.distill.sampling.max_new_tokens == 7
+    assert recipe.align.sampling is not None
+    assert recipe.align.sampling.max_new_tokens == raw["align"]["sampling"]["max_new_tokens"] != 7

@@ -52,13 +52,15 @@ def _init(args: argparse.Namespace) -> None:
 def _check(args: argparse.Namespace) -> None:
     """Look for everything that would stop the run, before it starts.
 
-    Loads the models and the data, asks the servers, plans memory and disk, and prints a line for each; `warn` lines are
-    to be thought over. Nothing is written.
+    Loads the models and the data, asks the servers once, plans memory and disk, and prints a line for each; `warn`
+    lines are to be thought over. Nothing is written.
     """
     recipe = _recipe(args)
+    from vold.engines.http import asking_once
     from vold.evals.preflight import check
 
-    check(recipe)
+    with asking_once():
+        check(recipe)
     _next(args.verb, recipe, args.recipe, *args.keys)
 
 

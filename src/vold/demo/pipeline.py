@@ -91,13 +91,14 @@ def _demo(recipe: Recipe, overrides: list[str]) -> DemoSummary:
         _enter(stage, began)
         _WORK[stage][1](recipe)
     models = stage_models(recipe)
-    if recipe.distill is not None and recipe.distill.objective.uses_teacher:
+    taught = recipe.distill is not None and recipe.distill.objective.uses_teacher
+    if taught:
         _enter("grpo", began)
         *earlier, last = models.items()
         models = dict([*earlier, ("grpo", _grpo(home, overrides)), last])
     _enter("eval", began)
     results = _evaluate(load_recipe(RECIPE, [*overrides, f"eval.models={json.dumps(models)}"]))
-    told = story(results, readings(answers_of(home)), align_doubt(recipe))
+    told = story(results, readings(answers_of(home)), align_doubt(recipe), taught=taught)
     summary = DemoSummary(
         wall_seconds=round(time.monotonic() - began, 1),
         story=told,

@@ -20,17 +20,21 @@ FORMS = {"image": "images", "text": "text"}
 """Task sets of the demo as the sentences call them."""
 
 
-def story(results: Results, read: Mapping[str, Mapping[str, Readings]], doubt: str | None) -> list[str]:
+def story(
+    results: Results, read: Mapping[str, Mapping[str, Readings]], doubt: str | None, *, taught: bool = True
+) -> list[str]:
     """Up to four sentences. Sets, models and comparisons that are not there are left out.
 
     Args:
         results: of the demo's evaluation.
         read: how wrong answers to pictures split, by set and model (`vold.report.readings.readings`).
         doubt: what speaks against its stage 2.
+        taught: whether its stage 2 has a teacher.
     """
     paired = {(c.model, c.against, c.set): c for c in results.comparisons}
-    told = [_cold_start(results, paired, read.get("image", {}), doubt)]
-    told.append(_stage_2(results, paired, read.get("image", {})))
+    ready = "ready for stage 2" if doubt is None else "not ready for stage 2, so this run is no good example"
+    told = [_cold_start(results, paired, read.get("image", {}), f" It was found {ready}." if taught else "")]
+    told.append(_stage_2(results, paired, read.get("image", {}), taught=taught))
     told.append(_beside(results, paired))
     return [sentence for sentence in told if sentence]
 
@@ -39,12 +43,11 @@ def _cold_start(
     results: Results,
     paired: Mapping[tuple[str, str, str], Comparison],
     read: Mapping[str, Readings],
-    doubt: str | None,
+    found: str,
 ) -> str:
     if not (went := _went(results, "base", "sft")):
         return ""
-    ready = "ready for stage 2" if doubt is None else "not ready for stage 2, so this run is no good example"
-    said = f"The cold start teaches the teacher's way of writing, on text alone: {went}. It was found {ready}."
+    said = f"The cold start teaches the teacher's way of writing, on text alone: {went}.{found}"
     image, split = paired.get(("sft", "base", "image")), read.get("sft")
     if image is None or split is None or image.high >= 0:
         return said
@@ -52,12 +55,19 @@ def _cold_start(
     return f"{said} {why}; {_copied(split)} of its {results.stages['sft']['image'].n:,} answers copy other digits."
 
 
-def _stage_2(results: Results, paired: Mapping[tuple[str, str, str], Comparison], read: Mapping[str, Readings]) -> str:
+def _stage_2(
+    results: Results,
+    paired: Mapping[tuple[str, str, str], Comparison],
+    read: Mapping[str, Readings],
+    *,
+    taught: bool,
+) -> str:
     if not (went := _went(results, "sft", "vold")):
         return ""
     found = [paired.get(("vold", other, "image")) for other in ("sft", "base")]
     gains = " and ".join(_points(c) for c in found if c is not None)
-    said = f"Stage 2, on text again, with the teacher's word on failed rollouts: {went}."
+    how = "with the teacher's word on failed rollouts" if taught else "without the teacher"
+    said = f"Stage 2, on text again, {how}: {went}."
     said += f" On images it {gains}." if gains else ""
     if "sft" not in read or "vold" not in read:
         return said

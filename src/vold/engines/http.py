@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, TypeVar
 
 import httpx
 
@@ -31,7 +31,7 @@ from vold.model.lookout import taken
 from vold.run.console import console
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from vold.errors import VoldError
     from vold.run.model_sections import Endpoint
@@ -41,6 +41,8 @@ Reply = TypeVar("Reply")
 CONNECT_SECONDS = 10.0
 LONGEST_WAIT_SECONDS = 20.0
 """Between two rounds, unless a server asks for more."""
+ONCE_SECONDS = 30.0
+"""Of a try in a block of `asking_once`."""
 SLOW_SECONDS = 60.0
 """A request under way for longer is reported, if it also takes twice as long as any before it."""
 
@@ -61,6 +63,16 @@ class Failed(NamedTuple):
 _url = lru_cache(httpx.URL)  # to read an address takes a twelfth of a request's time
 
 
+@contextlib.contextmanager
+def asking_once() -> Iterator[None]:
+    """In the block a request goes to each server once, and nobody waits for one that does not answer."""
+    HttpClient.waits = False
+    try:
+        yield
+    finally:
+        HttpClient.waits = True
+
+
 class HttpClient(Generic[Reply]):
     """Servers that answer the same requests. A class below says what a reply is and what becomes of a refusal.
 
@@ -74,6 +86,8 @@ class HttpClient(Generic[Reply]):
         ConfigError: the environment variable of `key_env` is not set, or holds no key.
     """
 
+    waits: ClassVar[bool] = True
+    """Whether a server that does not answer is waited for; see `asking_once`."""
     first_wait: float = 0.5
     """Seconds before the second round over all servers."""
     rounds: float = math.inf
@@ -153,6 +167,7 @@ class HttpClient(Generic[Reply]):
             if not untried:
                 untried, asked, began = [*order], math.inf, time.monotonic()
             seconds = max(min(self.patience, give_up - time.monotonic()), 2 * self._slowest, self.shortest)
+            seconds = seconds if self.waits else min(seconds, ONCE_SECONDS)
             ask = partial(self.send_once, path=path, body=body, stop=stop, get=get, seconds=seconds)
             base, taken = taken or self.places.take(untried, stop), ""
             found = self._tried(base, ask)
@@ -166,6 +181,8 @@ class HttpClient(Generic[Reply]):
                 break
             if untried:  # another server may answer at once
                 continue
+            if not self.waits:
+                break
             at_work = found.busy and any(self._answered.get(b, 0.0) > began for b in bases)
             rounds += not at_work
             self._outage("" if at_work else found.why)
@@ -178,8 +195,10 @@ class HttpClient(Generic[Reply]):
         raise self.error(
             f"no {self.server} answers",
             where=", ".join(bases),
-            got=f"{tries} tries, the last: {found.why}",
-            fix="start the server again and repeat the command: it goes on from here",
+            got=f"{f'{tries} tries, the last' if tries > 1 else 'one try'}: {found.why}",
+            fix="start the server again and repeat the command: it goes on from here"
+            if self.waits
+            else "start the server, or mend its address",
         )
 
     def _tried(self, base: str, ask: Callable[[str], Reply | Failed]) -> Reply | Failed:

@@ -19,10 +19,11 @@ from vold.evals.published import differs, official_n
 from vold.evals.stats import holm, mcnemar_exact, min_detectable_difference, paired_t, share_difference
 from vold.report.side_by_side import write_side_by_side
 from vold.report.tables import print_comparison
-from vold.run.answers import Answer, Stamp, refuse_doubled
+from vold.run.answers import Answer, ModelStamp, Stamp, refuse_doubled
 from vold.run.comparison import Comparison, ScoreDifference, SetComparison
 from vold.run.console import console
 from vold.run.files import lists_in, read_json, read_records
+from vold.run.folders import weights_digest
 from vold.run.recipe import load_recipe
 from vold.run.state import is_run
 from vold.types.named import is_named
@@ -204,7 +205,7 @@ def compare_all(first: str, others: Sequence[str], *, force: bool = False, recip
     runs = all(map(is_run, places.values()))
     tests: dict[str, Sequence[SetComparison] | str] = {}
     for other in others:
-        lacking = [name for name in (first, other) if runs and not any((places[name] / "eval").rglob(f"*{PROTOCOL}"))]
+        lacking = [name for name in (first, other) if runs and not _models_of(places[name])]
         if lacking:
             tests[other] = f"Not evaluated: {' and '.join(lacking)}."
             console.print(Text(f"{first} and {other}: {tests[other]}"))
@@ -241,8 +242,7 @@ def model_folder(path: Path) -> Path:
     """
     if list(path.glob(f"*{PROTOCOL}")):
         return path
-    # The name of a model behind an endpoint may hold a slash.
-    models = {f.parent.relative_to(path / "eval").as_posix(): f.parent for f in (path / "eval").rglob(f"*{PROTOCOL}")}
+    models = _models_of(path)
     for name in STAGES:
         if name in models:
             return models[name]
@@ -261,6 +261,18 @@ def model_folder(path: Path) -> Path:
         got=f"no SET{PROTOCOL}",
         fix="give a run directory in which `vold eval` has run, or its RUN/eval/MODEL",
     )
+
+
+def _models_of(run: Path) -> dict[str, Path]:
+    """Folders of a run's answers by model. Of a run within another that its model was evaluated in, as the demo does
+    with GRPO's: the folder there."""
+    # The name of a model behind an endpoint may hold a slash.
+    found = {f.parent.relative_to(run / "eval").as_posix(): f.parent for f in (run / "eval").rglob(f"*{PROTOCOL}")}
+    beside, final = run.parent / "eval" / run.name, run / "distill" / "final"
+    if not found and (beside / "model.json").is_file() and final.is_dir():
+        same = read_json(beside / "model.json", ModelStamp, fix=AGAIN).weights == weights_digest(final)
+        return {run.name: beside} if same else {}
+    return found
 
 
 def _sets(folder: Path) -> set[str]:

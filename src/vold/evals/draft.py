@@ -11,7 +11,7 @@ import yaml
 
 from vold.data.hf_layouts import BOXED
 from vold.data.sources.jsonl import JsonlTasks
-from vold.errors import ConfigError, UngradableReference
+from vold.errors import ConfigError, DataError, UngradableReference
 from vold.graders import check_reference
 from vold.model.cards import GIB, changed, cures, highest
 from vold.model.chat import Chat
@@ -108,11 +108,19 @@ class Draft:
     @cached_property
     def sets(self) -> dict[str, JsonlTasks]:
         """The data by the name of its task set, asked for a box where it does not ask itself and the student's
-        tokenizer has the words."""
+        tokenizer has the words.
+
+        Raises:
+            DataError: a file cannot be read, or is empty.
+        """
         chat, out = self.chats[0], {}
         for name, file in (("train", self.data), ("test", self.test)):
             if file is not None:
                 out[name] = rows = JsonlTasks(file, grader="exact")
+                if not len(rows):
+                    raise DataError(
+                        "there is not a single task here", where=str(file), fix="add rows, or check the path"
+                    )
                 asks = any("boxed" in task.messages[0].text for task in _first(rows))
                 if not asks and chat.tokenizer.unk_token_id not in chat.tokens(BOXED):
                     rows.instruction = BOXED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import re
 import threading
 from pathlib import Path
@@ -17,6 +18,7 @@ from transformers import (
     AutoTokenizer,
 )
 from transformers.initialization import no_init_weights
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, find_adapter_config_file
 
 from vold.errors import CheckpointError, VoldError
@@ -37,6 +39,8 @@ LAYER = re.compile(r"\b(layers|blocks|h)\.\d+\.")
 PATCHED = threading.Lock()
 """Transformers replaces functions of torch and methods of its own while it makes a model: of two threads that do so at
 once, the one to end last would put back what the other had put there, for as long as the process lives."""
+TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
+"""Files of a directory of which one holds a tokenizer's tokens."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 
 
@@ -50,8 +54,9 @@ def model_at(path: str) -> Iterator[None]:
     """
     local = Path(path).is_dir()
     # Local directories must be whole; a name that is no directory is left to the hub client.
-    if not local and (path.startswith((".", "/", "~")) or len(Path(path).parts) != 2):
-        raise CheckpointError("there is no model directory here", where=path, fix="check the path in the recipe")
+    if not local and (path.startswith((".", "/", "~", "$")) or len(Path(path).parts) != 2):
+        fix = "check the path in the recipe" + "; variables such as $HOME are not read in it" * ("$" in path)
+        raise CheckpointError("there is no model directory here", where=path, fix=fix)
     try:
         yield
     except Exception as error:
@@ -96,9 +101,10 @@ def read_config(path: str) -> Any:
     """A model's config.
 
     Raises:
-        CheckpointError: see `model_at`; or a count is none.
+        CheckpointError: see `model_at`; or Transformers does not know its kind; or a count is none.
     """
     with model_at(path):
+        _check_kind(Path(path))
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         text = config.get_text_config()
         for name in (*COUNTS, *OTHER_COUNTS):
@@ -112,6 +118,32 @@ def read_config(path: str) -> Any:
                     fix="copy config.json from the model it was made from",
                 )
     return config
+
+
+def _check_kind(directory: Path) -> None:
+    """Refuse a directory without a config, or of a kind of model that Transformers does not know. What is wrong with it
+    otherwise Transformers says. Belongs in a block of `model_at`."""
+    file = directory / "config.json"
+    if not directory.is_dir():
+        return
+    if not file.is_file():
+        raise CheckpointError(
+            "this is no model directory: it has no config.json",
+            where=str(directory),
+            fix="give the directory that `save_pretrained` has written, or download the model again",
+        )
+    try:
+        raw = json.loads(file.read_bytes())
+    except ValueError:
+        return
+    kind = raw.get("model_type") if isinstance(raw, dict) else None
+    if isinstance(kind, str) and kind not in CONFIG_MAPPING:
+        raise CheckpointError(
+            "this release of Transformers knows no such kind of model",
+            where=f"{file}: model_type",
+            got=repr(kind),
+            fix="take a later release, as far as docs/compatibility.md goes, or a model of another family",
+        )
 
 
 def read_model(path: str, config: Any, dtype: torch.dtype, **more: Any) -> Any:
@@ -205,9 +237,16 @@ def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """A model's tokenizer.
 
     Raises:
-        CheckpointError: see `model_at`; or it has no token that ends a response.
+        CheckpointError: see `model_at`; or there is none, or it has no token that ends a response.
     """
     with model_at(path):
+        if Path(path).is_dir() and not any(file for kind in TOKENIZERS for file in Path(path).glob(kind)):
+            raise CheckpointError(
+                "this model directory has no tokenizer",
+                where=path,
+                got=f"none of {', '.join(TOKENIZERS)}",
+                fix="copy tokenizer.json, tokenizer_config.json and chat_template.jinja from the base model",
+            )
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         if tokenizer.eos_token_id is None:
             raise CheckpointError(

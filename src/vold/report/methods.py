@@ -14,6 +14,7 @@ from vold.objective.axes import axes
 from vold.report.tables import print_pairs, print_table
 from vold.run.console import console
 from vold.run.mistakes import Written, readable
+from vold.run.names import close_to
 from vold.run.overrides import override
 
 if TYPE_CHECKING:
@@ -73,7 +74,9 @@ def expand(name: str, overrides: Sequence[str] = ()) -> Objective:
         ConfigError: there is no such method, or a key or value of it is wrong.
     """
     if name not in PRESETS:
-        raise ConfigError("there is no such method", where="command line", got=name, fix=f"one of {', '.join(PRESETS)}")
+        close = f"did you mean {close!r}? " if (close := close_to(name, PRESETS)) else ""
+        fix = f"{close}one of {', '.join(PRESETS)}"
+        raise ConfigError("there is no such method", where="command line", got=name, fix=fix)
     raw = {"method": name}
     for item in overrides:
         override(raw, item)

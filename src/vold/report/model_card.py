@@ -14,7 +14,7 @@ from vold.report.text import markdown_table
 from vold.run.answers import ModelStamp
 from vold.run.as_run import RECIPE
 from vold.run.files import read_json
-from vold.run.folders import MANIFEST, verify_directory
+from vold.run.folders import verify_directory, weights_digest
 from vold.run.recipe import dump_recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -75,9 +75,7 @@ def _was_evaluated(run: Run, model: str, final: Path) -> bool:
     stamp = run.path / "eval" / model / "model.json"
     if not stamp.is_file() or not (run.path / "eval" / "results.json").is_file():
         return False
-    hashes = read_json(final / MANIFEST, dict)
-    weights = b"".join(bytes.fromhex(hashes[name]) for name in sorted(hashes) if name.endswith(".safetensors"))
-    return read_json(stamp, ModelStamp).weights == hashlib.sha256(weights).hexdigest() and model in run.results.stages
+    return read_json(stamp, ModelStamp).weights == weights_digest(final) and model in run.results.stages
 
 
 def _front_matter(recipe: Recipe) -> str:

@@ -23,7 +23,7 @@ from vold.report.run_page import RESULTS, content, moving
 from vold.report.write import render
 from vold.run.records import JsonObject
 from vold.run.rollouts import load_rollout, load_rollouts, stored_step, stored_steps
-from vold.run.state import is_at_work, runs_in
+from vold.run.state import is_at_work, is_run, runs_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -111,8 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
         token, slash, rest = address.path.removeprefix("/").partition("/")
         if not secrets.compare_digest(token.encode(), self.server.token.encode()) or not slash:
             raise _Absent
-        runs = runs_in(self.server.folder)
-        alone = [*runs.values()] == [self.server.folder]
+        runs, alone = runs_in(self.server.folder), is_run(self.server.folder)
         what = RESULTS if rest.endswith(RESULTS) else rest.rpartition("/")[2]
         above = rest.removesuffix(what)
         if not rest and not alone:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 import time
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -66,7 +68,13 @@ console = _Console(
 
 def print_next(verb: str, *words: str) -> None:
     """The last line of a verb: the command that comes next."""
-    console.print(f"next: {shlex.join(['vold', verb, *words])}")
+    console.print(f"next: {shlex.join([_command(), verb, *words])}")
+
+
+def _command() -> str:
+    """What starts this program: `vold`, or how it was started where the shell does not find that, as `make` does."""
+    found = Path(sys.argv[0]).name != "vold" or shutil.which("vold") is not None
+    return "vold" if found else sys.argv[0]
 
 
 def lost() -> VoldError | None:

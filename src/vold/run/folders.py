@@ -96,6 +96,14 @@ def verify_directory(path: Path) -> None:
             raise CheckpointError(what, where=str(path / name), got=got, fix=_way_out(path))
 
 
+def weights_digest(path: Path) -> str:
+    """The digest of a saved model's weights by its manifest, as `eval/MODEL/model.json` keeps it; empty where there is
+    none."""
+    hashes = read_json(path / MANIFEST, dict, absent={}, fix=_way_out(path))
+    weights = [bytes.fromhex(hashes[name]) for name in sorted(hashes) if name.endswith(".safetensors")]
+    return hashlib.sha256(b"".join(weights)).hexdigest() if weights else ""
+
+
 def is_result(path: Path) -> bool:
     """Whether this is the model that a training stage of a run has ended with."""
     return path.name == "final" and path.parent.name in ("sft", "distill") and (path.parent / "metrics.jsonl").exists()

@@ -9,7 +9,7 @@ from vold.run.yaml_text import parse_yaml
 
 
 def override(raw: dict[str, Any], item: str) -> None:
-    """Apply one override to a nested dictionary.
+    """Apply one override to a nested dictionary. What an alias of YAML has put into several places changes in one.
 
     Raises:
         ConfigError: no assignment, no YAML, or a path through a value.
@@ -25,7 +25,7 @@ def override(raw: dict[str, Any], item: str) -> None:
     for i, part in enumerate(parents):
         if node.get(part) is None:
             node[part] = {}
-        node = node[part]
+        above, node = node, node[part]
         if part == "tasks" and isinstance(node, str | list):
             new = ".".join(["tasks", *([node] if isinstance(node, str) else []), *parents[i + 1 :], last])
             raise ConfigError(
@@ -34,7 +34,9 @@ def override(raw: dict[str, Any], item: str) -> None:
                 got=item,
                 fix=f"{new}={text}",
             )
-        if not isinstance(node, dict):
+        if isinstance(node, dict):
+            above[part] = node = dict(node)
+        else:
             raise ConfigError(
                 "this key holds a value, not a section",
                 where=f"command line: {'.'.join(parents[: i + 1])}",

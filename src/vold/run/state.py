@@ -22,19 +22,18 @@ DEEPEST = 4
 
 
 def runs_in(folder: Path) -> dict[str, Path]:
-    """The run directories in a folder by their path in it, in order; the folder itself, by its name, if it is one. What
-    lies in a run is none."""
-    if is_run(folder):
-        return {folder.resolve().name: folder}
-    found = {}
+    """The run directories in a folder by their path in it, in order. Where the folder is one itself its name stands
+    before theirs. A run may hold others beside its stages, as the demo's does."""
+    found, above = {}, (folder.resolve().name,) if is_run(folder) else ()
     for here, below, _ in os.walk(folder):
         place = Path(here)
-        if place != folder and is_run(place):
-            found[place.relative_to(folder).as_posix()] = place
+        inside = place.relative_to(folder).parts
+        its_own = STAGES if is_run(place) else ()
+        if its_own:
+            found["/".join((*above, *inside))] = place
+        if len(inside) >= DEEPEST:
             below.clear()
-        elif len(place.relative_to(folder).parts) >= DEEPEST:
-            below.clear()
-        below[:] = sorted(name for name in below if not name.startswith("."))
+        below[:] = sorted(name for name in below if not name.startswith(".") and name not in its_own)
     return found
 
 

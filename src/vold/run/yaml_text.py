@@ -106,9 +106,9 @@ def _fix(error: yaml.MarkedYAMLError) -> str:
 def _other(path: Path) -> str:
     """The file that was meant, as far as there is one of nearly its name."""
     known = os.path.isdir(path.parent) and not os.path.exists(path)  # unlike pathlib's, these take any name
-    beside = [f.name for f in path.parent.glob("*.yaml")] if known else []
-    close = close_to(path.name, beside)
-    return f"did you mean {path.parent / close}?" if close else OTHER
+    beside = {f.stem: f for f in path.parent.glob("*.yaml")} if known else {}
+    close = close_to(path.stem, beside)
+    return f"did you mean {beside[close]}?" if close else OTHER
 
 
 class _Loader(yaml.SafeLoader):

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from vold.data.files.images import decoded, read_file
 from vold.data.files.read import each_once
-from vold.data.files.rows import renamed
+from vold.data.files.rows import USUAL, renamed
 from vold.data.sources import Source, Tasks
 from vold.errors import DataError, VoldError
 from vold.graders.registry import is_plain, known_grader
@@ -218,8 +218,13 @@ def _cause(error: ValidationError) -> tuple[VoldError, str]:
         return raised, key
     if key in ("video", "videos"):
         return VoldError("no model is shown videos here", fix="give frames as `images`, or drop the row"), key
+    if key in USUAL:
+        what = f"`{key}` is another name for `{USUAL[key]}`, which is there too"
+        return VoldError(what, fix="keep one of the two"), key
     if first["type"] == "extra_forbidden":
         known, close = ", ".join(Row.model_fields), close_to(key, Row.model_fields)
         fix = f"leave it out, or put it under `tags`; the keys of a row are {known}"
         return VoldError("unknown key", fix=f"did you mean {close!r}? else {fix}" if close else fix), key
+    if first["type"] in ("json_invalid", "model_type"):
+        return VoldError(first["msg"], fix="write one JSON object a line, with at least `prompt` and `reference`"), key
     return VoldError(first["msg"], fix=needed), key

@@ -69,6 +69,8 @@ class InProcessSampler:
                 got=self.policy.mute,
                 fix="sample from a server: `distill.engine`, or `eval.endpoint`",
             )
+        if not prompts:
+            return []
         generator = torch.Generator().manual_seed(params.seed)
 
         def uniforms(rows: int) -> torch.Tensor:
