@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import model_docs
+import model_sweep
 import tiny
 from vold.engines.samplers import draw
 from vold.engines.samplers.draw import logps_of
@@ -103,3 +105,22 @@ def test_a_teacher_that_sees_has_a_certificate_too(tmp_path: Path) -> None:
     tiny.student(seed=4).save(tmp_path / "sees")
     lines = check(tiny.recipe(tmp_path, teacher={"path": str(tmp_path / "sees")}))
     assert "certificate of teacher: 11 of 11 tests passed" in lines
+
+
+def test_the_page_says_of_every_image_text_type_what_became_of_it_and_why() -> None:
+    page = model_sweep.MARKS[0].join(model_docs.PAGE.read_text().split(model_sweep.MARKS[0])[1:])
+    rows = re.findall(r"^\| ([a-z ]+) \| (`.+?`) \| (.+) \|$", page, re.MULTILINE)
+    named = [kind for _, kinds, _ in rows for kind in re.findall("`(.+?)`", kinds)]
+    assert sorted(named) == sorted(model_sweep.TYPES)
+    for outcome in model_sweep.OUTCOMES:
+        mine = [(kinds, why) for said, kinds, why in rows if said == outcome]
+        assert f"| {outcome} | {sum(kinds.count('`') // 2 for kinds, _ in mine)} | " in page
+        assert all((why == "-") == (outcome == "certified") for _, why in mine)
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome"),
+    [("vipllava", "certified"), ("udop", "refused"), ("fuyu", "not made"), ("gemma3", "falls back")],
+)
+def test_a_type_is_tried_as_the_page_says(kind: str, outcome: str) -> None:
+    assert model_sweep.tried(kind).outcome == outcome

@@ -143,7 +143,7 @@ def small_images(kind: str) -> Any:
     """
     names = IMAGE_PROCESSOR_MAPPING_NAMES.get(kind) or IMAGE_PROCESSOR_MAPPING_NAMES.get(AS.get(kind, ""))
     if not names or not ("pil" in names or find_spec("torchvision")):
-        raise ImportError(f"{kind}: no image processor without torchvision")
+        raise ImportError(f"{kind}: no image processor{' without torchvision' if names else ''}")
     stock: Any = get_image_processor_class_from_name(names.get("pil") or names["torchvision"])
     return stock(**_small(stock))
 
