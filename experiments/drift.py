@@ -62,6 +62,19 @@ def drifted(directory: Path) -> dict[str, Any] | None:
     return {"accuracy": sum(found) / len(found), "n": len(found)} if found else None
 
 
+def cascaded(directory: Path) -> dict[str, Any] | None:
+    """Of the steps after a failed call, all that come after another such step too: the share of failures that follow on
+    a failure. None without failures."""
+    after = [[failed for _, failed in steps] for steps in _stored(directory)]
+    again = [one for flags in after for one in _again(flags)]
+    return {"accuracy": sum(again) / len(again), "n": len(again)} if again else None
+
+
+def _again(flags: list[bool]) -> list[bool]:
+    """For every failed call whether the call before it failed as well."""
+    return [k > 0 and flags[k - 1] for k, failed in enumerate(flags) if failed]
+
+
 def first_gap(directory: Path) -> dict[str, Any] | None:
     """Mean gap of first steps."""
     return _mean([steps[0][0] for steps in _stored(directory)])

@@ -8,6 +8,10 @@ Each is the demo world's teacher, trained on over rows in which the flaw is plan
 * `undecided_teacher` takes that shortcut every other time. It writes the cold start of a student that has both ways.
 * `babbling_teacher` solves problems like the demo teacher up to a known step, and writes random words after it. From
   there on it has nothing to say about any continuation.
+* `some_shortcuts_20`, `_50` and `_80` prefer the shortcut in sums whose first digit is below 2, 5 and 8, and solve the
+  others: at odds with the outcome in that share of sums.
+* `fading_teacher` becomes less informed with every step: the form stays, and each number is drawn at random with a
+  probability that grows by `FADING` a step.
 * `guessing_teacher` does so with the form kept: after that step it writes a solution's words, with random numbers. From
   there on it knows how a solution goes on and nothing about this one.
 """
@@ -16,7 +20,9 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +34,7 @@ from vold.objective.prefix_teach import segment_spans
 from vold.run.files import read_jsonl
 from vold.run.rollouts import load_rollouts, rollout_files
 from vold.run.shipped import resolve
+from vold.types import Rollout
 
 STEPS = 300
 """Training steps on top of the demo teacher's."""
@@ -41,6 +48,10 @@ BABBLE = tuple(w for w in (*WORDS, *NUMBERS) if w not in ("<think>",))
 """What is babbled."""
 GUESSES = NUMBERS[:37]
 """Numbers that are guessed: those a sum of four digits can be."""
+FADING = 0.2
+"""How much likelier a random number becomes to the fading teacher from one step to the next, the first having none."""
+PREFIXES = {"quarter": 0.25, "half": 0.5, "three_quarters": 0.75}
+"""Shares of a response that fixed prefixes teach, by what stands behind `first_` in the name of the function."""
 
 
 def shortcut(p: world.Problem) -> str:
@@ -64,14 +75,26 @@ def babbling_row(p: world.Problem, rng: random.Random) -> Row:
 def guessing_row(p: world.Problem, rng: random.Random) -> Row:
     """A question with the guessing teacher's answer: after `LAST_INFORMED` steps, every number and every yes or no is
     drawn at random."""
+    steps, known = world.solution(p, "a").split(" ; "), LAST_INFORMED[p.kind]
+    return [world.text_message(p)], " ; ".join([*steps[:known], *(_guessed(step, rng) for step in steps[known:])])
+
+
+def fading_row(p: world.Problem, rng: random.Random) -> Row:
+    """A question with the fading teacher's answer: in step k, counted from 0, numbers, yes and no are drawn at random
+    with probability k * `FADING`."""
     steps = world.solution(p, "a").split(" ; ")
-    known = LAST_INFORMED[p.kind]
-    rest = " ; ".join(steps[known:])
-    guessed = [
-        rng.choice(GUESSES) if w in NUMBERS else rng.choice(("yes", "no")) if w in ("yes", "no") else w
-        for w in rest.split(" ")
-    ]
-    return [world.text_message(p)], " ; ".join([*steps[:known], " ".join(guessed)])
+    return [world.text_message(p)], " ; ".join(_guessed(step, rng, k * FADING) for k, step in enumerate(steps))
+
+
+def _guessed(step: str, rng: random.Random, share: float = 1.0) -> str:
+    """A step with this share of its numbers, yes and no drawn at random."""
+    drawn = {"yes": ("yes", "no"), "no": ("yes", "no")} | dict.fromkeys(NUMBERS, GUESSES)
+    return " ".join(rng.choice(drawn[w]) if w in drawn and rng.random() < share else w for w in step.split(" "))
+
+
+def some_shortcuts_row(p: world.Problem, rng: random.Random, below: int) -> Row:
+    """As `shortcut_row` for rows whose first digit is below this, else a solution."""
+    return shortcut_row(p, rng, PREFERENCE if p.digits[0] < below else 0.0)
 
 
 def shortcut_teacher(out: Path) -> None:
@@ -92,6 +115,45 @@ def babbling_teacher(out: Path) -> None:
 def guessing_teacher(out: Path) -> None:
     """Make the guessing teacher and save it as `out`."""
     _train(out, guessing_row)
+
+
+def fading_teacher(out: Path) -> None:
+    """Make the fading teacher and save it as `out`."""
+    _train(out, fading_row)
+
+
+def some_shortcuts_20(out: Path) -> None:
+    """Make the teacher with the shortcut in a fifth of sums and save it as `out`."""
+    _train(out, functools.partial(some_shortcuts_row, below=2))
+
+
+def some_shortcuts_50(out: Path) -> None:
+    """Make the teacher with the shortcut in half of all sums and save it as `out`."""
+    _train(out, functools.partial(some_shortcuts_row, below=5))
+
+
+def some_shortcuts_80(out: Path) -> None:
+    """Make the teacher with the shortcut in four fifths of sums and save it as `out`."""
+    _train(out, functools.partial(some_shortcuts_row, below=8))
+
+
+def first_quarter(rollouts: Sequence[Rollout]) -> list[list[float]]:
+    """A weight for `teacher_advantage.weight`: 1 on the first quarter of a response, 0 behind it."""
+    return [_prefix(len(r.completion.ids), PREFIXES["quarter"]) for r in rollouts]
+
+
+def first_half(rollouts: Sequence[Rollout]) -> list[list[float]]:
+    """As `first_quarter`, of half."""
+    return [_prefix(len(r.completion.ids), PREFIXES["half"]) for r in rollouts]
+
+
+def first_three_quarters(rollouts: Sequence[Rollout]) -> list[list[float]]:
+    """As `first_quarter`, of three quarters."""
+    return [_prefix(len(r.completion.ids), PREFIXES["three_quarters"]) for r in rollouts]
+
+
+def _prefix(length: int, share: float) -> list[float]:
+    return [float(t < share * length) for t in range(length)]
 
 
 def _train(out: Path, row: Callable[[world.Problem, random.Random], Row], steps: int = STEPS) -> None:
@@ -146,11 +208,25 @@ def cut_distance(stage: Path) -> dict[str, Any] | None:
     return {"accuracy": counts.get("0", 0) / total, "n": total, "counts": counts} if total else None
 
 
+def cut_at(stage: Path) -> dict[str, Any] | None:
+    """After how many steps the teacher's supervision was cut, over all stored rollouts; `whole` where it was not. Its
+    accuracy is the share that was cut. None without cuts."""
+    found = [_cut_step(row) for rows in _stored(stage) for row in rows if "cut" in row["rollout_values"]]
+    counts = Counter("whole" if step is None else f"{step:d}" for step in found)
+    share = sum(step is not None for step in found) / max(1, len(found))
+    return {"accuracy": share, "n": len(found), "counts": dict(counts)} if found else None
+
+
 def taught_tokens(stage: Path) -> dict[str, Any] | None:
-    """Thousands of tokens that the teacher's supervision reached, over all steps of a run; None without a teacher."""
+    """Thousands of tokens that the teacher's supervision reached, over all steps of a run; None without a teacher.
+
+    Of a fixed prefix that is its share of all tokens."""
+    recipe = stage / "recipe.yaml"
+    fixed = re.search(r"planted:first_(\w+)", recipe.read_text("utf-8")) if recipe.exists() else None
+    share = PREFIXES[fixed[1]] if fixed else 1.0
     rows = [r for r in read_jsonl(stage / "metrics.jsonl") if r.get("teacher_tokens")]
     taught = sum(r["teacher_tokens"] * r.get("mean_prefix", 1.0) for r in rows)
-    return {"value": taught / 1000} if rows else None
+    return {"value": share * taught / 1000} if rows else None
 
 
 def _stored(stage: Path) -> list[list[dict[str, Any]]]:

@@ -146,3 +146,32 @@ def test_a_guess_keeps_the_form_and_draws_the_content() -> None:
     shape = re.compile(r"<think> digits 3 5 7 ; 3 \+ 5 = 8 ; \d+ \+ \d+ = \d+ ; </think> \\boxed\{ \d+ \}")
     assert all(shape.fullmatch(row) for row in rows)
     assert {int(row.split(" ")[-2]) for row in rows} == set(range(37))
+
+
+def test_the_fading_teacher_draws_more_numbers_with_every_step() -> None:
+    """Of `<think> digits 3 5 7 ; 3 + 5 = 8 ; 8 + 7 = 15 ; </think> \\boxed{ 15 }` step k is drawn with 0.2 k; a draw
+    is the same number by chance in 1 of 37 cases."""
+    rng, p = random.Random(1), world.Problem("sum", (3, 5, 7), 4)
+    rows = [planted.fading_row(p, rng)[1].split(" ; ") for _ in range(4000)]
+    right = world.solution(p, "a").split(" ; ")
+    assert all(row[0] == right[0] for row in rows)
+    for k, word in ((1, 4), (2, 4), (3, 2)):
+        other = sum(row[k].split(" ")[word] != right[k].split(" ")[word] for row in rows) / len(rows)
+        assert other == pytest.approx(0.2 * k * 36 / 37, abs=0.035)  # 4.5 standard errors
+
+
+def test_the_shortcut_is_taken_where_the_first_digit_is_small() -> None:
+    rng = random.Random(1)
+    low, high = world.Problem("sum", (4, 5, 7), 4), world.Problem("sum", (5, 5, 7), 4)
+    rows = [planted.some_shortcuts_row(low, rng, below=5)[1] for _ in range(500)]
+    assert abs(rows.count(planted.shortcut(low)) / 500 - 0.9) < 0.06
+    assert {planted.some_shortcuts_row(high, rng, below=5)[1] for _ in range(50)} == {world.solution(high, "a")}
+
+
+def test_fixed_prefixes_by_hand(tmp_path: Path) -> None:
+    assert planted._prefix(8, 0.25) == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    assert planted._prefix(3, 0.75) == [1.0, 1.0, 1.0]
+    write_text(tmp_path / "metrics.jsonl", '{"teacher_tokens": 4000}\n')
+    assert planted.taught_tokens(tmp_path) == {"value": 4.0}
+    write_text(tmp_path / "recipe.yaml", "weight: experiments.planted:first_three_quarters\n")
+    assert planted.taught_tokens(tmp_path) == {"value": 3.0}
