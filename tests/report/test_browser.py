@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stored import Row, store_rows
-from vold.report.browser import LEVELS, packed_values, step_rows, texts_of, whole
+from vold.report.browser import LEVELS, packed_values, step_rows, whole
+from vold.report.search import SearchedStep
 from vold.report.text import DASH
 from vold.run.rollouts import RolloutTask, load_rollout, load_rollouts, store_rollouts
 from vold.types import Completion, Grade, Rollout, TokenScores
@@ -81,8 +85,33 @@ def test_one_by_its_place_is_the_one_of_the_whole_file(tmp_path: Path) -> None:
 
 def test_what_is_searched(tmp_path: Path) -> None:
     stored = load_rollouts(store_rows(tmp_path, 3, [{"tokens": ["One", " TWO\n"], "logp": [-1, -1], "prompt": "Why?"}]))
-    assert texts_of(stored) == ["why?\none two\n"]
-    assert texts_of(load_rollouts(store_rows(tmp_path, 3, ROWS)))[0].endswith("\na b a")
+    step = SearchedStep(stored)
+    for text in ("why", "WHY?", "one two", "ne t", "e tw", "o\n", "two", ""):
+        assert step.find(text) == [0], text
+    for text in ("one  two", "twoone", "onetwo", "?one", "two\n\n", "\0"):
+        assert step.find(text) == [], text
+    words = SearchedStep(load_rollouts(store_rows(tmp_path / "spaced", 3, ROWS)))
+    assert [words.find(text) for text in ("a b", "b a", "c", "a c", "p p")] == [[0], [0], [1, 2], [], [0, 1]]
+
+
+@given(st.lists(st.lists(st.sampled_from(["a", "b", "ab", " a", "ba ", "", "aab "]), max_size=8), max_size=4),
+       st.text("ab ", min_size=1, max_size=6))  # fmt: skip
+def test_a_text_is_found_wherever_it_stands(responses: list[list[str]], text: str) -> None:
+    """Held against the joined texts. The last token has a blank, so that no response is one of words."""
+    stored = [Spelled([*tokens, "; "]) for tokens in responses]
+    expected = [i for i, one in enumerate(stored) if text in "".join(one.tokens)]
+    assert SearchedStep(cast("Any", stored)).find(text) == expected
+
+
+@dataclass
+class Spelled:
+    """What is searched of a stored rollout."""
+
+    tokens: list[str]
+    question = RolloutTask("x", "")
+
+    def spelled(self) -> tuple[None, list[str], list[int]]:
+        return None, self.tokens, [*range(len(self.tokens))]
 
 
 def test_pictures_tags_and_what_was_read_go_along(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from vold.graders.outcome import outcome
 from vold.graders.reading import read_right
 from vold.report.answers import PROMPT, picture, with_numbers
 from vold.report.rollouts import LOWEST, mean_gap, rollout_values
+from vold.report.search import is_spaced
 from vold.report.text import cut, short
 from vold.run.records import JsonObject
 from vold.run.rollouts import load_rollouts
@@ -111,21 +111,6 @@ def _streams(r: Rollout) -> dict[str, NDArray[Any]]:
         found["mask"] = c.action_mask & np.any([values != 0 for values in credit.values()], axis=0)
     named = {clean(name).replace("_", " "): values for name, values in r.token_values.items()}
     return found | credit | {name: values for name, values in named.items() if name not in found}
-
-
-def texts_of(stored: Sequence[StoredRollout]) -> list[str]:
-    """What is searched: problem and response of each, in small letters."""
-    out = []
-    for one in stored:
-        _, texts, place = one.spelled()
-        between = " " if is_spaced(texts) else ""
-        out.append(f"{one.question.prompt}\n{between.join([texts[i] for i in place.tolist()])}".lower())
-    return out
-
-
-def is_spaced(texts: Sequence[str]) -> bool:
-    """Whether tokens are words, to be shown with a blank between them: no text of any has white space in it."""
-    return re.search(r"\s", "".join(texts)) is None
 
 
 def packed_values(values: NDArray[Any]) -> JsonObject | float | None:

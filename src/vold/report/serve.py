@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from vold.errors import DataError, VoldError
-from vold.report.browser import step_rows, texts_of, whole
+from vold.report.browser import step_rows, whole
 from vold.report.listing import listed_runs
 from vold.report.run_page import RESULTS, content, moving
+from vold.report.search import SearchedStep
 from vold.report.write import render
 from vold.run.records import JsonObject
 from vold.run.rollouts import load_rollout, load_rollouts, stored_step, stored_steps
@@ -74,7 +75,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, folder: Path, port: int = 0) -> None:
         self.folder, self.token = folder, secrets.token_urlsafe(24)
-        self.texts: dict[tuple[Path, str], list[str]] = {}
+        self.texts: dict[tuple[Path, str], SearchedStep] = {}
         super().__init__(("127.0.0.1", port), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -178,17 +179,15 @@ def _rollouts(server: Server, run: Path, asked: Asked) -> Answer:
 
 def _find(server: Server, run: Path, asked: Asked) -> Answer:
     """Places of the rollouts of a step in whose problem or response a text stands."""
-    text = asked.get("text", "").lower()
-    found = _texts(server, stored_step(run, _number(asked.get("step"))))
-    return _json([i for i, words in enumerate(found) if text in words])
+    return _json(_texts(server, stored_step(run, _number(asked.get("step")))).find(asked.get("text", "")))
 
 
-def _texts(server: Server, file: Path, stored: Sequence[StoredRollout] | None = None) -> list[str]:
+def _texts(server: Server, file: Path, stored: Sequence[StoredRollout] | None = None) -> SearchedStep:
     """What is searched of a step, made once; `stored` is what the file holds, where it was read already."""
     key = file, _stamp(file)
     found = server.texts.get(key)
     if found is None:
-        found = texts_of(load_rollouts(file) if stored is None else stored)
+        found = SearchedStep(load_rollouts(file) if stored is None else stored)
         while len(server.texts) >= KEPT_TEXTS:
             server.texts.pop(next(iter(server.texts)), None)
         server.texts[key] = found
