@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments import sizes
-from experiments.reading import Spec
+from experiments.read_pictures import Spec
 from vold.data.worlds.digits import DigitTasks
 from vold.graders.reading import read_right
 from vold.model.policy import Policy
