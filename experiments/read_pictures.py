@@ -1,4 +1,4 @@
-"""A task set that asks what a picture of the demo world shows and nothing else: `kind: "experiments.read_pictures:Spec"`.
+"""A task set that asks what a picture of the demo world shows, no more: `kind: "experiments.read_pictures:Spec"`.
 
 The base student was shown this question in pre-training and answers it in words, without a box, so the set's accuracy
 says nothing; what it is for is `SET.read`, the share of answers that name the digits rightly.
