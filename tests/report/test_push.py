@@ -161,6 +161,12 @@ def test_the_card_says_what_was_done_and_what_was_not_shown(recipe: Recipe) -> N
     assert "These weights were not evaluated." in model_card(Run(run))
     stamp.write_text(kept)
     assert yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])["sft"]["steps"] == 2
+    assert "the teacher's answers, for the cold start" in card
+    ran = run / "sft" / "recipe.yaml"
+    kept = ran.read_text()
+    ran.write_text(kept.replace("answers: teacher", "answers: data"))
+    assert "the data's solutions, for the cold start" in model_card(Run(run))
+    ran.write_text(kept)
 
 
 def test_a_wrong_token_a_hub_that_hangs_up_no_model_and_a_damaged_one_are_refused(

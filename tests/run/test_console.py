@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vold.run.console import console, print_next
+from vold.run.console import Bar, console, print_next
 
 HOSTILE = "[red]m[/b] :smile: \x1b[31mx\x9b2J \x1b]8;;http://a\x07l\u202eq\u200b"
 SHOWN = (
@@ -63,3 +63,9 @@ def test_the_next_command_is_one_that_the_shell_finds(
         print_next("show", "runs/a b")
     first = "vold" if found else ".venv/bin/vold"
     assert capsys.readouterr().out == f"next: {first} show 'runs/a b'\nnext: vold show 'runs/a b'\n"
+
+
+def test_a_bar_over_nothing_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with Bar("marking", 0) as bar:
+        bar.advance(0)
+    assert capsys.readouterr().out == ""

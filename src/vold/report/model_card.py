@@ -99,12 +99,16 @@ def _what_it_is(recipe: Recipe, stage: str) -> str:
     how = "adapters" if recipe.learner.lora is not None else "weights"
     lines.append(f"Its {how} were trained, {frozen} frozen; seed {recipe.run.seed}.")
     if recipe.sft is not None:
-        lines.append(f"Cold start: {recipe.sft.steps:,} steps of {recipe.sft.batch_size} traces.")
+        lines.append(f"Cold start: {_steps(recipe.sft.steps)} of {recipe.sft.batch_size} traces.")
     if stage == "distill" and recipe.distill is not None:
         d = recipe.distill
-        size = f"{d.steps:,} steps of {d.prompts_per_step} prompts x {d.rollouts} rollouts"
+        size = f"{_steps(d.steps)} of {d.prompts_per_step} prompts x {d.rollouts} rollouts"
         lines.append(f"Stage 2: `{d.objective.method}`, {size}.")
     return "\n".join(lines)
+
+
+def _steps(number: int) -> str:
+    return f"{number:,} step{'s' * (number != 1)}"
 
 
 def _named(model: str) -> str:
@@ -116,7 +120,8 @@ def _data(run: Run, recipe: Recipe, stage: str) -> Iterator[tuple[str, str, str]
     """What the model was trained on; a hash of what lies in the run or on this machine."""
     traces = run.path / "traces" / "traces.jsonl"
     if traces.is_file():
-        yield "traces", "the teacher's answers, for the cold start", _sha256(traces)
+        whose = "the data's solutions" if recipe.traces and recipe.traces.answers == "data" else "the teacher's answers"
+        yield "traces", f"{whose}, for the cold start", _sha256(traces)
     used = [("traces", recipe.traces)] + ([("distill", recipe.distill)] if stage == "distill" else [])
     for name, section in used:
         if section is not None:
