@@ -113,7 +113,7 @@ build/torchvision: $(STAMP)
 engines: $(ENGINES_STAMP) build/torchvision
 
 test-engines: $(ENGINES_STAMP) build/torchvision
-	VOLD_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/bin/python $(VENV)/bin/python -m pytest -v -m engines --durations=5 tests
+	VOLD_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/bin/python $(VENV)/bin/python -m pytest -v -n 2 -m engines --durations=5 tests
 
 # The core of the suite at both ends of the ranges in pyproject.toml, and at what a machine with a GPU often has: each in an
 # environment of its own, with the interpreter that uv finds. What was run is kept in tests/compatibility.
