@@ -423,7 +423,7 @@ LONG = ("Qwen2.5-VL-3B-Instruct", "org/VLAA-Thinker-Qwen2.5VL-3B-with-a-long-che
         "X_Reasoner_3B_reproduction")  # fmt: skip
 WIDE = [
     "[...document.querySelectorAll('details')].forEach(d => d.open = true)",
-    "document.documentElement.scrollWidth - innerWidth",
+    "document.documentElement.scrollWidth - document.documentElement.clientWidth",
     "[...document.querySelectorAll('.scroll')].filter(s => s.scrollWidth > s.clientWidth).map(s => s.ariaLabel)",
     # what is cut off: cells and texts of charts that reach out of the window
     "[...document.querySelectorAll('td, th, svg text, p')].filter(e => e.getBoundingClientRect().right > innerWidth + 1"
