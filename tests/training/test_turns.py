@@ -92,7 +92,7 @@ def plain_loop(recipe: Recipe) -> tuple[dict[str, torch.Tensor], list[float]]:
     with Training(enter_stage(recipe, "distill", recipe.distill), recipe.distill.init) as run:
         teachers = open_teachers(recipe, run.policy)
         problems = Problems(run, teachers)
-        scoring = Scoring(run, teachers, problems.prompted)
+        scoring = Scoring(run, teachers, problems.tasks)
         before = copy.deepcopy(run.policy.model)
         for number in range(STEPS):
             step = problems.step(number)

@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 
 
 class Problems:
-    """All problems of stage 2.
+    """All problems of stage 2. Their prompts are made for each step: of a large set they would fill the memory.
 
     Args:
         run: the stage.
         teachers: make the teacher prompts.
 
     Raises:
-        DataError: no task has a text view, and the objective uses the teacher; or the data has changed since the stage
-            began.
+        DataError: no task has a text view, and the objective uses the teacher; the student cannot be shown a picture;
+            two tasks put one question to different teachers; or the data has changed since the stage began.
     """
 
     def __init__(self, run: Training[Distill], teachers: Teachers) -> None:
         stage = run.stage
         self.config, self.run_seed = stage.config, stage.recipe.run.seed
-        tasks = open_tasks(stage.recipe.tasks, self.config.tasks)
+        self.tasks = tasks = open_tasks(stage.recipe.tasks, self.config.tasks)
         if stage.group.first:
             record_data(stage.directory, "distill.tasks", tasks.cards)
-        chat = run.policy.chat
-        again = teachers.contrast.prompt if teachers.contrast is not None else lambda task: None
-        self.prompted = [Prompted(t, chat.prompt(t.messages, t.id), teachers.prompt(t), again(t)) for t in tasks]
-        if self.config.objective.uses_teacher and not any(p.teacher_prompt for p in self.prompted):
+        self.chat, self.teachers = run.policy.chat, teachers
+        self._try_pictures()
+        teachers.try_routes(tasks)
+        if self.config.objective.uses_teacher and not any(map(teachers.prompt, tasks)):
             raise DataError("no task has a text view, so the teacher can say nothing", where="distill.tasks")
         mixed = self.config.objective.mix is not None
         self.mixture = TraceMixture(stage.recipe, run.policy, teachers.prompt) if mixed else None
@@ -50,8 +50,8 @@ class Problems:
     def step(self, number: int, ahead: int = 0) -> Step:
         """The problems of a step: a function of seed and number alone. They are answered so many steps before."""
         own, seed = own_prompts(self.config), seed_of(self.run_seed, "prompts")
-        chosen = epoch_indices(len(self.prompted), own, seed, number)
-        prompted = [self.prompted[i] for i in chosen]
+        chosen = epoch_indices(len(self.tasks), own, seed, number)
+        prompted = [self._prompted(i) for i in chosen]
         traces: list[Rollout] = []
         if self.mixture is not None:
             mixed, traces = self.mixture.step(self.config, number, len(prompted))
@@ -64,7 +64,18 @@ class Problems:
         """Other problems in an order of their own, as many as a step can come to need: that of the epochs stays."""
         if self.config.refill is None:
             return []
-        count, most = len(self.prompted), self.config.refill * len(chosen)
+        count, most = len(self.tasks), self.config.refill * len(chosen)
         rng = random.Random(seed_of(self.run_seed, "refill", number))
         drawn = rng.sample(range(count), min(count, most + len(chosen)))
-        return [self.prompted[i] for i in drawn if i not in chosen][:most]
+        return [self._prompted(i) for i in [i for i in drawn if i not in chosen][:most]]
+
+    def _prompted(self, place: int) -> Prompted:
+        task, contrast = self.tasks[place], self.teachers.contrast
+        again = contrast.prompt(task) if contrast is not None else None
+        return Prompted(task, self.chat.prompt(task.messages, task.id), self.teachers.prompt(task), again)
+
+    def _try_pictures(self) -> None:
+        """A picture that cannot be shown ends the run before its first step, not at the step that draws it."""
+        for task in self.tasks:
+            if any(message.images for message in task.messages):
+                self.chat.prompt(task.messages, task.id)

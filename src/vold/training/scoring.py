@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from vold.engines.teachers.teachers import Teachers
     from vold.model.parallel import Processes
     from vold.run.recipe import Distill, Recipe
-    from vold.training.prompted import Prompted, Step
+    from vold.training.prompted import Step
     from vold.training.stage import Training
-    from vold.types import Rollout, Teacher
+    from vold.types import Rollout, Task, Teacher
 
 
 def refuse_uneven(recipe: Recipe, group: Processes) -> None:
@@ -58,7 +58,7 @@ class Scoring:
     Args:
         run: the stage.
         teachers: of the recipe; none where the objective does not use any.
-        problems: all there will be, with their teacher prompts.
+        tasks: all there will be.
 
     Raises:
         ConfigError: the objective compares whole distributions, which this teacher does not give; or prompt and
@@ -73,18 +73,18 @@ class Scoring:
         error: how far quantised teachers are from what they were made from.
     """
 
-    def __init__(self, run: Training[Distill], teachers: Teachers, problems: Sequence[Prompted]) -> None:
+    def __init__(self, run: Training[Distill], teachers: Teachers, tasks: Sequence[Task]) -> None:
         stage = run.stage
         config, self.group = stage.config, stage.group
         self.objective = config.objective
-        prompts = [p.teacher_prompt for p in problems]
+        prompts = map(teachers.prompt, tasks)
         self.teacher = teachers.scorer(config.sampling, config.token_budget, prompts, stage.directory, self.group)
         refuse_without_logits(self.objective, self.teacher)
         refuse_uneven(stage.recipe, self.group)
         self._early, self._here = _early(run, teachers), not teachers.concurrent
         self.contrast: Teacher | None = None
         if teachers.contrast is not None:
-            again = [p.contrast_prompt for p in problems]
+            again = map(teachers.contrast.prompt, tasks)
             self.contrast = teachers.contrast.scorer(
                 config.sampling, config.token_budget, again, stage.directory, self.group
             )

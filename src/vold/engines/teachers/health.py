@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vold.engines.replies import FIX, ROUNDING
-from vold.errors import AlignmentError, TeacherError
+from vold.errors import AlignmentError, ConfigError, TeacherError
 from vold.run.files import read_json, write_json
 from vold.run.records import TokenId
 from vold.types import ScoreRequest, TokenScores
@@ -205,3 +205,19 @@ def remember(file: Path, probe: ScoreRequest, scores: TokenScores, *, where: str
         check_same(TokenScores(now.logp), TokenScores(known.logp), where=where)
     else:
         write_json(file, now)
+
+
+def check_room(context: int, prompt: int, response: int) -> None:
+    """Refuse prompts that do not fit into a server's context (tokens; 0 is unknown) together with a response.
+
+    Raises:
+        ConfigError: saying what to start the server with.
+    """
+    needed = prompt + response + 1  # vLLM scores a prompt only with room for one more token
+    if context and needed > context:
+        raise ConfigError(
+            "prompt and response do not fit into the context of the teacher's server",
+            where="max_new_tokens",
+            got=f"{prompt} + {response} tokens and one to spare, --max-model-len {context}",
+            fix=f"start it with --max-model-len {needed} or more, or lower max_new_tokens",
+        )

@@ -11,7 +11,7 @@ from vold.engines.shown import digests
 from vold.engines.teachers.aligned import AlignedTeacher, Aligner
 from vold.engines.teachers.backend import open_backend
 from vold.engines.teachers.cached import CachedTeacher
-from vold.engines.teachers.health import check_alive, probe_of, probe_of_prompt, remember
+from vold.engines.teachers.health import check_alive, check_room, probe_of, probe_of_prompt, remember
 from vold.engines.teachers.routed import RoutedTeacher
 from vold.engines.teachers.student import StudentBackend
 from vold.engines.teachers.told import refuse_unseeing, shown
@@ -21,7 +21,7 @@ from vold.model.parallel import ALONE, Processes
 from vold.model.place import one_copy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     import torch
@@ -118,6 +118,8 @@ class Teachers:
         if not messages:
             return None
         prompt = backend.chat.prompt(messages, task.id)
+        if len(self.by_route) == 1:  # nothing to find again
+            return prompt
         before = self._routes.setdefault(prompt.ids, route)
         if before != route:
             raise DataError(
@@ -127,6 +129,16 @@ class Teachers:
                 fix=f"give tasks with one prompt one value of the tag {self._route_by!r}",
             )
         return prompt
+
+    def try_routes(self, tasks: Iterable[Task]) -> None:
+        """Refuse tasks that put one question to different teachers.
+
+        Raises:
+            DataError: as `prompt`.
+        """
+        if len(self.by_route) > 1:
+            for task in tasks:
+                self.prompt(task)
 
     def route_of(self, prompt_ids: tuple[int, ...]) -> str:
         """The name of the teacher that a prompt of `prompt` is for."""
@@ -199,7 +211,7 @@ class Teachers:
         self,
         sampling: Sampling,
         token_budget: int,
-        prompts: Sequence[Prompt | None],
+        prompts: Iterable[Prompt | None],
         directory: Path,
         group: Processes = ALONE,
     ) -> Teacher:
@@ -208,8 +220,8 @@ class Teachers:
         Args:
             sampling: that of the responses; teacher and student are compared at its temperature.
             token_budget: padded tokens per forward pass in this process.
-            prompts: the teacher prompts there will be. The first of each teacher also tells whether it is alive and
-                the same.
+            prompts: the teacher prompts there will be; read to the end for servers alone, whose context they have to
+                fit into. The first of each teacher also tells whether it is alive and the same.
             directory: keeps what teachers on servers have answered to it, across restarts of the run.
             group: the processes that train, all of which must call this.
 
@@ -217,15 +229,19 @@ class Teachers:
             ConfigError: a prompt and its response do not fit into the context of a server.
             TeacherError: a teacher is dead, without weights, or not the one this run or cache began with.
         """
+        served = any(handle.backend.on_servers for handle in self.by_route.values())
+        seen: dict[str, tuple[Prompt, int]] = {}  # the first, and the length of the longest
+        for prompt in filter(None, prompts if self.by_route else ()):
+            first, longest = seen.get(route := self.route_of(prompt.ids), (prompt, 0))
+            seen[route] = first, max(longest, len(prompt.ids))
+            if len(seen) == len(self.by_route) and not served:
+                break
         made: dict[str, Teacher] = {}
-        for route, handle in self.by_route.items():
-            mine = [p for p in prompts if p is not None and self.route_of(p.ids) == route]
-            if not mine:
-                continue
+        for route, (first, longest) in seen.items():
+            handle = self.by_route[route]
             if handle.backend.on_servers:
-                _check_room(handle.backend, max(len(p.ids) for p in mine), sampling.max_new_tokens)
-            probe = probe_of_prompt(mine[0])
-            made[route] = _scorer(handle, sampling.temperature, token_budget, probe, directory, group)
+                check_room(handle.backend.context(), longest, sampling.max_new_tokens)
+            made[route] = _scorer(handle, sampling.temperature, token_budget, probe_of_prompt(first), directory, group)
         return next(iter(made.values())) if len(made) == 1 else RoutedTeacher(made, self.route_of)
 
 
@@ -307,18 +323,6 @@ def _open(
     else:
         check_teacher(student.chat, backend.chat, where=f"{where}.path: {spec.path}")
     return TeacherHandle(spec, backend, aligner, told)
-
-
-def _check_room(backend: TeacherBackend, prompt: int, response: int) -> None:
-    # vLLM scores a prompt only with room for one more token.
-    needed, context = prompt + response + 1, backend.context()
-    if context and needed > context:
-        raise ConfigError(
-            "prompt and response do not fit into the context of the teacher's server",
-            where="max_new_tokens",
-            got=f"{prompt} + {response} tokens and one to spare, --max-model-len {context}",
-            fix=f"start it with --max-model-len {needed} or more, or lower max_new_tokens",
-        )
 
 
 def _scorer(
