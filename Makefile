@@ -20,6 +20,8 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 export OMP_NUM_THREADS := 1
 export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
+# What was compiled once is kept: the set-up leaves it to the first import.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test engines test-engines test-oldest test-between test-newest test-peers faults bench gpu gpu-bundle study world smollm2 lint \
@@ -52,6 +54,7 @@ setup: $(STAMP)
 
 # All but PyTorch is installed by content: requirements.txt has every package with the hashes of its files, and nothing is
 # resolved. PyTorch's build differs by machine: PIP_TORCH_ARGS or pip's own settings may offer one for CPUs.
+# pip would compile all of it, which takes a minute; Python compiles what is imported, the first time.
 $(STAMP): pyproject.toml requirements.txt
 	@set -e; \
 	if [ ! -x $(VENV)/bin/python ]; then \
@@ -67,8 +70,8 @@ $(STAMP): pyproject.toml requirements.txt
 	  echo "$$found -m venv $(VENV)"; \
 	  "$$found" -m venv $(VENV); \
 	fi
-	$(PIP) install --no-deps --require-hashes -r requirements.txt
-	$(PIP) install $(PIP_TORCH_ARGS) $(TORCH)
+	$(PIP) install --no-compile --no-deps --require-hashes -r requirements.txt
+	$(PIP) install --no-compile $(PIP_TORCH_ARGS) $(TORCH)
 	$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 

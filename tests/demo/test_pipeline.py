@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from launched import gone
 from vold.demo.pipeline import DemoSummary, demo
 from vold.errors import DataError
 from vold.evals.compare import compare_runs
@@ -19,6 +23,18 @@ SHORT = (
     "tasks.cold_start.size=8", "tasks.overlap.size=4", "tasks.train.size=40", "tasks.image.size=6", "tasks.text.size=6",
     "sft.steps=2", "sft.batch_size=4", "distill.steps=2", "distill.prompts_per_step=2", "distill.rollouts=2",
 )  # fmt: skip
+
+KILLED = """
+import multiprocessing, os, signal, sys
+from pathlib import Path
+from vold.demo import pipeline
+
+pipeline._grpo = lambda home, overrides: signal.pause()  # it would train for long; the process begun imports this too
+if __name__ == "__main__":
+    with pipeline._grpo_meanwhile(Path(sys.argv[1]), []):
+        print(multiprocessing.active_children()[0].pid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def test_grpo_runs_beside_it_from_the_same_start_and_a_second_call_trains_nothing(
@@ -71,3 +87,11 @@ def test_grpo_as_the_method_has_no_other_beside_it_and_no_teacher_in_its_story(t
     assert {row.teacher_tokens for row in Run(tmp_path).metrics("distill")} == {0}
     _, stage_2 = summary.story
     assert stage_2.startswith("Stage 2, on text again, without the teacher: images ")
+
+
+def test_what_trains_meanwhile_ends_with_a_demo_that_is_killed(tmp_path: Path) -> None:
+    file = tmp_path / "killed.py"
+    file.write_text(KILLED)
+    done = subprocess.run([sys.executable, str(file), str(tmp_path)], capture_output=True, text=True, timeout=100)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    gone(int(done.stdout))

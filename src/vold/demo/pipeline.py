@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import multiprocessing
+import os
+import signal
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +35,14 @@ from vold.run.lock import owning
 from vold.run.readiness import align_doubt
 from vold.run.recipe import load_recipe
 from vold.run.results import Breakdown
+from vold.run.stopping import SIGNALS
 from vold.training.balance import balance
 from vold.training.distill import distill
 from vold.training.sft import sft
 from vold.training.traces import make_traces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from vold.run.recipe import Recipe
     from vold.run.results import Results
@@ -72,7 +78,7 @@ def run_stages(recipe: Recipe) -> None:
 
 
 def demo(overrides: list[str]) -> DemoSummary:
-    """Run check, traces, align, sft, align, distill, GRPO beside it, and eval; write what they show.
+    """Run check, traces, align, sft, align, distill and at the same time GRPO, and eval; write what they show.
 
     Beside report.html there are summary.json, example.svg (`vold.demo.picture`) and grpo/, a run of its own: stage 2 by
     GRPO from the same cold start, left out where the recipe's own stage 2 has no teacher. A stopped demo goes on where
@@ -87,11 +93,12 @@ def _demo(recipe: Recipe, overrides: list[str]) -> DemoSummary:
     began, home = time.monotonic(), recipe.run.dir
     torch.set_num_threads(recipe.run.threads)
     before = ["align"] if not (home / "sft" / "final").is_dir() else []
+    taught = recipe.distill is not None and recipe.distill.objective.uses_teacher
     for stage in ("check", "traces", *before, "sft", "align", "distill"):
         _enter(stage, began)
-        _WORK[stage][1](recipe)
+        with _grpo_meanwhile(home, overrides) if stage == "distill" and taught else contextlib.nullcontext():
+            _WORK[stage][1](recipe)
     models = stage_models(recipe)
-    taught = recipe.distill is not None and recipe.distill.objective.uses_teacher
     if taught:
         _enter("grpo", began)
         *earlier, last = models.items()
@@ -126,6 +133,35 @@ def _grpo(home: Path, overrides: list[str]) -> str:
     return str(distill(recipe))
 
 
+@contextlib.contextmanager
+def _grpo_meanwhile(home: Path, overrides: list[str]) -> Iterator[None]:
+    """Let another core train by GRPO in the meantime, without a word. Where it fails, `_grpo` goes on and says why."""
+    beside = multiprocessing.get_context("spawn").Process(target=_grpo_quietly, args=(home, overrides))
+    beside.start()
+    try:
+        yield
+        beside.join()
+    finally:
+        beside.terminate()
+        beside.join()
+
+
+def _grpo_quietly(home: Path, overrides: list[str]) -> None:
+    for number in SIGNALS:  # whoever started it decides
+        signal.signal(number, signal.SIG_IGN if number != signal.SIGTERM else signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    console.quiet = True
+    with contextlib.suppress(Exception):
+        _grpo(home, overrides)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
 def _enter(stage: str, began: float) -> None:
     console.print(Text.assemble("\n", (f"{stage}: {_WORK[stage][0]}", "bold"), f"  ({time.monotonic() - began:.0f} s)"))
 
@@ -152,7 +188,7 @@ _WORK: dict[str, tuple[str, Callable[[Recipe], object]]] = {
     "align": ("do student and teacher overlap enough for stage 2?", compare_models),
     "balance": ("how often does the student solve each problem?", lambda recipe: print_balance(balance(recipe)[1])),
     "distill": ("GRPO, and the teacher's opinion on failed rollouts, on text alone", distill),
-    "grpo": ("the same start and as many steps, without the teacher", distill),
+    "grpo": ("the same start and as many steps, without the teacher, trained meanwhile", distill),
     "eval": ("problems never trained on", _evaluate),
 }
 """What each stage is about, and what does it."""
