@@ -424,6 +424,20 @@ def test_a_server_is_told_its_gpus_and_nothing_of_this_process(tmp_path: Path, m
     assert {*servers_of(recipe, "traces")} & {*servers_of(recipe, "distill")} == {single}
 
 
+def test_a_server_on_a_cpu_is_a_process_less_unless_that_one_is_bound_to_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    less, bound = "VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_CPU_OMP_THREADS_BIND"
+    for name in (less, bound):
+        monkeypatch.delenv(name, raising=False)
+    (server,) = servers_of(made(tmp_path), "traces")
+    env = server.environment("secret", tmp_path)
+    assert (env[less], env[bound]) == ("0", "nobind")
+    monkeypatch.setenv(bound, "0-1")
+    env = server.environment("secret", tmp_path)
+    assert (env.get(less), env[bound]) == (None, "0-1")
+
+
 @pytest.mark.parametrize(
     ("server", "words"),
     [
