@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from engine_backends import VLLM_PYTHON
+from engine_backends import FORKING
 from killed import weights_of
 from launched import fault, launch, recipe_dict
 from package import ROOT
@@ -89,7 +89,7 @@ def test_the_same_on_vllm_ends_in_the_weights_of_a_run_that_lost_nothing(tmp_pat
     runs = {name: tmp_path / name for name in ("whole", "broken")}
     words = ["run", str(ROOT / "recipes/launch-mini.yaml"), "run.dir=run", "cluster={nodes: 2, gpus: 0}", "eval=null"]
     words += [f"student.path={ROOT}/recipes/launch-mini/student", "teacher.server=null", "sft.steps=10"]
-    words += ["distill.engine.launch.devices=[cpu, cpu]", f"distill.engine.launch.python={VLLM_PYTHON}"]
+    words += ["distill.engine.launch.devices=[cpu, cpu]", f"distill.engine.launch.python={FORKING}"]
     for home in runs.values():
         home.mkdir()
     cluster.vold(runs["whole"], *words).end(0)

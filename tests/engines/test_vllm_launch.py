@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from engine_backends import VLLM_PYTHON
-from faults.frame import vold_started
+from engine_backends import FORKING
+from faults.frame import load, vold_started
 from killed import weights_of
 from launched import gone, keepers_of, of_run
 from package import ROOT
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.engines
 def words(home: Path, name: str) -> list[str]:
     """The command: the recipe in a folder of its own, with one model evaluated, as each takes a start of a server."""
     run, sections = home / name / "run", ("teacher.server", "distill.engine", "eval.endpoint")
-    pythons = [f"{one}.launch.python={VLLM_PYTHON}" for one in sections]
+    pythons = [f"{one}.launch.python={FORKING}" for one in sections]
     return ["run", "recipes/launch-mini.yaml", f"run.dir={run}", f"eval.models={{vold: {run}/distill/final}}", *pythons]
 
 
@@ -72,6 +72,7 @@ PLACES: dict[str, Callable[[Path], bool]] = {
 
 def test_a_run_killed_at_ten_places_ends_in_the_same_weights(tmp_path: Path) -> None:
     """The one that is not killed is evaluated nowhere: that takes a server more, and changes no weight."""
+    load()
     whole = vold_started([*words(tmp_path, "whole"), "eval=null"], ROOT).end(1800)
     assert whole.code == 0, whole.said
     assert of_run(tmp_path) == []

@@ -27,6 +27,8 @@ from vold.types import ScoreRequest
 
 VLLM_PYTHON = os.environ.get("VOLD_VLLM_PYTHON", "")
 """An interpreter that has vLLM; `make test-engines` sets it."""
+FORKING = str(Path(__file__).with_name("forking_vllm.py"))
+"""The same, for servers that start in half the time."""
 
 START_SECONDS = 600
 
@@ -102,11 +104,12 @@ class RealVllm:
             "OMP_NUM_THREADS": "1",
             "VLLM_CPU_KVCACHE_SPACE": "1",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_SERVER_DEV_MODE": "1",
             **variables,
         }
-        command = [VLLM_PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(self.model)]
+        command = [FORKING, "-m", "vllm.entrypoints.openai.api_server", "--model", str(self.model)]
         command += ["--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(self.port.number)]
         command += ["--max-model-len", "128", "--max-num-seqs", "16", "--dtype", "float32", "--enforce-eager"]
         command += ["--logprobs-mode", "processed_logprobs", *options]
