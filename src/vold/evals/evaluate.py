@@ -8,8 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from vold.data.files.images import thumbnail
+from vold.engines.chat_api import EndpointSampler
 from vold.engines.launch.serving import serving
+from vold.engines.launch.wanted import JUDGE
 from vold.engines.samplers.multi_turn import tool_turns
 from vold.evals.answering import answer_by_endpoint, answer_in_process, in_order, stored
 from vold.evals.compare import compare_answers, corrected, mmmu_pro
@@ -19,7 +23,7 @@ from vold.evals.judging import Judging
 from vold.evals.marking.reading import where_read
 from vold.evals.metrics import summarise
 from vold.evals.published import beside
-from vold.evals.questions import QuestionSet, open_sets
+from vold.evals.questions import QuestionSet, open_judge, open_sets
 from vold.model.loading import load_certified, stage_models
 from vold.report.answers import questions_shown
 from vold.report.evaluation import write_results
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from vold.evals.answering import ToJudge
+    from vold.evals.marking.judge import Judge
     from vold.model.policy import Policy
     from vold.run.recipe import Eval
     from vold.run.stage_sections import TestedEndpoint
@@ -63,14 +68,12 @@ def evaluate(recipe: Recipe) -> Results:
     if config is None:
         raise no_section(recipe, "eval")
     tool = "none" if recipe.environment is None else recipe.environment.words()
-    sets = open_sets(
-        config, recipe.tasks, recipe.run.dir / "eval", tool=tool
-    )  # first: a mistake in them must not claim the directory
+    judge = open_judge(config, recipe.run.dir / "eval")
+    sets = open_sets(config, recipe.tasks, judge, tool=tool)  # first: a mistake in them must not claim the directory
     directory = open_stage(recipe, "eval")
     at_an_address = config.endpoint is not None and config.endpoint.launch is None
     models = {config.endpoint.model: "endpoint"} if config.endpoint and at_an_address else stage_models(recipe)
-    judge = config.judge
-    judging = Judging(judge.concurrency * len(judge.urls) if judge is not None else 0, config.samples)
+    judging = Judging(_threads(config), config.samples)
     for name, path in models.items():
         target = directory / name
         _start_afresh_if(target / "model.json", ModelStamp(path, weights_hash(path)), target.glob("*.jsonl"))
@@ -84,7 +87,8 @@ def evaluate(recipe: Recipe) -> Results:
             answer_by_endpoint(config, files, at, label=label, seed=recipe.run.seed, to_judge=judging.add)
         else:
             _answer_here(recipe, config, path, files, label=label, to_judge=judging.add)
-    judging.finish("eval")
+    with _judge_started(recipe, judge, judging):
+        judging.finish("eval")
     return _results(recipe, directory, models, sets)
 
 
@@ -94,6 +98,26 @@ def _endpoint(recipe: Recipe, path: str) -> Iterator[TestedEndpoint]:
     with serving(recipe, "eval", path) as served:
         assert served.eval is not None and served.eval.endpoint is not None
         yield served.eval.endpoint
+
+
+def _threads(config: Eval) -> int:
+    """How many answers are marked side by side; 0 while the judge's servers are still to be started."""
+    return config.judge.concurrency * len(config.judge.urls) if config.judge is not None else 0
+
+
+@contextlib.contextmanager
+def _judge_started(recipe: Recipe, judge: Judge | None, judging: Judging) -> Iterator[None]:
+    """The judge's servers where the recipe starts them and an answer waits for its mark: after those of the models."""
+    if judge is None or judging.threads or not judging.waits:
+        yield
+        return
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # what the last model has left
+    with serving(recipe, JUDGE) as served:
+        assert served.eval is not None and served.eval.judge is not None
+        judge.endpoint = EndpointSampler(served.eval.judge)
+        judging.begin(_threads(served.eval))
+        yield
 
 
 def _answer_here(recipe: Recipe, config: Eval, path: str, files: Files, *, label: str, to_judge: ToJudge) -> None:

@@ -40,7 +40,18 @@ class Judging:
         with self._changed:
             self._sets[file] = found
             self._waiting += [(file, questions[row.id], row) for row in unmarked]
-            more = min(self.threads - self._at_work, len(self._waiting))
+        self.begin(self.threads)
+
+    @property
+    def waits(self) -> bool:
+        """Whether there are answers that no thread has taken."""
+        return bool(self._waiting)
+
+    def begin(self, threads: int) -> None:
+        """Mark what waits on up to so many threads."""
+        with self._changed:
+            self.threads = threads
+            more = min(threads - self._at_work, len(self._waiting))
             self._at_work += more
         for _ in range(more):
             # Daemons: an interrupted run must not wait for a judge.

@@ -11,7 +11,7 @@ from rich.text import Text
 from vold.data.benchmarks.registry import get_benchmark, load
 from vold.engines.chat_api import EndpointSampler
 from vold.engines.launch.devices import check_devices
-from vold.engines.launch.wanted import servers_of
+from vold.engines.launch.wanted import JUDGE, servers_of
 from vold.engines.samplers.student import check_rollouts
 from vold.engines.teachers.health import probe_of
 from vold.engines.teachers.inprocess import InProcessBackend
@@ -177,11 +177,12 @@ def _other_models(subject: Subject) -> Iterator[Finding]:
 def _launched(subject: Subject) -> Iterator[Finding]:
     """Servers that stages will start: which, and where. None is started."""
     recipe = subject.recipe
-    for stage in recipe.stages:
+    for stage in (*recipe.stages, JUDGE):
         servers = servers_of(recipe, stage)
         check_devices(recipe, stage, servers)
         if servers:
-            yield Finding(f"servers of {stage}", "; ".join(f"{one.name}: {one}" for one in servers))
+            name = "servers of the judge" if stage == JUDGE else f"servers of {stage}"
+            yield Finding(name, "; ".join(f"{one.name}: {one}" for one in servers))
 
 
 def _teachers(subject: Subject) -> Iterator[Finding]:

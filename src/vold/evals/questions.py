@@ -71,17 +71,23 @@ class QuestionSet:
     """What the judge has replied to a prompt and a system prompt; None where none marks this set."""
 
 
-def open_sets(config: Eval, sets: Mapping[str, TaskSpec], directory: Path, *, tool: str = "none") -> list[QuestionSet]:
-    """Open every task set and benchmark of a recipe's `eval` section; `sets` are the recipe's task sets. Replies of a
-    judge are kept below `directory`. `tool` says what the model may call, and within which limits.
+def open_judge(config: Eval, directory: Path) -> Judge | None:
+    """The judge of a recipe's `eval` section, if it has one; replies are kept below `directory`."""
+    if config.judge is None:
+        return None
+    cache = config.judge.cache
+    return Judge(EndpointSampler(config.judge), cache or directory / "judge", shared=cache is not None)
+
+
+def open_sets(
+    config: Eval, sets: Mapping[str, TaskSpec], judge: Judge | None = None, *, tool: str = "none"
+) -> list[QuestionSet]:
+    """Open every task set and benchmark of a recipe's `eval` section; `sets` are the recipe's task sets, and `judge`
+    marks what a protocol leaves to one. `tool` says what the model may call, and within which limits.
 
     Raises:
         DataError, ConfigError: data that cannot be read, an unknown benchmark, or a set of fewer than two problems.
     """
-    judge = None
-    if config.judge is not None:
-        cache = config.judge.cache
-        judge = Judge(EndpointSampler(config.judge), cache or directory / "judge", shared=cache is not None)
     opened = [_task_set(name, open_tasks(sets, name), config, tool) for name in config.tasks]
     opened += [_benchmark(name, spec, config, judge, tool) for name, spec in config.benchmarks.items()]
     for found in opened:

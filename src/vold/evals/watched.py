@@ -51,6 +51,6 @@ def watched(recipe: Recipe, stage: Literal["sft", "distill"], section: WhileTrai
     tasks = tuple(name for name in section.sets if name not in known)
     config = Eval(tasks=tasks, benchmarks=limited, sampling=sampling, batch_size=batch_size)
     tool = "none" if recipe.environment is None else recipe.environment.words()
-    opened = {s.name: s for s in open_sets(config, recipe.tasks, recipe.run.dir / stage, tool=tool)}
+    opened = {s.name: s for s in open_sets(config, recipe.tasks, tool=tool)}
     first = [replace(opened[name], questions=opened[name].questions[: section.size]) for name in section.sets]
     return Watched(first, sampling, batch_size)

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from vold.errors import ConfigError
 from vold.objective import PRESETS, Objective
 from vold.run.gates import MismatchGate
-from vold.run.model_sections import Devices, Endpoint, Launchable, RolloutServer, Sampling
+from vold.run.model_sections import Devices, Launchable, RolloutServer, Sampling
 from vold.run.names import Name, no_twins, path_name
 from vold.run.section import Section
 
@@ -257,9 +257,12 @@ class TestedEndpoint(Launchable):
     names of `models`."""
 
 
-class JudgeServer(Endpoint):
-    """A server whose model extracts answers: any that speaks the OpenAI chat protocol, a local `vllm serve` too."""
+class JudgeServer(Launchable):
+    """A server whose model extracts answers: any that speaks the OpenAI chat protocol, a local `vllm serve` too. With
+    `launch` it is started when all questions are answered, so that it can have the GPUs of the model under test."""
 
+    model: str
+    """The name the server gives the model; with `launch` the model itself, a directory or a hub id."""
     cache: Path | None = None
     """Directory that keeps the judge's replies for all runs, by what it was asked; the run's own `eval/judge` if
     absent."""

@@ -22,7 +22,7 @@ from vold.engines.launch.devices import TRAINS, check_devices, own_gpus
 from vold.engines.launch.placed_server import PlacedServer
 from vold.engines.launch.server import LaunchedServer, end_left_behind
 from vold.engines.launch.started import STARTED, Started
-from vold.engines.launch.wanted import servers_of
+from vold.engines.launch.wanted import JUDGE, servers_of
 from vold.errors import ConfigError, SamplerError, TeacherError
 from vold.model.parallel import processes
 from vold.run.console import console
@@ -59,7 +59,8 @@ class Servers:
         """
         servers = servers_of(recipe, stage, path)
         check_devices(recipe, stage, servers)
-        behind = [name for name in recipe.stages if name in ORDER[ORDER.index(stage) + 1 :]]
+        rest = ORDER[ORDER.index(stage) + 1 :] if stage != JUDGE else ()
+        behind = [name for name in recipe.stages if name in rest]
         later = {one for name in behind for one in servers_of(recipe, name)}
         busy = {gpu for one in servers for gpu in one.devices}.union(own_gpus(recipe, stage))
         if recipe.cluster is not None:  # Ray knows what is in the way of what
@@ -203,7 +204,7 @@ def serving(recipe: Recipe, stage: str, path: str | None = None) -> Iterator[Rec
 
     Args:
         recipe: the run's; the block gets it with addresses where it says `launch`.
-        stage: its name.
+        stage: its name, or `JUDGE`.
         path: of an evaluation, the model that is tested.
 
     Raises:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from vold.run.teacher_sections import ScoringModel, TextTeacher
 
 ROLES: dict[str, Role] = {"teacher": "teacher", "eval": "tested"}
+JUDGE = "judge"
+"""In the place of a stage's name: when an evaluation has all answers, and a judge marks them."""
 MAX_LOGPROBS = 20
 """vLLM's own `--max-logprobs`."""
 
@@ -37,7 +39,7 @@ def servers_of(recipe: Recipe, stage: str, path: str | None = None) -> list[Want
 
     Args:
         recipe: says where.
-        stage: its name.
+        stage: its name, or `JUDGE`.
         path: of an evaluation, the model that is tested; the first of them by default.
 
     Raises:
@@ -69,6 +71,8 @@ def sections(recipe: Recipe, stage: str, path: str | None = None) -> Iterator[tu
         yield ("balance", "engine"), b.engine, (b.init or final, dtype)
     if e is not None and e.endpoint is not None and e.endpoint.launch is not None and stage == "eval":
         yield ("eval", "endpoint"), e.endpoint, (path or next(iter(stage_models(recipe).values())), dtype)
+    if e is not None and e.judge is not None and stage == JUDGE:
+        yield ("eval", "judge"), e.judge, (e.judge.model, "auto")
 
 
 def _teachers(recipe: Recipe, stage: str) -> dict[Keys, ScoringModel]:
