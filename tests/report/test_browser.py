@@ -94,8 +94,8 @@ def test_what_is_searched(tmp_path: Path) -> None:
     assert [words.find(text) for text in ("a b", "b a", "c", "a c", "p p")] == [[0], [0], [1, 2], [], [0, 1]]
 
 
-@given(st.lists(st.lists(st.sampled_from(["a", "b", "ab", " a", "ba ", "", "aab "]), max_size=8), max_size=4),
-       st.text("ab ", min_size=1, max_size=6))  # fmt: skip
+@given(st.lists(st.lists(st.sampled_from(["a", "b", "ab", " a", "ba ", "", "aab ", "\0"]), max_size=8), max_size=4),
+       st.text("ab \0", min_size=1, max_size=6))  # fmt: skip
 def test_a_text_is_found_wherever_it_stands(responses: list[list[str]], text: str) -> None:
     """Held against the joined texts. The last token has a blank, so that no response is one of words."""
     stored = [Spelled([*tokens, "; "]) for tokens in responses]

@@ -131,13 +131,14 @@ def test_a_run_is_running_while_a_process_owns_it(made: Path, tmp_path: Path) ->
 
 def test_rollouts_are_searched_by_what_was_asked_and_written(made: Path) -> None:
     with served(made) as server:
-        assert parts(server, "find?step=3&text=1%20%2B%200") == [0, 1, 2, 3]  # the prompt of the first group
-        assert parts(server, "find?step=3&text=2%20%3D%203") == [1, 3, 5, 7]  # those that pass go on that far
-        assert parts(server, "find?step=3&text=nowhere") == []
+        assert parts(server, "find?step=3&text=1%20%2B%200") == {"3": [0, 1, 2, 3]}  # the prompt of the first group
+        assert parts(server, "find?step=3&text=2%20%3D%203") == {"3": [1, 3, 5, 7]}  # those that pass go on that far
+        assert parts(server, "find?step=3&text=nowhere") == {"3": []}
+        assert parts(server, "find?text=2%20%3D%203") == {step: [1, 3, 5, 7] for step in "023"}
 
 
 @pytest.mark.parametrize(
-    "path", ["step", "step?step=1", "step?step=-1", "rollouts?at=3.99", "rollouts?at=x", "find?text=a"]
+    "path", ["step", "step?step=1", "step?step=-1", "rollouts?at=3.99", "rollouts?at=x", "find?step=1&text=a"]
 )
 def test_what_is_not_there_is_said_in_words(made: Path, path: str) -> None:
     with served(made) as server:

@@ -7,7 +7,7 @@ if (rolloutData) {
   const shown = document.querySelector("#shown"), colour = document.querySelector("#colour"), status = document.querySelector("#chosen");
   const means = document.querySelector("#means"), tools = document.querySelector(".tools");
   const steps = new Map();  // by number: { stamp, rows }
-  const cache = new Map();  // whole rollouts by "step.place", the last ones asked for
+  const cache = new Map();  // whole rollouts by "step.place", the last ones asked for, as promises
   const state = { rows: [], at: -1, view: "one", colour: "gap", drawn: [], asked: 0 };
   const MEANING = {
     gap: "Student’s log-prob less the teacher’s, in nats. Orange is what the student was surer of than the teacher, blue what the teacher would rather have seen. What the teacher did not read is plain.",
@@ -28,22 +28,23 @@ if (rolloutData) {
     const rows = found.rows.map(row => ({ ...row, ...found.groups[row.g], step, key: step + "." + row.i }));
     steps.set(step, { stamp, rows });
   };
-  const wholes = async keys => {
+  const wholes = keys => {
     const missing = keys.filter(key => !cache.has(key));
-    if (missing.length) {
-      const found = server ? await fetched("rollouts?at=" + missing.join(",")) : Object.fromEntries(missing.map(key => [key, stored[key]]));
-      for (const key of missing) cache.set(key, unpacked(found[key]));
+    const asked = server && missing.length ? fetched("rollouts?at=" + missing.join(",")) : Promise.resolve(stored);
+    for (const key of missing) {
+      const one = asked.then(found => found[key]);
+      one.catch(() => cache.delete(key));
+      cache.set(key, one);
     }
     const out = keys.map(key => cache.get(key));
-    for (const key of keys) { const found = cache.get(key); cache.delete(key); cache.set(key, found); }
+    keys.forEach((key, i) => { cache.delete(key); cache.set(key, out[i]); });
     while (cache.size > Math.max(KEPT, keys.length)) cache.delete(cache.keys().next().value);
-    return out;
+    return Promise.all(out);
   };
   const searched = async text => {
     if (server) {
-      const within = form.elements.step.value ? [Number(form.elements.step.value)] : [...steps.keys()];
-      const found = await Promise.all(within.map(step => fetched("find?step=" + step + "&text=" + encodeURIComponent(text))));
-      return new Set(within.flatMap((step, n) => found[n].map(i => step + "." + i)));
+      const step = form.elements.step.value, found = await fetched("find?text=" + encodeURIComponent(text) + (step && "&step=" + step));
+      return new Set(Object.entries(found).flatMap(([step, places]) => places.map(i => step + "." + i)));
     }
     const low = text.toLowerCase();
     return new Set(Object.keys(stored).filter(key => {
@@ -118,7 +119,11 @@ if (rolloutData) {
     }
     const rows = columns(row), several = rows.length > 1, box = make("div", several ? "columns" : "");
     const cards = rows.map(r => ({ r, node: make("article", "card rollout" + (r.key === row.key ? " mine" : "")) }));
-    if (!several) { await fill(cards, box, several); return; }
+    if (!several) {
+      await fill(cards, box, several);
+      wholes([1, -1].map(by => state.rows[state.at + by]?.key).filter(Boolean)).catch(() => {});  // the next keys' answers
+      return;
+    }
     box.tabIndex = 0;
     box.setAttribute("role", "region");
     box.setAttribute("aria-label", rows.length + " rollouts side by side");
@@ -143,7 +148,7 @@ if (rolloutData) {
     if (asked !== state.asked) return;  // another was asked for meanwhile
     shown.removeAttribute("aria-busy");
     if (!found) return;
-    const fresh = found.map(f => new Tokens(f, several));
+    const fresh = found.map(f => new Tokens(unpacked(f)));
     state.drawn.push(...fresh);
     colours();
     cards.forEach((c, i) => c.node.append(...inside(c.r, found[i], fresh[i], several)));

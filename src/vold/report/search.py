@@ -1,8 +1,9 @@
-"""The search in stored rollouts: problems letter by letter, responses token by token, of which there are fewer."""
+"""The search in stored rollouts: where a text can stand is looked up in an index of tokens, not read through."""
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,82 +15,117 @@ if TYPE_CHECKING:
 
     from vold.run.rollouts import StoredRollout
 
-    Numbers = NDArray[np.int32]
-    Places = NDArray[np.intp]
+    Numbers = NDArray[np.unsignedinteger]
+    Places = NDArray[np.int32]
+    Range = tuple[int, int]
+    """The first number, and the one after the last."""
 
-END = "\0"
-"""Stands behind the last token of a response."""
-WHOLE, BEGIN = 1, 2
-"""Tokens that hold what is looked for, and tokens that end with its beginning."""
+BLOCK = 1 << 14
+"""Places looked at before it is asked whether every rollout is found."""
 
 
 class SearchedStep:
-    """Problems and responses of a step, ready to be searched: all tokens one after the other, by the number of their
-    text. A text is found where it stands in the joined texts, in small letters."""
+    """Problems and responses of a step, ready to be searched. A text is found where it stands in the joined texts, in
+    small letters.
+
+    Words are the distinct texts of tokens, numbered in alphabetical order: those that begin alike are a range of
+    numbers. `rank` is their order by letters from the last to the first: those that end alike are a range of ranks.
+    `tokens` are words, one response behind the other; word 0, the empty one, ends each. `of` says whose a token is, and
+    `places` where each word is, word by word.
+    """
 
     def __init__(self, stored: Sequence[StoredRollout]) -> None:
         self.prompts = [one.question.prompt.lower() for one in stored]
-        self.words = {END: 0}
-        self.tokens: list[Numbers] = []
-        distinct: list[Numbers] = []
-        for one in stored:
-            _, texts, place = one.spelled()
-            between = " " if is_spaced(texts) else ""
-            numbers = [self.words.setdefault(f"{text}{between}".lower(), len(self.words)) for text in texts]
-            distinct.append(np.asarray([0, *numbers], "int32"))
-            self.tokens.append(np.append(distinct[-1][1:][place], np.int32(0)))
-        self.distinct = np.concatenate([*distinct, np.zeros(0, "int32")])
-        self.starts = np.cumsum([0, *map(len, distinct)])[:-1]
-        self.spelled = list(self.words)
-        self.by_last: dict[str, list[str]] = {}
-        for word in self.words:
-            self.by_last.setdefault(word[-1:], []).append(word)
+        spelled = [_small(one) for one in stored]
+        self.words = sorted({"", *(word for words, _ in spelled for word in words)})
+        self.longest = max(map(len, self.words))
+        self.number = {word: i for i, word in enumerate(self.words)}
+        kind = np.min_scalar_type(len(self.words))
+        tokens = [np.asarray([self.number[word] for word in words], kind)[place] for words, place in spelled]
+        ended = [np.append(one[one > 0], np.zeros(1, kind)) for one in tokens]
+        self.tokens = np.concatenate([*ended, np.zeros(0, kind)])
+        self.of = np.repeat(np.arange(len(stored), dtype=np.min_scalar_type(len(stored))), [len(one) for one in ended])
+        self.places = np.argsort(self.tokens, kind="stable").astype("int32")
+        self.counts = np.bincount(self.tokens, minlength=len(self.words))
+        self.starts = np.cumsum([0, *self.counts])
+        held = np.zeros((len(self.words), len(stored)), bool)
+        held[self.tokens, self.of] = True
+        self.held = np.packbits(held, axis=1)
+        self.backwards = sorted(word[::-1] for word in self.words)
+        self.by_rank = np.asarray([self.number[word[::-1]] for word in self.backwards])
+        self.rank = np.argsort(self.by_rank).astype("int32")
+
+    @property
+    def size(self) -> int:
+        """About as many bytes."""
+        return sum(array.nbytes for array in (self.tokens, self.of, self.places, self.held))
 
     def find(self, text: str) -> list[int]:
         """Places of the rollouts in whose problem or response it stands."""
         text = text.lower()
         found = np.asarray([text in prompt for prompt in self.prompts], bool)
-        begins = {p: [*self._ending(text[:p])] for p in range(1, len(text))}
-        marks = np.zeros(len(self.words), "uint8")
-        marks[[i for words in begins.values() for i in words]] = BEGIN
-        marks[[i for word, i in self.words.items() if text in word and i]] = WHOLE
-        if len(found) and marks.any():
-            marked = marks[self.distinct]
-            found |= np.logical_or.reduceat(marked == WHOLE, self.starts)
-            left = np.flatnonzero(~found & np.logical_or.reduceat(marked == BEGIN, self.starts))
-            if len(left):
-                tokens = np.concatenate([self.tokens[i] for i in left.tolist()])
-                ends = np.flatnonzero(tokens == 0)
-                found[left[np.searchsorted(ends, self._across(text, begins, tokens, marks))]] = True
+        within = [i for i, word in enumerate(self.words) if text in word]
+        found |= np.unpackbits(np.bitwise_or.reduce(self.held[within], axis=0), count=len(found)).astype(bool)
+        for places in self._across(text):
+            found[self.of[places]] = True
+            if found.all():
+                break
         return [int(i) for i in np.flatnonzero(found)]
 
-    def _ending(self, beginning: str) -> Iterator[int]:
-        """Numbers of the texts that end with the beginning of what is looked for."""
-        return (self.words[word] for word in self.by_last.get(beginning[-1], ()) if word.endswith(beginning))
+    def _across(self, text: str) -> Iterator[Places]:
+        """Where it ends, of those places where it stands in several tokens: the first ends with its beginning, the last
+        begins with its end, and those between are whole words of it."""
+        reached: dict[int, list[Places]] = {p: [] for p in range(1, len(text))}
+        for p, between in reached.items():
+            first, last = _beginning(self.backwards, text[:p][::-1]), _beginning(self.words, text[p:])
+            after = np.concatenate([*between, np.zeros(0, "int32")]) + 1
+            there = self.tokens[after]
+            for q in range(p + 1, min(len(text), p + self.longest + 1)):
+                if word := self.number.get(text[p:q]):
+                    here = self._at((word, word + 1))
+                    reached[q] += [here[self._ends(here - 1, first)], after[there == word]]
+            yield after[_within(there, last)]
+            yield from self._pairs(first, last)
 
-    def _across(self, text: str, begins: dict[int, list[int]], tokens: Numbers, marks: NDArray[np.uint8]) -> Places:
-        """Where it ends, of those places where it stands over the ends of tokens."""
-        begun, out = np.flatnonzero(marks[tokens] == BEGIN), [np.zeros(0, "intp")]
-        first = tokens[begun]
-        reached = {p: [begun[self._are(words)[first]]] if words else [] for p, words in begins.items()}
-        for p, places in reached.items():
-            rest = text[p:]
-            while sum(map(len, places)):  # tokens without a text lead back to where they began
-                after = np.concatenate(places) + 1
-                there, places = tokens[after], []
-                names = [i for i in np.flatnonzero(self._are(there)).tolist() if i]
-                out.append(after[self._are([i for i in names if self.spelled[i].startswith(rest)])[there]])
-                for i in names:
-                    word = self.spelled[i]
-                    if rest != word and rest.startswith(word):
-                        (reached[p + len(word)] if word else places).append(after[there == i])
-        return np.concatenate(out)
+    def _pairs(self, first: Range, last: Range) -> Iterator[Places]:
+        """Words of the second range that stand behind one of the first, found from where there are fewer."""
+        begun, ends = self.by_rank[slice(*first)], self._at(last)
+        if self.counts[begun].sum() >= len(ends):
+            yield from (some[self._ends(some - 1, first)] for some in _blocks(ends))
+        else:
+            after = np.concatenate([ends[:0], *(self._at((i, i + 1)) for i in begun.tolist())]) + 1
+            yield from (some[_within(self.tokens[some], last)] for some in _blocks(after))
 
-    def _are(self, numbers: Sequence[int] | Numbers) -> NDArray[np.bool_]:
-        """Whether each text is one of these."""
-        table = np.zeros(len(self.words), bool)
-        table[np.asarray(numbers, "intp")] = True
-        return table
+    def _ends(self, places: Places, ranks: Range) -> NDArray[np.bool_]:
+        """Whether the words there end as those of these ranks."""
+        return _within(self.rank[self.tokens[places]], ranks)
+
+    def _at(self, words: Range) -> Places:
+        """Where these words are."""
+        return self.places[self.starts[words[0]] : self.starts[words[1]]]
+
+
+def _small(one: StoredRollout) -> tuple[list[str], NDArray[np.intp]]:
+    """The texts that occur, in small letters, and which of them each token is."""
+    _, texts, place = one.spelled()
+    between = " " if is_spaced(texts) else ""
+    return [f"{text}{between}".lower() for text in texts], place
+
+
+def _beginning(words: Sequence[str], text: str) -> Range:
+    """Those of sorted words that begin with a text."""
+    size = len(text)
+    low = bisect_left(words, text, key=lambda word: word[:size])
+    return low, bisect_right(words, text, low, key=lambda word: word[:size])
+
+
+def _blocks(places: Places) -> list[Places]:
+    """In parts: what is common is found everywhere after a few."""
+    return np.array_split(places, len(places) // BLOCK + 1)
+
+
+def _within(numbers: NDArray[np.integer], limits: Range) -> NDArray[np.bool_]:
+    return (numbers >= limits[0]) & (numbers < limits[1])
 
 
 def is_spaced(texts: Sequence[str]) -> bool:

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 MOST_AT_ONCE = 64
 """Rollouts of one request."""
-KEPT_TEXTS = 16
-"""Steps whose texts are kept for the next search."""
+KEPT_TEXTS = 1 << 28
+"""Bytes of what is kept of steps for the next search: of some thirty million tokens."""
 HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -178,8 +178,9 @@ def _rollouts(server: Server, run: Path, asked: Asked) -> Answer:
 
 
 def _find(server: Server, run: Path, asked: Asked) -> Answer:
-    """Places of the rollouts of a step in whose problem or response a text stands."""
-    return _json(_texts(server, stored_step(run, _number(asked.get("step")))).find(asked.get("text", "")))
+    """Places of the rollouts in whose problem or response a text stands, by step: of one step, or of all."""
+    steps = [_number(asked["step"])] if "step" in asked else stored_steps(run)
+    return _json({step: _texts(server, stored_step(run, step)).find(asked.get("text", "")) for step in steps})
 
 
 def _texts(server: Server, file: Path, stored: Sequence[StoredRollout] | None = None) -> SearchedStep:
@@ -188,9 +189,9 @@ def _texts(server: Server, file: Path, stored: Sequence[StoredRollout] | None = 
     found = server.texts.get(key)
     if found is None:
         found = SearchedStep(load_rollouts(file) if stored is None else stored)
-        while len(server.texts) >= KEPT_TEXTS:
-            server.texts.pop(next(iter(server.texts)), None)
         server.texts[key] = found
+        while len(server.texts) > 1 and sum(one.size for one in [*server.texts.values()]) > KEPT_TEXTS:
+            server.texts.pop(next(iter(server.texts)), None)
     return found
 
 

@@ -1,5 +1,5 @@
 // One rollout as the page draws it: unpacked streams, a colour for every token, what is folded, and a map of it all.
-const HEAD = 160, TAIL = 160, AROUND = 24, WIDEST = 5, UNFOLD = 256, BINS = 400;
+const HEAD = 80, TAIL = 120, AROUND = 24, WIDEST = 5, UNFOLD = 256, BINS = 400;
 const SIGNED = new Set(["gap", "advantage"]);
 const shorten = v => v === undefined || Number.isNaN(v) ? "–"
   : (Math.abs(v) >= 100 ? v.toFixed(0) : String(Number(v.toPrecision(3)))).replace("-", "−");
@@ -58,25 +58,22 @@ function shade(v, scale) {
 
 // Places of the widest values, far enough apart to be worth a look each.
 function widest(values, count) {
-  if (!values) return [];
-  const order = [...values.keys()].filter(i => !Number.isNaN(values[i]) && values[i] !== 0);
-  if (order.length > 4096) {  // only the largest are needed in order
-    const sorted = Float32Array.from(order, i => Math.abs(values[i])).sort(), least = sorted[sorted.length - 1024];
-    order.splice(0, order.length, ...order.filter(i => Math.abs(values[i]) >= least));
-  }
-  order.sort((a, b) => Math.abs(values[b]) - Math.abs(values[a]) || a - b);
   const out = [];
-  for (const i of order) {
-    if (out.every(j => Math.abs(i - j) > AROUND)) out.push(i);
-    if (out.length === count) break;
+  while (values && out.length < count) {
+    let most = 0, at = -1;
+    for (let i = 0; i < values.length; i++) {
+      const v = Math.abs(values[i]);
+      if (v > most && out.every(j => Math.abs(i - j) > AROUND)) { most = v; at = i; }
+    }
+    if (at < 0) break;
+    out.push(at);
   }
   return out;
 }
 
 // Stretches [from, to) that are unfolded at first: head, tail and what is around the widest values.
-function opened(length, places, short) {
-  const head = short ? 80 : HEAD, tail = short ? 120 : TAIL;
-  const parts = [[0, head], [length - tail, length], ...places.map(i => [i - AROUND, i + AROUND])];
+function opened(length, places) {
+  const parts = [[0, HEAD], [length - TAIL, length], ...places.map(i => [i - AROUND, i + AROUND])];
   return joined(parts.map(([a, b]) => [Math.max(0, a), Math.min(length, b)]).filter(([a, b]) => a < b), AROUND);
 }
 
@@ -98,8 +95,8 @@ const make = (tag, name, text) => {
 
 // The tokens of a rollout in `box`, folded; `told` is where the values of one are written.
 class Tokens {
-  constructor(found, short) {
-    this.found = found; this.short = short; this.at = 0; this.open = [];
+  constructor(found) {
+    this.found = found; this.at = 0; this.open = [];
     this.box = make("p", "tokens" + (found.spaced ? " spaced" : ""));
     this.box.tabIndex = 0;
     this.box.setAttribute("aria-label", "tokens; arrow keys go through them");
@@ -125,7 +122,7 @@ class Tokens {
     this.scale = scaleOf(name, found, limit);
     const values = found.values[name], varies = values && values.some(v => v !== values[0]);
     this.wide = widest(found.values[SIGNED.has(name) || !found.values.gap ? name : varies ? name : "gap"], WIDEST);
-    this.open = joined([...this.open, ...opened(found.length, this.wide, this.short)]);
+    this.open = joined([...this.open, ...opened(found.length, this.wide)]);
     this.turn = 0;
     this.draw();
     this.drawMap();
@@ -220,6 +217,7 @@ class Tokens {
     map.width = Math.max(1, bins); map.height = 1;
     map.setAttribute("aria-label", "map of " + found.length + " tokens by " + this.name + ", from first to last");
     const paint = map.getContext("2d"), style = getComputedStyle(document.documentElement);
+    const colours = Object.fromEntries(["over", "under", "value"].map(side => [side, style.getPropertyValue("--" + side).trim().replace(/\s+/g, ",")]));
     for (let x = 0; x < bins && values; x++) {
       const from = Math.floor(x * found.length / bins), to = Math.max(from + 1, Math.floor((x + 1) * found.length / bins));
       let sum = 0, most = 0, n = 0;
@@ -227,7 +225,7 @@ class Tokens {
       const [side, strength] = shade(n ? sum / n : NaN, scale);
       if (!side) continue;
       const level = scale.signed ? Math.max(strength, Math.min(1, most / scale.high) / 2) : strength;
-      paint.fillStyle = `rgba(${style.getPropertyValue("--" + side).trim().split(/\s+/).join(",")},${(0.1 + 0.9 * level).toFixed(2)})`;
+      paint.fillStyle = `rgba(${colours[side]},${(0.1 + 0.9 * level).toFixed(2)})`;
       paint.fillRect(x, 0, 1, 1);
     }
   }
