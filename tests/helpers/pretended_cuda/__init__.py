@@ -15,7 +15,9 @@ The function finds `cuda` an ordinary device, and counts with `pretended_cuda.de
 
 from __future__ import annotations
 
+import atexit
 import fcntl
+import functools
 import hashlib
 import importlib.util
 import json
@@ -23,6 +25,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +72,21 @@ def library() -> Path:
     return built
 
 
+@functools.cache
+def server() -> subprocess.Popen[str]:
+    """A process that has the device and copies itself for each call: importing PyTorch and Transformers takes longer
+    than most calls."""
+    command = [sys.executable, "-m", "pretended_cuda.child", str(library())]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(_path())}
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    atexit.register(process.__exit__, None, None, None)
+    return process
+
+
+def _path() -> list[str]:
+    return [str(SOURCE), str(HERE.parent), *filter(None, sys.path)]  # an earlier test may have put a copy on the path
+
+
 def run(target: str, **arguments: Any) -> Any:
     """What a function returns when it runs in a new process that has the device.
 
@@ -80,12 +98,14 @@ def run(target: str, **arguments: Any) -> Any:
         AssertionError: the function raised; with its traceback.
     """
     try:
-        built = library()
+        process = server()
     except FileNotFoundError as missing:
         pytest.skip(str(missing))
-    command = [sys.executable, "-m", "pretended_cuda.child", str(built), target, json.dumps(arguments)]
-    paths = (str(SOURCE), str(HERE.parent), *filter(None, sys.path))  # an earlier test may have put a copy on the path
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{target} on the pretended device:\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
-    return json.loads(done.stdout.splitlines()[-1])
+    assert process.stdin is not None and process.stdout is not None
+    with tempfile.TemporaryDirectory() as home:
+        call = {"target": target, "arguments": arguments, "home": home}
+        process.stdin.write(json.dumps(call | {"environment": {**os.environ}, "path": _path()}) + "\n")
+        process.stdin.flush()
+        status = process.stdout.readline().strip()
+        assert status == "0", f"{target} on the pretended device:\n{(Path(home) / 'said').read_text()[-8000:]}"
+        return json.loads((Path(home) / "found").read_text())
