@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -85,14 +86,15 @@ def test_a_run_over_machines_lives_through_their_loss_and_every_end(tmp_path: Pa
 
 
 def test_the_same_on_vllm_ends_in_the_weights_of_a_run_that_lost_nothing(tmp_path: Path, cluster: Nodes) -> None:
-    """Two servers for rollouts and two training processes; a machine with one of each is lost after the first state."""
+    """Two servers for rollouts and two training processes; a machine with one of each is lost after the first state.
+    Up to stage 2 both runs are one."""
     runs = {name: tmp_path / name for name in ("whole", "broken")}
     words = ["run", str(ROOT / "recipes/launch-mini.yaml"), "run.dir=run", "cluster={nodes: 2, gpus: 0}", "eval=null"]
     words += [f"student.path={ROOT}/recipes/launch-mini/student", "teacher.server=null", "sft.steps=10"]
     words += ["distill.engine.launch.devices=[cpu, cpu]", f"distill.engine.launch.python={FORKING}"]
-    for home in runs.values():
-        home.mkdir()
+    runs["whole"].mkdir()
     cluster.vold(runs["whole"], *words).end(0)
+    shutil.copytree(runs["whole"], runs["broken"], ignore=shutil.ignore_patterns("distill"))
     run = cluster.vold(runs["broken"], *words)
     run.until(runs["broken"] / "run/distill/step-000002")
     lost = run.machine_of("distill")

@@ -49,8 +49,8 @@ class Nodes:
     def __init__(self) -> None:
         self.home = tempfile.mkdtemp(prefix="ray")  # short, as names of sockets are
         self.running: dict[str, subprocess.Popen[str]] = {}
-        words = ("--head", "--port=0", "--include-dashboard=false", f"--temp-dir={self.home}", "--num-cpus=0")
-        self._start("head", *words)
+        words = ("--port=0", "--include-dashboard=false", "--no-monitor", f"--temp-dir={self.home}", "--num-cpus=0")
+        self._start("head", "--head", *words)
         self.address = self._up("head")
 
     def add(self, *names: str) -> None:
@@ -60,7 +60,8 @@ class Nodes:
             self._up(name)
 
     def _start(self, name: str, *words: str) -> None:
-        words += ("--node-ip-address=127.0.0.1", f"--node-name={name}", "--num-gpus=0", "--disable-usage-stats")
+        words += ("--node-ip-address=127.0.0.1", f"--node-name={name}", "--num-gpus=0")
+        words += ("--include-log-monitor=false", "--disable-usage-stats")
         self.running[name] = subprocess.Popen(
             [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--object-store-memory=80000000", *words],
             env=os.environ | {"PYTHONPATH": PATH, **PATIENT}, text=True,
