@@ -116,8 +116,8 @@ build/torchvision: $(STAMP)
 
 engines: $(ENGINES_STAMP) build/torchvision
 
-# The two longest files first: a long one that comes last leaves a core idle.
-LONG := $(addprefix tests/engines/test_,ray_cluster.py vllm_launch.py)
+# The longest files first, as two workers take them in turn: a long one that comes last leaves a core idle.
+LONG := $(patsubst %,tests/engines/test_%.py,ray_cluster vllm_launch vllm_ahead ray_vllm)
 test-engines: $(ENGINES_STAMP) build/torchvision
 	VOLD_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/bin/python $(VENV)/bin/python -m pytest -v -n 2 --no-loadscope-reorder \
 	  -m engines --durations=5 $(LONG) $(filter-out $(LONG),$(shell grep -rl mark.engines tests --include='test_*.py'))

@@ -1,11 +1,11 @@
-"""Runs on several machines, with nodes of Ray on this one in their place; `make test-engines` has them."""
+"""Runs on several machines, with nodes of Ray on this one in their place; `make test-engines` has them. Servers are
+stand-ins here; test_ray_vllm.py has vLLM's."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +16,8 @@ from typing import Any
 
 import pytest
 
-from engine_backends import FORKING
 from killed import weights_of
 from launched import fault, launch, recipe_dict
-from package import ROOT
 from ray_nodes import PATH, Command, Nodes, nodes, with_words
 
 pytestmark = pytest.mark.engines
@@ -83,27 +81,6 @@ def test_a_run_over_machines_lives_through_their_loss_and_every_end(tmp_path: Pa
     run = cluster.vold(home, "run", "recipe.yaml")
     run.end(0)
     assert weights_of(home / "run/distill") == weights_of(whole / "run/distill")
-
-
-def test_the_same_on_vllm_ends_in_the_weights_of_a_run_that_lost_nothing(tmp_path: Path, cluster: Nodes) -> None:
-    """Two servers for rollouts and two training processes; a machine with one of each is lost after the first state.
-    Up to stage 2 both runs are one."""
-    runs = {name: tmp_path / name for name in ("whole", "broken")}
-    words = ["run", str(ROOT / "recipes/launch-mini.yaml"), "run.dir=run", "cluster={nodes: 2, gpus: 0}", "eval=null"]
-    words += [f"student.path={ROOT}/recipes/launch-mini/student", "teacher.server=null", "sft.steps=10"]
-    words += ["distill.engine.launch.devices=[cpu, cpu]", f"distill.engine.launch.python={FORKING}"]
-    runs["whole"].mkdir()
-    cluster.vold(runs["whole"], *words).end(0)
-    shutil.copytree(runs["whole"], runs["broken"], ignore=shutil.ignore_patterns("distill"))
-    run = cluster.vold(runs["broken"], *words)
-    run.until(runs["broken"] / "run/distill/step-000002")
-    lost = run.machine_of("distill")
-    cluster.lose(lost)
-    run.end(2)
-    assert f"`distill` has lost the processes on {lost}" in run.said
-    cluster.vold(runs["broken"], *words).end(0)
-    whole, broken = (weights_of(home / "run/distill") for home in runs.values())
-    assert whole == broken
 
 
 SRUN = """\
