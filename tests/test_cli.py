@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -350,3 +351,12 @@ def test_expand_belongs_to_one_verb(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["check", "recipes/demo.yaml", "--expand"])
     assert "unrecognized arguments: --expand" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["schema"], ["completion", "bash"]], ids=" ".join)
+def test_a_reader_that_stops_reading_is_no_error(words: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "vold.cli", *words], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -12,6 +12,7 @@ import yaml
 
 import tiny
 from studies import arm, ran, results, study_dict
+from vold.demo.plan import plan_study
 from vold.demo.study import _generations, run_study
 from vold.demo.study_file import Arm, Study, load_study
 from vold.errors import ConfigError
@@ -58,6 +59,14 @@ def test_a_rule_reads_its_verdict_off_the_interval(rule: str, mean: float, sprea
 def test_an_arm_without_training_is_compared_with_every_seed() -> None:
     out = decide(claim("gain"), {"a": arm([0.5, 0.6, 0.7]), "b": arm([0.2])}, [1, 2, 3])
     assert out.figures.difference == pytest.approx(0.4)
+
+
+def test_a_claim_about_a_figure_that_an_arm_lacks_decides_nothing() -> None:
+    arms = {"a": arm([0.9, 0.8, 0.85]), "b": arm([0.1, 0.2, 0.15])}
+    bare = {"a": arms["a"], "b": replace(arms["b"], seeds=tuple(replace(one, measures={}) for one in arms["b"].seeds))}
+    out = decide(claim("gain"), bare, [1, 2, 3])
+    assert (out.verdict, out.figures.seeds) == ("undecided", 0) and out.rule.endswith("b has no such figure")
+    assert decide(claim("gain"), arms, [1, 2, 3]).verdict == "holds"
 
 
 def test_seeds_are_paired_by_number_not_by_place() -> None:
@@ -217,6 +226,8 @@ def test_a_study_makes_its_own_models_and_reads_its_own_measures(
     assert [s.measures["steps"] for s in found.arms["a"].seeds] == [Measure(value=2.0)] * 2
     assert all("none" not in s.measures for s in found.arms["a"].seeds)
     assert "| 2.0 |" in table(found)
+    (planned,) = plan_study(str(file), []).arms
+    assert planned.done == planned.swept + planned.tested == 3
     units = sorted((tmp_path / "runs").rglob("unit.json"))
     stamps = {u: u.stat().st_mtime_ns for u in units}
     run_study(str(file), [])
@@ -245,6 +256,14 @@ def test_a_study_makes_its_own_models_and_reads_its_own_measures(
         ({"controls": ["base"]}, "no such arm of stage 2"),
         ({"controls": ["grpa"]}, "did you mean 'grpo'"),
         ({"measures": {"reward": "my_module:function"}}, "share the name 'reward'"),
+        (
+            {
+                "claims": {
+                    "c": {"claim": "x", "better": "base", "measure": "imgae/sum", "rule": "at least", "value": 0.5}
+                }
+            },
+            "no such measure",
+        ),
     ],
 )
 def test_an_inconsistent_study_is_refused(change: dict[str, object], message: str, tmp_path: Path) -> None:
@@ -285,7 +304,9 @@ def test_a_study_does_not_judge_on_a_set_that_its_recipe_trains_on(tmp_path: Pat
     raw = study_dict(tmp_path)
     tasks = {"train": {"kind": "digits", "split": "select", "size": 4}}
     file = tmp_path / "study.yaml"
-    file.write_text(yaml.safe_dump(raw | {"select_tasks": tasks, "select_on": "train", "test_tasks": tasks}))
+    file.write_text(
+        yaml.safe_dump(raw | {"select_tasks": tasks, "select_on": "train", "test_tasks": tasks, "claims": {}})
+    )
     with pytest.raises(ConfigError, match="uses a task set of this name") as caught:
         run_study(str(file), [])
     assert caught.value.got == "train"

@@ -14,12 +14,14 @@ import transformers
 from PIL import Image
 from transformers.models.auto.auto_mappings import PROCESSOR_MAPPING_NAMES
 
+import tiny
 from families import IMAGE_STUDENTS, STUDENTS, batch_of, forms, idefics3, prompts_of
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.errors import CheckpointError, ConfigError, DataError
 from vold.model.batching import collate
 from vold.model.families import Family, family_of, image_text_class, linear_layers, part_of
 from vold.model.policy import Policy
+from vold.model.processors import build_processor
 from vold.types import Message, SamplingParams
 
 every = pytest.mark.parametrize("name", STUDENTS)
@@ -221,3 +223,11 @@ def test_a_model_that_sees_is_told_by_transformers_table_and_not_by_a_key_of_its
 def test_a_model_whose_pictures_are_no_tokens_of_the_text_is_refused_in_words(name: str) -> None:
     with pytest.raises(ConfigError, match="its pictures are not tokens among those of the text"):
         family_of(getattr(transformers, name)())
+
+
+def test_a_type_without_a_processor_is_said_by_its_name() -> None:
+    policy = tiny.student()
+    config = policy.model.config
+    config.model_type = "qwen2_7_vl"
+    with pytest.raises(CheckpointError, match="model_type qwen2_7_vl, and no processor_class"):
+        build_processor(config, None, policy.chat.tokenizer)

@@ -167,12 +167,13 @@ def _cluster(args: argparse.Namespace) -> None:
     With Ray running on the machines, `vold run RECIPE` needs no job.
     """
     from vold.engines.launch.slurm import batch_script
+    from vold.run.console import console
 
     if not args.slurm:
         parser_of("cluster").error("say for which scheduler: --slurm")
     script = batch_script(_recipe(args), args.recipe, args.keys)
     if args.out is None:
-        print(script, end="")
+        console.file.write(script)
     else:
         from vold.run.files import write_text
 
@@ -321,17 +322,19 @@ def _schema(args: argparse.Namespace) -> None:
     """
     import json
 
+    from vold.run.console import console
     from vold.run.schema import recipe_schema
 
-    print(json.dumps(recipe_schema(), indent=2))
+    console.file.write(json.dumps(recipe_schema(), indent=2) + "\n")
 
 
 @verb("SHELL", keys="")
 def _completion(args: argparse.Namespace) -> None:
     """What bash, zsh or fish completes behind vold; the first line of what is printed says where it goes."""
     from vold.run.completion import completion
+    from vold.run.console import console
 
-    print(completion(args.shell), end="")
+    console.file.write(completion(args.shell))
 
 
 def _wrote(path: object) -> None:

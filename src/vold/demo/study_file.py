@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -158,6 +159,9 @@ class Study(Section):
         for axis in (key for key in claim.where if "/" not in key):
             if axis not in self.axes:
                 raise no_such("axis", axis, self.axes, f"{where}.where")
+        known = [*self.test_tasks, "reward", *self.measures]
+        if claim.measure not in known and re.split("[./]", claim.measure)[0] not in known:
+            raise no_such("measure", claim.measure, known, f"{where}.measure")
 
     def _arms_are_in_order(self) -> None:
         seen: list[str] = []

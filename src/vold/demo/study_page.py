@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vold.evals.claims import by_seed, cell_of, seed_interval
 from vold.evals.stats import paired_t
-from vold.evals.study_results import COLUMNS, ArmResult, StudyResults, Verdict
+from vold.evals.study_results import COLUMNS, ArmResult, StudyResults, Verdict, has_measure
 from vold.report.charts import Series, interval_strip, line_chart, scatter_chart
 from vold.report.text import DASH
 from vold.report.write import write_page
@@ -89,6 +89,8 @@ def _differences(
     ]
     out = {}
     for cell in by[0].keys() & by[1].keys():
+        if not has_measure([arms[cell] for arms in by], measure):
+            continue
         seeds = [u.seed for u in by[0][cell].seeds]
         first, second = (by_seed(arms[cell].seeds, measure, seeds) for arms in by)
         d = paired_t(first, second)

@@ -170,7 +170,13 @@ def build_models(models: Mapping[str, str], work: Path) -> dict[str, object]:
             torch.set_num_threads(1)
             with new_directory(home) as directory:
                 load_function(function)(directory)
-    return {name: read_json(work / "models" / name / MANIFEST, dict) for name in models}
+    return built_models(models, work)
+
+
+def built_models(models: Mapping[str, str], work: Path) -> dict[str, object]:
+    """Those of the study's own models that are there, with the hashes of their files."""
+    homes = {name: work / "models" / name for name in models}
+    return {name: read_json(home / MANIFEST, dict) for name, home in homes.items() if home.is_dir()}
 
 
 def result_of(job: Job) -> UnitResult:

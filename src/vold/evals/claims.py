@@ -17,7 +17,7 @@ from vold.errors import ConfigError, DataError
 from vold.evals.checked import SAME, t_cdf
 from vold.evals.sequential import Looks, sequential_p
 from vold.evals.stats import holm, mean_stderr, paired_t, t_interval
-from vold.evals.study_results import COLUMNS, ArmResult, ClaimFigures, StudyResults, UnitResult, Verdict
+from vold.evals.study_results import COLUMNS, ArmResult, ClaimFigures, StudyResults, UnitResult, Verdict, has_measure
 from vold.run.recipe import Section
 
 MARK = "<!-- {edge}: table of {name}, written by `vold study` -->"
@@ -89,12 +89,12 @@ def decide(claim: Claim, arms: Mapping[str, ArmResult], seeds: Sequence[int], lo
     counts for every seed. Fewer than `FEWEST` seeds, or equal numbers from all of them, decide nothing.
 
     With `looks` a verdict's p-value is the sequential one of the looks up to this number of seeds."""
-    better, worse = compared(claim, arms, seeds)
     cells = tuple("-".join((arm.cell or {}).values()) for arm in _region(claim, claim.better, arms))
     told = cells if claim.where else None
-    if not better or worse == []:
+    if without := _without(claim, arms):
         none = ClaimFigures(p_value=1.0, corrected_p=1.0, seeds=0)
-        return Verdict(claim.claim, f"{_about(claim)}: no point of the grid is there", UNDECIDED, UNDECIDED, none, told)
+        return Verdict(claim.claim, f"{_about(claim)}: {without}", UNDECIDED, UNDECIDED, none, told)
+    better, worse = compared(claim, arms, seeds)
     times = [n for n in (looks.at if looks else ()) if n < len(seeds)] + [len(seeds)]
     taken = [_levels(claim, better[:n], None if worse is None else worse[:n]) for n in times]
     levels = [
@@ -110,6 +110,16 @@ def decide(claim: Claim, arms: Mapping[str, ArmResult], seeds: Sequence[int], lo
         low, high = _known(d.low, d.high)
         figures = ClaimFigures(difference=d.difference, low=low, high=high, p_value=p, corrected_p=p, seeds=d.n)
     return Verdict(claim.claim, f"{_about(claim)}: {_rule(claim)}", verdict, verdict, figures, told)
+
+
+def _without(claim: Claim, arms: Mapping[str, ArmResult]) -> str:
+    """What keeps a claim from being decided at all, in words; empty if nothing does."""
+    for name, of in [(n, _region(claim, n, arms)) for n in (claim.better, claim.worse) if n]:
+        if not of:
+            return "no point of the grid is there"
+        if not has_measure(of, claim.measure):
+            return f"{name} has no such figure"
+    return ""
 
 
 def _about(claim: Claim) -> str:

@@ -84,6 +84,13 @@ def build_processor(
     """
     settings = settings or {}
     name = settings.get("processor_class") or PROCESSORS.get(config.model_type)
+    if name is None:
+        raise CheckpointError(
+            "Transformers has no processor for models of this type",
+            where=str(tokenizer.name_or_path),
+            got=f"model_type {config.model_type}, and no processor_class in the directory",
+            fix="use a model directory with a preprocessor_config.json that names its processor_class",
+        )
     try:
         made = still(str(name))
         wanted = inspect.signature(made.__init__).parameters
