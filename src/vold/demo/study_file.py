@@ -25,6 +25,8 @@ TAKEN = ("models",)
 CONTROL = "-opsa"
 """What is put behind the name of an arm for that of its control."""
 OBJECTIVE = "distill.objective"
+BEFORE = {"kl": "kl", "top1": "top1_agreement", "passing": "pass_rate", "failing": "failed_groups"}
+"""Measures of an arm of `align`, and the figures that they are: nats per token the first, shares the others."""
 Settings: TypeAlias = dict[str, Any]
 """Keys of a recipe, with dots, and their values."""
 
@@ -159,7 +161,7 @@ class Study(Section):
         for axis in (key for key in claim.where if "/" not in key):
             if axis not in self.axes:
                 raise no_such("axis", axis, self.axes, f"{where}.where")
-        known = [*self.test_tasks, "reward", *self.measures]
+        known = [*self.test_tasks, "reward", *BEFORE, *self.measures]
         if claim.measure not in known and re.split("[./]", claim.measure)[0] not in known:
             raise no_such("measure", claim.measure, known, f"{where}.measure")
 

@@ -17,6 +17,7 @@ from typing import Literal
 
 import torch
 
+from vold.demo.study_file import BEFORE
 from vold.errors import CheckpointError, InUse
 from vold.evals.evaluate import evaluate
 from vold.evals.overlap import align
@@ -44,8 +45,6 @@ CELLS = "cells"
 """The folder beside those of the studies that holds the units of all of them."""
 PIECES = 20
 """Points of a training curve that are stored."""
-BEFORE = {"kl": "kl", "top1": "top1_agreement", "passing": "pass_rate", "failing": "failed_groups"}
-"""Measures of an arm of `align`, and the figures that they are: nats per token the first, shares the others."""
 
 
 @dataclass(frozen=True)
