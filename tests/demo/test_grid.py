@@ -90,7 +90,8 @@ def test_a_grid_that_does_not_fit_is_refused(change: dict[str, Any], message: st
 
 def test_a_claim_names_arms_and_axes_that_are_there(tmp_path: Path) -> None:
     whole = {"claim": "x", "better": "grpo", "worse": "start", "measure": "image", "rule": "gain"}
-    for where, message in (({"depth": [1]}, "no such axis"), ({"stat/image": [0, 1]}, "did you mean 'start'")):
+    wrong = {"depth": "no such axis", "stat/image": "did you mean 'start'", "start/top2": "no such measure"}
+    for where, message in (({key: [0, 1]}, message) for key, message in wrong.items()):
         with pytest.raises(ConfigError, match=message):
             load_study(stored(tmp_path, grid_dict(tmp_path) | {"claims": {"c": whole | {"where": where}}}))
     with pytest.raises(ValueError, match="two ends"):
@@ -184,8 +185,11 @@ def test_a_claim_about_a_region_takes_the_mean_over_its_points(
     assert out.figures.difference == pytest.approx(difference if where else (0 + 0.1 + 0.1066667) / 3)
 
 
-def test_a_region_without_points_decides_nothing() -> None:
-    out = decide_all({"c": of_region(start_failing=[0.95, 1.0])}, GRID, [1, 2, 3])["c"]
+@pytest.mark.parametrize(
+    "where", [{"start_failing": [0.95, 1.0]}, {"start_top1": [0.0, 1.0]}], ids=["none", "no figure"]
+)
+def test_a_region_without_points_decides_nothing(where: dict[str, Any]) -> None:
+    out = decide_all({"c": of_region(**where)}, GRID, [1, 2, 3])["c"]
     assert (out.verdict, out.figures.seeds, out.cells) == ("undecided", 0, ())
 
 

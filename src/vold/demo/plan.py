@@ -25,7 +25,7 @@ from vold.evals.power import Spread, detectable, seeds_for, spread_of
 from vold.evals.sequential import nominal
 from vold.evals.study_results import ArmResult, StudyResults, UnitResult
 from vold.report.tables import print_table
-from vold.run.console import console
+from vold.run.console import console, print_next
 from vold.run.files import read_json
 
 POWER = 0.8
@@ -94,6 +94,7 @@ def plan_study(target: str, overrides: list[str], difference: str | None = None)
     stored = _Stored(path)
     plan = _planned(running, stored, wanted)
     _print(plan, path.parent.name)
+    print_next("study", target)
     return plan
 
 

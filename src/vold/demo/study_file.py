@@ -162,8 +162,10 @@ class Study(Section):
             if axis not in self.axes:
                 raise no_such("axis", axis, self.axes, f"{where}.where")
         known = [*self.test_tasks, "reward", *BEFORE, *self.measures]
-        if claim.measure not in known and re.split("[./]", claim.measure)[0] not in known:
-            raise no_such("measure", claim.measure, known, f"{where}.measure")
+        asked = {k.partition("/")[2]: f"{where}.where" for k in claim.where if "/" in k}
+        for measure, key in {claim.measure: f"{where}.measure", **asked}.items():
+            if measure not in known and re.split("[./]", measure)[0] not in known:
+                raise no_such("measure", measure, known, key)
 
     def _arms_are_in_order(self) -> None:
         seen: list[str] = []

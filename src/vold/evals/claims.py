@@ -214,6 +214,7 @@ def _inside(claim: Claim, arm: ArmResult, arms: Mapping[str, ArmResult]) -> bool
             fmean(_number(row, measure) for row in other.tuning)
             for n, other in arms.items()
             if name in (n, other.family) and other.tuning and (other.cell or {}).items() <= cell.items()
+            if all(measure in row.measures for row in other.tuning)
         ]
         low, high = map(float, want)
         if not there or not low <= there[0] <= high:
