@@ -216,8 +216,7 @@ def _inside(claim: Claim, arm: ArmResult, arms: Mapping[str, ArmResult]) -> bool
             if name in (n, other.family) and other.tuning and (other.cell or {}).items() <= cell.items()
             if all(measure in row.measures for row in other.tuning)
         ]
-        low, high = map(float, want)
-        if not there or not low <= there[0] <= high:
+        if not there or not float(want[0]) <= there[0] <= float(want[1]):
             return False
     return True
 
