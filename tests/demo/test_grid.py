@@ -150,7 +150,7 @@ def points(values: dict[str, list[float]], cell: str = "") -> dict[str, ArmResul
 
 def start(cell: str, share: float) -> dict[str, ArmResult]:
     """What was there, with the seed of the sweep, before training."""
-    tuned = (ran(9, failing=Measure(accuracy=share)),)
+    tuned = (ran(9, failing=Measure(accuracy=share, by_kind={"sum": share})),)
     return {f"start-{cell}": ArmResult(None, {}, (), family="start", cell={"steps": cell}, tuning=tuned)}
 
 
@@ -174,6 +174,7 @@ def of_region(rule: str = "gain", value: float | None = None, **where: Any) -> C
         ({}, None, 0.2 / 3),
         ({"steps": [30]}, ("30",), 0.1),
         ({"start_failing": [0.1, 0.6]}, ("30", "60"), 0.1033333),
+        ({"start_failing_sum": [0.1, 0.6]}, ("30", "60"), 0.1033333),
         ({"start_failing": [0.1, 0.6], "steps": [0, 60]}, ("60",), 0.1066667),
     ],
 )

@@ -89,7 +89,7 @@ def _differences(
     ]
     out = {}
     for cell in by[0].keys() & by[1].keys():
-        if not has_measure([arms[cell] for arms in by], measure):
+        if not has_measure((row for arms in by for row in arms[cell].seeds), measure):
             continue
         seeds = [u.seed for u in by[0][cell].seeds]
         first, second = (by_seed(arms[cell].seeds, measure, seeds) for arms in by)

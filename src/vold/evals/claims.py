@@ -117,7 +117,7 @@ def _without(claim: Claim, arms: Mapping[str, ArmResult]) -> str:
     for name, of in [(n, _region(claim, n, arms)) for n in (claim.better, claim.worse) if n]:
         if not of:
             return "no point of the grid is there"
-        if not has_measure(of, claim.measure):
+        if not has_measure((row for arm in of for row in arm.seeds), claim.measure):
             return f"{name} has no such figure"
     return ""
 
@@ -214,7 +214,7 @@ def _inside(claim: Claim, arm: ArmResult, arms: Mapping[str, ArmResult]) -> bool
             fmean(_number(row, measure) for row in other.tuning)
             for n, other in arms.items()
             if name in (n, other.family) and other.tuning and (other.cell or {}).items() <= cell.items()
-            if all(measure in row.measures for row in other.tuning)
+            if has_measure(other.tuning, measure)
         ]
         if not there or not float(want[0]) <= there[0] <= float(want[1]):
             return False

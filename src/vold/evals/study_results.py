@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from vold.run.records import flat
@@ -124,6 +124,6 @@ class StudyResults:
     wall_seconds: float
 
 
-def has_measure(arms: Sequence[ArmResult], on: str) -> bool:
-    """Whether every run of these arms has it: a measure of a study's own may find nothing to measure."""
-    return all(on.partition("/")[0] in row.measures for arm in arms for row in arm.seeds)
+def has_measure(rows: Iterable[UnitResult], on: str) -> bool:
+    """Whether each of these runs has it: a measure of a study's own may find nothing to measure."""
+    return all(on.partition("/")[0] in row.measures for row in rows)

@@ -30,7 +30,7 @@ class Problems:
 
     Raises:
         DataError: no task has a text view, and the objective uses the teacher; the student cannot be shown a picture;
-            two tasks put one question to different teachers; or the data has changed since the stage began.
+            or the data has changed since the stage began.
     """
 
     def __init__(self, run: Training[Distill], teachers: Teachers) -> None:
@@ -41,7 +41,6 @@ class Problems:
             record_data(stage.directory, "distill.tasks", tasks.cards)
         self.chat, self.teachers = run.policy.chat, teachers
         self._try_pictures()
-        teachers.try_routes(tasks)
         if self.config.objective.uses_teacher and not any(map(teachers.prompt, tasks)):
             raise DataError("no task has a text view, so the teacher can say nothing", where="distill.tasks")
         mixed = self.config.objective.mix is not None

@@ -130,16 +130,6 @@ class Teachers:
             )
         return prompt
 
-    def try_routes(self, tasks: Iterable[Task]) -> None:
-        """Refuse tasks that put one question to different teachers.
-
-        Raises:
-            DataError: as `prompt`.
-        """
-        if len(self.by_route) > 1:
-            for task in tasks:
-                self.prompt(task)
-
     def route_of(self, prompt_ids: tuple[int, ...]) -> str:
         """The name of the teacher that a prompt of `prompt` is for."""
         return self._routes.get(prompt_ids, "")
@@ -220,8 +210,9 @@ class Teachers:
         Args:
             sampling: that of the responses; teacher and student are compared at its temperature.
             token_budget: padded tokens per forward pass in this process.
-            prompts: the teacher prompts there will be; read to the end for servers alone, whose context they have to
-                fit into. The first of each teacher also tells whether it is alive and the same.
+            prompts: the teacher prompts there will be. Of one teacher in this process only the first is made; else all
+                are, as they have to fit into a server's context, and each is for one teacher alone. The first of each
+                teacher also tells whether it is alive and the same.
             directory: keeps what teachers on servers have answered to it, across restarts of the run.
             group: the processes that train, all of which must call this.
 
@@ -229,12 +220,12 @@ class Teachers:
             ConfigError: a prompt and its response do not fit into the context of a server.
             TeacherError: a teacher is dead, without weights, or not the one this run or cache began with.
         """
-        served = any(handle.backend.on_servers for handle in self.by_route.values())
+        whole = len(self.by_route) > 1 or any(handle.backend.on_servers for handle in self.by_route.values())
         seen: dict[str, tuple[Prompt, int]] = {}  # the first, and the length of the longest
         for prompt in filter(None, prompts if self.by_route else ()):
             first, longest = seen.get(route := self.route_of(prompt.ids), (prompt, 0))
             seen[route] = first, max(longest, len(prompt.ids))
-            if len(seen) == len(self.by_route) and not served:
+            if not whole:
                 break
         made: dict[str, Teacher] = {}
         for route, (first, longest) in seen.items():
