@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import loaded
 import tiny
 import two_processes
 from engine_backends import text_model
@@ -92,8 +91,7 @@ def test_rollouts_that_fail_in_one_of_two_processes_end_both(tmp_path: Path) -> 
         raw["distill"]["engine"] = on(sampler)
         (file := tmp_path / "recipe.yaml").write_text(yaml.safe_dump(raw))
         sampler.hook = refuse
-        words = [sys.executable, str(Path(two_processes.__file__)), "1x2", f"distill={file}"]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+        done = loaded.run(two_processes.__file__, "1x2", f"distill={file}")
     assert done.returncode == 1
     # Of the two that end the first speaks: the one that was refused, or the one that waited for it.
     assert "the rollout server refuses a request" in done.stderr or "rank 0" in done.stderr or "rank 1" in done.stderr

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+import loaded
 import shared_teacher
 import tiny
 from published_models import QWEN2_5_VL_3B, QWEN3_8B
@@ -32,10 +31,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     raw = tiny.recipe_dict(home)
     raw["run"]["shard_teacher"] = "always"
     (home / "recipe.yaml").write_text(yaml.safe_dump(raw))
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*run, str(Path(shared_teacher.__file__)), str(home)], capture_output=True, text=True, timeout=300
-    )
+    done = loaded.run(shared_teacher.__file__, str(home))
     assert done.returncode == 0, done.stderr
     made: dict[str, Any] = json.loads(done.stdout)
     return made

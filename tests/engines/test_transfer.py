@@ -23,6 +23,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+import loaded
 import tiny
 import two_processes
 from engine_backends import client, saved, text_model
@@ -461,8 +462,7 @@ def test_two_processes_that_share_an_adapter_push_it_as_one_does(tmp_path: Path)
             raw["distill"]["engine"] = on(server, transfer=transfer)
             (home / "recipe.yaml").write_text(yaml.safe_dump(raw))
             jobs += [world, f"distill={home / 'recipe.yaml'}"]
-        command = [sys.executable, str(Path(two_processes.__file__)), *jobs]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        done = loaded.run(two_processes.__file__, *jobs)
     assert done.returncode == 0, done.stderr
     first, *others = servers
     assert all(".lora_" in key for key in first.came)

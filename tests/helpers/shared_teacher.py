@@ -1,4 +1,4 @@
-"""Started by torchrun: what teachers say that processes divide, beside whole ones. Prints one JSON object.
+"""What teachers say that two processes divide, beside whole ones. Prints one JSON object.
 
 Arguments: a directory with the models of `tiny.recipe`.
 """
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 
+from benchmark_scripts import load
 from vold.engines.teachers.cached import CachedTeacher
 from vold.engines.teachers.inprocess import InProcessTeacher, open_backend
 from vold.engines.teachers.routed import RoutedTeacher
@@ -43,7 +43,6 @@ def compared(group: Processes, divided: Teacher, whole: Teacher, asked: list[Sco
 
 
 def main(home: Path) -> None:
-    torch.set_num_threads(1)
     group = processes()
     recipe = recipe_from(yaml.safe_load((home / "recipe.yaml").read_text()), where="test")
     assert recipe.teacher is not None
@@ -74,4 +73,4 @@ def main(home: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.exit(load("nodes").fork(1, 2, lambda: main(Path(sys.argv[1]))))

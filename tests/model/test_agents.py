@@ -80,9 +80,10 @@ def test_a_run_of_two_agents_that_lost_one_ends_in_the_weights_of_one_process(tm
         assert first.returncode == 1
         seen = r"rank 1 did not arrive: it was last seen in `(sample|teacher)` of step [12], at vold\."
         assert re.search(rf"vold distill \[process 0\]: {seen}", said), said
-        for agent in agents(file):
+        for rank, agent in enumerate(agents(file)):
             said = agent.communicate(timeout=SECONDS)[0]
             assert agent.returncode == 0, said
+            assert ("distill: 3/3" in said) == (rank == 0)  # one of them speaks
     weights, expected = (load_file(f / "model.safetensors") for f in (tmp_path / "run/distill/final", whole))
     assert weights.keys() == expected.keys()
     for name, value in expected.items():

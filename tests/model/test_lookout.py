@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import loaded
 import lost_rank
 import tiny
 from lost_rank import World
@@ -49,8 +50,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for stage in kept:
             shutil.copytree(made / "run" / stage, made / name / stage)
         words.append(json.dumps(dataclasses.asdict(dataclasses.replace(world, recipe=str(file)))))
-    run = [sys.executable, str(Path(lost_rank.__file__)), *words]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=300)
+    done = loaded.run(lost_rank.__file__, *words)
     assert done.returncode == 0, done.stderr
     for name, status in zip(WORLDS, json.loads(done.stdout), strict=True):
         (made / name / "status").write_text(str(status))

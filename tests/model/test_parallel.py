@@ -14,6 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import loaded
 import tiny
 import two_processes
 from benchmark_scripts import HOME, load
@@ -127,7 +128,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs `one-NAME` of one process and `two-NAME` of two, for each of `SETTINGS`; `nodes-NAME` of two on each of two
     nodes, for each of `ON_NODES`."""
     made = tmp_path_factory.mktemp("runs")
-    jobs, on_nodes = [], []
+    jobs, on_nodes = ["1x2"], ["2x2"]
     for name, sections in SETTINGS.items():
         stages = [("sft", sft)] if name == "bfloat16" else [("sft", sft), ("distill", distill)]
         one(recipe_file(made, f"one-{name}", **sections), *(stage for _, stage in stages))
@@ -137,10 +138,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file = recipe_file(made, f"nodes-{name}", **sections)
             on_nodes += [f"{stage}={file}" for stage, _ in stages]
     jobs.append(f"sft={recipe_file(made, 'two-compiled', **COMPILED)}")
-    done = subprocess.run([*TORCHRUN, SCRIPT, *jobs], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("sft: 6/6") == len(SETTINGS) + 1  # one of them speaks
-    done = subprocess.run([sys.executable, SCRIPT, "2x2", *on_nodes], capture_output=True, text=True, timeout=600)
+    done = loaded.run(SCRIPT, *jobs, *on_nodes, seconds=600)
     assert done.returncode == 0, done.stderr
     return made
 
@@ -193,9 +191,7 @@ def test_bytes_exchanged_are_those_of_the_arithmetic_and_of_the_page() -> None:
     """On nodes of one and two processes, for whole students and adapters, on text and with a picture in one of eight
     micro-batches: the tower is gathered in that one alone. The gradient is that of one process."""
     scaling = load("exchanged")
-    done = subprocess.run(
-        [sys.executable, str(HOME / "exchanged.py"), "--json"], capture_output=True, text=True, timeout=300
-    )
+    done = loaded.run(str(HOME / "exchanged.py"), "--json")
     assert done.returncode == 0, done.stderr
     found, teacher = json.loads(done.stdout)
     assert len(found) == sum(map(len, scaling.CASES.values()))
@@ -244,7 +240,7 @@ def chained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[s
         file = recipe_file(made, f"broken-{name}", **sections)
         for world, last in zip(worlds, ("@3", "@5", ""), strict=True):
             jobs += [world, f"sft={file}{last}"]
-    done = subprocess.run([sys.executable, SCRIPT, *jobs], capture_output=True, text=True, timeout=300)
+    done = loaded.run(SCRIPT, *jobs)
     assert done.returncode == 0, done.stderr
     left = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return made, left

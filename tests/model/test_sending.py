@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+import loaded
 import read_once
 import tiny
 from vold.run.folders import new_directory
@@ -29,9 +28,7 @@ def test_one_process_of_a_node_reads_a_model_and_all_have_its_weights(tmp_path: 
         (bare / "model.safetensors").unlink()
         raw[name]["path"] = f"./{name}"
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(raw))
-    done = subprocess.run(
-        [sys.executable, str(Path(read_once.__file__)), str(tmp_path)], capture_output=True, text=True, timeout=300
-    )
+    done = loaded.run(read_once.__file__, str(tmp_path))
     assert done.returncode == 0, done.stderr
     worlds = [json.loads(line) for line in done.stdout.splitlines()]
     ((alone,), two, nodes) = worlds

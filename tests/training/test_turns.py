@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +16,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import loaded
 import tiny
 import two_processes
 from engine_backends import text_model
@@ -45,7 +44,6 @@ from vold.training.step import update
 from vold.training.turns import staleness
 from vold.types import Completion, Grade, Rollout, SamplingParams, Teacher
 
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 PATIENCE = 60.0
 """Seconds after which a test that waits for what never comes fails."""
 STEPS, GROUPS, N = 4, 2, 3
@@ -348,8 +346,7 @@ def test_two_processes_run_ahead_as_one_does(tmp_path: Path) -> None:
                 distill(recipe_from(raw, where="test"))
             else:
                 (tmp_path / "two.yaml").write_text(yaml.safe_dump(raw))
-                command = [*TORCHRUN, two_processes.__file__, f"distill={tmp_path / 'two.yaml'}"]
-                done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+                done = loaded.run(two_processes.__file__, "1x2", f"distill={tmp_path / 'two.yaml'}")
                 assert done.returncode == 0, done.stderr[-3000:]
             ends.append(load_file(tmp_path / name / "run/distill/final/model.safetensors"))
     for name in ends[0]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 import vold.cli
+from vold.data.worlds.digits import handwriting
 
 Verdict = Literal["survived", "clear", "lost"]
 
@@ -119,7 +120,9 @@ def _play(work: Callable[[], int], out: int) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         code = work()
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
+        code = end.code or 0 if isinstance(end.code, int | None) else 1
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
     finally:  # whatever is raised above, the child must not go on with what its parent was doing
@@ -177,3 +180,4 @@ def load() -> None:
     for name in ("traces", "sft", "balance", "distill"):
         importlib.import_module(f"vold.training.{name}")
     importlib.import_module("peft")  # for the certificate of a student
+    handwriting()
