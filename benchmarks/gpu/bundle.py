@@ -28,9 +28,8 @@ NAME = "vold-gpu"
 MOST = 60_000_000
 """Bytes of the archive."""
 WHEELS = (
-    "accelerate", "annotated-types", "anyio", "certifi", "cloudpickle", "h11", "httpcore", "httpx", "idna", "joblib",
-    "narwhals", "peft", "pillow", "psutil", "pydantic", "pydantic-core", "scikit-learn", "scipy", "threadpoolctl",
-    "typing-inspection",
+    "accelerate", "annotated-types", "anyio", "certifi", "cloudpickle", "h11", "httpcore", "httpx", "idna", "peft",
+    "pillow", "psutil", "pydantic", "pydantic-core", "scipy", "typing-inspection",
 )  # fmt: skip
 """What the measurements import and neither PyTorch nor Transformers brings for certain, in the versions of
 requirements.txt. On the machine only those that it lacks are used."""

@@ -52,6 +52,25 @@ def test_every_word_of_the_world_is_one_known_token() -> None:
             assert len(ids) == len(text.split())
 
 
+def test_the_handwriting_is_the_published_set() -> None:
+    """Its documentation gives the count of each digit; the first image is printed in scikit-learn's."""
+    with np.load(world.HANDWRITING, allow_pickle=False) as data:
+        images, labels = data["images"], data["labels"]
+    assert images.shape == (1797, 8, 8) and (images.min(), images.max()) == (0, 16)
+    assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert labels[:10].tolist() == list(range(10))
+    assert images[0].tolist() == [
+        [0, 0, 5, 13, 9, 1, 0, 0],
+        [0, 0, 13, 15, 10, 15, 5, 0],
+        [0, 3, 15, 2, 0, 11, 8, 0],
+        [0, 4, 12, 0, 0, 8, 8, 0],
+        [0, 5, 8, 0, 0, 9, 8, 0],
+        [0, 4, 11, 0, 1, 12, 7, 0],
+        [0, 2, 14, 5, 10, 12, 0, 0],
+        [0, 0, 6, 13, 10, 0, 0, 0],
+    ]
+
+
 def test_splits_share_no_row_of_digits() -> None:
     rows = {s: {p.digits for p in world.problems(s, 400, 7)} for s in ("train", "select", "test")}
     assert not rows["train"] & rows["select"]

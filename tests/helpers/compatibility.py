@@ -25,8 +25,8 @@ CORE = (
 )  # fmt: skip
 """The loss, graders, data, models with their certificates, sampling, and training that is killed and goes on."""
 PACKAGES = (
-    "torch", "transformers", "tokenizers", "peft", "safetensors", "huggingface_hub", "numpy", "scipy", "scikit-learn",
-    "pillow", "pyarrow", "pydantic", "pyyaml", "jinja2", "httpx", "rich", "bitsandbytes", "mcp",
+    "torch", "transformers", "tokenizers", "peft", "safetensors", "huggingface_hub", "numpy", "scipy", "pillow",
+    "pyarrow", "pydantic", "pyyaml", "jinja2", "httpx", "rich", "bitsandbytes", "mcp",
 )  # fmt: skip
 OUTCOMES = ("passed", "failed", "error", "skipped")
 

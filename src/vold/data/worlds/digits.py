@@ -1,11 +1,12 @@
 """Problems over a row of digits, in a text form and an image form.
 
 A problem is a row of 3 or 4 digits and a question that needs several steps. The text form writes the digits; the
-image form shows them as real handwriting (scikit-learn's 8x8 digits, eight pixels a side each, in one picture). The
+image form shows them as real handwriting (8x8 digits, eight pixels a side each, in one picture). The
 two forms differ in nothing else, so a rollout on the one is an answer to the other.
 
 Handwriting comes in three parts that share no image: the data set is ordered by writer, its last 500 images are the
-`select` part (150) and the `test` part (350), and nothing in this project trains on either.
+`select` part (150) and the `test` part (350), and nothing in this project trains on either. `digits.md` says where it
+comes from.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import functools
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -39,6 +41,8 @@ ROWS = (3, 4)
 """Fewest and most digits of a row, unless a task set says otherwise."""
 SIDE = 8
 """Pixels on each side of one digit."""
+HANDWRITING = Path(__file__).with_name("digits.npz")
+"""uint8 arrays `images` (1797, 8, 8), ink from 0 to 16, and `labels` (1797), by writer."""
 SELECT_IMAGES, TEST_IMAGES = 150, 350
 """How many images at the end of the data set are kept for choosing settings, and then for the test."""
 
@@ -169,10 +173,9 @@ def image_message(p: Problem, image: Image.Image) -> Message:
 @functools.cache
 def handwriting() -> dict[Split, tuple[tuple[np.ndarray, ...], ...]]:
     """For each part, a tuple of 8x8 uint8 images for each digit 0..9 (white ink on black)."""
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    pixels = (data.images * (255.0 / 16.0)).round().astype(np.uint8)
+    with np.load(HANDWRITING, allow_pickle=False) as data:
+        images, labels = data["images"], data["labels"]
+    pixels = (images * (255.0 / 16.0)).round().astype(np.uint8)
     test = len(pixels) - TEST_IMAGES
     select = test - SELECT_IMAGES
     parts: dict[Split, range] = {
@@ -181,7 +184,7 @@ def handwriting() -> dict[Split, tuple[tuple[np.ndarray, ...], ...]]:
         "test": range(test, len(pixels)),
     }
     return {
-        part: tuple(tuple(pixels[i] for i in rows if data.target[i] == digit) for digit in range(10))
+        part: tuple(tuple(pixels[i] for i in rows if labels[i] == digit) for digit in range(10))
         for part, rows in parts.items()
     }
 
