@@ -67,7 +67,8 @@ import gc, json, os, sys
 import hypothesis, pydantic, pytest, torch  # what takes long happens once; one thread, so that forking is safe
 torch.set_num_threads(1)
 torch.testing.assert_close(torch.ones(1), torch.ones(1))
-OPTIONS = ["-xq", "-c", os.devnull, "--rootdir=.", "--assert=plain", "-pno:cacheprovider"]
+OPTIONS = ["-xq", "-c", os.devnull, "--rootdir=.", "--assert=plain", "--tb=native"]
+OPTIONS += ["-pno:cacheprovider", "-pno:logging"]
 
 def run(part):  # in a process of its own: a run of pytest leaves the modules that it imported
     child = os.fork()
