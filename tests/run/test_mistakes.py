@@ -163,6 +163,14 @@ def test_all_mistakes_between_sections_are_told_at_once() -> None:
         assert f"where: command line: {place}" in error.got
 
 
+def test_names_that_no_task_set_has_are_told_with_the_values_that_are_wrong() -> None:
+    error = refused("distill.tasks=trian", "eval.tasks=[text, imag]", "distill.steps=ten")
+    assert error.what == "3 mistakes"
+    assert "got:   trian\n       fix:   did you mean 'train'?" in error.got
+    assert "got:   imag\n       fix:   did you mean 'image'?" in error.got
+    assert "where: command line: distill.steps" in error.got
+
+
 NUMBERS = (
     "sft.optimizer.lr", "sft.optimizer.weight_decay", "sft.optimizer.max_grad_norm", "distill.sampling.temperature",
     "distill.mismatch.limit", "environment.seconds", "distill.objective.teacher_loss.coefficient",

@@ -15,7 +15,7 @@ from vold.errors import ConfigError
 from vold.evals.claims import Claim
 from vold.evals.sequential import Looks
 from vold.evals.study_results import COLUMNS
-from vold.run.mistakes import Written, readable
+from vold.run.mistakes import Written, mistakes_in, readable
 from vold.run.names import Name, close_to, no_twins
 from vold.run.recipe import AnyTaskSpec, Section
 from vold.run.yaml_text import sections_in, text_of
@@ -259,7 +259,7 @@ def load_study(path: Path) -> Study:
     try:
         return Study.model_validate(raw)
     except ValidationError as error:
-        raise readable(error, raw, Written(str(path), text), Study) from None
+        raise readable(mistakes_in(error, raw, Study), Written(str(path), text)) from None
 
 
 def no_such(kind: str, name: str, known: Iterable[str], where: str) -> ConfigError:

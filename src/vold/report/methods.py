@@ -13,7 +13,7 @@ from vold.objective import PRESETS, Objective
 from vold.objective.axes import axes
 from vold.report.tables import print_pairs, print_table
 from vold.run.console import console
-from vold.run.mistakes import Written, readable
+from vold.run.mistakes import Written, mistakes_in, readable
 from vold.run.names import close_to
 from vold.run.overrides import override
 
@@ -84,4 +84,4 @@ def expand(name: str, overrides: Sequence[str] = ()) -> Objective:
     try:
         return _Root.model_validate(read).objective
     except ValidationError as error:
-        raise readable(error, read, Written("command line"), _Root) from None
+        raise readable(mistakes_in(error, read, _Root), Written("command line")) from None

@@ -118,16 +118,8 @@ def place_of(text: str, keys: Keys) -> tuple[int, ...]:
     return found
 
 
-def readable(error: ValidationError, raw: object, written: Written, root: type[BaseModel]) -> ConfigError:
-    """All of pydantic's errors as one of ours.
-
-    Args:
-        error: pydantic's.
-        raw: what was read.
-        written: where it came from.
-        root: the section it was read as.
-    """
-    found = mistakes_in(error, raw, root)
+def readable(found: Sequence[Mistake], written: Written) -> ConfigError:
+    """All that is wrong with what was read from somewhere as one error."""
     if len(found) == 1:
         return ConfigError(found[0].what, where=written.place(found[0]), got=found[0].got, fix=found[0].fix)
     lines = []
@@ -150,9 +142,9 @@ def mistakes_in(error: ValidationError, raw: object, root: type[BaseModel]) -> l
             inner = mistakes_in(cause.error, _at(raw, keys), cause.section)
             out += [Mistake((*keys, *m.keys), m.what, m.got, m.fix) for m in inner]
         elif isinstance(cause, SeveralMistakes):
-            out += [_ours(e, keys, raw) for e in cause.errors]
+            out += [raised(e, raw, keys) for e in cause.errors]
         elif isinstance(cause, VoldError):
-            out.append(_ours(cause, keys, raw))
+            out.append(raised(cause, raw, keys))
         elif (
             one["type"] != "too_short" or len(one["input"]) < one["ctx"]["min_length"]
         ):  # a wrong item is not a missing one
@@ -179,7 +171,7 @@ def _at(raw: object, keys: Keys) -> object:
     return raw
 
 
-def _ours(error: VoldError, keys: Keys, raw: object) -> Mistake:
+def raised(error: VoldError, raw: object, keys: Keys = ()) -> Mistake:
     """An error that a section raised itself. Its `where` is a key of the section, or of the whole recipe."""
     section = _at(raw, keys)
     if not keys and error.where:

@@ -16,7 +16,7 @@ from vold.errors import ConfigError
 from vold.run.cluster_section import Cluster, cluster_mistakes
 from vold.run.doors import beside
 from vold.run.environment_section import ToolEnvironment as ToolEnvironment
-from vold.run.mistakes import SeveralMistakes, Written, mistakes_in, readable
+from vold.run.mistakes import SeveralMistakes, Written, mistakes_in, raised, readable
 from vold.run.model_sections import Endpoint as Endpoint
 from vold.run.model_sections import Sampling as Sampling
 from vold.run.model_sections import Student as Student
@@ -37,7 +37,7 @@ from vold.run.stage_sections import Sft as Sft
 from vold.run.stage_sections import Traces as Traces
 from vold.run.task_sections import AnyTaskSpec as AnyTaskSpec
 from vold.run.task_sections import TaskSpec as TaskSpec
-from vold.run.task_sections import find_task_set, refuse_inline_tasks
+from vold.run.task_sections import find_task_set, refuse_inline_tasks, unknown_task_sets
 from vold.run.teacher_sections import ScoringModel, TeacherSection, TextTeacher, teacher_mistakes
 from vold.run.yaml_text import sections_in, text_of
 
@@ -291,7 +291,7 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         return Recipe.model_validate(raw)
     except ValidationError as error:
         known = frozenset(_mistakes(sections_in(text, path, "recipe"))) if overrides else frozenset()
-        raise readable(error, raw, Written(str(path), text, tuple(overrides), known), Recipe) from None
+        raise readable(_found(error, raw), Written(str(path), text, tuple(overrides), known)) from None
 
 
 def recipe_from(raw: dict[str, Any], *, where: str) -> Recipe:
@@ -299,15 +299,20 @@ def recipe_from(raw: dict[str, Any], *, where: str) -> Recipe:
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
-        raise readable(error, raw, Written(where), Recipe) from None
+        raise readable(_found(error, raw), Written(where)) from None
 
 
 def _mistakes(raw: dict[str, Any]) -> list[Mistake]:
     try:
         Recipe.model_validate(raw)
     except ValidationError as error:
-        return mistakes_in(error, raw, Recipe)
+        return _found(error, raw)
     return []
+
+
+def _found(error: ValidationError, raw: dict[str, Any]) -> list[Mistake]:
+    """Where a value is wrong, validation does not come to the names of task sets."""
+    return list(dict.fromkeys([*mistakes_in(error, raw, Recipe), *(raised(e, raw) for e in unknown_task_sets(raw))]))
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -111,6 +111,22 @@ def find_task_set(sets: Mapping[str, TaskSpec], name: str, where: str) -> TaskSp
     )
 
 
+def unknown_task_sets(raw: Mapping[str, Any]) -> list[ConfigError]:
+    """What `find_task_set` raises for the names in a recipe as it is written, whatever else is wrong with it."""
+    sets: Any = raw.get("tasks")
+    found: list[ConfigError] = []
+    for stage in STAGES_WITH_TASKS if isinstance(sets, Mapping) else ():
+        section = raw.get(stage)
+        named = section.get("tasks") if isinstance(section, Mapping) else None
+        for name in named if isinstance(named, list) else [named]:
+            try:
+                if isinstance(name, str):
+                    find_task_set(sets, name, f"{stage}.tasks")
+            except ConfigError as error:
+                found.append(error)
+    return found
+
+
 def refuse_inline_tasks(raw: Mapping[str, Any]) -> None:
     """Refuse a recipe whose stages spell out their task sets.
 
