@@ -370,3 +370,24 @@ def test_a_prompt_that_fills_the_context_gets_advice_that_can_be_followed(
     err = capsys.readouterr().err
     assert "leave out prompts as long as this" in err
     assert "set max_new_tokens" not in err
+
+
+def test_all_that_is_named_and_not_there_is_told_at_once(home: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    gone = ["student.path=./gone", "teacher.path=/no/teacher", "tasks.train={kind: jsonl, path: no.jsonl}"]
+    assert main(["check", DEMO, *home, *gone]) == 2
+    said = capsys.readouterr().err
+    assert "3 mistakes" in said
+    for key, path in (("student.path", "./gone"), ("teacher.path", "/no/teacher"), ("tasks.train.path", "no.jsonl")):
+        assert f"recipe: {key}\n       got:   {path}\n" in said
+
+
+def test_the_problem_that_is_too_long_is_named(
+    home: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = rows(
+        tmp_path,
+        {"id": "short", "prompt": "1 2", "reference": "3"},
+        {"id": "long", "prompt": "1 " * 900, "reference": "3"},
+    )
+    assert main(["check", DEMO, *home, f"tasks.train={asked}"]) == 2
+    assert "problem long" in capsys.readouterr().err

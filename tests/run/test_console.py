@@ -65,6 +65,13 @@ def test_the_next_command_is_one_that_the_shell_finds(
     assert capsys.readouterr().out == f"next: {first} show 'runs/a b'\nnext: vold show 'runs/a b'\n"
 
 
+def test_a_bar_that_is_full_is_said_to_be_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with Bar("eval", 4) as bar:
+        for units in (4, 0, 0):
+            bar.advance(units)
+    assert capsys.readouterr().out.count("eval: 4/4") == 1
+
+
 def test_a_bar_over_nothing_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with Bar("marking", 0) as bar:
         bar.advance(0)

@@ -99,7 +99,7 @@ def _sft(args: argparse.Namespace) -> None:
     recipe = _recipe(args)
     from vold.training.sft import sft
 
-    _wrote(sft(recipe))
+    _wrote(sft(recipe), "the model is in")
     _next(args.verb, recipe, args.recipe, *args.keys)
 
 
@@ -141,7 +141,7 @@ def _distill(args: argparse.Namespace) -> None:
     recipe = _recipe(args)
     from vold.training.distill import distill
 
-    _wrote(distill(recipe))
+    _wrote(distill(recipe), "the model is in")
     _next(args.verb, recipe, args.recipe, *args.keys)
 
 
@@ -337,10 +337,10 @@ def _completion(args: argparse.Namespace) -> None:
     console.file.write(completion(args.shell))
 
 
-def _wrote(path: object) -> None:
+def _wrote(path: object, said: str = "wrote") -> None:
     from vold.run.console import console
 
-    console.print(f"wrote {path}")
+    console.print(f"{said} {path}")
 
 
 def _next(verb: str, recipe: Recipe, *words: str) -> None:

@@ -70,7 +70,8 @@ def run_stages(recipe: Recipe) -> None:
     began = time.monotonic()
     with owning(recipe.run.dir, "run"), keeping():
         for stage in ("check", *recipe.stages):
-            _enter(stage, began)
+            given = stage == "traces" and recipe.traces is not None and recipe.traces.answers == "data"
+            _enter(stage, began, "the solutions of the data are taken" if given else None)
             _WORK[stage][1](recipe)
         page = write_report(recipe.run.dir)
     console.print(f"\nwrote {page}  ({time.monotonic() - began:.0f} s)")
@@ -162,8 +163,9 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _enter(stage: str, began: float) -> None:
-    console.print(Text.assemble("\n", (f"{stage}: {_WORK[stage][0]}", "bold"), f"  ({time.monotonic() - began:.0f} s)"))
+def _enter(stage: str, began: float, about: str | None = None) -> None:
+    head = f"{stage}: {about or _WORK[stage][0]}"
+    console.print(Text.assemble("\n", (head, "bold"), f"  ({time.monotonic() - began:.0f} s)"))
 
 
 def compare_models(recipe: Recipe) -> None:

@@ -23,7 +23,7 @@ from vold.evals.marking.golds import handle_golds
 from vold.evals.overlap import token_values
 from vold.evals.own_code import own_code
 from vold.evals.published import left_out, share_of_items
-from vold.evals.recipe_doubts import recipe_doubts
+from vold.evals.recipe_doubts import named_files, recipe_doubts
 from vold.evals.subject import PROMPTS, Finding, Subject
 from vold.evals.watched import watched
 from vold.model.cards import CARDS, GIB, cures, highest, in_words, smaller_card, smallest_card
@@ -261,12 +261,13 @@ def _tasks(subject: Subject) -> Iterator[Finding]:
 
 def _longest(subject: Subject, these: TaskSet) -> int:
     """Tokens of the longest of the first prompts, for which there must be room in every context."""
-    longest = max(len(p.ids) for p in (*these.prompts, *these.told))
+    prompt = max((*these.prompts, *these.told), key=lambda p: len(p.ids))
+    longest = len(prompt.ids)
     if longest + max(these.max_new_tokens, 1) > subject.context:
         room = subject.context - longest
         raise ConfigError(
             "prompt and response do not fit into the context",
-            where=f"{these.key} and its max_new_tokens",
+            where=f"{these.key} and its max_new_tokens, problem {prompt.task}",
             got=f"{longest} + {these.max_new_tokens} tokens, context {subject.context}",
             fix=f"set max_new_tokens to {room} or less"
             if room > 0
@@ -334,9 +335,9 @@ def _checkpoints(subject: Subject) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
-    places, recipe_doubts, _functions, own_code, _memory, _launched, _student, certificates, _other_models, _teachers,
-    _context, _servers, _benchmarks, _while_training, _tasks, disk, _one_prompt, _shown, data_doubts, _distill,
-    _checkpoints,
+    places, named_files, recipe_doubts, _functions, own_code, _memory, _launched, _student, certificates, _other_models,
+    _teachers, _context, _servers, _benchmarks, _while_training, _tasks, disk, _one_prompt, _shown, data_doubts,
+    _distill, _checkpoints,
 )  # fmt: skip
 """In this order: what costs nothing first."""
 OF_THE_STUDENT = (_memory, _student, certificates, _teachers, _context, _one_prompt, _shown)

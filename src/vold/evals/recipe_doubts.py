@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vold.evals.subject import Finding
+from vold.model.reading import may_be_on_the_hub
 from vold.objective import PRESETS
+from vold.run.mistakes import Mistake, Written, readable
 from vold.run.readiness import align_doubt
 from vold.run.shipped import resolve
 
@@ -27,6 +29,30 @@ WARMEST, COLDEST = 1.5, 0.5
 """Temperatures of rollouts beyond which samples are noise, or hardly differ."""
 GATE = 0.1
 """Nats below which a gate drops tokens that student and teacher agree on."""
+
+
+def named_files(subject: Subject) -> Iterator[Finding]:
+    """Says nothing where everything is there.
+
+    Raises:
+        ConfigError: several models and data files are named and not there; one alone is told by whoever reads it.
+    """
+    recipe = subject.recipe
+    routes = recipe.teacher.routes if recipe.teacher is not None else {}
+    paths = {
+        "student.path": recipe.student and recipe.student.path,
+        "teacher.path": recipe.teacher and recipe.teacher.path,
+    }
+    paths |= {f"teacher.routes.{name}.path": one.path for name, one in routes.items()}
+    named = {key: resolve(path) for key, path in paths.items() if path}
+    missing = {k: path for k, path in named.items() if not may_be_on_the_hub(path) and not Path(path).is_dir()}
+    files = {f"tasks.{name}.path": getattr(spec, "path", None) for name, spec in recipe.tasks.items()}
+    missing |= {key: str(path) for key, path in files.items() if isinstance(path, Path) and not path.exists()}
+    if len(missing) > 1:
+        fix = "check the path; it is seen from where the command runs"
+        told = [Mistake(tuple(k.split(".")), "there is nothing at this path", p, fix) for k, p in missing.items()]
+        raise readable(told, Written("recipe"))
+    yield from ()
 
 
 def recipe_doubts(subject: Subject) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import os
 import re
 import threading
 from pathlib import Path
@@ -44,6 +45,11 @@ TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 
 
+def may_be_on_the_hub(path: str) -> bool:
+    """Whether a path has the form of a hub's OWNER/NAME."""
+    return not path.startswith((".", "/", "~", "$")) and len(Path(path).parts) == 2
+
+
 @contextlib.contextmanager
 def model_at(path: str) -> Iterator[None]:
     """Read a model directory or hub id in the block.
@@ -54,9 +60,10 @@ def model_at(path: str) -> Iterator[None]:
     """
     local = Path(path).is_dir()
     # Local directories must be whole; a name that is no directory is left to the hub client.
-    if not local and (path.startswith((".", "/", "~", "$")) or len(Path(path).parts) != 2):
+    if not local and not may_be_on_the_hub(path):
+        got = f"no directory {path}" + ", seen from where the command runs" * (not os.path.isabs(path))
         fix = "check the path in the recipe" + "; variables such as $HOME are not read in it" * ("$" in path)
-        raise CheckpointError("there is no model directory here", where=path, fix=fix)
+        raise CheckpointError("there is no model directory here", where=path, got=got, fix=fix)
     try:
         yield
     except Exception as error:

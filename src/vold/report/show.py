@@ -95,7 +95,7 @@ def serve(target: str | Path, overrides: Sequence[str] = (), port: str | None = 
     if not runs_in(folder):
         check_run(folder)
     wanted = port or "0"
-    fix = "write a number from 1024 to 65535, or leave --port out"
+    fix = "write a number from 1024 to 65535 that no program has taken, or leave --port out"
     if not (wanted.isascii() and wanted.isdecimal() and len(wanted) <= 5 and int(wanted) < 65536):
         raise ConfigError("this is no port", where="--port", got=wanted, fix=fix)
     try:

@@ -124,7 +124,7 @@ class Bar:
         self.done += units
         if self._rich is not None:
             self._rich.update(self._task, completed=self.done, note=note)
-        elif self.total and (self.done - self._printed >= self.total / 10 or self.done >= self.total):
+        elif self.done - self._printed >= self.total / 10 > 0 or self._printed < self.total <= self.done:
             self._printed = self.done
             seconds = time.monotonic() - self._began
             left = seconds / max(1, self.done - self._from) * (self.total - self.done)

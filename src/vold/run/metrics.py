@@ -20,7 +20,10 @@ SCORE = "score_"
 """How the keys of single scores begin."""
 TRACKING = "tracking.json"
 """Beside it: under which id trackers know this stage of this run."""
-MEND_METRICS = "put the file back from a copy, or delete line {line} and the file's `.sums`, and that step is missing"
+MEND_METRICS = (
+    "put the file back from a copy, or delete line {line} and the hidden file .metrics.jsonl.sums beside it, "
+    "and that step is missing"
+)
 """What to do about a damaged row where nobody trains."""
 
 

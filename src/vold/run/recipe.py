@@ -123,9 +123,10 @@ class Recipe(Section):
         return [(n, one) for n, s in stages.items() if s and s.eval for one in s.eval.sets if one not in known]
 
     def after(self, verb: str) -> str:
-        """The verb that comes after one: the next stage, and `show` behind the last."""
-        behind = ORDER[ORDER.index(verb) + 1 :] if verb in ORDER else ORDER
-        return next((name for name in self.stages if name in behind), "show")
+        """The verb that comes after one: the next stage, `show` behind the last, and all of them after a check."""
+        if verb not in ORDER:
+            return "run"
+        return next((name for name in self.stages if name in ORDER[ORDER.index(verb) + 1 :]), "show")
 
     def with_align(self) -> Recipe:
         """With an `align` section: where the recipe has none, on the problems of stage 2 and sampled as there."""

@@ -167,6 +167,8 @@ class JsonlTasks:
             ) from None
         except ValueError as error:
             fix = "mend the line: a row is one JSON object in UTF-8, each key once"
+            if isinstance(error, UnicodeDecodeError):
+                fix = f"write the file in UTF-8: iconv -f ENCODING -t UTF-8 {self.path.name}"
             raise DataError("cannot read this row", where=where, got=str(error)[:200], fix=fix) from None
         if row.grader is not None and not is_plain(row.grader) and row.grader != self.grader:
             fix = "name a grader of the package; one of your own is named as `grader` of the set, in the recipe"
