@@ -284,7 +284,7 @@ def test_run_takes_every_stage_in_order_and_ends_as_verb_by_verb(
     for verb in ("check", "sft", "align", "distill", "eval"):
         assert main([verb, recipe, f"run.dir={other}"]) == 0, capsys.readouterr().err
         commands += [line for line in capsys.readouterr().out.splitlines() if line.startswith("next: ")]
-    assert [c.split()[2] for c in commands] == ["traces", "align", "distill", "eval", "show"]
+    assert [c.split()[2] for c in commands] == ["run", "align", "distill", "eval", "show"]
     assert main(["run", recipe, f"run.dir={one}"]) == 0, capsys.readouterr().err
     out = capsys.readouterr().out
     places = [out.index(f"\n{stage}: ") for stage in ("check", "traces", "sft", "align", "distill", "eval")]
@@ -304,7 +304,7 @@ def test_a_recipe_of_the_package_is_found_by_its_name_anywhere(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["check", "demo", "run.dir=here"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "next: vold traces demo run.dir=here"
+    assert capsys.readouterr().out.splitlines()[-1] == "next: vold run demo run.dir=here"
     assert "did you mean sod-mini?" in fails(capsys, "sft", "sod-minni")
     Path("sod-minni").write_text("[]")
     assert "a recipe is a mapping" in fails(capsys, "sft", "sod-minni")
