@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from browser import evaluate
 from studies import arm, ran, results, study_dict
 from vold.demo.study import Running, run_study
 from vold.demo.study_file import Study, load_study
@@ -23,6 +24,7 @@ from vold.errors import CheckpointError, ConfigError
 from vold.evals.claims import Claim, decide, decide_all, write_looks
 from vold.evals.sequential import Looks
 from vold.evals.study_results import ArmResult, Look, Measure, StudyResults
+from vold.report.text import DASH
 from vold.run.files import read_json
 from vold.run.lock import owning
 
@@ -210,6 +212,18 @@ def test_the_page_shows_claims_regions_and_the_map(tmp_path: Path) -> None:
     # 0.10, 0.11 and 0.09 at 30 steps: +10.0 with the interval 7.5 to 12.5
     assert re.search(r'class="over"[^>]*>\+10\.0<small>\+7\.5 to \+12\.5', page)
     assert page.count("<polygon") == 2, "a band for each arm along the axis"
+
+
+def test_what_is_not_there_is_one_dash_and_zeros_stand_in_line_on_a_narrow_page(tmp_path: Path) -> None:
+    claim = {"better": "a", "worse": "b", "measure": "image", "rule": "gain"}
+    arms = {"a": arm([0.5, 0.6, 0.55]), "b": arm([0.4, 0.41, 0.42]), "base": ArmResult(None, {}, (ran(1),))}
+    claims = {name: Claim.model_validate(claim | {"claim": name}) for name in ("short", "a claim of more words")}
+    whole = vars(results(arms, {"image": "image, %"})) | {"claims": decide_all(claims, arms, [1, 2, 3])}
+    page = write_study_page(tmp_path, StudyResults(**whole), [])
+    assert f'>base</span></td><td class="n">{DASH}</td><td class="n">{DASH}</td>' in page.read_text()
+    zeros = "[...document.querySelectorAll('.strip .zero')].map(zero => zero.getBoundingClientRect().x)"
+    ((found,),) = evaluate(page, [zeros], width=420)
+    assert len(found) == 2 and found[0] == found[1]
 
 
 def test_an_early_look_asks_for_more() -> None:

@@ -13,7 +13,8 @@ from browser import evaluate
 from pages import DISPLAYED, Page, made_results, made_samples, uri
 from vold.report import answers as chosen
 from vold.report.answers import PROMPT, RESPONSE, THINKING
-from vold.report.evaluation import content, write_results
+from vold.report.evaluation import content, evaluation, write_results
+from vold.report.headline import gains
 from vold.report.text import DASH, MINUS
 
 if TYPE_CHECKING:
@@ -191,14 +192,21 @@ def test_a_difference_is_of_the_score_that_is_read_first(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "says"), [(0.01, 0.2, "better"), (-0.2, -0.01, "worse"), (None, 0.2, DASH), (0.0, 0.2, "not told")]
-)
-def test_what_an_interval_allows_to_say(tmp_path: Path, low: Any, high: Any, says: str) -> None:
+    ("low", "high", "corrected", "says"),
+    [(0.01, 0.2, 0.05, "better"), (-0.2, -0.01, 0.04, "worse"), (-0.2, -0.01, None, "worse"), (None, 0.2, 0.01, DASH),
+     (0.0, 0.2, 0.05, "not told"), (0.01, 0.2, 0.051, "not told"), (-0.2, -0.01, 0.132, "not told")],
+)  # fmt: skip
+def test_what_an_interval_and_its_corrected_p_allow_to_say(
+    tmp_path: Path, low: Any, high: Any, corrected: Any, says: str
+) -> None:
     results = made_results()
-    results["comparisons"][0] |= {"low": low, "high": high, "p_value": 1e-9}
+    results["comparisons"][0] |= {"low": low, "high": high, "p_value": 1e-9, "corrected_p": corrected}
     row = next(r for r in page_of(tmp_path / "p.html", results)[1].rows if len(r) == 9 and r[1] == "+50.0")
     assert row[4].startswith(says)
     assert row[5] == "<0.001"
+    (said, *_) = gains(evaluation(results, {}, 0))
+    assert said.endswith(f"{says}{' apart' * says.startswith('not')}.") or says == DASH
+    assert (f"corrected p {corrected:.3f}" in said) if corrected else ("corrected" not in said)
 
 
 def test_pairs_without_the_baseline_are_apart(tmp_path: Path) -> None:
@@ -417,6 +425,20 @@ def test_tables_are_sorted(made: Path) -> None:
     assert values[4] == ["10", "2", "1"]
     assert values[5] == ["10", "1", "2"]  # 2, 1, not known
     assert values[6] == "descending"
+
+
+def test_narrow_tables_keep_labels_with_values_and_zeros_in_line(tmp_path: Path) -> None:
+    results = made_results()
+    (pair,) = results["comparisons"]
+    results["comparisons"] = [pair, pair | {"model": "vold_after_more_steps", "difference": -0.01}]
+    lines = (
+        "[...document.querySelectorAll('.scores .name')].map(name => name.getBoundingClientRect().top"
+        " - name.closest('td').getBoundingClientRect().top).filter(below => below > 8)"
+    )
+    zeros = "[...document.querySelectorAll('.strip .zero')].map(zero => zero.getBoundingClientRect().x)"
+    (found,) = evaluate(write_results(tmp_path / "page.html", results, {}), [lines, zeros], width=420)
+    assert found[0] == []  # pixels that a name stands below its label
+    assert len(found[1]) == 2 and len({*found[1]}) == 1
 
 
 LONG = ("Qwen2.5-VL-3B-Instruct", "org/VLAA-Thinker-Qwen2.5VL-3B-with-a-long-checkpoint-name-step-000600", "w" * 90,

@@ -157,6 +157,38 @@ def test_rollouts_are_read_with_the_keyboard_alone(long: Path, live: bool) -> No
     assert last[1] == "step 7, no. 1" and active == "text"
 
 
+CHOSEN = "document.querySelector('#choose').elements"
+TOPS = "['n0', 'n1', 'd0', 'd1', 'text', 'order'].map(name => at(form.elements[name]))"
+
+
+def test_filters_that_belong_together_stand_together(long: Path) -> None:
+    """With a wide tag; 0 is the button's line."""
+    steps = [
+        until(f"{COUNT}.startsWith('8 of 8')"),
+        f"{CHOSEN}.tag.add(new Option('a tag: of a good many words')), {CHOSEN}.tag.closest('label').hidden = false",
+        f"(() => {{ const form = document.querySelector('#choose'), top = e => e.getBoundingClientRect().top,"
+        f" at = e => Math.round(top(form.querySelector('button')) - top(e)); return {TOPS}; }})()",
+        f"(() => {{ const e = {CHOSEN}.text, style = getComputedStyle(e),"
+        " pen = new OffscreenCanvas(9, 9).getContext('2d'); pen.font = style.font;"
+        " return pen.measureText(e.placeholder).width <= e.clientWidth"
+        " - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight); })()",
+    ]  # fmt: skip
+    page = write_report(long)
+    ((_, _, wide, whole),) = evaluate(page, steps, width=1300)
+    assert wide == [0] * 6 and whole
+    ((_, _, narrow, whole),) = evaluate(page, steps, width=420)
+    assert narrow[0] == narrow[1] > narrow[2] == narrow[3] > 0 and whole
+
+
+def test_rounding_is_no_end_of_a_colour_scale(tmp_path: Path) -> None:
+    write_text(tmp_path / "recipe.yaml", "distill: {steps: 1}\n")
+    store_rows(tmp_path / "distill" / "rollouts", 0, [{"tokens": ["a", "b"], "logp": [-2.5, -1.19e-7]}])
+    ends = "['low', 'high'].map(end => document.querySelector('.scale .' + end).textContent)"
+    colour = "const c = document.querySelector('#colour'); c.value = 'student'; c.dispatchEvent(new Event('change'))"
+    ((*_, found),) = evaluate(write_report(tmp_path), [IDLE, colour, ends])
+    assert found == ["\N{MINUS SIGN}2.5 nats", "0 nats"]
+
+
 @pytest.mark.parametrize(("width", "dark"), [(420, True), (1600, False)])
 def test_it_fits_and_filters_at_every_width(long: Path, width: int, dark: bool) -> None:
     def filled(name: str, value: str) -> str:

@@ -20,6 +20,7 @@ from vold.report.charts import OUTCOMES
 from vold.report.run_page import QUESTIONS, content
 from vold.report.text import MINUS
 from vold.run.files import append_jsonl, read_jsonl, write_json, write_text
+from vold.run.lock import owning
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,25 @@ def test_missing_stages_are_a_note(run: Path, stage: str) -> None:
     html, _ = page_of(run)
     assert f"run <code>vold {stage}</code>" in html or stage == "traces"
     assert re.search(rf"<td>{stage}</td><td class=\"soft\">not run</td>", html)
+
+
+def test_what_a_run_at_work_will_still_do_is_no_note_to_run_it(run: Path) -> None:
+    for stage in ("traces", "sft", "distill", "eval"):
+        shutil.rmtree(run / stage)
+    missing = [f"run <code>vold {stage}</code>" for stage in ("traces", "sft", "distill", "eval")]
+    assert all(note in page_of(run)[0] for note in missing)
+    write_text(run / "recipe.yaml", f"{RECIPE}traces: {{tasks: a}}\neval: {{sets: [a]}}\n")
+    with owning(run, "traces"):
+        html, _ = page_of(run)
+    assert not any(note in html for note in missing)
+    assert "No benchmark has been measured yet: <code>vold eval</code> comes last." in html
+
+
+def test_solutions_of_the_data_are_no_answers_of_the_teacher(run: Path) -> None:
+    counts = "were kept (70 tokens); 8 of the 9 are correct"
+    assert f"7 of the teacher\N{RIGHT SINGLE QUOTATION MARK}s 9 answers {counts}, 1 were cut off." in page_of(run)[0]
+    write_text(run / "recipe.yaml", f"{RECIPE}traces: {{answers: data}}\n")
+    assert f"7 of the data\N{RIGHT SINGLE QUOTATION MARK}s own 9 solutions {counts}." in page_of(run)[0]
 
 
 def test_balance_is_a_stage_where_a_run_has_it(run: Path) -> None:

@@ -76,7 +76,8 @@ def _claims(claims: Mapping[str, Verdict]) -> list[dict[str, object]]:
 
 
 def _row(results: StudyResults, arm: ArmResult) -> list[str]:
-    return [cell_of(arm.seeds, on) for on in results.columns or COLUMNS]
+    cells = [cell_of(arm.seeds, on) for on in results.columns or COLUMNS]
+    return [DASH if cell == "-" else cell for cell in cells]
 
 
 def _differences(

@@ -25,6 +25,8 @@ LISTED = 100
 """Bad rows, and as many bad golds, that are listed of a set; all are counted."""
 TITLES = {"mmmu_pro": "MMMU-Pro, 10 options and vision"}
 """Of what is a mean of sets and none itself."""
+LEVEL = 0.05
+"""Corrected p above which a difference is not told apart from 0."""
 NORMAL_95 = 1.959964
 """Standard errors to each side of a 95% interval, for results that hold no interval."""
 
@@ -283,9 +285,7 @@ def _differences(known: Json, sets: Mapping[str, MeasuredSet]) -> list[Differenc
     for name, score, c, f in found:
         most = score.most if score else 1.0
         numbers = [number(f.get(k)) for k in ("difference", "low", "high", "min_detectable")]
-        _, low, high, _ = numbers
-        verdict = "better" if (low or 0.0) > 0 else "worse" if (high or 0.0) < 0 else "not told apart"
-        verdict = DASH if low is None or high is None else verdict
+        verdict = reads_as(numbers[1], numbers[2], number(f.get("corrected_p")))
         strip = interval_strip(*(None if v is None else v / most for v in numbers), reach=reach)
         title = sets[name].title if name in sets else name
         model, against = (words(c.get(k)) for k in ("model", "against"))
@@ -293,6 +293,20 @@ def _differences(known: Json, sets: Mapping[str, MeasuredSet]) -> list[Differenc
         out.append(Difference(name, title, label, model, against, most, f, strip, verdict))
     order = list(sets)
     return sorted(out, key=lambda d: order.index(d.set) if d.set in order else len(order))
+
+
+def reads_as(low: float | None, high: float | None, corrected: float | None) -> str:
+    """What the interval of a difference says; one that its corrected p does not bear out is not told apart from 0.
+
+    Example:
+        >>> reads_as(0.1, 0.2, 0.05), reads_as(-0.2, -0.1, None), reads_as(-0.2, -0.1, 0.132)
+        ('better', 'worse', 'not told apart')
+    """
+    if low is None or high is None:
+        return DASH
+    if corrected is not None and corrected > LEVEL:
+        return "not told apart"
+    return "better" if low > 0 else "worse" if high < 0 else "not told apart"
 
 
 def _breakdowns(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from vold.report.text import decimal, number, percent, spaced
+from vold.report.text import decimal, number, p_value, percent, spaced
 from vold.run.looks import best_step
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ def _gain(d: Difference, e: Evaluation) -> str:
     what = d.title if d.score == "accuracy" else f"{d.title}, {spaced(d.score)}"
     went = f"{percent(levels.get(d.against))} to {percent(levels.get(d.model))}"
     span = f"{percent(value, sign=True)} points, 95% interval {percent(low, sign=True)} to {percent(high, sign=True)}"
+    p = number(d.figures.get("corrected_p"))
+    span += "" if p is None else f", corrected p {p_value(p)}"
     verdict = {"better": "better", "worse": "worse"}.get(d.verdict, "not told apart")
     return f"{d.model} against {d.against} on {what}: {went} ({span}): {verdict}."
 

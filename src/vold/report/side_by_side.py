@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vold.errors import clean
 from vold.report.charts import Series, interval_strip, line_chart
+from vold.report.evaluation import reads_as
 from vold.report.run_page import COLOURS, DISTILL, SFT, asked_points, points, trailing_mean, window
 from vold.report.standing import asked_of, metrics_of, one, standing
 from vold.report.text import Json, spaced, words
@@ -114,7 +115,7 @@ def _rows(found: Sequence[SetComparison]) -> list[dict[str, object]]:
 
 def _row(c: SetComparison, score: str, d: SetComparison | ScoreDifference, reach: float) -> dict[str, object]:
     a, b = (c.accuracy_a, c.accuracy_b) if score == "accuracy" else (c.derived[score].a, c.derived[score].b)
-    verdict = "better" if d.low > 0 else "worse" if d.high < 0 else "not told apart"
+    verdict = reads_as(d.low, d.high, d.corrected_p)
     strip = interval_strip(d.difference, d.low, d.high, reach=reach)
     notes = [*(f"of another test: {w}" for w in c.differs), *(f"protocols differ: {w}" for w in c.forced)]
     return {"set": c.name, "score": spaced(score), "a": a, "b": b, "d": d, "n": c.n, "verdict": verdict, "strip": strip,

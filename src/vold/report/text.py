@@ -76,14 +76,16 @@ def decimal(value: object, places: int = 3, *, sign: bool = False) -> str:
 
 
 def percent(share: object, *, sign: bool = False) -> str:
-    """Return a share of 1 in percent, without the sign for it; a dash for what is no number.
+    """Return a share of 1 in percent, without the sign for it; a dash for what is no number. A difference, with its
+    sign, has a second decimal where one would show 0.
 
     Example:
-        >>> percent(0.125), percent(0.05, sign=True)
-        ('12.5', '+5.0')
+        >>> percent(0.125), percent(0.05, sign=True), percent(0.0004, sign=True)
+        ('12.5', '+5.0', '+0.04')
     """
     known = number(share)
-    return decimal(None if known is None else 100 * known, 1, sign=sign)
+    small = sign and known is not None and round(100 * known, 1) == 0 != round(100 * known, 2)
+    return decimal(None if known is None else 100 * known, 1 + small, sign=sign)
 
 
 def p_value(value: object) -> str:

@@ -1,7 +1,8 @@
 // One rollout as the page draws it: unpacked streams, a colour for every token, what is folded, and a map of it all.
 const HEAD = 80, TAIL = 120, AROUND = 24, WIDEST = 5, UNFOLD = 256, BINS = 400;
 const SIGNED = new Set(["gap", "advantage"]);
-const shorten = v => v === undefined || Number.isNaN(v) ? "–"
+const NOTHING = 5e-5;  // below it a value is the rounding of a sum in 32 bits
+const shorten = v => v === undefined || Number.isNaN(v) ? "–" : Math.abs(v) < NOTHING ? "0"
   : (Math.abs(v) >= 100 ? v.toFixed(0) : String(Number(v.toPrecision(3)))).replace("-", "−");
 
 const bytes = text => {
