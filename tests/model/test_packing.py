@@ -19,7 +19,7 @@ from vold.data.worlds.digits import DigitTasks
 from vold.model.batching import collate, packed_micro_batches
 from vold.model.chat import Chat
 from vold.model.families import PROVEN
-from vold.model.packing import Packed, pack, packed_attention
+from vold.model.packing import pack
 from vold.model.policy import Policy
 from vold.types import Prompt
 
@@ -171,20 +171,6 @@ def test_a_family_that_is_not_listed_runs_as_a_padded_batch() -> None:
         [4, 0],
         [2],
     ]  # 3 x 11, 2 x 16 and 21 tokens
-
-
-def test_attention_that_is_trained_in_bfloat16_on_a_cpu_is_exact_but_for_one_rounding() -> None:
-    torch.manual_seed(0)
-    query, key, value = (torch.randn(1, heads, 7, 8).bfloat16().requires_grad_() for heads in (4, 2, 2))
-    places = torch.arange(7)
-    packed = Packed(places, (3, 4), ((0,), (1,)), places)
-    out, _ = packed_attention(torch.nn.Module(), query, key, value, None, packed)
-    for span in (slice(0, 3), slice(3, 7)):
-        q, k, v = (t[0, :, span].double() for t in (query, key, value))
-        k, v = (t.repeat_interleave(2, 0) for t in (k, v))
-        later = torch.ones(q.shape[1], q.shape[1], dtype=torch.bool).triu(1)
-        chances = (q @ k.mT / 8**0.5).masked_fill(later, -torch.inf).softmax(-1)
-        assert out[0, span].equal((chances @ v).transpose(0, 1).bfloat16())
 
 
 def test_no_mask_of_packed_by_packed_tokens_is_made() -> None:

@@ -147,10 +147,6 @@ def _row_by_row(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packed: Packed, window: int | None, **kwargs: Any
 ) -> torch.Tensor:
     """`packed_attention` in a call for each row."""
-    given = query.dtype
-    if query.device.type == "cpu" and query.requires_grad and given.itemsize < 4:
-        # A processor's kernel for the gradient takes several times as long in 16 bits.
-        query, key, value = query.float(), key.float(), value.float()
     key, value = _own_keys(query, key, value, masked=window is not None)
     parts = [t.split(packed.pieces, 2) for t in (query, key, value)]
     out: list[torch.Tensor | None] = [None] * len(packed.pieces)
@@ -170,7 +166,7 @@ def _row_by_row(
         ).transpose(1, 2)
         for i, piece in zip(pieces, attended.split([packed.pieces[i] for i in pieces], 1), strict=True):
             out[i] = piece if out[i] is None else out[i]
-    return torch.cat([piece for piece in out if piece is not None], 1).to(given)
+    return torch.cat([piece for piece in out if piece is not None], 1)
 
 
 def _own_keys(
