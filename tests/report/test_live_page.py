@@ -184,7 +184,8 @@ def test_rounding_is_no_end_of_a_colour_scale(tmp_path: Path) -> None:
     write_text(tmp_path / "recipe.yaml", "distill: {steps: 1}\n")
     store_rows(tmp_path / "distill" / "rollouts", 0, [{"tokens": ["a", "b"], "logp": [-2.5, -1.19e-7]}])
     ends = "['low', 'high'].map(end => document.querySelector('.scale .' + end).textContent)"
-    colour = "const c = document.querySelector('#colour'); c.value = 'student'; c.dispatchEvent(new Event('change'))"
+    chosen = "c => { c.value = 'student'; return c.dispatchEvent(new Event('change')) }"
+    colour = f"({chosen})(document.querySelector('#colour'))"
     ((*_, found),) = evaluate(write_report(tmp_path), [IDLE, colour, ends])
     assert found == ["\N{MINUS SIGN}2.5 nats", "0 nats"]
 
