@@ -116,11 +116,10 @@ build/torchvision: $(STAMP)
 
 engines: $(ENGINES_STAMP) build/torchvision
 
-# The longest files first: a long one that comes last leaves a core idle. Servers take a while to start and to end, so
-# three workers share two cores.
+# The longest files first, as two workers take them in turn: a long one that comes last leaves a core idle.
 LONG := $(patsubst %,tests/engines/test_%.py,ray_cluster vllm_launch vllm_ahead ray_vllm)
 test-engines: $(ENGINES_STAMP) build/torchvision
-	VOLD_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/bin/python $(VENV)/bin/python -m pytest -v -n 3 --no-loadscope-reorder \
+	VOLD_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/bin/python $(VENV)/bin/python -m pytest -v -n 2 --no-loadscope-reorder \
 	  -m engines --durations=5 $(LONG) $(filter-out $(LONG),$(shell grep -rl mark.engines tests --include='test_*.py'))
 
 # The core of the suite at both ends of the ranges in pyproject.toml, and at what a machine with a GPU often has: each in an
