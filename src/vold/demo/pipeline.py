@@ -70,8 +70,7 @@ def run_stages(recipe: Recipe) -> None:
     began = time.monotonic()
     with owning(recipe.run.dir, "run"), keeping():
         for stage in ("check", *recipe.stages):
-            given = stage == "traces" and recipe.traces is not None and recipe.traces.answers == "data"
-            _enter(stage, began, "the solutions of the data are taken" if given else None)
+            _enter(stage, began, recipe)
             _WORK[stage][1](recipe)
         page = write_report(recipe.run.dir)
     console.print(f"\nwrote {page}  ({time.monotonic() - began:.0f} s)")
@@ -96,15 +95,15 @@ def _demo(recipe: Recipe, overrides: list[str]) -> DemoSummary:
     before = ["align"] if not (home / "sft" / "final").is_dir() else []
     taught = recipe.distill is not None and recipe.distill.objective.uses_teacher
     for stage in ("check", "traces", *before, "sft", "align", "distill"):
-        _enter(stage, began)
+        _enter(stage, began, recipe)
         with _grpo_meanwhile(home, overrides) if stage == "distill" and taught else contextlib.nullcontext():
             _WORK[stage][1](recipe)
     models = stage_models(recipe)
     if taught:
-        _enter("grpo", began)
+        _enter("grpo", began, recipe)
         *earlier, last = models.items()
         models = dict([*earlier, ("grpo", _grpo(home, overrides)), last])
-    _enter("eval", began)
+    _enter("eval", began, recipe)
     results = _evaluate(load_recipe(RECIPE, [*overrides, f"eval.models={json.dumps(models)}"]))
     told = story(results, readings(answers_of(home)), align_doubt(recipe), taught=taught)
     summary = DemoSummary(
@@ -163,8 +162,9 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _enter(stage: str, began: float, about: str | None = None) -> None:
-    head = f"{stage}: {about or _WORK[stage][0]}"
+def _enter(stage: str, began: float, recipe: Recipe) -> None:
+    taken = stage == "traces" and recipe.traces is not None and recipe.traces.answers == "data"
+    head = f"{stage}: {'the solutions of the data are taken' if taken else _WORK[stage][0]}"
     console.print(Text.assemble("\n", (head, "bold"), f"  ({time.monotonic() - began:.0f} s)"))
 
 

@@ -23,7 +23,6 @@ from vold.report.write import write_page
 from vold.run.files import lists_in, read_bytes
 from vold.run.metrics import SCORE
 from vold.run.rollouts import stored_steps
-from vold.run.state import STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -118,14 +117,14 @@ def content(run_dir: Path) -> dict[str, object]:
 def moving(run_dir: Path) -> dict[str, object]:
     """What changes while a stage trains: how the run stands and its curves."""
     metrics, evals = metrics_of(run_dir), asked_of(run_dir)
-    recipe, now = one(run_dir / "recipe.yaml"), standing(run_dir, metrics, evals)
+    now = standing(run_dir, metrics, evals)
     return {
         "name": run_dir.resolve().name,
         "about": about(run_dir),
         "now": now,
-        "coming": [s for s in STAGES if recipe.get(s) is not None] if now.state == "running" else [],
+        "coming": now.coming,
         "traces": one(run_dir / "traces" / "summary.json"),
-        "solutions": at(recipe, "traces", "answers") == "data",
+        "solutions": at(one(run_dir / "recipe.yaml"), "traces", "answers") == "data",
         "sft_charts": [*asked_charts(evals["sft"]), *training_charts(SFT, metrics["sft"])],
         "distill_charts": [
             *asked_charts(evals["distill"]),

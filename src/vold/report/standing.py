@@ -38,10 +38,12 @@ class StageState:
 
 @dataclass(frozen=True)
 class Standing:
-    """How a run stands: `left` is about how long it still takes, `trained` what training has come to in sentences."""
+    """How a run stands: `left` is about how long it still takes, `coming` has the stages that a process at work goes
+    through, `trained` what training has come to in sentences."""
 
     state: State
     left: str
+    coming: list[str]
     trained: list[str]
     stages: list[StageState]
 
@@ -64,14 +66,20 @@ def standing(run_dir: Path, metrics: Mapping[str, Sequence[Json]], evals: Mappin
     active = next((s for s in ("distill", "sft") if metrics[s]), "")
     soon = left(metrics[active], at(recipe, active, "steps")) if active and state == "running" else ""
     asked = evals["distill"] or evals["sft"]
-    return Standing(state, soon, [*trained(metrics), *(watched(asked) if asked else ())], stages)
+    coming = wanted(recipe) if state == "running" else []
+    return Standing(state, soon, coming, [*trained(metrics), *(watched(asked) if asked else ())], stages)
 
 
 def is_finished(stages: Sequence[StageState], recipe: Json) -> bool:
     """Whether the last stage that the recipe has is done."""
     state = {s.name: s.state for s in stages}
-    wanted = [name for name in ("traces", "sft", "balance", "distill", "eval") if recipe.get(name) is not None]
-    return bool(wanted) and state[wanted[-1]] == "done"
+    last = wanted(recipe)[-1:]
+    return bool(last) and state[last[0]] == "done"
+
+
+def wanted(recipe: Json) -> list[str]:
+    """The stages that the recipe has, in their order; `align` changes nothing and is none of them."""
+    return [name for name in ("traces", "sft", "balance", "distill", "eval") if recipe.get(name) is not None]
 
 
 def check_run(run_dir: Path) -> None:
