@@ -13,9 +13,11 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from engine_backends import RealVllm
+    from vold.model.certificate import Certificate
+    from vold.model.policy import Policy
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -23,8 +25,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("MPLBACKEND", "agg")
 
-UNTRACED = ("cuda", "data", "evals", "faults", "graders", "report")
-"""Folders of tests that say little of the rooms whose coverage is measured: tracing takes a fifth of a test's time."""
+TRACED = ("objective", "training", "engines/test_told.py", "engines/test_aligned.py", "model/test_moments.py")
+"""Tests that say something of the rooms whose coverage is measured."""
+REPEATS = tuple(f"training/test_{name}.py" for name in ("resume", "go_on", "stopped", "heap"))
+"""Runs of what others trace already: to trace a test takes half of its time again."""
 
 # Two runs of the suite try the same examples; `pytest --hypothesis-profile=explore` tries new ones.
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
@@ -72,9 +76,39 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [i for i in items if any(i.get_closest_marker(marker) for marker in missing)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [i for i in items if i not in left_out]
-    for item in items:
-        if item.path.relative_to(Path(__file__).parent).parts[0] in UNTRACED:
-            item.add_marker("no_cover")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Stop tracing for tests that say nothing of coverage, and for fixtures that they ask for."""
+    file = item.path.relative_to(Path(__file__).parent).as_posix()
+    traced = file.startswith(TRACED) and file not in REPEATS
+    coverage = None if traced or "coverage" not in sys.modules else sys.modules["coverage"].Coverage.current()
+    if coverage is None:
+        return (yield)
+    coverage.stop()
+    try:
+        return (yield)
+    finally:
+        coverage.start()
+
+
+@pytest.fixture(scope="module")
+def _tried_once() -> Iterator[None]:
+    """A model is tried once for all tests of a file that load the same ones again and again."""
+    from vold.model import certificate, certified
+
+    tried, known = certificate.certify, {}
+
+    def once(policy: Policy, also: Collection[str] = ()) -> Certificate:
+        name = certified._identity(policy), frozenset(also)
+        if name not in known:
+            known[name] = tried(policy, also)
+        return known[name]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(certified, "certify", once)
+        yield
 
 
 @pytest.fixture(scope="session")
