@@ -55,5 +55,11 @@ def compile_layers(layers: Iterable[nn.Module]) -> None:
         layer._compiled_call_impl = partial(_call, compiled, layer._call_impl)
 
 
-def _call(compiled: Callable[..., Any], plain: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return (compiled if torch.is_grad_enabled() else plain)(*args, **kwargs)
+def _call(
+    compiled: Callable[..., Any], plain: Callable[..., Any], states: torch.Tensor, *args: Any, **kwargs: Any
+) -> Any:
+    if not torch.is_grad_enabled():
+        return plain(states, *args, **kwargs)
+    if not states.requires_grad:  # of embeddings that are frozen: the first layer would be compiled a second time
+        states = states.detach().requires_grad_()
+    return compiled(states, *args, **kwargs)
