@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import os
@@ -110,6 +111,7 @@ def _started(work: Callable[[], int]) -> Running:
 def _play(work: Callable[[], int], out: int) -> None:
     """The child's part: never returns."""
     code = 1
+    gc.freeze()  # else the child, as it collects garbage, goes through all that it shares and thereby copies it
     try:
         os.setsid()  # a group of its own: what it starts ends with it
         for stream in (1, 2):
