@@ -170,3 +170,19 @@ def test_a_row_with_a_video_is_refused_in_words(tmp_path: Path) -> None:
     rows.write_text('{"prompt": "<video> how many?", "reference": "3", "videos": ["clip.mp4"]}\n')
     with pytest.raises(DataError, match="no model is shown videos here"):
         tiny.opened({"kind": "jsonl", "path": str(rows), "grader": "exact"})
+
+
+def test_rows_that_are_refused_are_told_together(tmp_path: Path) -> None:
+    good, odd = '{"prompt": "a", "reference": "b"}\n', '{"prompt": "a", "reference": "b", "colour": "red"}\n'
+    rows = tmp_path / "rows.jsonl"
+    spec = {"kind": "jsonl", "path": str(rows), "grader": "exact"}
+    rows.write_text(good + odd + good + '{"prompt": "a", "reference": " "}\n' + good)
+    with pytest.raises(DataError) as caught:
+        tiny.opened(spec)
+    assert caught.value.where == f"{rows}: line 2, key colour"
+    assert caught.value.got == f"{odd.strip()}\nand line 4: this row has an empty reference"
+    rows.write_text(odd * 30)
+    with pytest.raises(DataError) as caught:
+        tiny.opened(spec)
+    assert caught.value.got.count("and line") == 9
+    assert caught.value.got.endswith("line 10: this row cannot be used: unknown key\nand others")

@@ -63,13 +63,15 @@ class Stop:
     def _come(self, number: int, frame: FrameType | None) -> None:
         if self.signal is None:
             self.signal = signal.Signals(number)
+            self._say("stopping, and saving what there is; once more stops it at once")
             raise Stopped
+        self._say("stopped at once; the same command goes on from what is stored")
+        os._exit(self.status)
+
+    def _say(self, words: str) -> None:
         cursor = CURSOR if os.isatty(2) else ""
         with contextlib.suppress(OSError):
-            os.write(
-                2, f"{cursor}\n{self.name}: stopped at once; the same command goes on from what is stored\n".encode()
-            )
-        os._exit(self.status)
+            os.write(2, f"{cursor}\n{self.name}: {words}\n".encode())
 
     def _lost(self, unraisable: sys.UnraisableHookArgs) -> None:
         """Python drops what is raised in a finalizer or a callback; a stop that is dropped comes again."""

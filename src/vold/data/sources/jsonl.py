@@ -36,6 +36,8 @@ def _in_a_row(name: str) -> str:
 GraderName = Annotated[str, AfterValidator(any_grader)]
 Said = Annotated[str, Field(pattern=r"\S")]
 """Text with more than blanks in it."""
+TOLD = 10
+"""Rows that are refused, of which an error tells at most."""
 BALANCED = ("balance", "set")
 """Where a run keeps the set that `vold balance` has made."""
 
@@ -100,7 +102,7 @@ class JsonlTasks:
         references: whether every row must have an answer.
 
     Raises:
-        DataError: no such file, or a row that is not usable, naming the line.
+        DataError: no such file, or rows that are not usable, naming their lines.
     """
 
     def __init__(
@@ -117,15 +119,18 @@ class JsonlTasks:
         at = 0
         digest = hashlib.sha256()
         seen: dict[bytes, int] = {}
+        refused: list[tuple[int, DataError]] = []
         try:
             with path.open("rb") as lines:
                 for number, line in enumerate(lines, 1):
-                    if limit is not None and len(self._starts) >= limit:
+                    if (limit is not None and len(self._starts) >= limit) or len(refused) > TOLD:
                         break
                     text = line.removeprefix(BOM_UTF8).strip() if number == 1 else line.strip()
                     if text:
-                        row = self._row(number, text)
-                        self._once(row.id or self._own_id(number), number, seen)
+                        try:
+                            self._once(self._row(number, text).id or self._own_id(number), number, seen)
+                        except DataError as error:
+                            refused.append((number, error))
                         self._starts.append(at)
                         self._numbers.append(number)
                         digest.update(text + b"\n")
@@ -133,6 +138,8 @@ class JsonlTasks:
         except OSError as error:
             fix = "check the path"
             raise DataError("cannot read this data file", where=str(path), got=str(error), fix=fix) from error
+        if refused:
+            raise _together(refused)
         self.content_hash = digest.hexdigest()
 
     def _own_id(self, number: int) -> str:
@@ -208,6 +215,14 @@ class JsonlTasks:
             where = f"{self.path}: line {number}, picture {name!r}"
             fix = error.fix or "check the path, or leave the row out"
             raise DataError(error.what, where=where, got=error.got, fix=fix) from None
+
+
+def _together(refused: list[tuple[int, DataError]]) -> DataError:
+    """One error for all rows that are refused: the first one's, with the lines of the others below what it found."""
+    (_, first), *others = refused
+    said = [f"and line {number}: {error.what}" for number, error in others[: TOLD - 1]]
+    said += ["and others"] * (len(others) >= TOLD)
+    return DataError(first.what, where=first.where, got="\n".join(filter(None, [first.got, *said])), fix=first.fix)
 
 
 def _cause(error: ValidationError) -> tuple[VoldError, str]:
