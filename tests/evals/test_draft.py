@@ -112,6 +112,15 @@ def test_there_is_room_behind_the_longest_prompt_of_the_test_too(tmp_path: Path)
     assert with_test["eval"]["sampling"]["max_new_tokens"] < 256 - 100
 
 
+def test_rows_that_all_have_a_solution_are_what_the_cold_start_learns(tmp_path: Path) -> None:
+    solved = [{**row, "response": f"It is {row['reference']}."} for row in SUMS]
+    homes = [tmp_path / name for name in ("all", "but-one")]
+    for home in homes:
+        home.mkdir()
+    found = [drafted(home, rows=rows) for home, rows in zip(homes, (solved, [SUMS[0], *solved[1:]]), strict=True)]
+    assert [yaml.safe_load(text)["traces"].get("answers") for text in found] == ["data", None]
+
+
 def test_a_row_that_cannot_be_used_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="reference") as caught:
         drafted(tmp_path, rows=[*SUMS[:2], {"prompt": "x"}])

@@ -167,7 +167,7 @@ class Draft:
             "teacher": list(self._teacher()),
             "tasks": list(self._tasks()),
             "traces": [
-                Line("tasks", "train", "the teacher answers each of its prompts"),
+                *self._answers(),
                 Line("sampling", sampling, f"the longest prompt seen has {self.longest:,} tokens"),
                 Line("max_tokens", self.room, "longer answers are left out"),
                 Line("keep", "correct", "`all` keeps answers that are wrong too, as the paper does"),
@@ -198,6 +198,12 @@ class Draft:
                 Line("sampling", {**sampling, "temperature": 0}),
             ]
         return found
+
+    def _answers(self) -> Iterator[Line]:
+        solved = all(task.response for task in _first(self.rows))
+        yield Line("tasks", "train", "" if solved else "the teacher answers each of its prompts")
+        if solved:
+            yield Line("answers", "data", "the solution of each row; `teacher` has the teacher write them")
 
     def _student(self) -> Iterator[Line]:
         yield Line("path", self.student, self.configs[self.student].model_type)
