@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
+import brief
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
@@ -76,6 +78,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [i for i in items if any(i.get_closest_marker(marker) for marker in missing)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [i for i in items if i not in left_out]
+
+
+def pytest_collection_finish() -> None:
+    """All that tests import at their top is loaded by now."""
+    brief.configs()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -69,9 +69,11 @@ def _perform(words: list[str], home: str, cwd: str, environment: dict[str, str])
 
 def _serve() -> None:
     """Each line read is a call as JSON, each line printed the status that it ended with."""
+    import brief
     from faults.frame import in_a_child, load
 
     load()
+    brief.configs()
     gc.freeze()  # else copies go through what is loaded here, whenever they collect garbage
     for line in sys.stdin:
         asked: dict[str, Any] = json.loads(line)

@@ -17,10 +17,12 @@ from typing import Any
 
 def main(library: str) -> None:
     backend = ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)  # PyTorch asks for its devices once, and then never again
+    import brief
     from pretended_cuda import device
 
     device.install(backend)
     importlib.import_module("vold.training.distill")
+    brief.configs()
     gc.freeze()
     for line in sys.stdin:
         child = os.fork()
