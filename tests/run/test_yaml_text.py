@@ -21,6 +21,11 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 
 
+@pytest.fixture(params=[True, False], ids=["libyaml", "no libyaml"], autouse=True)
+def _with_libyaml(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yaml, "__with_libyaml__", request.param and yaml.__with_libyaml__)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -44,7 +49,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a: *b", "line 1, column 4: found undefined alias 'b'"),
         ("a: 1\n---\na: 2\n", "line 2, column 1: expected a single document"),
         ("a: 'b", "line 1, column 6"),
-        ("a: b: c", "line 1, column 5: mapping values are not allowed here"),
+        ("a: b: c", "line 1, column 5: mapping values are not allowed"),
         ("a: \x00", "unacceptable character"),
         ("a: \x1b[31m", "unacceptable character"),
         ("a: !!python/object/apply:os.system [ls]", "line 1, column 4: could not determine a constructor"),
