@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
@@ -30,14 +31,20 @@ def render(template: str, content: Json) -> str:
     The whole text goes through `clean`: nothing can play tricks in it or stop it from being written. What stands as
     JSON in it hides from that, and has to be clean before.
     """
+    html = clean(_templates().get_template(template).render(content))
+    script = re.search(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = hashlib.sha256(script.group(1).encode() if script else b"").digest()
+    return html.replace("SCRIPT-HASH", f"'sha256-{base64.b64encode(digest).decode()}'", 1)
+
+
+@cache
+def _templates() -> Environment:
+    """Kept, as it keeps what it has compiled: that takes longer than to render a page."""
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
     environment.filters |= {f.__name__: f for f in (as_json, breakable, decimal, p_value, percent, short, words)}
     environment.globals |= {f.__name__: f for f in (link, outcome_chart, part, score_chart)}
     environment.globals |= {"outcomes": OUTCOMES, "failures": FAILURES, "kinds": (READ_WRONG, REASONED_WRONG, LUCKY)}
-    html = clean(environment.get_template(template).render(content))
-    script = re.search(r"<script>(.*?)</script>", html, re.DOTALL)
-    digest = hashlib.sha256(script.group(1).encode() if script else b"").digest()
-    return html.replace("SCRIPT-HASH", f"'sha256-{base64.b64encode(digest).decode()}'", 1)
+    return environment
 
 
 def as_json(value: object) -> Markup:
