@@ -16,7 +16,7 @@ import queue
 import threading
 import time
 import weakref
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, TypeVar
 
 import httpx
@@ -31,6 +31,7 @@ from vold.model.lookout import taken
 from vold.run.console import console
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Generator, Iterator, Sequence
 
     from vold.errors import VoldError
@@ -124,7 +125,7 @@ class HttpClient(Generic[Reply]):
         key = own[0] if own else _key(config.key_env) if config.key_env else ""  # held in memory only
         headers = {"Accept-Encoding": "gzip"} | ({"Authorization": f"Bearer {key}"} if key else {})
         # All waits but for a connection are the `Watch`'s.
-        timeout, tls = httpx.Timeout(None, connect=CONNECT_SECONDS), httpx.create_ssl_context()
+        timeout, tls = httpx.Timeout(None, connect=CONNECT_SECONDS), _tls()
         # What the environment says of proxies is not for servers of our own on this machine.
         self._connections = Connections(
             lambda: watched(httpx.Client(headers=headers, timeout=timeout, verify=tls, trust_env=not own))
@@ -324,6 +325,12 @@ def _taken(results: queue.SimpleQueue[Reply]) -> list[Reply]:
         while True:
             found.append(results.get_nowait())
     return found
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """One for all clients: to read the certificates of this machine takes longer than to make a client."""
+    return httpx.create_ssl_context()
 
 
 def _key(variable: str) -> str:
