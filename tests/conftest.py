@@ -85,19 +85,20 @@ def pytest_collection_finish() -> None:
     brief.configs()
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Stop tracing for tests that say nothing of coverage, and for fixtures that they ask for."""
+STOPPED: list[Any] = []
+"""What measures coverage, while it is stopped."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> None:
+    """Stop tracing before tests that say nothing of coverage, and before fixtures that they ask for."""
     file = item.path.relative_to(Path(__file__).parent).as_posix()
-    traced = file.startswith(TRACED) and file not in REPEATS
-    coverage = None if traced or "coverage" not in sys.modules else sys.modules["coverage"].Coverage.current()
-    if coverage is None:
-        return (yield)
-    coverage.stop()
-    try:
-        return (yield)
-    finally:
-        coverage.start()
+    if file.startswith(TRACED) and file not in REPEATS:
+        while STOPPED:
+            STOPPED.pop().start()
+    elif not STOPPED and "coverage" in sys.modules and (found := sys.modules["coverage"].Coverage.current()):
+        found.stop()
+        STOPPED.append(found)
 
 
 @pytest.fixture(scope="module")

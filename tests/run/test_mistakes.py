@@ -292,7 +292,7 @@ def write(tmp_path: Path, text: str) -> Path:
         ("", "mapping of sections", "an empty file"),
         ("- a\n", "mapping of sections", "a list"),
         ("run: {dir: [\n", "not valid YAML", "expected"),
-        ("a: b: c\n", "not valid YAML", "mapping values are not allowed"),
+        ("a: b: c\n", "not valid YAML", "mapping values are not allowed here"),
         ("when: 2024-99-99\n", "not valid YAML", "month must be in 1..12"),
         ("a: " + "[" * 3000, "not valid YAML", ""),
         ("a: !!python/object:os.system {}\n", "not valid YAML", "could not determine a constructor"),

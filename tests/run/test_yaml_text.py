@@ -49,7 +49,7 @@ def _with_libyaml(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         ("a: *b", "line 1, column 4: found undefined alias 'b'"),
         ("a: 1\n---\na: 2\n", "line 2, column 1: expected a single document"),
         ("a: 'b", "line 1, column 6"),
-        ("a: b: c", "line 1, column 5: mapping values are not allowed"),
+        ("a: b: c", "line 1, column 5: mapping values are not allowed here"),
         ("a: \x00", "unacceptable character"),
         ("a: \x1b[31m", "unacceptable character"),
         ("a: !!python/object/apply:os.system [ls]", "line 1, column 4: could not determine a constructor"),

@@ -318,5 +318,4 @@ def _found(error: ValidationError, raw: dict[str, Any]) -> list[Mistake]:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML; `load_recipe` of it gives an equal recipe."""
-    dumper = yaml.CSafeDumper if yaml.__with_libyaml__ else yaml.SafeDumper
-    return yaml.dump(recipe.model_dump(mode="json"), Dumper=dumper, sort_keys=False)
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)

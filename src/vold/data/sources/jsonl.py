@@ -36,7 +36,7 @@ def _in_a_row(name: str) -> str:
 GraderName = Annotated[str, AfterValidator(any_grader)]
 Said = Annotated[str, Field(pattern=r"\S")]
 """Text with more than blanks in it."""
-TOLD = 10
+TOLD = 5
 """Rows that are refused, of which an error tells at most."""
 BALANCED = ("balance", "set")
 """Where a run keeps the set that `vold balance` has made."""
@@ -243,5 +243,6 @@ def _cause(error: ValidationError) -> tuple[VoldError, str]:
         fix = f"leave it out, or put it under `tags`; the keys of a row are {known}"
         return VoldError("unknown key", fix=f"did you mean {close!r}? else {fix}" if close else fix), key
     if first["type"] in ("json_invalid", "model_type"):
-        return VoldError(first["msg"], fix="write one JSON object a line, with at least `prompt` and `reference`"), key
+        what = first["msg"].replace(" at line 1 column", ", column")  # of the row, which is one line
+        return VoldError(what, fix="write one JSON object a line, with at least `prompt` and `reference`"), key
     return VoldError(first["msg"], fix=needed), key
