@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import gc
 import json
 import os
 import runpy
@@ -74,7 +73,6 @@ def _serve() -> None:
 
     load()
     brief.configs()
-    gc.freeze()  # else copies go through what is loaded here, whenever they collect garbage
     for line in sys.stdin:
         asked: dict[str, Any] = json.loads(line)
         ended = in_a_child(functools.partial(_perform, **asked["call"]), asked["seconds"])

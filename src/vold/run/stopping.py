@@ -63,7 +63,7 @@ class Stop:
     def _come(self, number: int, frame: FrameType | None) -> None:
         if self.signal is None:
             self.signal = signal.Signals(number)
-            self._say("stopping, and saving what there is; once more stops it at once")
+            self._say("stopping in order; once more stops it at once")
             raise Stopped
         self._say("stopped at once; the same command goes on from what is stored")
         os._exit(self.status)
