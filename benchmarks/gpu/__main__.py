@@ -13,6 +13,7 @@ import re
 import shutil
 import tempfile
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from benchmarks.gpu.children import distributions, in_child
 from benchmarks.gpu.demo import demo, resume
 from benchmarks.gpu.heads import head, kernels
 from benchmarks.gpu.offload import offload
-from benchmarks.gpu.pair import ROOT, TINY, Given, host_memory, save_models, shape_for
+from benchmarks.gpu.pair import ROOT, TINY, Given, Shape, host_memory, save_models, shape_for
 from benchmarks.gpu.peaks import peaks
 from benchmarks.gpu.report import heading, said_by
 from benchmarks.gpu.sampler import sampler
@@ -70,7 +71,7 @@ def main() -> None:
     out = asked.out or RESULTS / f"{'tiny' if asked.tiny else 'gpu'}-{slug(card['name'])}.json"
     scratch = Path(tempfile.mkdtemp(prefix="vold-gpu-", dir=roomiest()))
     try:
-        shape = TINY if asked.tiny else shape_for(card["memory"], host_memory(), scratch)
+        shape = TINY if asked.tiny else Shape(**in_child(lambda: fitting(card["memory"], scratch), USUAL))
         report = heading(card) | {"shape": shape.described(), "measurements": {}}
         names = [n for n in MEASUREMENTS if not asked.name or n in (*asked.name, "models")]
         measure(Given(card["device"], shape, scratch), names, report, out, began)
@@ -122,6 +123,11 @@ def describe_card() -> Figures:
         "cuda": torch.version.cuda,
         "driver": said_by("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
     }
+
+
+def fitting(memory: int, scratch: Path) -> Figures:
+    """What `Shape` takes for this card. Planning asks the card how much of it is free."""
+    return asdict(shape_for(memory, host_memory(), scratch))
 
 
 def slug(card: str) -> str:

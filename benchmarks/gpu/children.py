@@ -13,6 +13,8 @@ import traceback
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
@@ -23,8 +25,11 @@ Figures = dict[str, Any]
 def in_child(work: Callable[[], Figures], seconds: float) -> Figures:
     """What `work` returns in a child, as JSON; or an `error`: what it raised, what ended it, or that its time was up.
 
-    The parent must not have touched the card: what a child does with it begins anew.
+    Raises:
+        RuntimeError: this process has touched the card, and so none of its children can.
     """
+    if torch.cuda.is_initialized():
+        raise RuntimeError("CUDA is in use in this process: a forked one could not use it")
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe(duplex=False)
     first = multiprocessing.parent_process() is None
