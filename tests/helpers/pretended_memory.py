@@ -18,7 +18,8 @@ STEP: tuple[Phase, ...] = ("sample", "teacher", "update", "save")
 
 
 def moved(home: str) -> dict[str, Any]:
-    """Bytes to the card and to the host in each phase of two steps, and those planned for a step."""
+    """Bytes to the card and to the host in each phase of two steps, those planned for a step, and each phase's peak beside
+    what the weights take."""
     recipe = tiny.recipe(
         Path(home), run={"offload": True, "device": "cuda"}, student={"path": f"{home}/student", "dtype": "bfloat16"}
     )
@@ -42,4 +43,7 @@ def moved(home: str) -> dict[str, Any]:
                 place.leave()
             steps[-1][phase] = (counts.to_card.total(), counts.to_host.total())
     phases = plan(recipe, student.model.config, teacher.model.config)
-    return {"steps": steps, "planned": {p.name: p.moved for p in phases}}
+    place.enter("sample")
+    weights = sum(p.nbytes for p in student.model.parameters())
+    peaks = {phase: peak.allocated - weights for phase, peak in place.peaks.items()}
+    return {"steps": steps, "peaks": peaks, "planned": {p.name: p.moved for p in phases}}

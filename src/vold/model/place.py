@@ -89,13 +89,13 @@ class Place:
             }
             for shelf in (s for s, here in wanted.items() if not here):
                 shelf.leave()  # first: there may be no room for both
-            give_back(self.device)
+            self._begin()
             for shelf in (s for s, here in wanted.items() if here):
                 shelf.come()
             if wanted[self._teachers]:
                 self._lane.arrived()
         else:
-            give_back(self.device)
+            self._begin()
 
     def leave(self) -> None:
         """The present phase is over: what has changed in it sets out for the host while others work."""
@@ -134,10 +134,14 @@ class Place:
             self._unread.set()
 
     def _note_peak(self) -> None:
+        if self.device.type == "cuda" and self._phase is not None:
+            now = Peak(torch.cuda.max_memory_allocated(self.device), torch.cuda.max_memory_reserved(self.device))
+            self.peaks[self._phase] = Peak(*map(max, now, self.peaks.get(self._phase, now)))
+
+    def _begin(self) -> None:
+        """A phase begins, with what was there before it gone: from here on its own peak counts."""
+        give_back(self.device)
         if self.device.type == "cuda":
-            if self._phase is not None:
-                now = Peak(torch.cuda.max_memory_allocated(self.device), torch.cuda.max_memory_reserved(self.device))
-                self.peaks[self._phase] = Peak(*map(max, now, self.peaks.get(self._phase, now)))
             torch.cuda.reset_peak_memory_stats(self.device)
 
 

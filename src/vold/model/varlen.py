@@ -23,8 +23,8 @@ OPERATOR = torch.ops.torch_attn._varlen_attn.default
 """What one call is to PyTorch's dispatcher."""
 AMPERE = (8, 0)
 """The least compute capability that it runs on."""
-SHARES = "enable_gqa" in inspect.signature(varlen_attn).parameters
-"""Whether this PyTorch lets heads share keys in it; releases before 2.13 may not, and attend row by row."""
+ASKED = "enable_gqa" in inspect.signature(varlen_attn).parameters
+"""Whether this PyTorch wants to be asked for heads that share keys; before 2.13 its kernel takes them as they come."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,6 @@ def has_kernel(device: torch.device) -> bool:
     """Whether a device has the kernel: an NVIDIA GPU for which PyTorch was built with it."""
     return (
         device.type == "cuda"
-        and SHARES
         and torch.version.hip is None
         and torch.backends.cuda.is_flash_attention_available()
         and torch.cuda.get_device_capability(device) >= AMPERE
@@ -97,8 +96,8 @@ def attend(
     q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))
     if of.source is not None:
         k, v = k.index_select(0, of.source), v.index_select(0, of.source)
-    shared = q.shape[1] != k.shape[1]
+    shared = {"enable_gqa": True} if ASKED and q.shape[1] != k.shape[1] else {}
     ends = of.queries, of.keys, of.longest_queries, of.longest_keys
-    out = varlen_attn(q, k, v, *ends, scale=scale, window_size=window, enable_gqa=shared)
+    out = varlen_attn(q, k, v, *ends, scale=scale, window_size=window, **shared)
     assert isinstance(out, torch.Tensor)
     return out[None]
