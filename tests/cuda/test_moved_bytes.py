@@ -16,5 +16,5 @@ def test_bytes_that_move_in_each_phase_are_those_that_are_planned(tmp_path: Path
     assert first == {"sample": [0, teacher], "teacher": [teacher, 0], "update": [0, optimizer], "save": [0, 0]}
     assert teacher > 0 and optimizer > 0
     # A phase's peak is its own: what leaves as it begins belongs to the one before.
-    assert 0 <= found["peaks"]["sample"] < optimizer and found["peaks"]["update"] > optimizer
+    assert 0 <= found["peaks"]["save"] < optimizer and found["peaks"]["update"] > optimizer
     assert teacher <= found["peaks"]["teacher"] < teacher + optimizer
