@@ -29,8 +29,9 @@ from benchmarks.gpu.pair import ROOT, TINY, Given, Shape, host_memory, save_mode
 from benchmarks.gpu.peaks import peaks
 from benchmarks.gpu.report import heading, said_by
 from benchmarks.gpu.sampler import sampler
-from benchmarks.gpu.step import step
-from benchmarks.gpu.update import update
+from benchmarks.gpu.step import quantized, step
+from benchmarks.gpu.transfer import transfer
+from benchmarks.gpu.update import compiled, update
 from vold.run.console import console
 
 if TYPE_CHECKING:
@@ -41,9 +42,12 @@ if TYPE_CHECKING:
 RESULTS = ROOT / "benchmarks" / "results"
 MEASUREMENTS: dict[str, Callable[[Given], Figures]] = {
     "peaks": peaks, "models": save_models, "step": step, "sampler": sampler, "update": update, "offload": offload,
-    "attention": attention, "head": head, "kernels": kernels, "demo": demo, "resume": resume,
+    "attention": attention, "head": head, "kernels": kernels, "demo": demo, "resume": resume, "transfer": transfer,
+    "quantized": quantized, "compiled": compiled,
 }  # fmt: skip
 """In the order of their weight, after what others need."""
+PAIR = {"step", "sampler", "update", "transfer", "quantized", "compiled"}
+"""Those that read what `models` writes."""
 SECONDS = {"step": 270, "models": 150}
 """What one may take at most, so that one that hangs leaves time for the rest."""
 USUAL = 120
@@ -73,7 +77,8 @@ def main() -> None:
     try:
         shape = TINY if asked.tiny else Shape(**in_child(lambda: fitting(card["memory"], scratch), USUAL))
         report = heading(card) | {"shape": shape.described(), "measurements": {}}
-        names = [n for n in MEASUREMENTS if not asked.name or n in (*asked.name, "models")]
+        wanted = {*(asked.name or MEASUREMENTS)}
+        names = [n for n in MEASUREMENTS if n in wanted or (n == "models" and wanted & PAIR)]
         measure(Given(card["device"], shape, scratch), names, report, out, began)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -14,6 +14,7 @@ from benchmarks.gpu.clock import own_work, seconds, seconds_and_peak
 from vold.data.worlds.call_tokens import build_tokenizer
 from vold.model.batching import collate
 from vold.model.chat import Chat
+from vold.model.packing import pack, packed_attention
 from vold.model.policy import Policy
 from vold.types import Prompt
 
@@ -31,7 +32,9 @@ def attention(given: Given) -> dict[str, Any]:
     and the kernels that took most of the time.
 
     Rows are of several lengths. What is timed is the function that Transformers calls in a layer, on what a layer
-    hands it; bfloat16, which an update runs in, and float32.
+    hands it; bfloat16, which an update runs in, and float32. `apart`: how far packed rows in bfloat16 are from the same
+    numbers in float64 on the host, row by row: output and gradients, some rows with a prompt in common, with a window
+    and without; relative.
     """
     found: dict[str, Any] = {}
     for kind in KINDS:
@@ -45,8 +48,28 @@ def attention(given: Given) -> dict[str, Any]:
             most = sorted(kernels, key=kernels.__getitem__, reverse=True)[:3]
             spent = seconds(given.device, work)
             found[f"{name} {kind}"] = {"ms": spent * 1e3, "gib": peak, "kernels": [k[:120] for k in most]}
+    found["apart"] = max(apart(given, window) for window in (None, 64))
     found["packed_over_padded"] = found["packed bfloat16"]["ms"] / found["padded bfloat16"]["ms"]
     return found
+
+
+def apart(given: Given, window: int | None) -> float:
+    """See `attention`."""
+    chance = random.Random(1)
+    a, b, c = (Prompt(tuple(range(1, n + 1))) for n in (given.per(9, 90), given.per(4, 41), given.per(6, 160)))
+    rows = [(1,) * chance.randint(0, given.per(12, 300)) for _ in range(6)]
+    batch = collate([a, b, a, c, b, a], rows, [(1,) * len(r) for r in rows], 0)
+    torch.manual_seed(0)
+    count = len(pack(batch, torch.device("cpu")).index)
+    numbers = [torch.randn(1, heads, count, given.per(8, 128)).bfloat16() for heads in (16, 2, 2, 16)]
+    found = []
+    for device, kind in ((given.device, torch.bfloat16), ("cpu", torch.float64)):
+        query, key, value, upstream = (t.to(device, kind).requires_grad_() for t in numbers)
+        packed = pack(batch, torch.device(device))
+        out, _ = packed_attention(torch.nn.Module(), query, key, value, None, packed, sliding_window=window)
+        gradients = torch.autograd.grad(out, (query, key, value), upstream.transpose(1, 2))
+        found.append([t.detach().double().cpu() for t in (out, *gradients)])
+    return max(float((x - y).norm() / y.norm()) for x, y in zip(*found, strict=True))
 
 
 def one_layer(given: Given, dtype: torch.dtype) -> Policy:

@@ -23,35 +23,45 @@ Figures = dict[str, Any]
 
 
 def in_child(work: Callable[[], Figures], seconds: float) -> Figures:
-    """What `work` returns in a child, as JSON; or an `error`: what it raised, what ended it, or that its time was up.
+    """What `work` returns in a child, as JSON; or an `error`: what it raised or died of, or that time was up."""
+    return Child(work).told(seconds)
+
+
+class Child:
+    """Work that has begun in a child of this process.
 
     Raises:
         RuntimeError: this process has touched the card, and so none of its children can.
     """
-    if torch.cuda.is_initialized():
-        raise RuntimeError("CUDA is in use in this process: a forked one could not use it")
-    context = multiprocessing.get_context("fork")
-    here, there = context.Pipe(duplex=False)
-    first = multiprocessing.parent_process() is None
-    child = context.Process(target=_tell, args=(work, there, first))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: none of ours is at work
-        child.start()
-    there.close()
-    try:
-        if here.poll(seconds):
-            told: Figures = json.loads(here.recv_bytes())
-            return told
-        return {"error": f"cut off after {seconds:.0f} s"}
-    except EOFError:
-        child.join()
-        return {"error": f"its process ended with status {child.exitcode}, negative for a signal"}
-    finally:
-        if first and child.pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)  # it, and children of its own
-        child.kill()
-        child.join()
+
+    def __init__(self, work: Callable[[], Figures]) -> None:
+        if torch.cuda.is_initialized():
+            raise RuntimeError("CUDA is in use in this process: a forked one could not use it")
+        context = multiprocessing.get_context("fork")
+        self._here, there = context.Pipe(duplex=False)
+        self._first = multiprocessing.parent_process() is None
+        self._child = context.Process(target=_tell, args=(work, there, self._first))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of threads: none of ours is at work
+            self._child.start()
+        there.close()
+
+    def told(self, seconds: float) -> Figures:
+        """Wait so long at most, and end it; see `in_child`."""
+        try:
+            if self._here.poll(seconds):
+                told: Figures = json.loads(self._here.recv_bytes())
+                return told
+            return {"error": f"cut off after {seconds:.0f} s"}
+        except EOFError:
+            self._child.join()
+            return {"error": f"its process ended with status {self._child.exitcode}, negative for a signal"}
+        finally:
+            if self._first and self._child.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._child.pid, signal.SIGKILL)  # it, and children of its own
+            self._child.kill()
+            self._child.join()
 
 
 def _tell(work: Callable[[], Figures], there: Connection, first: bool) -> None:

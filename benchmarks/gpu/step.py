@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -46,23 +49,43 @@ class Watched(Place):
 def step(given: Given) -> dict[str, Any]:
     """Two steps of `vold distill`: rollouts, teacher scores, update, with `run.offload`; the figures are the second's.
 
-    Nothing of the 43 GB of a state is written. `memory` has GiB by phase: planned for PyTorch, allocated and reserved
-    at the peak.
+    Neither the 43 GB of a state nor the model is written. `memory` has GiB by phase: planned for PyTorch, allocated and
+    reserved at the peak.
     """
-    recipe = recipe_of(given)
+    return steps(given, recipe_of(given))
+
+
+def quantized(given: Given) -> dict[str, Any]:
+    """As `step`, with what recipes/qwen2_5_vl-3b-24gb.yaml changes: both models in NF4, and adapters. Rollouts are of
+    128 tokens. `teacher_error`: how far the teacher's log-probs are from those of the weights that it was made from.
+    """
+    if torch.version.cuda is None and given.device == "cuda":
+        return {"left out": "bitsandbytes works on a GPU or a CPU"}
+    if find_spec("bitsandbytes") is None:
+        return {"left out": "bitsandbytes is not installed"}
+    recipe = recipe_of(
+        given, "student.quantize=nf4", "student.lora={rank: 64, alpha: 128}", "teacher.quantize=nf4",
+        f"distill.token_budget={given.per(64, 8192)}", f"distill.sampling.max_new_tokens={given.per(8, 128)}",
+    )  # fmt: skip
+    found = steps(given, recipe)
+    return {**found, "teacher_error": json.loads((recipe.run.dir / "distill" / "quantize-error.json").read_text())}
+
+
+def steps(given: Given, recipe: Recipe) -> dict[str, Any]:
+    """Run a recipe's stage 2."""
+    shutil.rmtree(recipe.run.dir, ignore_errors=True)
     PLACES.clear()
-    with patch("vold.training.stage.Place", Watched), patch("vold.training.stage.StateWriter.begin"):
+    with (
+        patch("vold.training.stage.Place", Watched),
+        patch("vold.training.stage.StateWriter.begin"),
+        patch("vold.training.stage.Training.save"),
+    ):
         distill(recipe)
     rows = read_jsonl(recipe.run.dir / "distill" / "metrics.jsonl")
     told = [{k: row[k] for k in KEPT if k in row} for row in rows]
     spent = [sum(row[f"seconds_{p}"] for p in ("sample", "teacher", "update")) for row in rows]
     (place,) = PLACES
-    return {
-        "seconds": spent[-1],
-        "seconds_first": spent[0],
-        "rows": told,
-        **memory(given, recipe, place),
-    }
+    return {"seconds": spent[-1], "seconds_first": spent[0], "rows": told, **memory(given, recipe, place)}
 
 
 def memory(given: Given, recipe: Recipe, place: Watched) -> dict[str, Any]:

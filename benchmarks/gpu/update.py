@@ -16,6 +16,7 @@ from benchmarks.gpu.peaks import product
 from vold.engines.teachers.routed import RoutedTeacher
 from vold.model.batching import collate
 from vold.model.loading import load_student
+from vold.model.sharding import layers_of
 from vold.run.recipe import Distill
 from vold.training.learner import Learner
 from vold.training.optim import build_optimizer
@@ -77,36 +78,42 @@ class Timed(Learner[Distill]):
         return norm
 
 
-def update(given: Given) -> dict[str, Any]:
-    """`vold.training.step.update` on stored rollouts, as the recipe has it: shares of the best product are of the
-    micro-batches, and of the whole update with clipping and AdamW."""
-    recipe = recipe_of(given, *GRPO)
-    assert recipe.distill is not None
-    policy = load_student(recipe, train=True)
-    learner = Timed(recipe.distill, policy, build_optimizer(policy, recipe.distill.optimizer))
-    watched = next(p for n, p in policy.trainable() if n.endswith("layers.0.mlp.up_proj.weight"))
-    before = watched.detach().clone()
-    nobody = RoutedTeacher({}, lambda prompt_ids: "")
-    best = product(given, given.per(64, 8192))
-    found: dict[str, Any] = {"product_tflops": best}
-    for rows, length in given.shape.updates:
-        step, rollouts = stored(policy, rows, length)
-        work = partial(one_update, learner, rollouts, step, nobody)
-        work()
-        turns = []
+class Setup:
+    """A student that learns by the recipe from stored rollouts.
+
+    Args:
+        given: what is measured.
+        words: what changes the recipe.
+    """
+
+    def __init__(self, given: Given, *words: str) -> None:
+        recipe = recipe_of(given, *GRPO, *words)
+        assert recipe.distill is not None
+        self.device, self.policy = given.device, load_student(recipe, train=True)
+        self.learner = Timed(recipe.distill, self.policy, build_optimizer(self.policy, recipe.distill.optimizer))
+        self.nobody = RoutedTeacher({}, lambda prompt_ids: "")
+        self.each = 6 + 2 * (recipe.learner.activation_checkpointing is True)
+
+    def of(self, rows: int, length: int, best: float) -> dict[str, Any]:
+        """Updates of one shape, beside the `best` product in TFLOP/s; norm and metrics are the first one's."""
+        step, rollouts = stored(self.policy, rows, length)
+        work = partial(one_update, self.learner, rollouts, step, self.nobody)
+        began = time.perf_counter()
+        said, _ = work()
+        first, turns = time.perf_counter() - began, []
         for _ in range(3):
-            spent, peak = seconds_and_peak(given.device, work)
-            turns.append((spent, spent - learner.optimizer_seconds, peak))
-        with host_waits(given.device) as waits:
-            said, _ = work()
+            spent, peak = seconds_and_peak(self.device, work)
+            turns.append((spent, spent - self.learner.optimizer_seconds, peak))
+        with host_waits(self.device) as waits:
+            work()
         whole, passes, peak = sorted(turns)[1]
-        tflops = work_of(policy, rows, length) / 1e12
-        again = work_of(policy, rows, length, 6 + 2 * (recipe.learner.activation_checkpointing is True)) / 1e12
-        found[f"{rows} x {length}"] = {
+        tflops = work_of(self.policy, rows, length) / 1e12
+        return {
             "seconds": whole,
+            "seconds_first": first,
             "optimizer_seconds": whole - passes,
             "tflops": tflops / passes,
-            "tflops_with_recomputation": again / passes,
+            "tflops_with_recomputation": work_of(self.policy, rows, length, self.each) / 1e12 / passes,
             "share": tflops / passes / best,
             "share_with_optimizer": tflops / whole / best,
             "gib": peak,
@@ -115,11 +122,33 @@ def update(given: Given) -> dict[str, Any]:
             "trained_tokens": said.trained_tokens,
             "advantages": sum(float(np.abs(r.advantage).sum()) for r in rollouts),
         }
-    best = product(given, given.per(64, 8192))
-    found["product_tflops"] = max(best, found["product_tflops"])
-    shares = [found[f"{rows} x {length}"]["share"] for rows, length in given.shape.updates]
+
+
+def update(given: Given) -> dict[str, Any]:
+    """`vold.training.step.update` on stored rollouts, as the recipe has it: shares of the best product are of the
+    micro-batches, and of the whole update with clipping and AdamW."""
+    setup = Setup(given)
+    watched = next(p for n, p in setup.policy.trainable() if n.endswith("layers.0.mlp.up_proj.weight"))
+    before = watched.detach().clone()
+    best = max(product(given, given.per(64, 8192)) for _ in range(2))
+    found = {f"{rows} x {length}": setup.of(rows, length, best) for rows, length in given.shape.updates}
     changed = float((watched.detach() != before).float().mean())
-    return {**found, "share": max(shares), "changed_weights": changed, "held_gib": held(given.device)}
+    share = max(one["share"] for one in found.values())
+    return {"product_tflops": best, **found, "share": share, "changed_weights": changed, "held_gib": held(given.device)}
+
+
+def compiled(given: Given) -> dict[str, Any]:
+    """The first shape of `update` with `student.compile`, beside the same layers as they are."""
+    if given.device != "cuda" or torch.version.cuda is None:
+        return {"left out": "layers are compiled on a GPU"}
+    setup = Setup(given, "student.compile=true")
+    rows, length = given.shape.updates[0]
+    best = product(given, given.per(64, 8192))
+    found = {"compiled": setup.of(rows, length, best)}
+    for layer in layers_of(setup.policy):
+        layer._compiled_call_impl = None
+    found["plain"] = setup.of(rows, length, best)
+    return {**found, "compiled_over_plain": found["compiled"]["seconds"] / found["plain"]["seconds"]}
 
 
 def held(device: str) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -96,8 +97,8 @@ def attend(
     q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))
     if of.source is not None:
         k, v = k.index_select(0, of.source), v.index_select(0, of.source)
-    shared = {"enable_gqa": True} if ASKED and q.shape[1] != k.shape[1] else {}
+    call = partial(varlen_attn, enable_gqa=True) if ASKED and q.shape[1] != k.shape[1] else varlen_attn
     ends = of.queries, of.keys, of.longest_queries, of.longest_keys
-    out = varlen_attn(q, k, v, *ends, scale=scale, window_size=window, **shared)
+    out = call(q, k, v, *ends, scale=scale, window_size=window)
     assert isinstance(out, torch.Tensor)
     return out[None]
