@@ -85,11 +85,11 @@ def test_what_was_measured_takes_the_place_of_what_was_assumed() -> None:
 
 
 def test_the_rates_are_those_of_the_file_of_figures() -> None:
-    found = gpu_docs.H100
-    assert gpu_docs.REPORTS["gpu-h100"]["card"].startswith(f"NVIDIA {pace.H100.card}")
-    assert pace.H100.flops == found["update"]["2 x 8192"]["tflops_with_recomputation"] * 1e12
-    assert pace.H100.token == found["sampler"]["ms_a_token"] / 1e3
-    assert pace.H100.copies == found["peaks"]["pinned_to_host_gb_s"] * 1e9
+    found = gpu_docs.REPORTS["gpu-h200"]["measurements"]
+    assert gpu_docs.REPORTS["gpu-h200"]["card"] == f"NVIDIA {pace.H200.card}"
+    assert pace.H200.flops == found["update"]["2 x 8192"]["tflops_with_recomputation"] * 1e12
+    assert pace.H200.token == found["sampler"]["ms_a_token"] / 1e3
+    assert pace.H200.copies == found["peaks"]["pinned_to_host_gb_s"] * 1e9
 
 
 @pytest.mark.parametrize(("mask", "asked"), [("failed", 0.5), ("none", 1.0)])

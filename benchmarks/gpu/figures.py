@@ -84,6 +84,8 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
     ),
     "parts": (
         Figure("packed attention over padded, forward and backward", ("attention", "packed_over_padded")),
+        Figure("packed attention in bfloat16 from float64, with gradients", ("attention", "apart"), "", 2e-2),
+        Figure("an update with `student.compile` over one without", ("compiled", "compiled_over_plain")),
         Figure("the fused head over the dense one, seconds", ("head", "fused_over_dense")),
         Figure("the fused head, forward and backward of 8192 tokens", ("head", "fused_seconds"), "s"),
         Figure("gradient of the states, fused from dense", ("head", "states_apart"), "", 1e-3),
@@ -94,8 +96,20 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
     ),
     "the demo in float32": (
         Figure("losses and gradient norms from the CPU's, relative", ("demo", "apart"), "", 1e-4),
-        Figure("two unbroken runs end in the same bits (1: they do)", ("resume", "repeats"), "", 1, least=True),
+        Figure("answers on pictures and text that are not the CPU's", ("demo", "other_answers_float32"), "", 0),
+        Figure("the same in bfloat16", ("demo", "other_answers_bfloat16")),
+        Figure("two runs end in the same bits (1: they do)", ("resume", "repeats"), "", 1, least=True),
         Figure("a killed one too", ("resume", "resumed"), "", 1, least=True),
+    ),
+    "to another process on the card": (
+        Figure("all trained weights by CUDA IPC, with checksums on both sides", ("transfer", "gb_s"), "GB/s"),
+        Figure("tensors that came with another checksum", ("transfer", "wrong"), "", 0),
+        Figure("NCCL with one member broadcasts (1: it does)", ("transfer", "nccl"), "", 1, least=True),
+    ),
+    "both models in 4 bits, adapters": (
+        Figure("32 rollouts of 128 tokens, the second step", ("quantized", "seconds"), "s"),
+        Figure("the plan over the peak, of the highest phase", ("quantized", "planned_over_peak"), "", 1.08),
+        Figure("memory kept above the plan, in any phase", ("quantized", "short_gib"), "GiB", 0),
     ),
 }
 """By what they are of."""
@@ -103,14 +117,19 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
 
 def table(reports: Sequence[Mapping[str, Any]]) -> str:
     """Every figure with its target and what each report has of it."""
-    names = [f"{r['card'].removeprefix('NVIDIA ')}, {r['commit'][:7]}" for r in reports]
-    lines = [f"| what | target | {' | '.join(names)} |", "|---" * (2 + len(names)) + "|"]
+    names = map(name_of, reports)
+    lines = [f"| what | target | {' | '.join(names)} |", "|---" * (2 + len(reports)) + "|"]
     for group, figures in FIGURES.items():
-        lines.append(f"| **{group}** | " + " | " * (1 + len(names)))
+        lines.append(f"| **{group}** | " + " | " * (1 + len(reports)))
         for figure in figures:
             cells = [shown(figure, report["measurements"]) for report in reports]
             lines.append(f"| {figure.what} | {figure.target} | {' | '.join(cells)} |")
     return "\n".join(line.rstrip() for line in lines)
+
+
+def name_of(report: Mapping[str, Any]) -> str:
+    """Card and commit."""
+    return f"{report['card'].removeprefix('NVIDIA ')}, {report['commit'][:7]}"
 
 
 def shown(figure: Figure, measurements: Mapping[str, Any]) -> str:

@@ -192,7 +192,7 @@ def test_the_plan_needs_two_config_files_and_no_weights(
     assert f"smallest card {card}" in out
     assert needs in out and smaller in out.partition(needs)[2]
     # 8192 tokens, each of which reads 2 x 3.09e9 bytes at 0.6 of 3.35 TB/s.
-    assert "seconds a step rollouts 25.2, update, products 142 by arithmetic; at the rates measured on an H100:" in out
+    assert "seconds a step rollouts 25.2, update, products 142 by arithmetic; at the rates measured on an H200:" in out
     assert "ok servers of distill teacher-gpu" in out
     assert "cannot be loaded" in err and str(tmp_path / "student") in err
     if file == PAPER:
@@ -200,7 +200,9 @@ def test_the_plan_needs_two_config_files_and_no_weights(
         out = " ".join(capsys.readouterr().out.split())
         # GiB of 2 x 3,754,622,976 bytes, 4 and 12 x 3,085,938,688 (the language model), 2 x 8,190,735,360.
         assert "(weights 6.99, gradients 11.50, optimizer 34.49, teacher 15.26, activations" in out
-        assert "rollouts 770, teacher 45.5, update, products 138" in out  # 8192 x 94 ms; 2 x 8.19e9 x ..., at 407e12
+        assert (
+            "rollouts 66.6, teacher 36.7, update, products 111" in out
+        )  # 8192 x 8.128 ms; 2 x 8.19e9 x .. at 505e12
 
 
 def stand_ins(home: Path) -> list[str]:

@@ -13,7 +13,7 @@ from vold.data.hf_datasets import PublishedSet
 from vold.model.cards import highest
 from vold.model.footprint import footprint
 from vold.model.memory import inprocess_teachers, plan
-from vold.model.pace import H100, at, sizes_of
+from vold.model.pace import H200, at, sizes_of
 from vold.run.recipe import load_recipe
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _hours(recipe: Recipe, gpus: int, moved: int) -> str:
     student = footprint(PUBLISHED[recipe.learner.path], recipe.learner.dtype, recipe.learner)
     teacher = footprint(PUBLISHED[teachers[0].path], teachers[0].dtype) if teachers else None
     sizes = sizes_of(recipe, student, teacher)
-    found = at(H100, sizes, gpus, 1, in_process=d.engine is None, moved=moved)
+    found = at(H200, sizes, gpus, 1, in_process=d.engine is None, moved=moved)
     phases = ("rollouts", "teacher", "update, products", "update, exchange", "copies")
     return f"{sum(found[p] for p in phases) * d.steps / 3600:.1f}"
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.figures import table
+from benchmarks.gpu.figures import name_of, table
 from published_models import QWEN2_5_VL_3B, QWEN3_8B
 from vold.model.memory import plan
 from vold.run.recipe import load_recipe
@@ -36,10 +36,14 @@ def figures() -> str:
 
 
 def memory() -> str:
-    """The plan beside what was measured on the H100."""
+    """The plan beside what was measured on every card."""
     plans = planned("run.offload=true")
-    rows = ["| phase | planned | allocated | reserved |", "|---|---|---|---|"]
-    for phase, found in H100["step"]["memory"].items():
+    cards = [(name_of(report), report["measurements"]["step"]["memory"]) for report in REPORTS.values()]
+    phases = dict.fromkeys(phase for _, found in cards for phase in found)
+    rows = ["| phase | planned | " + " | ".join(f"{name}: allocated | reserved" for name, _ in cards) + " |"]
+    rows.append("|---|---" + "|---|---" * len(cards) + "|")
+    for phase in phases:
+        peaks = [found.get(phase, {}).get(kind) for _, found in cards for kind in ("allocated", "reserved")]
         now = f"{plans[phase]:.1f}" if phase in plans else "-"
-        rows.append(f"| {phase} | {now} | {found['allocated']} | {found.get('reserved', '-')} |")
+        rows.append(f"| {phase} | {now} | " + " | ".join("-" if p is None else f"{p:.1f}" for p in peaks) + " |")
     return "\n".join(rows)

@@ -18,8 +18,8 @@ STEP: tuple[Phase, ...] = ("sample", "teacher", "update", "save")
 
 
 def moved(home: str) -> dict[str, Any]:
-    """Bytes to the card and to the host in each phase of two steps, those planned for a step, and each phase's peak beside
-    what the weights take."""
+    """Bytes to the card and to the host in each phase of two steps, those planned for a step, and each phase's peak
+    beside what the weights take."""
     recipe = tiny.recipe(
         Path(home), run={"offload": True, "device": "cuda"}, student={"path": f"{home}/student", "dtype": "bfloat16"}
     )

@@ -31,7 +31,7 @@ from vold.model.chat import Chat
 from vold.model.compiling import need_compiler
 from vold.model.footprint import footprint
 from vold.model.memory import device_memory, inprocess_teachers, plan
-from vold.model.pace import H100, at, sizes_of, step
+from vold.model.pace import H200, at, sizes_of, step
 from vold.model.phases import phase_text
 from vold.model.quantized import need_library
 from vold.model.reading import read_config
@@ -137,10 +137,10 @@ def _seconds(recipe: Recipe, configs: Mapping[str, Any], phases: Sequence[PhaseM
     sizes = sizes_of(recipe, ours, theirs)
     plain = step(sizes, *layout)
     moved = sum(p.moved for p in phases)
-    real = at(H100, sizes, *layout, in_process=distill.engine is None, moved=moved)
+    real = at(H200, sizes, *layout, in_process=distill.engine is None, moved=moved)
     names = ("rollouts", "teacher", "update, products", "update, exchange", "copies")
     by = [", ".join(f"{n} {v[n]:.3g}" for n in names if v.get(n)) for v in (plain, real)]
-    return f"{by[0]} by arithmetic; at the rates measured on an {H100.card}: {by[1]}"
+    return f"{by[0]} by arithmetic; at the rates measured on an {H200.card}: {by[1]}"
 
 
 def _student(subject: Subject) -> Iterator[Finding]:

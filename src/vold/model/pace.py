@@ -130,8 +130,8 @@ class Rates:
     copies: float
 
 
-H100 = Rates("H100", flops=407e12, token=0.094, copies=55e9)
-"""The figures of benchmarks/results/gpu-h100.json."""
+H200 = Rates("H200", flops=505e12, token=0.008128, copies=51.81e9)
+"""The figures of benchmarks/results/gpu-h200.json."""
 
 
 def sizes_of(recipe: Recipe, student: Footprint, teacher: Footprint | None) -> Sizes:
