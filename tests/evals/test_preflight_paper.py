@@ -200,9 +200,7 @@ def test_the_plan_needs_two_config_files_and_no_weights(
         out = " ".join(capsys.readouterr().out.split())
         # GiB of 2 x 3,754,622,976 bytes, 4 and 12 x 3,085,938,688 (the language model), 2 x 8,190,735,360.
         assert "(weights 6.99, gradients 11.50, optimizer 34.49, teacher 15.26, activations" in out
-        assert (
-            "rollouts 66.6, teacher 36.7, update, products 111" in out
-        )  # 8192 x 8.128 ms; 2 x 8.19e9 x .. at 505e12
+        assert "rollouts 66.6, teacher 36.7, update, products 111" in out  # 8192 x 8.128 ms; 2 x 8.19e9 x .. at 505e12
 
 
 def stand_ins(home: Path) -> list[str]:
