@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -65,6 +66,16 @@ def test_no_address_is_a_path(made: Path) -> None:
                 assert (status == 200) == (name == "tiny" and what in ("", "now")), (name, what, body[:80])
         for path in ("//etc/passwd", "/../../etc/passwd", "/tiny/../../../etc/passwd", "/tiny/now/"):
             assert get(server, f"/{server.token}{path}") == (404, "nothing here")
+
+
+def test_an_answer_goes_out_in_one_piece(made: Path) -> None:
+    """In two, the second waits until the browser has acknowledged the first, which it puts off by 40 ms."""
+    with served(made) as server, socket.create_connection(("127.0.0.1", server.server_port)) as there:
+        there.sendall(
+            f"GET /{server.token}/find?text=a HTTP/1.1\r\nHost: localhost:{server.server_port}\r\n\r\n".encode()
+        )
+        head, _, body = there.recv(1 << 16).partition(b"\r\n\r\n")
+        assert f"Content-Length: {len(body)}".encode() in head and json.loads(body)
 
 
 def test_the_pages_of_a_run_lead_to_each_other(made: Path, tmp_path: Path) -> None:

@@ -121,7 +121,8 @@ if (rolloutData) {
     const cards = rows.map(r => ({ r, node: make("article", "card rollout" + (r.key === row.key ? " mine" : "")) }));
     if (!several) {
       await fill(cards, box, several);
-      wholes([1, -1].map(by => state.rows[state.at + by]?.key).filter(Boolean)).catch(() => {});  // the next keys' answers
+      const near = [1, -1].map(by => state.rows[state.at + by]?.key).filter(Boolean);  // the next keys' answers
+      requestIdleCallback(() => wholes(near).catch(() => {}));
       return;
     }
     box.tabIndex = 0;

@@ -93,6 +93,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
     timeout = 60
+    wbufsize = -1  # an answer goes out in one piece: its end would wait for the browser to have acknowledged its head
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         """Answer, or say what is wrong in one line."""
