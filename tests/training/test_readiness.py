@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import tiny
+from vold.demo.pipeline import compare_models
 from vold.run.readiness import align_doubt
 from vold.training.distill import distill
 from vold.training.sft import sft
@@ -40,3 +41,12 @@ def test_a_damaged_verdict_is_none(content: str, tmp_path: Path) -> None:
     (tmp_path / "run" / "align").mkdir()
     (tmp_path / "run" / "align" / "align.json").write_text(content)
     assert "run `vold align` first" in str(align_doubt(recipe))
+
+
+def test_where_models_are_too_far_apart_the_cold_start_comes_first(tmp_path: Path) -> None:
+    """Two models with weights at random: all stages are next, and stage 2 only behind a cold start."""
+    recipe = tiny.recipe(tmp_path, sft={"steps": 1})
+    assert recipe.after(compare_models(recipe)) == "run"
+    tiny.write_traces(tmp_path, recipe)
+    sft(recipe)
+    assert recipe.after(compare_models(recipe)) == "distill"

@@ -112,8 +112,7 @@ def _align(args: argparse.Namespace) -> None:
     recipe = _recipe(args)
     from vold.demo.pipeline import compare_models
 
-    compare_models(recipe)
-    _next(args.verb, recipe, args.recipe, *args.keys)
+    _next(compare_models(recipe), recipe, args.recipe, *args.keys)
 
 
 @verb("RECIPE")

@@ -32,7 +32,7 @@ from vold.run.comparison import Comparison
 from vold.run.console import console, print_next
 from vold.run.files import write_json
 from vold.run.lock import owning
-from vold.run.readiness import align_doubt
+from vold.run.readiness import align_doubt, cold_start_first
 from vold.run.recipe import load_recipe
 from vold.run.results import Breakdown
 from vold.run.stopping import SIGNALS
@@ -168,13 +168,14 @@ def _enter(stage: str, began: float, recipe: Recipe) -> None:
     console.print(Text.assemble("\n", (head, "bold"), f"  ({time.monotonic() - began:.0f} s)"))
 
 
-def compare_models(recipe: Recipe) -> None:
+def compare_models(recipe: Recipe) -> str:
     """`vold align`: compare student and teacher, or with `align.self_check` an engine with itself, and print what is
-    found."""
+    found. Returns the verb to go on after: `check`, all stages being next, where the cold start is to come first."""
     if recipe.align is not None and recipe.align.self_check:
         print_self_check(self_check(recipe))
     else:
         print_alignment(align(recipe))
+    return "check" if cold_start_first(recipe) else "align"
 
 
 def _evaluate(recipe: Recipe) -> Results:

@@ -34,6 +34,13 @@ def align_doubt(recipe: Recipe) -> str | None:
     return f"the last verdict of `vold align` was {str(found.get('verdict'))!r}: {found.get('words')}"
 
 
+def cold_start_first(recipe: Recipe) -> bool:
+    """Whether `vold align` has last found the models too far apart, with the recipe's cold start still to come."""
+    found = _stored(recipe.run.dir / "align" / "align.json")
+    trained = recipe.sft is None or (recipe.run.dir / "sft" / "final").is_dir()
+    return not trained and found.get("verdict", READY) != READY
+
+
 def _stored(file: Path) -> dict[str, object]:
     """What a comparison left; nothing of one that is not there or not whole."""
     try:
