@@ -45,6 +45,7 @@ def transfer(given: Given) -> dict[str, Any]:
     ours, theirs = context.Pipe()
     process = context.Process(target=receive, args=(theirs,), daemon=True)
     process.start()
+    theirs.close()
     other = Other(ours)
     carrier: Any = IpcCarrier(other)  # type: ignore[arg-type]
 

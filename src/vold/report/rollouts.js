@@ -85,7 +85,9 @@ if (rolloutData) {
   };
   const drawList = () => {
     const from = Math.max(0, Math.floor(list.scrollTop / ROW) - 5), to = Math.min(state.rows.length, from + Math.ceil(list.clientHeight / ROW) + 10);
-    const nodes = [];
+    const what = [from, to, state.at, state.rows], nodes = [];
+    if (state.listed && what.every((v, i) => v === state.listed[i])) return;
+    state.listed = what;
     for (let i = from; i < to; i++) {
       const r = state.rows[i], node = make("div", "row" + (i === state.at ? " at" : ""));
       node.id = "row-" + i; node.dataset.at = i; node.style.top = i * ROW + "px";
