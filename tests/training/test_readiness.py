@@ -9,7 +9,10 @@ import pytest
 
 import tiny
 from vold.demo.pipeline import compare_models
+from vold.evals.overlap import align
+from vold.run.branch import branch
 from vold.run.readiness import align_doubt
+from vold.run.recipe import load_recipe
 from vold.training.distill import distill
 from vold.training.sft import sft
 
@@ -41,6 +44,20 @@ def test_a_damaged_verdict_is_none(content: str, tmp_path: Path) -> None:
     (tmp_path / "run" / "align").mkdir()
     (tmp_path / "run" / "align" / "align.json").write_text(content)
     assert "run `vold align` first" in str(align_doubt(recipe))
+
+
+def test_a_comparison_holds_in_a_run_that_was_moved_or_branched(tmp_path: Path) -> None:
+    recipe = tiny.recipe(tmp_path, sft={"steps": 1}, distill={"steps": 1})
+    tiny.write_traces(tmp_path, recipe)
+    sft(recipe)
+    assert "compared since the cold start" in str(align_doubt(recipe))
+    align(recipe)
+    said = align_doubt(recipe)
+    assert said is not None and "the last verdict" in said  # of models with weights at random
+    branch(recipe.run.dir, "align", tmp_path / "other")
+    assert align_doubt(load_recipe(tmp_path / "other" / "recipe.yaml")) == said
+    recipe.run.dir.rename(tmp_path / "moved")
+    assert align_doubt(load_recipe(tmp_path / "moved" / "recipe.yaml", [f"run.dir={tmp_path / 'moved'}"])) == said
 
 
 def test_where_models_are_too_far_apart_the_cold_start_comes_first(tmp_path: Path) -> None:

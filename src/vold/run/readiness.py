@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vold.errors import CheckpointError
 from vold.run.files import read_json
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from vold.run.recipe import Recipe
 
 READY = "ready"
@@ -27,7 +26,9 @@ def align_doubt(recipe: Recipe) -> str | None:
     found = _stored(recipe.run.dir / "align" / "align.json")
     if not final.is_dir():
         return None
-    if found.get("student") != str(final):
+    compared = str(found.get("student"))
+    # By its last parts: a run may have been moved since, or branched.
+    if compared == recipe.learner.path or Path(compared).parts[-2:] != final.parts[-2:]:
         return "student and teacher have not been compared since the cold start: run `vold align` first"
     if found.get("verdict") == READY:
         return None
