@@ -1,27 +1,31 @@
-"""Make student and teacher of the offline experiment: `python -m experiments.smollm2.build --out models/smollm2`.
+"""Make student and teacher of the offline experiment: `python -m experiments.smollm2.build`.
 
-* `student`: the joined model of 157M parameters, its connector trained to name the shapes in pictures. Nothing else of
-  it is changed: it has seen no problem and no worked solution.
+* `student`: the joined model of 157M parameters. First its connector alone learns to read pictures, then connector and
+  language model learn to answer at once. It has seen no worked solution.
 * `teacher`: SmolLM2-135M trained on worked solutions, of the scenes' text form and of reasoning-gym's `chain_sum`.
 
-The defaults are a short run for a CPU; `--steps 4000 --batch 32` is a real one, for a GPU. A run that is stopped goes
-on from its last checkpoint when the command is given again.
+The defaults are the sizes of `make smollm2`; `--full` has those of `studies/smollm2`. What is made is kept under a name
+of its content (`--cache`): the sizes, and the programs that make it. A run that is stopped goes on from its last
+checkpoint when the command is given again.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import os
 import random
 import shutil
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from experiments.smollm2.join import join, text_model
-from experiments.smollm2.packages import COLOURS, SHAPES
-from experiments.smollm2.scenes import described, files, sample_scene, split_of, worked_sum
-from vold.data.sources.gym import GymTasks
+from experiments.smollm2 import join, packages, rows, scenes
+from experiments.smollm2.join import text_model
+from experiments.smollm2.rows import answer_rows, reading_rows, worked_rows
 from vold.model.batching import collate
 from vold.model.place import Place
 from vold.model.policy import Policy
@@ -31,46 +35,30 @@ from vold.run.recipe import Optimizer
 from vold.training.checkpoint import restore_state
 from vold.training.optim import apply_update, build_optimizer, check_finite, learning_rate
 from vold.training.state_writer import StateWriter
-from vold.types import Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Row = tuple[Message, str]
-"""A question and the answer to learn."""
-CHECKPOINT_EVERY = 10
+    from experiments.smollm2.rows import Row
+
+CACHE = Path("models/smollm2/made")
+CHECKPOINT_EVERY = 25
+PARTS = (join, packages, rows, scenes)
+"""What the models depend on beside this file."""
 
 
-def picture_rows(rng: random.Random, batch: int) -> list[Row]:
-    """Pictures of the train part and what they show, in the words of the worked solutions."""
-    from PIL import Image
+@dataclass(frozen=True)
+class Sizes:
+    """Training steps of `batch` rows each: of the connector, of connector and language model, and of the teacher."""
 
-    rows: list[Row] = []
-    for _ in range(batch):
-        looks = [(rng.choice(COLOURS), rng.choice(SHAPES)) for _ in range(rng.choice((1, 1, 2)))]
-        images = []
-        for look in looks:
-            with Image.open(rng.choice(files("train", look))) as image:
-                images.append(image.convert("RGB"))
-        asked = " ".join(f"Picture {i}: <image>" for i in range(1, len(looks) + 1))
-        said = " ".join(f"Picture {i} shows a {c} {s}." for i, (c, s) in enumerate(looks, 1))
-        rows.append((Message("user", f"{asked} What do the pictures show?", tuple(images)), said))
-    return rows
+    connector: int
+    answers: int
+    solutions: int
+    batch: int
 
 
-def worked_rows(rng: random.Random, batch: int) -> list[Row]:
-    """Text problems of the train split with worked solutions; a third of them sums."""
-    rows: list[Row] = []
-    while len(rows) < batch:
-        if len(rows) % 3 == 2:
-            settings = {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 1}
-            task = GymTasks("chain_sum", 1, rng.randrange(2**30), settings)[0]
-            rows.append((task.messages[0], worked_sum(task.messages[0].text)))
-        else:
-            scene = sample_scene(rng)
-            if split_of(scene) == "train":
-                rows.append((described(scene), scene.solution))
-    return rows
+SMALL = Sizes(connector=150, answers=40, solutions=100, batch=16)
+FULL = Sizes(connector=600, answers=400, solutions=400, batch=16)
 
 
 def train(
@@ -78,12 +66,11 @@ def train(
     rows: Callable[[random.Random, int], list[Row]],
     directory: Path,
     *,
-    label: str,
     steps: int,
     batch: int,
     lr: float,
 ) -> None:
-    """Next-token training on fresh rows, checkpointed in `directory`.
+    """Next-token training on fresh rows, checkpointed in `directory`, whose name says what is trained.
 
     Raises:
         TrainingError: a loss that is not finite.
@@ -93,13 +80,13 @@ def train(
     start = restore_state(directory, policy, optimizer)
     writer = StateWriter(directory, policy, optimizer, Place(policy.model.device, optimizer))
     policy.model.train()
-    with Bar(label, steps, start) as bar:
+    with Bar(directory.name, steps, start) as bar:
         for step in range(start, steps):
-            part = rows(random.Random(f"{label}/{step}"), batch)
+            part = rows(random.Random(f"{directory.name}/{step}"), batch)
             prompts = [policy.chat.prompt([m]) for m, _ in part]
             answers = [(*policy.chat.tokens(text), policy.chat.end_id) for _, text in part]
             sequences = collate(prompts, answers, [(1,) * len(a) for a in answers], policy.chat.pad_id)
-            with torch.autocast(policy.model.device.type, torch.bfloat16):  # twice as fast, weights stay float32
+            with torch.autocast(policy.model.device.type, torch.bfloat16):  # weights stay in float32
                 logp, _, _ = policy.logprobs(sequences)
             loss = -logp.mean()
             check_finite(loss.item(), step=step)
@@ -111,34 +98,62 @@ def train(
     writer.settle(wait=True)
 
 
-def student(out: Path, *, steps: int, batch: int, device: str) -> None:
-    """Join the packages' models and train the connector."""
-    raw = out / "work" / "student"
+def student(work: Path, sizes: Sizes, device: str) -> Policy:
+    """Join the packages' models, train the connector, then connector and language model."""
+    raw = work / "joined"
     if not raw.is_dir():
-        model, processor = join()
+        model, processor = join.join()
         with new_directory(raw) as d:
             model.save_pretrained(d)
             processor.save_pretrained(d)
     policy = Policy.load(str(raw), device=device)
     policy.model.requires_grad_(False)
     policy.model.model.connector.requires_grad_(True)
-    train(policy, picture_rows, out / "work" / "connector", label="connector", steps=steps, batch=batch, lr=1e-3)
-    with new_directory(out / "student") as d:
-        policy.save(d)
+    train(policy, reading_rows, work / "connector", steps=sizes.connector, batch=sizes.batch, lr=2e-3)
+    policy.model.requires_grad_(True)
+    policy.model.model.vision_model.requires_grad_(False)
+    train(policy, answer_rows, work / "answers", steps=sizes.answers, batch=sizes.batch, lr=1e-4)
+    return policy
 
 
-def teacher(out: Path, *, steps: int, batch: int, device: str) -> None:
+def teacher(work: Path, sizes: Sizes, device: str) -> Policy:
     """Train SmolLM2 on worked solutions."""
-    raw = out / "work" / "teacher"
+    raw = work / "language"
     if not raw.is_dir():
         model, tokenizer = text_model()
         with new_directory(raw) as d:
             model.save_pretrained(d)
             tokenizer.save_pretrained(d)
     policy = Policy.load(str(raw), device=device)
-    train(policy, worked_rows, out / "work" / "solutions", label="teacher", steps=steps, batch=batch, lr=2e-4)
-    with new_directory(out / "teacher") as d:
-        policy.save(d)
+    train(policy, worked_rows, work / "solutions", steps=sizes.solutions, batch=sizes.batch, lr=2e-4)
+    return policy
+
+
+MAKERS = {"student": student, "teacher": teacher}
+
+
+def made(name: str, sizes: Sizes, cache: Path = CACHE, device: str = "cpu") -> Path:
+    """The directory of a model, which is trained if the cache lacks it."""
+    files = [Path(__file__), *(Path(str(part.__file__)) for part in PARTS)]
+    said = [f"{asdict(sizes)} {device}", *(file.read_text() for file in files)]
+    home = cache / f"{name}-{hashlib.sha256('|'.join(said).encode()).hexdigest()[:12]}"
+    if not home.is_dir():
+        work = home.with_name(f"{home.name}.work")
+        policy = MAKERS[name](work, sizes, device)
+        with new_directory(home) as d:
+            policy.save(d)
+        shutil.rmtree(work)
+    return home
+
+
+def place(name: str, sizes: Sizes, directory: Path, cache: Path = CACHE, device: str = "cpu") -> None:
+    """Put a model into a directory that is there and empty; its files are those of the cache, not copies."""
+    shutil.copytree(made(name, sizes, cache, device), directory, copy_function=os.link, dirs_exist_ok=True)
+
+
+full_student = partial(place, "student", FULL)
+"""`models` of `studies/smollm2`."""
+full_teacher = partial(place, "teacher", FULL)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -148,17 +163,19 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="student, teacher (default: both)")
+    parser.add_argument("--full", action="store_true", help="hours on a CPU, minutes on a GPU")
     parser.add_argument("--out", type=Path, default=Path("models/smollm2"))
-    parser.add_argument("--steps", type=int, default=20, help="training steps of each model (default: 20)")
-    parser.add_argument("--batch", type=int, default=4, help="rows of a step (default: 4)")
+    parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
+    if unknown := set(args.models) - MAKERS.keys():
+        parser.error(f"{sorted(unknown)}: the models are {', '.join(MAKERS)}")
     torch.set_num_threads(1)
-    for name, build in (("teacher", teacher), ("student", student)):
-        if not (args.out / name).is_dir():
-            build(args.out, steps=args.steps, batch=args.batch, device=args.device)
-            print(f"wrote {args.out / name}", flush=True)
-    shutil.rmtree(args.out / "work", ignore_errors=True)
+    for name in args.models or MAKERS:
+        with new_directory(args.out / name) as directory:
+            place(name, FULL if args.full else SMALL, directory, args.cache, args.device)
+        print(f"wrote {args.out / name}", flush=True)
 
 
 if __name__ == "__main__":

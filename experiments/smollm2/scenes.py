@@ -1,6 +1,7 @@
-"""Problems over two or three pictures of coloured shapes, in a text form and an image form.
+"""Problems over two to four pictures of coloured shapes, in a text form and an image form.
 
-Every kind of shape, or every colour, is worth some points; what are all the shapes worth together? The text form says
+Every kind of shape, or every colour, is worth some points; a rule in words may double some points, another
+leave a picture out. What are the shapes worth together, or how far apart are the best and the worst? The text form says
 what each picture shows; the image form shows it. The two differ in nothing else. Pictures are easy-vqa's: those of its
 train part in `train`, those of its test part shared out between `select` and `test`.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "select", "test"]
 Form = Literal["text", "image"]
+Look = tuple[str, str]
+"""Colour and shape."""
 _SEED: dict[Split, int] = {"train": 0, "select": 1, "test": 2}
 SELECT_SHARE = 4
 """Of easy-vqa's test part, one picture in so many of every look belongs to `select`."""
@@ -33,69 +36,114 @@ SELECT_SHARE = 4
 
 @dataclass(frozen=True)
 class Scene:
-    """Looks (colour, shape) in order, and what is worth how much: points by shape, or by colour.
+    """Looks in order, what is worth how much, and what is asked.
+
+    Attributes:
+        looks: one a picture.
+        points: by shape, or of one colour; a colour that is not named is worth 1.
+        doubled: a colour, or a shape, that counts double; empty for none.
+        left_out: the number of a picture that does not count, from 1; 0 for none.
+        apart: asks for the best less the worst, not for the sum.
 
     Example:
         >>> Scene((("red", "circle"), ("blue", "circle")), {"circle": 4, "rectangle": 1, "triangle": 2}).answer
         8
     """
 
-    looks: tuple[tuple[str, str], ...]
-    points: dict[str, int]
+    looks: tuple[Look, ...]
+    points: Mapping[str, int] = field(hash=False)
+    doubled: str = ""
+    left_out: int = 0
+    apart: bool = False
 
     @property
-    def worths(self) -> tuple[int, ...]:
-        """Points of each picture; a colour that is not named is worth 1."""
+    def worths(self) -> dict[int, tuple[int, int]]:
+        """By the number of each picture that counts: the points of its look, and what they count for."""
         by_shape = set(self.points) <= set(SHAPES)
-        return tuple(self.points.get(shape if by_shape else colour, 1) for colour, shape in self.looks)
+        out: dict[int, tuple[int, int]] = {}
+        for number, (colour, shape) in enumerate(self.looks, 1):
+            points = self.points.get(shape if by_shape else colour, 1)
+            if number != self.left_out:
+                out[number] = points, points * (2 if self.doubled in (colour, shape) else 1)
+        return out
 
     @property
     def answer(self) -> int:
         """The reference answer."""
-        return sum(self.worths)
+        counted = [n for _, n in self.worths.values()]
+        return max(counted) - min(counted) if self.apart else sum(counted)
 
     @property
     def question(self) -> str:
         """The question as both forms ask it."""
         if set(self.points) <= set(SHAPES):
-            rules = ", ".join(f"a {name} is worth {n}" for name, n in self.points.items())
-            return f"In points, {rules}. How many points are the shapes worth together? {INSTRUCTION}"
-        ((colour, n),) = self.points.items()
-        rule = f"a {colour} shape is worth {n}, any other shape 1"
-        return f"In points, {rule}. How many points are the shapes worth together? {INSTRUCTION}"
+            rules = ["In points, " + ", ".join(f"a {name} is worth {n}" for name, n in self.points.items())]
+        else:
+            ((colour, n),) = self.points.items()
+            rules = [f"In points, a {colour} shape is worth {n}, any other shape 1"]
+        if self.doubled:
+            rules.append(f"A {self.doubled}{' shape' if self.doubled in COLOURS else ''} counts double")
+        if self.left_out:
+            rules.append(f"Picture {self.left_out} does not count")
+        asked = (
+            "How many points are the best and the worst apart?"
+            if self.apart
+            else "How many points are the shapes worth together?"
+        )
+        return f"{'. '.join(rules)}. {asked} {INSTRUCTION}"
+
+    @property
+    def shows(self) -> str:
+        """What the pictures show, in the words of a solution."""
+        return "show " + " and ".join(f"a {colour} {shape}" for colour, shape in self.looks)
 
     @property
     def solution(self) -> str:
-        """A worked solution, what a teacher is trained on."""
-        steps = [
-            f"Picture {i} shows a {colour} {shape}: {n}."
-            for i, ((colour, shape), n) in enumerate(zip(self.looks, self.worths, strict=True), 1)
-        ]
-        total, *rest = self.worths
-        for n in rest:
+        """A worked solution, what a teacher is trained on: first what is seen, then what it is worth, then the sum."""
+        steps = [f"The pictures {self.shows}."]
+        worths = self.worths
+        for number in range(1, len(self.looks) + 1):
+            points, counts = worths.get(number, (0, 0))
+            doubled = f", doubled {counts}" if counts != points else ""
+            steps.append(
+                f"Picture {number}: {points}{doubled}." if number in worths else f"Picture {number}: left out."
+            )
+        total, *rest = (n for _, n in worths.values())
+        if self.apart:
+            most, least = max(total, *rest), min(total, *rest)
+            steps.append(f"The most is {most}, the least {least}. {most} - {least} = {most - least}.")
+        for n in () if self.apart else rest:
             steps.append(f"{total} + {n} = {total + n}.")
             total += n
-        return " ".join(steps) + rf" The answer is \boxed{{{total}}}."
+        return " ".join(steps) + rf" The answer is \boxed{{{self.answer}}}."
 
 
 def sample_scene(rng: random.Random) -> Scene:
-    """A scene of two or three pictures."""
-    looks = tuple((rng.choice(COLOURS), rng.choice(SHAPES)) for _ in range(rng.randint(2, 3)))
+    """A scene of two to four pictures."""
+    looks = tuple((rng.choice(COLOURS), rng.choice(SHAPES)) for _ in range(rng.randint(2, 4)))
+    # Mostly what is there, or the rules of most scenes would say nothing about it.
+    colour, shape = rng.choice(looks) if rng.random() < 0.75 else (rng.choice(COLOURS), rng.choice(SHAPES))
     if rng.random() < 0.6:
-        return Scene(looks, {shape: rng.randint(1, 9) for shape in SHAPES})
-    # Half the time a colour that is there, or most scenes would be worth nothing but ones.
-    colour = rng.choice(looks)[0] if rng.random() < 0.75 else rng.choice(COLOURS)
-    return Scene(looks, {colour: rng.randint(2, 9)})
+        points, doubled = {s: rng.randint(1, 9) for s in SHAPES}, colour
+    else:
+        points, doubled = {colour: rng.randint(2, 9)}, shape
+    return Scene(
+        looks,
+        points,
+        doubled=doubled if rng.random() < 0.5 else "",
+        left_out=rng.randint(1, len(looks)) if len(looks) > 2 and rng.random() < 0.4 else 0,
+        apart=rng.random() < 0.3,
+    )
 
 
-def described(scene: Scene) -> Message:
-    """The text form."""
+def described(scene: Scene, question: str | None = None) -> Message:
+    """The text form, of another question if one is given."""
     said = " ".join(f"Picture {i}: a {colour} {shape}." for i, (colour, shape) in enumerate(scene.looks, 1))
-    return Message("user", f"{said} {scene.question}")
+    return Message("user", f"{said} {question or scene.question}")
 
 
-def shown(scene: Scene, split: Split, rng: random.Random) -> Message:
-    """The image form, with pictures of the split.
+def shown(scene: Scene, split: Split, rng: random.Random, question: str | None = None) -> Message:
+    """The image form, with pictures of the split; of another question if one is given.
 
     Raises:
         ConfigError: the package of pictures is missing.
@@ -107,10 +155,10 @@ def shown(scene: Scene, split: Split, rng: random.Random) -> Message:
         with Image.open(rng.choice(files(split, look))) as image:
             images.append(image.convert("RGB"))
     said = " ".join(f"Picture {i}: <image>" for i in range(1, len(images) + 1))
-    return Message("user", f"{said} {scene.question}", tuple(images))
+    return Message("user", f"{said} {question or scene.question}", tuple(images))
 
 
-def files(split: Split, look: tuple[str, str]) -> tuple[Path, ...]:
+def files(split: Split, look: Look) -> tuple[Path, ...]:
     """Pictures of a look in a split."""
     if split == "train":
         return pictures("train")[look]
@@ -159,15 +207,21 @@ class SceneTasks:
         scene, text = self.scenes[index], described(self.scenes[index])
         chosen = random.Random(self.picked[index])
         asked = text if self.form == "text" else shown(scene, self.split, chosen)
-        kind = "shapes" if set(scene.points) <= set(SHAPES) else "colours"
+        kind = "apart" if scene.apart else "together"
         return Task(
             id=f"{self.split}-{index}",
             messages=(asked,),
             reference=str(scene.answer),
             grader="math",
             teacher_messages=(text,),
-            tags={"kind": kind, "pictures": str(len(scene.looks))},
+            tags={"kind": kind, "pictures": str(len(scene.looks)), "rules": str(rules_of(scene))},
+            shows=scene.shows if self.form == "image" else "",
         )
+
+
+def rules_of(scene: Scene) -> int:
+    """How many rules there are beside the points."""
+    return bool(scene.doubled) + bool(scene.left_out)
 
 
 def split_of(scene: Scene) -> Split:

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import random
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,9 +19,11 @@ from PIL import Image
 import tiny
 from experiments.smollm2 import packages
 from experiments.smollm2.join import GRID, siglip_names
+from experiments.smollm2.rows import answer_rows, asked
 from experiments.smollm2.scenes import Scene, described, sample_scene, split_of, worked_sum
 from vold.data.sources import gym
 from vold.errors import ConfigError, DataError
+from vold.graders.reading import read_right
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,21 +37,61 @@ BY_SHAPE = Scene(
 BY_COLOUR = Scene((("red", "circle"), ("blue", "triangle")), {"blue": 7})
 
 
-def test_points_by_shape_and_by_colour() -> None:
-    assert (BY_SHAPE.worths, BY_SHAPE.answer) == ((4, 2, 4), 10)
-    assert (BY_COLOUR.worths, BY_COLOUR.answer) == ((1, 7), 8)
+DOUBLED = Scene(BY_SHAPE.looks, BY_SHAPE.points, doubled="red", left_out=2, apart=True)
 
 
-def test_a_worked_solution_reads_the_pictures_and_adds_up() -> None:
+def test_points_by_shape_and_by_colour_doubled_and_left_out() -> None:
+    assert (BY_SHAPE.worths, BY_SHAPE.answer) == ({1: (4, 4), 2: (2, 2), 3: (4, 4)}, 10)
+    assert (BY_COLOUR.worths, BY_COLOUR.answer) == ({1: (1, 1), 2: (7, 7)}, 8)
+    assert (DOUBLED.worths, DOUBLED.answer) == ({1: (4, 8), 3: (4, 8)}, 0)
+    assert Scene(BY_SHAPE.looks, {"blue": 5}, doubled="triangle", apart=True).answer == 10 - 1
+
+
+def test_a_worked_solution_reads_the_pictures_then_applies_the_rules_and_adds_up() -> None:
+    read = "The pictures show a red circle and a blue triangle and a red circle. "
     assert BY_SHAPE.solution == (
-        "Picture 1 shows a red circle: 4. Picture 2 shows a blue triangle: 2. Picture 3 shows a red circle: 4. "
-        r"4 + 2 = 6. 6 + 4 = 10. The answer is \boxed{10}."
+        read + r"Picture 1: 4. Picture 2: 2. Picture 3: 4. 4 + 2 = 6. 6 + 4 = 10. The answer is \boxed{10}."
+    )
+    assert DOUBLED.solution == (
+        read + "Picture 1: 4, doubled 8. Picture 2: left out. Picture 3: 4, doubled 8. "
+        r"The most is 8, the least 8. 8 - 8 = 0. The answer is \boxed{0}."
     )
 
 
-def test_the_text_form_says_what_the_pictures_show() -> None:
+def test_what_a_solution_reads_tells_a_misread_picture_from_a_slip() -> None:
+    said = BY_COLOUR.solution
+    assert read_right(BY_COLOUR.shows, said) is True
+    assert read_right(BY_COLOUR.shows, said.replace("1 + 7 = 8", "1 + 7 = 9")) is True
+    assert read_right(BY_COLOUR.shows, said.replace("blue triangle", "teal triangle")) is False
+    assert read_right(BY_COLOUR.shows, r"\boxed{8}") is None
+
+
+def test_the_text_form_says_what_the_pictures_show_and_every_rule() -> None:
     text = described(BY_COLOUR).text
     assert text.startswith("Picture 1: a red circle. Picture 2: a blue triangle. In points, a blue shape is worth 7,")
+    assert "A red shape counts double. Picture 2 does not count. How many points are the best" in DOUBLED.question
+
+
+def test_questions_about_pictures_are_answered_by_what_they_show() -> None:
+    """Every answer that names a colour, a shape or a number is true of the scene, whichever question is drawn."""
+    found = dict(asked(BY_SHAPE, random.Random(n)) for n in range(400))
+    assert found["What do the pictures show?"] == "The pictures show a red circle and a blue triangle and a red circle."
+    assert found["What does picture 2 show?"] == "A blue triangle."
+    assert (found["Which colour has picture 3?"], found["Which shape has picture 2?"]) == ("red.", "triangle.")
+    assert (found["How many pictures show a circle?"], found["How many pictures show a rectangle?"]) == ("2.", "0.")
+    assert found["How many pictures show something red?"] == "2."
+    assert found[f"{BY_SHAPE.question} What does picture 1 show?"] == "A red circle."
+
+
+@pytest.mark.usefixtures("package_of_pictures")
+def test_rows_before_the_experiment_show_no_worked_solution_and_mix_text_among_pictures() -> None:
+    rows = answer_rows(random.Random(0), 200)
+    assert len(rows) == 200
+    assert sum(answer.startswith(r"\boxed{") for _, answer in rows) == 100
+    assert not [a for _, a in rows if "Picture" in a or "=" in a]
+    seeing = sum(bool(message.images) for message, _ in rows)
+    assert 0.6 < seeing / 200 < 0.9
+    assert all(m.text.count("<image>") == len(m.images) for m, _ in rows)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +116,7 @@ def test_every_problem_belongs_to_one_split_and_most_to_training() -> None:
     shares = {s: sum(split_of(x) == s for x in scenes) / 2000 for s in ("train", "select", "test")}
     assert abs(shares["train"] - 0.7) < 0.05
     assert abs(shares["test"] - 0.2) < 0.05
-    assert all(split_of(x) == split_of(Scene(x.looks, dict(x.points))) for x in scenes[:50])
+    assert all(split_of(x) == split_of(replace(x, points=dict(x.points))) for x in scenes[:50])
 
 
 @pytest.fixture

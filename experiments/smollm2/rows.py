@@ -1,0 +1,78 @@
+"""What student and teacher of the offline experiment are trained on before it: questions and answers, made as needed.
+
+The student learns to read: pictures stand wherever their words could, in the prompts' own form, among text rows of the
+same questions. It learns to answer at once, and sees no worked solution.
+"""
+
+from __future__ import annotations
+
+import random
+
+from experiments.smollm2.packages import COLOURS, SHAPES
+from experiments.smollm2.scenes import Scene, described, sample_scene, shown, split_of, worked_sum
+from vold.data.sources.gym import GymTasks
+from vold.types import Message
+
+Row = tuple[Message, str]
+"""A question and the answer to learn."""
+TEXT_SHARE = 0.25
+"""Of the rows that ask about pictures, so many describe them."""
+
+
+def train_scene(rng: random.Random) -> Scene:
+    """A scene of the train split."""
+    while split_of(scene := sample_scene(rng)) != "train":
+        pass
+    return scene
+
+
+def asked(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    """One of several questions about what the pictures show, and its answer."""
+    number = rng.randint(1, len(scene.looks))
+    colour, shape = scene.looks[number - 1]
+    counted, every = rng.choice(SHAPES), [s for _, s in scene.looks]
+    hue, hues = rng.choice(COLOURS if rng.random() < 0.5 else [c for c, _ in scene.looks]), [c for c, _ in scene.looks]
+    return rng.choice(
+        [
+            ("What do the pictures show?", f"The pictures {scene.shows}."),
+            (f"{scene.question} First say what the pictures show.", f"The pictures {scene.shows}."),
+            (f"What does picture {number} show?", f"A {colour} {shape}."),
+            (f"{scene.question} What does picture {number} show?", f"A {colour} {shape}."),
+            (f"Which colour has picture {number}?", f"{colour}."),
+            (f"Which shape has picture {number}?", f"{shape}."),
+            (f"How many pictures show a {counted}?", f"{every.count(counted)}."),
+            (f"How many pictures show something {hue}?", f"{hues.count(hue)}."),
+        ]
+    )
+
+
+def reading_rows(rng: random.Random, batch: int) -> list[Row]:
+    """What pictures of the train part show, asked in several ways."""
+    return [_posed(scene, *asked(scene, rng), rng) for scene in (train_scene(rng) for _ in range(batch))]
+
+
+def answer_rows(rng: random.Random, batch: int) -> list[Row]:
+    """Half as `reading_rows`; half the problems of the train split themselves, answered at once."""
+    direct = [train_scene(rng) for _ in range(batch // 2)]
+    rows = [_posed(scene, scene.question, rf"\boxed{{{scene.answer}}}", rng) for scene in direct]
+    return rows + reading_rows(rng, batch - len(rows))
+
+
+def _posed(scene: Scene, question: str, answer: str, rng: random.Random) -> Row:
+    if rng.random() < TEXT_SHARE:
+        return described(scene, question), answer
+    return shown(scene, "train", rng, question), answer
+
+
+def worked_rows(rng: random.Random, batch: int) -> list[Row]:
+    """Text problems of the train split with worked solutions; a quarter of them sums."""
+    rows: list[Row] = []
+    while len(rows) < batch:
+        if len(rows) % 4 == 3:
+            settings = {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 1}
+            task = GymTasks("chain_sum", 1, rng.randrange(2**30), settings)[0]
+            rows.append((task.messages[0], worked_sum(task.messages[0].text)))
+        else:
+            scene = train_scene(rng)
+            rows.append((described(scene), scene.solution))
+    return rows
