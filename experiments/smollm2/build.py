@@ -86,8 +86,7 @@ def train(
             prompts = [policy.chat.prompt([m]) for m, _ in part]
             answers = [(*policy.chat.tokens(text), policy.chat.end_id) for _, text in part]
             sequences = collate(prompts, answers, [(1,) * len(a) for a in answers], policy.chat.pad_id)
-            with torch.autocast(policy.model.device.type, torch.bfloat16):  # weights stay in float32
-                logp, _, _ = policy.logprobs(sequences)
+            logp, _, _ = policy.logprobs(sequences)
             loss = -logp.mean()
             check_finite(loss.item(), step=step)
             loss.backward()
@@ -106,7 +105,7 @@ def student(work: Path, sizes: Sizes, device: str) -> Policy:
         with new_directory(raw) as d:
             model.save_pretrained(d)
             processor.save_pretrained(d)
-    policy = Policy.load(str(raw), device=device)
+    policy = Policy.load(str(raw), dtype="bfloat16", device=device)
     policy.model.requires_grad_(False)
     policy.model.model.connector.requires_grad_(True)
     train(policy, reading_rows, work / "connector", steps=sizes.connector, batch=sizes.batch, lr=2e-3)
@@ -124,7 +123,7 @@ def teacher(work: Path, sizes: Sizes, device: str) -> Policy:
         with new_directory(raw) as d:
             model.save_pretrained(d)
             tokenizer.save_pretrained(d)
-    policy = Policy.load(str(raw), device=device)
+    policy = Policy.load(str(raw), dtype="bfloat16", device=device)
     train(policy, worked_rows, work / "solutions", steps=sizes.solutions, batch=sizes.batch, lr=2e-4)
     return policy
 

@@ -1,7 +1,7 @@
 """A vision-language model of 157M parameters: DINOv2-S looks, SmolLM2-135M speaks, a new connector joins them.
 
-The architecture is Idefics3's (SmolVLM's), so Transformers and vLLM know it. A picture of 224 x 224 pixels becomes
-16 x 16 patches, and four of them one image token: 64 tokens a picture.
+The architecture is Idefics3's (SmolVLM's), so Transformers and vLLM know it. A picture of 112 x 112 pixels becomes
+8 x 8 patches, and four of them one image token: 16 tokens a picture. The pictures themselves have 64 x 64 pixels.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import Idefics3ForConditionalGeneration, Idefics3Processor, LlamaForCausalLM
 
-PIXELS = 224
-GRID = 16
+PIXELS = 112
+GRID = 8
 """Patches a side."""
-IMAGE_TOKENS = 64
+IMAGE_TOKENS = 16
 IMAGE_TOKEN = "<image>"
 NEW_TOKENS = ("<fake_token_around_image>", IMAGE_TOKEN, "<global-img>", "<end_of_utterance>")
 """What Idefics3's processor wants to find in a tokenizer."""

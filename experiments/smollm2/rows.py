@@ -1,7 +1,7 @@
 """What student and teacher of the offline experiment are trained on before it: questions and answers, made as needed.
 
-The student learns to read: pictures stand wherever their words could, in the prompts' own form, among text rows of the
-same questions. It learns to answer at once, and sees no worked solution.
+The student learns to read: pictures stand wherever their words could, in the prompts' own form. Then it learns to answer
+at once, some problems in words among those in pictures, and sees no worked solution.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vold.types import Message
 Row = tuple[Message, str]
 """A question and the answer to learn."""
 TEXT_SHARE = 0.25
-"""Of the rows that ask about pictures, so many describe them."""
+"""Of the problems that are answered at once, so many describe their pictures."""
 
 
 def train_scene(rng: random.Random) -> Scene:
@@ -47,21 +47,23 @@ def asked(scene: Scene, rng: random.Random) -> tuple[str, str]:
 
 
 def reading_rows(rng: random.Random, batch: int) -> list[Row]:
-    """What pictures of the train part show, asked in several ways."""
-    return [_posed(scene, *asked(scene, rng), rng) for scene in (train_scene(rng) for _ in range(batch))]
+    """What pictures of the train part show, asked in several ways. Text would teach a connector nothing."""
+    rows: list[Row] = []
+    for _ in range(batch):
+        scene = train_scene(rng)
+        question, answer = asked(scene, rng)
+        rows.append((shown(scene, "train", rng, question), answer))
+    return rows
 
 
 def answer_rows(rng: random.Random, batch: int) -> list[Row]:
-    """Half as `reading_rows`; half the problems of the train split themselves, answered at once."""
-    direct = [train_scene(rng) for _ in range(batch // 2)]
-    rows = [_posed(scene, scene.question, rf"\boxed{{{scene.answer}}}", rng) for scene in direct]
-    return rows + reading_rows(rng, batch - len(rows))
-
-
-def _posed(scene: Scene, question: str, answer: str, rng: random.Random) -> Row:
-    if rng.random() < TEXT_SHARE:
-        return described(scene, question), answer
-    return shown(scene, "train", rng, question), answer
+    """Half as `reading_rows`; half the problems of the train split themselves, answered at once, some of them in words."""
+    rows = reading_rows(rng, batch - batch // 2)
+    for _ in range(batch // 2):
+        scene = train_scene(rng)
+        question = described(scene) if rng.random() < TEXT_SHARE else shown(scene, "train", rng)
+        rows.append((question, rf"\boxed{{{scene.answer}}}"))
+    return rows
 
 
 def worked_rows(rng: random.Random, batch: int) -> list[Row]:
