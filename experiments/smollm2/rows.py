@@ -46,6 +46,13 @@ def asked(scene: Scene, rng: random.Random) -> tuple[str, str]:
     )
 
 
+def look_rows(rng: random.Random, batch: int) -> list[Row]:
+    """One picture of the train part, named: what a connector learns from soonest."""
+    looks = [(rng.choice(COLOURS), rng.choice(SHAPES)) for _ in range(batch)]
+    question = "What does picture 1 show?"
+    return [(shown(Scene((look,), {}), "train", rng, question), f"A {' '.join(look)}.") for look in looks]
+
+
 def reading_rows(rng: random.Random, batch: int) -> list[Row]:
     """What pictures of the train part show, asked in several ways. Text would teach a connector nothing."""
     rows: list[Row] = []

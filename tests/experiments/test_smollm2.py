@@ -19,8 +19,8 @@ from PIL import Image
 import tiny
 from experiments.smollm2 import packages
 from experiments.smollm2.join import GRID, siglip_names
-from experiments.smollm2.rows import answer_rows, asked
-from experiments.smollm2.scenes import Scene, described, sample_scene, split_of, worked_sum
+from experiments.smollm2.rows import answer_rows, asked, look_rows
+from experiments.smollm2.scenes import Scene, described, files, sample_scene, split_of, worked_sum
 from vold.data.sources import gym
 from vold.errors import ConfigError, DataError
 from vold.graders.reading import read_right
@@ -89,9 +89,19 @@ def test_rows_before_the_experiment_show_no_worked_solution_and_mix_text_among_p
     assert len(rows) == 200
     assert sum(answer.startswith(r"\boxed{") for _, answer in rows) == 100
     assert not [a for _, a in rows if "Picture" in a or "=" in a]
-    seeing = sum(bool(message.images) for message, _ in rows)
-    assert 0.6 < seeing / 200 < 0.9
+    in_words = [answer for message, answer in rows if not message.images]
+    assert 0.15 < len(in_words) / 100 < 0.35
+    assert all(answer.startswith(r"\boxed{") for answer in in_words)
     assert all(m.text.count("<image>") == len(m.images) for m, _ in rows)
+
+
+@pytest.mark.usefixtures("package_of_pictures")
+def test_the_first_rows_name_what_one_picture_shows() -> None:
+    for message, answer in look_rows(random.Random(0), 40):
+        (image,) = message.images
+        _, colour, shape = answer.rstrip(".").split()
+        stored = [Image.open(file).convert("RGB").tobytes() for file in files("train", (colour, shape))]
+        assert image.tobytes() in stored
 
 
 @pytest.mark.parametrize(
