@@ -1,7 +1,7 @@
 """Make student and teacher of the offline experiment: `python -m experiments.smollm2.build`.
 
-* `student`: the joined model of 157M parameters. First its connector alone learns to name a picture, then to read several
-  among other words, then connector and language model learn to answer at once. It has seen no worked solution.
+* `student`: the joined model of 157M parameters. First its connector alone learns to name a picture, then to read
+  several among other words, then connector and language model learn to answer at once. It has seen no worked solution.
 * `teacher`: SmolLM2-135M trained on worked solutions, of the scenes' text form and of reasoning-gym's `chain_sum`.
 
 The defaults are the sizes of `make smollm2`; `--full` has those of `studies/smollm2`. What is made is kept under a name

@@ -1,7 +1,7 @@
 """What student and teacher of the offline experiment are trained on before it: questions and answers, made as needed.
 
-The student learns to read: pictures stand wherever their words could, in the prompts' own form. Then it learns to answer
-at once, some problems in words among those in pictures, and sees no worked solution.
+The student learns to read: pictures stand wherever their words could, in the prompts' own form. Then it learns to
+answer at once, some problems in words among those in pictures, and sees no worked solution.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def reading_rows(rng: random.Random, batch: int) -> list[Row]:
 
 
 def answer_rows(rng: random.Random, batch: int) -> list[Row]:
-    """Half as `reading_rows`; half the problems of the train split themselves, answered at once, some of them in words."""
+    """Half as `reading_rows`; half the problems of the train split themselves, answered at once, some in words."""
     rows = reading_rows(rng, batch - batch // 2)
     for _ in range(batch // 2):
         scene = train_scene(rng)
