@@ -1,7 +1,7 @@
 """Make student and teacher of the offline experiment: `python -m experiments.smollm2.build`.
 
-* `student`: the joined model of 157M parameters. First its connector alone learns to name a picture, then to read
-  several among other words, then connector and language model learn to answer at once. It has seen no worked solution.
+* `student`: the joined model of 157M parameters. First its connector alone learns to name a picture, then connector and
+  language model learn to read several among other words, and to answer at once. It has seen no worked solution.
 * `teacher`: SmolLM2-135M trained on worked solutions, of the scenes' text form and of reasoning-gym's `chain_sum`.
 
 The defaults are the sizes of `make smollm2`; `--full` has those of `studies/smollm2`. What is made is kept under a name
@@ -25,7 +25,7 @@ import torch
 
 from experiments.smollm2 import join, packages, rows, scenes
 from experiments.smollm2.join import text_model
-from experiments.smollm2.rows import answer_rows, look_rows, reading_rows, worked_rows
+from experiments.smollm2.rows import look_rows, reading_rows, worked_rows
 from vold.model.batching import collate
 from vold.model.place import Place
 from vold.model.policy import Policy
@@ -49,18 +49,17 @@ PARTS = (join, packages, rows, scenes)
 
 @dataclass(frozen=True)
 class Sizes:
-    """Training steps of `batch` rows each: of the connector (`looks`, of twice as many short rows, and `reading`), of
-    connector and language model, and of the teacher."""
+    """Training steps of `batch` rows each: of the connector alone (`looks`, of twice as many short rows), of connector
+    and language model (`reading`), and of the teacher (`solutions`)."""
 
     looks: int
     reading: int
-    answers: int
     solutions: int
     batch: int
 
 
-SMALL = Sizes(looks=60, reading=60, answers=30, solutions=80, batch=16)
-FULL = Sizes(looks=200, reading=400, answers=400, solutions=400, batch=16)
+SMALL = Sizes(looks=40, reading=80, solutions=80, batch=16)
+FULL = Sizes(looks=100, reading=400, solutions=400, batch=16)
 
 
 def train(
@@ -111,10 +110,9 @@ def student(work: Path, sizes: Sizes, device: str) -> Policy:
     policy.model.requires_grad_(False)
     policy.model.model.connector.requires_grad_(True)
     train(policy, look_rows, work / "looks", steps=sizes.looks, batch=2 * sizes.batch, lr=2e-3)
-    train(policy, reading_rows, work / "reading", steps=sizes.reading, batch=sizes.batch, lr=1e-3)
     policy.model.requires_grad_(True)
     policy.model.model.vision_model.requires_grad_(False)
-    train(policy, answer_rows, work / "answers", steps=sizes.answers, batch=sizes.batch, lr=1e-4)
+    train(policy, reading_rows, work / "reading", steps=sizes.reading, batch=sizes.batch, lr=2e-4)
     return policy
 
 

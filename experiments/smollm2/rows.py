@@ -1,7 +1,7 @@
 """What student and teacher of the offline experiment are trained on before it: questions and answers, made as needed.
 
-The student learns to read: pictures stand wherever their words could, in the prompts' own form. Then it learns to
-answer at once, some problems in words among those in pictures, and sees no worked solution.
+The student learns to read: pictures stand wherever their words could, in the prompts' own form. It learns to answer at
+once, some problems in words among those in pictures, and sees no worked solution.
 """
 
 from __future__ import annotations
@@ -54,22 +54,16 @@ def look_rows(rng: random.Random, batch: int) -> list[Row]:
 
 
 def reading_rows(rng: random.Random, batch: int) -> list[Row]:
-    """What pictures of the train part show, asked in several ways. Text would teach a connector nothing."""
+    """What pictures of the train part show, asked in several ways; a quarter problems, which are answered at once."""
     rows: list[Row] = []
-    for _ in range(batch):
+    while len(rows) < batch:
         scene = train_scene(rng)
-        question, answer = asked(scene, rng)
-        rows.append((shown(scene, "train", rng, question), answer))
-    return rows
-
-
-def answer_rows(rng: random.Random, batch: int) -> list[Row]:
-    """Half as `reading_rows`; half the problems of the train split themselves, answered at once, some in words."""
-    rows = reading_rows(rng, batch - batch // 2)
-    for _ in range(batch // 2):
-        scene = train_scene(rng)
-        question = described(scene) if rng.random() < TEXT_SHARE else shown(scene, "train", rng)
-        rows.append((question, rf"\boxed{{{scene.answer}}}"))
+        if len(rows) % 4 == 3:
+            problem = described(scene) if rng.random() < TEXT_SHARE else shown(scene, "train", rng)
+            rows.append((problem, rf"\boxed{{{scene.answer}}}"))
+        else:
+            question, answer = asked(scene, rng)
+            rows.append((shown(scene, "train", rng, question), answer))
     return rows
 
 

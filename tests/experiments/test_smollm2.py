@@ -19,7 +19,7 @@ from PIL import Image
 import tiny
 from experiments.smollm2 import packages
 from experiments.smollm2.join import GRID, siglip_names
-from experiments.smollm2.rows import answer_rows, asked, look_rows
+from experiments.smollm2.rows import asked, look_rows, reading_rows
 from experiments.smollm2.scenes import Scene, described, files, sample_scene, split_of, worked_sum
 from vold.data.sources import gym
 from vold.errors import ConfigError, DataError
@@ -85,8 +85,8 @@ def test_questions_about_pictures_are_answered_by_what_they_show() -> None:
 
 @pytest.mark.usefixtures("package_of_pictures")
 def test_rows_before_the_experiment_show_no_worked_solution_and_mix_text_among_pictures() -> None:
-    rows = answer_rows(random.Random(0), 200)
-    assert len(rows) == 200
+    rows = reading_rows(random.Random(0), 400)
+    assert len(rows) == 400
     assert sum(answer.startswith(r"\boxed{") for _, answer in rows) == 100
     assert not [a for _, a in rows if "Picture" in a or "=" in a]
     in_words = [answer for message, answer in rows if not message.images]
