@@ -188,9 +188,7 @@ smollm2: $(STAMP)
 	@mkdir -p build
 	$(VENV)/bin/python -m experiments.smollm2.build teacher > build/smollm2-teacher.log 2>&1 & made=$$!; \
 	$(VENV)/bin/python -m experiments.smollm2.build student && wait $$made || { cat build/smollm2-teacher.log; exit 1; }
-	@set -e; for verb in traces align sft distill eval; do \
-	  echo "vold $$verb recipes/smollm2-cpu.yaml $(ARGS)"; $(VENV)/bin/vold $$verb recipes/smollm2-cpu.yaml $(ARGS); \
-	done
+	$(VENV)/bin/vold run recipes/smollm2-cpu.yaml $(ARGS)
 
 # Pins with the hashes of all files, for every system and Python. Newer ones: make pins ARGS=--upgrade
 LOCK = $(VENV)/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --quiet \
