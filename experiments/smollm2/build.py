@@ -171,7 +171,6 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if unknown := set(args.models) - MAKERS.keys():
         parser.error(f"{sorted(unknown)}: the models are {', '.join(MAKERS)}")
-    torch.set_num_threads(1)
     for name in args.models or MAKERS:
         with new_directory(args.out / name) as directory:
             place(name, FULL if args.full else SMALL, directory, args.cache, args.device)
