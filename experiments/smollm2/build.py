@@ -58,7 +58,7 @@ class Sizes:
     batch: int
 
 
-SMALL = Sizes(looks=100, reading=60, solutions=60, batch=16)
+SMALL = Sizes(looks=80, reading=50, solutions=48, batch=16)
 FULL = Sizes(looks=300, reading=600, solutions=400, batch=16)
 
 
