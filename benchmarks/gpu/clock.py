@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 GIB = 2**30
 
 
+def is_real(device: str) -> bool:
+    """Whether it is a GPU of NVIDIA's, and not the suite's pretended one."""
+    return device == "cuda" and torch.version.cuda is not None
+
+
 def wait(device: str) -> None:
     """Until the device has caught up."""
     if device == "cuda":
@@ -55,8 +60,8 @@ def seconds_and_peak(device: str, work: Callable[[], Any]) -> tuple[float, float
 
 
 def own_work(device: str, work: Callable[[], Any]) -> tuple[float, dict[str, float]]:
-    """Seconds that a card itself works, in all and by kernel; where there is none, those of PyTorch's operators."""
-    real = device == "cuda" and torch.version.cuda is not None
+    """Seconds that a card itself works, in all and by kernel, longest first; of PyTorch's operators where there is none."""
+    real = is_real(device)
     with (
         warnings.catch_warnings(),
         profile(activities=[ProfilerActivity.CUDA if real else ProfilerActivity.CPU]) as run,
@@ -66,14 +71,14 @@ def own_work(device: str, work: Callable[[], Any]) -> tuple[float, dict[str, flo
         wait(device)
     field = "self_device_time_total" if real else "self_cpu_time_total"
     found = {e.key: getattr(e, field) / 1e6 for e in run.key_averages()}
-    return sum(found.values()), found
+    return sum(found.values()), dict(sorted(found.items(), key=lambda one: -one[1]))
 
 
 @contextlib.contextmanager
 def host_waits(device: str) -> Iterator[list[str]]:
     """The warnings that CUDA gives inside, one for each time that the host waits for the card."""
     said: list[str] = []
-    if device != "cuda" or torch.version.cuda is None:
+    if not is_real(device):
         yield said
         return
     torch.cuda.set_sync_debug_mode("warn")

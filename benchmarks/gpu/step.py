@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import torch
 
-from benchmarks.gpu.clock import GIB
+from benchmarks.gpu.clock import GIB, is_real
 from benchmarks.gpu.pair import configs, recipe_of
 from vold.model.memory import plan
 from vold.model.phases import planned_of
@@ -59,7 +59,7 @@ def quantized(given: Given) -> dict[str, Any]:
     """As `step`, with what recipes/qwen2_5_vl-3b-24gb.yaml changes: both models in NF4, and adapters. Rollouts are of
     128 tokens. `teacher_error`: how far the teacher's log-probs are from those of the weights that it was made from.
     """
-    if torch.version.cuda is None and given.device == "cuda":
+    if given.device == "cuda" and not is_real(given.device):
         return {"left out": "bitsandbytes works on a GPU or a CPU"}
     if find_spec("bitsandbytes") is None:
         return {"left out": "bitsandbytes is not installed"}

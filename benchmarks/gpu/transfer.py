@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from benchmarks.gpu.clock import once, seconds
+from benchmarks.gpu.clock import is_real, once, seconds
 from benchmarks.gpu.pair import recipe_of
 from vold.engines.transfer import devices
 from vold.engines.transfer.carriers import IpcCarrier, join_nccl
@@ -37,7 +37,7 @@ def transfer(given: Given) -> dict[str, Any]:
     """All trained weights by `IpcCarrier` to a process of its own, which does what a server's worker does but for its
     loaders: GB/s with both checksums, and how many tensors came with another. `nccl`: whether a group of one member
     is joined, and broadcasts."""
-    if given.device != "cuda" or torch.version.cuda is None:
+    if not is_real(given.device):
         return {"left out": "a card's memory is shared on a GPU"}
     tensors = {name: p.detach() for name, p in load_student(recipe_of(given)).trainable()}
     size = sum(t.nbytes for t in tensors.values()) / 1e9

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from benchmarks.gpu.clock import GIB, host_waits, seconds_and_peak, wait
+from benchmarks.gpu.clock import GIB, host_waits, is_real, seconds_and_peak, wait
 from benchmarks.gpu.pair import recipe_of
 from benchmarks.gpu.peaks import product
 from vold.engines.teachers.routed import RoutedTeacher
@@ -139,7 +139,7 @@ def update(given: Given) -> dict[str, Any]:
 
 def compiled(given: Given) -> dict[str, Any]:
     """The first shape of `update` with `student.compile`, beside the same layers as they are."""
-    if given.device != "cuda" or torch.version.cuda is None:
+    if not is_real(given.device):
         return {"left out": "layers are compiled on a GPU"}
     setup = Setup(given, "student.compile=true")
     rows, length = given.shape.updates[0]

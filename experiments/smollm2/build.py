@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from experiments.smollm2 import join, packages, rows, scenes
+from experiments.smollm2 import join, lessons, packages, scenes
 from experiments.smollm2.join import text_model
-from experiments.smollm2.rows import look_rows, reading_rows, worked_rows
+from experiments.smollm2.lessons import look_rows, reading_rows, worked_rows
 from vold.model.batching import collate
 from vold.model.place import Place
 from vold.model.policy import Policy
@@ -39,11 +39,11 @@ from vold.training.state_writer import StateWriter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from experiments.smollm2.rows import Row
+    from experiments.smollm2.lessons import Row
 
 CACHE = Path("models/smollm2/made")
 CHECKPOINT_EVERY = 25
-PARTS = (join, packages, rows, scenes)
+PARTS = (join, lessons, packages, scenes)
 """What the models depend on beside this file."""
 
 

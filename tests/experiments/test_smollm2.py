@@ -19,7 +19,7 @@ from PIL import Image
 import tiny
 from experiments.smollm2 import packages
 from experiments.smollm2.join import GRID, siglip_names
-from experiments.smollm2.rows import asked, look_rows, reading_rows
+from experiments.smollm2.lessons import asked, look_rows, reading_rows
 from experiments.smollm2.scenes import Scene, described, files, sample_scene, split_of, worked_sum
 from vold.data.sources import gym
 from vold.errors import ConfigError, DataError

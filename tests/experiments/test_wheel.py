@@ -28,7 +28,7 @@ def test_the_wheel_holds_the_package_and_no_experiments() -> None:
     assert "vold/demo/assets/caller/model.safetensors" in found
     assert {"vold/demo/demo.yaml", "vold/data/worlds/digits.npz", "vold/data/worlds/digits.md"} <= found
     assert {name.split("/")[0] for name in found} == {"vold"}
-    beside = {path.stem for path in EXPERIMENTS.values()} - {"build", *(path.stem for path in FILES.values())}
+    beside = {path.stem for path in EXPERIMENTS.values()} - {"__init__", "build"}
     assert not [name for name in found if Path(name).stem in beside or "smollm2" in name]
     assert "vold/demo/build.py" not in found
     recipes = {file.stem for file in (ROOT / "recipes").glob("*.yaml")}

@@ -173,8 +173,8 @@ def compare_models(recipe: Recipe) -> str:
     found. Returns the verb to go on after: `check`, all stages being next, where the cold start is to come first."""
     if recipe.align is not None and recipe.align.self_check:
         print_self_check(self_check(recipe))
-    else:
-        print_alignment(align(recipe))
+        return "align"
+    print_alignment(align(recipe))
     return "check" if cold_start_first(recipe) else "align"
 
 

@@ -124,7 +124,7 @@ if (rolloutData) {
     if (!several) {
       await fill(cards, box, several);
       const near = [1, -1].map(by => state.rows[state.at + by]?.key).filter(Boolean);  // the next keys' answers
-      requestIdleCallback(() => wholes(near).catch(() => {}));
+      (globalThis.requestIdleCallback ?? setTimeout)(() => wholes(near).catch(() => {}));
       return;
     }
     box.tabIndex = 0;

@@ -23,7 +23,7 @@ def align_doubt(recipe: Recipe) -> str | None:
     d, final = recipe.distill, recipe.run.dir / "sft" / "final"
     if d is None or not d.objective.uses_teacher or d.init is not None:
         return None
-    found = _stored(recipe.run.dir / "align" / "align.json")
+    found = _compared(recipe)
     if not final.is_dir():
         return None
     compared = str(found.get("student"))
@@ -37,14 +37,13 @@ def align_doubt(recipe: Recipe) -> str | None:
 
 def cold_start_first(recipe: Recipe) -> bool:
     """Whether `vold align` has last found the models too far apart, with the recipe's cold start still to come."""
-    found = _stored(recipe.run.dir / "align" / "align.json")
     trained = recipe.sft is None or (recipe.run.dir / "sft" / "final").is_dir()
-    return not trained and found.get("verdict", READY) != READY
+    return not trained and _compared(recipe).get("verdict", READY) != READY
 
 
-def _stored(file: Path) -> dict[str, object]:
-    """What a comparison left; nothing of one that is not there or not whole."""
+def _compared(recipe: Recipe) -> dict[str, object]:
+    """What the last comparison left; nothing of one that is not there or not whole."""
     try:
-        return read_json(file, dict, absent={})
+        return read_json(recipe.run.dir / "align" / "align.json", dict, absent={})
     except CheckpointError:
         return {}
