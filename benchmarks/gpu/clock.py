@@ -60,7 +60,7 @@ def seconds_and_peak(device: str, work: Callable[[], Any]) -> tuple[float, float
 
 
 def own_work(device: str, work: Callable[[], Any]) -> tuple[float, dict[str, float]]:
-    """Seconds that a card itself works, in all and by kernel, longest first; of PyTorch's operators where there is none."""
+    """Seconds that a card itself works, in all and by kernel, longest first; without one of PyTorch's operators."""
     real = is_real(device)
     with (
         warnings.catch_warnings(),
