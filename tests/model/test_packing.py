@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import families
@@ -19,7 +20,7 @@ from vold.data.worlds.digits import DigitTasks
 from vold.model.batching import collate, packed_micro_batches
 from vold.model.chat import Chat
 from vold.model.families import PROVEN
-from vold.model.packing import pack
+from vold.model.packing import SHORT, Packed, pack, packed_attention
 from vold.model.policy import Policy
 from vold.types import Prompt
 
@@ -117,6 +118,41 @@ def test_value_and_gradient_are_those_of_single_rows_in_float64(
             error += float((parameter.grad.double() - gradients[name]).square().sum())
             scale += float(gradients[name].square().sum())
     assert (error / scale) ** 0.5 < gradient
+
+
+class Attended(TorchDispatchMode):
+    """Collects the types in which rows attend, forwards and backwards."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.kinds: list[torch.dtype] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "scaled_dot_product" in func.__name__:
+            self.kinds.append(args[0].dtype)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("longest", "learns", "kind"),
+    [(SHORT, True, torch.float32), (SHORT + 1, True, torch.bfloat16), (SHORT, False, torch.bfloat16)],
+)
+def test_short_rows_of_16_bits_attend_in_float32_where_a_backward_pass_follows(
+    longest: int, learns: bool, kind: torch.dtype
+) -> None:
+    """A row of two pieces, and a short one."""
+    pieces = (6, longest - 6, 3)
+    packed = Packed(torch.arange(longest + 3), pieces, ((0, 1), (2,)), torch.arange(1))
+    query, key, value = (
+        torch.randn(1, heads, longest + 3, 8, dtype=torch.bfloat16, requires_grad=learns) for heads in (4, 2, 2)
+    )
+    with Attended() as seen:
+        attended, _ = packed_attention(torch.nn.Linear(1, 1), query, key, value, None, packed=packed)
+        if learns:
+            attended.sum().backward()
+            assert query.grad is not None and query.grad.dtype == torch.bfloat16
+    assert attended.dtype == torch.bfloat16
+    assert seen.kinds == [kind] * (4 if learns else 2)
 
 
 def test_a_prompt_that_rows_share_passes_once() -> None:
