@@ -116,10 +116,13 @@ build/torchvision: $(STAMP)
 
 engines: $(ENGINES_STAMP) build/torchvision
 
-# The longest files first, as two workers take them in turn: a long one that comes last leaves a core idle.
-LONG := $(patsubst %,tests/engines/test_%.py,ray_cluster vllm_launch vllm_ahead ray_vllm)
+# Three workers on two cores, as these tests wait for servers. The longest files first; every worker takes a second file at
+# once, which must be short: nobody else can take it while the first one runs.
+FIRST := engines/test_ray_cluster engines/test_vllm_launch engines/test_ray_vllm \
+  model/lm_head/test_triton_kernels engines/test_sampler_contract engines/test_vllm_pictures
+LONG := $(FIRST:%=tests/%.py)
 test-engines: $(ENGINES_STAMP) build/torchvision
-	VOLD_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/bin/python $(VENV)/bin/python -m pytest -v -n 2 --no-loadscope-reorder \
+	VOLD_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/bin/python $(VENV)/bin/python -m pytest -v -n 3 --no-loadscope-reorder \
 	  -m engines --durations=5 $(LONG) $(filter-out $(LONG),$(shell grep -rl mark.engines tests --include='test_*.py'))
 
 # The core of the suite at both ends of the ranges in pyproject.toml, and at what a machine with a GPU often has: each in an

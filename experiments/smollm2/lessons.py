@@ -7,11 +7,15 @@ once, some problems in words among those in pictures, and sees no worked solutio
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING
 
-from experiments.smollm2.packages import COLOURS, SHAPES
-from experiments.smollm2.scenes import Scene, described, sample_scene, shown, split_of, worked_sum
+from experiments.smollm2.packages import COLOURS, SHAPES, pictures
+from experiments.smollm2.scenes import Scene, described, picture, sample_scene, shown, split_of, worked_sum
 from vold.data.sources.gym import GymTasks
 from vold.types import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Row = tuple[Message, str]
 """A question and the answer to learn."""
@@ -27,12 +31,13 @@ def train_scene(rng: random.Random) -> Scene:
 
 
 def asked(scene: Scene, rng: random.Random) -> tuple[str, str]:
-    """One of several questions about what the pictures show, and its answer."""
+    """One of several questions about what the pictures show, and its answer. Half of them ask for all pictures: most is
+    learnt from these, and it is what a solution begins with."""
     number = rng.randint(1, len(scene.looks))
     colour, shape = scene.looks[number - 1]
     counted, every = rng.choice(SHAPES), [s for _, s in scene.looks]
     hue, hues = rng.choice(COLOURS if rng.random() < 0.5 else [c for c, _ in scene.looks]), [c for c, _ in scene.looks]
-    return rng.choice(
+    return rng.choices(
         [
             ("What do the pictures show?", f"The pictures {scene.shows}."),
             (f"{scene.question} First say what the pictures show.", f"The pictures {scene.shows}."),
@@ -42,15 +47,17 @@ def asked(scene: Scene, rng: random.Random) -> tuple[str, str]:
             (f"Which shape has picture {number}?", f"{shape}."),
             (f"How many pictures show a {counted}?", f"{every.count(counted)}."),
             (f"How many pictures show something {hue}?", f"{hues.count(hue)}."),
-        ]
-    )
+        ],
+        (3, 3, 1, 1, 1, 1, 1, 1),
+    )[0]
 
 
-def look_rows(rng: random.Random, batch: int) -> list[Row]:
-    """One picture of the train part, named: what a connector learns from soonest."""
-    looks = [(rng.choice(COLOURS), rng.choice(SHAPES)) for _ in range(batch)]
-    question = "What does picture 1 show?"
-    return [(shown(Scene((look,), {}), "train", rng, question), f"A {' '.join(look)}.") for look in looks]
+def looked_at(at_once: int) -> Iterator[tuple[str, list[Message]]]:
+    """Every picture of the train part, at most so many at a time, with the words for what all of these show."""
+    for look, found in pictures("train").items():
+        for start in range(0, len(found), at_once):
+            part = found[start : start + at_once]
+            yield " ".join(look), [Message("user", "<image>", (picture(file),)) for file in part]
 
 
 def reading_rows(rng: random.Random, batch: int) -> list[Row]:

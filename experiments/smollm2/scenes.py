@@ -1,9 +1,10 @@
 """Problems over two to four pictures of coloured shapes, in a text form and an image form.
 
-Every kind of shape, or every colour, is worth some points; a rule in words may double some points, another
-leave a picture out. What are the shapes worth together, or how far apart are the best and the worst? The text form says
-what each picture shows; the image form shows it. The two differ in nothing else. Pictures are easy-vqa's: those of its
-train part in `train`, those of its test part shared out between `select` and `test`.
+Every kind of shape, or every colour, is worth some points; a rule in words may double some points, another leave a
+picture out. What are the shapes worth together, or how far apart are the best and the worst? The text form says what
+each picture shows; the image form shows it. The two differ in nothing else. Asked what one of the pictures shows, a
+model says how well it reads. Pictures are easy-vqa's: those of its train part in `train`, those of its test part
+shared out between `select` and `test`.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from PIL import Image
+
 Split = Literal["train", "select", "test"]
 Form = Literal["text", "image"]
+Asked = Literal["points", "look"]
 Look = tuple[str, str]
 """Colour and shape."""
 _SEED: dict[Split, int] = {"train": 0, "select": 1, "test": 2}
@@ -148,14 +152,17 @@ def shown(scene: Scene, split: Split, rng: random.Random, question: str | None =
     Raises:
         ConfigError: the package of pictures is missing.
     """
+    images = tuple(picture(rng.choice(files(split, look))) for look in scene.looks)
+    said = " ".join(f"Picture {i}: <image>" for i in range(1, len(images) + 1))
+    return Message("user", f"{said} {question or scene.question}", images)
+
+
+def picture(file: Path) -> Image.Image:
+    """The picture in a file."""
     from PIL import Image
 
-    images = []
-    for look in scene.looks:
-        with Image.open(rng.choice(files(split, look))) as image:
-            images.append(image.convert("RGB"))
-    said = " ".join(f"Picture {i}: <image>" for i in range(1, len(images) + 1))
-    return Message("user", f"{said} {question or scene.question}", tuple(images))
+    with Image.open(file) as image:
+        return image.convert("RGB")
 
 
 def files(split: Split, look: Look) -> tuple[Path, ...]:
@@ -173,6 +180,8 @@ class Scenes(Source):
     """Splits share no problem and no picture."""
     form: Form = "text"
     """Pictures described, or shown."""
+    ask: Asked = "points"
+    """What the shapes are worth, or what one of the pictures shows."""
     size: int = Field(gt=0)
     """How many problems."""
     seed: int = 0
@@ -180,17 +189,18 @@ class Scenes(Source):
 
     def open(self, parts: Mapping[str, Tasks], *, references: bool) -> Tasks:
         """The problems; all have references."""
-        return Tasks(SceneTasks(self.split, self.form, self.size, self.seed), f"scenes/{self.split}")
+        return Tasks(SceneTasks(self.split, self.form, self.ask, self.size, self.seed), f"scenes/{self.split}")
 
 
 class SceneTasks:
-    """`size` different problems of a split, in one form; the same seed gives the same problems in either form.
+    """`size` different problems of a split, in one form; the same seed gives the same problems and pictures in either
+    form, whatever is asked about them.
 
     Splits share no picture and no problem: a problem belongs to the split that its text decides.
     """
 
-    def __init__(self, split: Split, form: Form, size: int, seed: int) -> None:
-        self.split, self.form = split, form
+    def __init__(self, split: Split, form: Form, ask: Asked, size: int, seed: int) -> None:
+        self.split, self.form, self.ask = split, form, ask
         rng = random.Random(f"scenes/{_SEED[split]}/{seed}")
         scenes: dict[str, Scene] = {}
         while len(scenes) < size:
@@ -204,19 +214,32 @@ class SceneTasks:
         return len(self.scenes)
 
     def __getitem__(self, index: int) -> Task:
-        scene, text = self.scenes[index], described(self.scenes[index])
-        chosen = random.Random(self.picked[index])
-        asked = text if self.form == "text" else shown(scene, self.split, chosen)
+        scene = self.scenes[index]
+        number = index % len(scene.looks) + 1 if self.ask == "look" else 0
+        question = f"What does picture {number} show?" if number else scene.question
+        text = described(scene, question)
+        asked = text if self.form == "text" else shown(scene, self.split, random.Random(self.picked[index]), question)
         kind = "apart" if scene.apart else "together"
         return Task(
             id=f"{self.split}-{index}",
             messages=(asked,),
-            reference=str(scene.answer),
-            grader="math",
+            reference=" ".join(scene.looks[number - 1]) if number else str(scene.answer),
+            grader="experiments.smollm2.scenes:named" if number else "math",
             teacher_messages=(text,),
             tags={"kind": kind, "pictures": str(len(scene.looks)), "rules": str(rules_of(scene))},
-            shows=scene.shows if self.form == "image" else "",
+            shows=scene.shows if self.form == "image" and not number else "",
         )
+
+
+def named(response: str, reference: str) -> float:
+    """1 if the colours and shapes that a response names are those of one look, else 0: the grader of `ask: look`.
+
+    Example:
+        >>> named("A red circle.", "red circle"), named("A red circle and a blue circle.", "red circle")
+        (1.0, 0.0)
+    """
+    words = re.findall("[a-z]+", response.lower())
+    return float({w for w in words if w in COLOURS or w in SHAPES} == set(reference.split()))
 
 
 def rules_of(scene: Scene) -> int:

@@ -6,6 +6,7 @@ Tests of what the packages hold are left out where they are not installed; `make
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import random
 import sys
@@ -19,8 +20,8 @@ from PIL import Image
 import tiny
 from experiments.smollm2 import packages
 from experiments.smollm2.join import GRID, siglip_names
-from experiments.smollm2.lessons import asked, look_rows, reading_rows
-from experiments.smollm2.scenes import Scene, described, files, sample_scene, split_of, worked_sum
+from experiments.smollm2.lessons import asked, looked_at, reading_rows
+from experiments.smollm2.scenes import Scene, described, files, named, picture, sample_scene, split_of, worked_sum
 from vold.data.sources import gym
 from vold.errors import ConfigError, DataError
 from vold.graders.reading import read_right
@@ -96,12 +97,13 @@ def test_rows_before_the_experiment_show_no_worked_solution_and_mix_text_among_p
 
 
 @pytest.mark.usefixtures("package_of_pictures")
-def test_the_first_rows_name_what_one_picture_shows() -> None:
-    for message, answer in look_rows(random.Random(0), 40):
-        (image,) = message.images
-        _, colour, shape = answer.rstrip(".").split()
-        stored = [Image.open(file).convert("RGB").tobytes() for file in files("train", (colour, shape))]
-        assert image.tobytes() in stored
+def test_the_connector_is_solved_for_from_every_picture_of_the_train_part() -> None:
+    """Four of each of 24 looks, three at a time: all are there once, beside the words for what they show."""
+    found = list(looked_at(3))
+    assert [len(part) for _, part in found] == [3, 1] * 24
+    for look in itertools.product(packages.COLOURS, packages.SHAPES):
+        seen = [i.tobytes() for words, part in found if words == " ".join(look) for m in part for i in m.images]
+        assert seen == [picture(file).tobytes() for file in files("train", look)]
 
 
 @pytest.mark.parametrize(
@@ -177,6 +179,41 @@ def test_both_forms_ask_the_same_and_splits_share_no_picture() -> None:
     assert not seen("select") & seen("test")
     assert not seen("train") & seen("test")
     assert {t.messages[0].text for t in text}.isdisjoint(t.messages[0].text for t in tasks("train", "text"))
+
+
+@pytest.mark.usefixtures("package_of_pictures")
+def test_asked_about_one_picture_the_reference_is_what_the_same_picture_shows() -> None:
+    """The first, the second and so on in turn; pictures and their order are those of the problem."""
+    spec = {"kind": "experiments.smollm2.scenes:Scenes", "split": "test", "size": 40, "seed": 3}
+    looks, text, image = (
+        list(tiny.opened({**spec, **more}))
+        for more in ({"form": "image", "ask": "look"}, {"form": "text"}, {"form": "image"})
+    )
+    numbers = set()
+    for i, (look, words, problem) in enumerate(zip(looks, text, image, strict=True)):
+        assert [p.tobytes() for p in look.messages[0].images] == [p.tobytes() for p in problem.messages[0].images]
+        number = i % len(look.messages[0].images) + 1
+        assert look.messages[0].text.endswith(f"What does picture {number} show?")
+        assert f"Picture {number}: a {look.reference}." in words.messages[0].text
+        assert (look.shows, words.shows) == ("", "")
+        numbers.add(number)
+    assert numbers == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize(
+    ("response", "score"),
+    [
+        ("A red circle.", 1),
+        ("It is a Red Circle", 1),
+        (r"\boxed{red circle}", 1),
+        ("A red.", 0),
+        ("A red circle and a blue circle.", 0),
+        ("A circled redhead.", 0),
+        ("", 0),
+    ],
+)
+def test_a_look_is_named_by_its_colour_and_its_shape_alone(response: str, score: int) -> None:
+    assert named(response, "red circle") == score
 
 
 def test_a_missing_package_is_named_with_the_command_that_brings_it() -> None:
