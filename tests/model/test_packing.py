@@ -134,24 +134,30 @@ class Attended(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    ("longest", "learns", "kind"),
-    [(SHORT, True, torch.float32), (SHORT + 1, True, torch.bfloat16), (SHORT, False, torch.bfloat16)],
+    ("dtype", "longest", "learns", "kind"),
+    [
+        (torch.bfloat16, SHORT, True, torch.float32),
+        (torch.float16, SHORT, True, torch.float32),
+        (torch.bfloat16, SHORT + 1, True, torch.bfloat16),
+        (torch.bfloat16, SHORT, False, torch.bfloat16),
+        (torch.float64, SHORT, True, torch.float64),
+    ],
 )
 def test_short_rows_of_16_bits_attend_in_float32_where_a_backward_pass_follows(
-    longest: int, learns: bool, kind: torch.dtype
+    dtype: torch.dtype, longest: int, learns: bool, kind: torch.dtype
 ) -> None:
     """A row of two pieces, and a short one."""
     pieces = (6, longest - 6, 3)
     packed = Packed(torch.arange(longest + 3), pieces, ((0, 1), (2,)), torch.arange(1))
     query, key, value = (
-        torch.randn(1, heads, longest + 3, 8, dtype=torch.bfloat16, requires_grad=learns) for heads in (4, 2, 2)
+        torch.randn(1, heads, longest + 3, 8, dtype=dtype, requires_grad=learns) for heads in (4, 2, 2)
     )
     with Attended() as seen:
         attended, _ = packed_attention(torch.nn.Linear(1, 1), query, key, value, None, packed=packed)
         if learns:
             attended.sum().backward()
-            assert query.grad is not None and query.grad.dtype == torch.bfloat16
-    assert attended.dtype == torch.bfloat16
+            assert query.grad is not None and query.grad.dtype == dtype
+    assert attended.dtype == dtype
     assert seen.kinds == [kind] * (4 if learns else 2)
 
 

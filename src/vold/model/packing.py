@@ -149,8 +149,8 @@ def _row_by_row(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packed: Packed, window: int | None, **kwargs: Any
 ) -> torch.Tensor:
     """`packed_attention` in a call for each row."""
-    precision, longest = query.dtype, max(sum(packed.pieces[i] for i in row) for row in packed.rows)
-    if query.device.type == "cpu" and query.requires_grad and longest <= SHORT:
+    precision = query.dtype
+    if _is_quicker_in_float32(query, packed):
         query, key, value = query.float(), key.float(), value.float()
     key, value = _own_keys(query, key, value, masked=window is not None)
     parts = [t.split(packed.pieces, 2) for t in (query, key, value)]
@@ -172,6 +172,13 @@ def _row_by_row(
         for i, piece in zip(pieces, attended.split([packed.pieces[i] for i in pieces], 1), strict=True):
             out[i] = piece if out[i] is None else out[i]
     return torch.cat([piece for piece in out if piece is not None], 1).to(precision)
+
+
+def _is_quicker_in_float32(query: torch.Tensor, packed: Packed) -> bool:
+    """Whether rows of 16 bits are all `SHORT`, on a CPU, and a backward pass follows."""
+    if query.device.type != "cpu" or query.dtype.itemsize != 2 or not query.requires_grad:
+        return False
+    return max(sum(packed.pieces[i] for i in row) for row in packed.rows) <= SHORT
 
 
 def _own_keys(
