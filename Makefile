@@ -118,12 +118,11 @@ engines: $(ENGINES_STAMP) build/torchvision
 
 # Three workers on two cores, as these tests wait for servers. The longest files first; every worker takes a second file at
 # once, which must be short: nobody else can take it while the first one runs.
-FIRST := engines/test_ray_cluster engines/test_vllm_launch engines/test_ray_vllm \
-  model/lm_head/test_triton_kernels engines/test_sampler_contract engines/test_vllm_pictures
-LONG := $(FIRST:%=tests/%.py)
+FIRST := $(patsubst %,tests/%.py,engines/test_ray_cluster engines/test_vllm_launch engines/test_ray_vllm \
+  model/lm_head/test_triton_kernels engines/test_sampler_contract engines/test_vllm_pictures)
 test-engines: $(ENGINES_STAMP) build/torchvision
 	VOLD_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/bin/python $(VENV)/bin/python -m pytest -v -n 3 --no-loadscope-reorder \
-	  -m engines --durations=5 $(LONG) $(filter-out $(LONG),$(shell grep -rl mark.engines tests --include='test_*.py'))
+	  -m engines --durations=5 $(FIRST) $(filter-out $(FIRST),$(shell grep -rl mark.engines tests --include='test_*.py'))
 
 # The core of the suite at both ends of the ranges in pyproject.toml, and at what a machine with a GPU often has: each in an
 # environment of its own, with the interpreter that uv finds. What was run is kept in tests/compatibility.
