@@ -5,7 +5,8 @@
 N rollouts (1,000) of LENGTH tokens (8,192) of four steps, eight to a problem, with the teacher's scores, an advantage,
 weights and a value of the objective, served as `vold show --serve` does to a real browser on the same machine. Of each
 kind of click the milliseconds from the event until the second frame after everything is drawn: the median and the
-longest of twelve. The last line is the size of the saved page.
+longest of twelve, at the pace of a person and after the browser's own start. Then how many took longer than the 100 ms
+that a person takes for at once, and the size of the saved page.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from vold.run.rollouts import RolloutTask, store_rollouts, store_tokenizer
 from vold.types import Completion, Grade, Rollout, TokenScores
 
 STEPS, GROUP, WORDS, TIMES = 4, 8, 4000, 12
+SETTLE, PACE, AT_ONCE = 3000, 300, 100
+"""Milliseconds before the first click, between two, and of one that is answered at once."""
 CLICKS = {
     "next rollout": "key('n')",
     "row of the list": "(() => { list.scrollTop += 2000; list.dispatchEvent(new Event('scroll')); "
@@ -52,13 +55,16 @@ SCRIPT = """\
   const set = (name, value) => { form.elements[name].value = value;
     form.elements[name].dispatchEvent(new Event('input', { bubbles: true })); };
   const frame = () => new Promise(requestAnimationFrame);
+  const rest = ms => new Promise(r => setTimeout(r, ms));
   const timed = async (act, turn) => {
+    await rest(PACE);
     const began = performance.now();
     act(key, set, list, turn);
-    while (document.querySelector('#shown[aria-busy], #choose[aria-busy]')) await new Promise(r => setTimeout(r));
+    while (document.querySelector('#shown[aria-busy], #choose[aria-busy]')) await rest(0);
     await frame(); await frame();
     return performance.now() - began;
   };
+  await rest(SETTLE);
   ACTS
   return out;
 })()"""
@@ -102,7 +108,8 @@ def measure(server: Server, count: int) -> dict[str, list[float]]:
         f"out[{json.dumps(name)}].push(await timed((key, set, list, turn) => {{ {act}; }}, turn));"
         for name, act in CLICKS.items()
     )
-    ((_, found),) = evaluate(server.address, [wait, SCRIPT.replace("ACTS", acts)])
+    script = SCRIPT.replace("PACE", str(PACE)).replace("SETTLE", str(SETTLE)).replace("ACTS", acts)
+    ((_, found),) = evaluate(server.address, [wait, script])
     assert isinstance(found, dict)
     return found
 
@@ -115,8 +122,11 @@ def main() -> None:
         make(run, count, length)
         with Server(run) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
-            for name, times in measure(server, count).items():
+            found = measure(server, count)
+            for name, times in found.items():
                 print(f"{name:40} {statistics.median(times):6.0f} ms, at most {max(times):4.0f}")
+            every = [time for times in found.values() for time in times]
+            print(f"longer than {AT_ONCE} ms: {sum(time > AT_ONCE for time in every)} of {len(every)}")
             server.shutdown()
         began = time.monotonic()
         size = write_report(run).stat().st_size

@@ -154,10 +154,10 @@ if (rolloutData) {
     const fresh = found.map(f => new Tokens(unpacked(f)));
     state.drawn.push(...fresh);
     colours();
+    paint(fresh);  // before any of it stands in the page: what does is styled and laid out at every question about it
     cards.forEach((c, i) => c.node.append(...inside(c.r, found[i], fresh[i], several)));
     if (several && fresh.length === state.drawn.length) shown.prepend(problem(cards[0].r, found[0]));
     if (box) { box.append(...cards.map(c => c.node)); shown.replaceChildren(box); }
-    paint(fresh);
   };
   const colours = () => {
     const names = [...new Set(state.drawn.flatMap(t => Object.keys(t.found.values)))];
@@ -166,8 +166,8 @@ if (rolloutData) {
     colour.value = names.includes(state.colour) ? state.colour : names[0];
   };
   const paint = drawn => {
-    const name = colour.value;
-    for (const tokens of drawn) tokens.colour(name, limit);
+    const name = colour.value, now = inks();
+    for (const tokens of drawn) tokens.colour(name, limit, now);
     const scale = state.drawn.map(t => t.scale).find(s => s) ?? null, box = tools.querySelector(".scale");
     box.hidden = scale === null;
     box.classList.toggle("plain", scale !== null && !scale.signed);

@@ -94,6 +94,12 @@ const make = (tag, name, text) => {
   return node;
 };
 
+// What the page colours tokens by, light or dark. Read before any is drawn: the browser styles all that is new for it.
+const inks = () => {
+  const style = getComputedStyle(document.documentElement);
+  return Object.fromEntries(["over", "under", "value"].map(side => [side, style.getPropertyValue("--" + side).trim().replace(/\s+/g, ",")]));
+};
+
 // The tokens of a rollout in `box`, folded; `told` is where the values of one are written.
 class Tokens {
   constructor(found) {
@@ -116,8 +122,8 @@ class Tokens {
     });
   }
 
-  // Draw afresh by the values of a name.
-  colour(name, limit) {
+  // Draw afresh by the values of a name; `inks` are the page's colours (see inks).
+  colour(name, limit, inks) {
     const { found } = this;
     this.name = name;
     this.scale = scaleOf(name, found, limit);
@@ -126,7 +132,7 @@ class Tokens {
     this.open = joined([...this.open, ...opened(found.length, this.wide)]);
     this.turn = 0;
     this.draw();
-    this.drawMap();
+    this.drawMap(inks);
   }
 
   draw() {
@@ -213,12 +219,11 @@ class Tokens {
   }
 
   // The mean of every stretch, from the first token on the left to the last on the right.
-  drawMap() {
+  drawMap(inks) {
     const { found, map, scale } = this, bins = Math.min(BINS, found.length), values = found.values[this.name];
     map.width = Math.max(1, bins); map.height = 1;
     map.setAttribute("aria-label", "map of " + found.length + " tokens by " + this.name + ", from first to last");
-    const paint = map.getContext("2d"), style = getComputedStyle(document.documentElement);
-    const colours = Object.fromEntries(["over", "under", "value"].map(side => [side, style.getPropertyValue("--" + side).trim().replace(/\s+/g, ",")]));
+    const paint = map.getContext("2d");
     for (let x = 0; x < bins && values; x++) {
       const from = Math.floor(x * found.length / bins), to = Math.max(from + 1, Math.floor((x + 1) * found.length / bins));
       let sum = 0, most = 0, n = 0;
@@ -226,7 +231,7 @@ class Tokens {
       const [side, strength] = shade(n ? sum / n : NaN, scale);
       if (!side) continue;
       const level = scale.signed ? Math.max(strength, Math.min(1, most / scale.high) / 2) : strength;
-      paint.fillStyle = `rgba(${colours[side]},${(0.1 + 0.9 * level).toFixed(2)})`;
+      paint.fillStyle = `rgba(${inks[side]},${(0.1 + 0.9 * level).toFixed(2)})`;
       paint.fillRect(x, 0, 1, 1);
     }
   }
