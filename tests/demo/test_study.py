@@ -232,6 +232,12 @@ def test_a_study_makes_its_own_models_and_reads_its_own_measures(
     stamps = {u: u.stat().st_mtime_ns for u in units}
     run_study(str(file), [])
     assert {u: u.stat().st_mtime_ns for u in units} == stamps
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert run_study(str(file), []).arms == found.arms
+    assert not list(elsewhere.rglob("unit.json")), "what the list beside the study file has was run again elsewhere"
+    monkeypatch.chdir(tmp_path)
     trained = {f: f.stat().st_mtime_ns for f in (tmp_path / "runs").rglob("distill/final/*.safetensors")}
     raw["measures"] = {"steps": "test_study:steps_taken"}
     file.write_text(yaml.safe_dump(raw))

@@ -127,7 +127,14 @@ class Job:
         if self.stage == "sft":
             told["traces"] = settings_of(recipe, "traces")
         asked = {"eval": settings_of(recipe, "eval"), "measures": dict(self.measures)}
-        return replace(self, trained=_digest({"stage": self.stage, **begins, **told}), judged=_digest(asked))
+        return replace(
+            self, trained=self._digest({"stage": self.stage, **begins, **told}), judged=self._digest(asked)
+        )
+
+    def _digest(self, value: object) -> str:
+        """Of settings that are the same in every directory: the study's own models count by what they hold."""
+        text = json.dumps(value, sort_keys=True).replace(json.dumps(self.models)[1:-1], "{models}")
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     def model(self) -> Path | str:
         """What it ends with."""
@@ -154,10 +161,6 @@ class Job:
                 f"no model was kept at step {self.at}", where=str(kept), got=f"steps {there}", fix=fix
             )
         return path
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def build_models(models: Mapping[str, str], work: Path) -> dict[str, object]:
