@@ -15,11 +15,9 @@ from hypothesis import settings
 import brief
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
     from engine_backends import RealVllm
-    from vold.model.certificate import Certificate
-    from vold.model.policy import Policy
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -87,36 +85,24 @@ def pytest_collection_finish() -> None:
 
 STOPPED: list[Any] = []
 """What measures coverage, while it is stopped."""
+TRIALS = ("model/test_certificate.py", "evals/test_certificates.py")
+"""Tests of the trial of a model. All others try a kind of model once."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> None:
-    """Stop tracing before tests that say nothing of coverage, and before fixtures that they ask for."""
+    """Before a test and the fixtures that it asks for: trace those that say something of coverage, and no others."""
     file = item.path.relative_to(Path(__file__).parent).as_posix()
+    if "vold.model.certified" in sys.modules:
+        from tried import every_time
+
+        every_time(file in TRIALS)
     if file.startswith(TRACED) and file not in REPEATS:
         while STOPPED:
             STOPPED.pop().start()
     elif not STOPPED and "coverage" in sys.modules and (found := sys.modules["coverage"].Coverage.current()):
         found.stop()
         STOPPED.append(found)
-
-
-@pytest.fixture(scope="module")
-def _tried_once() -> Iterator[None]:
-    """A model is tried once for all tests of a file that load the same ones again and again."""
-    from vold.model import certificate, certified
-
-    tried, known = certificate.certify, {}
-
-    def once(policy: Policy, also: Collection[str] = ()) -> Certificate:
-        name = certified._identity(policy), frozenset(also)
-        if name not in known:
-            known[name] = tried(policy, also)
-        return known[name]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(certified, "certify", once)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,6 @@ from vold.run.shipped import resolve
 from vold.training.optim import apply_update, build_optimizer
 from vold.training.state_writer import StateWriter
 
-pytestmark = pytest.mark.usefixtures("_tried_once")
 RECIPES = Path(__file__).parents[2] / "recipes"
 DEMO = str(RECIPES / "demo.yaml")
 SMALL = (

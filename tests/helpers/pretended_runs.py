@@ -24,12 +24,12 @@ from killed import weights_of
 from package import ROOT
 from pretended_cuda.device import Counts, counting
 from served import on, raw_recipe
+from tried import once
 from vllm_server import VllmServer
 from vold.engines.teachers.inprocess import InProcessTeacher
 from vold.evals.evaluate import evaluate
 from vold.evals.overlap import align
 from vold.evals.preflight import check
-from vold.model.certificate import certify
 from vold.objective import Objective
 from vold.objective.preset import Preset
 from vold.objective.presets import PRESETS
@@ -94,7 +94,7 @@ def apart(counts: Counts) -> Iterator[None]:
 
     def tried(*args: Any, **kwargs: Any) -> Any:
         before = dict(counts.attention)
-        made = certify(*args, **kwargs)
+        made = once(*args, **kwargs)
         counts.attention.clear()
         counts.attention.update(before)
         return made

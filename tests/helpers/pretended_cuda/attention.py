@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PLAIN = torch.nn.functional.scaled_dot_product_attention
+FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+"""The host's fused kernel: what it attends to, and the logarithm of each query's sum."""
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -50,17 +52,17 @@ class Sequences:
         shared = " grouped" * (q.shape[1] != k.shape[1])
         self.seen(f"varlen {str(q.dtype).removeprefix('torch.')}{shared}")
         out, norms = torch.empty_like(q), q.new_empty((q.shape[1], len(q)), dtype=torch.float32)
-        for mine, theirs, hidden, scale in parts:
-            scores = self._scores(q[mine], k[theirs], hidden, scale)
-            norms[:, mine] = scores.logsumexp(-1)
-            out[mine] = (scores.softmax(-1) @ self._heads(v[theirs], q)).transpose(0, 1).to(q.dtype)
+        for mine, theirs, mask, scale in parts:
+            three = (q[mine].float().transpose(0, 1), *(self._heads(t[theirs], q) for t in (k, v)))
+            found, norm = FUSED(*(t[None] for t in three), attn_mask=mask, scale=scale)
+            out[mine], norms[:, mine] = found[0].transpose(0, 1).to(q.dtype), norm[0]
         return out, norms, torch.zeros(2, dtype=torch.int64), torch.zeros(0), torch.zeros(0)
 
     def backward(self, upstream: torch.Tensor, *args: Any, **more: Any) -> tuple[torch.Tensor, ...]:
         q, k, v, _, norms, *rest = args
         made = [torch.zeros_like(t, dtype=torch.float32) for t in (q, k, v)]
-        for mine, theirs, hidden, scale in self._parts(q, k, v, *rest, **more):
-            probability = (self._scores(q[mine], k[theirs], hidden, scale) - norms[:, mine, None]).exp()
+        for mine, theirs, mask, scale in self._parts(q, k, v, *rest, **more):
+            probability = (self._scores(q[mine], k[theirs], mask, scale) - norms[:, mine, None]).exp()
             above = upstream[mine].float().transpose(0, 1)
             values, keys = (self._heads(t[theirs], q) for t in (v, k))
             from_scores = above @ values.transpose(1, 2)
@@ -75,13 +77,13 @@ class Sequences:
     def _heads(t: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         return t.float().repeat_interleave(like.shape[1] // t.shape[1], 1).transpose(0, 1)
 
-    def _scores(self, q: torch.Tensor, k: torch.Tensor, hidden: torch.Tensor, scale: float) -> torch.Tensor:
+    def _scores(self, q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None, scale: float) -> torch.Tensor:
         scores = q.float().transpose(0, 1) @ self._heads(k, q).transpose(1, 2) * scale
-        return scores.masked_fill(hidden, float("-inf"))
+        return scores if mask is None else scores + mask
 
     def _parts(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any, **more: Any
-    ) -> Iterator[tuple[slice, slice, torch.Tensor, float]]:
+    ) -> Iterator[tuple[slice, slice, torch.Tensor | None, float]]:
         begins, ends, longest_q, longest_k, dropout, causal = rest[:6]
         assert all(t.is_cuda and t.dim() == 3 and t.stride(-1) == 1 for t in (q, k, v)), "sequences side by side"
         assert q.dtype == k.dtype == v.dtype and q.dtype in HALF, "FlashAttention only support fp16 and bf16 data type"
@@ -94,10 +96,15 @@ class Sequences:
         before, after = (-1 if w is None else w for w in (more.get("window_size_left"), more.get("window_size_right")))
         for (a, b), (c, d) in zip(pairwise(mine), pairwise(theirs), strict=True):
             assert 0 < b - a <= longest_q and 0 < d - c <= longest_k, "a sequence is longer than was told"
+            scale = more.get("scale") or q.shape[-1] ** -0.5
+            if not causal and before < 0 and after < 0:
+                yield slice(a, b), slice(c, d), None, scale
+                continue
             ahead = torch.arange(d - c)[None] - torch.arange(b - a)[:, None] - (d - c - (b - a))
             furthest = 0 if causal else d if after < 0 else after
             hidden = (ahead > furthest) | (ahead < -(before if before >= 0 else d))
-            yield slice(a, b), slice(c, d), hidden.to(q.device), more.get("scale") or q.shape[-1] ** -0.5
+            mask = torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
+            yield slice(a, b), slice(c, d), mask.to(q.device), scale
 
 
 def attention(seen: Callable[[str], None]) -> Callable[..., torch.Tensor]:
@@ -122,7 +129,7 @@ def attention(seen: Callable[[str], None]) -> Callable[..., torch.Tensor]:
             zeros = torch.zeros_like(attn_mask, dtype=query.dtype)
             attn_mask = zeros.masked_fill_(attn_mask.logical_not(), float("-inf"))
         # The host's fused kernel has a gradient of its own, so it can be asked for by name.
-        out: torch.Tensor = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        out: torch.Tensor = FUSED(
             query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=more.get("scale")
         )[0]
         return out
