@@ -127,9 +127,7 @@ class Job:
         if self.stage == "sft":
             told["traces"] = settings_of(recipe, "traces")
         asked = {"eval": settings_of(recipe, "eval"), "measures": dict(self.measures)}
-        return replace(
-            self, trained=self._digest({"stage": self.stage, **begins, **told}), judged=self._digest(asked)
-        )
+        return replace(self, trained=self._digest({"stage": self.stage, **begins, **told}), judged=self._digest(asked))
 
     def _digest(self, value: object) -> str:
         """Of settings that are the same in every directory: the study's own models count by what they hold."""
