@@ -61,9 +61,14 @@ def test_a_comparison_holds_in_a_run_that_was_moved_or_branched(tmp_path: Path) 
 
 
 def test_where_models_are_too_far_apart_the_cold_start_comes_first(tmp_path: Path) -> None:
-    """Two models with weights at random: all stages are next, and stage 2 only behind a cold start."""
+    """Two models with weights at random: all stages are next, and behind a cold start one of twice the steps."""
     recipe = tiny.recipe(tmp_path, sft={"steps": 1})
-    assert recipe.after(compare_models(recipe)) == "run"
+    verb, more = compare_models(recipe)
+    assert (recipe.after(verb), more) == ("run", [])
     tiny.write_traces(tmp_path, recipe)
     sft(recipe)
-    assert recipe.after(compare_models(recipe)) == "distill"
+    verb, more = compare_models(recipe)
+    assert (recipe.after(verb), more) == ("sft", ["sft.steps=2"])
+    alone = tiny.recipe(tmp_path, sft={"steps": 1}, distill={"objective": {"method": "grpo"}})
+    verb, more = compare_models(alone)  # of a teacher that stage 2 does not ask
+    assert (alone.after(verb), more) == ("distill", [])

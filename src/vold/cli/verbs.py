@@ -112,7 +112,8 @@ def _align(args: argparse.Namespace) -> None:
     recipe = _recipe(args)
     from vold.demo.pipeline import compare_models
 
-    _next(compare_models(recipe), recipe, args.recipe, *args.keys)
+    verb, more = compare_models(recipe)
+    _next(verb, recipe, args.recipe, *args.keys, *more)
 
 
 @verb("RECIPE")

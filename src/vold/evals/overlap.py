@@ -210,7 +210,7 @@ def verdict(kl: float, top1: float | None) -> tuple[str, str]:
     if kl >= LOST_KL or top1 <= LOST_TOP1:
         return "not aligned", (
             f"Student and teacher write differently ({figures}): the teacher term would push the student away from "
-            "all it does. Fine-tune on this teacher's own traces first (`vold traces`, `vold sft`)."
+            "all it does. Fine-tune on this teacher's own traces first (`vold traces`, `vold sft`), or for longer."
         )
     return "doubtful", f"Student and teacher overlap in part ({figures}): more cold-start steps are likely to pay."
 

@@ -13,7 +13,7 @@ from vold.report.charts import FAILURES
 from vold.report.evaluation import evaluation
 from vold.report.run_page import ALIGNMENT
 from vold.report.text import Json, decimal, number, p_value, percent, short, spaced
-from vold.run.console import console
+from vold.run.console import command, console
 from vold.run.records import to_json
 
 if TYPE_CHECKING:
@@ -95,10 +95,14 @@ def print_results(results: Results | Json, written: Path | None = None) -> None:
         _print(f": {_sentence(s)}.", ("" if n else "\n") + s.title)
     if written is not None:
         _print(f"\nfigures, every answer and why it counts: {written / 'results.html'}")
-        _print(f"all scores as a table: {written / 'results.csv'}; VLMEvalKit's score files: {written / 'vlmevalkit'}")
+        peers = written / "vlmevalkit"
+        _print(
+            f"all scores as a table: {written / 'results.csv'}"
+            + f"; VLMEvalKit's score files: {peers}" * peers.is_dir()
+        )
         names = [*shown.models, "OTHER_RUN"][:2]
         pair = " ".join(str(written / m) if m in shown.models else m for m in names)
-        _print(f"two models, question by question: vold compare {pair}")
+        _print(f"two models, question by question: {command()} compare {pair}")
 
 
 def _score_row(s: MeasuredSet, score: Score, r: Measured) -> tuple[str, ...]:

@@ -68,10 +68,10 @@ console = _Console(
 
 def print_next(verb: str, *words: str) -> None:
     """The last line of a verb: the command that comes next."""
-    console.print(f"next: {shlex.join([_command(), verb, *words])}")
+    console.print(f"next: {shlex.join([command(), verb, *words])}")
 
 
-def _command() -> str:
+def command() -> str:
     """What starts this program: `vold`, or how it was started where the shell does not find that, as `make` does."""
     found = Path(sys.argv[0]).name != "vold" or shutil.which("vold") is not None
     return "vold" if found else sys.argv[0]

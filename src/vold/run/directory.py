@@ -26,7 +26,7 @@ from vold.run.folders import MANIFEST, latest_checkpoint, step_of
 from vold.run.lock import confirm, owning
 from vold.run.precision import settled
 from vold.run.records import Count
-from vold.run.settings import TRAINED, changed, parents, seen_from, settings_of
+from vold.run.settings import FILTERS, TRAINED, changed, parents, seen_from, settings_of
 from vold.run.summaries import DataCard
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _refuse_other_settings(recipe: Recipe, directory: Path, mine: Settings) -> l
         raise CheckpointError(f"what `{stage}` was started with is not there any more", where=str(directory), fix=fix)
     if not old:
         return []
-    differ = changed(old, mine)
+    differ = [key for key in changed(old, mine) if stage != "traces" or key not in FILTERS]
     steps = f"{stage}.steps"
     for key in [key for key in differ if key.startswith(SOURCE_OF)]:
         differ.remove(key)

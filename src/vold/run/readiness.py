@@ -41,6 +41,12 @@ def cold_start_first(recipe: Recipe) -> bool:
     return not trained and _compared(recipe).get("verdict", READY) != READY
 
 
+def longer_cold_start(recipe: Recipe) -> list[str]:
+    """The key that doubles the steps of a cold start after which `vold align` still found the models too far apart."""
+    doubted = recipe.sft is not None and align_doubt(recipe) is not None
+    return [f"sft.steps={2 * recipe.sft.steps}"] if doubted and recipe.sft is not None else []
+
+
 def _compared(recipe: Recipe) -> dict[str, object]:
     """What the last comparison left; nothing of one that is not there or not whole."""
     try:
