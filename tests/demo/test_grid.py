@@ -207,7 +207,10 @@ def test_more_than_compares_the_interval_of_a_difference_with_a_value(value: flo
 def test_the_page_shows_claims_regions_and_the_map(tmp_path: Path) -> None:
     claims = decide_all({"c": of_region(steps=[30, 60])}, GRID, [1, 2, 3])
     whole = vars(results(GRID)) | {"claims": claims, "axes": {"steps": ("0", "30", "60")}}
+    whole |= {"looks": (Look(2, 0.01, {"c": "undecided"}, False), Look(3, 0.04, {"c": "holds"}, True))}
     page = write_study_page(tmp_path, StudyResults(**whole), [("a", "b", "image")]).read_text()
+    assert "looked at with 2, 3, where all claims were decided or no seeds were left" in page
+    assert "a - b on image, paired by seed: holds if the 95% interval lies above 0" in page
     assert "2 points: 30, 60" in page and "a minus b on image, points" in page
     # 0.10, 0.11 and 0.09 at 30 steps: +10.0 with the interval 7.5 to 12.5
     assert re.search(r'class="over"[^>]*>\+10\.0<small>\+7\.5 to \+12\.5', page)

@@ -71,6 +71,20 @@ def test_an_adapter_in_a_model_directory_is_refused(model: Path) -> None:
         Policy.load(str(model.parent / "lora" / "adapter"))
 
 
+@pytest.mark.parametrize("path", ["{home}/modle", "./modle", "models/stduent"])
+def test_a_directory_like_the_one_that_is_not_there_is_named(
+    path: str, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last has the form of a hub's name as well."""
+    (model.parent / "models" / "student").mkdir(parents=True)
+    monkeypatch.chdir(model.parent)
+    path = path.format(home=model.parent)
+    meant = str(Path(path).parent / {"modle": "model", "stduent": "student"}[Path(path).name])
+    with pytest.raises(CheckpointError) as error:
+        Policy.load(path)
+    assert error.value.fix.startswith(f"did you mean {meant!r}? check the path in the recipe")
+
+
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
 @pytest.mark.parametrize("known", [True, False])
 def test_code_that_comes_with_a_model_is_never_run_nor_asked_about(model: Path, file: str, known: bool) -> None:

@@ -284,10 +284,11 @@ def _print(plan: Plan, name: str) -> None:
     ]
     heads = ("arm", ">sweep", ">test", ">done", ">seconds a unit", "from")
     print_table(heads, rows, f"units of {name}")
-    whole = sum(a.swept + a.tested for a in plan.arms)
-    console.print(f"{whole} units, {sum(a.done for a in plan.arms)} done; {plan.workers} side by side")
+    whole, done = sum(a.swept + a.tested for a in plan.arms), sum(a.done for a in plan.arms)
+    console.print(f"{whole} units, {done} done; {plan.workers} side by side")
+    timed = plan.untimed < whole - done or done == whole
     for seeds, hours in plan.hours.items():
-        console.print(f"  to {seeds} seeds: {hours:.1f} hours left")
+        console.print(f"  to {seeds} seeds: " + (f"{hours:.1f} hours left" if timed else "hours are not known"))
     if plan.untimed:
         console.print(f"  without {plan.untimed} units of arms that have not run anywhere yet")
     if plan.claims:

@@ -65,6 +65,7 @@ def _claims(claims: Mapping[str, Verdict]) -> list[dict[str, object]]:
         value = f.mean if f.difference is None else f.difference
         row: dict[str, object] = {
             "claim": v.claim,
+            "rule": v.rule,
             "cells": v.cells,
             "verdict": v.verdict,
             "strip": strip,
@@ -202,6 +203,8 @@ def _curves(results: StudyResults) -> Iterator[Markup]:
         by[at][name] = Series(arm.family or name, points, place % LINES + 1, band=band)
     for at, series in by.items():
         several = list(series.values())
-        for some in (several[i : i + LINES] for i in range(0, len(several), LINES)):
-            if chart := line_chart("Training reward", at, some, shares=True):
+        parts = [several[i : i + LINES] for i in range(0, len(several), LINES)]
+        for number, some in enumerate(parts, 1):
+            title = "Training reward" + (f", {number} of {len(parts)}" if len(parts) > 1 else "")
+            if chart := line_chart(title, at, some, shares=True):
                 yield chart

@@ -25,6 +25,7 @@ from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, find_adapter_conf
 from vold.errors import CheckpointError, VoldError
 from vold.model.families import image_text_class
 from vold.run.failures import is_out_of_memory
+from vold.run.names import close_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +63,9 @@ def model_at(path: str) -> Iterator[None]:
     # Local directories must be whole; a name that is no directory is left to the hub client.
     if not local and not may_be_on_the_hub(path):
         got = f"no directory {path}" + ", seen from where the command runs" * (not os.path.isabs(path))
-        fix = "check the path in the recipe" + "; variables such as $HOME are not read in it" * ("$" in path)
+        fix = f"{_meant(path)}check the path in the recipe" + "; variables such as $HOME are not read in it" * (
+            "$" in path
+        )
         raise CheckpointError("there is no model directory here", where=path, got=got, fix=fix)
     try:
         yield
@@ -76,8 +79,18 @@ def model_at(path: str) -> Iterator[None]:
             got=f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300] if str(error).strip() else ''}",
             fix="the directory may be cut short or corrupt: save or download it again"
             if local
-            else "check the path in the recipe, or download the model and give its directory's path",
+            else f"{_meant(path)}check the path in the recipe, or download the model and give its directory's path",
         ) from error
+
+
+def _meant(path: str) -> str:
+    """A question that names a directory like the one that is not there; empty where none is."""
+    folder = Path(path).parent
+    try:
+        close = close_to(Path(path).name, [p.name for p in folder.iterdir() if p.is_dir()])
+    except OSError:
+        return ""
+    return f"did you mean {str(folder / close)!r}? " if close is not None else ""
 
 
 def check_files(path: str) -> None:
