@@ -329,9 +329,10 @@ def _distill(subject: Subject) -> Iterator[Finding]:
 
 def _checkpoints(subject: Subject) -> Iterator[Finding]:
     for stage in ("sft", "distill"):
-        found = latest_checkpoint(subject.recipe.run.dir / stage)
-        if found is not None:
-            yield Finding(f"{stage} continues", f"from {found.name}")
+        directory, section = subject.recipe.run.dir / stage, getattr(subject.recipe, stage)
+        if section is not None and (found := latest_checkpoint(directory)) is not None:
+            done = (directory / "final").is_dir() and found.name == f"step-{section.steps:06d}"
+            yield Finding(stage, f"done, {section.steps} steps" if done else f"continues from {found.name}")
 
 
 CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
