@@ -399,4 +399,4 @@ def test_a_page_shows_the_results_that_are_stored(file: Path) -> None:
     # The seeds that were run: a protocol is committed before its runs, so the file may name seeds to come.
     seeds = [one.seed for one in found.arms[next(iter(study.claims.values())).better].seeds]
     assert len(seeds) >= 5
-    assert decide_all(study.claims, found.arms, seeds) == found.claims
+    assert decide_all(study.claims, found.arms, seeds, study.looks) == found.claims

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import socket
 import threading
 import uuid
+import weakref
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -24,6 +26,25 @@ from vold.model.policy import Policy
 from vold.types import Completion, Prompt, SamplingParams
 
 Hook = Callable[[str, dict[str, Any]], tuple[int, Any] | None]
+SERVERS: weakref.WeakSet[VllmServer] = weakref.WeakSet()
+HELD: list[threading.Lock] = []
+"""Locks of the servers of this process, while it forks."""
+PATIENCE = 10.0
+"""Seconds to wait for a server that computes."""
+
+
+def _before_fork() -> None:
+    """No server may be inside of a matrix product: the child would wait for ever for a lock of the library that does
+    it, as the thread that holds it is not there."""
+    HELD[:] = [lock for lock in (server._lock for server in list(SERVERS)) if lock.acquire(timeout=PATIENCE)]
+
+
+def _after_fork() -> None:
+    for lock in HELD:
+        lock.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
 class VllmServer:
@@ -48,6 +69,7 @@ class VllmServer:
         self.hook: Hook = lambda path, body: None
         self.asleep, self.lost = set[str](), False
         self._lock = threading.Lock()
+        SERVERS.add(self)
         server = self
 
         class Handler(BaseHTTPRequestHandler):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import signal
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -244,7 +245,9 @@ def killed_at_grade(count: int, work: Callable[[], Any]) -> bool:
             work()
         return 0
 
-    return in_a_child(killed, seconds=600).code != 0
+    ended = in_a_child(killed, seconds=120)
+    assert ended.code in (0, -signal.SIGKILL), ended.said
+    return ended.code != 0
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ class Lookout:
     def _close(self) -> None:
         """End the thread before the interpreter is gone: one that comes back from the store then aborts the process."""
         self._over.set()
-        self._watching.join(self.every * MISSED)
+        self._watching.join(max(STIR_SECONDS, self.every * MISSED))
 
     def enter(self, place: str, ended: str = "", lost: Sequence[int] = ()) -> None:
         """Say where this process is from now on, in words; and what it ends with."""
