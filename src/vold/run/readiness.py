@@ -43,8 +43,9 @@ def cold_start_first(recipe: Recipe) -> bool:
 
 def longer_cold_start(recipe: Recipe) -> list[str]:
     """The key that doubles the steps of a cold start after which `vold align` still found the models too far apart."""
-    doubted = recipe.sft is not None and align_doubt(recipe) is not None
-    return [f"sft.steps={2 * recipe.sft.steps}"] if doubted and recipe.sft is not None else []
+    if recipe.sft is None or align_doubt(recipe) is None:
+        return []
+    return [f"sft.steps={2 * recipe.sft.steps}"]
 
 
 def _compared(recipe: Recipe) -> dict[str, object]:
