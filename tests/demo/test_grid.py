@@ -114,7 +114,7 @@ def test_children_begin_with_the_step_their_parent_has_kept(tmp_path: Path, monk
                            "where": {"start/passing": [0, 1], "steps": [1]}}}  # fmt: skip
     raw["measures"] = {"began": "test_grid:began_with"}
     file = stored(tmp_path / "studies" / "grid", raw)
-    found = run_study(str(file), [])
+    found = run_study(str(file))
     assert found.axes == {"steps": ("0", "1")}
     assert found.claims["c"].cells == ("1",)
     first = found.arms["start-0"]
@@ -124,18 +124,18 @@ def test_children_begin_with_the_step_their_parent_has_kept(tmp_path: Path, monk
     assert [u.measures["began"].value for u in found.arms["grpo"].seeds] == [1.0, 1.0]
     assert list(found.arms["grpo"].seeds[0].measures["reward"].curve or ()) == ["1", "2"]
     shutil.rmtree(tmp_path / "runs")  # as in a clone: the results are beside the study file
-    assert run_study(str(file), []).arms == found.arms
+    assert run_study(str(file)).arms == found.arms
     assert not (tmp_path / "runs" / "studies" / "cells").exists()
     lines = (file.parent / "units.jsonl").read_text().splitlines()
     of_grpo = [line for line in lines if "began" in json.loads(line)["result"]]
     assert (len(lines), len(of_grpo)) == (12, 3)
     kept = [line for line in lines if line not in of_grpo]
     (file.parent / "units.jsonl").write_text("\n".join(kept) + "\n")
-    again = run_study(str(file), []).arms["grpo"].seeds  # trained again, from a parent that is trained again
+    again = run_study(str(file)).arms["grpo"].seeds  # trained again, from a parent that is trained again
     assert [u.measures for u in again] == [u.measures for u in found.arms["grpo"].seeds]
     raw["arms"]["grpo"]["at"] = 5
     with pytest.raises(CheckpointError, match="no model was kept at step 5"):
-        run_study(str(stored(file.parent, raw)), [])
+        run_study(str(stored(file.parent, raw)))
 
 
 def began_with(stage: Path) -> dict[str, float] | None:
@@ -268,13 +268,13 @@ def test_a_study_ends_at_the_look_that_decides_its_claims(tmp_path: Path, monkey
     far = {"claim": "x", "better": "start", "measure": "kl", "rule": "at least", "value": -10.0}
     raw["claims"] = {"far": far}
     file = stored(tmp_path / "studies" / "looks", raw)
-    found = run_study(str(file), [])
+    found = run_study(str(file))
     assert [(look.seeds, look.ended) for look in found.looks or ()] == [(3, True)]
     assert (found.claims["far"].verdict, found.claims["far"].figures.seeds) == ("holds", 3)
     assert len(found.arms["start"].seeds) == 3
     middle = sorted(u.measures["kl"].value or 0.0 for u in found.arms["start"].seeds)[1]
     raw["claims"] = {"far": far, "near": far | {"value": middle}}
-    found = run_study(str(stored(file.parent, raw)), [])
+    found = run_study(str(stored(file.parent, raw)))
     assert [(look.seeds, look.ended) for look in found.looks or ()] == [(3, False), (4, True)]
     assert {key: v.verdict for key, v in found.claims.items()} == {"far": "holds", "near": "undecided"}
 

@@ -378,7 +378,7 @@ def test_all_that_is_named_and_not_there_is_told_at_once(home: list[str], capsys
     said = capsys.readouterr().err
     assert "3 mistakes" in said
     for key, path in (("student.path", "./gone"), ("teacher.path", "/no/teacher"), ("tasks.train.path", "no.jsonl")):
-        assert f"recipe: {key}\n       got:   {path}\n" in said
+        assert f"recipe: {key}\n       got:   {path}" in said
 
 
 def test_the_problem_that_is_too_long_is_named(

@@ -192,7 +192,10 @@ def test_the_plan_needs_two_config_files_and_no_weights(
     assert f"smallest card {card}" in out
     assert needs in out and smaller in out.partition(needs)[2]
     # 8192 tokens, each of which reads 2 x 3.09e9 bytes at 0.6 of 3.35 TB/s.
-    assert "seconds a step rollouts 25.2, update, products 142 by arithmetic; at the rates measured on an H200:" in out
+    assert (
+        "seconds a step on GPUs rollouts 25.2, update, products 142 by arithmetic; at the rates measured on an H200:"
+        in out
+    )
     assert "ok servers of distill teacher-gpu" in out
     assert "cannot be loaded" in err and str(tmp_path / "student") in err
     if file == PAPER:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
-import os
 import socket
 import threading
 import uuid
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -18,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import torch
 
+from faults.frame import started
 from vllm_weights import ServedWeights
 from vold.engines.launch.server import HeldPort
 from vold.engines.samplers.draw import truncated
@@ -26,25 +26,6 @@ from vold.model.policy import Policy
 from vold.types import Completion, Prompt, SamplingParams
 
 Hook = Callable[[str, dict[str, Any]], tuple[int, Any] | None]
-SERVERS: weakref.WeakSet[VllmServer] = weakref.WeakSet()
-HELD: list[threading.Lock] = []
-"""Locks of the servers of this process, while it forks."""
-PATIENCE = 10.0
-"""Seconds to wait for a server that computes."""
-
-
-def _before_fork() -> None:
-    """No server may be inside of a matrix product: the child would wait for ever for a lock of the library that does
-    it, as the thread that holds it is not there."""
-    HELD[:] = [lock for lock in (server._lock for server in list(SERVERS)) if lock.acquire(timeout=PATIENCE)]
-
-
-def _after_fork() -> None:
-    for lock in HELD:
-        lock.release()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
 class VllmServer:
@@ -69,7 +50,6 @@ class VllmServer:
         self.hook: Hook = lambda path, body: None
         self.asleep, self.lost = set[str](), False
         self._lock = threading.Lock()
-        SERVERS.add(self)
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -98,9 +78,32 @@ class VllmServer:
 
     def start(self) -> None:
         """Listen, at the port of the last time."""
-        self._http = ThreadingHTTPServer(("127.0.0.1", self._port.number), self._handler)
-        self._http.daemon_threads = True
+        self._http = self._listening()
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def _listening(self) -> ThreadingHTTPServer:
+        http = ThreadingHTTPServer(("127.0.0.1", self._port.number), self._handler)
+        http.daemon_threads = True
+        return http
+
+    @contextlib.contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """Serve in a process of its own. A process that forks must have no thread inside of a matrix product: its
+        child would wait for ever for a lock of the library that does it, as the thread that holds it is not there."""
+        self.kill()
+        self._http = http = self._listening()
+
+        def serve() -> int:
+            http.serve_forever()
+            return 0
+
+        child = started(serve)
+        http.server_close()
+        self._http = None
+        try:
+            yield
+        finally:
+            child.end(seconds=0)
 
     def kill(self) -> None:
         """Stop listening and tear every connection, as a process does that dies."""

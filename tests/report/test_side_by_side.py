@@ -11,6 +11,7 @@ import pytest
 from made_run import RECIPE, make_run
 from pages import Page
 from vold.cli import main
+from vold.errors import ConfigError
 from vold.evals.compare import compare_all
 from vold.report.listing import list_runs
 from vold.run.files import write_text
@@ -78,7 +79,11 @@ def test_the_list_of_runs(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     model.rename(tmp_path / "final")
     with owning(runs / "b", "distill"):
         found = {r.name: (r.state, r.step, r.headline) for r in list_runs(runs)}
-        (tmp_path / "final").rename(model)
+    with pytest.raises(ConfigError), owning(runs / "b", "distill"):
+        raise ConfigError("no room", fix="make some")
+    assert {r.name: (r.state, r.headline) for r in list_runs(runs)}["b"] == ("failed", "distill: no room")
+    (tmp_path / "final").rename(model)
+    with owning(runs / "b", "distill"):
         # All is done, and this process would only write the report.
         assert {r.name: r.state for r in list_runs(runs)}["b"] == "finished"
     assert found == {

@@ -149,14 +149,15 @@ def test_it_is_let_go_however_the_block_ends(run: Path, how: str) -> None:
     def work() -> None:
         with owning(run, "sft"):
             if how == "error":
-                raise ConfigError("no")
+                raise ConfigError("no", fix="yes")
             if how == "interrupt":
                 os.kill(os.getpid(), signal.SIGINT)
                 signal.pause()
 
     assert status(child(work)) == {"return": 0, "error": 2, "interrupt": 130}[how]
     (file,) = (run / LOCK).iterdir()
-    assert json.loads(file.read_text())["state"] == ("fail" if how == "error" else "free")
+    left = json.loads(file.read_text())
+    assert (left["state"], left["why"]) == (("fail", "no") if how == "error" else ("free", ""))
     with owning(run, "sft"):
         pass
 

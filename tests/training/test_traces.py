@@ -12,8 +12,9 @@ import yaml
 import tiny
 from vold.cli import main
 from vold.errors import CheckpointError, DataError
-from vold.run.files import read_jsonl, write_rows
+from vold.run.files import read_json, read_jsonl, write_json, write_rows
 from vold.run.recipe import load_recipe
+from vold.run.summaries import TracesSummary
 from vold.training.sft import sft
 from vold.training.traces import make_traces, read_traces
 
@@ -37,6 +38,24 @@ def test_filters_are_applied_when_read_and_nothing_stored_is_lost(tmp_path: Path
     short = read_traces(tiny.recipe(tmp_path, traces={"max_tokens": longest - 1}))
     assert {len(t.response_ids) for t in short} == {n for i, n in enumerate(lengths) if i != 1 and n < longest}
     assert read_jsonl(file) == rows
+
+
+def summary(answers: int, kept: int, tokens: int) -> TracesSummary:
+    """Of traces that are all correct."""
+    return TracesSummary(answers=answers, correct=answers, truncated=0, kept=kept, tokens_kept=tokens, seconds=2.5)
+
+
+def test_the_cold_start_writes_down_what_its_filters_keep(tmp_path: Path) -> None:
+    made = tiny.recipe(tmp_path)
+    tiny.write_traces(tmp_path, made)
+    home = tmp_path / "run" / "traces"
+    lengths = [len(row["response_ids"]) for row in read_jsonl(home / "traces.jsonl")]
+    assert min(lengths) < max(lengths)
+    n, tokens = len(lengths), sum(lengths)
+    write_json(home / "summary.json", summary(n, n, tokens))
+    sft(tiny.recipe(tmp_path, traces={"max_tokens": max(lengths) - 1}))
+    kept = [length for length in lengths if length < max(lengths)]
+    assert read_json(home / "summary.json", TracesSummary) == summary(n, len(kept), sum(kept))
 
 
 def test_nothing_that_passes_is_an_error_with_the_keys_to_change(tmp_path: Path) -> None:

@@ -260,7 +260,7 @@ def test_a_run_killed_with_rollouts_under_way_ends_as_if_it_had_not_been(
 ) -> None:
     """Each step grades 6 rollouts, with refill twice as many: the first kill is in the third step or the fourth, the
     others soon after a start."""
-    with VllmServer(text_model(4)) as server:
+    with VllmServer(text_model(4)) as server, server.elsewhere():
         if changes is VARIED:
             whole = tmp_path / "whole"
             distill(made(whole, server, **changes))

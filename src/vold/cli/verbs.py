@@ -279,10 +279,11 @@ def _demo(args: argparse.Namespace) -> None:
     demo(args.keys)
 
 
-@verb("STUDY", keys="key=value", plan="", difference="[POINTS]")
+@verb("STUDY", keys="", plan="", difference="[POINTS]")
 def _study(args: argparse.Namespace) -> None:
     """Arms x seeds with a verdict on each claim; see docs/study.md.
 
+    It runs as its file says: keys of it can not be overridden.
     With --plan nothing runs: it says how many units there are, the hours left, the difference that each claim can show
     and, with --difference POINTS, how many seeds that difference needs.
     """
@@ -292,9 +293,9 @@ def _study(args: argparse.Namespace) -> None:
     if args.difference is not None and not args.plan:
         parser_of("study").error("--difference goes with --plan")
     if args.plan:
-        plan_study(args.study, args.keys, args.difference)
+        plan_study(args.study, args.difference)
     else:
-        run_study(args.study, args.keys)
+        run_study(args.study)
 
 
 @verb("[METHOD]", expand="")

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from statistics import fmean, median
 
-from vold.demo.study import Running, refuse_overrides
+from vold.demo.study import Running
 from vold.demo.study_file import Study, load_study
 from vold.demo.units import Unit, built_models, result_of
 from vold.errors import CheckpointError, ConfigError, VoldError
@@ -75,18 +75,16 @@ class Plan:
     workers: int
 
 
-def plan_study(target: str, overrides: list[str], difference: str | None = None) -> Plan:
+def plan_study(target: str, difference: str | None = None) -> Plan:
     """Work out and print what a study costs and can show; nothing is run and nothing is written.
 
     Args:
         target: the study file.
-        overrides: none are taken.
         difference: in points; of every claim it is told how many seeds that needs. The claim's margin if absent.
 
     Raises:
         ConfigError: as `run_study`; or a difference that is none.
     """
-    refuse_overrides(overrides)
     wanted = None if difference is None else _points(difference)
     path = Path(target).resolve()
     running = Running(path, load_study(path))

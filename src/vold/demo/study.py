@@ -42,16 +42,14 @@ UNITS = "units.jsonl"
 """Beside the study file: the result of each of its units. A study goes on from it where no runs are."""
 
 
-def run_study(target: str, overrides: list[str]) -> StudyResults:
+def run_study(target: str) -> StudyResults:
     """Run what is missing of a study, judge its claims, write results.json and the tables and the page made from it.
 
     Started on several machines, or several times on one, in a directory that all of them see, they share the work.
 
     Raises:
-        ConfigError: overrides were given (a study runs as its file says), the file is wrong, or nothing can be written
-            where its results go.
+        ConfigError: the file is wrong, or nothing can be written where its results go.
     """
-    refuse_overrides(overrides)
     path = Path(target).resolve()
     study = load_study(path)
     _refuse_training_sets(path, study)
@@ -68,14 +66,6 @@ def run_study(target: str, overrides: list[str]) -> StudyResults:
         looked = list(running.looks(pool))
     with _turn(running.work):
         return _told(running, looked)
-
-
-def refuse_overrides(overrides: list[str]) -> None:
-    """A study runs as its file says, so that the file is the record."""
-    if overrides:
-        raise ConfigError(
-            "a study takes no overrides", got=" ".join(overrides), fix="edit the study file and commit it"
-        )
 
 
 def _told(running: Running, looked: Sequence[Look]) -> StudyResults:

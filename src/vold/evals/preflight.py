@@ -107,7 +107,7 @@ def _memory(subject: Subject) -> Iterator[Finding]:
         yield Finding(f"memory of {phase.name}", phase_text(phase) + over, short)
     yield from _cards(recipe, phases, planned, room)
     if recipe.distill is not None and recipe.run.device != "cpu":
-        yield Finding("seconds a step", _seconds(recipe, configs, phases, (world, world // node)))
+        yield Finding("seconds a step on GPUs", _seconds(recipe, configs, phases, (world, world // node)))
 
 
 def _cards(

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vold.errors import CheckpointError
 from vold.evals.subject import Finding
-from vold.model.reading import may_be_on_the_hub
+from vold.model.reading import read_config
 from vold.objective import PRESETS
 from vold.run.mistakes import Mistake, Written, readable
 from vold.run.readiness import align_doubt
@@ -35,7 +36,8 @@ def named_files(subject: Subject) -> Iterator[Finding]:
     """Says nothing where everything is there.
 
     Raises:
-        ConfigError: several models and data files are named and not there; one alone is told by whoever reads it.
+        CheckpointError: one of the models that are named cannot be read.
+        ConfigError: several models and data files cannot be; a file alone is told by whoever reads it.
     """
     recipe = subject.recipe
     routes = recipe.teacher.routes if recipe.teacher is not None else {}
@@ -44,14 +46,23 @@ def named_files(subject: Subject) -> Iterator[Finding]:
         "teacher.path": recipe.teacher and recipe.teacher.path,
     }
     paths |= {f"teacher.routes.{name}.path": one.path for name, one in routes.items()}
-    named = {key: resolve(path) for key, path in paths.items() if path}
-    missing = {k: path for k, path in named.items() if not may_be_on_the_hub(path) and not Path(path).is_dir()}
-    files = {f"tasks.{name}.path": getattr(spec, "path", None) for name, spec in recipe.tasks.items()}
-    missing |= {key: str(path) for key, path in files.items() if isinstance(path, Path) and not path.exists()}
-    if len(missing) > 1:
-        fix = "check the path; it is seen from where the command runs"
-        told = [Mistake(tuple(k.split(".")), "there is nothing at this path", p, fix) for k, p in missing.items()]
+    told, errors = list[Mistake](), list[CheckpointError]()
+    for key, path in paths.items():
+        try:
+            if path:
+                read_config(resolve(path))
+        except CheckpointError as error:
+            errors.append(error)
+            told.append(Mistake(tuple(key.split(".")), error.what, f"{error.where}: {error.got}", error.fix))
+    fix = "check the path; it is seen from where the command runs"
+    for name, spec in recipe.tasks.items():
+        file = getattr(spec, "path", None)
+        if isinstance(file, Path) and not file.exists():
+            told.append(Mistake(("tasks", name, "path"), "there is nothing at this path", str(file), fix))
+    if len(told) > 1:
         raise readable(told, Written("recipe"))
+    if errors:
+        raise errors[0]
     yield from ()
 
 

@@ -69,8 +69,12 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         unknown, _, words = message.partition(": ")
-        if unknown == "unrecognized arguments" and (key := words.split(" ")[0].lstrip("-")).partition("=")[1]:
-            message += f"; keys of the recipe are given without dashes: {key}"
+        word = words.split(" ")[0]
+        if unknown == "unrecognized arguments" and "=" in word:
+            if word.startswith("-"):
+                message += f"; keys of the recipe are given without dashes: {word.lstrip('-')}"
+            else:
+                message = f"`{self.prog}` takes no keys: {words}"
         super().error(clean(message))
 
 

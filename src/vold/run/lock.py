@@ -39,6 +39,8 @@ SIZE = 2048
 """Bytes of a file: a heartbeat overwrites it in place, which a full disk does not prevent."""
 NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK}
 LONGEST_BEAT = 600.0
+LONGEST_WHY = 160
+"""Characters, so that a file has room for them however they are written."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,8 @@ class Owner:
     """Who works in a run directory. `place` stands for the machine since it was started and the process ids that are
     seen there, empty where that is not known; `born` is the start of process `pid` in the kernel's ticks. `every` is
     the time between two changes of `beats`, in seconds. `state` is `held` or `free`. What changes keeps its length, so
-    that a reader who comes in the middle of a change reads one or the other: `fail` is a free one after an error."""
+    that a reader who comes in the middle of a change reads one or the other: `fail` is a free one after an error, of
+    which `why` has the first line."""
 
     token: str
     verb: str
@@ -58,6 +61,7 @@ class Owner:
     every: float
     beats: str = f"{0:012}"
     state: Literal["held", "free", "fail"] = "held"
+    why: str = ""
 
     def __str__(self) -> str:
         return f"`vold {self.verb}`, process {self.pid} on {self.host}, since {self.since}"
@@ -115,15 +119,16 @@ class RunLock:
                     other.unlink()
         self._beating.start()
 
-    def release(self, state: Literal["free", "fail"] = "free") -> None:
-        """Let go; a directory that holds nothing else, and was made for this, is removed again."""
+    def release(self, error: Exception | None = None) -> None:
+        """Let go, after this error; a directory that holds nothing else, and was made for this, is removed again."""
         if self._file is None or self.owner.pid != os.getpid():
             return
         self._end.set()
         if self._beating.is_alive():
             self._beating.join()
         with contextlib.suppress(OSError):
-            self._write(dataclasses.replace(self.owner, state=state))
+            why = "" if error is None else str(error).strip().partition("\n")[0][:LONGEST_WHY]
+            self._write(dataclasses.replace(self.owner, state="free" if error is None else "fail", why=why))
             if self._made and [p.name for p in self.directory.iterdir()] == [LOCK]:
                 self._file.unlink()
                 for made in (self.home, *self._made):
@@ -267,18 +272,18 @@ def owning(directory: Path, verb: str) -> Iterator[bool]:
         yield first
         return
     lock = RunLock(here, verb)
-    end: Literal["free", "fail"] = "free"
+    ended: Exception | None = None
     try:
         lock.acquire()
         _held[here] = lock
         yield True
-    except Exception:
-        end = "fail"
+    except Exception as error:
+        ended = error
         raise
     finally:
         if _held.get(here) is lock:
             del _held[here]
-        lock.release(end)
+        lock.release(ended)
 
 
 def last_owner(directory: Path) -> Owner | None:

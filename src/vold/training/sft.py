@@ -13,7 +13,7 @@ from vold.run.metrics import SftRow
 from vold.run.order import epoch_indices, seed_of
 from vold.training.nodes import on_machines
 from vold.training.stage import Training, enter_stage, with_servers
-from vold.training.traces import read_traces
+from vold.training.traces import note_filters, read_traces
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +40,8 @@ def sft(recipe: Recipe) -> Path:
     if stage.finished:
         return stage.final
     traces = read_traces(recipe)
+    if stage.group.first:
+        note_filters(recipe, traces)
     with with_servers(stage) as stage, Training(stage) as run:
         refuse_banned(traces, run.policy)
         for step in run.steps():

@@ -7,6 +7,7 @@ the cold start reads them. A killed run goes on after the last whole batch and g
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from vold.errors import DataError
 from vold.model.loading import load_student
 from vold.run.console import console
 from vold.run.directory import open_stage, record_data, works_in_run
-from vold.run.files import write_json
+from vold.run.files import read_json, write_json
 from vold.run.mistakes import no_section
 from vold.run.order import seed_of
 from vold.run.records import Bit, Share, TokenId
@@ -237,3 +238,13 @@ def read_traces(recipe: Recipe) -> list[Trace]:
     if not kept:
         raise _nothing_kept(rows, config, file)
     return kept
+
+
+def note_filters(recipe: Recipe, kept: Sequence[Trace]) -> None:
+    """Write down what the filters keep now, where they are others than when the answers were made."""
+    file = recipe.run.dir / "traces" / "summary.json"
+    if file.is_file():
+        was = read_json(file, TracesSummary)
+        tokens = sum(len(t.response_ids) for t in kept)
+        if (now := dataclasses.replace(was, kept=len(kept), tokens_kept=tokens)) != was:
+            write_json(file, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import importlib
 import io
@@ -92,15 +93,17 @@ def vold_started(argv: Sequence[str], cwd: Path, before: Callable[[], None] | No
             before()
         return vold.cli.main(list(argv))
 
-    return _started(work)
+    return started(work)
 
 
 def in_a_child(work: Callable[[], int], seconds: float = 60.0) -> Ended:
-    """Call `work` in a forked child and wait for it; an exception in it ends as in any Python program."""
-    return _started(work).end(seconds)
+    """Call `work` in a forked child and wait for it; an exception in it ends as in any Python program. One that takes
+    longer says where its threads are."""
+    return started(work).end(seconds)
 
 
-def _started(work: Callable[[], int]) -> Running:
+def started(work: Callable[[], int]) -> Running:
+    """Call `work` in a forked child, and come back at once."""
     out = os.memfd_create("said")
     child = os.fork()
     if child == 0:
@@ -119,6 +122,7 @@ def _play(work: Callable[[], int], out: int) -> None:
         sys.stdout, sys.stderr = (
             io.TextIOWrapper(io.FileIO(stream, "w", closefd=False), line_buffering=True) for stream in (1, 2)
         )
+        faulthandler.enable(sys.stderr)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         code = work()
     except SystemExit as end:
@@ -139,6 +143,9 @@ def _wait(child: int, seconds: float) -> int:
     watched = os.pidfd_open(child)
     try:
         ended, _, _ = select.select([watched], [], [], seconds)
+        if not ended:
+            os.kill(child, signal.SIGABRT)  # it says where it hangs
+            select.select([watched], [], [], 10)
     finally:
         os.close(watched)
     with suppress(ProcessLookupError, PermissionError):
