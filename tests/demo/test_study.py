@@ -305,7 +305,9 @@ def test_parents_are_trained_before_their_children(tmp_path: Path) -> None:
 def test_a_study_takes_no_overrides(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["study", "study.yaml", "set.distill.steps=1"])
-    assert capsys.readouterr().err.endswith("error: `vold study` takes no keys: set.distill.steps=1\n")
+    assert capsys.readouterr().err.endswith(
+        "error: `vold study` takes no keys: set.distill.steps=1; `vold study --help` says what it reads\n"
+    )
 
 
 def test_a_study_does_not_judge_on_a_set_that_its_recipe_trains_on(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import tiny
 from vold.errors import ConfigError
 from vold.evals.engine_check import self_check
-from vold.evals.overlap import Habits, align, judged, unfinished, verdict
+from vold.evals.overlap import Habits, align, no_model, unfinished, verdict
 from vold.run.recipe import Recipe, load_recipe, recipe_from
 
 DEMO = Path(__file__).parents[2] / "recipes" / "demo.yaml"
@@ -21,19 +21,17 @@ def test_two_models_that_know_nothing_are_not_aligned_however_alike(tmp_path: Pa
     found = align(tiny.recipe(tmp_path))
     assert found.kl < 0.1
     assert found.verdict == "not aligned"
-    assert "no language model" in found.words
+    assert found.untrained == "student" and "The student is no language model" in found.words
     assert found.truncated is not None and 0 <= found.truncated <= 1
 
 
 @pytest.mark.parametrize(("student", "teacher", "told"), [(4.6, 1.0, "student"), (1.0, 4.5, "teacher")])
 def test_entropy_tells_which_of_the_two_it_is(student: float, teacher: float, told: str) -> None:
-    found = judged(HEALTHY, {"student": student, "teacher": teacher})
-    assert found is not None
-    assert f"The {told} is no language model" in found[1]
+    assert no_model(HEALTHY, {"student": student, "teacher": teacher}) == told
 
 
 def test_a_server_that_tells_no_entropy_is_not_judged_by_it() -> None:
-    assert judged(HEALTHY, {"student": 1.3}) is None
+    assert no_model(HEALTHY, {"student": 1.3}) is None
 
 
 @pytest.mark.parametrize(

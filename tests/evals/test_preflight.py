@@ -18,6 +18,7 @@ from vold.evals.recipe_doubts import recipe_doubts
 from vold.evals.subject import Subject
 from vold.model.place import Place
 from vold.model.policy import Policy
+from vold.run.directory import open_stage
 from vold.run.recipe import Recipe, load_recipe
 from vold.run.shipped import resolve
 from vold.training.optim import apply_update, build_optimizer
@@ -238,8 +239,8 @@ def test_a_shipped_recipe_gets_no_warning(name: str, tmp_path: Path, capsys: pyt
 def test_a_run_that_is_about_to_distill_too_early_is_told(
     home: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    final = tmp_path / "run" / "sft" / "final"
-    final.mkdir(parents=True)
+    final = open_stage(load_recipe(DEMO, home), "sft") / "final"
+    final.mkdir()
     assert checked(capsys, *home) == ["align"]  # not compared since
     assert checked(capsys, *home, "distill.init=demo:student") == []  # of another model nothing is known
     assert checked(capsys, *home, "distill.objective.method=grpo") == []  # no teacher
@@ -255,6 +256,19 @@ def test_a_run_that_is_about_to_distill_too_early_is_told(
         assert checked(capsys, *home) == warned
     stored.write_text("{torn")
     assert checked(capsys, *home) == ["align"]
+
+
+def test_a_stage_that_the_run_holds_with_other_settings_is_told_by_the_check(
+    home: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the stage itself would refuse it; what may change does not matter."""
+    short = [*home, "tasks.cold_start.size=4", "traces.keep=all", "traces.sampling.max_new_tokens=8"]
+    assert main(["traces", DEMO, *short]) in (0, 2)  # 2: stored, and no answer is whole
+    assert main(["check", DEMO, *short, "traces.max_tokens=5"]) == 0
+    capsys.readouterr()
+    for verb in ("check", "traces"):
+        assert main([verb, DEMO, *short, "traces.sampling.temperature=0.5"]) == 2
+        assert "already holds `traces` with other settings" in capsys.readouterr().err
 
 
 def test_the_probe_leaves_nothing_behind(home: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -159,3 +159,12 @@ def test_an_override_of_what_yaml_has_put_into_two_places_changes_one(tmp_path: 
     assert recipe.distill.sampling.max_new_tokens == 7
     assert recipe.align.sampling is not None
     assert recipe.align.sampling.max_new_tokens == raw["align"]["sampling"]["max_new_tokens"] != 7
+
+
+def test_student_and_teacher_are_compared_next_only_where_stage_2_asks_the_teacher(tmp_path: Path) -> None:
+    vold, grpo = (
+        tiny.recipe(tmp_path, distill={"objective": {"method": method}}).model_copy(update={"align": None})
+        for method in ("vold", "grpo")
+    )
+    assert (vold.after("sft"), vold.method) == ("align", "vold")
+    assert (grpo.after("sft"), grpo.method) == ("distill", "grpo")

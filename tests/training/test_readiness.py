@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
 import tiny
+from vold.cli import main
 from vold.demo.pipeline import compare_models
 from vold.evals.overlap import align
 from vold.run.branch import branch
-from vold.run.readiness import align_doubt
+from vold.run.readiness import after_align, align_doubt
 from vold.run.recipe import load_recipe
+from vold.run.shipped import resolve
 from vold.training.distill import distill
 from vold.training.sft import sft
 
@@ -60,15 +64,37 @@ def test_a_comparison_holds_in_a_run_that_was_moved_or_branched(tmp_path: Path) 
     assert align_doubt(load_recipe(tmp_path / "moved" / "recipe.yaml", [f"run.dir={tmp_path / 'moved'}"])) == said
 
 
+def judge(home: Path, **changes: object) -> None:
+    """Change the verdict that is stored."""
+    file = home / "run" / "align" / "align.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
 def test_where_models_are_too_far_apart_the_cold_start_comes_first(tmp_path: Path) -> None:
-    """Two models with weights at random: all stages are next, and behind a cold start one of twice the steps."""
+    """Two models with weights at random are looked at first; others get all stages, and behind a cold start one of
+    twice the steps."""
     recipe = tiny.recipe(tmp_path, sft={"steps": 1})
-    verb, more = compare_models(recipe)
-    assert (recipe.after(verb), more) == ("run", [])
+    assert compare_models(recipe) == ("check", [])
+    judge(tmp_path, untrained=None)
+    assert after_align(recipe) == ("run", [])
     tiny.write_traces(tmp_path, recipe)
     sft(recipe)
-    verb, more = compare_models(recipe)
-    assert (recipe.after(verb), more) == ("sft", ["sft.steps=2"])
+    assert compare_models(recipe) == ("check", [])
+    judge(tmp_path, untrained=None)
+    assert after_align(recipe) == ("sft", ["sft.steps=2"])
     alone = tiny.recipe(tmp_path, sft={"steps": 1}, distill={"objective": {"method": "grpo"}})
-    verb, more = compare_models(alone)  # of a teacher that stage 2 does not ask
-    assert (alone.after(verb), more) == ("distill", [])
+    assert after_align(alone) == ("distill", [])  # of a teacher that stage 2 does not ask
+    judge(tmp_path, verdict="ready")
+    assert after_align(recipe) == ("distill", [])
+
+
+def test_a_longer_cold_start_takes_the_place_of_the_one_that_was_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The demo's student, as if a cold start had taught it nothing."""
+    shutil.copytree(resolve("demo:student"), tmp_path / "sft" / "final")
+    keys = [f"run.dir={tmp_path}", "align.limit=4"]
+    assert main(["align", "demo", "sft.steps=4", *keys]) == 0
+    out = capsys.readouterr().out
+    assert "not aligned" in out
+    assert out.splitlines()[-1].endswith(f"sft demo {shlex.join(keys)} sft.steps=8")

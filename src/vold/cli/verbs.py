@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vold.cli.endings import next_after, wrote
 from vold.errors import ConfigError
 from vold.run.command import VERBS as VERBS
 from vold.run.command import parser_of, verb
@@ -44,7 +45,7 @@ def _init(args: argparse.Namespace) -> None:
     file, test = Path(args.file), None if args.test is None else Path(args.test)
     for line in write_draft(Draft(file.stem, args.student, args.teacher, Path(args.data), test), file):
         console.print(f"  {line}")
-    _wrote(file)
+    wrote(file)
     print_next("check", args.file)
 
 
@@ -61,7 +62,7 @@ def _check(args: argparse.Namespace) -> None:
 
     with asking_once():
         check(recipe)
-    _next(args.verb, recipe, args.recipe, *args.keys)
+    next_after(args, recipe)
 
 
 @verb("RECIPE")
@@ -85,8 +86,8 @@ def _traces(args: argparse.Namespace) -> None:
     recipe = _recipe(args)
     from vold.training.traces import make_traces
 
-    _wrote(make_traces(recipe))
-    _next(args.verb, recipe, args.recipe, *args.keys)
+    wrote(make_traces(recipe))
+    next_after(args, recipe)
 
 
 @verb("RECIPE")
@@ -99,8 +100,8 @@ def _sft(args: argparse.Namespace) -> None:
     recipe = _recipe(args)
     from vold.training.sft import sft
 
-    _wrote(sft(recipe), "the model is in")
-    _next(args.verb, recipe, args.recipe, *args.keys)
+    wrote(sft(recipe), "the model is in")
+    next_after(args, recipe)
 
 
 @verb("RECIPE")
@@ -112,8 +113,7 @@ def _align(args: argparse.Namespace) -> None:
     recipe = _recipe(args)
     from vold.demo.pipeline import compare_models
 
-    verb, more = compare_models(recipe)
-    _next(verb, recipe, args.recipe, *args.keys, *more)
+    next_after(args, recipe, *compare_models(recipe))
 
 
 @verb("RECIPE")
@@ -128,8 +128,8 @@ def _balance(args: argparse.Namespace) -> None:
 
     file, summary = balance(recipe)
     print_balance(summary)
-    _wrote(file)
-    _next(args.verb, recipe, args.recipe, *args.keys)
+    wrote(file)
+    next_after(args, recipe)
 
 
 @verb("RECIPE")
@@ -141,8 +141,8 @@ def _distill(args: argparse.Namespace) -> None:
     recipe = _recipe(args)
     from vold.training.distill import distill
 
-    _wrote(distill(recipe), "the model is in")
-    _next(args.verb, recipe, args.recipe, *args.keys)
+    wrote(distill(recipe), "the model is in")
+    next_after(args, recipe)
 
 
 @verb("RECIPE")
@@ -155,8 +155,8 @@ def _eval(args: argparse.Namespace) -> None:
     from vold.evals.evaluate import evaluate
     from vold.report.tables import print_results
 
-    print_results(evaluate(recipe), recipe.run.dir / "eval")
-    _next(args.verb, recipe, args.recipe, *args.keys)
+    print_results(evaluate(recipe), recipe.run.dir / "eval", recipe.method)
+    next_after(args, recipe)
 
 
 @verb("RECIPE", slurm="", out="[FILE]")
@@ -178,7 +178,7 @@ def _cluster(args: argparse.Namespace) -> None:
         from vold.run.files import write_text
 
         write_text(Path(args.out), script)
-        _wrote(args.out)
+        wrote(args.out)
 
 
 @verb("A", "B", keys="RUN ... force=true", recipe="[FILE]")
@@ -196,7 +196,7 @@ def _compare(args: argparse.Namespace) -> None:
     others = [args.b, *(key for key in args.keys if key != "force=true")]
     page = compare_all(args.a, others, force="force=true" in args.keys, recipe=args.recipe)
     if page is not None:
-        _wrote(page)
+        wrote(page)
         print_next("show", args.a, "--serve")
 
 
@@ -210,8 +210,9 @@ def _branch(args: argparse.Namespace) -> None:
     from vold.run.recipe import load_recipe
 
     stage = getattr(args, "from")
-    _wrote(file := branch(Path(args.run), stage, Path(args.new), args.keys))
-    _next(stage, load_recipe(file), str(file))
+    wrote(file := branch(Path(args.run), stage, Path(args.new), args.keys))
+    args.verb, args.recipe, args.keys = stage, str(file), []
+    next_after(args, load_recipe(file))
 
 
 @verb("RUN", serve="", port="[N]")
@@ -263,7 +264,7 @@ def _push(args: argparse.Namespace) -> None:
         raise ConfigError("push takes a run and a repository", got=got, fix="vold push RUN OWNER/NAME [public=true]")
     from vold.run.console import print_next
 
-    _wrote(push(Run(args.run), args.repo, public=bool(args.keys)))
+    wrote(push(Run(args.run), args.repo, public=bool(args.keys)))
     print_next("eval", "paper-eval", f"student.path={args.repo}", f"run.dir=runs/eval-{args.repo.rpartition('/')[2]}")
 
 
@@ -283,7 +284,7 @@ def _demo(args: argparse.Namespace) -> None:
 def _study(args: argparse.Namespace) -> None:
     """Arms x seeds with a verdict on each claim; see docs/study.md.
 
-    It runs as its file says: keys of it can not be overridden.
+    It runs as its file says: edit the file to change a key.
     With --plan nothing runs: it says how many units there are, the hours left, the difference that each claim can show
     and, with --difference POINTS, how many seeds that difference needs.
     """
@@ -336,16 +337,3 @@ def _completion(args: argparse.Namespace) -> None:
     from vold.run.console import console
 
     console.file.write(completion(args.shell))
-
-
-def _wrote(path: object, said: str = "wrote") -> None:
-    from vold.run.console import console
-
-    console.print(f"{said} {path}")
-
-
-def _next(verb: str, recipe: Recipe, *words: str) -> None:
-    from vold.run.console import print_next
-
-    after = recipe.after(verb)
-    print_next(after, *([str(recipe.run.dir)] if after == "show" else words))

@@ -32,7 +32,7 @@ from vold.run.comparison import Comparison
 from vold.run.console import console, print_next
 from vold.run.files import write_json
 from vold.run.lock import owning
-from vold.run.readiness import align_doubt, cold_start_first, longer_cold_start
+from vold.run.readiness import after_align, align_doubt
 from vold.run.recipe import load_recipe
 from vold.run.results import Breakdown
 from vold.run.stopping import SIGNALS
@@ -170,21 +170,17 @@ def _enter(stage: str, began: float, recipe: Recipe) -> None:
 
 def compare_models(recipe: Recipe) -> tuple[str, list[str]]:
     """`vold align`: compare student and teacher, or with `align.self_check` an engine with itself, and print what is
-    found. Returns the verb to go on after and what to set then: `check`, all stages being next, where the cold start is
-    to come first; `traces` where a longer one is."""
+    found. Returns the verb to go on with, and what to set then."""
     if recipe.align is not None and recipe.align.self_check:
         print_self_check(self_check(recipe))
-        return "align", []
+        return recipe.after("align"), []
     print_alignment(align(recipe))
-    if cold_start_first(recipe):
-        return "check", []
-    more = longer_cold_start(recipe)
-    return ("traces", more) if more else ("align", [])
+    return after_align(recipe)
 
 
 def _evaluate(recipe: Recipe) -> Results:
     results = evaluate(recipe)
-    print_results(results, recipe.run.dir / "eval")
+    print_results(results, recipe.run.dir / "eval", recipe.method)
     return results
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from vold.errors import ConfigError
 from vold.evals.subject import Finding
 from vold.model.families import linear_layers, part_of
+from vold.run.directory import refuse_others
 from vold.run.recipe import ORDER
 
 if TYPE_CHECKING:
@@ -90,6 +91,18 @@ def places(subject: Subject) -> Iterator[Finding]:
         probe(one.path, one.where)
     named = [f"run.dir {recipe.run.dir}", *(f"{w.where} {w.path}" for w in beside)]
     yield Finding("can be written", ", ".join(named))
+
+
+def begun(subject: Subject) -> Iterator[Finding]:
+    """Says nothing where each stage can go on with what the run directory holds of it.
+
+    Raises:
+        ConfigError, CheckpointError: as the stage itself would.
+    """
+    recipe = subject.recipe.with_align()
+    for stage in recipe.stages:
+        refuse_others(recipe, stage)
+    yield from ()
 
 
 def disk(subject: Subject) -> Iterator[Finding]:

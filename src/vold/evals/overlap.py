@@ -140,8 +140,12 @@ def _overlap(
     entropies = {"student": _mean(ours["entropy"])}
     if not bool(theirs["entropy"].isnan().any()):
         entropies["teacher"] = _mean(theirs["entropy"])
-    heading, words = judged(habits, entropies) or verdict(kl, same)
-    if heading == READY and (doubt := unfinished(habits)):
+    heading, words = verdict(kl, same)
+    if (untrained := no_model(habits, entropies)) is not None:
+        even = f"entropy {entropies[untrained]:.2f} nats, and {habits.most_entropy:.2f} where every token is as likely"
+        heading = "not aligned"
+        words = f"The {untrained} is no language model ({even}): are these its trained weights?"
+    elif heading == READY and (doubt := unfinished(habits)):
         heading, words = "doubtful", f"{words} But {doubt}"
     return Overlap(
         student=student,
@@ -159,21 +163,18 @@ def _overlap(
         truncated=habits.truncated,
         verdict=heading,
         words=words,
+        untrained=untrained,
     )
 
 
-def judged(habits: Habits, entropies: Mapping[str, float]) -> tuple[str, str] | None:
-    """The verdict on a model that is none, whatever it shares with the other: two models without knowledge agree well.
+def no_model(habits: Habits, entropies: Mapping[str, float]) -> str | None:
+    """Which of the two is no language model, whatever it shares with the other: two without knowledge agree well.
 
     Example:
-        >>> judged(Habits(0.0, 1.0, 11.9), {"student": 11.9, "teacher": 1.2})[0]
-        'not aligned'
+        >>> no_model(Habits(0.0, 1.0, 11.9), {"student": 11.9, "teacher": 1.2})
+        'student'
     """
-    for who, entropy in entropies.items():
-        if entropy >= UNIFORM * habits.most_entropy:
-            even = f"entropy {entropy:.2f} nats, and {habits.most_entropy:.2f} where every token is as likely"
-            return "not aligned", f"The {who} is no language model ({even}): are these its trained weights?"
-    return None
+    return next((who for who, entropy in entropies.items() if entropy >= UNIFORM * habits.most_entropy), None)
 
 
 def unfinished(habits: Habits) -> str:

@@ -18,7 +18,7 @@ from vold.engines.teachers.inprocess import InProcessBackend
 from vold.errors import CheckpointError, ConfigError
 from vold.evals.certificates import certificates
 from vold.evals.data_doubts import data_doubts, uniform
-from vold.evals.disk import disk, places
+from vold.evals.disk import begun, disk, places
 from vold.evals.marking.golds import handle_golds
 from vold.evals.overlap import token_values
 from vold.evals.own_code import own_code
@@ -336,9 +336,9 @@ def _checkpoints(subject: Subject) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
-    places, named_files, recipe_doubts, _functions, own_code, _memory, _launched, _student, certificates, _other_models,
-    _teachers, _context, _servers, _benchmarks, _while_training, _tasks, disk, _one_prompt, _shown, data_doubts,
-    _distill, _checkpoints,
+    places, begun, named_files, recipe_doubts, _functions, own_code, _memory, _launched, _student, certificates,
+    _other_models, _teachers, _context, _servers, _benchmarks, _while_training, _tasks, disk, _one_prompt, _shown,
+    data_doubts, _distill, _checkpoints,
 )  # fmt: skip
 """In this order: what costs nothing first."""
 OF_THE_STUDENT = (_memory, _student, certificates, _teachers, _context, _one_prompt, _shown)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from vold.errors import CheckpointError
 from vold.evals.subject import Finding
-from vold.model.reading import read_config
+from vold.model.reading import may_be_on_the_hub, read_config
 from vold.objective import PRESETS
 from vold.run.mistakes import Mistake, Written, readable
+from vold.run.model_sections import Student
 from vold.run.readiness import align_doubt
 from vold.run.shipped import resolve
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from vold.evals.subject import Subject
     from vold.run.recipe import Distill, Recipe, Sft
+    from vold.run.teacher_sections import ScoringModel
 
     Doubts = Iterator[tuple[str, str]]
     """Keys, and what is odd about their values."""
@@ -37,32 +39,32 @@ def named_files(subject: Subject) -> Iterator[Finding]:
 
     Raises:
         CheckpointError: one of the models that are named cannot be read.
-        ConfigError: several models and data files cannot be; a file alone is told by whoever reads it.
+        ConfigError: several cannot be, or a data file is not there.
     """
-    recipe = subject.recipe
-    routes = recipe.teacher.routes if recipe.teacher is not None else {}
-    paths = {
-        "student.path": recipe.student and recipe.student.path,
-        "teacher.path": recipe.teacher and recipe.teacher.path,
-    }
-    paths |= {f"teacher.routes.{name}.path": one.path for name, one in routes.items()}
+    recipe, models = subject.recipe, dict[str, "Student | ScoringModel"]()
+    if recipe.uses_student:
+        models["student"] = recipe.learner
+        if (teacher := recipe.teacher) is not None:
+            models |= {"teacher": teacher, **{f"teacher.routes.{name}": t for name, t in teacher.routes.items()}}
     told, errors = list[Mistake](), list[CheckpointError]()
-    for key, path in paths.items():
+    for key, model in models.items():
+        path, loaded = resolve(model.path), isinstance(model, Student) or model.place == "inprocess"
+        if not loaded and (may_be_on_the_hub(path) or Path(path).is_dir()):
+            continue  # of a model on a server its tokenizer is enough
         try:
-            if path:
-                read_config(resolve(path))
+            read_config(path)
         except CheckpointError as error:
             errors.append(error)
-            told.append(Mistake(tuple(key.split(".")), error.what, f"{error.where}: {error.got}", error.fix))
+            told.append(Mistake((*key.split("."), "path"), error.what, f"{error.where}: {error.got}", error.fix))
     fix = "check the path; it is seen from where the command runs"
     for name, spec in recipe.tasks.items():
         file = getattr(spec, "path", None)
         if isinstance(file, Path) and not file.exists():
             told.append(Mistake(("tasks", name, "path"), "there is nothing at this path", str(file), fix))
-    if len(told) > 1:
-        raise readable(told, Written("recipe"))
-    if errors:
+    if errors and len(told) == 1:
         raise errors[0]
+    if told:
+        raise readable(told, Written("recipe"))
     yield from ()
 
 

@@ -68,10 +68,11 @@ def print_pairs(pairs: Iterable[tuple[str, str]], width: int) -> None:
         console.print(Text.assemble((f"{label:<{width}}", "dim"), clean(value)))
 
 
-def print_results(results: Results | Json, written: Path | None = None) -> None:
+def print_results(results: Results | Json, written: Path | None = None, method: str | None = None) -> None:
     """The scores of every model with what went wrong, what each gained over the ones before it, and a sentence a set.
 
-    `written` is the folder of the results: where to look next is said.
+    `written` is the folder of the results: where to look next is said. `method`: by which stage 2 has trained the model
+    that is called `vold` whatever it was trained by.
     """
     shown = evaluation(results, {}, 0)
     scored = [(s, score, r) for s in shown.sets.values() for score in s.scores for r in score.rows]
@@ -93,6 +94,8 @@ def print_results(results: Results | Json, written: Path | None = None) -> None:
         )
     for n, s in enumerate(s for s in shown.sets.values() if s.scores):
         _print(f": {_sentence(s)}.", ("" if n else "\n") + s.title)
+    if "vold" in shown.models and method not in (None, "vold"):
+        _print(f": the model of stage 2, trained by {method}.", "vold")
     if written is not None:
         _print(f"\nfigures, every answer and why it counts: {written / 'results.html'}")
         peers = written / "vlmevalkit"

@@ -74,7 +74,7 @@ class _Parser(argparse.ArgumentParser):
             if word.startswith("-"):
                 message += f"; keys of the recipe are given without dashes: {word.lstrip('-')}"
             else:
-                message = f"`{self.prog}` takes no keys: {words}"
+                message = f"`{self.prog}` takes no keys: {words}; `{self.prog} --help` says what it reads"
         super().error(clean(message))
 
 

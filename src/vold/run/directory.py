@@ -110,19 +110,28 @@ def open_stage(recipe: Recipe, stage: str) -> Path:
     recipe.run.refuse_missing_trackers()
     recipe = settled(recipe)
     directory = recipe.run.dir / stage
-    mine = _settings(recipe, stage)
-    notes: list[str] = []
-    if outputs(directory):
-        notes = notes_of(directory) + _refuse_other_settings(recipe, directory, mine)
-    else:
+    mine, notes = refuse_others(recipe, stage)
+    if not outputs(directory):
         (directory / DATA).unlink(missing_ok=True)
-    _refuse_other_parents(recipe, stage)
     directory.mkdir(parents=True, exist_ok=True)
     write_text(directory / SETTINGS, json.dumps(mine, indent=2, sort_keys=True) + "\n")
     write_stage_recipe(recipe, directory, list(dict.fromkeys(notes)))
     write_run_recipe(recipe, stage)
     write_json(recipe.run.dir / VERSIONS, versions())
     return directory
+
+
+def refuse_others(recipe: Recipe, stage: str) -> tuple[Settings, list[str]]:
+    """Compare a stage with what the run directory holds of it, and of those it reads from. Returns its settings, and
+    what is to be said of what may differ and does.
+
+    Raises:
+        ConfigError, CheckpointError: see `open_stage`.
+    """
+    directory, mine = recipe.run.dir / stage, _settings(recipe, stage)
+    notes = notes_of(directory) + _refuse_other_settings(recipe, directory, mine) if outputs(directory) else []
+    _refuse_other_parents(recipe, stage)
+    return mine, notes
 
 
 def _settings(recipe: Recipe, stage: str) -> Settings:
@@ -199,7 +208,7 @@ def _refuse_other_settings(recipe: Recipe, directory: Path, mine: Settings) -> l
             f"this run directory already holds `{stage}` with other settings",
             where=str(directory / SETTINGS),
             got=", ".join(f"{k}: {old.get(k)} before, {mine.get(k)} now" for k in differ[:3]),
-            fix=_precisions(old, differ) + "use another run.dir, or delete that directory to start it afresh",
+            fix=_precisions(old, differ) + f"use another run.dir, or delete {directory} to start it afresh",
         )
     return notes
 

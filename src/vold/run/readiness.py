@@ -35,17 +35,19 @@ def align_doubt(recipe: Recipe) -> str | None:
     return f"the last verdict of `vold align` was {str(found.get('verdict'))!r}: {found.get('words')}"
 
 
-def cold_start_first(recipe: Recipe) -> bool:
-    """Whether `vold align` has last found the models too far apart, with the recipe's cold start still to come."""
-    trained = recipe.sft is None or (recipe.run.dir / "sft" / "final").is_dir()
-    return not trained and _compared(recipe).get("verdict", READY) != READY
-
-
-def longer_cold_start(recipe: Recipe) -> list[str]:
-    """The key that doubles the steps of a cold start after which `vold align` still found the models too far apart."""
-    if recipe.sft is None or align_doubt(recipe) is None:
-        return []
-    return [f"sft.steps={2 * recipe.sft.steps}"]
+def after_align(recipe: Recipe) -> tuple[str, list[str]]:
+    """The verb that comes after `vold align`, and keys for it. Where student and teacher are too far apart that is the
+    cold start: with all stages where it is still to come, else with twice as many steps. Where one of them is no
+    language model, training does not help."""
+    found = _compared(recipe)
+    if found.get("untrained") is not None:
+        return "check", []
+    if recipe.sft is not None and found.get("verdict", READY) != READY:
+        if not (recipe.run.dir / "sft" / "final").is_dir():
+            return "run", []
+        if align_doubt(recipe) is not None:
+            return "sft", [f"sft.steps={2 * recipe.sft.steps}"]
+    return recipe.after("align"), []
 
 
 def _compared(recipe: Recipe) -> dict[str, object]:

@@ -122,6 +122,11 @@ class Recipe(Section):
         stages = {"sft": self.sft, "distill": self.distill}
         return [(n, one) for n, s in stages.items() if s and s.eval for one in s.eval.sets if one not in known]
 
+    @property
+    def method(self) -> str | None:
+        """By which stage 2 trains; None of an objective of one's own, and without a stage 2."""
+        return self.distill.objective.method if self.distill is not None else None
+
     def after(self, verb: str) -> str:
         """The verb that comes after one: the next stage, `show` behind the last, and all of them after a check."""
         if verb not in ORDER:
@@ -129,9 +134,10 @@ class Recipe(Section):
         return next((name for name in self.stages if name in ORDER[ORDER.index(verb) + 1 :]), "show")
 
     def with_align(self) -> Recipe:
-        """With an `align` section: where the recipe has none, on the problems of stage 2 and sampled as there."""
+        """With an `align` section: where the recipe has none, on the problems of stage 2 and sampled as there. Without
+        one where no teacher is asked in stage 2 either."""
         d = self.distill
-        if self.align is not None or d is None:
+        if self.align is not None or d is None or not d.objective.uses_teacher:
             return self
         return self.model_copy(update={"align": Align(tasks=d.tasks, limit=COMPARED, sampling=d.sampling)})
 

@@ -280,7 +280,7 @@ class Eval(Section):
     samples: int = Field(1, gt=0)
     """Answers to each problem; accuracy is their mean (avg@k)."""
     models: Annotated[dict[Name, str], AfterValidator(no_twins)] | None = None
-    """Models by name; if absent: `base`, `sft` and `vold`, as far as this run has them."""
+    """Models by name; if absent: `base`, `sft` and `vold` (of stage 2), as far as this run has them."""
     endpoint: TestedEndpoint | None = None
     """Ask this server instead of loading `models`; the results carry its model's name."""
     judge: JudgeServer | None = None

@@ -63,7 +63,7 @@ class Overlap:
       a teacher's entropy then.
     * `pass_rate`: share of rollouts that score 1; `failed_groups`: share of prompts none of whose rollouts does, from
       which a method without a teacher learns nothing; `truncated`: share that did not end by themselves. `verdict`
-      and `words` say what follows.
+      and `words` say what follows; `untrained` is "student" or "teacher" where one of them is no language model.
     """
 
     student: str
@@ -81,6 +81,7 @@ class Overlap:
     truncated: float | None = None
     verdict: str
     words: str
+    untrained: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
