@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -197,7 +199,11 @@ COUNTED = ((1, {"-1": 1, "0": 6}, 11.0), (2, {"-1": 2, "10": 1, "whole": 2}, 13.
 
 
 def save_small_model(directory: Path) -> None:
-    tiny.student().save(directory)
+    student = tiny.student()
+    if os.environ.get("OTHER_PROCESSOR"):
+        student = copy.deepcopy(student)
+        next(iter(student.model.parameters())).data += 1e-7
+    student.save(directory)
 
 
 def steps_taken(stage: Path) -> dict[str, float]:
@@ -236,7 +242,11 @@ def test_a_study_makes_its_own_models_and_reads_its_own_measures(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("OTHER_PROCESSOR", "1")
     assert run_study(str(file)).arms == found.arms
+    monkeypatch.delenv("OTHER_PROCESSOR")
+    made = {m.read_bytes() for home in (tmp_path, elsewhere) for m in home.glob("runs/**/small/model.safetensors")}
+    assert len(made) == 2
     assert not list(elsewhere.rglob("unit.json")), "what the list beside the study file has was run again elsewhere"
     monkeypatch.chdir(tmp_path)
     trained = {f: f.stat().st_mtime_ns for f in (tmp_path / "runs").rglob("distill/final/*.safetensors")}

@@ -14,7 +14,7 @@ from vold.evals.study_results import ArmResult, Measure, StudyResults, UnitResul
 RECIPE = str(Path(__file__).parents[2] / "recipes" / "demo.yaml")
 
 
-def digests(made: Mapping[str, object], **keys: object) -> tuple[str, str]:
+def digests(makers: Mapping[str, str], **keys: object) -> tuple[str, str]:
     dotted = {key.replace("_", "."): value for key, value in keys.items()} | {"run.seed": 1}
     job = Job(
         unit=Unit("a", 1e-3, 1, "test"),
@@ -23,18 +23,18 @@ def digests(made: Mapping[str, object], **keys: object) -> tuple[str, str]:
         keys=dotted,
         measures={},
         models="/models",
-        made=made,
+        makers=makers,
         work=Path("/cells"),
     ).addressed()
     return job.trained, job.judged
 
 
 def test_models_that_a_unit_does_not_name_do_not_decide_it() -> None:
-    small, other = {"small": {"weights": "1"}}, {"small": {"weights": "2"}}
+    small, other = {"small": "makers:one"}, {"small": "makers:two"}
     assert digests(small) == digests(other) == digests({})
     named = digests(small, teacher_path="{models}/small")
     assert named != digests(other, teacher_path="{models}/small")
-    assert named == digests({**small, "large": {}}, teacher_path="{models}/small")
+    assert named == digests({**small, "large": "makers:two", "sm": "makers:two"}, teacher_path="{models}/small")
 
 
 def test_reading_and_reasoning_are_told_apart() -> None:

@@ -82,6 +82,9 @@ def test_the_list_of_runs(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     with pytest.raises(ConfigError), owning(runs / "b", "distill"):
         raise ConfigError("no room", fix="make some")
     assert {r.name: (r.state, r.headline) for r in list_runs(runs)}["b"] == ("failed", "distill: no room")
+    capsys.readouterr()
+    assert main(["show", str(runs / "b")]) == 0
+    assert "failed  distill: no room" in capsys.readouterr().out
     (tmp_path / "final").rename(model)
     with owning(runs / "b", "distill"):
         # All is done, and this process would only write the report.

@@ -18,7 +18,7 @@ from statistics import fmean, median
 
 from vold.demo.study import Running
 from vold.demo.study_file import Study, load_study
-from vold.demo.units import Unit, built_models, result_of
+from vold.demo.units import Unit, result_of
 from vold.errors import CheckpointError, ConfigError, VoldError
 from vold.evals.claims import LEVEL, Claim, compared
 from vold.evals.power import Spread, detectable, seeds_for, spread_of
@@ -88,7 +88,6 @@ def plan_study(target: str, difference: str | None = None) -> Plan:
     wanted = None if difference is None else _points(difference)
     path = Path(target).resolve()
     running = Running(path, load_study(path))
-    running.made = built_models(running.study.models, running.work)
     stored = _Stored(path)
     plan = _planned(running, stored, wanted)
     _print(plan, path.parent.name)

@@ -21,7 +21,18 @@ from typing import TYPE_CHECKING
 
 from vold.demo.study_file import Study, load_study
 from vold.demo.study_page import write_study_page
-from vold.demo.units import CELLS, Job, Unit, build_models, in_hand, keep_units, known_units, result_of, run_unit
+from vold.demo.units import (
+    CELLS,
+    Job,
+    Unit,
+    build_models,
+    in_hand,
+    keep_units,
+    known_units,
+    place_of_models,
+    result_of,
+    run_unit,
+)
 from vold.errors import ConfigError, InUse
 from vold.evals.claims import LEVEL, UNDECIDED, decide_all, write_looks, write_tables
 from vold.evals.disk import probe
@@ -59,7 +70,7 @@ def run_study(target: str) -> StudyResults:
         probe(place, where)
     running = Running(path, study)
     with _turn(running.work):
-        running.made = build_models(study.models, running.work)
+        build_models(study.models, running.models)
     context = multiprocessing.get_context("spawn")
     with context.Pool(study.workers, initializer=_quiet) as pool:
         running.sweep(pool)
@@ -103,7 +114,7 @@ class Running:
         self.clock = self.work / f"clock-{uuid.uuid4().hex[:8]}.json"
         self.chosen: dict[str, float | None] = {}
         self.sweeps: dict[str, dict[str, tuple[float, ...]]] = {}
-        self.made: Mapping[str, object] = {}
+        self.models = place_of_models(study.models, self.work)
         self.jobs: dict[Unit, Job] = {}
         self.known = known_units(path.parent / UNITS)
 
@@ -197,8 +208,8 @@ class Running:
             start=start,
             at=arm.at,
             measures=study.measures,
-            models=str(self.work / "models"),
-            made=self.made,
+            models=str(self.models),
+            makers=study.models,
             work=self.units,
         ).addressed()
 

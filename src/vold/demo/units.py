@@ -28,7 +28,7 @@ from vold.report.text import Json
 from vold.run.answers import outcome_of
 from vold.run.console import console
 from vold.run.files import read_json, read_jsonl, write_json, write_jsonl
-from vold.run.folders import MANIFEST, drop, latest_checkpoint, new_directory
+from vold.run.folders import drop, latest_checkpoint, new_directory
 from vold.run.lock import last_owner, owning
 from vold.run.metrics import DistillRow
 from vold.run.recipe import Recipe, load_recipe
@@ -72,8 +72,8 @@ class Job:
         stage: what it runs.
         start: the unit whose model it starts from, `at` so many steps if that is given; None for the recipe's student.
         measures: functions that read figures off it.
-        models: the directory of the study's own models, of which `made` holds the hashes. Those that `keys` name decide
-            the result, so that a unit without any serves studies with none.
+        models: the directory of the study's own models, and `makers` the functions that make them, by name. Those that
+            `keys` name decide the result, so that a unit without any serves studies with none.
         work: the directory that holds the cells.
         trained, judged: digests of what is trained, and of what it is judged on.
         known: its result, where the list beside the study file has it.
@@ -87,7 +87,7 @@ class Job:
     at: int | None = None
     measures: Mapping[str, str]
     models: str
-    made: Mapping[str, object]
+    makers: Mapping[str, str]
     work: Path
     trained: str = ""
     judged: str = ""
@@ -119,7 +119,7 @@ class Job:
         """The same with its digests."""
         recipe = self.load({})
         named = json.dumps(dict(self.keys))
-        made = {name: files for name, files in self.made.items() if f"{{models}}/{name}" in named}
+        made = {name: maker for name, maker in self.makers.items() if f'{{models}}/{name}"' in named}
         begins = {"start": self.start and self.start.trained, "at": self.at, "made": made or None}
         told = {"student": settings_of(recipe, "eval" if self.stage is None else self.stage)}
         if self.stage is None:  # as it is: nothing that it is asked decides what it is
@@ -130,7 +130,8 @@ class Job:
         return replace(self, trained=self._digest({"stage": self.stage, **begins, **told}), judged=self._digest(asked))
 
     def _digest(self, value: object) -> str:
-        """Of settings that are the same in every directory: the study's own models count by what they hold."""
+        """Of settings that are the same in every directory and on every machine. A model, be it the study's own, counts
+        by how it is made: its last bits are those of a processor."""
         text = json.dumps(value, sort_keys=True).replace(json.dumps(self.models)[1:-1], "{models}")
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
@@ -161,22 +162,20 @@ class Job:
         return path
 
 
-def build_models(models: Mapping[str, str], work: Path) -> dict[str, object]:
-    """Make the study's own models that are not there yet; returns the hashes of their files."""
+def place_of_models(models: Mapping[str, str], work: Path) -> Path:
+    """The directory of a study's own models: another one where they are made by other functions."""
+    return work / "models" / hashlib.sha256(json.dumps(dict(models), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def build_models(models: Mapping[str, str], place: Path) -> None:
+    """Make the study's own models that are not there yet, each with its function."""
     for name, function in models.items():
-        home = work / "models" / name
+        home = place / name
         if not home.is_dir():
             console.print(f"making the model {name}")
             torch.set_num_threads(1)
             with new_directory(home) as directory:
                 load_function(function)(directory)
-    return built_models(models, work)
-
-
-def built_models(models: Mapping[str, str], work: Path) -> dict[str, object]:
-    """Those of the study's own models that are there, with the hashes of their files."""
-    homes = {name: work / "models" / name for name in models}
-    return {name: read_json(home / MANIFEST, dict) for name, home in homes.items() if home.is_dir()}
 
 
 def result_of(job: Job) -> UnitResult:

@@ -144,7 +144,7 @@ def _overlap(
     if (untrained := no_model(habits, entropies)) is not None:
         even = f"entropy {entropies[untrained]:.2f} nats, and {habits.most_entropy:.2f} where every token is as likely"
         heading = "not aligned"
-        words = f"The {untrained} is no language model ({even}): are these its trained weights?"
+        words = f"The {untrained} is no language model ({even}): are these its trained weights? If not, mend its path."
     elif heading == READY and (doubt := unfinished(habits)):
         heading, words = "doubtful", f"{words} But {doubt}"
     return Overlap(

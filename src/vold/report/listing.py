@@ -12,8 +12,7 @@ from vold.report.headline import gains
 from vold.report.standing import asked_of, metrics_of, one, standing
 from vold.report.tables import print_table
 from vold.report.text import short
-from vold.run.lock import last_owner
-from vold.run.state import runs_in
+from vold.run.state import failure, runs_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,6 +61,6 @@ def _listed(name: str, run: Path) -> ListedRun:
     said = [*gains(evaluation(one(run / "eval" / "results.json"), {}, 0)), *now.trained]
     behind = [s for s in now.stages if s.state != "not run" and s.detail]
     step = f"{behind[-1].name}: {behind[-1].detail}" if behind else ""
-    if now.state == "failed" and (owner := last_owner(run)) is not None and owner.why:
-        said = [f"{owner.verb}: {short(owner.why)}"]
+    if now.state == "failed" and (why := failure(run)):
+        said = [short(why)]
     return ListedRun(name, now.state, step, said[0] if said else "", quote(name) + "/")

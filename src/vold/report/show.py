@@ -19,7 +19,7 @@ from vold.run.as_run import RECIPE
 from vold.run.console import console, print_next
 from vold.run.recipe import load_recipe
 from vold.run.rollouts import stored_step, stored_steps
-from vold.run.state import runs_in
+from vold.run.state import failure, runs_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +58,8 @@ def show(
     print_pairs(about(run_dir).items(), 10)
     console.print()
     print_table(("stage", "state", "", "where"), [(s.name, s.state, s.detail, s.where) for s in now.stages])
+    if now.state == "failed":
+        console.print(Text.assemble(("failed  ", "bold red"), short(failure(run_dir))))
     console.print()
     print_results(one(run_dir / "eval" / "results.json"))
     for when, verdict in alignments(run_dir).items():

@@ -38,11 +38,10 @@ def align_doubt(recipe: Recipe) -> str | None:
 def after_align(recipe: Recipe) -> tuple[str, list[str]]:
     """The verb that comes after `vold align`, and keys for it. Where student and teacher are too far apart that is the
     cold start: with all stages where it is still to come, else with twice as many steps. Where one of them is no
-    language model, training does not help."""
+    language model more steps do not help."""
     found = _compared(recipe)
-    if found.get("untrained") is not None:
-        return "check", []
-    if recipe.sft is not None and found.get("verdict", READY) != READY:
+    far = found.get("verdict", READY) != READY and found.get("untrained") is None
+    if recipe.sft is not None and far:
         if not (recipe.run.dir / "sft" / "final").is_dir():
             return "run", []
         if align_doubt(recipe) is not None:

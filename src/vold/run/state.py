@@ -62,6 +62,12 @@ def _heard(run: Path, owner: Owner) -> bool:
     return time.time() - newest < owner.every * RunLock.missed
 
 
+def failure(run: Path) -> str:
+    """The verb that last ended in an error, and the first line of that; empty where there is none."""
+    owner = last_owner(run)
+    return f"{owner.verb}: {owner.why}" if owner is not None and owner.state == "fail" and owner.why else ""
+
+
 def state_of(run: Path, *, finished: bool) -> State:
     """How a run stands. `finished`: its last stage has ended; the process that ran it may still write its report."""
     owner = last_owner(run)
