@@ -58,8 +58,8 @@ def show(
     print_pairs(about(run_dir).items(), 10)
     console.print()
     print_table(("stage", "state", "", "where"), [(s.name, s.state, s.detail, s.where) for s in now.stages])
-    if now.state == "failed":
-        console.print(Text.assemble(("failed  ", "bold red"), short(failure(run_dir))))
+    if now.state == "failed" and (why := failure(run_dir)):
+        console.print(Text.assemble(("failed  ", "bold red"), short(why)))
     console.print()
     print_results(one(run_dir / "eval" / "results.json"))
     for when, verdict in alignments(run_dir).items():
