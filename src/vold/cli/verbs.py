@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vold.cli.endings import next_after, wrote
+from vold.cli.endings import go_on, next_after, wrote
 from vold.errors import ConfigError
 from vold.run.command import VERBS as VERBS
 from vold.run.command import parser_of, verb
@@ -211,8 +211,8 @@ def _branch(args: argparse.Namespace) -> None:
 
     stage = getattr(args, "from")
     wrote(file := branch(Path(args.run), stage, Path(args.new), args.keys))
-    args.verb, args.recipe, args.keys = stage, str(file), []
-    next_after(args, load_recipe(file))
+    recipe = load_recipe(file)
+    go_on(recipe.after(stage), recipe, str(file))
 
 
 @verb("RUN", serve="", port="[N]")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from vold.errors import ConfigError
 from vold.evals.subject import Finding
 from vold.model.families import linear_layers, part_of
+from vold.run.as_run import outputs
 from vold.run.directory import refuse_others
 from vold.run.recipe import ORDER
 
@@ -101,7 +102,8 @@ def begun(subject: Subject) -> Iterator[Finding]:
     """
     recipe = subject.recipe.with_align()
     for stage in recipe.stages:
-        refuse_others(recipe, stage)
+        if outputs(recipe.run.dir / stage):
+            refuse_others(recipe, stage)
     yield from ()
 
 

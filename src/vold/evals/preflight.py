@@ -336,7 +336,7 @@ def _checkpoints(subject: Subject) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
-    places, begun, named_files, recipe_doubts, _functions, own_code, _memory, _launched, _student, certificates,
+    places, named_files, begun, recipe_doubts, _functions, own_code, _memory, _launched, _student, certificates,
     _other_models, _teachers, _context, _servers, _benchmarks, _while_training, _tasks, disk, _one_prompt, _shown,
     data_doubts, _distill, _checkpoints,
 )  # fmt: skip

@@ -55,7 +55,8 @@ def named_files(subject: Subject) -> Iterator[Finding]:
             read_config(path)
         except CheckpointError as error:
             errors.append(error)
-            told.append(Mistake((*key.split("."), "path"), error.what, f"{error.where}: {error.got}", error.fix))
+            got = error.got if path in error.got else f"{error.where}: {error.got}"
+            told.append(Mistake((*key.split("."), "path"), error.what, got, error.fix))
     fix = "check the path; it is seen from where the command runs"
     for name, spec in recipe.tasks.items():
         file = getattr(spec, "path", None)
