@@ -122,7 +122,8 @@ FIRST := $(patsubst %,tests/%.py,engines/test_ray_cluster engines/test_vllm_laun
   model/lm_head/test_triton_kernels engines/test_sampler_contract engines/test_vllm_pictures)
 test-engines: $(ENGINES_STAMP) build/torchvision
 	VOLD_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/bin/python $(VENV)/bin/python -m pytest -v -n 3 --no-loadscope-reorder \
-	  -m engines --durations=5 $(FIRST) $(filter-out $(FIRST),$(shell grep -rl mark.engines tests --include='test_*.py'))
+	  -o faulthandler_timeout=1500 -m engines --durations=5 \
+	  $(FIRST) $(filter-out $(FIRST),$(shell grep -rl mark.engines tests --include='test_*.py'))
 
 # The core of the suite at both ends of the ranges in pyproject.toml, and at what a machine with a GPU often has: each in an
 # environment of its own, with the interpreter that uv finds. What was run is kept in tests/compatibility.
