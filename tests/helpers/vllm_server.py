@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
 import json
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -17,7 +16,6 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import torch
 
-from faults.frame import started
 from vllm_weights import ServedWeights
 from vold.engines.launch.server import HeldPort
 from vold.engines.samplers.draw import truncated
@@ -78,32 +76,9 @@ class VllmServer:
 
     def start(self) -> None:
         """Listen, at the port of the last time."""
-        self._http = self._listening()
+        self._http = ThreadingHTTPServer(("127.0.0.1", self._port.number), self._handler)
+        self._http.daemon_threads = True
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-
-    def _listening(self) -> ThreadingHTTPServer:
-        http = ThreadingHTTPServer(("127.0.0.1", self._port.number), self._handler)
-        http.daemon_threads = True
-        return http
-
-    @contextlib.contextmanager
-    def elsewhere(self) -> Iterator[None]:
-        """Serve in a process of its own. A process that forks must have no thread inside of a matrix product: its
-        child would wait for ever for a lock of the library that does it, as the thread that holds it is not there."""
-        self.kill()
-        self._http = http = self._listening()
-
-        def serve() -> int:
-            http.serve_forever()
-            return 0
-
-        child = started(serve)
-        http.server_close()
-        self._http = None
-        try:
-            yield
-        finally:
-            child.end(seconds=0)
 
     def kill(self) -> None:
         """Stop listening and tear every connection, as a process does that dies."""

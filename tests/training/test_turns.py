@@ -7,7 +7,6 @@ import itertools
 import signal
 import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,12 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import killed_at_grade
 import loaded
 import tiny
 import two_processes
 from engine_backends import text_model
-from faults.frame import in_a_child
-from killed import after, killer, weights_of, write_states_at_once
+from killed import weights_of
 from served import metrics, on, raw_recipe
 from vllm_server import VllmServer
 from vllm_weights import ServedWeights
@@ -34,8 +33,8 @@ from vold.errors import ConfigError, TrainingError
 from vold.model.policy import Policy
 from vold.objective import credit
 from vold.run.folders import latest_checkpoint
-from vold.run.recipe import Recipe, recipe_from
-from vold.training import learner, rollout
+from vold.run.recipe import Recipe, dump_recipe, recipe_from
+from vold.training import learner
 from vold.training.distill import distill
 from vold.training.optim import apply_update
 from vold.training.problems import Problems
@@ -235,21 +234,6 @@ def assert_same_run(home: Path, other: Path) -> None:
         assert file.read_bytes() == (other / "run/distill/rollouts" / file.name).read_bytes()
 
 
-def killed_at_grade(count: int, work: Callable[[], Any]) -> bool:
-    """Run `work` in a child that kills itself before it grades its n-th rollout, in the thread that takes them up."""
-
-    def killed() -> int:
-        write_states_at_once()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(rollout, "grade", after(killer(count), grade))
-            work()
-        return 0
-
-    ended = in_a_child(killed, seconds=120)
-    assert ended.code in (0, -signal.SIGKILL), ended.said
-    return ended.code != 0
-
-
 @pytest.mark.parametrize(
     ("changes", "kills"),
     [({"checkpoint_every": 1}, (14, 8, 2)), (VARIED, (2 * 18 + 2, 2, 8))],
@@ -260,13 +244,17 @@ def test_a_run_killed_with_rollouts_under_way_ends_as_if_it_had_not_been(
 ) -> None:
     """Each step grades 6 rollouts, with refill twice as many: the first kill is in the third step or the fourth, the
     others soon after a start."""
-    with VllmServer(text_model(4)) as server, server.elsewhere():
+    with VllmServer(text_model(4)) as server:
         if changes is VARIED:
             whole = tmp_path / "whole"
             distill(made(whole, server, **changes))
         broken = made(tmp_path / "broken", server, **changes)
+        file = tmp_path / "broken.yaml"
+        file.write_text(dump_recipe(broken))
         for count in kills:
-            assert killed_at_grade(count, partial(distill, broken))
+            # Not a fork of this process: it would have the locks that the server's threads hold, and not the threads.
+            ended = loaded.run(killed_at_grade.__file__, str(file), str(count))
+            assert ended.returncode == -signal.SIGKILL, ended.stderr
         kept = latest_checkpoint(broken.run.dir / "distill")
         assert kept is not None and kept.name == "step-000002" and (kept / "rollouts.safetensors").is_file()
         distill(broken)

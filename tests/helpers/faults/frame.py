@@ -93,17 +93,16 @@ def vold_started(argv: Sequence[str], cwd: Path, before: Callable[[], None] | No
             before()
         return vold.cli.main(list(argv))
 
-    return started(work)
+    return _started(work)
 
 
 def in_a_child(work: Callable[[], int], seconds: float = 60.0) -> Ended:
     """Call `work` in a forked child and wait for it; an exception in it ends as in any Python program. One that takes
     longer says where its threads are."""
-    return started(work).end(seconds)
+    return _started(work).end(seconds)
 
 
-def started(work: Callable[[], int]) -> Running:
-    """Call `work` in a forked child, and come back at once."""
+def _started(work: Callable[[], int]) -> Running:
     out = os.memfd_create("said")
     child = os.fork()
     if child == 0:
