@@ -52,8 +52,8 @@ def test_it_ends_with_a_sentence_a_set_and_where_to_look(capsys: pytest.CaptureF
     start = lines.index("MMMU-Pro, 10 options and vision: overall base 31.0% [30.0, 32.0].")
     assert lines[start + 1] == (
         "Angles: perception of 2,000 base 1,564.0 [1,510.0, 1,620.0]; as VLMEvalKit itself marks them base 1,500.0; "
-        "protocol rule; base: 25.0% truncated, 25.0% unparsed; vold: 25.0% timed out; "
-        "4 of 3,040 items."
+        "protocol rule; base: 25.0% truncated, 25.0% unparsed; vold: 25.0% timed out; truncated answers "
+        "reached eval.sampling.max_new_tokens; 4 of 3,040 items."
     )
     assert lines[start + 2] == "Words: accuracy base 50.0% [0.0, 100.0], vold 50.0% [0.0, 100.0]; 2 questions."
     assert "runs/a/eval/results.html" in lines[start + 4]

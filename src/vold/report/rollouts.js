@@ -151,7 +151,7 @@ if (rolloutData) {
     if (asked !== state.asked) return;  // another was asked for meanwhile
     shown.removeAttribute("aria-busy");
     if (!found) return;
-    const fresh = found.map(f => new Tokens(unpacked(f)));
+    const fresh = found.map(f => new Tokens(unpacked(f), several ? .5 : 1));
     state.drawn.push(...fresh);
     colours();
     paint(fresh);  // before any of it stands in the page: what does is styled and laid out at every question about it

@@ -132,6 +132,8 @@ def _sentence(s: MeasuredSet) -> str:
     for r in s.rows:
         lost = [f"{percent(v)}% {spaced(o)}" for o in FAILURES if (v := r.outcomes.get(o, 0.0)) >= MANY]
         said += [f"{r.label}: {', '.join(lost)}"] if lost else []
+    if any(r.outcomes.get("truncated", 0.0) >= MANY for r in s.rows):
+        said.append("truncated answers reached eval.sampling.max_new_tokens")
     return "; ".join([*said, *s.remarks, *s.marks])
 
 

@@ -72,9 +72,10 @@ function widest(values, count) {
   return out;
 }
 
-// Stretches [from, to) that are unfolded at first: head, tail and what is around the widest values.
-function opened(length, places) {
-  const parts = [[0, HEAD], [length - TAIL, length], ...places.map(i => [i - AROUND, i + AROUND])];
+// Stretches [from, to) that are unfolded at first: head, tail and what is around the widest values; or a part of each.
+function opened(length, places, part) {
+  const [head, tail, around] = [HEAD, TAIL, AROUND].map(n => n * part);
+  const parts = [[0, head], [length - tail, length], ...places.map(i => [i - around, i + around])];
   return joined(parts.map(([a, b]) => [Math.max(0, a), Math.min(length, b)]).filter(([a, b]) => a < b), AROUND);
 }
 
@@ -100,10 +101,10 @@ const inks = () => {
   return Object.fromEntries(["over", "under", "value"].map(side => [side, style.getPropertyValue("--" + side).trim().replace(/\s+/g, ",")]));
 };
 
-// The tokens of a rollout in `box`, folded; `told` is where the values of one are written.
+// The tokens of a rollout in `box`, folded but for `part` (0 to 1) of what is worth a look; `told` is where the values of one are written.
 class Tokens {
-  constructor(found) {
-    this.found = found; this.at = 0; this.open = [];
+  constructor(found, part) {
+    this.found = found; this.part = part; this.at = 0; this.open = [];
     this.box = make("p", "tokens" + (found.spaced ? " spaced" : ""));
     this.box.tabIndex = 0;
     this.box.setAttribute("aria-label", "tokens; arrow keys go through them");
@@ -129,7 +130,7 @@ class Tokens {
     this.scale = scaleOf(name, found, limit);
     const values = found.values[name], varies = values && values.some(v => v !== values[0]);
     this.wide = widest(found.values[SIGNED.has(name) || !found.values.gap ? name : varies ? name : "gap"], WIDEST);
-    this.open = joined([...this.open, ...opened(found.length, this.wide)]);
+    this.open = joined([...this.open, ...opened(found.length, this.wide, this.part)]);
     this.turn = 0;
     this.draw();
     this.drawMap(inks);
