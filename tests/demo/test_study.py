@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +19,11 @@ from vold.cli import main
 from vold.demo.plan import plan_study
 from vold.demo.study import _generations, run_study
 from vold.demo.study_file import Arm, Study, load_study
-from vold.errors import ConfigError
+from vold.errors import ConfigError, TrainingError
 from vold.evals.claims import MARK, Claim, decide, decide_all, table, write_tables
 from vold.evals.study_results import ArmResult, Measure, StudyResults
 from vold.run.files import read_json
+from vold.run.lock import RunLock
 from vold.run.records import to_json
 
 
@@ -255,6 +257,33 @@ def test_a_study_makes_its_own_models_and_reads_its_own_measures(
     run_study(str(file))
     assert len(list((tmp_path / "runs").rglob("unit.json"))) == 2 * len(units), "figures of other measures were reused"
     assert {f: f.stat().st_mtime_ns for f in trained} == trained, "what was trained is judged, not trained again"
+
+
+def killed_once(stage: Path) -> None:
+    """As the system kills a process where memory ends."""
+    mark = Path("killed")
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_study_whose_process_is_killed_says_so_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(RunLock, "beat", 0.1)
+    raw = study_dict(tmp_path)
+    raw["measures"] = {"killed": "test_study:killed_once"}
+    raw["arms"] = {"a": {"stage": "distill", "rates": [1e-3]}}
+    raw["claims"] = {}
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(raw))
+    with pytest.raises(TrainingError, match="a process of the study was killed") as caught:
+        run_study(str(file))
+    assert caught.value.where == f"{file}: workers"
+    (trained,) = (tmp_path / "runs").rglob("distill/final/model.safetensors")
+    stamp = trained.stat().st_mtime_ns
+    assert len(run_study(str(file)).arms["a"].seeds) == 2
+    assert trained.stat().st_mtime_ns == stamp, "what was trained is trained again"
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from vold.demo.units import (
     result_of,
     run_unit,
 )
-from vold.errors import ConfigError, InUse
+from vold.errors import ConfigError, InUse, TrainingError
 from vold.evals.claims import LEVEL, UNDECIDED, decide_all, write_looks, write_tables
 from vold.evals.disk import probe
 from vold.evals.sequential import nominal
@@ -60,6 +60,7 @@ def run_study(target: str) -> StudyResults:
 
     Raises:
         ConfigError: the file is wrong, or nothing can be written where its results go.
+        TrainingError: a process that ran a unit was killed.
     """
     path = Path(target).resolve()
     study = load_study(path)
@@ -227,7 +228,7 @@ class Running:
             while missing := [job for job in jobs if not job.done]:
                 free = [job for job in missing if not in_hand(job)] or missing
                 ended = 0
-                for done in pool.imap_unordered(run_unit, free):
+                for done in self._each(free, pool):
                     write_json(self.clock, Clock(time.monotonic() - self.began))
                     self.known |= self.done(jobs)
                     keep_units(self.path.parent / UNITS, self.known)
@@ -235,6 +236,25 @@ class Running:
                     bar.advance(done)
                 if not ended:
                     time.sleep(RunLock.beat)
+
+    def _each(self, jobs: Sequence[Job], pool: Pool) -> Iterator[bool]:
+        """What `run_unit` says of each, as they end. A pool waits for ever for what a process that was killed had in
+        hand, and has another in its place."""
+        workers = {child.pid for child in multiprocessing.active_children()}
+        found = pool.imap_unordered(run_unit, jobs)
+        while True:
+            try:
+                yield found.next(RunLock.beat)
+            except StopIteration:
+                return
+            except multiprocessing.TimeoutError:
+                if workers - {child.pid for child in multiprocessing.active_children()}:
+                    raise TrainingError(
+                        "a process of the study was killed, as the system does where memory ends",
+                        where=f"{self.path}: workers",
+                        got=str(self.study.workers),
+                        fix="start the same command again, which goes on from here; fewer workers need less memory",
+                    ) from None
 
 
 def _maps(study: Study) -> list[tuple[str, str, str]]:
