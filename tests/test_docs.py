@@ -14,7 +14,8 @@ import shlex
 import sys
 import types
 import typing
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,18 +38,14 @@ from faults.__main__ import KINDS
 from package import FILES, LAYERS
 from vold.cli import VERBS
 from vold.data.benchmarks.registry import benchmarks
-from vold.data.decontamination import Decontaminate, EvaluationSet
 from vold.data.hf_datasets import PublishedSet
 from vold.data.sources.jsonl import Row
 from vold.demo.study_file import Study
 from vold.graders import get_grader, grader_names
 from vold.objective import PRESETS, Objective
 from vold.objective.axes import axes
-from vold.run import gates
-from vold.run import model_sections as sections
 from vold.run import recipe as config
-from vold.run import teacher_sections as teachers
-from vold.run.mistakes import field_at
+from vold.run.mistakes import field_at, models_in
 from vold.run.recipe import Recipe, load_recipe
 from vold.run.task_sections import TaskSpec, task_kinds, task_source
 
@@ -106,47 +103,49 @@ def layers_picture() -> str:
 
 
 def keys_tables() -> str:
-    """Every section of a recipe, then the sections that several others use, a table each."""
-    stages = [(n, _models(info.annotation)[0]) for n, info in Recipe.model_fields.items() if n != "tasks"]
-    shared: list[tuple[str, type[BaseModel]]] = [
-        *task_sources(),
-        ("sampling", config.Sampling),
-        ("optimizer", config.Optimizer),
-        ("teacher.server", sections.Server),
-        ("teacher.routes.NAME", teachers.TextTeacher),
-        ("distill.engine", sections.RolloutServer),
-        ("distill.mismatch", gates.MismatchGate),
-        ("objective", Objective),
-    ]
-    shared += _nested("objective", Objective)
+    """The recipe and every section in it, a table each, with all places where it can stand."""
     out = []
-    for name, model in [*stages, *shared]:
-        out += [f"### `{name}`", "", "| key | type | default | meaning |", "|---|---|---|---|"]
+    for model, (place, *others) in places().items():
+        out += [f"### `{place}`", ""] if place else []
+        out += [f"The same keys in {', '.join(f'`{other}`' for other in others)}.", ""] if others else []
+        out += ["| key | type | default | meaning |", "|---|---|---|---|"]
+        taken = config.align_defaults(model.model_fields, {}) if model is config.Align else {}
         for key, info in own_fields(model).items():
-            default = "required" if info.is_required() else _default(info)
+            default = _default(info) if not info.is_required() else "that of `distill`" if key in taken else "required"
             text = " ".join((info.description or "").split()).replace("|", "\\|")
             out.append(f"| `{key}` | {_type(info.annotation)} | {default} | {text} |")
         out.append("")
     return "\n".join(out).rstrip()
 
 
-def task_sources() -> list[tuple[str, type[BaseModel]]]:
-    """What all task sets have, then every source; published sets share a table, and have one for what is their own."""
-    found = {kind: task_source(kind) for kind in task_kinds()}
-    published = {kind: model for kind, model in found.items() if issubclass(model, PublishedSet)}
-    made: list[tuple[str, type[BaseModel]]] = [
-        (f"tasks.NAME, kind: {kind}", model) for kind, model in found.items() if kind not in published
-    ]
-    own: list[tuple[str, type[BaseModel]]] = [
-        (f"tasks.NAME, kind: {kind}", model) for kind, model in published.items() if own_fields(model)
-    ]
-    against = ("tasks.NAME.decontaminate.against.NAME", EvaluationSet)
-    shared: list[tuple[str, type[BaseModel]]] = [
-        ("tasks.NAME, a published set", PublishedSet),
-        ("tasks.NAME.decontaminate", Decontaminate),
-        against,
-    ]
-    return [("tasks.NAME", TaskSpec), *made, *shared, *own]
+@cache
+def places() -> dict[type[BaseModel], list[str]]:
+    """The sections that a recipe can have, each before those inside itself, with the places of each."""
+    found: dict[type[BaseModel], list[str]] = {}
+
+    def walk(model: type[BaseModel], place: str) -> None:
+        if place not in found.setdefault(model, []):
+            found[model].append(place)
+            for inner, below in _inside(model, place):
+                walk(inner, below)
+
+    walk(Recipe, "")
+    return found
+
+
+def _inside(model: type[BaseModel], place: str) -> Iterator[tuple[type[BaseModel], str]]:
+    """Sections inside a section. A task set's are its sources: published ones share a table, and have one for their own
+    keys."""
+    for key, info in own_fields(model).items():
+        name = f"{key}.NAME" if typing.get_origin(info.annotation) is dict else key
+        for inner in models_in(info.annotation):
+            yield inner, f"{place.partition(',')[0]}.{name}".lstrip(".")
+    if model is TaskSpec:
+        sources = {f"{place}, kind: {kind}": task_source(kind) for kind in task_kinds()}
+        published = [at for at, source in sources.items() if issubclass(source, PublishedSet)]
+        yield from ((source, at) for at, source in sources.items() if at not in published)
+        yield from ((PublishedSet, at) for at in (f"{place}, a published set", *published))
+        yield from ((sources[at], at) for at in published if own_fields(sources[at]))
 
 
 def own_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
@@ -154,12 +153,6 @@ def own_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
     base = PublishedSet if issubclass(model, PublishedSet) and model is not PublishedSet else TaskSpec
     shared = base.model_fields if issubclass(model, base) and model is not base else {}
     return {key: info for key, info in model.model_fields.items() if key not in shared}
-
-
-def _nested(name: str, model: type[BaseModel]) -> list[tuple[str, type[BaseModel]]]:
-    """Sections inside a section, each before those inside itself."""
-    inner = [(f"{name}.{n}", m) for n, info in model.model_fields.items() for m in _models(info.annotation)]
-    return [part for n, m in inner for part in ((n, m), *_nested(n, m))]
 
 
 def _value(value: Any) -> str:
@@ -177,12 +170,6 @@ def _default(info: Any) -> str:
     return f"`{json.dumps(list(value) if isinstance(value, tuple) else value)}`"
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [m for a in typing.get_args(annotation) for m in _models(a)]
-
-
 def _type(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
@@ -197,7 +184,7 @@ def _type(annotation: Any) -> str:
     if origin is dict:
         return f"{_type(arguments[1])}, by name"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return "section"
+        return f"[section](#{slug(places()[annotation][0])})"
     name = str(annotation.__name__)
     return {"Path": "path", "str": "text", "int": "integer", "float": "number"}.get(name, name)
 
@@ -470,6 +457,25 @@ def test_every_repository_path_named_exists(page: str) -> None:
     for name in re.findall(r"`((?:tests|src|experiments|recipes|studies|docs)/[\w./-]+)`", prose(page)):
         if not name.startswith("studies/") or not name.endswith((".json", ".md")):  # written by hand or by `vold study`
             assert (ROOT / name).exists(), f"{page}: {name}"
+
+
+def test_every_key_of_every_section_has_its_row() -> None:
+    """Keys that hold sections aside, the page has those of the list that is written by hand."""
+    begin, end = marks("recipe keys")
+    page = PAGES["docs/reference.md"].read_text().partition(begin)[2].partition(end)[0]
+    rows: dict[str, set[str]] = defaultdict(set)
+    for part in page.split("\n### "):
+        head, _, table = part.partition("| key |")
+        for place in re.findall(r"`([^`]+)`", head) or [""]:
+            rows[place] |= set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+    shown = {
+        f"{place.partition(',')[0]}.{key}".replace(".NAME", "").lstrip(".") for place in rows for key in rows[place]
+    }
+    written = (ROOT / "tests" / "run" / "recipe_keys.txt").read_text().split()
+    assert sorted(k for k in shown if not any(w.startswith(f"{k}.") for w in written)) == written
+    for kind in task_kinds():
+        own = rows[f"tasks.NAME, kind: {kind}"]
+        assert own and own | rows["tasks.NAME"] == set(task_source(kind).model_fields), kind
 
 
 def slug(heading: str) -> str:

@@ -8,6 +8,9 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from vold.errors import ConfigError
+from vold.run.overrides import override
+from vold.run.recipe import load_recipe
 from vold.run.schema import recipe_schema
 from vold.run.shipped import shipped_recipes
 from vold.run.task_sections import task_kinds
@@ -52,6 +55,74 @@ def test_mistakes_are_marked_where_they_are(path: str, value: object, validator:
     inner[key] = value
     (found,) = mistakes(validator, recipe)
     assert path.startswith(found) and found
+
+
+def demo_with(change: str) -> dict[str, Any]:
+    recipe: dict[str, Any] = yaml.safe_load(shipped_recipes()["demo"].read_text())
+    override(recipe, change)
+    return recipe
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "align={}",
+        "align={rollouts: 2}",
+        "align={self_check: true}",
+        "align={tasks: overlap}",
+        "align={sampling: {max_new_tokens: 8}}",
+        "align=null",
+        "balance={tasks: train, sampling: {max_new_tokens: 8}}",
+        "distill={tasks: train, sampling: {max_new_tokens: 8}, optimizer: {lr: 0.1}}",
+        "distill.objective={}",
+        "distill.objective={teacher_loss: null}",
+        "distill.objective={method: dapo, outcome: {overlong: {factor: 0.5}}}",
+        "distill.objective={method: sod, outcome: {overlong: {factor: 0.5}}}",
+        "distill.objective={method: gkd, reading: top_k, teacher_loss: {top_k: {form: renormalise}}}",
+        "distill.objective={method: null, surrogate: {}, outcome: {overlong: {buffer: 0.2}}}",
+        "distill.objective={method: grpo, reference: {coefficient: 0.1}, entropy: {coefficient: 0.1}}",
+        "distill.mismatch={}",
+        "distill.updates={epochs: 2}",
+        "distill.eval={every: 10, sets: [image]}",
+        "sft={steps: 3, optimizer: {lr: 1}}",
+        "student.lora={}",
+        "teacher.server={launch: {devices: [0, [1, 2]]}}",
+        "eval={tasks: [image], sampling: {max_new_tokens: 8}}",
+        "environment={}",
+    ],
+)
+def test_what_loads_with_keys_left_out_is_let_through(change: str, validator: Draft202012Validator) -> None:
+    load_recipe("demo", [change])
+    assert mistakes(validator, demo_with(change)) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "run={}",
+        "align={rollouts: 0}",
+        "align={sampling: {temperature: 1}}",
+        "sft={steps: 3}",
+        "distill={steps: 3}",
+        "balance={tasks: train}",
+        "distill.eval={every: 10}",
+        "distill.objective={method: grpo, reference: {estimator: k3}}",
+        "distill.objective={method: grpo, entropy: {}}",
+        "distill.objective={own_loss: {coefficient: 1}}",
+        "distill.objective={method: dapo, outcome: {overlong: {factor: 0}}}",
+        "teacher.student={rate: 0.1}",
+        "cluster={nodes: 2}",
+    ],
+)
+def test_what_lacks_a_key_that_nothing_fills_is_marked(change: str, validator: Draft202012Validator) -> None:
+    with pytest.raises(ConfigError):
+        load_recipe("demo", [change])
+    (found,) = mistakes(validator, demo_with(change))
+    assert change.startswith(found) and found
+
+
+def test_an_editor_shows_whose_schema_it_is() -> None:
+    assert recipe_schema()["title"] == "A recipe of vold"
 
 
 def test_a_source_of_ones_own_is_let_through(validator: Draft202012Validator) -> None:

@@ -217,15 +217,15 @@ class Distill(Section):
 
 
 class Align(Section):
-    """`vold align`: do student and teacher overlap enough for distillation to work? What is left out, or the whole
-    section, is that of `distill`, with a limit of 64 problems."""
+    """`vold align`: do student and teacher overlap enough for distillation to work? `tasks` and `sampling`, or the
+    whole section, are those of `distill` where they are left out."""
 
     tasks: str
-    """The task set: text prompts to compare on. If absent, that of `distill`."""
+    """The task set: text prompts to compare on. If absent that of `distill`; required without one."""
     limit: int | None = Field(None, gt=0)
-    """Only the first so many problems; all of them if absent."""
+    """Only the first so many problems. If absent all of `tasks`, or 64 of those of `distill`."""
     sampling: Sampling
-    """Sampling of the student. If absent, that of `distill`."""
+    """Sampling of the student. If absent that of `distill`; required without one."""
     rollouts: int = Field(4, gt=0)
     """Responses per prompt."""
     self_check: bool = False
