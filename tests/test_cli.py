@@ -218,6 +218,26 @@ def test_every_verb_has_a_help_of_its_own(capsys: pytest.CaptureFixture[str]) ->
     assert len(said) == len(VERBS)
 
 
+def test_help_of_a_verb_may_be_asked_for_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["help", "show"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: vold show ")
+    with pytest.raises(SystemExit, match="2"):
+        main(["help", "shwo"])
+    assert "no verb 'shwo'; did you mean 'show'?" in capsys.readouterr().err
+
+
+def test_a_slip_in_an_option_or_a_demo_model_is_answered_with_what_was_meant(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["show", "runs/a", "--sevre"])
+    assert "unrecognized arguments: --sevre; did you mean --serve?" in capsys.readouterr().err
+    assert main(["check", DEMO, "student.path=demo:studnt"]) == 2
+    assert "did you mean 'demo:student'?" in capsys.readouterr().err
+
+
 def test_an_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted(_args: argparse.Namespace) -> None:
         raise KeyboardInterrupt

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from chat_server import ChatServer, chat_client, completion, one_by_one, said
-from vold.engines import chat_bodies
+from vold.engines import chat_bodies, http
 from vold.engines.chat_api import ATTEMPTS, EndpointReply, EndpointSampler
 from vold.engines.chat_bodies import AHEAD, content, fitted_size
+from vold.engines.launch.started import STARTED, Started
 from vold.errors import ConfigError, DataError, SamplerError
 from vold.run.recipe import Endpoint
 from vold.types import Message, SamplingParams
@@ -43,6 +44,12 @@ def picture(part: dict[str, Any]) -> Image.Image:
     head, _, data = part["image_url"]["url"].partition(",")
     assert (part["type"], head) == ("image_url", "data:image/png;base64")
     return Image.open(io.BytesIO(base64.b64decode(data)))
+
+
+def stopped(body: dict[str, Any], by: str | int | None) -> dict[str, Any]:
+    """A completion as vLLM says what ended it: a string, the number of a token, or nothing but its end."""
+    body["choices"][0]["stop_reason"] = by
+    return body
 
 
 class Failing:
@@ -165,6 +172,12 @@ def test_replies_come_as_they_finish() -> None:
         (completion("<think>two</think>4"), "<think>two</think>4", "stop"),
         (completion(None), "", "stop"),
         (completion("4", finish="eos_token"), "4", "stop"),
+        # The string that ended it, which vLLM leaves out and a model itself does not.
+        (stopped(completion("so \\boxed{4"), "}"), "so \\boxed{4}", "stop"),
+        (stopped(completion(None, reasoning="so \\boxed{4"), "}"), "<think>so \\boxed{4}", "stop"),
+        (stopped(completion("{4", reasoning="so"), "}"), "<think>so</think>{4}", "stop"),
+        (stopped(completion("4"), 7), "4", "stop"),
+        (stopped(completion("4"), None), "4", "stop"),
     ],
 )
 def test_thinking_and_ends(body: dict[str, Any], text: str, finish: str) -> None:
@@ -230,6 +243,20 @@ def test_a_server_that_stays_down_is_an_error_that_names_it() -> None:
     assert server.url in caught.value.where
     assert "status 503: out of memory" in caught.value.got
     assert "repeat the command" in caught.value.fix
+
+
+def test_a_server_that_vold_starts_again_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes longer than all tries at any other; unless it is given up."""
+    monkeypatch.setattr(http, "LONGEST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(EndpointSampler, "first_wait", 0.01)
+    with ChatServer(Failing([(503, "loading")] * 3 * ATTEMPTS)) as server:
+        over: list[SamplerError] = []
+        monkeypatch.setitem(STARTED, server.url, Started("key", failure=lambda: over[0] if over else None))
+        assert ask(sampler(server.url), "2+2?")[0].text == "fine"
+        over.append(SamplerError("has ended again and again"))
+        server.answer = lambda _: (503, "loading")
+        with pytest.raises(SamplerError, match="again and again"):
+            ask(sampler(server.url), "2+2?")
 
 
 def test_a_server_that_is_not_there_is_an_error() -> None:

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from launched import FAKE, recipe_dict
+from vold.engines.launch.cluster import Machines
 from vold.engines.launch.devices import check_devices
-from vold.engines.launch.serving import keeping
+from vold.engines.launch.serving import keeping, serving
 from vold.engines.launch.slurm import batch_script
 from vold.engines.launch.started import STARTED, Started, where_now
 from vold.engines.launch.wanted import servers_of
 from vold.errors import ConfigError
+from vold.model.parallel import Processes
 from vold.run.cluster_section import training_processes
 from vold.run.recipe import Recipe, load_recipe, recipe_from
 
@@ -93,6 +95,24 @@ def test_without_ray_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest
     recipe = made(tmp_path, nodes=2, gpus=0)
     with keeping() as servers, pytest.raises(ConfigError, match=r"vold\[cluster\]"):
         servers.enter(recipe, "traces", None)
+
+
+def test_why_a_place_could_not_be_made_is_the_end_of_its_traceback() -> None:
+    made = "The actor died because of an error raised in its creation task, ray::Place.__init__() (pid=7)\n"
+    made += "  File \"place.py\", line 55\nFileNotFoundError: [Errno 2] No such file or directory: '/data/run'"
+    assert Machines.reason(RuntimeError(made)) == "FileNotFoundError: [Errno 2] No such file or directory: '/data/run'"
+    assert Machines.reason(TimeoutError("no answer within 5 s\nmore")) == "no answer within 5 s"
+
+
+def test_several_machines_that_train_without_a_cluster_are_told_before_a_server_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vold.engines.launch.serving.processes", lambda: Processes(rank=1, world=4, node=2))
+    recipe = recipe_from(recipe_dict(tmp_path), where="test")
+    with serving(recipe, "sft"):  # needs none
+        assert not STARTED
+    with pytest.raises(ConfigError, match="others that train with it do not reach them"), serving(recipe, "distill"):
+        pytest.fail("it goes on")
 
 
 def test_a_server_that_has_moved_is_asked_at_its_new_address(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,7 @@ def test_a_rollout_server_that_sleeps_gets_the_weights_before_it_has_room_for_ke
         other = ("/v1/models", "/weight_info", "/v1/completions", "/server_info?config_format=json")
         asked = [r for r in server.requests if r not in other]
     assert asked == 2 * [
-        "/wake_up?tags=weights", "/collective_rpc", "/reset_prefix_cache", "/update_weight_version",
+        "/wake_up?tags=weights", "/update_weight_version", "/collective_rpc", "/reset_prefix_cache",
         "/wake_up?tags=kv_cache", "/sleep?level=2",
     ]  # fmt: skip
     assert all(r["mismatch"] < 1e-4 for r in metrics(tmp_path))

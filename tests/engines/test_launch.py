@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import itertools
 import json
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,10 +28,11 @@ from vold.engines import http
 from vold.engines.launch import server as launched_server
 from vold.engines.launch import serving as launched_serving
 from vold.engines.launch.devices import check_devices
-from vold.engines.launch.server import HeldPort, end_left_behind, rotate
+from vold.engines.launch.server import HeldPort, end_left_behind, kept, rotate, tell_to_end
 from vold.engines.launch.serving import keeping, serving
 from vold.engines.launch.started import STARTED
 from vold.engines.launch.wanted import servers_of
+from vold.engines.transfer.starting import python_path
 from vold.errors import ConfigError, TeacherError
 from vold.evals.preflight import check
 from vold.run.alive import born_of, place
@@ -228,8 +231,7 @@ def test_a_keeper_that_is_killed_takes_its_server_along_and_both_come_again(home
         os.kill(keeper, signal.SIGKILL)
         for pid in before:
             gone(pid)
-        while not launched_server.answers(url, STARTED[url].key, "demo:teacher"):
-            time.sleep(0.05)
+        until(lambda: launched_server.answers(url, STARTED[url].key, "demo:teacher"))
         assert set(before).isdisjoint(of_run(home))
 
 
@@ -237,8 +239,11 @@ def started(home: Path, verb: str, **teacher: Any) -> Running:
     return vold_started([verb, saved(home, recipe_dict(home, **teacher))], home)
 
 
-def until(home: Path, there: Callable[[], bool]) -> None:
+def until(there: Callable[[], bool], seconds: float = 120.0) -> None:
+    """Come back when it is so; a test that waits for longer fails."""
+    end = time.monotonic() + seconds
     while not there():
+        assert time.monotonic() < end, f"not within {seconds:g} s"
         time.sleep(0.02)
 
 
@@ -252,7 +257,7 @@ def test_a_signal_to_the_run_ends_its_servers(
     run = started(home, "traces", launch=section)
     log = home / "run/traces/servers/teacher-cpu0.log"
     mark = "INFO loading" if phase == "starting" else "INFO /v1/completions"
-    until(home, lambda: log.exists() and mark in log.read_text())
+    until(lambda: log.exists() and mark in log.read_text())
     keepers = list(keepers_of(home))
     servers = of_run(home)
     assert servers
@@ -267,7 +272,7 @@ def test_what_a_killed_start_has_left_is_ended_by_the_next(home: Path, said: lis
     """Run and keeper are killed at once, and a worker of the server is left."""
     run = started(home, "traces")
     log = home / "run/traces/servers/teacher-cpu0.log"
-    until(home, lambda: log.exists() and "INFO /v1/completions" in log.read_text())
+    until(lambda: log.exists() and "INFO /v1/completions" in log.read_text())
     (keeper,) = keepers_of(home)
     for pid in (run.pid, keeper):
         os.kill(pid, signal.SIGKILL)
@@ -346,6 +351,47 @@ def test_servers_that_share_a_gpu_sleep_while_it_is_not_their_turn(home: Path) -
     rollouts = told["distill-engine"]
     assert rollouts[:3] == ["/sleep", "/wake_up", "/wake_up"] and rollouts[-1] == "/sleep"
     assert set(rollouts[3:-1]) == {"/v1/completions"}
+
+
+def test_a_server_that_does_not_go_to_sleep_stops_the_run_in_words(home: Path) -> None:
+    raw = recipe_dict(home, sleep=True)
+    raw["teacher"]["server"]["launch"] = fault("awake")
+    with pytest.raises(TeacherError, match="does not go to sleep: HTTPStatusError: Server error '500") as caught:
+        make_traces(recipe_from(raw, where="test"))
+    assert caught.value.where == str(home / "run/traces/servers/teacher-cpu0.log")
+
+
+def test_a_server_that_never_stops_talking_is_ended(tmp_path: Path) -> None:
+    """However much it says, and though it takes no notice of SIGTERM."""
+    said = "import pathlib, signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\npathlib.Path('deaf').touch()\n"
+    said += "while True: print('x' * 60_000, flush=True)"
+    order = {
+        "command": [sys.executable, "-c", said],
+        "env": dict(os.environ),
+        "cwd": str(tmp_path),
+        "log": os.devnull,
+        "record": str(tmp_path / "record.json"),
+        "parent": os.getpid(),
+        "grace": 0.5,
+    }
+    with kept(order) as keeper:
+        until((tmp_path / "deaf").exists)
+        tell_to_end(keeper)
+        told = keeper.communicate(timeout=60)[0]
+    assert json.loads(told)["status"] == -signal.SIGKILL
+
+
+def test_servers_that_start_at_once_share_the_way_to_this_package(tmp_path: Path) -> None:
+    for turn in range(50):
+        start = threading.Barrier(4)
+
+        def path(home: Path = tmp_path / str(turn), start: threading.Barrier = start) -> str:
+            start.wait()
+            return python_path(home)["PYTHONPATH"]
+
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            (found,) = {one.result() for one in [pool.submit(path) for _ in range(4)]}
+        assert [f.name for f in Path(found).iterdir()] == ["vold"]
 
 
 def test_a_killed_run_started_again_ends_in_the_same_weights(home: Path) -> None:
@@ -458,6 +504,15 @@ def test_a_section_that_cannot_be_started_is_refused(server: dict[str, Any], wor
     raw["teacher"]["server"] = server
     with pytest.raises(ConfigError, match=words):
         recipe_from(raw, where="test")
+
+
+def test_devices_of_servers_that_are_not_started_are_refused(tmp_path: Path) -> None:
+    raw = recipe_dict(tmp_path)
+    raw["teacher"]["server"] = {"urls": ["http://localhost:1/v1"], "model": "m"}
+    raw["traces"]["devices"] = [0]
+    with pytest.raises(ConfigError, match="no server is started that these devices are for") as caught:
+        recipe_from(raw, where="test")
+    assert "traces.devices" in str(caught.value)
 
 
 def test_a_recipe_as_it_ran_is_one_again(tmp_path: Path) -> None:

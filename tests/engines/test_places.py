@@ -18,6 +18,7 @@ from vold.engines.chat_api import ATTEMPTS
 from vold.engines.deadline import Stop
 from vold.engines.places import Connections, Groups, Places, allow_connections
 from vold.engines.samplers.server import ServerSampler
+from vold.model.parallel import Processes
 from vold.types import Message, Prompt, SamplingParams
 
 PARAMS = SamplingParams(16)
@@ -39,6 +40,13 @@ def test_a_server_that_has_failed_is_asked_last_until_it_answers() -> None:
     assert [places.take((ONE, TWO), stop) for _ in range(3)] == [TWO, TWO, ONE]
     places.give_back(ONE, failed=False)
     assert places.take((ONE, TWO), stop) == ONE
+
+
+def test_processes_that_train_together_share_the_places_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    with VllmServer(text_model(1)) as server:
+        for world, each in ((1, 32), (3, 10), (64, 1)):
+            monkeypatch.setattr("vold.engines.vllm.processes", lambda world=world: Processes(rank=0, world=world))
+            assert client(server.url, concurrency=32).places.each == each
 
 
 def test_a_full_server_is_waited_for() -> None:

@@ -97,10 +97,10 @@ wait
 
 
 def test_the_batch_file_runs_under_slurm_ends_in_order_and_goes_on(tmp_path: Path) -> None:
-    """With stand-ins for `srun` and `scontrol` that take this machine for all nodes."""
+    """With stand-ins for `srun` and `scontrol` that take this machine for all nodes, of which there are many names."""
     home, programs = saved(tmp_path / "job", teacher=fault("hold")), tmp_path / "bin"
     programs.mkdir()
-    for name, text in {"srun": SRUN, "scontrol": "#!/bin/sh\necho localhost\necho localhost\n"}.items():
+    for name, text in {"srun": SRUN, "scontrol": "#!/bin/sh\necho localhost\nseq 100000\n"}.items():
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     raw = json.loads((home / "recipe.yaml").read_text())

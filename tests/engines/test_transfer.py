@@ -158,6 +158,29 @@ def test_a_server_that_is_restarted_in_the_middle_of_a_push_gets_all_of_it_again
         assert not left and same(served.policy, policy)
 
 
+@pytest.mark.parametrize("route", ["/reset_prefix_cache", "/finish_weight_update"])
+def test_a_server_that_is_restarted_as_a_push_ends_does_not_pass_for_one_with_it(route: str, tmp_path: Path) -> None:
+    policy, served = text_model(3), ServedWeights(text_model(4))
+    with VllmServer(policy, weights=served) as server:
+        left = [route]
+
+        def restart(path: str, body: dict[str, Any]) -> None:
+            """The request is answered by the server that has come after the one that took the weights."""
+            if path in left:
+                left.remove(path)
+                served.restart()
+                server.version = "default"
+                if path == "/finish_weight_update":
+                    served.receiver.begin()
+
+        server.hook = restart
+        weights = weights_for(server, policy, tmp_path)
+        weights.bring()
+        assert not left and not weights.in_place()
+        weights.bring()
+        assert weights.in_place() and same(served.policy, policy)
+
+
 class Damage:
     """A hook that turns one bit of what a server is about to read, so many times."""
 
@@ -197,7 +220,7 @@ def test_a_push_that_is_damaged_every_time_is_given_up_and_loads_nothing(tmp_pat
         with pytest.raises(SamplerError, match="does not take the student's weights") as caught:
             weights.bring()
         assert "arrived with checksum" in str(caught.value) and server.url.removesuffix("/v1") in str(caught.value)
-        assert same(served.policy, own) and server.version == "default"
+        assert same(served.policy, own) and server.version == "none"
     assert not list(tmp_path.glob("*"))
 
 

@@ -27,6 +27,7 @@ FAULTS = {
     "exit": "ends at its start with an error",
     "hang": "never listens",
     "stay": "does not end at SIGTERM, nor does its worker",
+    "awake": "does not go to sleep",
     "once": "ends at its third completion, and leaves its worker; started again in the same folder it does not",
     "hold": "does not answer its third completion; started again in the same folder it does",
     "deaf": "answers nothing any more from its third completion on; started again in the same folder it does",
@@ -102,12 +103,14 @@ class Fake:
         os.write(1, f"INFO {route}\n".encode())  # in one piece, whoever else writes
         if route.startswith("/v1") and key != f"Bearer {self.key}":
             return 401, {"error": "Unauthorized"}
-        if route == "/v1/models":
-            return 200, {"object": "list", "data": [{"id": self.name, "max_model_len": 256}]}
-        if route == "/server_info":
-            return 200, {"vllm_config": {}}
+        about: dict[str, dict[str, Any]] = {"/v1/models": {"data": [{"id": self.name, "max_model_len": 256}]}}
+        about["/server_info"] = {"vllm_config": {}}
+        if route in about:
+            return 200, about[route]
         if route in ("/v1/completions", "/v1/chat/completions"):
             return self.complete(route, body)
+        if route == "/sleep" and self.fault == "awake":
+            return 500, {"error": "no pinned memory"}
         if route in ("/sleep", "/wake_up"):
             self.asleep = route == "/sleep"
         elif route == "/update_weight_version":

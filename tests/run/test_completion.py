@@ -55,6 +55,9 @@ def test_bash_completes_verbs_recipes_keys_and_values(
     assert typed("vold demo student.activation_checkpointing=", bash) == ["true", "false", "selective"]
     assert typed("vold completion ", bash) == ["bash", "zsh", "fish"]
     assert typed("vold show r", bash) == ["runs"]
+    assert typed("vold show runs --", bash) == ["--help", "--serve", "--port"]
+    assert typed("vold branch runs/a --f", bash) == ["--from"]
+    assert typed("vold sft demo --", bash) == ["--help"]
 
 
 def test_what_is_completed_is_taken() -> None:

@@ -179,6 +179,7 @@ def _cluster(args: argparse.Namespace) -> None:
 
         write_text(Path(args.out), script)
         wrote(args.out)
+        console.print(f"next: {shlex.join(['sbatch', args.out])}")
 
 
 @verb("A", "B", keys="RUN ... force=true", recipe="[FILE]")
@@ -221,6 +222,7 @@ def _show(args: argparse.Namespace) -> None:
 
     vold show runs/a --serve     the report as a page that follows the run, with every stored rollout
     vold show runs --serve       the same of every run in a folder
+    vold show runs/a step=40 limit=3     in the terminal, with three failed and three passed rollouts of step 40
     Only this machine reaches the page, at the address that is printed. --port takes one port and not any that is free,
     to be forwarded: ssh -L N:127.0.0.1:N MACHINE
     """
@@ -304,6 +306,7 @@ def _methods(args: argparse.Namespace) -> None:
     """The published methods, and what one of them expands to.
 
     vold methods vold --expand     prints the recipe keys that the method stands for
+    vold methods vold reading=NAME     as another reading of the paper has it; `vold methods vold` lists them
     """
     from vold.report.methods import methods, print_expansion
 

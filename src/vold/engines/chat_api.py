@@ -140,6 +140,7 @@ class EndpointSampler(HttpClient[EndpointReply]):
             (choice,) = value["choices"]
             said, usage, reason = choice["message"], value.get("usage"), choice.get("finish_reason")
             text, thought = said.get("content"), said.get("reasoning_content", said.get("reasoning"))
+            stopped = choice.get("stop_reason")
             tokens = None if usage is None else usage.get("completion_tokens")
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
@@ -149,9 +150,13 @@ class EndpointSampler(HttpClient[EndpointReply]):
             return None
         text = text or ""
         finish: Finish = "length" if reason == "length" else "stop"
+        # vLLM leaves out the stop string that ended the answer, and names it.
+        end = stopped if isinstance(stopped, str) else ""
         if thought:
             # Cut off while thinking, the block stays open, as it would in the model's own text.
-            text = f"<think>{thought}</think>{text}" if text or finish == "stop" else f"<think>{thought}"
+            closed = text or (finish == "stop" and not end)
+            text = f"<think>{thought}</think>{text}" if closed else f"<think>{thought}"
+        text += end
         return EndpointReply(0, plain(text), finish, tokens or 0)
 
 

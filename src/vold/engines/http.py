@@ -185,12 +185,13 @@ class HttpClient(Generic[Reply]):
             if not self.waits:
                 break
             at_work = found.busy and any(self._answered.get(b, 0.0) > began for b in bases)
+            most = math.inf if started_at(bases) else self.rounds  # ours are started again, which takes its time
             rounds += not at_work
-            self._outage("" if at_work else found.why)
+            self._outage("" if at_work else found.why, most)
             if (gone := given_up(bases)) is not None:
                 raise gone
             left = give_up - time.monotonic()
-            if rounds >= self.rounds or left <= 0 or stop.wait(min(max(wait, asked), left)):
+            if rounds >= most or left <= 0 or stop.wait(min(max(wait, asked), left)):
                 break
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)
         raise self.error(
@@ -253,12 +254,12 @@ class HttpClient(Generic[Reply]):
     def _slow(self, base: str, seconds: float) -> None:
         self.report(f"{self.server} {base} is slow: a request is under way still, for up to {seconds:g} s")
 
-    def _outage(self, why: str) -> None:
+    def _outage(self, why: str, rounds: float = math.inf) -> None:
         """Report that no server answers, or (without a reason) that one does again."""
         with self._lock:
             if why and self._down_since is None:
                 self._down_since = time.monotonic()
-                limit = f"{self.patience:g} s" if math.isinf(self.rounds) else f"{self.rounds:g} rounds"
+                limit = f"{self.patience:g} s" if math.isinf(rounds) else f"{rounds:g} rounds"
                 self.report(f"no {self.server} answers, waiting up to {limit} for it ({why})")
             elif not why and self._down_since is not None:
                 self.report(f"a {self.server} answers again after {time.monotonic() - self._down_since:.0f} s")

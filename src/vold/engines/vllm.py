@@ -17,6 +17,7 @@ from vold.engines.launch.started import started_at
 from vold.engines.places import Groups
 from vold.engines.replies import VllmReply, about
 from vold.errors import VoldError
+from vold.model.parallel import processes
 from vold.run.console import console
 from vold.run.records import JsonObject
 
@@ -47,7 +48,8 @@ class VllmClient(HttpClient[VllmReply]):
         error: type[VoldError],
         report: Callable[[str], None] = lambda words: console.print(words),
     ) -> None:
-        super().__init__(config, role=role, error=error, report=report)
+        each = max(1, config.concurrency // processes().world)  # all processes of a stage ask the same servers
+        super().__init__(config.model_copy(update={"concurrency": each}), role=role, error=error, report=report)
         self.patience, self.sleep = config.patience, config.sleep
         self._awake = False
 

@@ -317,7 +317,7 @@ def _distill(subject: Subject) -> Iterator[Finding]:
     d = subject.recipe.distill
     if d is None:
         return
-    if d.engine is not None and d.engine.launch is None:
+    if d.engine is not None and d.engine.launch is None and not d.engine.colocate:  # vLLM starts once in a process
         prompts = next(these.prompts for these in subject.task_sets if these.key == "distill.tasks")
         servers = check_rollouts(d, subject.student, prompts[0], subject.recipe.run.dir)
         yield Finding("rollout servers", servers)

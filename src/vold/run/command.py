@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
 
@@ -66,6 +66,7 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, description: str, usage: str | None = None) -> None:
         super().__init__(prog, usage, description, formatter_class=argparse.RawDescriptionHelpFormatter)
         self.add_argument("--traceback", action="store_true", help="show where an error came from")
+        self.options = ["--help", "--traceback"]
 
     def error(self, message: str) -> NoReturn:
         unknown, _, words = message.partition(": ")
@@ -75,6 +76,8 @@ class _Parser(argparse.ArgumentParser):
                 message += f"; keys of the recipe are given without dashes: {word.lstrip('-')}"
             else:
                 message = f"`{self.prog}` takes no keys: {words}; `{self.prog} --help` says what it reads"
+        elif unknown == "unrecognized arguments" and (close := _close_to(word, self.options)):
+            message += f"; did you mean {close}?"
         super().error(clean(message))
 
 
@@ -91,24 +94,31 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     top = _Parser("vold", DESCRIPTION.format(verbs="\n".join(lines)), "vold [-h] [--version] [--traceback] VERB ...")
     top.add_argument("--version", action="version", version=__version__)
     shown = top.parse_args(argv[:at]).traceback
+    if argv[at : at + 1] == ["help"] and argv[at + 1 :]:
+        argv = [*argv[:at], *argv[at + 1 :], "--help"]
     if argv[at:] == ["help"]:
         top.error("no verb 'help'; vold --help lists the verbs, vold VERB --help explains one")
     if at == len(argv):
         top.error(f"give a verb: {', '.join(VERBS)}")
     if argv[at] not in VERBS:
-        from vold.run.names import close_to  # pydantic comes with it, which no other way to the help needs
-
-        close = close_to(argv[at], VERBS)
+        close = _close_to(argv[at], VERBS)
         top.error(f"no verb {argv[at]!r}; " + (f"did you mean {close!r}?" if close else f"known: {', '.join(VERBS)}"))
     args = parser_of(argv[at]).parse_intermixed_args(argv[at + 1 :])
     args.verb, args.traceback = argv[at], args.traceback or shown
     return args
 
 
+def _close_to(word: str, known: Iterable[str]) -> str | None:
+    from vold.run.names import close_to  # pydantic comes with it, which no other way to the help needs
+
+    return close_to(word, known)
+
+
 def parser_of(name: str) -> argparse.ArgumentParser:
     """What reads the words behind a verb."""
     verb = VERBS[name]
     parser = _Parser(f"vold {name}", verb.help)
+    parser.options += [f"--{option}" for option in verb.options]
     for one in verb.takes:
         bare = one.strip("[]")
         parser.add_argument(bare.lower(), metavar=bare, nargs="?" if bare != one else None)

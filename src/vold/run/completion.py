@@ -1,4 +1,5 @@
-"""What a shell completes behind `vold`: verbs, recipes by name, keys of a recipe, and values where a key has a few."""
+"""What a shell completes behind `vold`: verbs and their options, recipes by name, keys of a recipe, and values where a
+key has a few."""
 
 from __future__ import annotations
 
@@ -31,6 +32,7 @@ def completion(shell: str) -> str:
     recipe = [name for name, verb in VERBS.items() if verb.takes[:1] == ("RECIPE",)]
     alone = [name for name, verb in VERBS.items() if not verb.takes and verb.keys == "key.path=value"]
     keyed = [*recipe, *alone]
+    options = {name: [f"--{one}" for one in verb.options] for name, verb in VERBS.items() if verb.options}
     words = {
         "VERBS": " ".join(VERBS),
         "RECIPES": " ".join(shipped_recipes()),
@@ -43,6 +45,13 @@ def completion(shell: str) -> str:
         "WITH_KEYS": " ".join(keyed),
         "WITH_KEYS_ALONE": " ".join(alone),
         "WITHOUT": " ".join(name for name in VERBS if name not in (*keyed, "completion")),
+        "OPTIONS_BASH": " ".join(f'{name}) words="{" ".join(found)}" ;;' for name, found in options.items()),
+        "OPTIONS_ZSH": " ".join(f"{name}) compadd -- {' '.join(found)} ;;" for name, found in options.items()),
+        "OPTIONS_FISH": "\n".join(
+            f"complete -c vold -n '__fish_seen_subcommand_from {name}' -l {one.removeprefix('--')}"
+            for name, found in options.items()
+            for one in found
+        ),
     }
     script = SCRIPTS[shell]
     for name, found in words.items():
@@ -95,6 +104,11 @@ _vold() {
     read -ra before <<< "${COMP_LINE:0:COMP_POINT}."  # the dot stands behind the word that is typed, also an empty one
     typed=${before[-1]%.}
     COMPREPLY=()
+    if [[ $typed == -* ]]; then
+        case ${before[1]} in @OPTIONS_BASH@ esac
+        COMPREPLY=($(compgen -W "--help $words" -- "$typed"))
+        return
+    fi
     case $((${#before[@]} - 1)):${before[1]} in
         1:*) words="@VERBS@" ;;
         2:completion) words="@SHELLS@" ;;
@@ -113,6 +127,11 @@ complete -F _vold vold
 ZSH = r"""#compdef vold
 # In ~/.zshrc, below compinit: eval "$(vold completion zsh)"
 _vold() {
+    if [[ $PREFIX == -* ]]; then
+        compadd -- --help
+        case $words[2] in @OPTIONS_ZSH@ esac
+        return
+    fi
     case $((CURRENT - 1)):$words[2] in
         1:*) compadd -- @VERBS@ ;;
         2:completion) compadd -- @SHELLS@ ;;
@@ -133,6 +152,7 @@ complete -c vold -n '__vold_words -eq 2; and __fish_seen_subcommand_from @WITH_R
 complete -c vold -n '__vold_words -gt 2; and __fish_seen_subcommand_from @WITH_KEYS@' -a '@KEYS@ @VALUES@'
 complete -c vold -n '__vold_words -eq 2; and __fish_seen_subcommand_from @WITH_KEYS_ALONE@' -a '@KEYS@ @VALUES@'
 complete -c vold -n '__vold_words -gt 1; and __fish_seen_subcommand_from @WITHOUT@' -F
+@OPTIONS_FISH@
 """
 
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}

@@ -35,7 +35,8 @@ class Sampling(Section):
     """Keep ids at least this many times as likely as the likeliest."""
 
     stop: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(None, min_length=1)
-    """A response ends with the token that completes one of these texts, which stay in it."""
+    """A response ends with the token that completes one of these texts, which stay in it. Of `eval.endpoint` they do
+    where the server says which it was, as vLLM does."""
 
     def params(self, seed: int = 0, *, candidates: int = 0, first_row: int = 0, told: bool = False) -> SamplingParams:
         """The same for a sampler; `told` asks for the ids that are kept."""
@@ -152,7 +153,7 @@ class Endpoint(Section):
     """Environment variable that holds the key; the key itself is never stored."""
     concurrency: int = Field(256, gt=0, le=4096)
     """Answers under way at a time on each server; vLLM works at 256 side by side by default. A request for several
-    answers counts as so many."""
+    answers counts as so many. Processes that train together have equal parts of it."""
 
 
 Gpu = Annotated[int, Field(ge=0, le=4095)]
@@ -280,6 +281,9 @@ class RolloutServer(Server):
         if self.colocate and there:
             fix = "leave them out: vLLM is in this process, where it sleeps by itself on a GPU and cannot on a CPU"
             raise ConfigError("colocate goes without what is said of servers", got=", ".join(sorted(there)), fix=fix)
+        if self.weights_dir is not None and self.transfer != "files":
+            fix = "leave it out, or set transfer: files"
+            raise ConfigError("weights go through no directory then", got=f"weights_dir, {self.transfer}", fix=fix)
         if not self.colocate and here:
             raise ConfigError(
                 "this is said of vLLM in this process", got=", ".join(sorted(here)), fix="add colocate: true"

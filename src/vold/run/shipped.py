@@ -48,5 +48,7 @@ def resolve(path: str) -> str:
         return os.path.expanduser(path)
     name = path.removeprefix("demo:")
     if name not in DEMO:
-        raise ConfigError("there is no such demo model", got=path, fix=f"one of {', '.join('demo:' + n for n in DEMO)}")
+        close = close_to(name, DEMO)
+        fix = f"did you mean 'demo:{close}'?" if close else f"one of {', '.join('demo:' + n for n in DEMO)}"
+        raise ConfigError("there is no such demo model", got=path, fix=fix)
     return str(resources.files("vold.demo") / "assets" / name)

@@ -144,7 +144,8 @@ class Turns:
         if self.ahead:
             run.beside = self._beside
             self._restore()
-        elif run.looks is not None and run.stage.config.engine is not None:  # servers with nothing to do between steps
+        elif run.looks is not None and (engine := run.stage.config.engine) is not None and not engine.colocate:
+            # Servers have nothing to do between steps, and see pictures.
             run.looks.engine, run.looks.sampler = self.student.engine, self.student.sampler
 
     def __enter__(self) -> Turns:

@@ -107,8 +107,9 @@ class Machines:
 
     @staticmethod
     def reason(error: Exception) -> str:
-        """Why Ray did not bring an answer, in a line."""
-        return str(getattr(error, "cause", None) or error).strip().partition("\n")[0]
+        """Why Ray did not bring an answer, in a line: of a place that could not be made, the last of its traceback."""
+        said = str(getattr(error, "cause", None) or error).strip()
+        return said.rpartition("\n")[2] if "raised in its creation task" in said else said.partition("\n")[0]
 
     def reserve(self, recipe: Recipe, stage: str, *, working: bool) -> bool:
         """Set room aside for what a stage does itself, in place of what was set aside before.

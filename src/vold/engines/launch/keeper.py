@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 AFTER_A_CRASH = 1.0
 """Seconds until SIGKILL for what a server leaves that has ended by itself."""
+SPARE = 1.0
+"""Seconds to copy what a server has said."""
 TAIL = 8192
 """Bytes of output that are kept to be shown: however they are written, a pipe takes them."""
 SET_PDEATHSIG, SET_CHILD_SUBREAPER = 1, 36
@@ -125,7 +127,8 @@ class Keeper:
         return members(self.server.pid, self.born, os.getpid())
 
     def _drain(self, seconds: float) -> None:
-        """Copy output that comes within so many seconds, the same time if none comes."""
+        """Copy output that comes within so many seconds, the same time if none comes, and no more than `SPARE` longer
+        what comes without end."""
         deadline = time.monotonic() + seconds
         while True:
             left = max(0.0, deadline - time.monotonic())
@@ -135,7 +138,7 @@ class Keeper:
             ready = self.events.select(left)
             for key, _ in ready:
                 self._copy(key)
-            if not ready:
+            if not ready or time.monotonic() > deadline + SPARE:
                 return
 
     def _open_log(self) -> None:

@@ -77,8 +77,11 @@ class PlacedServer:
                     self.failure = why
                     return
             except (TimeoutError, self.machines.ray.exceptions.RayError) as error:
-                lost = f"has lost its place on {where}" if where else "found no room on any machine"
+                lost = f"has lost its place on {where}" if where else _nowhere(error)
                 why = f"{lost}: {self.machines.reason(error)}"
+            except Exception as error:  # a full disk, say: whoever waits for this server is told
+                self.failure = f"cannot be watched: {type(error).__name__}: {error}"
+                return
             finally:
                 self._leave()
             served = time.monotonic() - self.began if self.ready.is_set() else 0.0
@@ -129,3 +132,8 @@ class PlacedServer:
 
     def _goes_on(self) -> bool:
         return not self._ending.is_set()
+
+
+def _nowhere(error: Exception) -> str:
+    """What a server has that got no place."""
+    return "found no room on any machine" if isinstance(error, TimeoutError) else "could not begin on its machine"

@@ -162,10 +162,10 @@ class Servers:
         console.print(f"server {server.spec.name}: answers after {time.monotonic() - server.began:.0f} s")
 
 
-def _error_of(server: LaunchedServer | PlacedServer) -> TeacherError | SamplerError:
+def _error_of(server: LaunchedServer | PlacedServer, failure: str = "") -> TeacherError | SamplerError:
     kind = TeacherError if server.spec.role == "teacher" else SamplerError
     return kind(
-        f"the server {server.spec.name} {server.failure}",
+        f"the server {server.spec.name} {failure or server.failure}",
         where=str(server.log),
         got=f"{server.spec}",
         fix=f"mend {server.spec.key}.launch, or what the log says, and repeat the command: it goes on from here",
@@ -174,9 +174,12 @@ def _error_of(server: LaunchedServer | PlacedServer) -> TeacherError | SamplerEr
 
 def _put_to_sleep(server: LaunchedServer | PlacedServer) -> None:
     level = 2 if server.spec.role == "rollouts" else 1  # these get their weights anew when they wake
-    with httpx.Client(trust_env=False, timeout=None) as client:
-        headers = {"Authorization": f"Bearer {server.key}"}
-        client.post(f"{server.url.removesuffix('/v1')}/sleep?level={level}", headers=headers).raise_for_status()
+    headers = {"Authorization": f"Bearer {server.key}"}
+    try:
+        with httpx.Client(trust_env=False, timeout=server.spec.start_seconds) as client:
+            client.post(f"{server.url.removesuffix('/v1')}/sleep?level={level}", headers=headers).raise_for_status()
+    except httpx.HTTPError as error:
+        raise _error_of(server, f"does not go to sleep: {type(error).__name__}: {error}".partition("\n")[0]) from error
     server.turn.clear()
 
 
@@ -208,10 +211,18 @@ def serving(recipe: Recipe, stage: str, path: str | None = None) -> Iterator[Rec
         path: of an evaluation, the model that is tested.
 
     Raises:
-        ConfigError: there is no vLLM, or no such GPU, or two programs are given one.
+        ConfigError: there is no vLLM, or no such GPU, or two programs are given one; or several machines train, and
+            no `cluster` says so.
         TeacherError, SamplerError: a server has ended at its start, or does not answer in time.
     """
     group = processes()
+    if group.world > group.node and not placed() and servers_of(recipe, stage, path):
+        raise ConfigError(
+            "vold starts servers on this machine, and others that train with it do not reach them",
+            where="launch",
+            got=f"{group.world} processes, {group.node} of them here",
+            fix="name the machines in `cluster`, or start the servers by hand and give their `urls`",
+        )
     with keeping() as servers:
         told: list[Told] = []
         if group.first:

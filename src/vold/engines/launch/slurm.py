@@ -43,7 +43,8 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN RAY_USAGE_STATS_ENABLED=0
 # Machines that come up slowly are waited for.
 export RAY_NUM_REDIS_GET_RETRIES=300 RAY_raylet_start_wait_time_s=600
 
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+first=${{hosts%%$'\\n'*}}
 port=$((20000 + SLURM_JOB_ID % 10000))
 export python first port RAY_ADDRESS="$first:$port"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,8 @@ def python_path(directory: Path) -> dict[str, str]:
     here, home = directory.resolve() / "importable", Path(vold.__file__).resolve().parent
     here.mkdir(parents=True, exist_ok=True)
     link = here / home.name
-    if not link.exists():
-        link.unlink(missing_ok=True)  # it leads to where the package was
-        link.symlink_to(home)
+    if not link.exists():  # or it leads to where the package was
+        new = here / f".{secrets.token_hex(4)}"  # the others of several that start at once find one or the other
+        new.symlink_to(home)
+        new.replace(link)
     return {"PYTHONPATH": str(here)}

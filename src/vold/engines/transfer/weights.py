@@ -125,13 +125,21 @@ class ServerWeights:
         return all(r is not None and r.value.get("weight_version") == self.version for r in replies)
 
     def _send(self) -> None:
-        self._opened().push(first=self.group.first, fresh=self._fresh or not self.kept)
+        way = self._opened()
+        try:
+            if self.group.first:
+                # First: a server that starts again while weights come to it, or later, says another version.
+                self.client.each("/update_weight_version", {"new_version": self.version}, root=True)
+            way.push(first=self.group.first, fresh=self._fresh or not self.kept)
+        except VoldError:
+            if self.group.first:
+                self.client.each("/update_weight_version", {"new_version": "none"}, root=True, must=False)
+            raise
         self._fresh = False
         if self.group.first:
             # What earlier weights have made of prompts, and of pictures.
             for route in CACHES[: 1 + (self.pictures and self.policy.is_vlm)]:
                 self.client.each(route, root=True)
-            self.client.each("/update_weight_version", {"new_version": self.version}, root=True)
 
     def _opened(self) -> Way:
         if self._way is None:
