@@ -211,7 +211,7 @@ class Half:
 def test_a_tracker_of_ones_own_is_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (home / "own_tracker.py").write_text(TRACKER)
     about = TrackedStage(home, "sft", "id", "")
-    tracking = Tracking(["own_tracker:Lines", "own_tracker:Half"], about, [])
+    tracking = Tracking(["own_tracker:Lines", "own_tracker:Half"], about)
     tracking.values(0, {"loss": 2.5})
     tracking.close()
     assert (home / "sft.txt").read_text() == "0 2.5\nclosed\n"

@@ -74,7 +74,7 @@ class Looks:
             self.rows += new
             if self.group.first:
                 write_rows(self.directory / EVALS, self.rows)
-                self.run.track(step, {f"eval/{row.set}/accuracy": row.accuracy for row in new})
+                self.run.show_looks(new)
                 console.print(f"after {step} steps: {', '.join(map(in_words, new))}", markup=False)
         patience = self.section.patience
         return patience is not None and none_better(self.rows, self.section.sets[0]) >= patience

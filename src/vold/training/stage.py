@@ -32,11 +32,12 @@ from vold.training.optim import build_optimizer
 from vold.training.state_writer import StateWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from vold.model.place import Phase
     from vold.model.policy import Policy
+    from vold.run.looks import EvalRow
     from vold.run.metrics import DistillRow, SftRow
     from vold.run.recipe import Recipe
 
@@ -140,10 +141,11 @@ class Training(Generic[Config]):
         self.done = self._start
         self._note = ""
         self._metrics: MetricsFile | None = None
+        self.looks = Looks(self, stage.config.eval) if stage.config.eval is not None else None
         if stage.group.first:
             self._metrics = MetricsFile(stage.directory, self._start)
-            self._tracking = track_stage(stage.recipe, stage.directory.name, self._metrics.rows)
-        self.looks = Looks(self, stage.config.eval) if stage.config.eval is not None else None
+            looks = self.looks.rows if self.looks is not None else ()
+            self._tracking = track_stage(stage.recipe, stage.directory.name, self._metrics.rows, looks)
 
     @property
     def policy(self) -> Policy:
@@ -202,6 +204,8 @@ class Training(Generic[Config]):
                 bar.advance(note=self._note)
             else:
                 self._ends_before(config.steps)
+            if self._metrics is not None:
+                self._tracking.end()
             self._writer.settle(wait=True)
 
     def _ends_before(self, step: int) -> bool:
@@ -236,9 +240,9 @@ class Training(Generic[Config]):
         """Hand the stored rollouts of a step to the trackers."""
         self._tracking.rollouts(step, file)
 
-    def track(self, step: int, values: Mapping[str, float]) -> None:
-        """Hand numbers to the trackers."""
-        self._tracking.values(step, values)
+    def show_looks(self, rows: Sequence[EvalRow]) -> None:
+        """Hand evaluations to the trackers, with the metrics of the step that comes next."""
+        self._tracking.hold(rows)
 
     def save(self) -> Path:
         """Write the trained model as an ordinary model directory; returns it."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-from vold.report.trackers.tracking import PROJECT
+from vold.report.trackers.tracking import LOOKS, PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,13 +34,15 @@ class MLflow:
         self._id = run.info.run_id
         if not found:
             self._client.log_text(self._id, about.recipe, "recipe.yaml")
-        last = max((self._client.get_metric_history(self._id, key)[-1].step for key in run.data.metrics), default=-1)
-        self.next_step: int = last + 1
+        last = {name: self._client.get_metric_history(self._id, name)[-1].step for name in run.data.metrics}
+        self._looks = {(step, name) for name, step in last.items() if name.startswith(LOOKS)}
+        self.next_step: int = max((s for name, s in last.items() if not name.startswith(LOOKS)), default=-1) + 1
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Curves."""
+        """Curves, without the evaluation that a stage had ended with before it was given more steps."""
         now = int(time.time() * 1000)
-        self._client.log_batch(self._id, metrics=[Metric(name, value, now, step) for name, value in values.items()])
+        new = [Metric(name, value, now, step) for name, value in values.items() if (step, name) not in self._looks]
+        self._client.log_batch(self._id, metrics=new)
 
     def table(self, step: int, name: str, rows: Sequence[Row]) -> None:
         """A table as MLflow reads it: columns and rows in JSON."""

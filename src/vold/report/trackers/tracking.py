@@ -11,18 +11,22 @@ from typing import TYPE_CHECKING, Protocol
 
 from rich.text import Text
 
+from vold.errors import DataError
+from vold.report.rollouts import gaps_of, mean_gap
+from vold.report.text import number
 from vold.run.console import console
 from vold.run.files import read_json, write_json
 from vold.run.metrics import TRACKING
 from vold.run.recipe import dump_recipe
 from vold.run.records import to_json
-from vold.run.rollouts import load_rollouts
+from vold.run.rollouts import load_rollouts, rollout_files
 from vold.types.named import is_named, made
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from vold.run.looks import EvalRow
     from vold.run.metrics import DistillRow, SftRow
     from vold.run.recipe import Recipe
     from vold.run.results import Results
@@ -35,6 +39,10 @@ PROJECT = "vold"
 """The project or experiment of trackers that have them, unless their own settings name another."""
 SHOWN = 16
 """Rollouts of a step in a table: two groups of eight. All of them are in the run directory."""
+SPELLED, TOKENS = 2, 256
+"""Rollouts of a step in a table of tokens, and the first tokens of each that are rows of it."""
+LOOKS = "eval/"
+"""How the names of evaluations begin that come while a stage trains. That one is there says nothing of its step."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class Tracker(Protocol):
     function of the user's own that `run.report_to` names does.
 
     Attributes:
-        next_step: the first step whose metrics it does not have. Those that it lacks are handed over from the file.
+        next_step: the first step whose metrics it does not have; from there on all is handed over from the files.
     """
 
     next_step: int
@@ -95,32 +103,50 @@ class Tracking:
     Args:
         names: see `run.report_to`.
         about: the stage.
-        history: metrics of the steps so far.
     """
 
-    def __init__(self, names: Iterable[str], about: TrackedStage, history: Iterable[SftRow | DistillRow]) -> None:
+    def __init__(self, names: Iterable[str], about: TrackedStage) -> None:
         self._trackers: dict[str, Tracker] = {}
+        self._held: dict[int, dict[str, float]] = {}
         for name in names:
             self._guarded(name, partial(self._open, name, about))
-        for row in history if self._trackers else ():
-            self.log(row)
 
     def close(self) -> None:
         """Wait until everything is handed over."""
         self._each(lambda tracker: tracker.close())
 
     def log(self, row: SftRow | DistillRow) -> None:
-        """Hand over the metrics of a step to those that do not have them."""
-        self.values(row.step, {k: v for k, v in to_json(row).items() if k != "step"})
+        """Hand over the metrics of a step, and what its weights were evaluated to, to those that do not have them."""
+        values = {k: v for k, v in to_json(row).items() if k != "step"}
+        self.values(row.step, values | self._held.pop(row.step, {}))
+
+    def hold(self, rows: Iterable[EvalRow]) -> None:
+        """Keep evaluations for the metrics of their steps: a tracker that had one alone would be past its step."""
+        for row in rows:
+            figures = {"accuracy": row.accuracy, "difference": row.difference, "low": row.low, "high": row.high}
+            found = {f"{LOOKS}{row.set}/{name}": value for name, value in figures.items() if value is not None}
+            self._held.setdefault(row.step, {}).update(found)
+
+    def end(self) -> None:
+        """Hand over the last evaluation, after which no step comes."""
+        for step, values in self._held.items():
+            self.values(step, values)
 
     def values(self, step: int, values: Mapping[str, float]) -> None:
         """The same of numbers by name."""
         self._each(lambda tracker: tracker.log(step, values) if step >= tracker.next_step else None)
 
     def rollouts(self, step: int, file: Path) -> None:
-        """Hand over the first stored rollouts of a step, group beside group."""
-        if self._trackers:
-            self.table(step, "rollouts", [_row_of(r) for r in load_rollouts(file)[:SHOWN]])
+        """Hand over the first stored rollouts of a step, group beside group, and the tokens of the first of them."""
+        if not any(step >= tracker.next_step for tracker in self._trackers.values()):
+            return
+        try:
+            stored = load_rollouts(file)
+        except DataError as error:  # which no step needs
+            console.print(Text.assemble(("warn  ", "bold yellow"), f"trackers lack rollouts of step {step}: {error}"))
+            return
+        self.table(step, "rollouts", [_row_of(r) for r in stored[:SHOWN]])
+        self.table(step, "tokens", [row for place, r in enumerate(stored[:SPELLED]) for row in _tokens_of(place, r)])
 
     def table(self, step: int, name: str, rows: Sequence[Row]) -> None:
         """Hand over a table, if it has rows, to those that are not past its step."""
@@ -147,11 +173,20 @@ class Tracking:
             console.print(Text.assemble(("warn  ", "bold yellow"), what))
 
 
-def track_stage(recipe: Recipe, stage: str, history: Iterable[SftRow | DistillRow]) -> Tracking:
-    """The trackers of a training stage, whose id is kept in its directory where there are any."""
-    names = recipe.run.report_to
-    id_ = _kept_id(recipe.run.dir / stage) if names else ""
-    return Tracking(names, _about(recipe, stage, id_), history)
+def track_stage(
+    recipe: Recipe, stage: str, history: Iterable[SftRow | DistillRow], looks: Iterable[EvalRow]
+) -> Tracking:
+    """The trackers of a training stage, whose id is kept in its directory where there are any. They are handed what
+    they lack of the steps so far: metrics, evaluations and stored rollouts."""
+    names, directory = recipe.run.report_to, recipe.run.dir / stage
+    tracking = Tracking(names, _about(recipe, stage, _kept_id(directory) if names else ""))
+    tracking.hold(looks)
+    stored = rollout_files(directory / "rollouts")
+    for row in history if names else ():
+        tracking.log(row)
+        if row.step in stored:
+            tracking.rollouts(row.step, stored[row.step])
+    return tracking
 
 
 def track_results(recipe: Recipe, results: Results) -> None:
@@ -161,7 +196,7 @@ def track_results(recipe: Recipe, results: Results) -> None:
     """
     stored = to_json(results)
     id_ = uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([str(recipe.run.dir.resolve()), stored], sort_keys=True)).hex
-    tracking = Tracking(recipe.run.report_to, _about(recipe, "eval", id_), ())
+    tracking = Tracking(recipe.run.report_to, _about(recipe, "eval", id_))
     tracking.values(0, {f"{m}/{s}": f.accuracy for m, sets in results.stages.items() for s, f in sets.items()})
     tracking.table(0, "results", _figures(results))
     tracking.table(0, "paired differences", _pairs(results))
@@ -188,7 +223,6 @@ class TrackingId:
 
 def _row_of(stored: StoredRollout) -> Row:
     r = stored.rollout
-    gap = None if r.teacher is None else float((r.completion.logps - r.teacher.logp).mean())
     return {
         "problem": r.task_id,
         "group": r.group,
@@ -198,8 +232,19 @@ def _row_of(stored: StoredRollout) -> Row:
         "finish": r.completion.finish,
         "tokens": len(r.completion.ids),
         "advantage": None if r.advantage is None else float(r.advantage.mean()),
-        "teacher gap": gap,
+        "teacher gap": mean_gap(r),
     }
+
+
+def _tokens_of(place: int, stored: StoredRollout) -> list[Row]:
+    r = stored.rollout
+    teacher = None if r.teacher is None else r.teacher.logp
+    columns = {"student": r.completion.logps, "teacher": teacher, "gap": gaps_of(r), "advantage": r.advantage}
+    numbers = {name: [] if values is None else values[:TOKENS].tolist() for name, values in columns.items()}
+    return [
+        {"rollout": place, "token": text, **{k: number(v[i]) if v else None for k, v in numbers.items()}}
+        for i, text in enumerate(stored.texts()[:TOKENS])
+    ]
 
 
 def _figures(results: Results) -> list[Row]:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import trackio
 import yaml
+from trackio.sqlite_storage import SQLiteStorage
 
-from vold.report.trackers.tracking import PROJECT
+from vold.report.trackers.tracking import LOOKS, PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,10 +25,15 @@ class Trackio:
             embed=False, auto_log_gpu=False, auto_log_cpu=False,
         )  # fmt: skip
         self.next_step: int = self._run._next_step
+        logs = SQLiteStorage.get_logs(PROJECT, about.name, run_id=self._run.id, scalar_only=True)
+        self._looks = {(log["step"], name) for log in logs for name in log if name.startswith(LOOKS)}
+        if self._run._is_local:
+            alone = {"step", "timestamp"}.union(name for _, name in self._looks)
+            self.next_step = max((log["step"] for log in logs if not log.keys() <= alone), default=-1) + 1
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Curves."""
-        self._run.log(dict(values), step)
+        """Curves, without the evaluation that a stage had ended with before it was given more steps."""
+        self._run.log({name: v for name, v in values.items() if (step, name) not in self._looks}, step)
 
     def table(self, step: int, name: str, rows: Sequence[Row]) -> None:
         """A table at its step."""
