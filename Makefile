@@ -224,4 +224,5 @@ wheel: $(STAMP)
 
 # What a release is announced with: its part of CHANGELOG.md.
 notes:
-	@awk '/^## \[/ { on = index($$0, "[$(VERSION)]") } on { found = 1; print } END { exit !found }' CHANGELOG.md
+	@awk '/^## \[/ { on = index($$0, "[$(VERSION)]") } on { found = 1; print } END { exit !found }' CHANGELOG.md \
+	  || { echo "CHANGELOG.md has nothing under [$(VERSION)]: make notes VERSION=..." >&2; exit 1; }

@@ -164,3 +164,4 @@ def test_notes_of_a_release_are_its_part_of_the_changelog() -> None:
     assert done.stdout in changelog and done.stdout.count("\n## ") == 0
     none = subprocess.run(["make", "-s", "notes", "VERSION=0.0.99"], cwd=ROOT, capture_output=True, text=True)
     assert (none.returncode, none.stdout) == (2, "")
+    assert "nothing under [0.0.99]" in none.stderr
