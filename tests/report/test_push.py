@@ -96,7 +96,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     recipe = tiny.recipe(home, sft={"steps": 2})
     tiny.write_traces(home, recipe)
     sft(recipe)
-    evaluate(recipe)
+    evaluate(tiny.recipe(home, sft={"steps": 9}, eval={"samples": 2}))
     return recipe
 
 
@@ -130,13 +130,24 @@ def test_the_model_its_card_recipe_and_results_arrive_in_one_commit(
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         assert files[name] == (final / name).read_bytes()
     assert json.loads(files["eval/results.json"])["stages"] == json.loads(results.read_text())["stages"]
-    own = yaml.safe_load((run / "sft" / "recipe.yaml").read_text())
-    sent = yaml.safe_load(files["recipe.yaml"])
-    assert sent["sft"] == own["sft"] and sent["run"]["dir"] == "~/shared/run"
+    sent = yaml.safe_load(files["recipe.yaml"])  # each stage as it ran, whatever the others were started with
+    assert (sent["sft"]["steps"], sent["eval"]["samples"], sent["run"]["dir"]) == (2, 2, "~/shared/run")
     card = files["README.md"].decode()
     assert card == model_card(Run(run)).replace(f"{run.parents[1]}/", "~/")
     assert not [name for name, content in files.items() if str(run.parents[1]).encode() in content]
     assert "manifest.json" not in files
+
+
+def test_results_of_other_weights_are_not_sent_beside_a_card_that_says_so(recipe: Recipe, hub: Hub) -> None:
+    stamp = recipe.run.dir / "eval" / "sft" / "model.json"
+    kept = stamp.read_text()
+    stamp.write_text(json.dumps({**json.loads(kept), "weights": "0" * 64}))  # as if trained on since
+    done = pushed(recipe.run.dir, hub)
+    stamp.write_text(kept)
+    assert done.returncode == 0, done.stderr
+    files = hub.files["acme/tiny"]
+    assert b"These weights were not evaluated." in files["README.md"]
+    assert "recipe.yaml" in files and not [name for name in files if name.startswith("eval/")]
 
 
 def test_the_card_says_what_was_done_and_what_was_not_shown(recipe: Recipe) -> None:
@@ -152,21 +163,11 @@ def test_the_card_says_what_was_done_and_what_was_not_shown(recipe: Recipe) -> N
         difference = " ".join(
             [f"{100 * paired['difference']:+.1f}", f"[{100 * paired['low']:+.1f}, {100 * paired['high']:+.1f}]"]
         )
-        assert f"| {name} | {accuracy} [{low}, {high}] | {difference} | {found['n']} | 1 |" in card
+        assert f"| {name} | {accuracy} [{low}, {high}] | {difference} | {found['n']} | 2 |" in card
         assert (f"difference from the base student on {name}" in card) == (paired["low"] <= 0 <= paired["high"])
     assert "Cold start: 2 steps of 4 traces." in card and "Stage 2" not in card
-    stamp = run / "eval" / "sft" / "model.json"
-    kept = stamp.read_text()
-    stamp.write_text(json.dumps({**json.loads(kept), "weights": "0" * 64}))  # as if trained on since
-    assert "These weights were not evaluated." in model_card(Run(run))
-    stamp.write_text(kept)
     assert yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])["sft"]["steps"] == 2
     assert "the teacher's answers, for the cold start" in card
-    ran = run / "sft" / "recipe.yaml"
-    kept = ran.read_text()
-    ran.write_text(kept.replace("answers: teacher", "answers: data"))
-    assert "the data's solutions, for the cold start" in model_card(Run(run))
-    ran.write_text(kept)
 
 
 def test_a_wrong_token_a_hub_that_hangs_up_no_model_and_a_damaged_one_are_refused(

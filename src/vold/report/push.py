@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vold.errors import ConfigError
-from vold.report.model_card import for_others, model_card, trained_model
+from vold.report.model_card import for_others, model_card, trained_model, was_evaluated
 from vold.run.as_run import RECIPE
 from vold.run.folders import MANIFEST
 from vold.run.hub import first_line, hub_errors
@@ -18,7 +18,8 @@ RESULTS = ("eval/results.json", "eval/results.csv")
 
 
 def push(run: Run, repo: str, *, public: bool) -> str:
-    """Upload the last stage's model, with its card, recipe and evaluation. Returns the address of the commit.
+    """Upload the last stage's model, with its card, the run's recipe and the evaluation of these weights. Returns the
+    address of the commit.
 
     Args:
         repo: OWNER/NAME; made, private unless `public`, where there is none.
@@ -31,9 +32,9 @@ def push(run: Run, repo: str, *, public: bool) -> str:
 
     stage, final = trained_model(run)
     files = {f.name: f for f in sorted(final.iterdir()) if f.name not in (CARD, MANIFEST)}
-    texts = {name: run.path / name for name in RESULTS if (run.path / name).is_file()}
-    texts[RECIPE] = run.path / stage / RECIPE
-    written = {CARD: model_card(run)} | {name: for_others(file.read_text()) for name, file in texts.items()}
+    results = (name for name in RESULTS if was_evaluated(run, stage, final) and (run.path / name).is_file())
+    texts = (RECIPE, *results)
+    written = {CARD: model_card(run)} | {name: for_others((run.path / name).read_text()) for name in texts}
     added = [CommitOperationAdd(name, text.encode()) for name, text in written.items()]
     added += [CommitOperationAdd(name, str(file)) for name, file in files.items()]
     try:
