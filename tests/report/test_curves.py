@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from html import unescape
 from typing import Any
 
-from vold.report.run_page import DISTILL, SFT, points, training_charts, window
+from vold.report.run_page import DISTILL, SFT, asked_charts, points, score_curves, training_charts, window
+from vold.run.looks import EvalRow
 
 
 def drawn(chart: str) -> Any:
@@ -32,3 +34,17 @@ def test_steps_without_a_value_and_lines_of_nothing_are_left_out() -> None:
     (failed,) = training_charts(DISTILL, [{"step": 0, "share_wrong": 0.5, "share_unparsed": 0.0}])
     assert [line["label"] for line in drawn(failed)] == ["wrong"]
     assert training_charts(DISTILL, []) == []
+
+
+def test_six_sets_and_six_scores_are_lines_that_can_be_told_apart() -> None:
+    """Four colours, and the fifth and the sixth line dashed in the first two of them, with keys like the lines."""
+    looks = ["c1", "c2", "c3", "c4", "c1 dashed", "c2 dashed"]
+    asked = [
+        EvalRow(step=s, set=f"set {i}", pictures=True, n=8, accuracy=0.5, stderr=0.1, truncated=0.0, tokens=9)
+        for s in (0, 5)
+        for i in range(6)
+    ]
+    rows = [{"step": s, **{f"score_{name}": 0.5 for name in "abcdef"}} for s in range(3)]
+    for (chart,) in (asked_charts(asked), training_charts(score_curves(rows), rows)):
+        assert re.findall(r'<polyline class="([^"]*)"', chart) == looks
+        assert re.findall(r'<span class="key line ([^"]*)"', chart) == looks

@@ -15,7 +15,7 @@ import tiny
 from browser import evaluate
 from stored import Row, store_rows
 from vold.report import write_report
-from vold.run.files import write_text
+from vold.run.files import append_jsonl, write_text
 from vold.run.state import state_of
 from watching import served, until
 
@@ -78,6 +78,32 @@ def test_a_run_is_watched_while_it_is_killed_and_resumed(training: Training) -> 
     assert stored == sorted({*stored}) and all(step % 2 == 0 for step in stored)
     assert heard.startswith("Live")
     assert state_of(training.run, finished=False) == "stopped"
+
+
+@pytest.mark.parametrize(("width", "dark"), [(420, True), (1300, False)])
+def test_a_list_of_runs_is_watched(tmp_path: Path, width: int, dark: bool) -> None:
+    def begun(name: str) -> Callable[[], None]:
+        def begin() -> None:
+            write_text(tmp_path / name / "recipe.yaml", "distill: {steps: 8}\n")
+            append_jsonl(tmp_path / name / "distill" / "metrics.jsonl", [{"step": 0, "reward": 0.25}])
+
+        return begin
+
+    begun("one")()
+    names = "[...document.querySelectorAll('#runs td a')].map(a => a.textContent)"
+    labels = "[...document.querySelectorAll('#runs td')].map(cell => cell.dataset.l ?? '')"
+    more = {"step": 1, "reward": 0.75}
+    steps: list[str | Callable[[], None]] = [
+        names, lambda: append_jsonl(tmp_path / "one" / "distill" / "metrics.jsonl", [more]),
+        until("document.querySelector('#runs').textContent.includes('2 of 8 steps, last reward 0.750')"),
+        begun("two"), until(f"{names}.length === 2"), names, labels, "document.querySelector('#heard').textContent",
+        "document.documentElement.scrollWidth <= innerWidth",
+    ]  # fmt: skip
+    with served(tmp_path) as server:
+        ((before, *_, after, told, heard, fits),) = evaluate(server.address, steps, width=width, dark=dark)
+    assert (before, after) == (["one"], ["one", "two"])
+    assert told == ["", "state", "step", "headline"] * 2
+    assert heard == "Live: this page follows the runs." and fits
 
 
 LONG = 3000

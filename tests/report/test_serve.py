@@ -15,6 +15,7 @@ import pytest
 from made_run import make_run
 from stored import store_rows
 from vold.errors import ConfigError, DataError
+from vold.evals.compare import compare_all
 from vold.report.evaluation import write_results
 from vold.report.run_page import write_report
 from vold.report.serve import HEADERS, Server
@@ -61,7 +62,7 @@ def test_only_who_knows_the_word_and_asks_this_machine_is_answered(made: Path) -
 def test_no_address_is_a_path(made: Path) -> None:
     with served(made.parent) as server:
         for name in ("tiny", "../tiny", "tiny/..", "%2e%2e", "..%2f..%2fetc", "tiny/distill"):
-            for what in ("", "now", "passwd", "recipe.yaml", "distill/metrics.jsonl", "results.html"):
+            for what in ("", "now", "passwd", "recipe.yaml", "distill/metrics.jsonl", "results.html", "compare.html"):
                 status, body = get(server, f"/{server.token}/{name}/{what}")
                 assert (status == 200) == (name == "tiny" and what in ("", "now")), (name, what, body[:80])
         for path in ("//etc/passwd", "/../../etc/passwd", "/tiny/../../../etc/passwd", "/tiny/now/"):
@@ -92,6 +93,25 @@ def test_the_pages_of_a_run_lead_to_each_other(made: Path, tmp_path: Path) -> No
             assert f'href="{there[1]}"' in get(server, page)[1]
             assert "A vold evaluation" in get(server, urljoin(page, there[1]))[1]
             assert "A vold run" in get(server, urljoin(urljoin(page, there[1]), back[1]))[1]
+
+
+def test_a_page_of_runs_side_by_side_is_served_and_led_to_where_there_is_one(made: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(made, tmp_path / "runs" / "one")
+    link = '<a href="compare.html">Beside other runs</a>'
+    write_text(tmp_path / "runs" / "compare.html", "of no run")
+    with served(run) as alone, served(run.parent) as several:
+        places = ((alone, f"/{alone.token}/"), (several, f"/{several.token}/one/"))
+        for server, page in places:
+            assert link not in get(server, page)[1]
+            assert get(server, f"{page}compare.html") == (404, "nothing here")
+        assert link not in write_report(run).read_text()
+        assert compare_all(str(run), [str(shutil.copytree(made, run.parent / "two"))]) == run / "compare.html"
+        for server, page in places:
+            assert link in get(server, page)[1]
+            assert get(server, f"{page}compare.html") == (200, (run / "compare.html").read_text())
+        assert link in write_report(run).read_text()
+        for path in ("compare.html", "two/compare.html", "one/../compare.html", "one/eval/compare.html"):
+            assert get(several, f"/{several.token}/{path}") == (404, "nothing here"), path
 
 
 def test_nothing_is_kept_framed_or_fetched_from_elsewhere(made: Path) -> None:
@@ -176,6 +196,34 @@ def test_a_folder_of_runs_has_a_page_of_them(made: Path, tmp_path: Path) -> None
         assert "damaged" in html and "<i>" not in html.partition("<main>")[2]
         status, page = get(server, f"/{server.token}/{addresses[0]}")
         assert status == 200 and '<a href="../../">All runs</a>' in page
+
+
+def test_the_list_of_a_folder_follows_its_runs(made: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    run = make_run(runs / "one")
+    (run / "eval" / "results.json").unlink()
+
+    def states(found: Any) -> list[str]:
+        return re.findall(r'<td class="state (\w+)">', found["html"])
+
+    with served(runs) as server:
+        first = parts(server, "now")
+        assert states(first) == ["finished"] and "4 of 4 steps" in first["html"]
+        assert parts(server, f"now?have={first['version']}") == {"version": first["version"]}
+        append_jsonl(run / "distill" / "metrics.jsonl", [{"step": 4, "reward": 0.25}])
+        then = parts(server, f"now?have={first['version']}")
+        assert "5 of 4 steps, last reward 0.250" in then["html"]
+        write_text(run / "recipe.yaml", "distill: {steps: 9}\neval: {}\n")
+        for why in ("no room", "no time"):
+            with pytest.raises(ConfigError), owning(run, "eval"):
+                assert states(parts(server, f"now?have={then['version']}")) == ["running"]
+                raise ConfigError(why)
+            then = parts(server, f"now?have={then['version']}")
+            assert states(then) == ["failed"] and f"eval: {why}" in then["html"]
+        make_run(runs / "two")
+        (runs / "two" / "distill" / "metrics.jsonl").write_text("{\n{}\n")
+        then = parts(server, f"now?have={then['version']}")
+        assert states(then) == ["failed", "damaged"]
 
 
 @pytest.mark.parametrize("port", ["x", "-1", "70000", "\u0661"])

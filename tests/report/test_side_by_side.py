@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from browser import evaluate
 from made_run import RECIPE, make_run
 from pages import Page
 from vold.cli import main
@@ -61,6 +62,24 @@ def test_evaluations_while_stages_trained_lie_over_each_other(runs: Path, tmp_pa
     assert "Accuracy while it trains: image" in html
     assert [[line["label"] for line in lines] for lines in charts[:2]] == [["a", "b"], ["a"]]
     assert charts[0][0]["points"] == [[0, 0.25], [2, 0.5]]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_six_runs_are_six_lines_and_keys_that_can_be_told_apart(runs: Path, tmp_path: Path, dark: bool) -> None:
+    names = [str(shutil.copytree(runs / "a", tmp_path / name)) for name in "abcdef"]
+    page = compare_all(names[0], names[1:])
+    assert page is not None
+    chart = "document.querySelector('.chart')"
+    look = "(e, ...keys) => keys.map(key => getComputedStyle(...e)[key]).join(' ')"
+    steps = [
+        f"[...{chart}.querySelectorAll('polyline')].map(e => ({look})([e], 'stroke', 'strokeDasharray'))",
+        f"[...{chart}.querySelectorAll('.key')].map(e => ({look})([e, '::before'], 'color', 'backgroundImage'))",
+    ]
+    ((lines, keys),) = evaluate(page, steps, dark=dark)
+    for found in (lines, keys):
+        assert len(found) == len({*found}) == 6
+        assert [look.endswith(" none") for look in found] == [True] * 4 + [False] * 2
+    assert [line.partition(")")[0] for line in lines] == [key.partition(")")[0] for key in keys]
 
 
 def test_three_runs_from_the_command_line_and_no_page_of_one(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

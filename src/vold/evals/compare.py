@@ -17,6 +17,7 @@ from vold.evals.metrics import by_item, without_mark
 from vold.evals.protocol import differences
 from vold.evals.published import differs, official_n
 from vold.evals.stats import holm, mcnemar_exact, min_detectable_difference, paired_t, share_difference
+from vold.report.run_page import COMPARED
 from vold.report.side_by_side import write_side_by_side
 from vold.report.tables import print_comparison
 from vold.run.answers import Answer, ModelStamp, Stamp, refuse_doubled
@@ -212,7 +213,7 @@ def compare_all(first: str, others: Sequence[str], *, force: bool = False, recip
         else:
             tests[other] = found = compare_runs(places[first], places[other], force=force)
             print_comparison(first, other, found)
-    page = places[first] / "compare.html"
+    page = places[first] / COMPARED
     return write_side_by_side(page, places, tests) if runs and len(places) > 1 else None
 
 

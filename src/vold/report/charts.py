@@ -30,20 +30,28 @@ POINTS = 400
 """Most points of a line that are drawn; the extremes of every stretch are among them."""
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 176, 46, 8, 8, 34
 ROW, AXIS, STRIP = 36, 18, 150
+COLOURS = 4
+"""That lines and bars take in turns."""
 LABEL = 23
 """Characters of a model's name that fit over its bar."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line: label, points by rising x, colour number (1 to 4), whether it stays in the background, and by point the
-    ends of an interval that is drawn as a band."""
+    """One line: label, points by rising x, number, whether it stays in the background, and by point the ends of an
+    interval that is drawn as a band. The number is that of the colour from 1 to 4; the four after them are dashed."""
 
     label: str
     points: Sequence[Point]
-    colour: int = 1
+    number: int = 1
     faint: bool = False
     band: Sequence[Point] = ()
+
+    @property
+    def look(self) -> str:
+        """The classes of its colour and of how it is drawn."""
+        turn, place = divmod(self.number - 1, COLOURS)
+        return f"c{place + 1}{' dashed' * (turn % 2)}{' faint' * self.faint}"
 
 
 @dataclass(frozen=True)
@@ -111,7 +119,7 @@ def scale_top(values: Sequence[float]) -> float:
 
 def colour(index: int) -> int:
     """Return the colour number of the model at an index: 0, grey, is the baseline's; the others take turns."""
-    return 0 if index == 0 else (index - 1) % 4 + 1
+    return 0 if index == 0 else (index - 1) % COLOURS + 1
 
 
 def line_chart(
@@ -161,14 +169,14 @@ def line_chart(
     for s in (s for s in lines if s.band):
         rim = [(x, low) for (x, _), (low, _) in zip(s.points, s.band, strict=True)]
         rim += [(x, high) for (x, _), (_, high) in zip(s.points[::-1], s.band[::-1], strict=True)]
-        parts.append(_tag("polygon", f"area c{s.colour}", points=" ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in rim)))
+        parts.append(_tag("polygon", f"area {s.look}", points=" ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in rim)))
     for s in lines:
-        name, at = f"c{s.colour}{' faint' * s.faint}", [(px(x), py(y)) for x, y in s.points]
-        parts.append(_tag("polyline", name, points=" ".join(f"{x:.1f},{y:.1f}" for x, y in at)))
+        at = [(px(x), py(y)) for x, y in s.points]
+        parts.append(_tag("polyline", s.look, points=" ".join(f"{x:.1f},{y:.1f}" for x, y in at)))
         if len(at) == 1:
-            parts.append(_tag("circle", name, cx=at[0][0], cy=at[0][1], r=3))
+            parts.append(_tag("circle", s.look, cx=at[0][0], cy=at[0][1], r=3))
     parts.append(_tag("line", "cursor", y1=TOP, y2=bottom, visibility="hidden"))
-    keys = [_tag("span", f"key line c{s.colour}{' faint' * s.faint}", s.label) for s in lines if s.label]
+    keys = [_tag("span", f"key line {s.look}", s.label) for s in lines if s.label]
     head = _tag("b", "", title) + " " + _tag("span", "unit", unit) + _tag("span", "legend", Markup(" ").join(keys))
     data = json.dumps([{"label": s.label, "points": [[x, float(f"{y:.5g}")] for x, y in s.points]} for s in lines])
     box = json.dumps([left, right, LEFT, width])

@@ -82,15 +82,15 @@ def watched(rows: Sequence[EvalRow]) -> list[str]:
     ]
 
 
-def left(rows: Sequence[Json], steps: object) -> str:
-    """About how long the steps that are left will take, by those behind; empty where that is not known."""
+def left(stage: str, rows: Sequence[Json], steps: object) -> str:
+    """About how long the steps that a stage has left will take, by those behind; empty where that is not known."""
     total = number(steps)
     recent = [_seconds(row) for row in rows[-20:]]
     if total is None or not recent or not sum(recent) or total <= len(rows):
         return ""
     minutes = (total - len(rows)) * sum(recent) / len(recent) / 60
     many, unit = (minutes, "minutes") if minutes < 120 else (minutes / 60, "hours")
-    return f"about {decimal(many, 0)} {unit} left"
+    return f"about {decimal(many, 0)} {unit} of {stage} left"
 
 
 def _seconds(row: Json) -> float:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from vold.errors import DataError, VoldError
 from vold.report.evaluation import evaluation
 from vold.report.headline import gains
-from vold.report.standing import asked_of, metrics_of, one, standing
+from vold.report.standing import EARLY, asked_of, metrics_of, one, standing
 from vold.report.tables import print_table
 from vold.report.text import short
 from vold.run.state import failure, runs_in
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ListedRun:
-    """A run in a list: `state`, the stage and step it is at, and in a sentence what it has come to, or failed with."""
+    """A run in a list: `state`, the stage and step it is at after those that ended early, and in a sentence what it has
+    come to, or failed with."""
 
     name: str
     state: str
@@ -60,7 +61,8 @@ def _listed(name: str, run: Path) -> ListedRun:
     now = standing(run, metrics_of(run), asked_of(run))
     said = [*gains(evaluation(one(run / "eval" / "results.json"), {}, 0)), *now.trained]
     behind = [s for s in now.stages if s.state != "not run" and s.detail]
-    step = f"{behind[-1].name}: {behind[-1].detail}" if behind else ""
+    told = [s for s in behind if s is behind[-1] or s.state == EARLY]
+    step = "; ".join(f"{s.name}: {f'{EARLY}, ' * (s.state == EARLY)}{s.detail}" for s in told)
     if now.state == "failed" and (why := failure(run)):
         said = [short(why)]
     return ListedRun(name, now.state, step, said[0] if said else "", quote(name) + "/")

@@ -1,8 +1,8 @@
 // A page that follows its run: what has changed is asked for now and then, and put in the place of what was there.
 const heard = document.querySelector("#heard");
 if (heard) {
-  const EVERY = 1500;
-  let version = "";
+  const EVERY = 1500, live = heard.textContent;
+  let version = "", results;
   const swap = html => {
     const fresh = new DOMParser().parseFromString(html, "text/html");
     for (const part of fresh.querySelectorAll("[data-live]")) {
@@ -16,10 +16,9 @@ if (heard) {
     const reply = await fetch("now?have=" + encodeURIComponent(version), { cache: "no-store" });
     if (!reply.ok) throw new Error((await reply.text()).slice(0, 600));
     const found = await reply.json();
-    if (heard.dataset.results !== undefined && heard.dataset.results !== found.results) { location.reload(); return; }
-    heard.dataset.results = found.results;
+    if (found.results !== (results ??= found.results)) { location.reload(); return; }
     if (found.html !== undefined) { swap(found.html); version = found.version; }
-    heard.textContent = "Live: this page follows the run.";
+    heard.textContent = live;
     await globalThis.followSteps?.(found.steps);
     document.documentElement.dataset.version = version;
   };

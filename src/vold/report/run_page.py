@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 RESULTS = "eval/results.html"
 """The page of a run's evaluation, from that of the run."""
-COLOURS = 4
-"""Of lines of a chart."""
+COMPARED = "compare.html"
+"""The page that sets a run beside others, in the first of them."""
 QUESTIONS = 24
 """Evaluated questions shown of each set."""
 ALIGNMENT: tuple[tuple[str, str, Callable[[object], str]], ...] = (
@@ -110,6 +110,7 @@ def content(run_dir: Path) -> dict[str, object]:
         "overlap": ALIGNMENT,
         "recipe": "" if recipe is None else clean(recipe.decode(errors="replace")),
         "results": RESULTS if (run_dir / RESULTS).is_file() else "",
+        "compared": COMPARED if (run_dir / COMPARED).is_file() else "",
         "gap_limit": GAP_LIMIT,
     }
 
@@ -164,7 +165,7 @@ def alignments(run_dir: Path) -> dict[str, Json]:
 def asked_charts(rows: Sequence[EvalRow]) -> list[Markup]:
     """The curve of evaluations between the steps of a stage, a line a set; none where there were none."""
     lines = asked_points(rows)
-    series = [Series(name, line, 1 + i % COLOURS) for i, (name, line) in enumerate(lines.items())]
+    series = [Series(name, line, i) for i, (name, line) in enumerate(lines.items(), 1)]
     chart = line_chart("Accuracy while it trains", "right answers", series, span=(0, 1), shares=True)
     return [] if chart is None else [chart]
 

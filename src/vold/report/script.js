@@ -79,12 +79,6 @@ if (form) {
     if (next) { next.focus({ preventScroll: true }); next.scrollIntoView({ block: "start" }); }
   });
 }
-for (const table of document.querySelectorAll(".stack")) {
-  const heads = [...table.querySelectorAll("thead th")].map(head => head.textContent);
-  for (const row of table.querySelectorAll("tbody tr:not(.group)")) [...row.cells].forEach((cell, i) => {
-    if (i && heads[i] && cell.colSpan === 1) cell.dataset.l = heads[i];
-  });
-}
 const measured = text => Number.isNaN(parseFloat(text)) ? -1 : parseFloat(text);
 for (const table of document.querySelectorAll(".sortable")) {
   const heads = [...table.querySelectorAll("th")], body = table.tBodies[0];
@@ -99,6 +93,12 @@ for (const table of document.querySelectorAll(".sortable")) {
   }));
 }
 const enliven = root => {
+  for (const table of root.querySelectorAll(".stack")) {
+    const heads = [...table.querySelectorAll("thead th")].map(head => head.textContent);
+    for (const row of table.querySelectorAll("tbody tr:not(.group)")) [...row.cells].forEach((cell, i) => {
+      if (i && heads[i] && cell.colSpan === 1) cell.dataset.l = heads[i];
+    });
+  }
   for (const chart of root.querySelectorAll("[data-lines]")) {
     const [low, high, left, width] = JSON.parse(chart.dataset.box), lines = JSON.parse(chart.dataset.lines);
     const svg = chart.querySelector("svg"), cursor = svg.querySelector(".cursor"), out = chart.querySelector("output");

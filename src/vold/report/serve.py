@@ -19,12 +19,11 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from vold.errors import DataError, VoldError
 from vold.report.browser import step_rows, whole
 from vold.report.listing import listed_runs
-from vold.report.run_page import RESULTS, content, moving
+from vold.report.run_page import COMPARED, RESULTS, content, moving
 from vold.report.search import SearchedStep
 from vold.report.write import render
-from vold.run.records import JsonObject
 from vold.run.rollouts import load_rollout, load_rollouts, stored_step, stored_steps
-from vold.run.state import is_at_work, is_run, runs_in
+from vold.run.state import failure, is_at_work, is_run, runs_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from vold.run.rollouts import StoredRollout
 
     Asked = Mapping[str, str]
+    Runs = Mapping[str, Path]
     Answer = tuple[str, bytes]
     """The kind of an answer and its content."""
 
@@ -50,10 +50,10 @@ HEADERS = {
 }
 WATCHED = (
     "recipe.yaml", "traces/summary.json", "align/align.json", "balance/summary.json", "sft/metrics.jsonl",
-    "distill/metrics.jsonl", "sft/evals.jsonl", "distill/evals.jsonl", "sft/final", "distill/final",
-    "eval/results.json",
+    "distill/metrics.jsonl", "sft/evals.jsonl", "distill/evals.jsonl", "sft/ended.json", "distill/ended.json",
+    "sft/final", "distill/final", "eval/results.json",
 )  # fmt: skip
-"""What the moving part of a page is made from."""
+"""What the moving part of a page, and a line of a list, is made from."""
 
 
 class _Absent(Exception):
@@ -114,17 +114,17 @@ class _Handler(BaseHTTPRequestHandler):
         token, slash, rest = address.path.removeprefix("/").partition("/")
         if not secrets.compare_digest(token.encode(), self.server.token.encode()) or not slash:
             raise _Absent
+        asked = dict(parse_qsl(address.query, keep_blank_values=True))
         runs, alone = runs_in(self.server.folder), is_run(self.server.folder)
         what = RESULTS if rest.endswith(RESULTS) else rest.rpartition("/")[2]
         above = rest.removesuffix(what)
-        if not rest and not alone:
-            page = render("list.html.j2", {"name": self.server.folder.resolve().name, "runs": listed_runs(runs)})
-            return "text/html", page.encode()
+        if rest in _LIST and not alone:
+            return _LIST[rest](self.server.folder.resolve().name, runs, asked)
         of = {"": self.server.folder} if alone else {f"{name}/": run for name, run in runs.items()}
         run = of.get(unquote(above))
         if run is None or what not in _PARTS:
             raise _Absent
-        return _PARTS[what](self.server, run, dict(parse_qsl(address.query, keep_blank_values=True)))
+        return _PARTS[what](self.server, run, asked)
 
     def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
         self.send_response(status)
@@ -138,6 +138,18 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing: addresses hold the token."""
 
 
+def _list(name: str, runs: Runs, asked: Asked) -> Answer:
+    return "text/html", render("list.html.j2", {"name": name, "runs": listed_runs(runs), "server": True}).encode()
+
+
+def _list_now(name: str, runs: Runs, asked: Asked) -> Answer:
+    return _news(runs, asked, lambda: render("list_now.html.j2", {"runs": listed_runs(runs)}))
+
+
+_LIST = {"": _list, "now": _list_now}
+"""What stands behind the token where a folder of runs is shown."""
+
+
 def _page(server: Server, run: Path, asked: Asked) -> Answer:
     above = "" if run == server.folder else "../" * (len(run.relative_to(server.folder).parts))
     more = {"server": True, "rollouts": {"steps": {}, "values": {}}, "above": above}
@@ -145,21 +157,33 @@ def _page(server: Server, run: Path, asked: Asked) -> Answer:
 
 
 def _results(server: Server, run: Path, asked: Asked) -> Answer:
-    file = run / RESULTS
-    if not file.is_file():
+    return _written(run / RESULTS)
+
+
+def _compared(server: Server, run: Path, asked: Asked) -> Answer:
+    return _written(run / COMPARED)
+
+
+def _written(page: Path) -> Answer:
+    if not page.is_file():
         raise _Absent
-    return "text/html", file.read_bytes()
+    return "text/html", page.read_bytes()
 
 
 def _now(server: Server, run: Path, asked: Asked) -> Answer:
-    """What has changed since the version that the page has, and stored steps with a stamp of each file."""
-    stamps = [_stamp(run / name) for name in WATCHED]
-    version = hashlib.sha256(repr([is_at_work(run), stamps]).encode()).hexdigest()[:16]
-    found: JsonObject = {"version": version, "results": _stamp(run / "eval" / "results.json")}
-    found["steps"] = {step: _stamp(file) for step, file in stored_steps(run).items()}
-    if asked.get("have") != version:
-        found["html"] = render("run_live.html.j2", moving(run))
-    return _json(found)
+    """The news of a run, and stored steps with a stamp of each file."""
+    steps = {step: _stamp(file) for step, file in stored_steps(run).items()}
+    results = _stamp(run / "eval" / "results.json")
+    return _news({"": run}, asked, lambda: render("run_live.html.j2", moving(run)), results=results, steps=steps)
+
+
+def _news(runs: Runs, asked: Asked, html: Callable[[], str], **more: object) -> Answer:
+    """What has changed since the version that the page has, and `more`."""
+    told = [
+        (name, is_at_work(run), failure(run), [_stamp(run / file) for file in WATCHED]) for name, run in runs.items()
+    ]
+    version = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    return _json({"version": version, **more} | ({} if asked.get("have") == version else {"html": html()}))
 
 
 def _step(server: Server, run: Path, asked: Asked) -> Answer:
@@ -199,7 +223,7 @@ def _texts(server: Server, file: Path, stored: Sequence[StoredRollout] | None = 
 
 _PARTS: dict[str, Callable[[Server, Path, Asked], Answer]] = {
     "": _page, "report.html": _page, "now": _now, "step": _step, "rollouts": _rollouts, "find": _find,
-    RESULTS: _results,
+    RESULTS: _results, COMPARED: _compared,
 }  # fmt: skip
 """What stands behind the token, and behind a run's name. The pages are where they lie in a run, so that their links to
 each other hold."""

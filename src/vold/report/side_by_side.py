@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vold.errors import clean
 from vold.report.charts import Series, interval_strip, line_chart
 from vold.report.evaluation import reads_as
-from vold.report.run_page import COLOURS, DISTILL, SFT, asked_points, points, trailing_mean, window
+from vold.report.run_page import DISTILL, SFT, asked_points, points, trailing_mean, window
 from vold.report.standing import asked_of, metrics_of, one, standing
 from vold.report.text import Json, spaced, words
 from vold.report.write import write_page
@@ -69,7 +69,7 @@ def _asked(evals: Mapping[str, Sequence[EvalRow]]) -> Iterator[Markup]:
     found = {name: asked_points(rows) for name, rows in evals.items()}
     for one_set in dict.fromkeys(name for lines in found.values() for name in lines):
         lines = {name: of.get(one_set, ()) for name, of in found.items()}
-        series = [Series(name, line, i % COLOURS + 1) for i, (name, line) in enumerate(lines.items())]
+        series = [Series(name, line, i) for i, (name, line) in enumerate(lines.items(), 1)]
         title = f"Accuracy while it trains: {one_set}"
         if chart := line_chart(title, "right answers", series, span=(0, 1), shares=True):
             yield chart
@@ -80,9 +80,9 @@ def _charts(curves: Sequence[Curve], rows: Mapping[str, Sequence[Json]]) -> Iter
     for curve in curves:
         for metric, label in curve.metrics.items():
             series = []
-            for place, (name, found) in enumerate(rows.items()):
+            for place, (name, found) in enumerate(rows.items(), 1):
                 line = points(found, metric, curve.where)
-                series.append(Series(name, trailing_mean(line, window(len(line))), place % COLOURS + 1))
+                series.append(Series(name, trailing_mean(line, window(len(line))), place))
             if curve.rare and not any(y for s in series for _, y in s.points):
                 continue
             title = f"{curve.title}: {label}" if label else curve.title

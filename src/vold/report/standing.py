@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from vold.errors import CheckpointError, ConfigError, DataError
 from vold.report.headline import left, trained, watched
 from vold.report.text import Json, at, decimal, listed, number, part, words
+from vold.run.directory import ended_early, is_finished
 from vold.run.files import MEND, bad_row, read_bytes, read_json, read_jsonl
 from vold.run.looks import read_evals
 from vold.run.metrics import MEND_METRICS, METRICS, refuse_gaps
@@ -26,9 +27,13 @@ if TYPE_CHECKING:
     from vold.run.looks import EvalRow
 
 
+EARLY = "ended early"
+"""The state of a stage that has its model without all steps of the recipe."""
+
+
 @dataclass(frozen=True)
 class StageState:
-    """A stage of a run: its state (`done`, `begun`, `not run`), what is known of it, and where it lies."""
+    """A stage of a run: its state (`done`, `ended early`, `begun`, `not run`), what is known of it, where it lies."""
 
     name: str
     state: str
@@ -38,8 +43,8 @@ class StageState:
 
 @dataclass(frozen=True)
 class Standing:
-    """How a run stands: `left` is about how long it still takes, `coming` has the stages that a process at work goes
-    through, `trained` what training has come to in sentences."""
+    """How a run stands: `left` is about how long the stage that trains still takes, `coming` has the stages that a
+    process at work goes through, `trained` what training has come to in sentences."""
 
     state: State
     left: str
@@ -62,19 +67,20 @@ def standing(run_dir: Path, metrics: Mapping[str, Sequence[Json]], evals: Mappin
     """How a run stands, by what it has stored and whether a process owns it."""
     recipe = one(run_dir / "recipe.yaml")
     stages = stages_of(run_dir, metrics)
-    state = state_of(run_dir, finished=is_finished(stages, recipe))
-    active = next((s for s in ("distill", "sft") if metrics[s]), "")
-    soon = left(metrics[active], at(recipe, active, "steps")) if active and state == "running" else ""
+    state = state_of(run_dir, finished=_is_over(stages, recipe))
+    begun = {s.name for s in stages if s.state == "begun"}
+    active = next((s for s in ("distill", "sft") if s in begun and metrics[s]), "")
+    soon = left(active, metrics[active], at(recipe, active, "steps")) if active and state == "running" else ""
     asked = evals["distill"] or evals["sft"]
     coming = wanted(recipe) if state == "running" else []
     return Standing(state, soon, coming, [*trained(metrics), *(watched(asked) if asked else ())], stages)
 
 
-def is_finished(stages: Sequence[StageState], recipe: Json) -> bool:
+def _is_over(stages: Sequence[StageState], recipe: Json) -> bool:
     """Whether the last stage that the recipe has is done."""
     state = {s.name: s.state for s in stages}
     last = wanted(recipe)[-1:]
-    return bool(last) and state[last[0]] == "done"
+    return bool(last) and state[last[0]] in ("done", EARLY)
 
 
 def wanted(recipe: Json) -> list[str]:
@@ -134,8 +140,11 @@ def stages_of(run_dir: Path, metrics: Mapping[str, Sequence[Json]]) -> list[Stag
     }
     out = []
     for stage, detail in details.items():
-        done = (run_dir / stage / "final").is_dir() if stage in ("sft", "distill") else bool(detail)
+        behind, steps = metrics.get(stage), int(number(at(recipe, stage, "steps")) or 0)
+        done = bool(detail) if behind is None else is_finished(run_dir / stage, steps)
         state = "done" if done else "begun" if (run_dir / stage).is_dir() else "not run"
+        if done and behind is not None and ended_early(run_dir / stage) == len(behind):
+            state = EARLY
         if stage != "balance" or state != "not run" or recipe.get(stage) is not None:
             out.append(StageState(stage, state, str(detail or ""), f"{stage}/" if state != "not run" else ""))
     return out
