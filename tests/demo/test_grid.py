@@ -93,7 +93,8 @@ def test_a_grid_that_does_not_fit_is_refused(change: dict[str, Any], message: st
 def test_a_claim_names_arms_and_axes_that_are_there(tmp_path: Path) -> None:
     whole = {"claim": "x", "better": "grpo", "worse": "start", "measure": "image", "rule": "gain"}
     wrong = {"depth": "no such axis", "stat/image": "did you mean 'start'", "start/top2": "no such measure"}
-    for where, message in (({key: [0, 1]}, message) for key, message in wrong.items()):
+    wrong["steps"] = "no such value of the axis steps"  # which are 0 and 1
+    for where, message in (({key: [0, 2] if key == "steps" else [0, 1]}, message) for key, message in wrong.items()):
         with pytest.raises(ConfigError, match=message):
             load_study(stored(tmp_path, grid_dict(tmp_path) | {"claims": {"c": whole | {"where": where}}}))
     with pytest.raises(ValueError, match="two ends"):
@@ -186,6 +187,14 @@ def test_a_claim_about_a_region_takes_the_mean_over_its_points(
     out = decide(of_region(**where), GRID, [1, 2, 3])
     assert out.cells == cells
     assert out.figures.difference == pytest.approx(difference if where else (0 + 0.1 + 0.1066667) / 3)
+
+
+def test_an_arm_without_the_axis_stands_beside_every_point_of_it() -> None:
+    """Means at 30 steps: 0.5 of `a`, 0.3 of the arm that does not go over steps."""
+    flat = {"b": arm([0.2, 0.3, 0.4])} | {name: a for name, a in GRID.items() if not name.startswith("b-")}
+    out = decide(of_region(steps=[30]), flat, [1, 2, 3])
+    assert out.cells == ("30",)
+    assert out.figures.difference == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(

@@ -259,6 +259,9 @@ def test_a_study_makes_its_own_models_and_reads_its_own_measures(
     assert {f: f.stat().st_mtime_ns for f in trained} == trained, "what was trained is judged, not trained again"
 
 
+GAIN = {"claim": "x", "better": "grpo", "worse": "base", "measure": "image", "rule": "gain"}
+
+
 def killed_once(stage: Path) -> None:
     """As the system kills a process where memory ends."""
     mark = Path("killed")
@@ -290,6 +293,9 @@ def test_a_study_whose_process_is_killed_says_so_and_goes_on(tmp_path: Path, mon
     ("change", "message"),
     [
         ({"select_seeds": [2]}, "overlap"),
+        ({"seeds": [1, 1, 2]}, "a seed is there twice"),
+        ({"select_seeds": [9, 9]}, "a seed is there twice"),
+        ({"claims": {"c": GAIN | {"margin": -0.02}}}, "greater than or equal to 0"),
         ({"select_on": "text"}, "select_on"),
         ({"seeds": [1]}, "at least 2"),
         ({"claims": {"c": {"claim": "x", "better": "z", "worse": "base", "measure": "image", "rule": "gain"}}}, "'z'"),

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from vold.demo.plan import _pairs
-from vold.demo.units import Job, Unit, _readings
+from studies import study_dict
+from vold.demo.plan import _claim, _pairs, plan_study
+from vold.demo.study import Running, run_study
+from vold.demo.study_file import Study, load_study
+from vold.demo.units import Job, Unit, _readings, known_units
+from vold.evals.claims import Claim
+from vold.evals.power import Spread, detectable, seeds_for
 from vold.evals.study_results import ArmResult, Measure, StudyResults, UnitResult
+from vold.run.lock import RunLock
 
 RECIPE = str(Path(__file__).parents[2] / "recipes" / "demo.yaml")
 
@@ -69,3 +79,86 @@ def test_a_plan_takes_the_spread_of_a_kind_of_problem_from_that_kind() -> None:
     assert sums.items == 0.0
     assert [s.seeds for s in _pairs(results, "text")] == [0.0]
     assert list(_pairs(results, "text/span")) == []
+
+
+class _Known:
+    """Stands for stored results: a spread of three points, all of it between seeds."""
+
+    def spread(self, claim: Claim) -> tuple[Spread, str]:
+        return Spread(0.03**2, 0.0), "here"
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "stated", "holds_at", "true", "distance"),
+    [
+        ("gain", None, None, "{d}", 0.02, 0.02),
+        ("gain", None, 0.05, "{d}", 0.05, 0.05),
+        ("more than", 0.05, None, "0.05 + {d}", 0.07, 0.02),
+        ("more than", 0.05, 0.08, "0.05 + {d}", 0.08, 0.03),
+        ("more than", 0.05, 0.05, "0.05 + {d}", 0.05, 0.0),
+        ("at least", 0.9, None, "0.9 + {d}", 0.92, 0.02),
+        ("no gain", None, 0.05, "0.02 - {d}", 0.0, 0.02),
+    ],
+)
+def test_a_plan_says_with_which_true_difference_a_rule_holds(
+    rule: str, value: float | None, stated: float | None, holds_at: str, true: float, distance: float, tmp_path: Path
+) -> None:
+    """An interval has to lie above what the rule asks for: that it asks for more than 5 points costs 5 points."""
+    whole = {"claim": "x", "better": "direct", "worse": None if rule == "at least" else "base", "measure": "reward"}
+    claim = Claim.model_validate(whole | {"rule": rule, "value": value})
+    study = Study.model_validate({**study_dict(tmp_path), "claims": {"c": claim}, "seeds": list(range(10, 18))})
+    found = _claim(study, "c", claim, _Known(), stated)  # type: ignore[arg-type]
+    d = detectable(8, 0.03, 0.05)
+    signs = {"{d}": d, "0.05 + {d}": 0.05 + d, "0.9 + {d}": 0.9 + d, "0.02 - {d}": 0.02 - d}
+    assert found.detectable == pytest.approx(signs[holds_at])
+    assert found.difference == pytest.approx(true)
+    assert found.needs == (seeds_for(distance, 0.03, 0.05) if distance else None)
+
+
+def test_what_a_study_beside_this_one_has_stored_is_done_here_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a clone, where no runs are; and the median of its seconds is what a unit takes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(RunLock, "beat", 0.1)
+    raw: dict[str, Any] = {**study_dict(tmp_path), "arms": {"base": {}}, "claims": {}}
+    for name in ("one", "two"):
+        (tmp_path / "studies" / name).mkdir(parents=True)
+        (tmp_path / "studies" / name / "study.yaml").write_text(yaml.safe_dump(raw))
+    first = tmp_path / "studies" / "one" / "study.yaml"
+    run_study(str(first))
+    rows = [json.loads(line) for line in (first.parent / "units.jsonl").read_text().splitlines()]
+    shutil.rmtree(tmp_path / "runs")
+    (arm,) = plan_study(str(first.parents[1] / "two" / "study.yaml")).arms
+    assert (arm.done, len(rows)) == (1, 1)
+    run_study(str(first.parents[1] / "two" / "study.yaml"))
+    assert not list((tmp_path / "runs").rglob("unit.json"))
+    assert (first.parents[1] / "two" / "units.jsonl").read_text() == (first.parent / "units.jsonl").read_text()
+
+
+def test_processes_at_one_study_keep_the_units_of_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each adds what it has done to what the list has by then."""
+    monkeypatch.chdir(tmp_path)
+    raw = {**study_dict(tmp_path), "arms": {"base": {}}, "claims": {}}
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(raw))
+    found = UnitResult(seed=1, rate=None, measures={}, seconds=1.0)
+    one, two = (Running(file, load_study(file)) for _ in range(2))
+    for running, name in ((one, "a"), (two, "b")):
+        running.known[name, name] = found
+        running._keep([])
+    assert set(known_units(tmp_path / "units.jsonl")) == {("a", "a"), ("b", "b")}
+
+
+def test_a_plan_counts_units_whose_first_rate_is_still_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rate of `b` is known, as it has one; where it starts is not before `a` has been swept."""
+    monkeypatch.chdir(tmp_path)
+    arms = {"a": {"stage": "sft", "rates": [1e-3, 1e-2]}, "b": {"stage": "distill", "after": "a", "rates": [1e-3]}}
+    arms["c"] = {"stage": "distill", "after": "b", "rates": [1e-3]}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({**study_dict(tmp_path), "arms": arms, "claims": {}}))
+    found = plan_study(str(tmp_path / "study.yaml")).arms
+    assert [(one.arm, one.swept, one.tested, one.done) for one in found] == [
+        ("a", 2, 2, 0),
+        ("b", 1, 2, 0),
+        ("c", 1, 2, 0),
+    ]

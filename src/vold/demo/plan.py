@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -51,7 +51,8 @@ class ArmPlan:
 @dataclass(frozen=True)
 class ClaimPlan:
     """A claim: seeds, the level it is decided at, the standard deviation of a seed's difference and whose that is, the
-    difference that is shown with 80% chance, and the seeds that the stated `difference` needs (None: over 1,000)."""
+    true difference (of `at least`, the mean) with which it holds with 80% chance, and the seeds that the true
+    `difference` needs (None: over 1,000, or none would do). `no gain` is planned for a true difference of 0."""
 
     claim: str
     seeds: int
@@ -80,7 +81,8 @@ def plan_study(target: str, difference: str | None = None) -> Plan:
 
     Args:
         target: the study file.
-        difference: in points; of every claim it is told how many seeds that needs. The claim's margin if absent.
+        difference: in points; of every claim it is told how many seeds that needs. If absent the claim's margin, above
+            the value that it asks for.
 
     Raises:
         ConfigError: as `run_study`; or a difference that is none.
@@ -143,8 +145,10 @@ class _Todo:
     def _look(self, running: Running, unit: Unit) -> bool:
         """Whether a unit is done; its seconds are kept."""
         after = running.study.arms[unit.arm].after
-        if after is not None and after not in running.chosen:
-            return False
+        while after is not None:
+            if after not in running.chosen:
+                return False
+            after = running.study.arms[after].after
         job = running.job(unit)
         if job.done:
             self.seconds.append(result_of(job).seconds)
@@ -177,15 +181,18 @@ class _Stored:
         found = {home: _results(home) for home in homes if (home / "study.yaml").exists()}
         self.others = {home: results for home, results in found.items() if results is not None}
         self.study_of = cache(load_study)  # every arm asks
+        recipe = _recipe_of(path, self.study_of)
+        self.kin = {h: r for h, r in self.others.items() if _recipe_of(h / "study.yaml", self.study_of) == recipe}
+        """Those of the same recipe: models of another size take other times."""
 
     def seconds(self, name: str, measured: Sequence[float], stage: str | None) -> tuple[float | None, str]:
         """Of a unit of this arm, and where that is from."""
         if measured:
-            return fmean(measured), f"{len(measured)} units here"
+            return median(measured), f"median of {len(measured)} units here"
         own = [u.seconds for n, arm in self._arms() if name in (n, arm.family) for u in arm.seeds]
         if own:
-            return fmean(own), "results.json"
-        for home, results in self.others.items():
+            return median(own), "results.json"
+        for home, results in self.kin.items():
             arms = self.study_of(home / "study.yaml").arms
             of = [
                 u.seconds for n, arm in results.arms.items() if n in arms and arms[n].stage == stage for u in arm.seeds
@@ -208,11 +215,16 @@ class _Stored:
                 return _spread(better, worse, *_items(runs, claim.measure)), "results.json"
             except (VoldError, KeyError, ValueError):
                 pass  # of arms that this file does not have any more, or of one seed
-        found = [spread for results in self.others.values() for spread in _pairs(results, claim.measure)]
+        near = self.kin or self.others
+        found = [spread for results in near.values() for spread in _pairs(results, claim.measure)]
         if not found:
             return WORST, "assumed: 3 points between seeds, and half of the answers right"
         seeds_, items = median(s.seeds for s in found), median(s.items for s in found)
-        return Spread(seeds_, items), f"median of {len(found)} pairs of {', '.join(h.name for h in self.others)}"
+        return Spread(seeds_, items), f"median of {len(found)} pairs of {', '.join(h.name for h in near)}"
+
+
+def _recipe_of(file: Path, study_of: Callable[[Path], Study]) -> Path:
+    return (file.parent / study_of(file).recipe).resolve()
 
 
 def _results(home: Path) -> StudyResults | None:
@@ -261,16 +273,22 @@ def _claim(study: Study, key: str, claim: Claim, stored: _Stored, difference: fl
     tasks = study.test_tasks.get(re.split("[./]", claim.measure)[0])
     size = getattr(tasks, "size", None)
     sd = spread.sd(size) if size else math.sqrt(spread.seeds)  # no items are known of a measure of a study's own
-    wanted = difference or claim.margin
+    shown, from_ = detectable(n, sd, level, POWER), claim.value or 0.0
+    true = from_ + (difference or claim.margin)  # and a rule is decided by how far that is from what it asks for
+    if claim.rule == "more than":
+        true = difference or true
+    distance = true - from_
+    if claim.rule == "no gain":
+        shown, from_, true, distance = -shown, claim.margin, 0.0, claim.margin
     return ClaimPlan(
         claim=key,
         seeds=n,
         level=level,
         sd=sd,
         source=source,
-        detectable=detectable(n, sd, level, POWER),
-        difference=wanted,
-        needs=seeds_for(wanted, sd, level, POWER),
+        detectable=from_ + shown,
+        difference=true,
+        needs=seeds_for(distance, sd, level, POWER),
     )
 
 

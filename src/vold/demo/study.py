@@ -118,6 +118,9 @@ class Running:
         self.models = place_of_models(study.models, self.work)
         self.jobs: dict[Unit, Job] = {}
         self.known = known_units(path.parent / UNITS)
+        beside = sorted(file for file in path.parent.parent.glob(f"*/{UNITS}") if file.parent != path.parent)
+        self.others = {digests: found for file in beside for digests, found in known_units(file).items()}
+        """What the studies beside this one have stored: a unit that they share is run once."""
 
     def seconds(self) -> float:
         """How long this study has run, over all calls."""
@@ -187,7 +190,8 @@ class Running:
         """A unit with all that decides its result."""
         if unit not in self.jobs:
             job = self._job(unit)
-            self.jobs[unit] = replace(job, known=self.known.get((job.trained, job.judged)))
+            digests = job.trained, job.judged
+            self.jobs[unit] = replace(job, known=self.known.get(digests) or self.others.get(digests))
         return self.jobs[unit]
 
     def _job(self, unit: Unit) -> Job:
@@ -230,12 +234,18 @@ class Running:
                 ended = 0
                 for done in self._each(free, pool):
                     write_json(self.clock, Clock(time.monotonic() - self.began))
-                    self.known |= self.done(jobs)
-                    keep_units(self.path.parent / UNITS, self.known)
+                    self._keep(jobs)
                     ended += done
                     bar.advance(done)
                 if not ended:
                     time.sleep(RunLock.beat)
+
+    def _keep(self, jobs: Iterable[Job]) -> None:
+        """Add what is done to the study's list, to which other processes add too."""
+        file = self.path.parent / UNITS
+        with _turn(self.work):
+            self.known = known_units(file) | self.known | self.done(jobs)
+            keep_units(file, self.known)
 
     def _each(self, jobs: Sequence[Job], pool: Pool) -> Iterator[bool]:
         """What `run_unit` says of each, as they end. A pool waits for ever for what a process that was killed had in

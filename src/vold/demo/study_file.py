@@ -118,6 +118,10 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
+        for name, of in {"seeds": self.seeds, "select_seeds": self.select_seeds}.items():
+            if len({*of}) < len(of):
+                fix = "give each once: a run that counts twice shows more than it has"
+                raise ConfigError("a seed is there twice", where=name, got=str(sorted(of)), fix=fix)
         if set(self.seeds) & set(self.select_seeds):
             raise ConfigError(
                 "select_seeds and seeds overlap: choices would be made on the test",
@@ -161,6 +165,9 @@ class Study(Section):
         for axis in (key for key in claim.where if "/" not in key):
             if axis not in self.axes:
                 raise no_such("axis", axis, self.axes, f"{where}.where")
+            for value in map(str, claim.where[axis]):
+                if value not in self.axes[axis]:
+                    raise no_such(f"value of the axis {axis}", value, self.axes[axis], f"{where}.where.{axis}")
         known = [*self.test_tasks, "reward", *BEFORE, *self.measures]
         asked = {k.partition("/")[2]: f"{where}.where" for k in claim.where if "/" in k}
         for measure, key in {claim.measure: f"{where}.measure", **asked}.items():

@@ -49,7 +49,7 @@ class Claim(Section):
     `no gain`: holds if the interval lies below +margin, does not hold if it lies above 0 (and not below +margin).
     `more than`: holds if the interval lies above `value`, does not hold if it lies below.
     `at least`: of one arm alone; holds if its interval lies above `value`, does not hold if it lies below."""
-    margin: float = 0.02
+    margin: float = Field(0.02, ge=0)
     """The smallest difference that counts as a gain."""
     value: float | None = None
     """What `at least` and `more than` ask for."""
@@ -206,7 +206,7 @@ def _inside(claim: Claim, arm: ArmResult, arms: Mapping[str, ArmResult]) -> bool
     cell = arm.cell or {}
     for key, want in claim.where.items():
         if "/" not in key:
-            if cell.get(key) not in {str(value) for value in want}:
+            if key in cell and cell[key] not in {str(value) for value in want}:  # else it is the same all along it
                 return False
             continue
         name, _, measure = key.partition("/")

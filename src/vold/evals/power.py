@@ -91,4 +91,5 @@ def spread_of(differences: Sequence[float], items: float, n: int) -> Spread:
     """
     if len(differences) < 2:
         raise DataError("a spread needs two differences or more", got=str(len(differences)), fix="run more seeds")
+    items = min(items, n * variance(differences))  # two arms that were asked the same are not each on its own
     return Spread(max(0.0, variance(differences) - items / n), items)
