@@ -274,7 +274,7 @@ def test_a_retry_goes_to_the_next_server() -> None:
     ):
         replies = ask(sampler(ill.url, well.url), *"abcd")
         assert [r.text for r in replies] == ["fine"] * 4
-        assert len(ill.bodies) == 2  # requests 0 and 2
+        assert 1 <= len(ill.bodies) <= 2  # request 0, and 2 if it goes out before that one has failed
         assert sorted(said(b) for b in well.bodies) == ["a", "b", "c", "d"]
 
 

@@ -253,7 +253,8 @@ class Recipe(Section):
     def _servers(self) -> Iterator[ConfigError]:
         """What servers cannot do."""
         server = self.teacher.server if self.teacher is not None else None
-        if self.traces is not None and self.traces.devices is not None and (server is None or server.launch is None):
+        devices = self.traces.devices if self.traces is not None else None
+        if devices is not None and server is not None and server.launch is None:
             yield ConfigError(
                 "no server is started that these devices are for",
                 where="traces.devices",
