@@ -6,6 +6,7 @@ import io
 import json
 import socket
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -172,18 +173,31 @@ def test_replies_come_as_they_finish() -> None:
         (completion("<think>two</think>4"), "<think>two</think>4", "stop"),
         (completion(None), "", "stop"),
         (completion("4", finish="eos_token"), "4", "stop"),
-        # The string that ended it, which vLLM leaves out and a model itself does not.
-        (stopped(completion("so \\boxed{4"), "}"), "so \\boxed{4}", "stop"),
-        (stopped(completion(None, reasoning="so \\boxed{4"), "}"), "<think>so \\boxed{4}", "stop"),
-        (stopped(completion("{4", reasoning="so"), "}"), "<think>so</think>{4}", "stop"),
         (stopped(completion("4"), 7), "4", "stop"),
         (stopped(completion("4"), None), "4", "stop"),
+        (stopped(completion("4"), "end_turn"), "4", "stop"),  # as some gateways call every end
+        (stopped(completion(None, reasoning="two"), "stop"), "<think>two</think>", "stop"),
     ],
 )
 def test_thinking_and_ends(body: dict[str, Any], text: str, finish: str) -> None:
     with ChatServer(lambda _: body) as server:
         (reply,) = ask(sampler(server.url), "2+2?")
     assert (reply.text, reply.finish, reply.tokens, reply.error) == (text, finish, 3, "")
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (completion("so \\boxed{4"), "so \\boxed{4}"),
+        (completion(None, reasoning="so \\boxed{4"), "<think>so \\boxed{4}"),
+        (completion("{4", reasoning="so"), "<think>so</think>{4}"),
+    ],
+)
+def test_the_stop_string_that_ended_an_answer_stays_in_it(body: dict[str, Any], text: str) -> None:
+    """As in a model's own text; vLLM leaves it out and names it."""
+    with ChatServer(lambda _: stopped(body, "}")) as server:
+        (reply,) = one_by_one(sampler(server.url).answer(prompts("2+2?"), replace(PARAMS, stop=("}",)), [0]))
+    assert (reply.text, reply.stopped) == (text, "")
 
 
 def test_half_a_surrogate_pair_in_an_answer_can_be_written_to_a_file() -> None:

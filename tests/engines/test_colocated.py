@@ -37,10 +37,6 @@ def colocated(home: Path, **more: Any) -> Recipe:
         ({"urls": ["http://localhost:8002/v1"], "model": "m", "context": 512}, "of vLLM in this process"),
         ({"urls": ["http://localhost:8002/v1"]}, "needs `model`"),
         ({"colocate": False}, "or colocate: true"),
-        (
-            {"urls": ["http://localhost:8002/v1"], "model": "m", "transfer": "nccl", "weights_dir": "w"},
-            "weights go through no directory then",
-        ),
     ],
 )
 def test_a_recipe_says_either_where_servers_are_or_that_there_are_none(

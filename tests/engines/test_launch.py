@@ -35,6 +35,8 @@ from vold.engines.launch.wanted import servers_of
 from vold.engines.transfer.starting import python_path
 from vold.errors import ConfigError, TeacherError
 from vold.evals.preflight import check
+from vold.evals.recipe_doubts import recipe_doubts
+from vold.evals.subject import Subject
 from vold.run.alive import born_of, place
 from vold.run.console import console
 from vold.run.recipe import Recipe, dump_recipe, load_recipe, recipe_from
@@ -506,13 +508,14 @@ def test_a_section_that_cannot_be_started_is_refused(server: dict[str, Any], wor
         recipe_from(raw, where="test")
 
 
-def test_devices_of_servers_that_are_not_started_are_refused(tmp_path: Path) -> None:
+def test_what_is_said_of_servers_that_do_not_need_it_is_a_doubt(tmp_path: Path) -> None:
     raw = recipe_dict(tmp_path)
     raw["teacher"]["server"] = {"urls": ["http://localhost:1/v1"], "model": "m"}
     raw["traces"]["devices"] = [0]
-    with pytest.raises(ConfigError, match="no server is started that these devices are for") as caught:
-        recipe_from(raw, where="test")
-    assert "traces.devices" in str(caught.value)
+    raw["distill"]["engine"] |= {"transfer": "nccl", "weights_dir": "w"}
+    found = {one.what: one.how for one in recipe_doubts(Subject(recipe_from(raw, where="test")))}
+    assert found["traces.devices"] == "`teacher.server` has no `launch`, so no server is started there"
+    assert found["distill.engine.weights_dir"] == "weights go by nccl, through no directory"
 
 
 def test_a_recipe_as_it_ran_is_one_again(tmp_path: Path) -> None:

@@ -43,8 +43,9 @@ def test_more_items_leave_the_spread_of_seeds() -> None:
     assert found.seeds == pytest.approx(0.0002)
     assert found.sd(1000) == pytest.approx(0.02)
     assert found.sd(100) == pytest.approx(math.sqrt(0.0002 + 0.002))
-    near = spread_of([0.01, 0.0101], 0.5, 100)  # arms that answer the same items are nearer than two on their own
+    assert spread_of([0.01, 0.0101], 0.5, 100).sd(100) == pytest.approx(math.sqrt(0.005))
+    near = spread_of([0.01, 0.02, 0.03, 0.04, 0.05], 0.5, 100)  # of arms that answer the same items; variance 0.00025
     assert near.seeds == 0.0
-    assert near.sd(100) == pytest.approx(0.0001 / math.sqrt(2))
+    assert near.items == pytest.approx(0.025)
     with pytest.raises(DataError, match="two differences"):
         spread_of([0.1], 0.5, 100)

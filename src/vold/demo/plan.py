@@ -7,6 +7,7 @@ beside this one stand in, and the plan says so.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import re
@@ -223,8 +224,11 @@ class _Stored:
         return Spread(seeds_, items), f"median of {len(found)} pairs of {', '.join(h.name for h in near)}"
 
 
-def _recipe_of(file: Path, study_of: Callable[[Path], Study]) -> Path:
-    return (file.parent / study_of(file).recipe).resolve()
+def _recipe_of(file: Path, study_of: Callable[[Path], Study]) -> Path | None:
+    """None of a file that is no study, or not any more."""
+    with contextlib.suppress(VoldError):
+        return (file.parent / study_of(file).recipe).resolve()
+    return None
 
 
 def _results(home: Path) -> StudyResults | None:

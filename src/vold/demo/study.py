@@ -19,6 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
 from vold.demo.study_file import Study, load_study
 from vold.demo.study_page import write_study_page
 from vold.demo.units import (
@@ -33,7 +35,7 @@ from vold.demo.units import (
     result_of,
     run_unit,
 )
-from vold.errors import ConfigError, InUse, TrainingError
+from vold.errors import ConfigError, InUse, TrainingError, VoldError
 from vold.evals.claims import LEVEL, UNDECIDED, decide_all, write_looks, write_tables
 from vold.evals.disk import probe
 from vold.evals.sequential import nominal
@@ -118,9 +120,13 @@ class Running:
         self.models = place_of_models(study.models, self.work)
         self.jobs: dict[Unit, Job] = {}
         self.known = known_units(path.parent / UNITS)
-        beside = sorted(file for file in path.parent.parent.glob(f"*/{UNITS}") if file.parent != path.parent)
-        self.others = {digests: found for file in beside for digests, found in known_units(file).items()}
+        self.others = dict[tuple[str, str], UnitResult]()
         """What the studies beside this one have stored: a unit that they share is run once."""
+        for file in sorted(file for file in path.parent.parent.glob(f"*/{UNITS}") if file.parent != path.parent):
+            try:
+                self.others |= known_units(file)
+            except VoldError as error:
+                console.print(Text.assemble(("warn  ", "bold yellow"), f"units of another study are not used: {error}"))
 
     def seconds(self) -> float:
         """How long this study has run, over all calls."""

@@ -33,13 +33,15 @@ meet the next request too."""
 
 @dataclass(frozen=True)
 class EndpointReply:
-    """The answer to request `index`. `error` holds the server's words where it refused this one request."""
+    """The answer to request `index`. `error` holds the server's words where it refused this one request, `stopped` what
+    it says ended the text and is not in it."""
 
     index: int
     text: str
     finish: Finish
     tokens: int
     error: str = ""
+    stopped: str = ""
 
 
 class EndpointSampler(HttpClient[EndpointReply]):
@@ -69,8 +71,9 @@ class EndpointSampler(HttpClient[EndpointReply]):
         prompt too long) yields a reply with `error`.
 
         Raises:
-            SamplerError: no server answers in `ATTEMPTS` rounds, or it refuses every request. No new request is
-                sent then, and what is under way and still arrives is yielded before the error is raised.
+            SamplerError: no server answers in `ATTEMPTS` rounds (those that vold starts: within `patience`), or it
+                refuses every request. No new request is sent then, and what is under way and still arrives is yielded
+                before the error is raised.
         """
         messages = Written(prompts, pixels or [None] * len(prompts))
         calls = [partial(self._numbered, i, sample, prompts[i], messages, params) for i, sample in enumerate(samples)]
@@ -122,7 +125,10 @@ class EndpointSampler(HttpClient[EndpointReply]):
             **params.asked,
         }
         body = messages, b", " + json.dumps(settings).encode()[1:]
-        return self.send(self.urls, "/chat/completions", body, stop)
+        reply = self.send(self.urls, "/chat/completions", body, stop)
+        if reply.stopped in params.stop:  # a model's own text keeps it, and leaves open the thinking that it ends
+            return dataclasses.replace(reply, text=reply.text.removesuffix("</think>") + reply.stopped, stopped="")
+        return dataclasses.replace(reply, stopped="")
 
     def refuse(self, url: str, status: int, message: str) -> EndpointReply:
         """A reply with `error`, or an error where every request will be refused."""
@@ -150,14 +156,10 @@ class EndpointSampler(HttpClient[EndpointReply]):
             return None
         text = text or ""
         finish: Finish = "length" if reason == "length" else "stop"
-        # vLLM leaves out the stop string that ended the answer, and names it.
-        end = stopped if isinstance(stopped, str) else ""
         if thought:
             # Cut off while thinking, the block stays open, as it would in the model's own text.
-            closed = text or (finish == "stop" and not end)
-            text = f"<think>{thought}</think>{text}" if closed else f"<think>{thought}"
-        text += end
-        return EndpointReply(0, plain(text), finish, tokens or 0)
+            text = f"<think>{thought}</think>{text}" if text or finish == "stop" else f"<think>{thought}"
+        return EndpointReply(0, plain(text), finish, tokens or 0, stopped=stopped if isinstance(stopped, str) else "")
 
 
 def _shows(messages: tuple[Message, ...]) -> bool:

@@ -70,6 +70,10 @@ def seeds_for(difference: float, sd: float, alpha: float = 0.05, chance: float =
     return high
 
 
+FEW = 5
+"""Differences whose variance is believed where it is below what answers alone would make of it."""
+
+
 @dataclass(frozen=True)
 class Spread:
     """Of paired differences from seed to seed: `seeds`, the variance between training runs, and `items`, that which the
@@ -91,5 +95,6 @@ def spread_of(differences: Sequence[float], items: float, n: int) -> Spread:
     """
     if len(differences) < 2:
         raise DataError("a spread needs two differences or more", got=str(len(differences)), fix="run more seeds")
-    items = min(items, n * variance(differences))  # two arms that were asked the same are not each on its own
+    if len(differences) >= FEW:  # two arms that were asked the same are not each on its own
+        items = min(items, n * variance(differences))
     return Spread(max(0.0, variance(differences) - items / n), items)

@@ -197,12 +197,22 @@ def _teachers(r: Recipe) -> Doubts:
             yield key, f"none: {method} is made for {value}"
 
 
+def _servers(r: Recipe) -> Doubts:
+    """What is said of servers that are not there, or not asked like that."""
+    server = r.teacher.server if r.teacher is not None else None
+    if r.traces is not None and r.traces.devices is not None and server is not None and server.launch is None:
+        yield "traces.devices", "`teacher.server` has no `launch`, so no server is started there"
+    for name, engine in (("distill", r.distill and r.distill.engine), ("balance", r.balance and r.balance.engine)):
+        if engine and engine.weights_dir is not None and engine.transfer != "files":
+            yield f"{name}.engine.weights_dir", f"weights go by {engine.transfer}, through no directory"
+
+
 def _same(one: str, other: str) -> bool:
     a, b = (Path(resolve(path)) for path in (one, other))
     return one == other or (a.is_dir() and b.is_dir() and os.path.samefile(a, b))
 
 
 DOUBTS: tuple[Callable[[Recipe], Doubts], ...] = (
-    _groups, _steps, _rates, _temperatures, _lengths, _terms, _order, _teachers,
+    _groups, _steps, _rates, _temperatures, _lengths, _terms, _order, _teachers, _servers,
 )  # fmt: skip
 """In the order in which they are printed."""

@@ -281,9 +281,6 @@ class RolloutServer(Server):
         if self.colocate and there:
             fix = "leave them out: vLLM is in this process, where it sleeps by itself on a GPU and cannot on a CPU"
             raise ConfigError("colocate goes without what is said of servers", got=", ".join(sorted(there)), fix=fix)
-        if self.weights_dir is not None and self.transfer != "files":
-            fix = "leave it out, or set transfer: files"
-            raise ConfigError("weights go through no directory then", got=f"weights_dir, {self.transfer}", fix=fix)
         if not self.colocate and here:
             raise ConfigError(
                 "this is said of vLLM in this process", got=", ".join(sorted(here)), fix="add colocate: true"

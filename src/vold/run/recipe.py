@@ -252,14 +252,6 @@ class Recipe(Section):
 
     def _servers(self) -> Iterator[ConfigError]:
         """What servers cannot do."""
-        server = self.teacher.server if self.teacher is not None else None
-        devices = self.traces.devices if self.traces is not None else None
-        if devices is not None and server is not None and server.launch is None:
-            yield ConfigError(
-                "no server is started that these devices are for",
-                where="traces.devices",
-                fix="give `teacher.server` a `launch` section, or leave this out",
-            )
         if self.environment is not None and self.eval is not None and self.eval.endpoint is not None:
             yield ConfigError(
                 "tools are not offered to a model behind `eval.endpoint`",

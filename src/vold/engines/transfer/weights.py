@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 import weakref
@@ -131,15 +132,16 @@ class ServerWeights:
                 # First: a server that starts again while weights come to it, or later, says another version.
                 self.client.each("/update_weight_version", {"new_version": self.version}, root=True)
             way.push(first=self.group.first, fresh=self._fresh or not self.kept)
-        except VoldError:
             if self.group.first:
-                self.client.each("/update_weight_version", {"new_version": "none"}, root=True, must=False)
+                # What earlier weights have made of prompts, and of pictures.
+                for route in CACHES[: 1 + (self.pictures and self.policy.is_vlm)]:
+                    self.client.each(route, root=True)
+        except Exception:
+            if self.group.first:
+                with contextlib.suppress(VoldError):
+                    self.client.each("/update_weight_version", {"new_version": "none"}, root=True, must=False)
             raise
         self._fresh = False
-        if self.group.first:
-            # What earlier weights have made of prompts, and of pictures.
-            for route in CACHES[: 1 + (self.pictures and self.policy.is_vlm)]:
-                self.client.each(route, root=True)
 
     def _opened(self) -> Way:
         if self._way is None:
