@@ -118,7 +118,7 @@ def test_a_plan_says_with_which_true_difference_a_rule_holds(
 def test_what_a_study_beside_this_one_has_stored_is_done_here_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a clone, where no runs are; and the median of its seconds is what a unit takes."""
+    """In a clone, where no runs are, and whatever else lies there."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(RunLock, "beat", 0.1)
     raw: dict[str, Any] = {**study_dict(tmp_path), "arms": {"base": {}}, "claims": {}}
@@ -129,6 +129,9 @@ def test_what_a_study_beside_this_one_has_stored_is_done_here_too(
     run_study(str(first))
     rows = [json.loads(line) for line in (first.parent / "units.jsonl").read_text().splitlines()]
     shutil.rmtree(tmp_path / "runs")
+    shutil.copytree(first.parent, broken := first.parents[1] / "a broken one")
+    (broken / "study.yaml").write_text("nosuch: key\n")
+    (broken / "units.jsonl").write_text("<<<<<<< HEAD\n")
     (arm,) = plan_study(str(first.parents[1] / "two" / "study.yaml")).arms
     assert (arm.done, len(rows)) == (1, 1)
     run_study(str(first.parents[1] / "two" / "study.yaml"))
