@@ -32,8 +32,8 @@ def push(run: Run, repo: str, *, public: bool) -> str:
 
     stage, final = trained_model(run)
     files = {f.name: f for f in sorted(final.iterdir()) if f.name not in (CARD, MANIFEST)}
-    results = (name for name in RESULTS if was_evaluated(run, stage, final) and (run.path / name).is_file())
-    texts = (RECIPE, *results)
+    results = RESULTS if was_evaluated(run, stage, final) else ()
+    texts = (RECIPE, *(name for name in results if (run.path / name).is_file()))
     written = {CARD: model_card(run)} | {name: for_others((run.path / name).read_text()) for name in texts}
     added = [CommitOperationAdd(name, text.encode()) for name, text in written.items()]
     added += [CommitOperationAdd(name, str(file)) for name, file in files.items()]
