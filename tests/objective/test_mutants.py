@@ -63,12 +63,14 @@ FAILED = 1
 """pytest's exit status for failed tests. Others (a mutant that does not even import) do not count as noticed."""
 
 RUNNER = """
-import gc, json, os, sys
-import hypothesis, pydantic, pytest, torch  # what takes long happens once; one thread, so that forking is safe
+import gc, inspect, json, os, sys
+import hypothesis, pytest, torch, torch._dynamo  # what takes long happens once; one thread, so that forking is safe
 torch.set_num_threads(1)
 torch.testing.assert_close(torch.ones(1), torch.ones(1))
+from pydantic import *  # it loads each name when that is asked for
+inspect.getmodule(inspect.currentframe())  # for a model's docstrings: where every module lies
 OPTIONS = ["-xq", "-c", os.devnull, "--rootdir=.", "--assert=plain", "--tb=native"]
-OPTIONS += ["-pno:cacheprovider", "-pno:logging"]
+OPTIONS += ["--confcutdir=../tests", "-pno:cacheprovider", "-pno:logging", "-pno:unraisableexception"]
 
 def run(part):  # in a process of its own: a run of pytest leaves the modules that it imported
     child = os.fork()
