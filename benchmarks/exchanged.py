@@ -8,7 +8,10 @@ row; of eight, one has a picture where the table says so.
 from __future__ import annotations
 
 import argparse
+import copy
+import functools
 import json
+import math
 import tempfile
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -27,6 +30,7 @@ from vold.model.families import part_of
 from vold.model.pace import Sizes, exchanged, gathered
 from vold.model.parallel import ALONE, Processes, processes
 from vold.model.policy import Policy
+from vold.model.sharding import whole
 from vold.run.recipe import Exchange, Optimizer, Sft, Within, recipe_from
 from vold.run.shipped import resolve
 from vold.training.learner import Learner
@@ -98,9 +102,15 @@ class Traffic(TorchDispatchMode):
         self.elsewhere += size * sum(rank // each != here for rank in members)
 
 
+@functools.cache
+def student() -> Policy:
+    """The demo's, of which every case takes a copy; read before processes are forked, by none of them again."""
+    return Policy.load(resolve("demo:student"), freeze=("vision", "projector"))
+
+
 def learner_of(case: Case, group: Processes) -> Learner[Sft]:
     """The demo's student, divided."""
-    policy = Policy.load(resolve("demo:student"), freeze=("vision", "projector"))
+    policy = copy.deepcopy(student())
     if case.lora:
         policy.add_lora(rank=4, alpha=8, seed=1)
     policy.model.train()
@@ -121,7 +131,7 @@ def counted(case: Case, group: Processes) -> dict[str, Any]:
     learner = learner_of(case, group)
     traffic = Traffic()
     with traffic:
-        loss, _ = accumulate(learner, rows(case))
+        accumulate(learner, rows(case))
     found = {kind: int(size) for kind, size in traffic.received.items()}
     sizes, nodes = sizes_of(learner.policy, case, group), group.world // group.node
     want = exchanged(sizes, group.world, nodes, ROWS // group.world)
@@ -132,8 +142,14 @@ def counted(case: Case, group: Processes) -> dict[str, Any]:
     return {
         "nodes": nodes, "each": group.node, **asdict(case), "counted": dict(found),
         "arithmetic": dict(arithmetic),
-        "norm": learner.apply_update(0, loss),
+        "norm": norm(learner),
     }  # fmt: skip
+
+
+def norm(learner: Learner[Sft]) -> float:
+    """Of the gradient that has been added up."""
+    gradients = [p.grad for _, p in learner.policy.trainable() if p.grad is not None]
+    return float(whole(torch.nn.utils.get_total_norm(gradients)))
 
 
 def scored(within: Within, group: Processes) -> list[dict[str, Any]]:
@@ -157,7 +173,7 @@ def scored(within: Within, group: Processes) -> list[dict[str, Any]]:
 
 def padded(p: torch.nn.Parameter, parts: int) -> int:
     """How many numbers it has, with the rows that FSDP2 adds so that all processes have equally many."""
-    return -(-p.shape[0] // parts) * parts * p[:1].numel()
+    return -(-p.shape[0] // parts) * parts * math.prod(p.shape[1:])
 
 
 def sizes_of(policy: Policy, case: Case, group: Processes) -> Sizes:
@@ -199,6 +215,7 @@ def measure_teacher() -> list[dict[str, Any]]:
 def measure() -> list[dict[str, Any]]:
     """All rows; each with the norm that one process finds beside it."""
     found = []
+    student()
     for (nodes, each), cases in CASES.items():
         found += in_a_world(nodes, each, lambda group, cases=cases: [counted(case, group) for case in cases])
     alone = dict[tuple[bool, int], float]()
@@ -207,7 +224,8 @@ def measure() -> list[dict[str, Any]]:
         if key not in alone:
             case = Case(lora=key[0], pictures=key[1])
             learner = learner_of(case, ALONE)
-            alone[key] = learner.apply_update(0, accumulate(learner, rows(case))[0])
+            accumulate(learner, rows(case))
+            alone[key] = norm(learner)
         row["norm of one process"] = alone[key]
     return found
 

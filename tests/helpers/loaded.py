@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import importlib
 import json
 import os
 import runpy
@@ -72,6 +73,7 @@ def _serve() -> None:
     from faults.frame import in_a_child, load
 
     load()
+    importlib.import_module("vold.data.sources.digits")  # nearly every recipe of the tests has it
     brief.configs()
     for line in sys.stdin:
         asked: dict[str, Any] = json.loads(line)

@@ -1,6 +1,6 @@
-"""Runs stages of several recipes in turn. Started by torchrun, arguments STAGE=RECIPE.yaml ...; or alone, where
-NODESxEACH before some of them has worlds of pretended nodes run these. STAGE=RECIPE.yaml@STEP is killed before that
-step, its last state being whole; what it leaves is said in a line of JSON."""
+"""Runs stages of several recipes in turn, STAGE=RECIPE.yaml ...: those after NODESxEACH in a world of pretended nodes.
+STAGE=RECIPE.yaml@STEP is killed before that step, its last state being whole; what it leaves is said in a line of JSON.
+A kind of model is tried once in each process."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import torch
 
 from benchmark_scripts import load
 from killed import write_states_at_once
+from tried import every_time
+from vold import cli
 from vold.run.recipe import load_recipe
-from vold.training.distill import distill
-from vold.training.sft import sft
 from vold.training.stage import Training
 from vold.training.state_writer import SHARDS
 
@@ -42,7 +42,8 @@ def run(jobs: list[str]) -> None:
         stage, file, last = split(job)
         if last:
             killed_before(int(last))
-        {"sft": sft, "distill": distill}[stage](load_recipe(file))
+        if status := cli.main([stage, file]):
+            sys.exit(status)
 
 
 def split(job: str) -> tuple[str, str, str]:
@@ -71,7 +72,5 @@ def run_in_worlds(words: list[str]) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if "=" in sys.argv[1]:
-        run(sys.argv[1:])
-    else:
-        run_in_worlds(sys.argv[1:])
+    every_time(False)
+    run_in_worlds(sys.argv[1:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -61,10 +62,6 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 SCRIPT = str(Path(two_processes.__file__))
 
 
-def several(verb: str, file: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*TORCHRUN, "-m", "vold.cli", verb, str(file)], capture_output=True, text=True, timeout=300)
-
-
 def compare(first: Path, second: Path, stage: str) -> None:
     rows = [read_jsonl(run / stage / "metrics.jsonl") for run in (first, second)]
     assert len(rows[0]) == len(rows[1]) == 6
@@ -119,6 +116,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+STAGES: dict[str, dict[str, Any]] = {name: {"sft": sft, "distill": distill} for name in SETTINGS}
+STAGES |= {"gkd": {"distill": distill}, "knobs": {"distill": distill}, "bfloat16": {"sft": sft}}
+"""That are run; the others have settings of stage 2 alone, which goes on from `one-vold`."""
 ON_NODES = ("vold", "once", "lora")
 COMPILED = {"student": {"compile": True, "lora": {"rank": 2}}}
 
@@ -130,13 +130,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("runs")
     jobs, on_nodes = ["1x2"], ["2x2"]
     for name, sections in SETTINGS.items():
-        stages = [("sft", sft)] if name == "bfloat16" else [("sft", sft), ("distill", distill)]
-        one(recipe_file(made, f"one-{name}", **sections), *(stage for _, stage in stages))
-        file = recipe_file(made, f"two-{name}", **sections)
-        jobs += [f"{stage}={file}" for stage, _ in stages]
+        stages, files = STAGES[name], [recipe_file(made, f"{how}-{name}", **sections) for how in ("one", "two")]
+        for file in files if "sft" not in stages else ():
+            shutil.copytree(made / "one-vold" / "sft", file.with_suffix("") / "sft")
+        one(files[0], *stages.values())
+        jobs += [f"{stage}={files[1]}" for stage in stages]
         if name in ON_NODES:
             file = recipe_file(made, f"nodes-{name}", **sections)
-            on_nodes += [f"{stage}={file}" for stage, _ in stages]
+            on_nodes += [f"{stage}={file}" for stage in stages]
     jobs.append(f"sft={recipe_file(made, 'two-compiled', **COMPILED)}")
     done = loaded.run(SCRIPT, *jobs, *on_nodes, seconds=600)
     assert done.returncode == 0, done.stderr
@@ -154,7 +155,7 @@ def test_two_nodes_train_as_one_process_does(name: str, home: Path) -> None:
 @pytest.mark.parametrize("name", ["vold", "once", "lora", "gkd", "knobs"])
 def test_two_processes_train_as_one_does(name: str, home: Path) -> None:
     runs = home / f"one-{name}", home / f"two-{name}"
-    for stage in ("sft", "distill"):
+    for stage in STAGES[name]:
         compare(*runs, stage)
     # No rollout was lost or doubled: both stored the same ones.
     files = [run / "distill" / "rollouts" / "step-000005.safetensors" for run in runs]
@@ -260,15 +261,16 @@ def test_an_error_of_one_process_ends_all_with_its_message(tmp_path: Path) -> No
     file = recipe_file(tmp_path, "own")
     rows = (tmp_path / "own" / "traces" / "traces.jsonl").read_text().splitlines()
     (tmp_path / "own" / "traces" / "traces.jsonl").write_text("\n".join(rows[:-1]) + "\n")
-    done = several("sft", file)
-    assert done.returncode != 0
-    assert "the teacher's traces are not all there" in done.stderr
-    assert "[process 0]" in done.stderr
+    done = loaded.run(SCRIPT, "1x2", f"sft={file}")
+    assert done.returncode == 1
+    # Of the two that end the first speaks.
+    assert re.search(r"vold sft \[process [01]\]: the teacher's traces are not all there", done.stderr)
 
 
 def test_other_verbs_are_for_one_process(tmp_path: Path) -> None:
     file = recipe_file(tmp_path, "own")
-    assert "`vold check` runs in one process" in several("check", file).stderr
+    done = subprocess.run([*TORCHRUN, "-m", "vold.cli", "check", file], capture_output=True, text=True, timeout=300)
+    assert "`vold check` runs in one process" in done.stderr
 
 
 # -- the division of work ---------------------------------------------------------------------------------------------
