@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -136,11 +138,23 @@ def step(
     return Step(number, seed, [Prompted(*parts) for parts in zip(tasks, prompts, theirs, strict=True)])
 
 
+@functools.cache
+def _saved(name: str) -> tuple[dict[str, bytes], torch.Tensor]:
+    """The files of a model, and PyTorch's random numbers after it was made."""
+    with tempfile.TemporaryDirectory() as folder:
+        {"student": student, "teacher": teacher}[name]().save(Path(folder))
+        return {file.name: file.read_bytes() for file in Path(folder).iterdir()}, torch.get_rng_state()
+
+
 def recipe_dict(home: Path) -> dict[str, Any]:
     """A whole recipe over tiny models saved below `home`; every stage takes a second or two."""
-    for name, make in (("student", student), ("teacher", teacher)):
+    for name in ("student", "teacher"):
         if not (home / name).is_dir():
-            make().save(home / name)
+            files, state = _saved(name)
+            (home / name).mkdir(parents=True)
+            for file, content in files.items():
+                (home / name / file).write_bytes(content)
+            torch.set_rng_state(state)
     sampling = {"max_new_tokens": 12, "temperature": 1.0}
     return {
         "run": {"dir": str(home / "run"), "seed": 5, "threads": 1},
