@@ -83,7 +83,8 @@ def footprint(
 
     What has been found is kept: plans are made again with one key changed.
     """
-    key = (config.to_json_string(), f"{dtype} {quantize}", None if student is None else student.model_dump_json())
+    how = None if student is None else student.model_dump_json(exclude={"path"})
+    key = (config.to_json_string(), f"{dtype} {quantize}", how)
     if key not in _FOUND:
         found = _footprint(config, dtype, student)
         kind = quantize if student is None else student.quantize
