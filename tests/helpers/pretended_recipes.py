@@ -15,6 +15,7 @@ import tiny
 from chat_server import ChatServer, completion
 from package import ROOT
 from pretended_runs import STAGES, rows, updates
+from tried import every_time
 from vold.evals.evaluate import evaluate
 from vold.run.console import console
 from vold.run.files import read_jsonl
@@ -37,6 +38,7 @@ SMALL = (
 def trained(stages: dict[str, list[str]]) -> dict[str, Any]:
     """Stages of the paper's recipes by name: rows of metrics, and updates as of `pretended_runs.updates`."""
     console.quiet = True
+    every_time(False)
     found: dict[str, Any] = {}
     for name, wanted in stages.items():
         with tempfile.TemporaryDirectory() as folder:
@@ -58,6 +60,7 @@ def evaluated() -> dict[str, Any]:
     """recipes/eval-mini.yaml on either device, and recipes/paper-eval.yaml on the card with a judge that says "A":
     responses by benchmark."""
     console.quiet = True
+    every_time(False)
     mini = yaml.safe_load((ROOT / "recipes" / "eval-mini.yaml").read_text())
     paper = yaml.safe_load((ROOT / "recipes" / "paper-eval.yaml").read_text())
     model, sampling = str(ROOT / mini["student"]["path"]), {"max_new_tokens": ANSWERS}
