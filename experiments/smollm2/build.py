@@ -143,7 +143,7 @@ def student(work: Path, sizes: Sizes, device: str) -> Policy:
         with new_directory(raw) as d:
             model.save_pretrained(d)
             processor.save_pretrained(d)
-    policy = Policy.load(str(raw), dtype="bfloat16", device=device)
+    policy = Policy.load(str(raw), dtype=precision(device), device=device)
     solve_connector(policy)
     policy.model.model.vision_model.requires_grad_(False)
     train(policy, reading_rows, work / "reading", steps=sizes.reading, batch=sizes.batch, lr=3e-4)
@@ -158,7 +158,7 @@ def teacher(work: Path, sizes: Sizes, device: str) -> Policy:
         with new_directory(raw) as d:
             model.save_pretrained(d)
             tokenizer.save_pretrained(d)
-    policy = Policy.load(str(raw), dtype="bfloat16", device=device)
+    policy = Policy.load(str(raw), dtype=precision(device), device=device)
     train(policy, worked_rows, work / "solutions", steps=sizes.solutions, batch=sizes.batch, lr=2e-4)
     return policy
 
@@ -166,10 +166,17 @@ def teacher(work: Path, sizes: Sizes, device: str) -> Policy:
 MAKERS = {"student": student, "teacher": teacher}
 
 
+def precision(device: str) -> str:
+    """In which both models are trained: bfloat16 on a GPU and on a processor that multiplies it itself. Any other takes
+    several times as long for it as for float32."""
+    able = torch.cpu.get_capabilities()
+    return "bfloat16" if device == "cuda" or able.get("amx_bf16") or able.get("avx512_bf16") else "float32"
+
+
 def made(name: str, sizes: Sizes, cache: Path = CACHE, device: str = "cpu") -> Path:
     """The directory of a model, which is trained if the cache lacks it."""
     files = [Path(__file__), *(Path(str(part.__file__)) for part in PARTS)]
-    said = [f"{asdict(sizes)} {device}", *(file.read_text() for file in files)]
+    said = [f"{asdict(sizes)} {device} {precision(device)}", *(file.read_text() for file in files)]
     home = cache / f"{name}-{hashlib.sha256('|'.join(said).encode()).hexdigest()[:12]}"
     if not home.is_dir():
         work = home.with_name(f"{home.name}.work")
@@ -202,7 +209,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("models/smollm2"))
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--keys", action="store_true", help="make nothing: print what a recipe needs for this device")
     args = parser.parse_args(argv)
+    if args.keys:
+        print(*(f"{model}.dtype={precision(args.device)}" for model in MAKERS))
+        return
     if unknown := set(args.models) - MAKERS.keys():
         parser.error(f"{sorted(unknown)}: the models are {', '.join(MAKERS)}")
     for name in args.models or MAKERS:

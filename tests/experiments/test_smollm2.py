@@ -11,6 +11,7 @@ import json
 import random
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,10 +28,10 @@ from experiments.smollm2.scenes import Scene, described, files, named, picture, 
 from vold.data.sources import gym
 from vold.errors import ConfigError, DataError
 from vold.graders.reading import read_right
+from vold.run.recipe import load_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from vold.model.policy import Policy
     from vold.types import Task
@@ -250,6 +251,19 @@ def test_asked_about_one_picture_the_reference_is_what_the_same_picture_shows() 
 )
 def test_a_look_is_named_by_its_colour_and_its_shape_alone(response: str, score: int) -> None:
     assert named(response, "red circle") == score
+
+
+def test_a_processor_without_bfloat16_of_its_own_gets_float32(capsys: pytest.CaptureFixture[str]) -> None:
+    build.main(["--device", "cpu", "--keys"])
+    keys = capsys.readouterr().out.split()
+    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "smollm2-cpu.yaml", keys)
+    assert recipe.student is not None and recipe.teacher is not None
+    assert recipe.student.dtype == recipe.teacher.dtype == build.precision("cpu")
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        native = {"amx_bf16", "avx512_bf16"} & set(cpuinfo.read_text().split())
+        assert build.precision("cpu") == ("bfloat16" if native else "float32")
+    assert build.precision("cuda") == "bfloat16"
 
 
 def test_a_missing_package_is_named_with_the_command_that_brings_it() -> None:
