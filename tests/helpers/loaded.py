@@ -69,12 +69,10 @@ def _perform(words: list[str], home: str, cwd: str, environment: dict[str, str])
 
 def _serve() -> None:
     """Each line read is a call as JSON, each line printed the status that it ended with."""
-    import brief
     from faults.frame import in_a_child, load
 
     load()
     importlib.import_module("vold.data.sources.digits")  # nearly every recipe of the tests has it
-    brief.configs()
     for line in sys.stdin:
         asked: dict[str, Any] = json.loads(line)
         ended = in_a_child(functools.partial(_perform, **asked["call"]), asked["seconds"])

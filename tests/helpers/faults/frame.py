@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import brief
 import vold.cli
 from vold.data.worlds.digits import handwriting
 
@@ -188,4 +189,5 @@ def load() -> None:
     for name in ("traces", "sft", "balance", "distill"):
         importlib.import_module(f"vold.training.{name}")
     importlib.import_module("peft")  # for the certificate of a student
+    brief.configs()
     handwriting()
