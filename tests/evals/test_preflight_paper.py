@@ -233,17 +233,23 @@ def test_check_reports_pair_and_memory_with_stand_ins(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny models with the published tokenizers and rows."""
+    home, qwen3 = tmp_path_factory.mktemp("pair"), published.tokenizer("qwen3")
+    tiny.student(tokenizer=published.like_qwen2_5_vl(qwen3, home), rows=152064).save(home / "student")
+    tiny.teacher(tokenizer=qwen3, rows=151936).save(home / "teacher")
+    return home
+
+
 @pytest.mark.parametrize("file", [PAPER, ONE_GPU], ids=lambda file: file.stem)
 def test_training_with_the_published_tokenizers_and_their_padded_rows(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: Path, pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`<think>` is one new token of the student's, or its own three pieces. The solutions are those of the data."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    qwen3 = published.tokenizer("qwen3")
-    student = tiny.student(tokenizer=published.like_qwen2_5_vl(qwen3, tmp_path), rows=152064)
-    student.save(tmp_path / "student")
-    tiny.teacher(tokenizer=qwen3, rows=151936).save(tmp_path / "teacher")
-    small = ["sft.steps=2", "sft.batch_size=2", "distill.steps=1", "distill.prompts_per_step=2", "distill.rollouts=2"]
+    small = [f"{name}.path={pair / name}" for name in ("student", "teacher")]
+    small += ["sft.steps=2", "sft.batch_size=2", "distill.steps=1", "distill.prompts_per_step=2", "distill.rollouts=2"]
     small += ["traces.answers=data", "teacher.tokenizer=" + ("shared" if file == PAPER else "align")]
     recipe = load_recipe(file, [*stand_ins(tmp_path), *small])
     make_traces(recipe)

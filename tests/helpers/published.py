@@ -7,6 +7,7 @@ written down here.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import subprocess
@@ -79,8 +80,10 @@ def _member(archive: Path, name: str) -> bytes:
         return found.read()
 
 
+@functools.cache
 def tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The published tokenizer; skips the test where it could not be fetched."""
+    """The published tokenizer, of all tests of a process, which must not change it; skips the test where it could not
+    be fetched."""
     if not (HOME / name / "tokenizer.json").is_file():
         pytest.skip(f"the tokenizer {name} is not in build/tokenizers: `python tests/helpers/published.py` fetches it")
     found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(HOME / name)

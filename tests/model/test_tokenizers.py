@@ -25,14 +25,14 @@ from vold.run.recipe import dump_recipe
 from vold.training.sft import sft
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def qwen3() -> Any:
     return published.tokenizer("qwen3")
 
 
-@pytest.fixture
-def like_qwen2_5_vl(qwen3: Any, tmp_path: Path) -> Any:
-    return published.like_qwen2_5_vl(qwen3, tmp_path)
+@pytest.fixture(scope="module")
+def like_qwen2_5_vl(qwen3: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return published.like_qwen2_5_vl(qwen3, tmp_path_factory.mktemp("tokenizer"))
 
 
 def config(rows: int) -> Qwen3Config:
@@ -64,15 +64,16 @@ def test_the_7b_students_padding_is_told_apart_from_tokens(like_qwen2_5_vl: Any,
     )
 
 
-def test_adding_the_teachers_tokens_gives_one_id_where_there_were_pieces(like_qwen2_5_vl: Any, qwen3: Any) -> None:
+def test_adding_the_teachers_tokens_gives_one_id_where_there_were_pieces(qwen3: Any, tmp_path: Path) -> None:
+    student = published.like_qwen2_5_vl(qwen3, tmp_path)
     text = "<think>\n2 + 3 = 5\n</think>\n\n\\boxed{5}"
-    assert like_qwen2_5_vl(text)["input_ids"] != qwen3(text)["input_ids"]
-    added = add_teacher_tokens(like_qwen2_5_vl, qwen3, rows=151936)
+    assert student(text)["input_ids"] != qwen3(text)["input_ids"]
+    added = add_teacher_tokens(student, qwen3, rows=151936)
     assert added == ["<tool_response>", "</tool_response>", "<think>", "</think>"]
-    assert like_qwen2_5_vl(text)["input_ids"] == qwen3(text)["input_ids"]
-    assert like_qwen2_5_vl.decode(qwen3(text)["input_ids"]) == text
-    assert check_shared_ids(like_qwen2_5_vl, qwen3) == 151669
-    assert add_teacher_tokens(like_qwen2_5_vl, qwen3, rows=151936) == []
+    assert student(text)["input_ids"] == qwen3(text)["input_ids"]
+    assert student.decode(qwen3(text)["input_ids"]) == text
+    assert check_shared_ids(student, qwen3) == 151669
+    assert add_teacher_tokens(student, qwen3, rows=151936) == []
 
 
 def test_tokens_without_rows_or_out_of_order_are_not_added() -> None:
@@ -182,12 +183,13 @@ def test_adapters_and_new_rows_exclude_each_other(tmp_path: Path) -> None:
         tiny.recipe(tmp_path, student={"teacher_tokens": "add", "lora": {"rank": 2}})
 
 
-def test_a_pair_with_other_ids_is_named_and_the_way_to_pair_it(qwen3: Any) -> None:
+def test_a_pair_with_other_ids_is_named_and_the_way_to_pair_it(qwen3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     other = published.tokenizer("deepseek")
     with pytest.raises(VocabularyMismatch, match="other ids") as caught:
         check_shared_ids(qwen3, other)
     assert "tokenizer=align" in str(caught.value)
-    other.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    monkeypatch.setattr(other, "chat_template", template)
     found = pair_tokenizers(qwen3, other, config(151936), config(128896))
     assert dict(pairing_lines(found, 151669, 128000, added=False))["other ids"].startswith(
         f"{len(found.different):,} tokens: "
