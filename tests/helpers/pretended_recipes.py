@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -16,6 +17,7 @@ from chat_server import ChatServer, completion
 from package import ROOT
 from pretended_runs import STAGES, rows, updates
 from tried import every_time
+from vold.data.benchmarks.benchmark import PIXELS
 from vold.evals.evaluate import evaluate
 from vold.run.console import console
 from vold.run.files import read_jsonl
@@ -73,7 +75,8 @@ def evaluated() -> dict[str, Any]:
         raw["eval"]["sampling"] |= sampling
     mini["eval"]["samples"] = 1
     out = {f"eval-mini, {device}": responses(mini, device) for device in ("cpu", "cuda")}
-    with ChatServer(lambda body: completion("A")) as judge:
+    with ChatServer(lambda body: completion("A")) as judge, pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PIXELS, "vlmevalkit", (64 * 28 * 28, 16384 * 28 * 28))  # a twentieth of what a picture has there
         paper["eval"]["judge"] = {"urls": [judge.url], "model": "judge"}
         out["paper-eval, cuda"] = responses(paper, "cuda")
     return out
