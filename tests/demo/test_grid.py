@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from browser import evaluate
-from studies import arm, ran, results, study_dict
+from studies import arm, begin_as_copies, ran, results, study_dict
 from vold.demo.study import Running, run_study
 from vold.demo.study_file import Study, load_study
 from vold.demo.study_page import write_study_page
@@ -103,6 +103,7 @@ def test_a_claim_names_arms_and_axes_that_are_there(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_children_begin_with_the_step_their_parent_has_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin_as_copies(monkeypatch)
     monkeypatch.chdir(tmp_path)
     raw = grid_dict(tmp_path)
     raw["axes"] = {"steps": [0, 1]}
@@ -271,6 +272,7 @@ def test_looks_are_told_in_the_protocol(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_study_ends_at_the_look_that_decides_its_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A KL is far above -10 with three seeds; between its own values nothing is decided by the fourth."""
+    begin_as_copies(monkeypatch)
     monkeypatch.chdir(tmp_path)
     raw = grid_dict(tmp_path) | {"seeds": [1, 2, 3, 4], "looks": {"at": [3, 4]}, "axes": {}}
     raw["arms"] = {"start": {"stage": "align"}}

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from launched import gone
+from studies import begin_as_copies
 from vold.demo.pipeline import DemoSummary, demo
 from vold.errors import DataError
 from vold.evals.compare import compare_runs
@@ -38,8 +39,9 @@ if __name__ == "__main__":
 
 
 def test_grpo_runs_beside_it_from_the_same_start_and_a_second_call_trains_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    begin_as_copies(monkeypatch)
     home = tmp_path / "demo"
     words = [f"run.dir={home}", *SHORT]
     summary = demo(words)

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import tiny
-from studies import arm, ran, results, study_dict
+from studies import arm, begin_as_copies, ran, results, study_dict
 from vold.cli import main
 from vold.demo.plan import plan_study
 from vold.demo.study import _generations, run_study
@@ -220,6 +220,7 @@ def no_figure(stage: Path) -> None:
 def test_a_study_makes_its_own_models_and_reads_its_own_measures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    begin_as_copies(monkeypatch)
     monkeypatch.chdir(tmp_path)
     home = tmp_path / "studies" / "own"
     home.mkdir(parents=True)
@@ -371,11 +372,11 @@ def test_a_study_does_not_judge_on_a_set_that_its_recipe_trains_on(tmp_path: Pat
 def test_a_study_runs_chooses_its_rates_and_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    begin_as_copies(monkeypatch)
     monkeypatch.chdir(tmp_path)
     home = tmp_path / "studies" / "small"
     home.mkdir(parents=True)
-    file = home / "study.yaml"
-    file.write_text(yaml.safe_dump(study_dict(tmp_path)))
+    (file := home / "study.yaml").write_text(yaml.safe_dump(study_dict(tmp_path)))
     (tmp_path / "README.md").write_text(
         "before\n"
         + MARK.format(edge="begin", name="small")

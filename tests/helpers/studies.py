@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 import tiny
 from vold.evals.study_results import ArmResult, Measure, StudyResults, UnitResult
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def begin_as_copies(patch: pytest.MonkeyPatch) -> None:
+    """Processes that are started begin as copies of this one, which has loaded what takes seconds to load."""
+    copies = multiprocessing.get_context("fork")
+    patch.setattr(multiprocessing, "get_context", lambda how: copies)
 
 
 def ran(seed: int, **measures: Measure) -> UnitResult:

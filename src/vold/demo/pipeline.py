@@ -96,7 +96,8 @@ def _demo(recipe: Recipe, overrides: list[str]) -> DemoSummary:
     taught = recipe.distill is not None and recipe.distill.objective.uses_teacher
     for stage in ("check", "traces", *before, "sft", "align", "distill"):
         _enter(stage, began, recipe)
-        with _grpo_meanwhile(home, overrides) if stage == "distill" and taught else contextlib.nullcontext():
+        beside = stage == "distill" and taught and not (home / "grpo" / "distill" / "final").is_dir()
+        with _grpo_meanwhile(home, overrides) if beside else contextlib.nullcontext():
             _WORK[stage][1](recipe)
     models = stage_models(recipe)
     if taught:

@@ -9,12 +9,13 @@ machines that see the directory work at it together.
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import subprocess
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,7 +76,9 @@ def run_study(target: str) -> StudyResults:
     with _turn(running.work):
         build_models(study.models, running.models)
     context = multiprocessing.get_context("spawn")
-    with context.Pool(study.workers, initializer=_quiet) as pool:
+    with contextlib.ExitStack() as stack:
+        # Where there is something to run: processes take seconds to begin.
+        pool = functools.cache(lambda: stack.enter_context(context.Pool(study.workers, initializer=_quiet)))
         running.sweep(pool)
         looked = list(running.looks(pool))
     with _turn(running.work):
@@ -133,7 +136,7 @@ class Running:
         others = [file for file in self.work.glob("clock*.json") if file != self.clock]
         return time.monotonic() - self.began + sum(read_json(file, Clock).seconds for file in others)
 
-    def sweep(self, pool: Pool) -> None:
+    def sweep(self, pool: Callable[[], Pool]) -> None:
         """Train every arm at each of its rates with the selection seeds, and choose one."""
         for generation in _generations(self.study):
             units = [u for name in generation for u in self.tried(name)]
@@ -141,7 +144,7 @@ class Running:
             for name in generation:
                 self.choose(name)
 
-    def looks(self, pool: Pool) -> Iterator[Look]:
+    def looks(self, pool: Callable[[], Pool]) -> Iterator[Look]:
         """Train with the study's seeds up to each look, until every claim is decided."""
         study = self.study
         for n in study.looks.at if study.looks else (len(study.seeds),):
@@ -229,7 +232,7 @@ class Running:
         arm = self.study.arms[name]
         return arm.trains or (arm.after is not None and self._is_trained(arm.after))
 
-    def _run(self, units: Sequence[Unit], label: str, pool: Pool) -> None:
+    def _run(self, units: Sequence[Unit], label: str, pool: Callable[[], Pool]) -> None:
         """Run the units whose result is not there; come back when all of them are, whoever has run them.
 
         What another process has in hand comes last: it is waited for, or taken over where that process is dead."""
@@ -253,11 +256,12 @@ class Running:
             self.known = known_units(file) | self.known | self.done(jobs)
             keep_units(file, self.known)
 
-    def _each(self, jobs: Sequence[Job], pool: Pool) -> Iterator[bool]:
+    def _each(self, jobs: Sequence[Job], pool: Callable[[], Pool]) -> Iterator[bool]:
         """What `run_unit` says of each, as they end. A pool waits for ever for what a process that was killed had in
         hand, and has another in its place."""
+        at_work = pool()
         workers = {child.pid for child in multiprocessing.active_children()}
-        found = pool.imap_unordered(run_unit, jobs)
+        found = at_work.imap_unordered(run_unit, jobs)
         while True:
             try:
                 yield found.next(RunLock.beat)
