@@ -53,16 +53,13 @@ def test_a_small_recipe_runs_to_its_end_and_goes_on_when_killed(
     make_traces(recipe)
     sft(recipe)
     broken = short(name, tmp_path / "broken", f"distill.init={tmp_path}/run/sft/final")
-    whole = broken.model_copy(update={"run": broken.run.model_copy(update={"dir": tmp_path / "whole"})})
-    for made in (whole, broken):
-        make_traces(made)
-    distill(whole)
+    make_traces(broken)
+    distill(recipe)
     assert not in_a_process_killed_at(25, lambda: distill(broken)), "the kill came after the end"
     assert in_a_process_killed_at(10**9, lambda: distill(broken))
-    assert weights_of(tmp_path / "broken" / "distill") == weights_of(tmp_path / "whole" / "distill")
-    rows = stored_rows(tmp_path / "whole" / "distill" / "rollouts" / "step-000000.safetensors")
+    assert weights_of(tmp_path / "broken" / "distill") == weights_of(tmp_path / "run" / "distill")
+    rows = stored_rows(tmp_path / "run" / "distill" / "rollouts" / "step-000000.safetensors")
     assert {k for r in rows for k in r["token_values"]} == token_values | {"entropy"}
     assert {k for r in rows for k in r["rollout_values"]} == rollout_values
-    distill(recipe)
     assert evaluate(recipe).stages["vold"].keys() == set(sets(name))
     assert show(tmp_path / "run").is_file()
