@@ -100,9 +100,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> None:
     if file.startswith(TRACED) and file not in REPEATS:
         while STOPPED:
             STOPPED.pop().start()
-    elif not STOPPED and "coverage" in sys.modules and (found := sys.modules["coverage"].Coverage.current()):
-        found.stop()
-        STOPPED.append(found)
+    elif "coverage" in sys.modules:
+        # Two in a worker of xdist: where one stops, the other goes on.
+        while found := sys.modules["coverage"].Coverage.current():
+            found.stop()
+            STOPPED.append(found)
 
 
 @pytest.fixture(scope="session")

@@ -261,9 +261,7 @@ def _train(job: Job) -> dict[str, Measure]:
     if start is not None and start.known is not None and not Path(start.model()).is_dir():
         with owning(start.home, "study"):
             _train(start)
-    recipe = job.load({"run.dir": str(job.home)})
-    torch.set_num_threads(recipe.run.threads)
-    return dict(_trained(job, recipe))
+    return dict(_trained(job, job.load({"run.dir": str(job.home)})))
 
 
 def _trained(job: Job, recipe: Recipe) -> Iterator[tuple[str, Measure]]:

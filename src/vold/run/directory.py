@@ -58,8 +58,8 @@ class Early:
 def works_in_run(
     stage: str,
 ) -> Callable[[Callable[Concatenate[Recipe, P], T]], Callable[Concatenate[Recipe, P], T]]:
-    """Decorates what runs a stage: the precision of its models is settled, it owns the run directory, and it leaves
-    nothing of a start that makes nothing.
+    """Decorates what runs a stage: the precision of its models is settled, it computes with the recipe's threads, owns
+    the run directory, and leaves nothing of a start that makes nothing.
 
     The function may then raise ConfigError besides: another process is at work there.
     """
@@ -68,7 +68,11 @@ def works_in_run(
         @functools.wraps(work)
         def inside(recipe: Recipe, /, *args: P.args, **kwargs: P.kwargs) -> T:
             recipe = settled(recipe)
-            with owning(recipe.run.dir, stage) as owner, _undone_if_nothing_is_made(recipe.run.dir, stage, owner):
+            with (
+                owning(recipe.run.dir, stage) as owner,
+                _undone_if_nothing_is_made(recipe.run.dir, stage, owner),
+                recipe.run.own_threads(),
+            ):
                 return work(recipe, *args, **kwargs)
 
         return inside

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -12,6 +13,9 @@ from vold.errors import ConfigError
 from vold.run.names import close_to
 from vold.run.section import Section
 from vold.types.named import is_named, load_callable, look_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Exchange = Literal["micro_batch", "step"]
 """When processes exchange weights and gradients; `Run.exchange` says what each costs."""
@@ -71,6 +75,18 @@ class RunSection(Section):
         if self.modules is not None:
             look_in(self.modules)
         return self
+
+    @contextlib.contextmanager
+    def own_threads(self) -> Iterator[None]:
+        """Compute with `threads`, and then with as many as before: who runs a stage may be a program of its own."""
+        import torch  # `vold --help` waits for it otherwise
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def refuse_missing_trackers(self) -> None:
         """Raises:
