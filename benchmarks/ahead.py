@@ -1,11 +1,11 @@
 """What `distill.ahead: 1` gains and costs on a vLLM server:
 
-    python benchmarks/ahead.py --python .venv-engines/bin/python
+    OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive python benchmarks/ahead.py --python recipes/image_rl-mini/python
 
 The recipe's traces and cold start are made once; from there each seed trains with `ahead: 0` and with `ahead: 1`, in
 turn, with as many steps. A line a run: seconds a step (the median, without the first, which nothing is ahead of) and
-accuracy afterwards. The ratio of the seconds is that of one seed's two runs. Stopped and started again it goes on:
-finished runs are kept in --home, and the one that was cut off resumes.
+accuracy afterwards, by task set. The ratio of the seconds is that of one seed's two runs. Stopped and started again it
+goes on: finished runs are kept in --home, and the one that was cut off resumes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def summary(rows: list[Row]) -> Row:
     ratios = [runs[s, 1]["seconds"] / runs[s, 0]["seconds"] for s in seeds]
     means = {
         f"{name}_ahead_{ahead}": round(statistics.mean(runs[s, ahead][name] for s in seeds), 4)
-        for name in ("seconds", "accuracy")
+        for name in runs[seeds[0], 1]
+        if name not in ("seed", "ahead", "load")
         for ahead in (0, 1)
     }
     spread = [round(min(ratios), 3), round(max(ratios), 3)]
@@ -50,11 +51,12 @@ def summary(rows: list[Row]) -> Row:
 
 
 def recipe_of(a: argparse.Namespace, name: str, *more: str) -> Recipe:
-    """The recipe in a folder of its own: rollouts on a server of 16 places, all else in this process."""
+    """The recipe in a folder of its own: rollouts on a server, all else in this process."""
+    args = ["--max-model-len", "128", "--max-num-seqs", str(a.places), "--enforce-eager"]
+    launch = json.dumps({"devices": ["cpu"], "args": args, "python": str(a.python)})
     words = [f"run.dir={json.dumps(str(a.home / name))}", "teacher.server=null", "eval.endpoint=null"]
-    words += [f"distill.engine.launch.python={json.dumps(str(a.python))}", *a.override, *more]
-    args = '[--max-model-len, "128", --max-num-seqs, "16", --enforce-eager]'
-    return load_recipe(a.recipe, [f"distill.engine.launch.args={args}", "distill.mismatch.action=warn", *words])
+    words += [f"distill.engine={{launch: {launch}}}", "distill.mismatch.action=warn", *a.override, *more]
+    return load_recipe(a.recipe, words)
 
 
 def measured(a: argparse.Namespace, base: Path, seed: int, ahead: int) -> Row:
@@ -64,16 +66,17 @@ def measured(a: argparse.Namespace, base: Path, seed: int, ahead: int) -> Row:
     recipe = recipe_of(a, name, f"run.seed={seed}", f"distill.ahead={ahead}", f"distill.init={init}")
     end = distill(recipe)
     results = evaluate(recipe_of(a, name, f"run.seed={seed}", f"eval.models={{vold: {json.dumps(str(end))}}}"))
-    (figures,) = results.stages["vold"].values()
+    accuracies = {f"accuracy_{name}": figures.accuracy for name, figures in results.stages["vold"].items()}
     rows = read_jsonl(a.home / name / "distill" / "metrics.jsonl")
     load = round(os.getloadavg()[0], 1)
-    return {"seed": seed, "ahead": ahead, "seconds": seconds_a_step(rows), "accuracy": figures.accuracy, "load": load}
+    return {"seed": seed, "ahead": ahead, "seconds": seconds_a_step(rows), **accuracies, "load": load}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", type=Path, required=True, help="an interpreter that has vLLM")
     parser.add_argument("--recipe", type=Path, default=HERE.parent / "recipes" / "launch-mini.yaml")
+    parser.add_argument("--places", type=int, default=16, help="of the server: so many rollouts at once")
     parser.add_argument("--home", type=Path, default=Path("runs/ahead"))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("override", nargs="*", help="key.path=value for all runs, such as distill.steps=60")
