@@ -261,7 +261,9 @@ def _train(job: Job) -> dict[str, Measure]:
     if start is not None and start.known is not None and not Path(start.model()).is_dir():
         with owning(start.home, "study"):
             _train(start)
-    return dict(_trained(job, job.load({"run.dir": str(job.home)})))
+    recipe = job.load({"run.dir": str(job.home)})
+    torch.set_num_threads(recipe.run.threads)  # for the study's measures too, which are outside the stages
+    return dict(_trained(job, recipe))
 
 
 def _trained(job: Job, recipe: Recipe) -> Iterator[tuple[str, Measure]]:
