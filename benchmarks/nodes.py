@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 from typing import TYPE_CHECKING
 
 import torch
+
+from vold.engines.launch.server import HeldPort
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,10 +19,8 @@ if TYPE_CHECKING:
 def fork(nodes: int, each: int, work: Callable[[], None]) -> int:
     """Run `work` in `each` processes on each of `nodes` nodes, one thread each. Returns how many failed; when one has,
     the others, which may wait for it, are ended."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(nodes * each)}
+    port = HeldPort()
+    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port.number), "WORLD_SIZE": str(nodes * each)}
     alive, failed = set[int](), 0
     sys.stdout.flush()
     for rank in range(nodes * each):
@@ -37,6 +36,7 @@ def fork(nodes: int, each: int, work: Callable[[], None]) -> int:
         failed += bool(status)
         for other in alive if status else ():
             os.kill(other, signal.SIGTERM)
+    port.free()
     return failed
 
 

@@ -202,8 +202,8 @@ def test_a_port_that_somebody_has_taken_is_left_to_them(home: Path, monkeypatch:
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         first: list[HeldPort] = []
 
-        def port(host: str) -> HeldPort:
-            held = HeldPort(host)
+        def port() -> HeldPort:
+            held = HeldPort()
             if not first:
                 first.append(held)
                 theirs.bind(("127.0.0.1", held.number))
@@ -213,6 +213,16 @@ def test_a_port_that_somebody_has_taken_is_left_to_them(home: Path, monkeypatch:
         monkeypatch.setattr(launched_server, "HeldPort", port)
         with serving(made(home), "traces") as recipe:
             assert str(first[0].number) not in addressed(recipe)[0]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
+def test_a_held_port_is_nobody_elses_at_any_address_until_it_is_free(host: str) -> None:
+    held = HeldPort()
+    with socket.socket() as theirs:
+        with pytest.raises(OSError, match="ddress already in use"):
+            theirs.bind((host, held.number))
+        held.free()
+        theirs.bind((host, held.number))
 
 
 def test_another_program_at_the_port_is_not_taken_for_ours(home: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 import torch
 
 from vold import cli
+from vold.engines.launch.server import HeldPort
 from vold.errors import TeacherError
 from vold.run.recipe import load_recipe
 from vold.training.stage import Training
@@ -77,10 +77,7 @@ def process(world: World, rank: int, port: int) -> int:
     return cli.main([world.stage, world.recipe])
 
 
-def start(world: World) -> list[int]:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+def start(world: World, port: int) -> list[int]:
     pids = list[int]()
     for rank in range(world.nodes * world.each):
         pids.append(os.fork())
@@ -92,7 +89,8 @@ def start(world: World) -> list[int]:
 def main(worlds: list[World]) -> None:
     torch.set_num_threads(1)
     status = []
-    for world, pids in [(world, start(world)) for world in worlds]:
+    ports = [HeldPort() for _ in worlds]
+    for world, pids in [(world, start(world, port.number)) for world, port in zip(worlds, ports, strict=True)]:
         stopped = pids.pop(world.rank) if world.how == "stopped" else None
         ended = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
         status.append(ended[0])

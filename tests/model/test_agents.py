@@ -6,7 +6,6 @@ import os
 import re
 import select
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from safetensors.torch import load_file
 from engine_backends import text_model
 from served import on, raw_recipe
 from vllm_server import VllmServer
+from vold.engines.launch.server import HeldPort
 from vold.run.recipe import recipe_from
 from vold.training.distill import distill
 
@@ -28,12 +28,9 @@ pytestmark = pytest.mark.processes
 SECONDS = 300
 
 
-def agents(file: Path) -> list[subprocess.Popen[str]]:
+def agents(file: Path, port: HeldPort) -> list[subprocess.Popen[str]]:
     """One of each of two nodes, with one process each."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    words = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}"]
+    words = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port.number}"]
     command = [sys.executable, "-m", "torch.distributed.run", *words]
     work = ["-m", "vold.cli", "distill", str(file)]
     return [
@@ -71,7 +68,7 @@ def test_a_run_of_two_agents_that_lost_one_ends_in_the_weights_of_one_process(tm
         whole = distill(recipe_from({**raw, "run": raw["run"] | {"dir": str(tmp_path / "whole")}}, where="test"))
         (file := tmp_path / "recipe.yaml").write_text(yaml.safe_dump(raw))
         server.hook = hook
-        first, second = agents(file)
+        first, second = agents(file, port := HeldPort())
         assert asked.wait(SECONDS)
         lose(second)
         answer.set()
@@ -80,10 +77,11 @@ def test_a_run_of_two_agents_that_lost_one_ends_in_the_weights_of_one_process(tm
         assert first.returncode == 1
         seen = r"rank 1 did not arrive: it was last seen in `(sample|teacher)` of step [12], at vold\."
         assert re.search(rf"vold distill \[process 0\]: {seen}", said), said
-        for rank, agent in enumerate(agents(file)):
+        for rank, agent in enumerate(agents(file, port)):
             said = agent.communicate(timeout=SECONDS)[0]
             assert agent.returncode == 0, said
             assert ("distill: 3/3" in said) == (rank == 0)  # one of them speaks
+        port.free()
     weights, expected = (load_file(f / "model.safetensors") for f in (tmp_path / "run/distill/final", whole))
     assert weights.keys() == expected.keys()
     for name, value in expected.items():

@@ -78,9 +78,9 @@ class Place:
         said, self._said[:] = list(self._said), []
         return Look(server.url if server.ready.is_set() else "", server.failure, said)
 
-    def port(self, address: str) -> int:
+    def port(self) -> int:
         """A port of this machine, held for the first process of a training stage."""
-        self._port = self._port or HeldPort(address)
+        self._port = self._port or HeldPort()
         return self._port.number
 
     def train(self, words: list[str], variables: dict[str, str], log: Path) -> str:

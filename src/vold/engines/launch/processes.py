@@ -77,7 +77,7 @@ class TrainingProcesses:
         lost = f"`{self.stage}` has lost a machine before it began"
         self.where = self._answer([place.where.remote() for place in self.places], lost, self.directory)
         address = self.machines.address_of(self.where[0].node)
-        port = self._answer(self.places[0].port.remote(address), lost, self.directory)
+        port = self._answer(self.places[0].port.remote(), lost, self.directory)
         variables = {PLACED: json.dumps(self.told)}
         working = {}
         for number, place in enumerate(self.places):

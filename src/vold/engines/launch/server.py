@@ -49,16 +49,20 @@ IN_USE = "ddress already in use"
 
 
 class HeldPort:
-    """A free port of an address of this machine, bound and never listened on, so that no other process is given it.
+    """A free port of this machine, bound and never listened on, so that no other process is given it.
 
-    A connection to it is refused. A server that sets SO_REUSEADDR, as vLLM's and the standard library's do, can listen
-    on it, end, and listen again.
+    A connection to it is refused. A server that sets SO_REUSEADDR, as vLLM's, the standard library's and the store of
+    PyTorch's processes do, can listen on it, end, and listen again. It is held at every address of the machine: that
+    store listens at all of them, which a port that another program has at one of them would not let it.
     """
 
-    def __init__(self, host: str = LOOPBACK) -> None:
-        self._socket = socket.socket()
+    def __init__(self) -> None:
+        both = socket.has_dualstack_ipv6()
+        self._socket = socket.socket(socket.AF_INET6 if both else socket.AF_INET)
+        if both:
+            self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind((host, 0))
+        self._socket.bind(("", 0))
         self.number = int(self._socket.getsockname()[1])
 
     def free(self) -> None:
@@ -98,7 +102,7 @@ class LaunchedServer:
         self.log, self.record = directory / f"{spec.name}.log", directory / f"{spec.name}.json"
         self.ready, self.turn = threading.Event(), threading.Event()
         self.turn.set()
-        self.port = HeldPort(self.host)
+        self.port = HeldPort()
         self.began = time.monotonic()
         self._ending = threading.Event()
         self._keeper: subprocess.Popen[bytes] | None = None
@@ -141,7 +145,7 @@ class LaunchedServer:
             taken = not served and not again and IN_USE in why
             if taken:
                 self.port.free()
-                self.port = HeldPort(self.host)
+                self.port = HeldPort()
             if again == RESTARTS or (not served and not again and not taken):
                 self.failure = why
                 return
