@@ -192,7 +192,7 @@ smollm2: $(STAMP)
 	$(VENV)/bin/python -m experiments.smollm2.build teacher > build/smollm2-teacher.log 2>&1 & made=$$!; \
 	OMP_NUM_THREADS=2 $(VENV)/bin/python -m experiments.smollm2.build student || { kill $$made; exit 1; }; \
 	wait $$made || { cat build/smollm2-teacher.log; exit 1; }
-	$(VENV)/bin/vold run recipes/smollm2-cpu.yaml $$($(VENV)/bin/python -m experiments.smollm2.build --keys) $(ARGS)
+	keys=$$($(VENV)/bin/python -m experiments.smollm2.build --keys) && $(VENV)/bin/vold run recipes/smollm2-cpu.yaml $$keys $(ARGS)
 
 # Pins with the hashes of all files, for every system and Python. Newer ones: make pins ARGS=--upgrade
 LOCK = $(VENV)/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --quiet \

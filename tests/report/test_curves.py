@@ -36,15 +36,15 @@ def test_steps_without_a_value_and_lines_of_nothing_are_left_out() -> None:
     assert training_charts(DISTILL, []) == []
 
 
-def test_six_sets_and_six_scores_are_lines_that_can_be_told_apart() -> None:
-    """Four colours, and the fifth and the sixth line dashed in the first two of them, with keys like the lines."""
-    looks = ["c1", "c2", "c3", "c4", "c1 dashed", "c2 dashed"]
+def test_nine_sets_and_nine_scores_are_lines_that_can_be_told_apart() -> None:
+    """Four colours, then dashed in the same four, then dotted, with keys like the lines."""
+    looks = [f"c{c}{stroke}" for stroke in ("", " dashed", " dotted") for c in (1, 2, 3, 4)][:9]
     asked = [
         EvalRow(step=s, set=f"set {i}", pictures=True, n=8, accuracy=0.5, stderr=0.1, truncated=0.0, tokens=9)
         for s in (0, 5)
-        for i in range(6)
+        for i in range(9)
     ]
-    rows = [{"step": s, **{f"score_{name}": 0.5 for name in "abcdef"}} for s in range(3)]
+    rows = [{"step": s, **{f"score_{name}": 0.5 for name in "abcdefghi"}} for s in range(3)]
     for (chart,) in (asked_charts(asked), training_charts(score_curves(rows), rows)):
         assert re.findall(r'<polyline class="([^"]*)"', chart) == looks
         assert re.findall(r'<span class="key line ([^"]*)"', chart) == looks

@@ -32,6 +32,8 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 176, 46, 8, 8, 34
 ROW, AXIS, STRIP = 36, 18, 150
 COLOURS = 4
 """That lines and bars take in turns."""
+STROKES = ("", " dashed", " dotted")
+"""Classes of the lines of the first turn, of the second and of the third."""
 LABEL = 23
 """Characters of a model's name that fit over its bar."""
 
@@ -39,7 +41,8 @@ LABEL = 23
 @dataclass(frozen=True)
 class Series:
     """One line: label, points by rising x, number, whether it stays in the background, and by point the ends of an
-    interval that is drawn as a band. The number is that of the colour from 1 to 4; the four after them are dashed."""
+    interval that is drawn as a band. The number is that of the colour from 1 to 4; the four after them are dashed, and
+    the next four dotted."""
 
     label: str
     points: Sequence[Point]
@@ -51,7 +54,7 @@ class Series:
     def look(self) -> str:
         """The classes of its colour and of how it is drawn."""
         turn, place = divmod(self.number - 1, COLOURS)
-        return f"c{place + 1}{' dashed' * (turn % 2)}{' faint' * self.faint}"
+        return f"c{place + 1}{STROKES[turn % len(STROKES)]}{' faint' * self.faint}"
 
 
 @dataclass(frozen=True)
