@@ -83,7 +83,8 @@ demo: $(STAMP)
 # The notebook runs in a real kernel; where that cannot be had, its test is left out. The result page is tested in a real
 # browser. Where none is installed, the one inside PyQt6-WebEngine is fetched; where
 # that cannot start either (it needs a few system libraries), those tests are left out, and the summary says so.
-# Files run in their order: xdist's own leaves long files of few tests to the end, and a core idle.
+# Three workers on two cores, as many tests wait for processes, and files in their order: xdist's own leaves long files of
+# few tests to the end, and a core idle.
 test: lint
 	@$(PIP) install --quiet --retries 0 --no-deps --require-hashes -r requirements-notebook.txt || true
 	@set -e; export VOLD_BROWSER="$${VOLD_BROWSER:-}"; \
@@ -92,7 +93,7 @@ test: lint
 	  $(VENV)/bin/python tests/helpers/browser.py || { echo "no browser starts here: tests of pages are left out"; export VOLD_BROWSER=none; }; \
 	fi; \
 	$(VENV)/bin/python tests/helpers/published.py; \
-	$(VENV)/bin/python -m pytest -n 2 --no-loadscope-reorder --cov --cov-report=
+	$(VENV)/bin/python -m pytest -n 3 --no-loadscope-reorder --cov --cov-report=
 	@set -e; for room in objective training; do \
 	  echo "branch coverage of $$room, 95 % at least:"; \
 	  $(VENV)/bin/coverage report --include="src/vold/$$room/*" --skip-covered --fail-under=95; \
