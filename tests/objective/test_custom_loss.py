@@ -46,7 +46,7 @@ def streams(dtype: torch.dtype = torch.float64) -> Streams:
         return torch.tensor(values, dtype=dtype)
 
     return Streams(
-        row(-1.0, -2.0, -0.5).requires_grad_(), row(0.0, 0.0, 0.0), row(0.0, 0.0, 0.0), row(-3.0, -2.5, -0.5),
+        row(-1.0, -2.0, -0.5).requires_grad_(), row(-1.0, -2.0, -0.5), row(0.0, 0.0, 0.0), row(-3.0, -2.5, -0.5),
         row(1.0, 0.5, 0.0), torch.tensor([0, 0, 1]), torch.tensor([2, 2, 1]),
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ from vold.objective.losses import (
     clipped_surrogate,
     full_forward_kl,
     full_reverse_kl,
+    importance,
     importance_surrogate,
     inside_band,
     jensen_shannon,
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 LN2, LN3 = math.log(2), math.log(3)
 STUDENT = [0.1, 0.4, 0.2, 0.25, 0.05]
 TEACHER = [0.3, 0.1, 0.2, 0.15, 0.25]
+OLDER = [0.2, 0.3, 0.15, 0.2, 0.15]
+"""A student of some updates ago, none of whose symbols has become twice as likely since."""
+FORWARD_KL_GRADIENT = [a - b for a, b in zip(STUDENT, TEACHER, strict=True)]
+"""d/dz_j sum_v q_v ln(q_v/p_v) = p_j - q_j."""
 
 
 def f64(*values: float) -> torch.Tensor:
@@ -39,12 +44,20 @@ def close(got: torch.Tensor, want: list[float]) -> None:
     torch.testing.assert_close(got, f64(*want), rtol=1e-12, atol=1e-14)
 
 
-def expected_gradient(per_token: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """Gradient by the logits of a 5-symbol student, averaged exactly over tokens drawn from that student."""
+def expected_gradient(
+    per_token: Callable[[torch.Tensor], torch.Tensor], drawn_from: list[float] = STUDENT
+) -> torch.Tensor:
+    """Gradient by the logits of a 5-symbol student, averaged exactly over tokens drawn from that student, or others."""
     logits = f64(*STUDENT).log().requires_grad_()
     values = per_token(logits.log_softmax(-1))
-    (gradient,) = torch.autograd.grad((f64(*STUDENT) * values).sum(), logits)
+    (gradient,) = torch.autograd.grad((f64(*drawn_from) * values).sum(), logits)
     return gradient
+
+
+def reverse_kl_gradient() -> list[float]:
+    """d/dz_j sum_v p_v ln(p_v/q_v) = p_j (ln(p_j/q_j) - KL)."""
+    kl = sum(a * math.log(a / b) for a, b in zip(STUDENT, TEACHER, strict=True))
+    return [a * (math.log(a / b) - kl) for a, b in zip(STUDENT, TEACHER, strict=True)]
 
 
 def test_nll_is_minus_the_log_probability() -> None:
@@ -94,20 +107,29 @@ def test_k1_and_k3_are_unbiased_for_reverse_kl() -> None:
 
 
 def test_k2_back_propagates_the_reverse_kl_gradient() -> None:
-    # d/dz_j sum_v p_v ln(p_v/q_v) = p_j (ln(p_j/q_j) - KL)
-    teacher = f64(*TEACHER).log()
-    kl = sum(a * math.log(a / b) for a, b in zip(STUDENT, TEACHER, strict=True))
-    exact = [a * (math.log(a / b) - kl) for a, b in zip(STUDENT, TEACHER, strict=True)]
+    teacher, exact = f64(*TEACHER).log(), reverse_kl_gradient()
     close(expected_gradient(lambda logp: k2(logp, teacher)), exact)
     logits = f64(*STUDENT).log().requires_grad_()
     (full,) = torch.autograd.grad(full_reverse_kl(logits, teacher), logits)
     close(full, exact)
 
 
+@pytest.mark.parametrize(("loss", "exact"), [(k2, reverse_kl_gradient()), (k3, FORWARD_KL_GRADIENT)])
+def test_weighed_by_importance_tokens_of_older_weights_give_the_gradient_of_new_ones(
+    loss: Callable[..., torch.Tensor], exact: list[float]
+) -> None:
+    older, teacher = f64(*OLDER).log(), f64(*TEACHER).log()
+    close(expected_gradient(lambda logp: importance(logp, older) * loss(logp, teacher), OLDER), exact)
+
+
+def test_a_token_weighs_by_how_much_likelier_it_has_become_and_twice_at_most() -> None:
+    now, then = f64(-LN2, -LN3, -1.0, -1.0), f64(-LN3, -LN2, -9.0, -1.0)
+    close(importance(now, then), [1.5, 2 / 3, 2.0, 1.0])
+    close(importance(now, then, cap=1.0), [1.0, 2 / 3, 1.0, 1.0])
+
+
 def test_k3_back_propagates_the_forward_kl_gradient() -> None:
-    # d/dz_j sum_v q_v ln(q_v/p_v) = p_j - q_j
-    teacher = f64(*TEACHER).log()
-    exact = [a - b for a, b in zip(STUDENT, TEACHER, strict=True)]
+    teacher, exact = f64(*TEACHER).log(), FORWARD_KL_GRADIENT
     close(expected_gradient(lambda logp: k3(logp, teacher)), exact)
     logits = f64(*STUDENT).log().requires_grad_()
     (full,) = torch.autograd.grad(full_forward_kl(logits, teacher), logits)

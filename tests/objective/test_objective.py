@@ -306,6 +306,25 @@ def test_the_teacher_as_advantage_and_as_loss_have_one_gradient_on_policy() -> N
     assert run(as_loss, rows)[1] == approx([0, 0, 1 / 5, 2 / 5, 3 / 5])
 
 
+@pytest.mark.parametrize(("shift", "weight"), [(-math.log(2), 0.5), (math.log(1.5), 1.5), (1.0, 2.0)])
+def test_the_teachers_loss_on_older_rollouts_is_weighed_by_the_ratio(shift: float, weight: float) -> None:
+    """The student is 1, 2 and 3 nats surer than the teacher, and by `shift` more since."""
+    o = make(None, teacher_loss={"coefficient": 1.0, "mask": "failed"})
+    loss, gradient, _ = run(o, mixed_group(), shift=shift)
+    gaps = [1 + shift, 2 + shift, 3 + shift]
+    assert loss == approx(weight * sum(g * g / 2 for g in gaps) / 5)
+    assert gradient == approx([0, 0, *(weight * g / 5 for g in gaps)])
+
+
+def test_what_the_student_has_not_sampled_is_not_weighed() -> None:
+    o = make(None, teacher_loss={"coefficient": 1.0, "mask": "failed"})
+    streams = streams_of(o, mixed_group(), shift=-1.0)
+    streams.behaviour_logp[2:4] = NAN
+    loss, _ = total(o, streams, Denominators(teacher_loss=5), 0)
+    (gradient,) = torch.autograd.grad(loss, streams.logp)
+    assert gradient.tolist() == approx([0, 0, 0, 1 / 5, math.exp(-1) * 2 / 5])
+
+
 def test_the_clip_bounds_reach_the_surrogate_in_their_places() -> None:
     # ratio 1.25 is inside [0.8, 1.3], ratio 1.4 outside for the rollout that passed only
     for ratio, passed, failed in ((1.25, 1.25, 1.25), (1.4, 0.0, 1.4), (0.75, 0.75, 0.0)):

@@ -12,6 +12,7 @@ from vold.objective.custom_loss import estimator, token_loss
 from vold.objective.losses import (
     SAMPLED,
     clipped_surrogate,
+    importance,
     importance_surrogate,
     inside_band,
     k1,
@@ -101,8 +102,9 @@ class Streams:
 
     Attributes:
         logp: student log-probs, with gradient.
-        behaviour_logp: log-probs at the time of sampling. Like `advantage`, read where the advantage is not 0.
-        advantage: from `credit`.
+        behaviour_logp: log-probs at the time of sampling; NaN where the student has not sampled. Read where the
+            advantage or the teacher's weight is not 0.
+        advantage: from `credit`, read where it is not 0.
         teacher_logp: the teacher's log-probs; NaN where it was not asked.
         teacher_weight: from `credit`. Where it is 0, `teacher_logp` cannot reach the loss.
         sequence_index: the rollout each token belongs to; all of a rollout's tokens are in one micro-batch.
@@ -259,7 +261,9 @@ def _used(on: Tensor, values: Tensor) -> Tensor:
 
 def _divergence(term: TeacherLoss, streams: Streams, logp: Tensor, on: Tensor) -> Tensor:
     if not term.over_vocabulary:
-        return estimator(term.estimator)(_used(on, logp), _used(on, streams.teacher_logp))
+        values = estimator(term.estimator)(_used(on, logp), _used(on, streams.teacher_logp))
+        sampled = on & streams.behaviour_logp.isfinite()
+        return values * importance(_used(sampled, logp), _used(sampled, streams.behaviour_logp))
     if streams.divergence is None:
         raise ValueError(f"{term.estimator} needs the stream `divergence`")
     return _used(on, streams.divergence)

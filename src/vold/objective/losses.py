@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+IMPORTANCE_CAP = 2.0
+"""The usual bound of truncated importance sampling."""
+
+
 def nll(logp: Tensor) -> Tensor:
     """Negative log-likelihood of given tokens (VOLD Eq. 4), the loss of the cold start.
 
@@ -73,6 +77,27 @@ def importance_surrogate(logp: Tensor, behaviour_logp: Tensor, advantage: Tensor
     """
     _same_shape(logp=logp, behaviour_logp=behaviour_logp, advantage=advantage)
     return ((logp - behaviour_logp.detach()).exp() * advantage.detach()).neg()
+
+
+def importance(logp: Tensor, behaviour_logp: Tensor, cap: float = IMPORTANCE_CAP) -> Tensor:
+    """What a token weighs in an average over the student's own samples when older weights have sampled it:
+    min(π_θ/π_old, cap), without gradient. Without it the k2 loss goes on pushing down tokens that the student has given
+    up since, and what it was sure of with them.
+
+    Args:
+        logp: [...] student log-probs.
+        behaviour_logp: [...] log-probs at the time of sampling.
+        cap: the most that a token weighs.
+
+    Raises:
+        ValueError: shapes differ.
+
+    Example:
+        >>> importance(torch.tensor([-1.0, -1.0]), torch.tensor([-1.0, -9.0])).tolist()
+        [1.0, 2.0]
+    """
+    _same_shape(logp=logp, behaviour_logp=behaviour_logp)
+    return (logp - behaviour_logp).detach().exp().clamp(max=cap)
 
 
 def k1(student_logp: Tensor, teacher_logp: Tensor) -> Tensor:

@@ -224,7 +224,8 @@ class TeacherLoss(Annealed):
 
     estimator: EstimatorName = "k2"
     """On the sampled token: `k2` has the gradient of KL(student‖teacher), the reverse KL of VOLD and KDRL; `k3` that of
-    KL(teacher‖student); `my_module:function` is one of your own. Over the vocabulary, or over `top_k` candidates:
+    KL(teacher‖student); `my_module:function` is one of your own. Tokens that older weights have sampled count by the
+    ratio π_θ/π_old, 2 at most, without gradient. Over the vocabulary, or over `top_k` candidates:
     `reverse_kl`, `forward_kl`, and `jsd`, GKD's mixture of the two."""
     teacher_share: float = Field(0.5, ge=0, le=1)
     """GKD's β, used by `jsd`: the teacher's share of the mixture both are compared with; 0 is forward KL, 1 reverse."""
