@@ -1,7 +1,7 @@
-"""What `distill.ahead: 1` gains and costs on a vLLM server:
+"""What `distill.ahead: 1` gains and costs on a server of vLLM's, which recipes/image_rl-mini/python has:
 
-    OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive python benchmarks/ahead.py --python recipes/image_rl-mini/python \
-        --recipe recipes/demo.yaml --places 80 distill.steps=40
+    export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+    python benchmarks/ahead.py --python PYTHON --recipe recipes/demo.yaml --places 80 distill.steps=40
 
 The recipe's traces and cold start are made once; from there each seed trains with `ahead: 0` and with `ahead: 1`, in
 turn, with as many steps. A line a run: seconds a step (the median, without the first, which nothing is ahead of) and
