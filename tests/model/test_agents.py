@@ -85,4 +85,4 @@ def test_a_run_of_two_agents_that_lost_one_ends_in_the_weights_of_one_process(tm
     weights, expected = (load_file(f / "model.safetensors") for f in (tmp_path / "run/distill/final", whole))
     assert weights.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(weights[name], value, rtol=0, atol=2e-6)
+        torch.testing.assert_close(weights[name], value, rtol=0, atol=4e-6)
