@@ -229,11 +229,10 @@ def _selected(
     """Which tokens teach, their log-probs, those that the ratio is taken to, and advantages times importance weights,
     [tokens] each with 0 at the others; and the number of these tokens, and of those that gate and band have dropped."""
     own, behaviour, live = logp.detach(), streams.behaviour_logp, streams.live_weight
-    exact = weight = None
-    if term.importance_cap is not None:
+    weight, cap = None, term.importance_cap
+    if cap is not None:
         old = own if streams.old_logp is None else streams.old_logp
-        exact, behaviour = (old - behaviour).exp(), old
-        weight = exact.clamp(max=term.importance_cap)
+        weight, behaviour = importance(old, behaviour, cap), old
     if term.ratio == "sequence":
         behaviour = own - sequence_log_ratio(logp, behaviour, streams.sequence_index).detach()
     signal = streams.advantage != 0
@@ -248,9 +247,9 @@ def _selected(
     if term.band is not None:
         on = on & inside_band(own - behaviour, term.band.low, term.band.high)
     counts = {"policy_tokens": on.sum(), "dropped_tokens": (signal & ~on).sum()}
-    if exact is not None and weight is not None:
+    if cap is not None and weight is not None:
         advantage = advantage * weight  # the surrogate is linear in the size of an advantage, clipped or not
-        counts |= {"importance_sum": _used(on, weight).sum(), "capped_tokens": (on & (exact > weight)).sum()}
+        counts |= {"importance_sum": _used(on, weight).sum(), "capped_tokens": (on & (weight >= cap)).sum()}
     return on, _used(on, logp), _used(on, behaviour), _used(on, advantage), counts
 
 

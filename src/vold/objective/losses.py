@@ -82,7 +82,7 @@ def importance_surrogate(logp: Tensor, behaviour_logp: Tensor, advantage: Tensor
 def importance(logp: Tensor, behaviour_logp: Tensor, cap: float = IMPORTANCE_CAP) -> Tensor:
     """What a token weighs in an average over the student's own samples when older weights have sampled it:
     min(π_θ/π_old, cap), without gradient. Without it the k2 loss goes on pushing down tokens that the student has given
-    up since, and what it was sure of with them.
+    up since.
 
     Args:
         logp: [...] student log-probs.
