@@ -297,26 +297,22 @@ def tagged(tmp_path: Path, prompts: dict[str, str]) -> dict[str, Any]:
 
 
 def test_each_task_goes_to_the_teacher_its_tag_names(tmp_path: Path) -> None:
-    """Two tasks of four are tagged `code`: the second teacher's scores are on those, and on no other."""
+    """Two tasks of five are tagged `code`: the second teacher's scores are on those, and on no other. One of them has
+    the tokens of one that is not."""
     domains = {f"digits 3 {i} . sum ?": d for i, d in zip((1, 2, 4, 5), ("code", "maths", "code", ""), strict=True)}
+    domains["digits 3 1  . sum ?"] = "maths"
     raw = tagged(tmp_path, domains)
     with VllmServer(text_model(2)) as server:
         raw["teacher"]["routes"]["code"]["server"] = on(server)
         distill(recipe_from(raw, where="test"))
     stored = stored_rows(tmp_path / "run" / "distill" / "rollouts" / "step-000000.safetensors")
-    assert len(stored) == 8
+    assert len(stored) == 10
     teachers = {s: InProcessTeacher(text_model(s), temperature=1.0, token_budget=512) for s in (1, 2)}
     for row in stored:
         prompt = text_model(1).chat.prompt((Message("user", row["prompt"]),)).ids
         seed = 2 if domains[row["task_id"]] == "code" else 1
         (right,) = teachers[seed].score([ScoreRequest(prompt, tuple(row["ids"]))])
         assert row["teacher_logp"] == pytest.approx(right.logp, abs=2e-5)
-
-
-def test_one_question_to_two_teachers_is_refused(tmp_path: Path) -> None:
-    raw = tagged(tmp_path, {"digits 3 1 . sum ?": "code", "digits 3 1  . sum ?": "maths"})
-    with pytest.raises(DataError, match="same question to different teachers"):
-        distill(recipe_from(raw, where="test"))
 
 
 class Counting:

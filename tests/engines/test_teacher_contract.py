@@ -50,9 +50,7 @@ def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield Backend(CachedTeacher(inner, home, "tiny"), model)
     elif request.param == "routed":
         other = InProcessTeacher(text_model(2), temperature=1.0, token_budget=64)
-        yield Backend(
-            RoutedTeacher({"": inner, "other": other}, lambda prompt: "other" if prompt == (1,) else ""), model
-        )
+        yield Backend(RoutedTeacher({"": inner, "other": other}), model)
     elif request.param == "vllm":
         server: RealVllm = request.getfixturevalue("vllm_teacher")
         # Candidates need vLLM's second model runner, which needs Triton and with it a GPU.

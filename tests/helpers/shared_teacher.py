@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,9 @@ def main(home: Path) -> None:
     if group.first:  # the other one asks for all of its own, and the first for none
         CachedTeacher(whole, home / "cache-0", "it").score(requests(2, 1))
     found["cached"] = compared(group, cached, whole, requests(2, 1 + 10 * group.rank))
-    routed = RoutedTeacher({"a": teacher, "b": teacher}, lambda ids: "ab"[group.rank])
-    found["routed"] = compared(group, routed, whole, requests(3, 1 + 10 * group.rank))
+    routed = RoutedTeacher({"a": teacher, "b": teacher})
+    asked = [replace(r, route="ab"[group.rank]) for r in requests(3, 1 + 10 * group.rank)]
+    found["routed"] = compared(group, routed, whole, asked)
     both: tuple[Any, ...] = (teacher, whole)
     states = [t.distributions(requests(2, 1)).states if group.first else t.keep_step() for t in both]
     found["distributions"] = group.gather([None if s is None else s.tolist() for s in states])

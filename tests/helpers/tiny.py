@@ -120,7 +120,7 @@ def opened(
     return open_tasks(sets, "set", references=references)
 
 
-NO_TEACHER = RoutedTeacher({}, lambda prompt_ids: "")
+NO_TEACHER = RoutedTeacher({})
 """Answers nothing, for updates that must not ask."""
 
 

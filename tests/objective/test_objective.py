@@ -374,6 +374,25 @@ def test_rollouts_without_a_text_view_do_not_dilute_a_teacher_that_is_all_there_
     assert found == (1 if method == "uni_opd" else 3)
 
 
+@pytest.mark.parametrize(("coefficient", "tokens"), [(0.1, 5), (0.0, 3)])
+def test_where_the_reference_is_in_the_advantage_all_rollouts_learn_and_count(coefficient: float, tokens: int) -> None:
+    """Rollouts of 2 and 3 tokens, the first without a text view."""
+    rows = [rollout(0, [-1, -1]), rollout(0, [-1, -1, -1], [-1, -1, -1])]
+    o = make("opd", reference={"coefficient": coefficient, "estimator": "k1"})
+    assert token_counts(o, rows, teachable=[False, True]).surrogate == tokens
+
+
+def test_metrics_have_the_same_names_where_no_rollout_has_reference_log_probs() -> None:
+    """As in a micro-batch of the teacher's traces alone."""
+    o = make("vold", reference={"coefficient": 0.1})
+    streams = streams_of(o, mixed_group())
+    with_them = dataclasses.replace(streams, reference_logp=streams.logp.detach() - 1)
+    (loss, without), (_, whole) = (total(o, s, token_counts(o, mixed_group()), 0) for s in (streams, with_them))
+    assert list(without) == list(whole)
+    assert without["reference_loss"] == without["reference_tokens"] == 0 and loss.isfinite()
+    assert whole["reference_tokens"] == 5
+
+
 @pytest.mark.parametrize("method", ["sod", "mopd", "grpo"])
 def test_rollouts_without_a_text_view_count_where_an_outcome_teaches_them(method: str) -> None:
     rows = [rollout(0, [-1, -1]), rollout(0, [-1, -1, -1], [-1, -1, -1])]

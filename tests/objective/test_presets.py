@@ -283,3 +283,12 @@ def test_the_teachers_traces_are_not_counted_among_the_students_rollouts() -> No
     rows = [mine, dataclasses.replace(mine, completion=trace, source="teacher")]
     counts = token_counts(o, rows)
     assert (counts.surrogate, counts.teacher_loss) == (2, 5)
+
+
+def test_another_weight_takes_the_options_of_the_presets_own_away() -> None:
+    """`sg_opd` weighs by `agree` and `differ`, which `prefix_drift` does not take."""
+    drift = "vold.objective.gates:prefix_drift"
+    term = make("sg_opd", teacher_advantage={"weight": drift, "weight_options": {"gamma": 0.3}}).teacher_advantage
+    assert term is not None and (term.weight, term.weight_options) == (drift, {"gamma": 0.3})
+    same = make("sg_opd", teacher_advantage={"weight_options": {"agree": 2.0}}).teacher_advantage
+    assert same is not None and same.weight_options == {"agree": 2.0, "differ": 0.75}

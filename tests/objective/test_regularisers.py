@@ -128,6 +128,7 @@ def test_the_entropy_bonus_by_hand() -> None:
     assert loss.item() == pytest.approx(-0.1)
     assert s.entropy.grad is not None and s.entropy.grad.tolist() == pytest.approx([-0.05, -0.05])
     assert o.learns_everywhere and make(reference={"coefficient": 0.1}).learns_everywhere
+    assert Objective.model_validate({"method": "sft"}).learns_everywhere
     assert not make().learns_everywhere
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ from vold.training.optim import build_optimizer
 from vold.training.prompted import Step
 from vold.training.rollout import sample
 from vold.training.step import update
-from vold.types import Completion, Grade, Rollout
+from vold.types import Completion, Grade, Rollout, TokenScores
 
 SCORES = (1.0, 0.0, 0.0, 0.0, 1.0, 1.0)
 
@@ -143,6 +143,61 @@ def test_a_mini_batch_without_a_signal_moves_nothing(tmp_path: Path) -> None:
     parts = [{r.group for r in part} for part in mini_batches(Updates(mini_batches=2), silent, 3)]
     assert sorted(map(sorted, parts)) == [[0], [1]]
     assert bench.update(silent).updates == 1
+
+
+def test_a_gradient_of_zero_moves_nothing(tmp_path: Path) -> None:
+    """With a coefficient of 0 the teacher's loss is looked at and teaches nothing: after a step with an advantage,
+    momentum and weight decay would go on."""
+    objective = {"method": "vold", "teacher_loss": {"coefficient": 0.0}}
+    bench = Bench(tmp_path, objective=objective)
+    bench.rollouts = credit(bench.config.objective, with_gaps(bench.rollouts, [0.5] * 6), 0)
+    assert bench.update().updates == 1
+    failed = [dataclasses.replace(r, grade=Grade(0.0, None, "")) for r in bench.rollouts]
+    before = bench.weights()
+    row = bench.update(credit(bench.config.objective, failed, 0))
+    assert (row.updates, row.grad_norm) == (0, 0) and row.teacher_gap is not None
+    assert all(torch.equal(a, b) for a, b in zip(before, bench.weights(), strict=True))
+
+
+def with_gaps(rollouts: list[Rollout], gaps: list[float]) -> list[Rollout]:
+    """The rollouts with a teacher that gives every token of each so many nats less than the student."""
+    return [
+        dataclasses.replace(r, teacher=TokenScores(r.completion.logps - gap))
+        for r, gap in zip(rollouts, gaps, strict=True)
+    ]
+
+
+def test_every_mini_batch_has_the_shares_of_the_mixture(tmp_path: Path) -> None:
+    """Half of each part's loss is the mean over its tokens of the student's, the other half that over the teacher's,
+    however many each has. At a gap of g nats, k2 is g² / 2."""
+    objective = {"method": "gkd", "mix": {"student_share": 0.5}, "teacher_loss": {"estimator": "k2", "coefficient": 1}}
+    still = {"lr": 1e-12, "warmup_steps": 0, "schedule": "constant"}
+    bench = Bench(tmp_path, objective=objective, optimizer=still, updates={"mini_batches": 2})
+    gaps = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    sources: list[Literal["student", "teacher"]] = ["student", "teacher", "teacher", "student", "teacher", "student"]
+    whole = [
+        dataclasses.replace(r, group=i, source=source)
+        for i, (r, source) in enumerate(zip(with_gaps(bench.rollouts, gaps), sources, strict=True))
+    ]
+    bench.step = tiny.step([bench.step.prompted[r.group].prompt for r in bench.rollouts])
+    bench.rollouts = credit(bench.config.objective, whole, 0)
+    parts = list(mini_batches(Updates(mini_batches=2), bench.rollouts, bench.step.seed))
+
+    def mean(part: list[Rollout], source: str) -> float:
+        found = [(len(r.completion.ids), gaps[r.group] ** 2 / 2) for r in part if r.source == source]
+        return sum(n * value for n, value in found) / sum(n for n, _ in found)
+
+    expected = [(mean(part, "student") + mean(part, "teacher")) / 2 for part in parts]
+    assert bench.update().teacher_loss == pytest.approx(sum(expected) / 2, rel=1e-4)
+
+
+def test_likelihood_of_all_there_is_leaves_no_rollout_out(tmp_path: Path) -> None:
+    """Also where no rollout has an advantage."""
+    bench = Bench(tmp_path, objective={"method": "sft"})
+    logps = [logp for r in bench.rollouts for logp in r.completion.logps.tolist()]
+    row = bench.update()
+    assert row.trained_tokens == len(logps) and row.updates == 1
+    assert row.loss == pytest.approx(-math.fsum(logps) / len(logps), rel=1e-4)
 
 
 def test_a_failure_between_two_updates_leaves_no_step_to_save(tmp_path: Path) -> None:

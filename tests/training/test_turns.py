@@ -90,7 +90,7 @@ def plain_loop(recipe: Recipe) -> tuple[dict[str, torch.Tensor], list[float]]:
     with Training(enter_stage(recipe, "distill", recipe.distill), recipe.distill.init) as run:
         teachers = open_teachers(recipe, run.policy)
         problems = Problems(run, teachers)
-        scoring = Scoring(run, teachers, problems.tasks)
+        scoring = Scoring(run, teachers, problems)
         before = copy.deepcopy(run.policy.model)
         for number in range(STEPS):
             step = problems.step(number)

@@ -12,6 +12,7 @@ from vold.engines.launch.serving import serving
 from vold.engines.mismatch import Mismatch
 from vold.engines.samplers.inprocess import InProcessSampler
 from vold.engines.samplers.student import open_sampler
+from vold.engines.teachers.ask import request_of
 from vold.engines.teachers.health import check_alive, probe_of_prompt
 from vold.engines.teachers.inprocess import InProcessBackend
 from vold.engines.teachers.teachers import open_teachers
@@ -24,7 +25,7 @@ from vold.run.files import write_json
 from vold.run.order import seed_of
 from vold.run.shipped import resolve
 from vold.run.summaries import SelfCheck
-from vold.types import SamplingParams, ScoreRequest
+from vold.types import SamplingParams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,11 +99,7 @@ def _apart(recipe: Recipe, config: Align, student: Policy, backend: TeacherBacke
     if recipe.distill is not None:
         sampler = open_sampler(recipe.distill, student, directory)
     completions = sampler.generate(prompts, params, config.rollouts)
-    requests = [
-        ScoreRequest(p.ids, c.ids, vision=p.vision, pictures=p.pictures)
-        for p, cs in zip(prompts, completions, strict=True)
-        for c in cs
-    ]
+    requests = [request_of(p, c.ids) for p, cs in zip(prompts, completions, strict=True) for c in cs]
     probe = probe_of_prompt(prompts[0])
     teacher = backend.scorer(probe, temperature=temperature, token_budget=8192)
     scores = teacher.score([probe, *requests])

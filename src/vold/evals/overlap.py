@@ -17,6 +17,7 @@ from vold.data.sources import open_tasks
 from vold.engines.grade import grade
 from vold.engines.launch.serving import serving
 from vold.engines.samplers.inprocess import InProcessSampler
+from vold.engines.teachers.ask import request_of
 from vold.engines.teachers.inprocess import InProcessBackend
 from vold.engines.teachers.student import StudentBackend
 from vold.engines.teachers.teachers import Teachers, open_teachers
@@ -30,7 +31,7 @@ from vold.run.files import write_json
 from vold.run.order import seed_of
 from vold.run.readiness import READY
 from vold.run.summaries import Overlap
-from vold.types import Prompt, ScoreRequest
+from vold.types import Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -231,7 +232,7 @@ def _opinions(
     another tokenizer, log-probs are NaN on tokens that do not align, and likeliest tokens are `UNKNOWN`."""
     rows: dict[int, tuple[torch.Tensor, ...]] = {}
     for route, handle in teachers.by_route.items():
-        mine = [i for i, a in enumerate(teacher_prompts) if teachers.route_of(a.ids) == route]
+        mine = [i for i, a in enumerate(teacher_prompts) if a.route == route]
         aligned, backend = handle.aligner is not None, handle.backend
         if isinstance(backend, InProcessBackend | StudentBackend) and mine and not aligned:
             prompts = [teacher_prompts[i] for i in mine]
@@ -241,8 +242,7 @@ def _opinions(
         elif mine:
             scorer = teachers.scorer(sampling, ALIGN_TOKENS, [teacher_prompts[i] for i in mine], directory)
             top_k = 0 if aligned else 1
-            asked = [(teacher_prompts[i], responses[i]) for i in mine]
-            requests = [ScoreRequest(p.ids, ids, None, top_k, p.vision, p.pictures) for p, ids in asked]
+            requests = [request_of(teacher_prompts[i], responses[i], top_k=top_k) for i in mine]
             for i, scores in zip(mine, scorer.score(requests), strict=True):
                 logp = torch.tensor(scores.logp)
                 best = None if scores.top_ids is None else torch.tensor(scores.top_ids[:, 0], dtype=torch.int64)

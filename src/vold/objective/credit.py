@@ -80,7 +80,7 @@ def credit(
         _outcome(objective.outcome, [w for w in work if w.rollout.source == "student"], max_new_tokens)
     if objective.teacher_advantage is not None:
         _teacher_advantage(objective.teacher_advantage, work, step, seed, token_texts)
-    if (reference := objective.reference) is not None and reference.estimator == "k1":
+    if (reference := objective.reference) is not None and reference.is_advantage:
         for w in work:
             if (logp := w.rollout.reference_logp) is not None:
                 w.advantage[w.own] -= reference.coefficient * teacher_log_ratio(w.rollout.completion.logps, logp)[w.own]

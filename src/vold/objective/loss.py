@@ -8,6 +8,8 @@ from itertools import compress
 from operator import and_
 from typing import TYPE_CHECKING
 
+import torch
+
 from vold.objective.custom_loss import estimator, token_loss
 from vold.objective.losses import (
     SAMPLED,
@@ -62,8 +64,8 @@ def token_counts(
 
     The surrogate's leaves out the teacher's traces, which are no samples of the student. A task without a text view
     dilutes neither term of the teacher: it is left out of the teacher loss's, and of the surrogate's where the
-    teacher's advantage is all there is. With an outcome advantage its rollouts learn too, and count. The reference's
-    has all of the student's rollouts, those of the entropy and of the user's own all there are.
+    teacher's advantage is all there is. With an advantage of the outcome or the reference its rollouts learn too, and
+    count. The reference's has all of the student's rollouts, those of the entropy and of the user's own all there are.
 
     Args:
         objective: says which terms count tokens and which count rollouts.
@@ -74,7 +76,8 @@ def token_counts(
     everyone = [int(r.completion.action_mask.sum()) for r in rollouts]
     own = [r.source == "student" for r in rollouts]
     teachable = teachable if teachable is not None else [True] * len(rollouts)
-    learns = teachable if objective.outcome is None else [True] * len(rollouts)
+    reference = objective.reference is not None and objective.reference.is_advantage
+    learns = [True] * len(rollouts) if reference or objective.outcome is not None else teachable
 
     def those(chosen: Iterable[bool]) -> list[int]:
         return list(compress(everyone, chosen))
@@ -183,9 +186,10 @@ def total(
     if (n := objective.nll) is not None:
         loss = add("nll_loss", nll(logp), n.aggregate, denominators.nll)
     metrics |= _gap(objective, streams, logp)
-    if (r := objective.reference) is not None and streams.reference_logp is not None:
-        on = streams.reference_logp.isfinite()
-        student, reference = _used(on, logp), _used(on, streams.reference_logp)
+    if (r := objective.reference) is not None:  # a micro-batch of traces alone has no log-probs of it, but its metrics
+        said = streams.reference_logp if streams.reference_logp is not None else torch.full_like(logp, math.nan)
+        on = said.isfinite()
+        student, reference = _used(on, logp), _used(on, said)
         if r.is_loss:
             values = r.coefficient * SAMPLED[r.estimator](student, reference)
             loss = add("reference_loss", values, r.aggregate, denominators.reference)

@@ -53,8 +53,12 @@ UNCLIPPED: Terms = surrogate(None, None)
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Terms:
-    """`over` laid on `base`, dictionary by dictionary; any other value, None included, replaces."""
+    """`over` laid on `base`, dictionary by dictionary; any other value, None included, replaces. Where `over` names
+    another weight or mask, the options of the one in `base` go with it."""
     out = dict(base)
+    for name in ("weight", "mask"):
+        if name in over and over[name] != base.get(name):
+            out.pop(f"{name}_options", None)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(out.get(key), dict)
         out[key] = merged(out[key], value) if both else value

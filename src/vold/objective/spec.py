@@ -167,7 +167,7 @@ class Objective(Options):
     @property
     def learns_everywhere(self) -> bool:
         """Whether a term teaches at every token of the student's rollouts, with an advantage or without."""
-        own = self.entropy is not None or self.own_loss is not None
+        own = any(term is not None for term in (self.entropy, self.own_loss, self.nll))
         return own or (self.reference is not None and self.reference.is_loss)
 
     @property

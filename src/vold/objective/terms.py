@@ -320,6 +320,11 @@ class ReferenceKl(Options):
         """Whether it is a loss of its own that moves the weights."""
         return self.estimator != "k1" and self.coefficient > 0
 
+    @property
+    def is_advantage(self) -> bool:
+        """Whether it moves the weights as a part of the advantage."""
+        return self.estimator == "k1" and self.coefficient > 0
+
 
 class EntropyBonus(Options):
     """The student's entropy H at every token, over the ids that can be sampled, as a loss -c · H."""

@@ -58,7 +58,7 @@ def distill(recipe: Recipe) -> Path:
             run.place.take_turns()  # before teachers come
         teachers = open_teachers(stage.recipe, run.policy, contrast=True) if objective.uses_teacher else no_teachers()
         problems = Problems(run, teachers)
-        teacher = Scoring(run, teachers, problems.tasks)
+        teacher = Scoring(run, teachers, problems)
         with Turns(run, problems, teacher) as turns:
             for number in run.steps():
                 with run.phase("sample"):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
 import numpy as np
 import torch
 
-from vold.engines.teachers.ask import candidates_of
+from vold.engines.teachers.ask import candidates_of, request_of
 from vold.errors import AlignmentError, ConfigError
 from vold.model.lm_head.fused_divergence import FullDivergence
 from vold.model.lm_head.teacher_logits import ABSENT, Against, Distributions, candidate_divergence
@@ -133,7 +133,7 @@ def _teacher_at(
     """The teacher's distributions at the tokens with a weight, in the order of the student's."""
     pairs = zip(rollouts, teacher_prompts, strict=True)
     scored = [(r, prompt) for r, prompt in pairs if prompt is not None and _weighed(r).any()]
-    requests = [ScoreRequest(prompt.ids, r.completion.ids, vision=prompt.vision) for r, prompt in scored]
+    requests = [request_of(prompt, r.completion.ids) for r, prompt in scored]
     whole = cast("LogitTeacher", teacher).distributions(requests)
     weighed = torch.cat([torch.tensor(_weighed(r)) for r, _ in scored])
     return whole.at(weighed)

@@ -125,6 +125,8 @@ def learning_rate(config: Optimizer, step: int, steps: int) -> float:
 def apply_update(policy: Policy, optimizer: torch.optim.Optimizer, *, lr: float, max_grad_norm: float) -> float:
     """Clip the accumulated gradient, take one step, clear the gradient. Returns the norm before clipping.
 
+    A gradient of exactly 0 moves nothing: its step would be that of momentum and weight decay alone.
+
     Raises:
         TrainingError: the gradient is not finite. The weights are left as they were.
     """
@@ -137,9 +139,10 @@ def apply_update(policy: Policy, optimizer: torch.optim.Optimizer, *, lr: float,
             got=f"gradient norm {norm}",
             fix="lower the learning rate, or look at the last stored rollouts with `vold show`",
         )
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    optimizer.step()
+    if norm > 0:
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return norm
 

@@ -13,12 +13,12 @@ from vold.training.prompted import Prompted, Step
 from vold.training.trace_mixture import TraceMixture, own_prompts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from vold.engines.teachers.teachers import Teachers
     from vold.run.recipe import Distill
     from vold.training.stage import Training
-    from vold.types import Rollout
+    from vold.types import Rollout, Task
 
 
 class Problems:
@@ -45,6 +45,12 @@ class Problems:
             raise DataError("no task has a text view, so the teacher can say nothing", where="distill.tasks")
         mixed = self.config.objective.mix is not None
         self.mixture = TraceMixture(stage.recipe, run.policy, teachers.prompt) if mixed else None
+
+    def all_tasks(self) -> Iterator[Task]:
+        """All that a teacher may come to be asked about: the problems, and those of the traces in a mixture."""
+        yield from self.tasks
+        if self.mixture is not None:
+            yield from (trace.task for trace in self.mixture.traces)
 
     def step(self, number: int, ahead: int = 0) -> Step:
         """The problems of a step: a function of seed and number alone. They are answered so many steps before."""

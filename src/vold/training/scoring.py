@@ -14,14 +14,13 @@ from vold.training.logit_distillation import refuse_without_logits
 from vold.training.trace_mixture import adopt
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from vold.engines.teachers.teachers import Teachers
+    from vold.engines.teachers.teachers import TeacherHandle, Teachers
     from vold.model.parallel import Processes
     from vold.run.recipe import Distill, Recipe
+    from vold.training.problems import Problems
     from vold.training.prompted import Step
     from vold.training.stage import Training
-    from vold.types import Rollout, Task, Teacher
+    from vold.types import Rollout, Teacher
 
 
 def refuse_uneven(recipe: Recipe, group: Processes) -> None:
@@ -43,11 +42,13 @@ def refuse_uneven(recipe: Recipe, group: Processes) -> None:
 
 def _early(run: Training[Distill], teachers: Teachers) -> bool:
     """Whether teachers score groups as they end: on servers they do, and in this process while servers sample. Where
-    student and teacher are on one device they take turns."""
+    student and teacher are on one device they take turns, and so they do where an average takes the place of the
+    student's weights, which a server that starts anew is given."""
     recipe, config, group = run.stage.recipe, run.stage.config, run.stage.group
     e = config.engine
     elsewhere = e is not None and not e.colocate and not e.sleep
     here = elsewhere and not recipe.run.offload and not group.teachers_divided
+    here = here and not any(map(_is_average, teachers.by_route.values()))
     kinds = (h.backend.concurrent or (here and not h.backend.on_servers) for h in teachers.by_route.values())
     return bool(teachers.by_route) and all(kinds) and decides_by_group(config.objective)
 
@@ -58,7 +59,7 @@ class Scoring:
     Args:
         run: the stage.
         teachers: of the recipe; none where the objective does not use any.
-        tasks: all there will be.
+        problems: all there will be.
 
     Raises:
         ConfigError: the objective compares whole distributions, which this teacher does not give; or prompt and
@@ -73,18 +74,18 @@ class Scoring:
         error: how far quantised teachers are from what they were made from.
     """
 
-    def __init__(self, run: Training[Distill], teachers: Teachers, tasks: Sequence[Task]) -> None:
+    def __init__(self, run: Training[Distill], teachers: Teachers, problems: Problems) -> None:
         stage = run.stage
         config, self.group = stage.config, stage.group
         self.objective = config.objective
-        prompts = map(teachers.prompt, tasks)
+        prompts = map(teachers.prompt, problems.all_tasks())
         self.teacher = teachers.scorer(config.sampling, config.token_budget, prompts, stage.directory, self.group)
         refuse_without_logits(self.objective, self.teacher)
         refuse_uneven(stage.recipe, self.group)
         self._early, self._here = _early(run, teachers), not teachers.concurrent
         self.contrast: Teacher | None = None
         if teachers.contrast is not None:
-            again = map(teachers.contrast.prompt, tasks)
+            again = map(teachers.contrast.prompt, problems.all_tasks())
             self.contrast = teachers.contrast.scorer(
                 config.sampling, config.token_budget, again, stage.directory, self.group
             )
@@ -127,11 +128,15 @@ class Scoring:
             self.average.follow()
 
 
+def _is_average(handle: TeacherHandle) -> bool:
+    return handle.told.student is not None and handle.told.student.weights == "ema"
+
+
 def _average(run: Training[Distill], teachers: Teachers) -> RunningAverage | None:
     """The running average that teachers are, in their place when they score; None where none is one."""
     for handle in teachers.by_route.values():
         own, backend = handle.told.student, handle.backend
-        if own is not None and own.weights == "ema" and isinstance(backend, StudentBackend):
+        if own is not None and _is_average(handle) and isinstance(backend, StudentBackend):
             average = RunningAverage(run.policy, run.learner.optimizer, own.rate)
             backend.within = average.in_place
             return average

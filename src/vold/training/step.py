@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,7 @@ from vold.engines.mismatch import Mismatch, distance
 from vold.model.parallel import Processes
 from vold.model.support import narrowed, support_of
 from vold.objective import Streams, averages, token_counts, total
+from vold.objective.credit import mix_scale
 from vold.run.console import console
 from vold.run.metrics import UpdateMetrics
 from vold.training.logit_distillation import TokenDivergence, compared
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from vold.model.lm_head.fused import HeadOutput
-    from vold.objective import Denominators
+    from vold.objective import Denominators, Objective
     from vold.run.recipe import Distill
     from vold.training.learner import Learner, MicroBatch
     from vold.training.prompted import Step
@@ -38,7 +39,8 @@ def update(
 
     Rollouts without a signal (advantage and teacher weights 0 everywhere) take no part in the forward pass; the
     denominators count them all the same, so the gradient is that of the whole mini-batch. `teacher` is asked again only
-    for whole distributions. With nothing to learn from the weights stay: momentum alone must not move them.
+    for whole distributions. With nothing to learn from, and where the gradient is exactly 0, the weights stay: momentum
+    alone must not move them.
 
     Returns:
         The row of the step; and the rollouts, where they are to be stored (`Distill.keeps`) with the student's entropy
@@ -52,26 +54,40 @@ def update(
     entropies: dict[int, Values] = {}
     places = {id(r): place for place, r in enumerate(rollouts)} if learner.config.keeps(step.number) else {}
     for part in mini_batches(learner.config.all_updates, rollouts, step.seed):
-        found = _gradient(learner, part, step, teacher, Tally(places=places))
+        mixture = _mixture(learner.config.objective, part, rollouts)
+        found = _gradient(learner, part, step, teacher, mixture, Tally(places=places))
         entropies = found.entropies | entropies
         if not whole.updates:  # later on the weights are no longer those that have sampled
             found.gate(learner, step)
             whole.mismatch = found.mismatch
         if found.sums["trained_tokens"]:
-            found.grad_norm, found.updates = learner.apply_update(step.number, found.loss), 1
+            found.grad_norm = learner.apply_update(step.number, found.loss)
+            found.updates = int(found.grad_norm > 0)
         whole.take(found)
     return whole.metrics(step.number, learner.rate(step.number)), with_entropy(rollouts, entropies)
 
 
+def _mixture(objective: Objective, part: Sequence[Rollout], rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """Factors of the teacher's weights by source, which give a mini-batch the mixture's own shares: `credit` has
+    weighed the two sources by their sizes in the whole step."""
+    here, whole = mix_scale(objective, part), mix_scale(objective, rollouts)
+    return {source: here[source] / whole[source] for source in whole if whole[source] not in (0, here[source])}
+
+
 def _gradient(
-    learner: Learner[Distill], rollouts: Sequence[Rollout], step: Step, teacher: Teacher, tally: Tally
+    learner: Learner[Distill],
+    rollouts: Sequence[Rollout],
+    step: Step,
+    teacher: Teacher,
+    mixture: Mapping[str, float],
+    tally: Tally,
 ) -> Tally:
     """Add up the gradient of the loss of some rollouts, in micro-batches that `tally` counts; all processes' sums."""
     counts = _denominators(learner.config, rollouts, step)
     live = [r for r in rollouts if has_signal(r, learner.config.objective)]
     prompts, made = [p.prompt for p in step.of(live)], [r.completion for r in live]
     for micro in learner.micro_batches(prompts, [c.ids for c in made], [c.action_mask for c in made]):
-        loss_of = MicroLoss.of(learner, [live[i] for i in micro.rows], step, counts, teacher)
+        loss_of = MicroLoss.of(learner, [live[i] for i in micro.rows], step, counts, teacher, mixture)
         output = loss_of.read(learner, micro)
         loss, sums = loss_of.total(output)
         if micro.turn.counts:
@@ -116,11 +132,16 @@ class MicroLoss:
         step: Step,
         denominators: Denominators,
         teacher: Teacher,
+        mixture: Mapping[str, float],
     ) -> MicroLoss:
-        """That of some credited rollouts."""
+        """That of some credited rollouts; `mixture` is that of the mini-batch."""
         device, config = learner.policy.model.device, learner.config
         prompts = [p.teacher_prompt for p in step.of(rollouts)]
         streams = flatten(rollouts, device)
+        if mixture:
+            factors = torch.tensor([mixture.get(r.source, 1.0) for r in rollouts]).to(device, non_blocking=True)
+            weight = streams.teacher_weight * factors[streams.sequence_index]
+            streams = replace(streams, teacher_weight=weight)
         comparison = compared(config.objective, rollouts, prompts, teacher, device)
         own = torch.tensor([r.source == "student" for r in rollouts]).to(device, non_blocking=True)
         support = support_of([r.completion for r in rollouts], device)

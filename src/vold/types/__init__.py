@@ -170,7 +170,7 @@ class ScoreRequest(Arrays):
     """What a teacher is asked: log-probs of `response_ids` after `prompt_ids`.
 
     `candidate_ids` [response, k] are further ids whose log-probs are wanted too (the student's top k, say). `top_k`
-    above 0 asks for the teacher's own likeliest ids. `vision` and `pictures` are the prompt's, for a teacher that sees.
+    above 0 asks for the teacher's own likeliest ids. `vision`, `pictures` and `route` are the prompt's.
 
     Example:
         >>> ScoreRequest(prompt_ids=(1, 2), response_ids=(5, 2)).response_ids
@@ -183,6 +183,7 @@ class ScoreRequest(Arrays):
     top_k: int = 0
     vision: Mapping[str, Any] = field(default_factory=dict, compare=False)
     pictures: Pictures | None = field(default=None, compare=False)
+    route: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,7 +290,8 @@ class SamplingParams:
 @dataclass(frozen=True)
 class Prompt:
     """A tokenised prompt; its `ids` are a tuple, by which prompts are told apart. `vision` holds the processor's image
-    tensors and is opaque to everything but the policy; `pictures` is what these were made from, `task` its task's id.
+    tensors and is opaque to everything but the policy; `pictures` is what these were made from, `task` its task's id,
+    `route` the teacher of several that is asked it.
 
     Example:
         >>> Prompt(ids=(1, 2, 3)).vision
@@ -300,11 +302,12 @@ class Prompt:
     vision: Mapping[str, Any] = field(default_factory=dict)
     pictures: Pictures | None = field(default=None, compare=False)
     task: str = field(default="", compare=False)
+    route: str = field(default="", compare=False)
 
     def then(self, ids: Sequence[int]) -> Prompt:
         """The prompt with further ids at its end."""
         shown = self.pictures and replace(self.pictures, ids=(*self.pictures.ids, *ids))
-        return Prompt((*self.ids, *ids), self.vision, shown, self.task)
+        return Prompt((*self.ids, *ids), self.vision, shown, self.task, self.route)
 
 
 class Grader(Protocol):

@@ -12,7 +12,7 @@ This is the chance of one way to spell the text, as it is for the student's own 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -142,7 +142,7 @@ class AlignedTeacher:
         aligned = [self.aligner.align(r.response_ids.tolist()) for r in requests]
         theirs = [self._singles(r, a) for r, a in zip(requests, aligned, strict=True)]
         asked = [
-            ScoreRequest(r.prompt_ids, a.ids, _candidates(a, t), vision=r.vision, pictures=r.pictures)
+            replace(r, response_ids=a.ids, candidate_ids=_candidates(a, t))
             for r, a, t in zip(requests, aligned, theirs, strict=True)
         ]
         scores = self.teacher.score(asked)

@@ -200,14 +200,21 @@ def _requests(
 
 
 def _request(rollout: Rollout, prompt: Prompt, candidates: int = 0, top_k: int = 0) -> ScoreRequest:
-    ids = candidates_of(rollout, candidates)
-    return ScoreRequest(prompt.ids, rollout.completion.ids, ids, top_k, prompt.vision, prompt.pictures)
+    return request_of(prompt, rollout.completion.ids, candidates_of(rollout, candidates), top_k)
+
+
+def request_of(
+    prompt: Prompt, response_ids: Sequence[int] | Ids, candidate_ids: Ids | None = None, top_k: int = 0
+) -> ScoreRequest:
+    """What the teacher of a prompt is asked about a response to it."""
+    return ScoreRequest(prompt.ids, response_ids, candidate_ids, top_k, prompt.vision, prompt.pictures, prompt.route)
 
 
 def _key(request: ScoreRequest) -> Key:
     ids = request.response_ids, request.candidate_ids
     asked = [None if i is None else hashlib.sha256(i.tobytes()).digest() for i in ids]
-    return request.prompt_ids, id(request.pictures), *asked  # tasks of a step may differ in their pictures alone
+    # tasks of a step may differ in their pictures or their teacher alone
+    return request.prompt_ids, request.route, id(request.pictures), *asked
 
 
 def candidates_of(rollout: Rollout, k: int) -> Ids | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vold.engines.mismatch import beyond
+from vold.engines.teachers.ask import request_of
 from vold.engines.teachers.inprocess import InProcessBackend, InProcessTeacher
 from vold.errors import TrainingError
 from vold.model.loading import load_model
@@ -20,7 +21,6 @@ from vold.run.console import console
 from vold.run.files import read_json, write_json
 from vold.run.precision import precision
 from vold.run.summaries import QuantizeError
-from vold.types import ScoreRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,13 +88,11 @@ class QuantizeErrors:
     def _compared(
         self, route: str, handle: TeacherHandle, rollouts: Sequence[Rollout], prompts: Sequence[Prompt | None]
     ) -> QuantizeError | None:
-        asked = [
-            (p, r) for r in rollouts if (p := prompts[r.group]) is not None and self._teachers.route_of(p.ids) == route
-        ]
+        asked = [(p, r) for r in rollouts if (p := prompts[r.group]) is not None and p.route == route]
         backend, spec = handle.backend, handle.spec
         assert isinstance(backend, InProcessBackend)
         requests = [
-            ScoreRequest(p.ids, np.array(handle.own_ids(r.completion.ids.tolist())), vision=p.vision)
+            request_of(p, np.array(handle.own_ids(r.completion.ids.tolist())))
             for p, r in asked[:: -(-len(asked) // ROLLOUTS) or 1]
         ]
         if not requests:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vold.engines.samplers.multi_turn import tool_turns
@@ -78,7 +78,6 @@ class Teachers:
         self, by_route: Mapping[str, TeacherHandle], route_by: str, turns: Turns, *, blind: bool = False
     ) -> None:
         self.by_route, self._route_by, self._turns, self._blind = dict(by_route), route_by, turns, blind
-        self._routes: dict[tuple[int, ...], str] = {}
         self.contrast: Teachers | None = None
 
     @property
@@ -105,9 +104,6 @@ class Teachers:
         """The teacher prompt of a task, in the teacher's own chat template. A teacher that sees is shown what the
         student is; any other gets the task's text view; both what the recipe tells them alone. None where there is no
         such view, nothing to tell, or no teacher.
-
-        Raises:
-            DataError: the same prompt is already put to another teacher.
         """
         if not self.by_route:
             return None
@@ -117,22 +113,7 @@ class Teachers:
         messages = shown(messages, task, told.system, told.hint, blind=self._blind)
         if not messages:
             return None
-        prompt = backend.chat.prompt(messages, task.id)
-        if len(self.by_route) == 1:  # nothing to find again
-            return prompt
-        before = self._routes.setdefault(prompt.ids, route)
-        if before != route:
-            raise DataError(
-                "two tasks put the same question to different teachers",
-                where=f"task {task.id}",
-                got=f"{self._route_by} {before!r} and {route!r}",
-                fix=f"give tasks with one prompt one value of the tag {self._route_by!r}",
-            )
-        return prompt
-
-    def route_of(self, prompt_ids: tuple[int, ...]) -> str:
-        """The name of the teacher that a prompt of `prompt` is for."""
-        return self._routes.get(prompt_ids, "")
+        return replace(backend.chat.prompt(messages, task.id), route=route)
 
     def sample(self, tasks: Sequence[Task], params: SamplingParams) -> list[Completion]:
         """One answer of each task's own teacher, in task order.
@@ -223,8 +204,8 @@ class Teachers:
         whole = len(self.by_route) > 1 or any(handle.backend.on_servers for handle in self.by_route.values())
         seen: dict[str, tuple[Prompt, int]] = {}  # the first, and the length of the longest
         for prompt in filter(None, prompts if self.by_route else ()):
-            first, longest = seen.get(route := self.route_of(prompt.ids), (prompt, 0))
-            seen[route] = first, max(longest, len(prompt.ids))
+            first, longest = seen.get(prompt.route, (prompt, 0))
+            seen[prompt.route] = first, max(longest, len(prompt.ids))
             if not whole:
                 break
         made: dict[str, Teacher] = {}
@@ -233,7 +214,7 @@ class Teachers:
             if handle.backend.on_servers:
                 check_room(handle.backend.context(), longest, sampling.max_new_tokens)
             made[route] = _scorer(handle, sampling.temperature, token_budget, probe_of_prompt(first), directory, group)
-        return next(iter(made.values())) if len(made) == 1 else RoutedTeacher(made, self.route_of)
+        return next(iter(made.values())) if len(made) == 1 else RoutedTeacher(made)
 
 
 def no_teachers() -> Teachers:
