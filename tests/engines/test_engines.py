@@ -315,6 +315,33 @@ def test_each_task_goes_to_the_teacher_its_tag_names(tmp_path: Path) -> None:
         assert row["teacher_logp"] == pytest.approx(right.logp, abs=2e-5)
 
 
+def test_a_trace_is_scored_by_the_teacher_of_its_own_task(tmp_path: Path) -> None:
+    """All traces are of tasks for `code`, and no problem of stage 2 is."""
+    raw = tagged(tmp_path, {"digits 3 1 . sum ?": "maths", "digits 3 2 . sum ?": "maths"})
+    raw["distill"]["objective"] = {
+        "method": "gkd", "mix": {"student_share": 0.5}, "teacher_loss": {"estimator": "k2"},
+    }  # fmt: skip
+    written = {"digits 3 4 . sum ?": (30, 31, 2), "digits 3 5 . sum ?": (32, 2)}
+    rows = [{"id": p, "prompt": p, "reference": "8", "tags": {"domain": "code"}} for p in written]
+    (tmp_path / "coded.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    raw["tasks"]["coded"] = {"kind": "jsonl", "path": str(tmp_path / "coded.jsonl"), "grader": "exact"}
+    raw["traces"] |= {"tasks": "coded", "keep": "all"}
+    marked = {"response": "", "finish": "stop", "score": 0.0, "extracted": None, "note": ""}
+    traces = [
+        {"task_id": p, "response_ids": ids, "action_mask": [1] * len(ids), **marked} for p, ids in written.items()
+    ]
+    (tmp_path / "run" / "traces").mkdir(parents=True)
+    (tmp_path / "run" / "traces" / "traces.jsonl").write_text("".join(json.dumps(t) + "\n" for t in traces))
+    distill(recipe_from(raw, where="test"))
+    stored = stored_rows(tmp_path / "run" / "distill" / "rollouts" / "step-000000.safetensors")
+    found = {row["task_id"]: row["teacher_logp"] for row in stored if row["task_id"] in written}
+    assert found.keys() == written.keys()
+    coder = InProcessTeacher(text_model(2), temperature=1.0, token_budget=512)
+    for task, ids in written.items():
+        (right,) = coder.score([ScoreRequest(text_model(2).chat.prompt((Message("user", task),)).ids, ids)])
+        assert found[task] == pytest.approx(right.logp, abs=2e-5)
+
+
 class Counting:
     """A real teacher that counts what it is asked."""
 
