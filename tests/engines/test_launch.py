@@ -482,6 +482,33 @@ def test_a_server_is_told_its_gpus_and_nothing_of_this_process(tmp_path: Path, m
     assert {*servers_of(recipe, "traces")} & {*servers_of(recipe, "distill")} == {single}
 
 
+STUDENTS_CHOICE = {"teacher_loss": {"estimator": "reverse_kl", "top_k": {"k": 32, "support": "student"}}}
+
+
+@pytest.mark.parametrize(
+    ("distill", "rollouts", "teacher"),
+    [
+        ({}, None, None),
+        ({"sampling": {"max_new_tokens": 8, "top_p": 0.9}}, "256", None),  # as many ids as can be kept
+        ({"sampling": {"max_new_tokens": 8, "top_k": 50}}, "50", None),
+        ({"sampling": {"max_new_tokens": 8, "top_k": 5}}, None, None),  # vLLM's own is 20
+        ({"objective": STUDENTS_CHOICE}, "32", "32"),
+    ],
+)
+def test_servers_may_be_asked_for_as_many_log_probs_as_their_role_needs(
+    distill: dict[str, Any], rollouts: str | None, teacher: str | None, tmp_path: Path
+) -> None:
+    raw = recipe_dict(tmp_path)
+    raw["distill"] |= distill
+    found = {}
+    for one in servers_of(recipe_from(raw, where="test"), "distill"):
+        at = one.options.index("--max-logprobs") + 1 if "--max-logprobs" in one.options else None
+        found[one.role] = None if at is None else one.options[at]
+        if one.role == "teacher":  # the route that is asked for candidates
+            assert one.options.count("--enable-scale-out") == (distill.get("objective") is STUDENTS_CHOICE)
+    assert found == {"rollouts": rollouts, "teacher": teacher}
+
+
 def test_a_server_on_a_cpu_is_a_process_less_unless_that_one_is_bound_to_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,7 +158,7 @@ def test_a_server_that_is_restarted_in_the_middle_of_a_push_gets_all_of_it_again
         assert not left and same(served.policy, policy)
 
 
-@pytest.mark.parametrize("route", ["/reset_prefix_cache", "/finish_weight_update"])
+@pytest.mark.parametrize("route", ["/reset_prefix_cache?reset_running_requests=true", "/finish_weight_update"])
 def test_a_server_that_is_restarted_as_a_push_ends_does_not_pass_for_one_with_it(route: str, tmp_path: Path) -> None:
     policy, served = text_model(3), ServedWeights(text_model(4))
     with VllmServer(policy, weights=served) as server:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from pathlib import Path
 from typing import Any, get_args
 
@@ -54,6 +56,20 @@ def vectors(optimizer: torch.optim.Optimizer, teacher: torch.nn.Module) -> tuple
     """What travels: all but single numbers, such as the count of steps."""
     moments = [v for state in optimizer.state.values() for v in state.values() if v.numel() > 1]
     return moments, list(teacher.parameters())
+
+
+def test_an_optimizer_goes_with_the_stage_that_had_it() -> None:
+    """Its state is gone at once, and not when garbage is next collected."""
+    gc.disable()
+    try:
+        optimizer, teacher = models()
+        opened = place(optimizer, teacher)
+        opened.enter("update")
+        gone = weakref.ref(optimizer)
+        del optimizer, opened
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def addresses(optimizer: torch.optim.Optimizer, teacher: torch.nn.Module) -> list[list[int]]:

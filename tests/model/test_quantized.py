@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import tiny
 from families import STUDENTS, batch_of, grown, with_adapters
@@ -16,6 +17,7 @@ from vold.data.worlds.digits import DigitTasks
 from vold.engines.samplers.decoder import can_record
 from vold.engines.teachers.quantize_error import QuantizeErrors
 from vold.engines.teachers.teachers import open_teachers
+from vold.engines.transfer.source import Source
 from vold.errors import TrainingError
 from vold.model.batching import collate
 from vold.model.families import linear_layers
@@ -123,6 +125,23 @@ def test_adapters_on_quantised_weights_are_merged_into_whole_ones(name: str, kin
         policy.model.eval(), tuned.model.eval()
         got, expected = (p.logprobs(batch_of(p, "text"))[0] for p in (tuned, policy))
     torch.testing.assert_close(got, expected, rtol=0.05, atol=0.1)
+
+
+@each
+@pytest.mark.parametrize("kept", [False, True])
+def test_servers_that_take_adapters_get_whole_weights_below_them(kind: Quantized, kept: bool, tmp_path: Path) -> None:
+    """W is what the quantised layer stands for, without the adapter."""
+    saved("qwen3", tmp_path)
+    policy = Policy.load(str(tmp_path), dtype="bfloat16", quantize=kind)
+    with_adapters(policy)
+    source = Source(policy, plain=True, kept=kept)
+    source.refresh()
+    sent = dict(source.tensors(None, torch.bfloat16))
+    file = load_file(tmp_path / "model.safetensors")
+    assert {n: t.shape for n, t in sent.items()} == {n: t.shape for n, t in file.items()}
+    for weight, layer in quantized_layers(policy.model).items():
+        expected = whole_weight(layer, torch.bfloat16)
+        torch.testing.assert_close(sent[weight.replace(".base_layer.", ".")], expected, rtol=0, atol=0)
 
 
 def test_a_run_on_quantised_weights_that_is_stopped_goes_on_to_the_same_weights(

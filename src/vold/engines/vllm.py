@@ -18,6 +18,7 @@ from vold.engines.places import Groups
 from vold.engines.replies import VllmReply, about
 from vold.errors import VoldError
 from vold.model.parallel import processes
+from vold.model.place import give_back
 from vold.run.console import console
 from vold.run.records import JsonObject
 
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
 
 WORDS = ("/load_lora_adapter", "/unload_lora_adapter")
 """Routes whose reply is a sentence, which says nothing beside the status."""
-CACHES = ("/reset_prefix_cache", "/reset_encoder_cache")
-"""Routes that drop keys and values, and what the vision tower has made of pictures."""
-SILENT = ("/wake_up", "/sleep", "/collective_rpc", "/update_weight_version", *CACHES, *WORDS)
+CACHES = ("/reset_prefix_cache?reset_running_requests=true", "/reset_encoder_cache")
+"""Routes that drop keys and values, also those of requests that were cut off a moment ago, and what the vision tower
+has made of pictures."""
+SILENT = ("/wake_up", "/sleep", "/collective_rpc", "/update_weight_version", "/reset_encoder_cache", *WORDS)
 """Routes whose reply may be empty."""
 
 
@@ -143,11 +145,13 @@ class VllmClient(HttpClient[VllmReply]):
             return
         for one in started_at(self.urls):
             one.turn.set()
+        give_back()
         if bring is None:
             self.each("/wake_up", root=True)
         else:
             self.each("/wake_up?tags=weights", root=True)
             bring()
+            give_back()  # what the weights were made with
             self.each("/wake_up?tags=kv_cache", root=True)
         self._awake = True
         try:

@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from vold.data.files.images import thumbnail
 from vold.engines.chat_api import EndpointSampler
 from vold.engines.launch.serving import serving
@@ -25,6 +23,7 @@ from vold.evals.metrics import summarise
 from vold.evals.published import beside
 from vold.evals.questions import QuestionSet, open_judge, open_sets
 from vold.model.loading import load_certified, stage_models
+from vold.model.place import give_back
 from vold.report.answers import questions_shown
 from vold.report.evaluation import write_results
 from vold.report.trackers.tracking import track_results
@@ -111,8 +110,7 @@ def _judge_started(recipe: Recipe, judge: Judge | None, judging: Judging) -> Ite
     if judge is None or judging.threads or not judging.waits:
         yield
         return
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()  # what the last model has left
+    give_back(dead=True)  # what the last model has left
     with serving(recipe, JUDGE) as served:
         assert served.eval is not None and served.eval.judge is not None
         judge.endpoint = EndpointSampler(served.eval.judge)

@@ -43,10 +43,7 @@ def load_student(
     policy = load_model(recipe, path or spec.path, spec.dtype, spec.freeze, spec.quantize if train else None, group)
     also = ALSO if anew else [way for way, wanted in _wanted(spec).items() if wanted and train]
     policy.certificate = made = certified(policy, None if anew else recipe.run.dir, group, also)
-    if spec.teacher_tokens == "add" and recipe.teacher is not None:
-        teacher = read_tokenizer(resolve(recipe.teacher.path))
-        add_teacher_tokens(policy.chat.tokenizer, teacher, rows=policy.rows)
-        policy.ban_placeholders()
+    _take_teacher_tokens(recipe, policy)
     if train:
         if spec.lora is not None:
             if why := made.why_not("adapters"):
@@ -61,6 +58,22 @@ def load_student(
             compile_layers(layers_of(policy))
         policy.model.train()
     return policy
+
+
+def load_students_chat(recipe: Recipe) -> Policy:
+    """The recipe's student without values, on the host: where only its tokenizer and chat template are wanted, GPUs
+    belong to others."""
+    spec: Student = recipe.learner
+    policy = load_empty(spec.path, precision(recipe, spec.path, spec.dtype))
+    _take_teacher_tokens(recipe, policy)
+    return policy
+
+
+def _take_teacher_tokens(recipe: Recipe, policy: Policy) -> None:
+    if recipe.learner.teacher_tokens == "add" and recipe.teacher is not None:
+        teacher = read_tokenizer(resolve(recipe.teacher.path))
+        add_teacher_tokens(policy.chat.tokenizer, teacher, rows=policy.rows)
+        policy.ban_placeholders()
 
 
 def _wanted(spec: Student) -> dict[str, object]:
@@ -107,7 +120,7 @@ def load_model(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("there is no GPU that PyTorch can use", where="run.device", got=device, fix="run.device=cpu")
-    give_back(torch.device(device))
+    give_back(dead=True)
     dtype = precision(recipe, path, dtype)
     return Policy.load(local, dtype=dtype, device=device, freeze=freeze, quantize=quantize, group=sent)
 

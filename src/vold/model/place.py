@@ -8,8 +8,10 @@ to the device leaves by being dropped: a frozen teacher is copied to the host on
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -52,7 +54,10 @@ class Place:
         self._unread = threading.Event()
         self._unread.set()
         self._lent: dict[str, torch.Tensor] = {}
-        self._moments = Shelf(device, self._lane, lambda: _tensors(optimizer.state.values()), self._unread.wait)
+        held = weakref.ref(optimizer)  # has this in its hook: a cycle would keep a stage's memory until it is collected
+        self._moments = Shelf(
+            device, self._lane, lambda: () if (o := held()) is None else _tensors(o.state.values()), self._unread.wait
+        )
         self._teachers = Shelf(device, self._lane, lambda: ())
         self._turns = self._late = False
         self._phase: Phase | None = None
@@ -140,7 +145,7 @@ class Place:
 
     def _begin(self) -> None:
         """A phase begins, with what was there before it gone: from here on its own peak counts."""
-        give_back(self.device)
+        give_back()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
 
@@ -251,9 +256,16 @@ def host_memory(like: Sequence[torch.Tensor], *, pinned: bool) -> list[torch.Ten
     return out
 
 
-def give_back(device: torch.device) -> None:
-    """Return memory that PyTorch keeps for later tensors to the card, for whoever else works there."""
-    if device.type == "cuda":
+def give_back(*, dead: bool = False) -> None:
+    """Return memory that PyTorch keeps for later tensors to its GPUs, for whoever else works there.
+
+    Args:
+        dead: also what only cycles of dead objects hold, such as models of stages that have ended. That collection
+            takes tenths of a second.
+    """
+    if torch.cuda.is_initialized():
+        if dead:
+            gc.collect()
         torch.cuda.empty_cache()
 
 

@@ -18,7 +18,7 @@ from vold.engines.grade import grade
 from vold.engines.launch.serving import serving
 from vold.engines.teachers.teachers import TeacherHandle, open_teachers
 from vold.errors import DataError
-from vold.model.loading import load_student
+from vold.model.loading import load_student, load_students_chat
 from vold.run.console import console
 from vold.run.directory import open_stage, record_data, works_in_run
 from vold.run.files import read_json, write_json
@@ -154,12 +154,23 @@ def _nothing_kept(rows: Sequence[TraceRow], config: Traces, file: Path) -> DataE
 def _answering(
     recipe: Recipe, config: Traces, student: Policy | None, tasks: Sequence[Task]
 ) -> Iterator[Callable[[Sequence[Task], int], list[TraceRow]]]:
-    student = student or load_student(recipe)
+    if student is None:
+        student = load_student(recipe) if _teacher_is_here(recipe, config) else load_students_chat(recipe)
     with serving(recipe, "traces") as recipe:
         answer = _solutions(student) if config.answers == "data" else _teachers(recipe, config, student, tasks)
         yield lambda part, start: [
             TraceRow.of(task, *answered) for task, answered in zip(part, answer(part, start), strict=True)
         ]
+
+
+def _teacher_is_here(recipe: Recipe, config: Traces) -> bool:
+    """Whether a teacher that answers is in this process, and may be the student itself."""
+    spec = recipe.teacher
+    return (
+        config.answers != "data"
+        and spec is not None
+        and any(one.server is None for one in (spec, *spec.routes.values()))
+    )
 
 
 def _teachers(recipe: Recipe, config: Traces, student: Policy, tasks: Sequence[Task]) -> Answer:

@@ -25,6 +25,7 @@ from vold.engines.launch.started import STARTED, Started
 from vold.engines.launch.wanted import JUDGE, servers_of
 from vold.errors import ConfigError, SamplerError, TeacherError
 from vold.model.parallel import processes
+from vold.model.place import give_back
 from vold.run.console import console
 from vold.run.placed import Told, placed, servers_told
 from vold.run.recipe import ORDER
@@ -112,6 +113,8 @@ class Servers:
             TeacherError, SamplerError: one has ended, or does not answer in time.
         """
         missing = [one for one in servers if one not in self.running or self.running[one].failure]
+        if missing:
+            give_back(dead=True)  # a server asks at once for its share of the whole card
         in_turns = any(one.sleep for one in servers)
         for group in [[one] for one in missing] if in_turns else [missing]:
             for one in group:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vold.engines.launch.spec import Keys, Role, Wanted
-from vold.engines.transfer.starting import PICTURES, server_arguments
+from vold.engines.transfer.starting import CANDIDATES, PICTURES, server_arguments
 from vold.errors import CheckpointError, ConfigError
 from vold.model.families import family_of
 from vold.model.loading import stage_models
@@ -119,7 +119,8 @@ def _servers(
         options = ["--model", path, "--served-model-name", served, "--dtype", dtype, "--generation-config", "vllm"]
         options += ["--tensor-parallel-size", str(len(group))] * (len(group) > 1)
         options += ["--enable-sleep-mode"] * sleep + ["--disable-uvicorn-access-log"]
-        options += [*_options_of(role, recipe), *(PICTURES if sees else ())]
+        own = _options_of(role, recipe)
+        options += [*own, *(one for one in (PICTURES if sees else ()) if one not in own)]
         options += [*(server_arguments(lora) if taught else ()), *launch.args]
         yield Wanted(
             keys=keys, role=role, model=model, served=served, devices=group, number=0 if group else number, sleep=sleep,
@@ -136,12 +137,19 @@ def _sees(path: str) -> bool:
 
 
 def _options_of(role: Role, recipe: Recipe) -> list[str]:
-    if role == "rollouts":
-        return ["--logprobs-mode", "processed_logprobs"]
     if role == "tested":
         return []
-    top_k = recipe.distill.objective.needs.top_k if recipe.distill is not None else 0
-    return ["--no-enable-prefix-caching"] + ["--max-logprobs", str(top_k)] * (top_k > MAX_LOGPROBS)
+    distill, most, options = recipe.distill, 0, list[str]()
+    if role == "rollouts":
+        options += ["--logprobs-mode", "processed_logprobs"]
+        most = distill.sampling.params(told=True).kept if distill is not None else 0
+    else:
+        options += ["--no-enable-prefix-caching"]
+    if distill is not None:
+        needs = distill.objective.needs
+        most = max(most, needs.candidates, needs.top_k if role == "teacher" else 0)
+        options += [CANDIDATES] * (role == "teacher" and needs.candidates > 0)
+    return options + ["--max-logprobs", str(most)] * (most > MAX_LOGPROBS)
 
 
 def _python(launch: Launch, key: str) -> str:

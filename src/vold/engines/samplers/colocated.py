@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import os
 import random
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from vold.engines.replies import LOWEST, VllmReply
 from vold.engines.shown import ASKED, PLAIN
 from vold.engines.transfer.source import Source
 from vold.errors import ConfigError, SamplerError
+from vold.model.place import give_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -71,7 +73,7 @@ class ColocatedVllm:
         policy.chat.save(directory)
         self.vllm, self.sleeps, self._awake = vllm, policy.model.device.type == "cuda", False
         self.dtype = next(policy.model.parameters()).dtype
-        with _own_random_numbers():
+        with _own_process():
             self.llm = vllm.LLM(
                 model=str(directory.resolve()),
                 load_format="dummy",
@@ -106,7 +108,7 @@ class ColocatedVllm:
         if not self.sleeps or self._awake:
             yield
             return
-        torch.cuda.empty_cache()  # what the trainer has kept for itself
+        give_back()  # what the trainer has kept for itself
         self.llm.wake_up(tags=["weights"])
         if bring is not None:
             bring()
@@ -214,10 +216,13 @@ def _reply(output: Any, likeliest: int) -> JsonObject:
 
 
 @contextlib.contextmanager
-def _own_random_numbers() -> Iterator[None]:
-    """Inside, seeds that are set are nobody else's."""
-    python, numbers = random.getstate(), np.random.get_state()
+def _own_process() -> Iterator[None]:
+    """What vLLM sets for a whole process as it starts is as it was afterwards: seeds, PyTorch's threads, and objects
+    that it takes out of the collection of garbage, models of earlier stages among them."""
+    python, numbers, threads = random.getstate(), np.random.get_state(), torch.get_num_threads()
     with torch.random.fork_rng():
         yield
     random.setstate(python)
     np.random.set_state(numbers)
+    torch.set_num_threads(threads)
+    gc.unfreeze()

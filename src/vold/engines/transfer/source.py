@@ -10,6 +10,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from vold.engines.transfer.checksum import checksum
 from vold.model.lora import adapters_of, merged
+from vold.model.quantized import plain_state, quantized_layers
 from vold.model.sharding import Whole
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class Source:
             self._whole = self.policy.whole_state(plain=self.plain)
         elif self.kept:
             self._whole, changing = None, self._changing()
-            weights = {n: _copied(t) if n in changing else t for n, t in self._named()}
+            made = bool(quantized_layers(self.policy.model))  # whole weights that lie nowhere yet
+            weights = {n: _copied(t) if made or n in changing else t for n, t in self._named()}
             adapters = self.policy.adapters
             self._whole = Whole(weights, {} if adapters is None else {n: _copied(t) for n, t in adapters_of(adapters)})
 
@@ -76,9 +78,10 @@ class Source:
         once = {_plain(n): p for n, p in model.named_parameters() if ".lora_" not in n}
         if self._whole is not None:
             return ((n, t) for n, t in self._whole.weights.items() if n in once)
-        if self.policy.adapters is None or self.plain:
+        if self.policy.adapters is None:
             return iter(once.items())
-        return ((n, t) for n, t in merged(model) if n in once)
+        named = plain_state(model) if self.plain else merged(model)  # never the packed codes of quantised weights
+        return ((_plain(n), t) for n, t in named if _plain(n) in once)
 
     def _changing(self) -> set[str]:
         """Names of weights that training changes, themselves or by an adapter that is added in."""

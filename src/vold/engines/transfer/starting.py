@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Widths that vLLM 0.32 can be told to make room for."""
 
-
-PICTURES = ["--enable-scale-out", "--middleware", "vold.engines.seen.Seen"]
+CANDIDATES = "--enable-scale-out"
+"""Opens the route by which a teacher is asked about candidates, and any server about pictures."""
+PICTURES = [CANDIDATES, "--middleware", "vold.engines.seen.Seen"]
 """Arguments of `vllm serve` for a server that is shown pictures."""
 
 
