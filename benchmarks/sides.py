@@ -77,7 +77,7 @@ class Ours:
         optimizer = build_optimizer(self.policy, self.config.optimizer)
         self.learner = Learner(self.config, self.policy, optimizer, self.group)
         self.gradients = sum(p.numel() * p.element_size() for _, p in self.policy.trainable()) / MIB
-        self.teacher: Any = RoutedTeacher({}, lambda ids: "")
+        self.teacher: Any = RoutedTeacher({})
         if s["method"] != "grpo" or s["what"] == "step":
             self.teacher = InProcessTeacher(
                 Policy.load(s["model"] + "-teacher"), temperature=1.0, token_budget=s["budget"]

@@ -91,7 +91,7 @@ class Setup:
         assert recipe.distill is not None
         self.device, self.policy = given.device, load_student(recipe, train=True)
         self.learner = Timed(recipe.distill, self.policy, build_optimizer(self.policy, recipe.distill.optimizer))
-        self.nobody = RoutedTeacher({}, lambda prompt_ids: "")
+        self.nobody = RoutedTeacher({})
         self.each = 6 + 2 * (recipe.learner.activation_checkpointing is True)
 
     def of(self, rows: int, length: int, best: float) -> dict[str, Any]:
