@@ -188,6 +188,7 @@ def test_the_request_to_the_judge(bench: Bench) -> None:
         (TEN, "Answer: I", 1.0),
         (TEN, "Answer: J", 0.0),
         (PICTURED, "Therefore: D.", 1.0),
+        (item("mathvista", "A", "Yes", "No"), "I see it in picture (A).", 1.0),
         (WEMATH, "<Thought process>: <<it is not 1 cm>> <Answer>: <<B>>", 1.0),
         (STAR, "B: The dog", 1.0),
         (COUNT, r"\boxed{14.0}", 1.0),

@@ -22,11 +22,11 @@ import re
 from typing import TYPE_CHECKING
 
 from vold.data.benchmarks.registry import benchmarks
-from vold.data.benchmarks.wording import MCQ, YES_OR_NO
+from vold.data.benchmarks.wording import MCQ
 from vold.evals.marking.finding import MAX_ANSWER_CHARS, taken_back
 from vold.evals.marking.judge import Judge as Judge
 from vold.evals.marking.judge import Unusable
-from vold.evals.marking.options import read_letters
+from vold.evals.marking.options import is_yes_no, read_letters
 from vold.evals.marking.rules import find_answer, grade_answer, read
 from vold.evals.prompting import build_messages
 from vold.graders.choice import LETTERS
@@ -100,7 +100,7 @@ def read_plainly(item: Item, text: str) -> Grade | None:
     if grade is not None and not grade.note.startswith(UNREADABLE):
         final = item.form != "text" and not (judging_of(item).agreement and item.form == "math")
         return grade if final or grade.score == 1.0 else None
-    open_choice = grade is None and item.form == "choice" and item.options != YES_OR_NO
+    open_choice = grade is None and item.form == "choice" and not is_yes_no(item)
     if not open_choice or "\n" in text.strip() or taken_back(text) or _LEFT_OPEN.search(text):
         return None
     letter = infer_option(text, option_texts(item))

@@ -2,7 +2,7 @@
 
 An answer is right by the gold's letter, alone or with the text of its option, or by the text of exactly one option: its
 words, its number, or an expression that is equal for the `math` grader. A letter with the text of another option is no
-answer, and neither is a letter where the question has a yes and a no.
+answer, and neither is a letter where yes and no are asked for without letters.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vold.data.benchmarks.columns import split_options
 from vold.data.benchmarks.registry import benchmarks
-from vold.data.benchmarks.wording import YES_OR_NO, yes_or_no
+from vold.data.benchmarks.wording import YES_NO, YES_OR_NO, yes_or_no
 from vold.evals.marking.finding import MAX_ANSWER_CHARS, readings, taken_back
 from vold.evals.marking.numbers import read_quantity
 from vold.evals.marking.words import EMPHASIS, TEXT_COMMAND, exact_words, plain_words
@@ -78,18 +78,20 @@ def read_letters(answer: str) -> frozenset[str] | None:
     return frozenset(remark[1]) if remark is not None and alone else None
 
 
+def is_yes_no(item: Item) -> bool:
+    """Whether yes or no is asked for in words: "Yes" and "No" can be lettered options of another benchmark as well."""
+    benchmark = benchmarks().get(item.benchmark)
+    return item.options == YES_OR_NO and benchmark is not None and benchmark.judging is YES_NO
+
+
 def grade_choice(item: Item, answer: str) -> Grade:
     """One letter of the item's own, or exactly one option by its text; a letter goes first.
 
     Where the options are in the picture any letter from A to L will do. An option with the very text of the gold
     option is right where the answer is that text, and by its letter where the gold is a text.
     """
-    if item.options == YES_OR_NO:
-        word = yes_or_no(answer)
-        if word is None or taken_back(answer[1:]):
-            return Grade(0.0, answer, f"{UNREADABLE}: neither yes nor no")
-        letter = "AB"[YES_OR_NO.index(word)]
-        return verdict(letter == item.answer, letter)
+    if is_yes_no(item):
+        return _yes_no(item, answer) or Grade(0.0, answer, f"{UNREADABLE}: neither yes nor no")
     options = item.options or split_options(item.question)[1]
     named = read_letters(answer)
     letter, rest = _label(named, answer)
@@ -110,12 +112,23 @@ def grade_choice(item: Item, answer: str) -> Grade:
         return verdict(found == item.answer, found)
     if named is not None and len(named) == 1:
         return Grade(0.0, next(iter(named)), f"{DIFFERENT}: there is no such option")
-    return Grade(0.0, answer, f"{UNREADABLE}: neither one option letter nor one option's text")
+    unread = Grade(0.0, answer, f"{UNREADABLE}: neither one option letter nor one option's text")
+    return _yes_no(item, answer) or unread
+
+
+def _yes_no(item: Item, answer: str) -> Grade | None:
+    """Mark the word of a question whose options are yes and no, in this order or the other."""
+    options = [option.capitalize() for option in item.options]
+    word = yes_or_no(answer) if sorted(options) == sorted(YES_OR_NO) else None
+    if word is None or taken_back(answer[1:]):
+        return None
+    letter = LETTERS[options.index(word)]
+    return verdict(letter == item.answer, letter)
 
 
 def is_bare_choice(item: Item, answer: str) -> bool:
     """Whether an answer is a letter (or letters) alone, or an option's text with its letter or without."""
-    if item.options == YES_OR_NO:
+    if is_yes_no(item):
         return plain_words(answer) in ("yes", "no")
     options = item.options or split_options(item.question)[1]
     alone = re.sub(r"(?i)\b(?:option|choice|answer)s?\b|[^A-Za-z]", "", _plain(answer))
