@@ -275,8 +275,8 @@ def _same_words(gold: str, answer: str) -> bool:
 
 
 def alternatives(item: Item) -> list[str]:
-    """The gold answers of an item: the lines of a text (any of them is right), the word where one is asked for, else the
-    one it has."""
+    """The gold answers of an item: the lines of a text (any of them is right), "Yes" or "No" where that is asked for,
+    else the one it has."""
     if is_yes_no(item):
         return [dict(zip("AB", YES_OR_NO, strict=True)).get(item.answer, item.answer)]
     lines = item.answer.split("\n") if item.form in ("text", "letters") else []
