@@ -144,6 +144,8 @@ LONG = [
     pytest.param(r"\boxed{" + "A " * 990 + "}", id="letters"),
     pytest.param(r"\boxed{" + r"\text{" * 300 + "}" * 301, id="text-commands"),
     pytest.param("\u0301" * 200_000, id="accents"),
+    pytest.param("<|begin_of_box|>" * 12_500, id="box-tokens"),
+    pytest.param('{"answer": "' + "\\f" * 100_000, id="backslashes-in-JSON"),
 ]
 
 

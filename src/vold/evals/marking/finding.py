@@ -82,12 +82,20 @@ _SUPPOSED = re.compile(
     r"\b(?:if|whether|suppose|assume|assuming|when|unless|why|that|thought|guessed|assumed|believed)\s*(?:the\s*)?$",
     re.IGNORECASE,
 )
-_TAGS = re.compile(r"<answer>(?!\s*:)(.*?)(?:</answer>|\Z)|<\|begin_of_box\|>(.*?)<\|end_of_box\|>", re.DOTALL | re.I)
+# A box token that nothing closes is looked behind only up to the next one.
+_TAGS = re.compile(
+    r"<answer>(?!\s*:)(.*?)(?:</answer>|\Z)|<\|begin_of_box\|>((?:(?!<\|begin_of_box\|>).)*?)<\|end_of_box\|>",
+    re.DOTALL | re.IGNORECASE,
+)
 _HASHES = re.compile(r"^[ \t]{0,8}####[ \t]{0,8}(\S[^\n]{0,200})\s{0,100}\Z", re.MULTILINE)
 _JSON = re.compile(
     r"[\"'](?:final[_ ]?|short[_ ]?|correct[_ ]?)?answer[\"']\s{0,8}:\s{0,8}"
     r"(\"(?:[^\"\\\n]|\\.){0,500}\"|'[^'\n]{0,500}'|-?[\d.,]{1,40}|\[[^\]\n]{0,500}\])",
     re.IGNORECASE,
+)
+# A backslash of LaTeX that JSON would need twice: "\frac", "\nu", "\sqrt", but not a line break before a word.
+_LATEX_ESCAPE = re.compile(
+    r"\\(?:([bfrt](?=[A-Za-z])|n(?=(?:u|e|eq|eg|abla|ot|otin)(?![A-Za-z]))|u(?![0-9A-Fa-f]{4})|[^\"\\/bfnrtu])|.)"
 )
 _MARKUP = " \t\r\n*_`"
 _ENCLOSED = re.compile(r"<<(.{1,500}?)>>\.?|\[\[(.{1,500}?)\]\]\.?|<([A-L])>\.?")
@@ -252,13 +260,13 @@ def _of_block(text: str) -> tuple[str, ...]:
 
 
 def _json_value(text: str) -> str:
-    if text[0] == "'":
-        return text[1:-1]
+    """The value without quotes; one backslash before a word of LaTeX is that word's."""
+    if text[0] != '"':
+        return text.strip("'")
     try:
-        value = json.loads(text) if text[0] == '"' else text
+        return str(json.loads(_LATEX_ESCAPE.sub(lambda m: "\\" + m[0] if m[1] else m[0], text)))
     except ValueError:
-        value = text[1:-1]
-    return str(value)
+        return text[1:-1]
 
 
 def _without_delimiters(text: str) -> str:
