@@ -50,6 +50,7 @@ def make(row: dict[str, Any]) -> Item:
         cluster="1",
         precision=row.get("precision"),
         unit=row.get("unit"),
+        for_judge=row.get("for_judge"),
     )
 
 

@@ -92,7 +92,7 @@ def grade_choice(item: Item, answer: str) -> Grade:
     """
     if is_yes_no(item):
         return _yes_no(item, answer) or Grade(0.0, answer, f"{UNREADABLE}: neither yes nor no")
-    options = item.options or split_options(item.question)[1]
+    options = _options(item)
     named = read_letters(answer)
     letter, rest = _label(named, answer)
     if rest and not _is_own(options, letter, rest):
@@ -130,10 +130,15 @@ def is_bare_choice(item: Item, answer: str) -> bool:
     """Whether an answer is a letter (or letters) alone, or an option's text with its letter or without."""
     if is_yes_no(item):
         return plain_words(answer) in ("yes", "no")
-    options = item.options or split_options(item.question)[1]
+    options = _options(item)
     alone = re.sub(r"(?i)\b(?:option|choice|answer)s?\b|[^A-Za-z]", "", _plain(answer))
     letter = len(alone) == 1 or (item.form == "letters" and 0 < len(alone) == len(option_letters(answer) or ()))
     return letter or bool(_with_own_text(options, answer) or matching_options(options, answer))
+
+
+def _options(item: Item) -> tuple[str, ...]:
+    """The options' texts where they are known: the item's, or in its question, or in the one that a judge is shown."""
+    return item.options or split_options(item.question)[1] or split_options(item.for_judge or "")[1]
 
 
 def matching_options(options: Sequence[str], answer: str) -> str:
