@@ -82,6 +82,24 @@ _SUPPOSED = re.compile(
     r"\b(?:if|whether|suppose|assume|assuming|when|unless|why|that|thought|guessed|assumed|believed)\s*(?:the\s*)?$",
     re.IGNORECASE,
 )
+_CLAUSE = re.compile(
+    r"[.!?;:\n]|(?<!glance)(?<!sight),|\b(?:so|therefore|thus|hence|because|since|but|while|whereas|and|then)\b",
+    re.IGNORECASE,
+)
+_DOUBTED = r"\bnobody\b|(?<!\bno )(?<!\bwithout )(?<!\bwithout a )\bdoubt"
+_DENIED = re.compile(
+    rf"{_DOUBTED}|\b(?:neither|nor|no one|never|not(?! (?:hard|difficult|only)\b)|cannot|wrong|tempting"
+    r"|(?<!only )possible|whether|suppose|assume|assuming|assumed|thought|guessed|wonder|at first)\b|n't\b"
+    r"|(?:不|别|別|勿|莫|没|沒|未|非|误|誤|错|錯|若|如果|假如)[能会會要可以该該应應]{0,3}$",
+    re.IGNORECASE,
+)
+_DENIED_ANSWER = re.compile(
+    rf"{_DOUBTED}|(?:\bnot|n't|\bcannot|\bnever)\s(?:\w{{1,12}}\s)?(?:think|believe|say|claim|agree|accept|mean)\b"
+    r"|(?:(?<!only )(?<!best )\b(?:wrong|incorrect|false|tempting|possible|plausible|rejected)"
+    r"|(?:错误|錯誤|可能)的?)[\s*_]*$",
+    re.IGNORECASE,
+)
+"""What makes an option that is named, or an answer behind a marker, none: looked for before it, in its clause."""
 # A box token that nothing closes is looked behind only up to the next one.
 _TAGS = re.compile(
     r"<answer>(?!\s*:)(.*?)(?:</answer>|\Z)|<\|begin_of_box\|>((?:(?!<\|begin_of_box\|>).)*?)<\|end_of_box\|>",
@@ -128,6 +146,8 @@ _TAKEN_BACK = re.compile(
             r"|maybe\b|perhaps\b|possibly\b|not sure\b"
             r"|or,|or (?:maybe|perhaps|possibly|is it|could|is|was|rather|[(\[]?[A-L]\b|\S{0,12}\d)"
             r"|actually,? (?:no|it|the|that|i|my|this is|let me|[(\[]?[A-L]\b|\S{0,3}\d)\b)",
+            r"(?:^|[.!?;:,\u2014\u2013\n(-])\s?(?:however|but|yet|still),? (?:option |choice )?[(\[]?[A-L][)\]]? "
+            r"(?:fits|matches|works|is (?:the )?(?:much |far |even )?(?:better|best|correct|right|answer|more))\b",
             # a mistake
             r"\bi (?:\w+ )?(?:made|have made|was|am) (?:a |an )?(?:mistake|error|wrong|mistaken|miscalculat)",
             rf"(?<!\bif )\b(?:that|this|it|which)(?:'s| is| was| seems| looks) (?:all )?{_WRONG}",
@@ -232,7 +252,8 @@ def _lines(text: str) -> Iterator[Statement]:
     """What follows each of the last markers."""
     for marker in deque(_MARKER.finditer(text), MOST_MARKERS):
         before = text[max(0, marker.start() - 80) : marker.start()]
-        if _SUPPOSED.search(before) or ("would" in marker[0].lower() and _IF.search(before)):
+        supposed = _SUPPOSED.search(before) or ("would" in marker[0].lower() and _IF.search(before))
+        if supposed or _DENIED_ANSWER.search(_clause(before)):
             continue
         at = marker.end()
         for _ in range(8):
@@ -248,9 +269,15 @@ def _named(text: str) -> Iterator[Statement]:
     """ "Option B is correct", "I choose B"."""
     for pattern in (_CALLED, _CHOSEN):
         for named in pattern.finditer(text):
-            if not _SUPPOSED.search(text[max(0, named.start() - 20) : named.start()]):
+            before = text[max(0, named.start() - 80) : named.start()]
+            if not _SUPPOSED.search(before) and not _DENIED.search(_clause(before)):
                 letter = next(filter(None, named.groups()))
                 yield Statement(named.start(), named.end(), (letter,), "option that is named")
+
+
+def _clause(before: str) -> str:
+    """The last clause of a text, as far as it goes."""
+    return _CLAUSE.split(before)[-1]
 
 
 def _of_block(text: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from vold.evals.marking.finding import MAX_ANSWER_CHARS, readings, taken_back
 from vold.evals.marking.numbers import read_quantity
 from vold.evals.marking.words import EMPHASIS, TEXT_COMMAND, exact_words, plain_words
 from vold.graders import get_grader
-from vold.graders.choice import LETTERS, fold_latex, option_letters
+from vold.graders.choice import LETTERS, doubted, fold_latex, option_letters
 from vold.graders.extract import balanced, squeeze
 from vold.graders.outcome import DIFFERENT, EQUAL, UNREADABLE, verdict
 from vold.types import Grade
@@ -58,7 +58,8 @@ def read_letters(answer: str) -> frozenset[str] | None:
     r"""The option letters an answer names, or None.
 
     Reads what `vold.graders.choice.option_letters` reads, and one letter with a reason or a remark behind it: "C
-    (because A fails)", "C since it is larger", "C (15 cm)", "C - 15 cm". A remark that names another letter is a hedge.
+    (because A fails)", "C since it is larger", "C (15 cm)", "C - 15 cm". A remark that names another letter is a hedge,
+    and "(wrong)" takes the letter back.
 
     Example:
         >>> sorted(read_letters("C (because A and B fail)")), read_letters("C (or D)")
@@ -74,8 +75,9 @@ def read_letters(answer: str) -> frozenset[str] | None:
     if reason is not None:
         return frozenset(reason[1].upper())
     remark = _WITH_REMARK.fullmatch(bare)
-    alone = remark is not None and len(_LONE_LETTER.findall(bare)) == 1
-    return frozenset(remark[1]) if remark is not None and alone else None
+    if remark is None or len(_LONE_LETTER.findall(bare)) > 1 or doubted(bare[remark.end(1) :]):
+        return None
+    return frozenset(remark[1])
 
 
 def is_yes_no(item: Item) -> bool:
