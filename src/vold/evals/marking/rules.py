@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from vold.evals.marking.numbers import Quantity
     from vold.types import Finish
 
-SCORING_VERSION = "4"
+SCORING_VERSION = "5"
 """Part of every protocol hash. Change it with any change that can move a score."""
 
 LEAST_DECIMALS = 2
