@@ -41,7 +41,7 @@ _LABELLED = re.compile(
 )
 _QUOTED = re.compile(r"(?<!\w)['\u2018]([A-La-l])['\u2019](?!\w)")
 _NAMED = re.compile(
-    r"\s*(?:both|figures?|images?|pictures?|shapes?|diagrams?|graphs?|boxe?s?|cubes?|patterns?|letters?)\s+(?=[(\[]?[A-L]\b)",
+    r"[\s$]*(?:both|figures?|images?|pictures?|shapes?|diagrams?|graphs?|boxe?s?|cubes?|patterns?|letters?)\s+(?=[(\[$]{0,2}[A-L]\b)",
     re.I,
 )
 _TRAILING = re.compile(
@@ -66,7 +66,8 @@ def read_letters(answer: str) -> frozenset[str] | None:
         (['C'], None)
     """
     answer = _QUOTED.sub(r"\1", EMPHASIS.sub("", re.sub(r"[\"\u201c\u201d]", "", answer)))
-    answer = _NAMED.sub("", answer, count=1) if _NAMED.match(answer) else answer
+    noun = _NAMED.match(_plain(answer))
+    answer = _plain(answer)[noun.end() :] if noun else answer
     found = option_letters(answer)
     if found is not None or len(answer) > MAX_ANSWER_CHARS:
         return found
