@@ -115,6 +115,11 @@ _JSON = re.compile(
 _LATEX_ESCAPE = re.compile(
     r"\\(?:([bfrt](?=[A-Za-z])|n(?=(?:u|e|eq|eg|abla|ot|otin)(?![A-Za-z]))|u(?![0-9A-Fa-f]{4})|[^\"\\/bfnrtu])|.)"
 )
+# A quote that was opened before the marker, or stands behind a letter: 'Answer: B'
+_OPENED = re.compile(r"(?<!\w)['\"\u2018\u201c\u300c\u300e][^'\"\u2018\u2019\u201c\u201d\n]*\Z")
+_QUOTED_END = re.compile(
+    r"((?:[^'\"\u2018\u2019\u201c\u201d]|(?<=\w)['\u2019](?=\w))+)['\"\u2019\u201d\u300d\u300f][.,;\u3002]?"
+)
 _MARKUP = " \t\r\n*_`"
 _ENCLOSED = re.compile(r"<<(.{1,500}?)>>\.?|\[\[(.{1,500}?)\]\]\.?|<([A-L])>\.?")
 _POLITE = re.compile(r"(?:です|でした|입니다|이다)(?=[\u3002.]?$)")
@@ -260,7 +265,9 @@ def _lines(text: str) -> Iterator[Statement]:
             end = text.find("\n", at) % (len(text) + 1)
             line = text[at : min(end, at + MAX_ANSWER_CHARS + 1)].partition("</answer>")[0]
             if EMPHASIS.sub("", line).strip(_MARKUP) not in _LINE_ONLY:
-                yield Statement(marker.start(), end, readings(line), "answer line")
+                opened = _OPENED.search(before) is not None
+                found = tuple(_unquoted(text, opened=opened) for text in readings(line))
+                yield Statement(marker.start(), end, found, "answer line")
                 break
             at = end + 1
 
@@ -273,6 +280,12 @@ def _named(text: str) -> Iterator[Statement]:
             if not _SUPPOSED.search(before) and not _DENIED.search(_clause(before)):
                 letter = next(filter(None, named.groups()))
                 yield Statement(named.start(), named.end(), (letter,), "option that is named")
+
+
+def _unquoted(text: str, *, opened: bool) -> str:
+    """A reading without the quote that ends it, where that closes one before the marker or follows a letter alone."""
+    quoted = _QUOTED_END.fullmatch(text)
+    return quoted[1] if quoted is not None and (opened or _LETTER_ALONE.fullmatch(quoted[1])) else text
 
 
 def _clause(before: str) -> str:

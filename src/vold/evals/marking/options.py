@@ -34,6 +34,7 @@ MAX_FORMULA_CHARS = 200
 
 _WITH_REASON = re.compile(r"[(\[]?([A-L])[)\]]?[.,:]?\s+[(\[]?(?:because|since)\b", re.IGNORECASE)
 _WITH_REMARK = re.compile(r"([A-L])[.:]?\s+(?:\([^()]*\)|\[[^\[\]]*\]|[-\u2013\u2014]\s+\S.*)")
+_COMPARES = re.compile(r"\b(?:instead of|rather than)\b", re.IGNORECASE)
 _LABELLED = re.compile(
     r"(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)(?:\s+is)?\s*:?\s*)?"
     r"[(\[]?([A-L])(?:(\s*[)\].:=]+\s*|\s+[-\u2013\u2014]\s+)|,?\s+|(?=\d))(\S.*)",
@@ -76,7 +77,7 @@ def read_letters(answer: str) -> frozenset[str] | None:
     if reason is not None:
         return frozenset(reason[1].upper())
     remark = _WITH_REMARK.fullmatch(bare)
-    if remark is None or len(_LONE_LETTER.findall(bare)) > 1 or doubted(bare[remark.end(1) :]):
+    if remark is None or len(_LONE_LETTER.findall(bare)) > 1 or doubted(_COMPARES.sub("", bare[remark.end(1) :])):
         return None
     return frozenset(remark[1])
 
