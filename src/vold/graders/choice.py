@@ -27,9 +27,9 @@ _WRAPPER = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|texttt|operatorname|[lL]arge|LARGE|[hH]uge|mathtt|mathrm|mathbf|mathit|mathsf|mathbb|bf|rm|mbox|emph)\b"
 )
 _PREFIX = re.compile(r"(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)s?\s*(?:is|are)?\s*:?\s*(?=[(\[a-l])", re.I)
-_LABEL = re.compile(r"\(\s*([a-l])\s*\)|\[\s*([a-l])\s*\]|([a-l])\s*(?:[.:)](?!(?-i:[a-z]))|$)", re.I)
+_LABEL = re.compile(r"\(\s*([a-l])\s*\)|\[\s*([a-l])\s*\]|([a-l])\s*(?:[.:)](?!(?-i:[a-z]))|\u3001|$)", re.I)
 _LATER_LABEL = re.compile(
-    r"(?<![A-Za-z])[A-L]\s*[.:)]|(?<![A-Za-z0-9])(?:\([A-La-l]\)|\[[A-La-l]\])|(?<![A-Za-z0-9(])[a-l]\)(?!\S)"
+    r"(?<![A-Za-z])[A-L]\s*[.:)\u3001]|(?<![A-Za-z0-9])(?:\([A-La-l]\)|\[[A-La-l]\])|(?<![A-Za-z0-9(])[a-l]\)(?!\S)"
 )
 _SEVERAL = re.compile(r"\s*(?:,|;|&|\band\b|\s)\s*")
 

@@ -52,7 +52,7 @@ _MARKERS = (
     # "Answer: B" in a few languages; "final answer - B"
     rf"\b(?:answers?|ans|antwort|réponse|respuesta|resposta|risposta|ответ){_CLOSED}:|^ans\.(?=_)",
     r"\b(?:antwort|réponse|respuesta|resposta|risposta)(?:_\w{1,12})?_(?:ist|est|es|è|é)(?!\w)",
-    rf"(?:答案|答え|解答|回答|正解|정답|正确选项){_CLOSED}(?:[:是为為は은는]|应该是|應該是):?",
+    rf"(?:答案|答え|解答|回答|正解|정답|正确选项){_CLOSED}(?:[:是为為は은는]|应该是|應該是):?(?:~(?:选项|選項))?",
     rf"\b(?:final|correct|my)_(?:answer|option|choice){_CLOSED}(?:[-\u2013\u2014=]|->|\u2192|=>)(?!\w)",
     # "the answer is B", "the correct option is B", "Option: B"
     rf"(?:\b(?:the|my|our|final|correct|right|best)_|{_START})answers?"

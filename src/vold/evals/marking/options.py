@@ -37,7 +37,7 @@ _WITH_REMARK = re.compile(r"([A-L])[.:]?\s+(?:\([^()]*\)|\[[^\[\]]*\]|[-\u2013\u
 _COMPARES = re.compile(r"\b(?:instead of|rather than)\b", re.IGNORECASE)
 _LABELLED = re.compile(
     r"(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)(?:\s+is)?\s*:?\s*)?"
-    r"[(\[]?([A-L])(?:(\s*[)\].:=]+\s*|\s+[-\u2013\u2014]\s+)|,?\s+|(?=\d))(\S.*)",
+    r"[(\[]?([A-L])(?:(\s*[)\].:=\u3001]+\s*|\s+[-\u2013\u2014]\s+)|,?\s+|(?=[\d(\[]))(\S.*)",
     re.IGNORECASE | re.DOTALL,
 )
 _QUOTED = re.compile(r"(?<!\w)['\u2018]([A-La-l])['\u2019](?!\w)")
