@@ -11,6 +11,9 @@ A statement is one of these, in the text after the last `</think>`:
 - what follows `####`, on the last line;
 - the value of `"answer"` in JSON.
 
+An option that its own clause denies or doubts ("I don't think B is correct", "neither A nor B is right"), and an answer
+that is called wrong or possible ("a common wrong answer: B"), are no statements.
+
 A statement has readings, the likeliest first: all of the line, then its first sentence. Nothing else is searched: "I am
 unsure" holds an option I, and "a triangle, so D" an option A.
 """
