@@ -31,6 +31,8 @@ GOOD = [
     item("13", "text", "Seine\nLoire"),
     item("14", "text", "8.4"),
     item("15", "choice", "B", "b", "a"),
+    item("16", "choice", "B", "Yes", "No", benchmark="mathvista"),
+    item("17", "choice", "B", "Yes", "No", benchmark="mme"),
 ]
 BAD = [
     (item("b1", "choice", "E", "one", "two"), "a letter beyond the options"),
@@ -55,6 +57,12 @@ def test_a_gold_that_does_not_is_listed(bad: Item) -> None:
     kept, (found,) = handle_golds([bad], "rule")
     assert kept == [] and (found.id, found.answer, found.rule) == (bad.id, bad.answer, GOLDS_RULES["rule"])
     assert found.why
+
+
+@pytest.mark.parametrize("benchmark", ["mmmu", "mme"])
+def test_a_gold_that_is_no_letter_of_yes_and_no_is_listed(benchmark: str) -> None:
+    _, (found,) = handle_golds([item("1", "choice", "C", "Yes", "No", benchmark=benchmark)], "rule")
+    assert found.answer == "C"
 
 
 def test_order_is_kept_and_nothing_is_lost() -> None:

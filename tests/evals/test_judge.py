@@ -47,6 +47,7 @@ PRICE = item("mathvista", "1.4", form="float", precision=1, query=HINT)
 YEARS = item("mathvista", "[2007, 2008]", form="list", query=HINT)
 ANGLE = item("mathverse", r"36^{\circ}", form="math", question="Find the angle.")
 VERSE = item("mathverse", "C", question="Which?\nChoices:\nA:1\nB:2\nC:3\nD:4")
+ONE = item("logicvista", "B", form="letters", question="Which one?")
 TWO = item("logicvista", "A, C", form="letters", question="Which two?")
 THREE = item("logicvista", "3", form="text", question="Which number?")
 DYNA = item("dynamath", "0.333", form="float")
@@ -188,6 +189,7 @@ def test_the_request_to_the_judge(bench: Bench) -> None:
         (TEN, "Answer: I", 1.0),
         (TEN, "Answer: J", 0.0),
         (PICTURED, "Therefore: D.", 1.0),
+        (item("mathvista", "A", "Yes", "No"), "I see it in picture (A).", 1.0),
         (WEMATH, "<Thought process>: <<it is not 1 cm>> <Answer>: <<B>>", 1.0),
         (STAR, "B: The dog", 1.0),
         (COUNT, r"\boxed{14.0}", 1.0),
@@ -284,6 +286,12 @@ VAGUE = "Taken together the evidence points to the one named in the passage abov
         (TWO, "AC", 1.0, "A, C"),
         (TWO, "C, A", 1.0, "A, C"),
         (TWO, "CA", 1.0, "A, C"),
+        (TWO, "The letters are A and C.", 1.0, "A, C"),
+        (ONE, "B.", 1.0, "B"),
+        (ONE, "(B)", 1.0, "B"),
+        (ONE, "Option B", 1.0, "B"),
+        (ONE, "The letter is B", 1.0, "B"),
+        (ONE, "b", 1.0, "B"),
         (TWO, "A", 0.0, "A"),
         (TWO, "ABCDE", 0.0, "A, B, C, D, E"),
         (THREE, "3", 1.0, "3"),
@@ -301,6 +309,36 @@ def test_the_extracted_answer_is_compared_by_rule(
 ) -> None:
     grade = bench.score(of, VAGUE, reply)
     assert (grade.score, grade.extracted, bench.asked) == (score, extracted, 1)
+
+
+@pytest.mark.parametrize(
+    ("of", "reply", "score", "extracted"),
+    [
+        (MMMU, "B\nThe answer mentions point A.", 1.0, "B"),
+        (MMMU, "B\n\nExplanation: option A is wrong.", 1.0, "B"),
+        (MMMU, "**B**\nThe answer is B.", 1.0, "B"),
+        (MMMU, "The response says left.\nB", 1.0, "B"),
+        (MMMU, "A. left\nB. right\nYour output: B", 1.0, "B"),
+        (MMMU, "Z\nThe answer mentions point A.", 0.0, None),
+        (CAT, "Yes\nThe answer says that there is no dog.", 1.0, "A"),
+        (TWO, "A, C\nB is ruled out by the response.", 1.0, "A, C"),
+        (COUNT, "14\n\nThe response says 14 people.", 1.0, "14"),
+        (COUNT, "The response counts people.\n14", 1.0, "14"),
+    ],
+)
+def test_the_first_line_is_the_reply_where_it_is_an_answer_alone(
+    bench: Bench, of: Item, reply: str, score: float, extracted: str | None
+) -> None:
+    grade = bench.score(of, VAGUE, reply)
+    assert (grade.score, grade.extracted) == (score, extracted)
+
+
+@pytest.mark.parametrize(
+    ("of", "reply"),
+    [(MMMU, "B\nA"), (MMMU, "B\n\nThe answer is A."), (MMMU, "B\nZ"), (COUNT, "14\n15"), (CAT, "Yes\nNo")],
+)
+def test_a_reply_of_two_answers_cannot_be_used(bench: Bench, of: Item, reply: str) -> None:
+    assert bench.score(of, VAGUE, reply).note.startswith(f"{JUDGE_FAILED}: two answers")
 
 
 @pytest.mark.parametrize(

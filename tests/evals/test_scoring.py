@@ -50,6 +50,7 @@ def make(row: dict[str, Any]) -> Item:
         cluster="1",
         precision=row.get("precision"),
         unit=row.get("unit"),
+        for_judge=row.get("for_judge"),
     )
 
 
@@ -144,6 +145,8 @@ LONG = [
     pytest.param(r"\boxed{" + "A " * 990 + "}", id="letters"),
     pytest.param(r"\boxed{" + r"\text{" * 300 + "}" * 301, id="text-commands"),
     pytest.param("\u0301" * 200_000, id="accents"),
+    pytest.param("<|begin_of_box|>" * 12_500, id="box-tokens"),
+    pytest.param('{"answer": "' + "\\f" * 20_000, id="backslashes-in-JSON"),
 ]
 
 

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from vold.data.benchmarks.columns import split_options
 from vold.data.benchmarks.registry import load
 from vold.data.files.markers import plain
+from vold.graders.choice import LETTERS
 from vold.run.section import Section
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+
+_HEADINGS = ("", "Choices", "Options")
 
 
 class EvaluationSet(Section):
@@ -105,9 +109,8 @@ class Contamination:
         for key, spec in config.against.items():
             loaded = load(spec.name or key, path=spec.path, split=spec.split, revision=spec.revision)
             for item in loaded.items:
-                texts = [item.question, *filter(None, [item.for_judge])]
-                options = " ".join(item.options)
-                made.add(key, item.id, [*texts, *(f"{t} {options}" for t in texts if options)], item.images)
+                texts = filter(None, [item.question, item.for_judge])
+                made.add(key, item.id, [w for t in texts for w in _wordings(t, item.options)], item.images)
         return made
 
     def add(self, benchmark: str, item: str, texts: Iterable[str], images: Sequence[Image] = ()) -> None:
@@ -140,6 +143,15 @@ class Contamination:
 
     def _cut(self, found: Sequence[str]) -> Iterable[bytes]:
         return (_digest(found[i : i + self.ngram]) for i in range(len(found) - self.ngram + 1))
+
+
+def _wordings(text: str, options: Sequence[str]) -> Iterable[str]:
+    """A question as it stands, and with its options as others write them: with letters and without, under a heading
+    and without. Of a short question only the whole is long enough to be known by."""
+    question, found = (text, options) if options else split_options(text)
+    lettered = [f"{letter} {option}" for letter, option in zip(LETTERS, found, strict=False)]
+    lists = (" ".join(found), " ".join(lettered)) if found else ()
+    return [text, *(f"{question} {heading} {listed}" for listed in lists for heading in _HEADINGS)]
 
 
 def _digest(found: Sequence[str]) -> bytes:

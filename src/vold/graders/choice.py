@@ -27,9 +27,9 @@ _WRAPPER = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|texttt|operatorname|[lL]arge|LARGE|[hH]uge|mathtt|mathrm|mathbf|mathit|mathsf|mathbb|bf|rm|mbox|emph)\b"
 )
 _PREFIX = re.compile(r"(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)s?\s*(?:is|are)?\s*:?\s*(?=[(\[a-l])", re.I)
-_LABEL = re.compile(r"\(\s*([a-l])\s*\)|\[\s*([a-l])\s*\]|([a-l])\s*(?:[.:)](?!(?-i:[a-z]))|$)", re.I)
+_LABEL = re.compile(r"\(\s*([a-l])\s*\)|\[\s*([a-l])\s*\]|([a-l])\s*(?:[.:)](?!(?-i:[a-z]))|\u3001|$)", re.I)
 _LATER_LABEL = re.compile(
-    r"(?<![A-Za-z])[A-L]\s*[.:)]|(?<![A-Za-z0-9])(?:\([A-La-l]\)|\[[A-La-l]\])|(?<![A-Za-z0-9(])[a-l]\)(?!\S)"
+    r"(?<![A-Za-z])[A-L]\s*[.:)\u3001]|(?<![A-Za-z0-9])(?:\([A-La-l]\)|\[[A-La-l]\])|(?<![A-Za-z0-9(])[a-l]\)(?!\S)"
 )
 _SEVERAL = re.compile(r"\s*(?:,|;|&|\band\b|\s)\s*")
 
@@ -97,12 +97,22 @@ def option_letters(text: str) -> frozenset[str] | None:
     return None if _takes_back(letter, bare[label.end() :]) else frozenset(letter)
 
 
+def doubted(rest: str) -> bool:
+    """Whether a word behind a label takes it back or leaves it open.
+
+    Example:
+        >>> doubted("(incorrect)"), doubted("(15 cm)")
+        (True, False)
+    """
+    return _DOUBT.search(rest) is not None
+
+
 def _takes_back(letter: str, rest: str) -> bool:
     """Whether the text behind a label takes it back, leaves it open or names another option."""
     others = [found for pattern in _ABOUT_OTHERS if (found := pattern.fullmatch(rest))]
     if others and all(other.upper() < letter for other in others[0].groups() if other):
         return False  # "D. Both A and B" is the text of an option
-    if _LATER_LABEL.search(rest) or _JOINS.match(rest) or _DOUBT.search(rest) or _DENIED.fullmatch(rest):
+    if _LATER_LABEL.search(rest) or _JOINS.match(rest) or doubted(rest) or _DENIED.fullmatch(rest):
         return True
     if _COPULA.match(rest) and not _CONFIRMED.fullmatch(rest):
         return True

@@ -12,6 +12,8 @@ from vold.data.benchmarks.columns import column_options, letter_answer, pictures
 from vold.data.benchmarks.item import Item
 from vold.data.benchmarks.sources import OPEN_COMPASS, VOLD_TABLE_1
 from vold.data.benchmarks.wording import ALONE_THEN_BOX, QUESTION_THEN_BOX
+from vold.errors import DataError
+from vold.graders.choice import LETTERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from vold.data.files.read import Row
     from vold.run.answers import Answer
 
+_MARK = "[.:)\uff0e\uff1a]"
+_SEMICOLON = re.compile(rf"[;\uff1b](?=\s*[A-L]\s*{_MARK})")
+_LABEL = re.compile(rf"\s*([A-L])\s*{_MARK}\s*")
 # The official prompt asks for a brief thought and an answer between << and >>; a box is one form for all benchmarks.
 _RULE = PromptForm(option="{letter}. {text}", with_options=QUESTION_THEN_BOX, without_options=ALONE_THEN_BOX)
 # WeMath_COT, which VLMEvalKit has judged with its general words, not with those that it has for `WeMath`.
@@ -64,7 +69,7 @@ def wemath(name: str, row: Row) -> Item:
     key, composite = text_cell(row, "key"), text_cell(row, "ID", "_key")
     options = column_options(row)
     if options is None:
-        options = tuple(re.sub(r"^\s*[A-L]\s*[.:)]\s*", "", o) for o in _semicolons(text_cell(row, "option")))
+        options = semicolon_options(text_cell(row, "option"))
     found = tags(row, concept="knowledge concept")
     return Item(
         name,
@@ -79,9 +84,45 @@ def wemath(name: str, row: Row) -> Item:
     )
 
 
-def _semicolons(text: str) -> Sequence[str]:
-    """Options "A. ..;B. ..": split only where a letter follows, since texts hold semicolons themselves."""
-    return [o for o in re.split(r"\s*;\s*(?=[A-L]\s*[.:)])", text.strip().strip(";")) if o]
+def semicolon_options(text: str) -> tuple[str, ...]:
+    """The texts of options "A. ..;B. ..", in which the data has three faults.
+
+    A semicolon stands inside a text that ends in a letter and a stop ("A. angle ∠AB;E.;B. .."): a label with no text
+    goes to the option before it. A semicolon is missing where labels count on behind a blank ("A. 4 B. 3;C. 2"). And a
+    last label can be too late ("C. No.;F. No correct answer"): it is asked under the letter that comes next.
+
+    Raises:
+        DataError: other labels that are not in the order of letters, or no text behind the last.
+
+    Example:
+        >>> semicolon_options("A. angle ∠AB;E.; B. get shape ;C.; C. 5 D. 6")
+        ('angle ∠ABE', 'get shape C', '5', '6')
+    """
+    found: list[str] = []
+    pieces = [piece for piece in _SEMICOLON.split(text.strip().strip(";\uff1b")) if piece.strip()]
+    for left, piece in zip(range(len(pieces) - 1, -1, -1), pieces, strict=True):
+        label = _LABEL.match(piece)
+        if label is None:
+            raise DataError("an option without a label", got=piece[:60])
+        said = piece[label.end() :]
+        if found and left and not said:
+            found[-1] += label[1]
+            continue
+        _split_up_to(label[1], found)
+        due = LETTERS[len(found) : len(found) + 1]
+        if not due or label[1] < due or (left and label[1] > due) or (found and not said):
+            raise DataError("labels of options that are not in order, or one without a text", got=piece[:60])
+        found.append(said)
+    return tuple(option.strip() for option in found)
+
+
+def _split_up_to(letter: str, found: list[str]) -> None:
+    """Split the labels that are due before this letter off the last text, at the blanks before them."""
+    for due in LETTERS[len(found) : LETTERS.index(letter)] if found else "":
+        missing = re.search(rf"\s{due}\s*{_MARK}\s*", found[-1])
+        if missing is None:
+            break
+        found[-1:] = [found[-1][: missing.start()], found[-1][missing.end() :]]
 
 
 def _dimensions(items: Items) -> dict[str, dict[str, float]]:

@@ -11,6 +11,9 @@ A statement is one of these, in the text after the last `</think>`:
 - what follows `####`, on the last line;
 - the value of `"answer"` in JSON.
 
+An option that its own clause denies or doubts ("I don't think B is correct", "neither A nor B is right"), and an answer
+that is called wrong or possible ("a common wrong answer: B"), are no statements.
+
 A statement has readings, the likeliest first: all of the line, then its first sentence. Nothing else is searched: "I am
 unsure" holds an option I, and "a triangle, so D" an option A.
 """
@@ -52,7 +55,7 @@ _MARKERS = (
     # "Answer: B" in a few languages; "final answer - B"
     rf"\b(?:answers?|ans|antwort|réponse|respuesta|resposta|risposta|ответ){_CLOSED}:|^ans\.(?=_)",
     r"\b(?:antwort|réponse|respuesta|resposta|risposta)(?:_\w{1,12})?_(?:ist|est|es|è|é)(?!\w)",
-    rf"(?:答案|答え|解答|回答|正解|정답|正确选项){_CLOSED}(?:[:是为為は은는]|应该是|應該是):?",
+    rf"(?:答案|答え|解答|回答|正解|정답|正确选项){_CLOSED}(?:[:是为為は은는]|应该是|應該是):?(?:~(?:选项|選項))?",
     rf"\b(?:final|correct|my)_(?:answer|option|choice){_CLOSED}(?:[-\u2013\u2014=]|->|\u2192|=>)(?!\w)",
     # "the answer is B", "the correct option is B", "Option: B"
     rf"(?:\b(?:the|my|our|final|correct|right|best)_|{_START})answers?"
@@ -82,12 +85,43 @@ _SUPPOSED = re.compile(
     r"\b(?:if|whether|suppose|assume|assuming|when|unless|why|that|thought|guessed|assumed|believed)\s*(?:the\s*)?$",
     re.IGNORECASE,
 )
-_TAGS = re.compile(r"<answer>(?!\s*:)(.*?)(?:</answer>|\Z)|<\|begin_of_box\|>(.*?)<\|end_of_box\|>", re.DOTALL | re.I)
+_CLAUSE = re.compile(
+    r"[.!?;:\n]|(?<!glance)(?<!sight),|\b(?:so|therefore|thus|hence|because|since|but|while|whereas|and|then)\b",
+    re.IGNORECASE,
+)
+_DOUBTED = r"\bnobody\b|(?<!\bno )(?<!\bwithout )(?<!\bwithout a )\bdoubt"
+_DENIED = re.compile(
+    rf"{_DOUBTED}|\b(?:neither|nor|no one|never|not(?! (?:hard|difficult|only)\b)|cannot|wrong|tempting"
+    r"|(?<!only )possible|whether|suppose|assume|assuming|assumed|thought|guessed|wonder|at first)\b|n't\b"
+    r"|(?:不|别|別|勿|莫|没|沒|未|非|误|誤|错|錯|若|如果|假如)[能会會要可以该該应應]{0,3}$",
+    re.IGNORECASE,
+)
+_DENIED_ANSWER = re.compile(
+    rf"{_DOUBTED}|(?:\bnot|n't|\bcannot|\bnever)\s(?:\w{{1,12}}\s)?(?:think|believe|say|claim|agree|accept|mean)\b"
+    r"|(?:(?<!only )(?<!best )\b(?:wrong|incorrect|false|tempting|possible|plausible|rejected)"
+    r"|(?:错误|錯誤|可能)的?)[\s*_]*$",
+    re.IGNORECASE,
+)
+"""What makes an option that is named, or an answer behind a marker, none: looked for before it, in its clause."""
+# A box token that nothing closes is looked behind only up to the next one.
+_TAGS = re.compile(
+    r"<answer>(?!\s*:)(.*?)(?:</answer>|\Z)|<\|begin_of_box\|>((?:(?!<\|begin_of_box\|>).)*?)<\|end_of_box\|>",
+    re.DOTALL | re.IGNORECASE,
+)
 _HASHES = re.compile(r"^[ \t]{0,8}####[ \t]{0,8}(\S[^\n]{0,200})\s{0,100}\Z", re.MULTILINE)
 _JSON = re.compile(
     r"[\"'](?:final[_ ]?|short[_ ]?|correct[_ ]?)?answer[\"']\s{0,8}:\s{0,8}"
     r"(\"(?:[^\"\\\n]|\\.){0,500}\"|'[^'\n]{0,500}'|-?[\d.,]{1,40}|\[[^\]\n]{0,500}\])",
     re.IGNORECASE,
+)
+# A backslash of LaTeX that JSON would need twice: "\frac", "\nu", "\sqrt", but not a line break before a word.
+_LATEX_ESCAPE = re.compile(
+    r"\\(?:([bfrt](?=[A-Za-z])|n(?=(?:u|e|eq|eg|abla|ot|otin)(?![A-Za-z]))|u(?![0-9A-Fa-f]{4})|[^\"\\/bfnrtu])|.)"
+)
+# A quote that was opened before the marker, or stands behind a letter: 'Answer: B'
+_OPENED = re.compile(r"(?<!\w)['\"\u2018\u201c\u300c\u300e][^'\"\u2018\u2019\u201c\u201d\n]*\Z")
+_QUOTED_END = re.compile(
+    r"((?:[^'\"\u2018\u2019\u201c\u201d]|(?<=\w)['\u2019](?=\w))+)['\"\u2019\u201d\u300d\u300f][.,;\u3002]?"
 )
 _MARKUP = " \t\r\n*_`"
 _ENCLOSED = re.compile(r"<<(.{1,500}?)>>\.?|\[\[(.{1,500}?)\]\]\.?|<([A-L])>\.?")
@@ -120,6 +154,8 @@ _TAKEN_BACK = re.compile(
             r"|maybe\b|perhaps\b|possibly\b|not sure\b"
             r"|or,|or (?:maybe|perhaps|possibly|is it|could|is|was|rather|[(\[]?[A-L]\b|\S{0,12}\d)"
             r"|actually,? (?:no|it|the|that|i|my|this is|let me|[(\[]?[A-L]\b|\S{0,3}\d)\b)",
+            r"(?:^|[.!?;:,\u2014\u2013\n(-])\s?(?:however|but|yet|still),? (?:option |choice )?[(\[]?[A-L][)\]]? "
+            r"(?:fits|matches|works|is (?:the )?(?:much |far |even )?(?:better|best|correct|right|answer|more))\b",
             # a mistake
             r"\bi (?:\w+ )?(?:made|have made|was|am) (?:a |an )?(?:mistake|error|wrong|mistaken|miscalculat)",
             rf"(?<!\bif )\b(?:that|this|it|which)(?:'s| is| was| seems| looks) (?:all )?{_WRONG}",
@@ -224,14 +260,17 @@ def _lines(text: str) -> Iterator[Statement]:
     """What follows each of the last markers."""
     for marker in deque(_MARKER.finditer(text), MOST_MARKERS):
         before = text[max(0, marker.start() - 80) : marker.start()]
-        if _SUPPOSED.search(before) or ("would" in marker[0].lower() and _IF.search(before)):
+        supposed = _SUPPOSED.search(before) or ("would" in marker[0].lower() and _IF.search(before))
+        if supposed or _DENIED_ANSWER.search(_clause(before)):
             continue
         at = marker.end()
         for _ in range(8):
             end = text.find("\n", at) % (len(text) + 1)
             line = text[at : min(end, at + MAX_ANSWER_CHARS + 1)].partition("</answer>")[0]
             if EMPHASIS.sub("", line).strip(_MARKUP) not in _LINE_ONLY:
-                yield Statement(marker.start(), end, readings(line), "answer line")
+                opened = _OPENED.search(before) is not None
+                found = tuple(_unquoted(text, opened=opened) for text in readings(line))
+                yield Statement(marker.start(), end, found, "answer line")
                 break
             at = end + 1
 
@@ -240,9 +279,21 @@ def _named(text: str) -> Iterator[Statement]:
     """ "Option B is correct", "I choose B"."""
     for pattern in (_CALLED, _CHOSEN):
         for named in pattern.finditer(text):
-            if not _SUPPOSED.search(text[max(0, named.start() - 20) : named.start()]):
+            before = text[max(0, named.start() - 80) : named.start()]
+            if not _SUPPOSED.search(before) and not _DENIED.search(_clause(before)):
                 letter = next(filter(None, named.groups()))
                 yield Statement(named.start(), named.end(), (letter,), "option that is named")
+
+
+def _unquoted(text: str, *, opened: bool) -> str:
+    """A reading without the quote that ends it, where that closes one before the marker or follows a letter alone."""
+    quoted = _QUOTED_END.fullmatch(text)
+    return quoted[1] if quoted is not None and (opened or _LETTER_ALONE.fullmatch(quoted[1])) else text
+
+
+def _clause(before: str) -> str:
+    """The last clause of a text, as far as it goes."""
+    return _CLAUSE.split(before)[-1]
 
 
 def _of_block(text: str) -> tuple[str, ...]:
@@ -252,13 +303,13 @@ def _of_block(text: str) -> tuple[str, ...]:
 
 
 def _json_value(text: str) -> str:
-    if text[0] == "'":
-        return text[1:-1]
+    """The value without quotes; one backslash before a word of LaTeX is that word's."""
+    if text[0] != '"':
+        return text.strip("'")
     try:
-        value = json.loads(text) if text[0] == '"' else text
+        return str(json.loads(_LATEX_ESCAPE.sub(lambda m: "\\" + m[0] if m[1] else m[0], text)))
     except ValueError:
-        value = text[1:-1]
-    return str(value)
+        return text[1:-1]
 
 
 def _without_delimiters(text: str) -> str:

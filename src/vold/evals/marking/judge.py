@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from vold.engines.chat_api import EndpointSampler
 
-JUDGE_VERSION = "3"
+JUDGE_VERSION = "4"
 """Part of the judge's identity. Change it with any change to what is sent to a judge and how its reply is read."""
 
 PARAMS = SamplingParams(max_new_tokens=128, temperature=0.0)

@@ -11,6 +11,9 @@ DynaMath, or one option letter near the end. Where VLMEvalKit is random or wrong
 - DynaMath's text is right there when it is part of the gold, such as a single letter; here it must equal it;
 - an answer that is cut off is extracted there all the same; here it is truncated and scores 0.
 
+Of a judge's reply the first line counts where it is an answer and nothing else ("B", with an explanation below), otherwise
+the last; a reply with two such lines that differ cannot be used.
+
 MMMU's open questions are put to the judge as VLMEvalKit does: is it A, the gold, or B, "Other Answers"? And for
 MathVerse, whose golds are prose, the judge also says whether extracted answer and gold agree, where the rule does not;
 for EMMA's open questions it says whether the answer is right.
@@ -22,12 +25,14 @@ import re
 from typing import TYPE_CHECKING
 
 from vold.data.benchmarks.registry import benchmarks
-from vold.data.benchmarks.wording import MCQ, YES_OR_NO
+from vold.data.benchmarks.wording import MCQ
 from vold.evals.marking.finding import MAX_ANSWER_CHARS, taken_back
 from vold.evals.marking.judge import Judge as Judge
 from vold.evals.marking.judge import Unusable
-from vold.evals.marking.options import read_letters
+from vold.evals.marking.numbers import read_quantity
+from vold.evals.marking.options import is_bare_choice, is_yes_no, read_letters
 from vold.evals.marking.rules import find_answer, grade_answer, read
+from vold.evals.marking.words import plain_words
 from vold.evals.prompting import build_messages
 from vold.graders.choice import LETTERS
 from vold.graders.extract import after_thinking
@@ -49,7 +54,12 @@ _IN_PICTURE = "ABCDE"
 """Options that stand in a picture or in the question's text: as many as any of these benchmarks has."""
 
 _JUDGEMENT = re.compile(r"judg?e?ment\W*(?:is\W*)?([01])\b", re.IGNORECASE)
-_LABEL = re.compile(r"(?:(?:the\s+)?(?:extracted\s+|final\s+)?answer|your\s+output)\s*(?::|is\b)\s*", re.IGNORECASE)
+_LABEL = re.compile(
+    r"(?:(?:the\s+)?(?:extracted\s+|final\s+|correct\s+)?(?:answer|letter|option|choice)s?|your\s+output)"
+    r"\s*(?::|(?:is|are)\b)\s*",
+    re.IGNORECASE,
+)
+_NOT_A_NAME = re.compile(r"\b(?:option|choice|answer|and)s?\b|[^a-z]", re.IGNORECASE)
 _CORRECT = re.compile(r"\[Begin Correctness\](.*?)\[End Correctness\]", re.DOTALL)
 _LEFT_OPEN = re.compile(
     r"\b(?:not|never|neither|nor|cannot|no|except|but|or|if|unless|either|might|may|could|maybe|perhaps|possibly|probably)\b"
@@ -100,7 +110,7 @@ def read_plainly(item: Item, text: str) -> Grade | None:
     if grade is not None and not grade.note.startswith(UNREADABLE):
         final = item.form != "text" and not (judging_of(item).agreement and item.form == "math")
         return grade if final or grade.score == 1.0 else None
-    open_choice = grade is None and item.form == "choice" and item.options != YES_OR_NO
+    open_choice = grade is None and item.form == "choice" and not is_yes_no(item)
     if not open_choice or "\n" in text.strip() or taken_back(text) or _LEFT_OPEN.search(text):
         return None
     letter = infer_option(text, option_texts(item))
@@ -148,11 +158,11 @@ def _by_judge(item: Item, text: str, judge: Judge) -> Grade:
     stated = find_answer(text)
     if judging.agreement and item.form == "math" and stated is not None:
         return _agree(item, stated.readings[0], judge)
-    reply = _cleaned(judge.ask(judge_prompt(item, text), judging.system), lines=bool(judging.agreement))
+    said = judge.ask(judge_prompt(item, text), judging.system)
+    reply = _cleaned(said) if judging.agreement else _answer_line(item, said)
     if not reply:
         raise Unusable("an empty reply")
-    chooses = item.form in ("choice", "letters") or judging.no_option
-    if reply.lower().strip(".") in (("null", "none", "n/a", "z", "zzzzz") if chooses else ("null", "none", "n/a")):
+    if _finds_none(item, reply):
         return Grade(0.0, None, NO_ANSWER)
     if item.form == "choice" or judging.one_option:
         options = option_texts(item)
@@ -162,10 +172,10 @@ def _by_judge(item: Item, text: str, judge: Judge) -> Grade:
             raise Unusable(f"no option in {reply[:80]!r}")
         return verdict(letter == ("A" if item.form == "text" else item.answer), letter)
     if item.form == "letters":
-        compact = re.sub(r"[\s,;]+", "", reply)
-        if not compact or not set(compact.upper()) <= set(LETTERS):
+        found = read_letters(reply) or set(re.sub(r"[\s,;]+", "", reply).upper())
+        if not found or not found <= set(LETTERS):
             raise Unusable(f"no option letters in {reply[:80]!r}")
-        return grade_answer(item, ", ".join(sorted(set(compact.upper()))))
+        return grade_answer(item, ", ".join(sorted(found)))
     grade = grade_answer(item, reply)
     if judging.agreement and grade.score < 1.0:
         return _agree(item, reply, judge)
@@ -187,7 +197,7 @@ def _by_judges_verdict(item: Item, text: str, judge: Judge) -> Grade:
 
 def _agree(item: Item, extracted: str, judge: Judge) -> Grade:
     """MathVerse's second step: the judge compares the extracted answer with the gold."""
-    reply = _cleaned(judge.ask(agreement_prompt(item, extracted)), lines=True)
+    reply = _cleaned(judge.ask(agreement_prompt(item, extracted)))
     verdicts = [reply] if reply in ("0", "1") else _JUDGEMENT.findall(reply)
     if not verdicts:
         raise Unusable(f"no judgement in {reply[:80]!r}")
@@ -226,12 +236,46 @@ def _is_word(tokens: list[str], i: int) -> bool:
     return tokens[i] in ("A", "I") and i + 1 < len(tokens) and tokens[i + 1][0].islower()
 
 
-def _cleaned(text: str, *, lines: bool) -> str:
-    """The judge's answer without its thinking, a label or quotes; only the last line, unless `lines`."""
+def _cleaned(text: str) -> str:
+    """A reply without its thinking, a label or quotes."""
     text = (after_thinking(text) or "").strip()[:MAX_REPLY_CHARS]
-    if not lines and text:
-        text = text.splitlines()[-1].strip()
     return _LABEL.sub("", text, count=1).strip("\"'` ") if _LABEL.match(text) else text.strip("\"'` ")
+
+
+def _answer_line(item: Item, text: str) -> str:
+    """The line of a reply that is the answer: the first, if that is an answer and nothing else, else the last.
+
+    Raises:
+        Unusable: another line is another answer and nothing else.
+    """
+    lines = [
+        _cleaned(line) for line in (after_thinking(text) or "").strip()[:MAX_REPLY_CHARS].splitlines() if line.strip()
+    ]
+    said = [_bare_answer(item, line) for line in lines]
+    if not lines or said[0] is None:
+        return lines[-1] if lines else ""
+    if set(said) - {said[0], None}:
+        raise Unusable(f"two answers in {text[-80:]!r}")
+    return lines[0]
+
+
+def _bare_answer(item: Item, line: str) -> object:
+    """The letters, the word or the number that a line is, and nothing else; None if it is another text."""
+    if _finds_none(item, line):
+        return NO_ANSWER
+    if is_yes_no(item):
+        return plain_words(line) if is_bare_choice(item, line) else None
+    if item.form in ("choice", "letters") or judging_of(item).one_option:
+        letters = read_letters(line)
+        return letters if letters is not None and len(_NOT_A_NAME.sub("", line)) == len(letters) else None
+    number = read_quantity(line)
+    return None if number is None else number.value
+
+
+def _finds_none(item: Item, reply: str) -> bool:
+    """Whether a reply is a word for no answer; "Z" is one only where letters are asked for."""
+    chooses = item.form in ("choice", "letters") or judging_of(item).no_option
+    return reply.lower().strip(".") in (("null", "none", "n/a", "z", "zzzzz") if chooses else ("null", "none", "n/a"))
 
 
 def _fill(template: str, **parts: str) -> str:

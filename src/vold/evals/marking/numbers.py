@@ -51,6 +51,11 @@ _UNIT_SHAPE = re.compile(r"[A-Za-zµμΩ%$€£./^·⋅ 23²³'-]{1,60}")
 _TEMPERATURE = re.compile(r"degrees (?:[CFK]|[Cc]elsius|[Ff]ahrenheit|[Kk]elvin)")
 _EACH = re.compile(r" (?:a|an|per|each|every) [a-z]{3,}")
 _COUNTED = re.compile(r"[A-Za-z]{3,}(?: (?:a|an|per|each|every) [a-z]{3,}| in total| in all| altogether| left| each)?")
+# "14个", "14 个苹果": a Chinese, Japanese or Korean word for what is counted; "个半" is a half more, "个以上"
+# at least so many.
+_COUNTED_IN_CJK = re.compile(
+    r"[个個只隻条條张張名块塊本辆輛棵颗顆支枝件种種片头頭匹朵座枚人개명](?:(?![半百千万萬亿億以多余餘])[\u4e00-\u9fff]){0,8}"
+)
 _NO_UNIT = {
     "hundred", "thousand", "million", "billion", "trillion", "dozen", "half", "halves", "third", "thirds",
     "quarter", "quarters", "pair", "pairs", "times", "plus", "minus", "and", "not", "nor", "but", "percent",
@@ -198,6 +203,8 @@ def _money(text: str) -> tuple[str, str]:
 
 def _with_unit(value: Fraction, rest: str) -> Quantity | None:
     plain = rest.strip()
+    if _COUNTED_IN_CJK.fullmatch(plain):
+        return Quantity(value, plain)
     if not _UNIT_SHAPE.fullmatch(plain) or plain[0] in "./^·⋅23²³'-":
         return None
     apart = rest[0] == " "

@@ -2,7 +2,7 @@
 
 An answer is right by the gold's letter, alone or with the text of its option, or by the text of exactly one option: its
 words, its number, or an expression that is equal for the `math` grader. A letter with the text of another option is no
-answer, and neither is a letter where the question has a yes and a no.
+answer, and neither is a letter where yes and no are asked for without letters.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from vold.data.benchmarks.columns import split_options
 from vold.data.benchmarks.registry import benchmarks
-from vold.data.benchmarks.wording import YES_OR_NO, yes_or_no
+from vold.data.benchmarks.wording import YES_NO, YES_OR_NO, yes_or_no
 from vold.evals.marking.finding import MAX_ANSWER_CHARS, readings, taken_back
 from vold.evals.marking.numbers import read_quantity
 from vold.evals.marking.words import EMPHASIS, TEXT_COMMAND, exact_words, plain_words
 from vold.graders import get_grader
-from vold.graders.choice import LETTERS, fold_latex, option_letters
+from vold.graders.choice import LETTERS, doubted, fold_latex, option_letters
 from vold.graders.extract import balanced, squeeze
 from vold.graders.outcome import DIFFERENT, EQUAL, UNREADABLE, verdict
 from vold.types import Grade
@@ -34,14 +34,15 @@ MAX_FORMULA_CHARS = 200
 
 _WITH_REASON = re.compile(r"[(\[]?([A-L])[)\]]?[.,:]?\s+[(\[]?(?:because|since)\b", re.IGNORECASE)
 _WITH_REMARK = re.compile(r"([A-L])[.:]?\s+(?:\([^()]*\)|\[[^\[\]]*\]|[-\u2013\u2014]\s+\S.*)")
+_COMPARES = re.compile(r"\b(?:instead of|rather than)\b", re.IGNORECASE)
 _LABELLED = re.compile(
     r"(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)(?:\s+is)?\s*:?\s*)?"
-    r"[(\[]?([A-L])(?:(\s*[)\].:=]+\s*|\s+[-\u2013\u2014]\s+)|,?\s+|(?=\d))(\S.*)",
+    r"[(\[]?([A-L])(?:(\s*[)\].:=\u3001]+\s*|\s+[-\u2013\u2014]\s+)|,?\s+|(?=[\d(\[]))(\S.*)",
     re.IGNORECASE | re.DOTALL,
 )
 _QUOTED = re.compile(r"(?<!\w)['\u2018]([A-La-l])['\u2019](?!\w)")
 _NAMED = re.compile(
-    r"\s*(?:both|figures?|images?|pictures?|shapes?|diagrams?|graphs?|boxe?s?|cubes?|patterns?|letters?)\s+(?=[(\[]?[A-L]\b)",
+    r"[\s$]*(?:both|figures?|images?|pictures?|shapes?|diagrams?|graphs?|boxe?s?|cubes?|patterns?|letters?)\s+(?=[(\[$]{0,2}[A-L]\b)",
     re.I,
 )
 _TRAILING = re.compile(
@@ -58,14 +59,16 @@ def read_letters(answer: str) -> frozenset[str] | None:
     r"""The option letters an answer names, or None.
 
     Reads what `vold.graders.choice.option_letters` reads, and one letter with a reason or a remark behind it: "C
-    (because A fails)", "C since it is larger", "C (15 cm)", "C - 15 cm". A remark that names another letter is a hedge.
+    (because A fails)", "C since it is larger", "C (15 cm)", "C - 15 cm". A remark that names another letter is a hedge,
+    and "(wrong)" takes the letter back.
 
     Example:
         >>> sorted(read_letters("C (because A and B fail)")), read_letters("C (or D)")
         (['C'], None)
     """
     answer = _QUOTED.sub(r"\1", EMPHASIS.sub("", re.sub(r"[\"\u201c\u201d]", "", answer)))
-    answer = _NAMED.sub("", answer, count=1) if _NAMED.match(answer) else answer
+    noun = _NAMED.match(_plain(answer))
+    answer = _plain(answer)[noun.end() :] if noun else answer
     found = option_letters(answer)
     if found is not None or len(answer) > MAX_ANSWER_CHARS:
         return found
@@ -74,8 +77,15 @@ def read_letters(answer: str) -> frozenset[str] | None:
     if reason is not None:
         return frozenset(reason[1].upper())
     remark = _WITH_REMARK.fullmatch(bare)
-    alone = remark is not None and len(_LONE_LETTER.findall(bare)) == 1
-    return frozenset(remark[1]) if remark is not None and alone else None
+    if remark is None or len(_LONE_LETTER.findall(bare)) > 1 or doubted(_COMPARES.sub("", bare[remark.end(1) :])):
+        return None
+    return frozenset(remark[1])
+
+
+def is_yes_no(item: Item) -> bool:
+    """Whether yes or no is asked for in words: "Yes" and "No" can be lettered options of another benchmark as well."""
+    benchmark = benchmarks().get(item.benchmark)
+    return item.options == YES_OR_NO and benchmark is not None and benchmark.judging is YES_NO
 
 
 def grade_choice(item: Item, answer: str) -> Grade:
@@ -84,13 +94,9 @@ def grade_choice(item: Item, answer: str) -> Grade:
     Where the options are in the picture any letter from A to L will do. An option with the very text of the gold
     option is right where the answer is that text, and by its letter where the gold is a text.
     """
-    if item.options == YES_OR_NO:
-        word = yes_or_no(answer)
-        if word is None or taken_back(answer[1:]):
-            return Grade(0.0, answer, f"{UNREADABLE}: neither yes nor no")
-        letter = "AB"[YES_OR_NO.index(word)]
-        return verdict(letter == item.answer, letter)
-    options = item.options or split_options(item.question)[1]
+    if is_yes_no(item):
+        return _yes_no(item, answer) or Grade(0.0, answer, f"{UNREADABLE}: neither yes nor no")
+    options = _options(item)
     named = read_letters(answer)
     letter, rest = _label(named, answer)
     if rest and not _is_own(options, letter, rest):
@@ -110,17 +116,33 @@ def grade_choice(item: Item, answer: str) -> Grade:
         return verdict(found == item.answer, found)
     if named is not None and len(named) == 1:
         return Grade(0.0, next(iter(named)), f"{DIFFERENT}: there is no such option")
-    return Grade(0.0, answer, f"{UNREADABLE}: neither one option letter nor one option's text")
+    unread = Grade(0.0, answer, f"{UNREADABLE}: neither one option letter nor one option's text")
+    return _yes_no(item, answer) or unread
+
+
+def _yes_no(item: Item, answer: str) -> Grade | None:
+    """Mark the word of a question whose options are yes and no, in this order or the other."""
+    options = [option.capitalize() for option in item.options]
+    word = yes_or_no(answer) if sorted(options) == sorted(YES_OR_NO) else None
+    if word is None or taken_back(answer[1:]):
+        return None
+    letter = LETTERS[options.index(word)]
+    return verdict(letter == item.answer, letter)
 
 
 def is_bare_choice(item: Item, answer: str) -> bool:
     """Whether an answer is a letter (or letters) alone, or an option's text with its letter or without."""
-    if item.options == YES_OR_NO:
+    if is_yes_no(item):
         return plain_words(answer) in ("yes", "no")
-    options = item.options or split_options(item.question)[1]
+    options = _options(item)
     alone = re.sub(r"(?i)\b(?:option|choice|answer)s?\b|[^A-Za-z]", "", _plain(answer))
     letter = len(alone) == 1 or (item.form == "letters" and 0 < len(alone) == len(option_letters(answer) or ()))
     return letter or bool(_with_own_text(options, answer) or matching_options(options, answer))
+
+
+def _options(item: Item) -> tuple[str, ...]:
+    """The options' texts where they are known: the item's, or in its question, or in the one that a judge is shown."""
+    return item.options or split_options(item.question)[1] or split_options(item.for_judge or "")[1]
 
 
 def matching_options(options: Sequence[str], answer: str) -> str:

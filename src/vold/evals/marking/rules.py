@@ -23,7 +23,7 @@ from vold.data.benchmarks.registry import benchmarks
 from vold.data.benchmarks.wording import YES_OR_NO
 from vold.evals.marking.finding import MAX_ANSWER_CHARS, readings, statements, taken_back
 from vold.evals.marking.numbers import decimals, one_unit, read_list, read_quantity, rounds_to
-from vold.evals.marking.options import ANOTHER_TEXT, grade_choice, is_bare_choice, read_letters
+from vold.evals.marking.options import ANOTHER_TEXT, grade_choice, is_bare_choice, is_yes_no, read_letters
 from vold.evals.marking.words import EMPHASIS, exact_words, plain_words
 from vold.graders import get_grader
 from vold.graders.extract import after_thinking, balanced, fold, squeeze
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from vold.evals.marking.numbers import Quantity
     from vold.types import Finish
 
-SCORING_VERSION = "4"
+SCORING_VERSION = "5"
 """Part of every protocol hash. Change it with any change that can move a score."""
 
 LEAST_DECIMALS = 2
@@ -275,10 +275,10 @@ def _same_words(gold: str, answer: str) -> bool:
 
 
 def alternatives(item: Item) -> list[str]:
-    """The gold answers of an item: the lines of a text (any of them is right), the word of a yes/no question, else the
-    one it has."""
-    if item.options == YES_OR_NO:
-        return [YES_OR_NO["AB".index(item.answer)]]
+    """The gold answers of an item: the lines of a text (any of them is right), "Yes" or "No" where that is asked for,
+    else the one it has."""
+    if is_yes_no(item):
+        return [dict(zip("AB", YES_OR_NO, strict=True)).get(item.answer, item.answer)]
     lines = item.answer.split("\n") if item.form in ("text", "letters") else []
     return [line for line in lines if line.strip()] or [item.answer]
 
