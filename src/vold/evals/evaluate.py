@@ -144,16 +144,19 @@ def _answer_here(recipe: Recipe, config: Eval, path: str, files: Files, *, label
 
 
 def _start_afresh_if(stamp_file: Path, stamp: Stamp | ModelStamp, stale: Iterable[Path]) -> None:
-    """Remove stored answers that were made under another stamp.
+    """Remove stored answers that were made under another stamp, or by other weights.
 
     Raises:
         CheckpointError: there are answers, and their stamp is gone or damaged.
     """
     stale = list(stale)
-    begun = stamp_file.exists() or any(old.exists() for old in stale)
     fix = f"put it back from a copy, or delete {stamp_file.parent} and repeat `vold eval`: its answers are made again"
-    if begun and to_json(read_json(stamp_file, type(stamp), fix=fix)) == to_json(stamp):
-        return
+    if stamp_file.exists() or any(old.exists() for old in stale):
+        before = read_json(stamp_file, type(stamp), fix=fix)
+        if to_json(before) == to_json(stamp):
+            return
+        if isinstance(before, ModelStamp) and isinstance(stamp, ModelStamp) and stamp.is_of(before):
+            stale = []
     for old in stale:
         remove_rows(old)
     write_json(stamp_file, stamp)

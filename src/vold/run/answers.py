@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str]
 """Item and sample."""
+NO_FILES = hashlib.sha256().hexdigest()
+"""The digest of a directory without weight files, which says nothing of what is in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +121,10 @@ class ModelStamp:
     weights: str
     """Digest of its weight files; the path itself where there are none here. Unit: hex digits. Made by
     evals/evaluate.py:weights_hash."""
+
+    def is_of(self, other: ModelStamp) -> bool:
+        """Whether both are of the same weights, wherever these lie: a run may be moved, renamed or branched."""
+        return self == other or (self.weights == other.weights and self.weights != NO_FILES)
 
 
 def refuse_doubled(rows: Iterable[Answer | Unmarked], file: Path) -> None:
