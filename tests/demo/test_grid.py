@@ -21,9 +21,10 @@ from vold.demo.study_file import Study, load_study
 from vold.demo.study_page import write_study_page
 from vold.demo.units import in_hand, run_unit
 from vold.errors import CheckpointError, ConfigError
-from vold.evals.claims import Claim, decide, decide_all, write_looks
+from vold.evals.claims import Claim, decide, decide_all
 from vold.evals.sequential import Looks
 from vold.evals.study_results import ArmResult, Look, Measure, StudyResults
+from vold.evals.study_tables import write_looks
 from vold.report.text import DASH
 from vold.run.files import read_json
 from vold.run.lock import owning

@@ -9,6 +9,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -20,8 +21,9 @@ from vold.demo.plan import plan_study
 from vold.demo.study import _generations, run_study
 from vold.demo.study_file import Arm, Study, load_study
 from vold.errors import ConfigError, TrainingError
-from vold.evals.claims import MARK, Claim, decide, decide_all, table, write_tables
+from vold.evals.claims import Claim, decide, decide_all
 from vold.evals.study_results import ArmResult, Measure, StudyResults
+from vold.evals.study_tables import MARK, table, write_tables
 from vold.run.files import read_json
 from vold.run.lock import RunLock
 from vold.run.records import to_json
@@ -346,6 +348,20 @@ def replace_set(arm: Arm) -> Arm:
 def test_parents_are_trained_before_their_children(tmp_path: Path) -> None:
     study = Study.model_validate(study_dict(tmp_path))
     assert _generations(study) == [["base", "direct"], ["grpo"]]
+
+
+def test_an_arm_behind_an_untrained_child_waits_for_the_one_that_trains(tmp_path: Path) -> None:
+    """`b` judges what `sft` has left on other tasks, and `c` starts from it: from the model of the same seed."""
+    arms: dict[str, Any] = {"sft": {"stage": "sft", "rates": [1e-3]}, "b": {"after": "sft"}}
+    arms["c"] = {"stage": "distill", "after": "b", "rates": [1e-3]}
+    study = Study.model_validate({**study_dict(tmp_path), "arms": arms, "claims": {}})
+    assert _generations(study) == [["sft"], ["b"], ["c"]]
+
+
+def test_an_arm_behind_the_recipes_own_student_waits_for_nobody(tmp_path: Path) -> None:
+    arms = {"base": {}, "a": {"stage": "distill", "after": "base", "rates": [1e-3]}}
+    study = Study.model_validate({**study_dict(tmp_path), "arms": arms, "claims": {}})
+    assert _generations(study) == [["base", "a"]]
 
 
 def test_a_study_takes_no_overrides(capsys: pytest.CaptureFixture[str]) -> None:

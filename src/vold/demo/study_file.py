@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -14,7 +15,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from vold.errors import ConfigError
 from vold.evals.claims import Claim
 from vold.evals.sequential import Looks
-from vold.evals.study_results import COLUMNS
+from vold.evals.study_results import COLUMNS, UnitResult
 from vold.run.mistakes import Written, mistakes_in, readable
 from vold.run.names import Name, close_to, no_twins
 from vold.run.recipe import AnyTaskSpec, Section
@@ -139,8 +140,9 @@ class Study(Section):
             self._claim_is_of(claim, f"claims.{key}")
         if self.looks is not None:
             self.looks.refuse_others(len(self.seeds))
-        if taken := {*self.measures} & {*self.test_tasks, "reward"}:
-            raise ConfigError(f"a measure and a task set share the name {min(taken)!r}", fix="rename the measure")
+        if taken := {*self.measures} & {*self.test_tasks, "reward", *(f.name for f in fields(UnitResult))}:
+            what = f"a measure and a task set, or a key of results, share the name {min(taken)!r}"
+            raise ConfigError(what, fix="rename the measure")
         return self
 
     def family(self, name: str) -> dict[str, Arm]:
@@ -157,6 +159,11 @@ class Study(Section):
         """Arms that are not trained and looked at with the selection seeds: those that say where a claim is made."""
         asked = {key.partition("/")[0] for claim in self.claims.values() for key in claim.where if "/" in key}
         return [n for n, arm in self.arms.items() if not arm.trains and asked & {n, arm.family}]
+
+    def is_trained(self, name: str) -> bool:
+        """Whether an arm, or one that it comes from, is trained: its models differ by seed."""
+        arm = self.arms[name]
+        return arm.trains or (arm.after is not None and self.is_trained(arm.after))
 
     def _claim_is_of(self, claim: Claim, where: str) -> None:
         for arm_name in (claim.better, claim.worse, *(k.partition("/")[0] for k in claim.where if "/" in k)):

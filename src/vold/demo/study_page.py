@@ -7,9 +7,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from vold.evals.claims import by_seed, cell_of, seed_interval
+from vold.evals.claims import by_seed, seed_interval
 from vold.evals.stats import paired_t
 from vold.evals.study_results import COLUMNS, ArmResult, StudyResults, Verdict, has_measure
+from vold.evals.study_tables import cell_of, diverged
 from vold.report.charts import Series, interval_strip, line_chart, scatter_chart
 from vold.report.text import DASH
 from vold.report.write import write_page
@@ -51,6 +52,7 @@ def write_study_page(directory: Path, results: StudyResults, pairs: Sequence[tup
             (name, DASH if arm.rate is None else f"{arm.rate:g}", _row(results, arm))
             for name, arm in results.arms.items()
         ],
+        "diverged": [*diverged(results.arms)],
     }
     return write_page(directory / PAGE, "study_page.html.j2", content)
 

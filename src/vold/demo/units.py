@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 
 from vold.demo.study_file import BEFORE
-from vold.errors import CheckpointError, InUse
+from vold.errors import CheckpointError, InUse, TrainingError
 from vold.evals.evaluate import evaluate
 from vold.evals.overlap import align
 from vold.evals.study_results import Measure, StoredUnit, UnitResult
@@ -45,6 +45,8 @@ CELLS = "cells"
 """The folder beside those of the studies that holds the units of all of them."""
 PIECES = 20
 """Points of a training curve that are stored."""
+LOWER = "lower the learning rate"
+"""How the errors say to go on that a rate which is too high ends in; those of a broken function or process do not."""
 
 
 @dataclass(frozen=True)
@@ -207,10 +209,18 @@ def in_hand(job: Job) -> bool:
     return owner is not None and owner.state == "held"
 
 
-def run_unit(job: Job) -> bool:
+@dataclass(frozen=True)
+class Failed:
+    """A unit whose training has ended in an error."""
+
+    unit: Unit
+    error: TrainingError
+
+
+def run_unit(job: Job) -> bool | Failed:
     """Train and evaluate one unit in its own directory; its unit.json is written last.
 
-    Returns whether it is done: it is not where a living process is at work on it.
+    Returns whether it is done, which it is not where a living process is at work on it; or how training has failed.
     """
     try:
         with owning(job.home, "study"):
@@ -218,12 +228,28 @@ def run_unit(job: Job) -> bool:
                 _run_unit(job)
     except InUse:
         return False
+    except TrainingError as error:
+        return Failed(job.unit, error)
     return True
 
 
 def _run_unit(job: Job) -> None:
-    stage, began = job.stage, time.monotonic()
-    measures = _train(job)
+    began = time.monotonic()
+    try:
+        measures, diverged = _measured(job), None
+    except TrainingError as error:
+        # That a rate is too high is what a sweep is there to find. A rate that was chosen has to go through.
+        if job.unit.part != "select" or LOWER not in error.fix:
+            raise
+        measures, diverged = {}, f"{error.what} ({error.where})" if error.where else error.what
+    seconds = round(time.monotonic() - began, 1)
+    unit = UnitResult(seed=job.unit.seed, rate=job.unit.rate, measures=measures, seconds=seconds, diverged=diverged)
+    write_json(job.judgement / "unit.json", unit)
+
+
+def _measured(job: Job) -> dict[str, Measure]:
+    """Train a unit, ask it the tasks, and read off it what the study measures."""
+    stage, measures = job.stage, _train(job)
     asked = {"eval.models": {job.unit.arm: str(job.model())}, "run.dir": str(job.judgement)}
     results = evaluate(job.load(asked))
     measures |= {
@@ -237,9 +263,7 @@ def _run_unit(job: Job) -> None:
                 measures[name] = from_json(Measure, found, where=function)
         if (state := latest_checkpoint(job.home / stage)) is not None:
             drop(state)  # of a stage that has ended: three times the model
-    seconds = round(time.monotonic() - began, 1)
-    unit = UnitResult(seed=job.unit.seed, rate=job.unit.rate, measures=measures, seconds=seconds)
-    write_json(job.judgement / "unit.json", unit)
+    return measures
 
 
 def _readings(answers: Mapping[str, Sequence[Json]]) -> Iterator[tuple[str, Measure]]:

@@ -1,13 +1,10 @@
-"""Claims of a study, the rule that decides each, and the tables written from the results."""
+"""Claims of a study, and the rule that decides each."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
@@ -17,11 +14,9 @@ from vold.errors import ConfigError, DataError
 from vold.evals.checked import SAME, t_cdf
 from vold.evals.sequential import Looks, sequential_p
 from vold.evals.stats import holm, mean_stderr, paired_t, t_interval
-from vold.evals.study_results import COLUMNS, ArmResult, ClaimFigures, StudyResults, UnitResult, Verdict, has_measure
+from vold.evals.study_results import ArmResult, ClaimFigures, UnitResult, Verdict, has_measure
 from vold.run.recipe import Section
 
-MARK = "<!-- {edge}: table of {name}, written by `vold study` -->"
-LOOKS = "<!-- {edge}: looks, written by `vold study` -->"
 UNDECIDED = "undecided"
 LEVEL = 0.05
 """Of a claim alone, and after correction of all claims of a study together."""
@@ -211,7 +206,7 @@ def _inside(claim: Claim, arm: ArmResult, arms: Mapping[str, ArmResult]) -> bool
             continue
         name, _, measure = key.partition("/")
         there = [
-            fmean(_number(row, measure) for row in other.tuning)
+            fmean(number_of(row, measure) for row in other.tuning)
             for n, other in arms.items()
             if name in (n, other.family) and other.tuning and (other.cell or {}).items() <= cell.items()
             if has_measure(other.tuning, measure)
@@ -224,12 +219,12 @@ def _inside(claim: Claim, arm: ArmResult, arms: Mapping[str, ArmResult]) -> bool
 def by_seed(rows: Sequence[UnitResult], on: str, seeds: Sequence[int]) -> list[float]:
     """A measure of an arm for each of these seeds; that of an arm with one result for all."""
     if len(rows) == 1:
-        return [_number(rows[0], on)] * len(seeds)
-    found = {r.seed: _number(r, on) for r in rows}
+        return [number_of(rows[0], on)] * len(seeds)
+    found = {r.seed: number_of(r, on) for r in rows}
     return [found[s] for s in seeds]
 
 
-def _number(row: UnitResult, on: str) -> float:
+def number_of(row: UnitResult, on: str) -> float:
     """A measure of one run: a share in [0, 1], or `value` for a measure that is none.
 
     Raises:
@@ -241,110 +236,3 @@ def _number(row: UnitResult, on: str) -> float:
     if number is None:
         raise DataError("this measure has no figure", where=f"{on} of seed {row.seed}", got=str(found))
     return float(number)
-
-
-def table(results: StudyResults) -> str:
-    """Arms, claims and counts as Markdown."""
-    columns = COLUMNS if results.columns is None else results.columns
-    lines = [f"| arm | learning rate | {' | '.join(columns.values())} |", "|---" * (2 + len(columns)) + "|"]
-    for name, arm in results.arms.items():
-        rate = "-" if arm.rate is None else f"{arm.rate:g}"
-        cells = [cell_of(arm.seeds, on) for on in columns]
-        lines.append(f"| {name} | {rate} | {' | '.join(cells)} |")
-    lines += ["", "| claim | difference, points | p | corrected p | alone | verdict |", "|---" * 6 + "|"]
-    for found in results.claims.values():
-        p, corrected = map(_p, (found.figures.p_value, found.figures.corrected_p))
-        lines.append(
-            f"| {found.claim} | {_figure(found.figures)} | {p} | {corrected} | {found.alone} | {found.verdict} |"
-        )
-    return "\n".join(lines + _counts(results.arms))
-
-
-def _figure(f: ClaimFigures) -> str:
-    if f.difference is None and f.mean is None:
-        return "-"
-    if f.difference is not None:
-        return _with_interval(100 * f.difference, f.low, f.high, "+.1f")
-    return "share: " + _with_interval(100 * (f.mean or 0.0), f.low, f.high, ".1f")
-
-
-def _with_interval(middle: float, low: float | None, high: float | None, form: str, scale: float = 100) -> str:
-    if low is None or high is None:
-        return f"{middle:{form}}"
-    return f"{middle:{form}} [{scale * low:{form}}, {scale * high:{form}}]"
-
-
-def _p(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def cell_of(rows: Sequence[UnitResult], on: str) -> str:
-    """The mean over seeds with its interval, which equal numbers do not have."""
-    name = on.partition("/")[0]
-    present = [r for r in rows if name in r.measures]
-    if not present:
-        return "-"
-    scale = 100 if present[0].measures[name].value is None else 1
-    values = [_number(r, on) for r in present]
-    apart = len(values) > 1 and max(values) > min(values)
-    low, high = seed_interval(values) if apart else (None, None)
-    return _with_interval(scale * sum(values) / len(values), low, high, ".1f", scale)
-
-
-def _counts(arms: Mapping[str, ArmResult]) -> list[str]:
-    """A table for every measure that counts something, over all seeds."""
-    lines = []
-    for arm, found in arms.items():
-        for name in [k for k, m in found.seeds[0].measures.items() if m.counts is not None]:
-            pooled: Counter[str] = Counter()
-            for row in found.seeds:
-                pooled.update(row.measures[name].counts or {})
-            keys = sorted(pooled, key=lambda k: (not _is_number(k), float(k) if _is_number(k) else 0.0, k))
-            shares = [f"{100 * pooled[k] / pooled.total():.1f}" for k in keys]
-            lines += ["", f"| {name} of {arm} | {' | '.join(keys)} |", "|---" * (1 + len(keys)) + "|"]
-            lines += [f"| share of {pooled.total()}, % | {' | '.join(shares)} |"]
-    return lines
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"[+-]?\d+", text) is not None
-
-
-def write_tables(directory: Path, results: StudyResults) -> list[Path]:
-    """Replace the study's table wherever the README or the docs hold its marks; returns the files changed."""
-    begin, end = (MARK.format(edge=e, name=directory.name) for e in ("begin", "end"))
-    root = directory.parent.parent
-    changed = []
-    for file in [root / "README.md", *sorted((root / "docs").glob("*.md"))]:
-        if not file.exists():
-            continue
-        text = file.read_text()
-        new = re.sub(
-            f"{re.escape(begin)}.*?{re.escape(end)}",
-            lambda _: f"{begin}\n{table(results)}\n{end}",
-            text,
-            flags=re.DOTALL,
-        )
-        if new != text:
-            file.write_text(new)
-            changed.append(file)
-    return changed
-
-
-def write_looks(directory: Path, results: StudyResults) -> list[Path]:
-    """Write into the study's protocol when its claims were looked at; returns the file if it has changed."""
-    file = directory / "protocol.md"
-    if results.looks is None or not file.exists():
-        return []
-    begin, end = (LOOKS.format(edge=e) for e in ("begin", "end"))
-    rows = ["| seeds | level | decided | then |", "|---|---|---|---|"]
-    for look in results.looks:
-        decided = [key for key, verdict in look.verdicts.items() if verdict != UNDECIDED]
-        told = f"{len(decided)} of {len(look.verdicts)}" + (f": {', '.join(decided)}" if decided else "")
-        rows.append(f"| {look.seeds} | {look.level:.2g} | {told} | {'the end' if look.ended else 'went on'} |")
-    text, block = file.read_text(), "\n".join((begin, *rows, end))
-    head, found, rest = text.partition(begin)
-    new = head + block + rest.partition(end)[2] if found else f"{text.rstrip()}\n\n## Looks\n\n{block}\n"
-    if new != text:
-        file.write_text(new)
-    return [file] if new != text else []

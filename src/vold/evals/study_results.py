@@ -30,12 +30,14 @@ class Measure:
 class UnitResult:
     """One training run and its evaluation. `measures` are by the name of a task set, `SET.read` and `SET.reasoned` of
     sets of pictures, `reward` (the mean training reward of the last tenth of the steps), or a measure of the study's
-    own; in the file they stand beside the other keys."""
+    own; in the file they stand beside the other keys. `seconds` are those of all calls that have worked at it.
+    `diverged` says how training ended of a rate of the sweep that is too high: such a unit has no measures."""
 
     seed: int
     rate: float | None
     measures: Mapping[str, Measure] = field(metadata=flat())
     seconds: float
+    diverged: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Clock:
 class ArmResult:
     """One arm: the `rate` that was chosen, its accuracies on the selection tasks by rate, one a
     selection seed, and its runs. Of an arm that goes over axes also the arm of the file it is a copy of, and where it
-    stands; `tuning` are the runs of an untrained one with the selection seeds."""
+    stands; `tuning` are the runs of an untrained one with the selection seeds. `diverged` are the rates of the sweep at
+    which training did not go through, and how it ended."""
 
     rate: float | None
     sweep: Mapping[str, tuple[float, ...]]
@@ -67,6 +70,7 @@ class ArmResult:
     family: str | None = None
     cell: Mapping[str, str] | None = None
     tuning: tuple[UnitResult, ...] | None = None
+    diverged: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
