@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from statistics import fmean, median
 
+from vold.demo.checks import check_arms
 from vold.demo.study import Running
 from vold.demo.study_file import Study, load_study
 from vold.demo.units import Unit, result_of
@@ -91,6 +92,7 @@ def plan_study(target: str, difference: str | None = None) -> Plan:
     wanted = None if difference is None else _points(difference)
     path = Path(target).resolve()
     running = Running(path, load_study(path))
+    check_arms(running)
     stored = _Stored(path)
     plan = _planned(running, stored, wanted)
     _print(plan, path.parent.name)

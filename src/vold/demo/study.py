@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from vold.demo.checks import check_arms
 from vold.demo.study_file import Study, load_study
 from vold.demo.study_page import write_study_page
 from vold.demo.units import (
@@ -75,6 +76,7 @@ def run_study(target: str) -> StudyResults:
     for where, place in (("units of the study", WORK.resolve()), ("results of the study", path.parent)):
         probe(place, where)
     running = Running(path, study)
+    check_arms(running)
     with turn(running.work):
         build_models(study.models, running.models)
     context = multiprocessing.get_context("spawn")
@@ -228,7 +230,8 @@ class Running:
             self.jobs[unit] = replace(job, known=self.known.get(digests) or self.others.get(digests))
         return self.jobs[unit]
 
-    def _job(self, unit: Unit) -> Job:
+    def alone(self, unit: Unit) -> Job:
+        """A unit without the one that it starts from."""
         study, arm = self.study, self.study.arms[unit.arm]
         tasks = study.select_tasks if unit.part == "select" else study.test_tasks
         keys = {**study.set, **arm.set, "run.seed": unit.seed}
@@ -236,21 +239,23 @@ class Running:
         keys |= {**arm.level, "eval.tasks": list(tasks)}
         if arm.trains:
             keys[f"{arm.stage}.optimizer.lr"] = unit.rate
-        start = None
-        if arm.after is not None and self.study.is_trained(arm.after):
-            start = self.job(Unit(arm.after, self.chosen[arm.after], unit.seed, unit.part))
         return Job(
             unit=unit,
             recipe=str(self.path.parent / study.recipe),
             stage=arm.stage,
             keys=keys,
-            start=start,
             at=arm.at,
             measures=study.measures,
             models=str(self.models),
             makers=study.models,
             work=self.units,
-        ).addressed()
+        )
+
+    def _job(self, unit: Unit) -> Job:
+        arm, start = self.study.arms[unit.arm], None
+        if arm.after is not None and self.study.is_trained(arm.after):
+            start = self.job(Unit(arm.after, self.chosen[arm.after], unit.seed, unit.part))
+        return replace(self.alone(unit), start=start).addressed()
 
     def _run(self, units: Sequence[Unit], label: str, pool: Pool) -> None:
         """Run the units whose result is not there; come back when all of them are, whoever has run them.
