@@ -28,7 +28,7 @@ from vold.model.loading import load_certified, stage_models
 from vold.report.answers import questions_shown
 from vold.report.evaluation import write_results
 from vold.report.trackers.tracking import track_results
-from vold.run.answers import Answer, ModelStamp, Stamp, choose, key_of, outcome_of
+from vold.run.answers import PROTOCOL, Answer, ModelStamp, Stamp, choose, key_of, outcome_of
 from vold.run.comparison import Comparison
 from vold.run.directory import open_stage, versions, works_in_run
 from vold.run.files import read_json, read_records, remove_rows, write_json
@@ -80,7 +80,7 @@ def evaluate(recipe: Recipe) -> Results:
         files = [(found, target / f"{found.name}.jsonl") for found in sets]
         for found, file in files:
             stamp = Stamp(found.hash, found.protocol)
-            _start_afresh_if(target / f"{found.name}.protocol.json", stamp, [file])
+            _start_afresh_if(target / f"{found.name}{PROTOCOL}", stamp, [file])
         label = f"eval {name}"
         if config.endpoint is not None:
             at = _endpoint(recipe, path)
