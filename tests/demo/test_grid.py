@@ -199,6 +199,30 @@ def test_an_arm_without_the_axis_stands_beside_every_point_of_it() -> None:
     assert out.figures.difference == pytest.approx(0.2)
 
 
+def test_an_arm_without_axes_stands_in_a_region_that_a_measure_gives() -> None:
+    """At 30 and 60 steps `a` has means of 0.5 and 0.5067, the arm that stands on no axis 0.3."""
+    flat = {"b": arm([0.2, 0.3, 0.4])} | {name: a for name, a in GRID.items() if not name.startswith("b-")}
+    out = decide(of_region(start_failing=[0.1, 0.6]), flat, [1, 2, 3])
+    assert (out.cells, out.figures.seeds) == (("30", "60"), 3)
+    assert out.figures.difference == pytest.approx((0.2 + 0.2066667) / 2)
+
+
+def test_an_arm_on_one_of_two_axes_stands_in_a_region_where_one_of_its_points_does() -> None:
+    """`b` goes over levels alone. Of the points that `start` has at a level of `b`, one at `low` is in the region."""
+    shares = {("low", "0"): 0.9, ("low", "30"): 0.5, ("high", "0"): 0.9, ("high", "30"): 0.8}
+    arms: dict[str, ArmResult] = {}
+    for (level, steps), share in shares.items():
+        cell = {"level": level, "steps": steps}
+        tuned = (ran(9, failing=Measure(accuracy=share)),)
+        arms[f"start-{level}-{steps}"] = ArmResult(None, {}, (), family="start", cell=cell, tuning=tuned)
+        arms[f"a-{level}-{steps}"] = ArmResult(0.1, {}, arm([0.5, 0.6, 0.7]).seeds, family="a", cell=cell)
+    for level, values in {"low": [0.3, 0.4, 0.5], "high": [0.0, 0.0, 0.0]}.items():
+        arms[f"b-{level}"] = ArmResult(0.1, {}, arm(values).seeds, family="b", cell={"level": level})
+    out = decide(of_region(start_failing=[0.1, 0.6]), arms, [1, 2, 3])
+    assert out.cells == ("low-30",)
+    assert out.figures.difference == pytest.approx(0.2)
+
+
 @pytest.mark.parametrize(
     "where", [{"start_failing": [0.95, 1.0]}, {"start_top1": [0.0, 1.0]}], ids=["none", "no figure"]
 )

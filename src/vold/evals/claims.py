@@ -14,7 +14,7 @@ from vold.errors import ConfigError, DataError
 from vold.evals.checked import SAME, t_cdf
 from vold.evals.sequential import Looks, sequential_p
 from vold.evals.stats import holm, mean_stderr, paired_t, t_interval
-from vold.evals.study_results import ArmResult, ClaimFigures, UnitResult, Verdict, has_measure
+from vold.evals.study_results import ArmResult, ClaimFigures, UnitResult, Verdict, has_measure, is_share
 from vold.run.recipe import Section
 
 UNDECIDED = "undecided"
@@ -89,6 +89,7 @@ def decide(claim: Claim, arms: Mapping[str, ArmResult], seeds: Sequence[int], lo
     if without := _without(claim, arms):
         none = ClaimFigures(p_value=1.0, corrected_p=1.0, seeds=0)
         return Verdict(claim.claim, f"{_about(claim)}: {without}", UNDECIDED, UNDECIDED, none, told)
+    shares = is_share((row for arm in _region(claim, claim.better, arms) for row in arm.seeds), claim.measure)
     better, worse = compared(claim, arms, seeds)
     times = [n for n in (looks.at if looks else ()) if n < len(seeds)] + [len(seeds)]
     taken = [_levels(claim, better[:n], None if worse is None else worse[:n]) for n in times]
@@ -97,14 +98,15 @@ def decide(claim: Claim, arms: Mapping[str, ArmResult], seeds: Sequence[int], lo
         for i, (verdict, p) in enumerate(taken[-1])
     ]
     verdict, p = _decided(levels, len(better))
+    figures = ClaimFigures(p_value=p, corrected_p=p, seeds=len(better), share=None if shares else False)
     if worse is None:
-        mean, (low, high) = mean_stderr(better)[0], _known(*seed_interval(better))
-        figures = ClaimFigures(mean=mean, low=low, high=high, p_value=p, corrected_p=p, seeds=len(better))
+        low, high = _known(*seed_interval(better, shares=shares))
+        figures = replace(figures, mean=mean_stderr(better)[0], low=low, high=high)
     else:
-        d = paired_t(better, worse)
+        d = paired_t(better, worse, shares=shares)
         low, high = _known(d.low, d.high)
-        figures = ClaimFigures(difference=d.difference, low=low, high=high, p_value=p, corrected_p=p, seeds=d.n)
-    return Verdict(claim.claim, f"{_about(claim)}: {_rule(claim)}", verdict, verdict, figures, told)
+        figures = replace(figures, difference=d.difference, low=low, high=high)
+    return Verdict(claim.claim, f"{_about(claim)}: {_rule(claim, shares=shares)}", verdict, verdict, figures, told)
 
 
 def _without(claim: Claim, arms: Mapping[str, ArmResult]) -> str:
@@ -123,17 +125,16 @@ def _about(claim: Claim) -> str:
     return f"{claim.better} - {claim.worse} on {claim.measure}, paired by seed"
 
 
-def _rule(claim: Claim) -> str:
-    points = f"{100 * claim.margin:g} points"
-    value = f"{100 * (claim.value or 0.0):g}"
-    return {
-        "gain": f"holds if the 95% interval lies above 0, does not hold if it lies below 0 or within +-{points}, else "
-        "undecided",
-        "no gain": f"holds if the 95% interval lies below +{points}, does not hold if it lies above 0, else undecided",
-        "more than": f"holds if the 95% interval lies above {value} points, does not hold if it lies below, else "
-        "undecided",
-        "at least": f"holds if the 95% interval lies above {value}%, does not hold if it lies below, else undecided",
+def _rule(claim: Claim, *, shares: bool) -> str:
+    scale, points, percent = (100, " points", "%") if shares else (1, "", "")
+    margin, value = f"{scale * claim.margin:g}{points}", f"{scale * (claim.value or 0.0):g}"
+    holds, fails = {
+        "gain": ("above 0", f"below 0 or within +-{margin}"),
+        "no gain": (f"below +{margin}", "above 0"),
+        "more than": (f"above {value}{points}", "below"),
+        "at least": (f"above {value}{percent}", "below"),
     }[claim.rule]
+    return f"holds if the 95% interval lies {holds}, does not hold if it lies {fails}, else undecided"
 
 
 def _levels(claim: Claim, better: Sequence[float], worse: Sequence[float] | None) -> list[tuple[str, float]]:
@@ -167,10 +168,10 @@ def _decided(levels: Sequence[tuple[str, float]], n: int) -> tuple[str, float]:
     return found or (UNDECIDED, min(p for _, p in levels))
 
 
-def seed_interval(values: Sequence[float]) -> tuple[float, float]:
+def seed_interval(values: Sequence[float], *, shares: bool) -> tuple[float, float]:
     """Student's interval over seeds; that of shares ends at 0 and 1."""
     low, high = t_interval(values)
-    return (max(0.0, low), min(1.0, high)) if all(0 <= v <= 1 for v in values) else (low, high)
+    return (max(0.0, low), min(1.0, high)) if shares else (low, high)
 
 
 def _known(low: float, high: float) -> tuple[float | None, float | None]:
@@ -208,12 +209,18 @@ def _inside(claim: Claim, arm: ArmResult, arms: Mapping[str, ArmResult]) -> bool
         there = [
             fmean(number_of(row, measure) for row in other.tuning)
             for n, other in arms.items()
-            if name in (n, other.family) and other.tuning and (other.cell or {}).items() <= cell.items()
+            if name in (n, other.family) and other.tuning and _beside(other, cell)
             if has_measure(other.tuning, measure)
         ]
-        if not there or not float(want[0]) <= there[0] <= float(want[1]):
+        if not any(float(want[0]) <= figure <= float(want[1]) for figure in there):
             return False
     return True
+
+
+def _beside(other: ArmResult, cell: Mapping[str, str]) -> bool:
+    """Whether another arm stands at a point, or at one of many where the point has no value on one of its axes: an arm
+    that does not go over an axis is the same all along it."""
+    return all(cell.get(axis, value) == value for axis, value in (other.cell or {}).items())
 
 
 def by_seed(rows: Sequence[UnitResult], on: str, seeds: Sequence[int]) -> list[float]:

@@ -79,7 +79,8 @@ class ClaimFigures:
     `mean` of one. The interval is absent where nothing is known of it: equal numbers, of a measure that is no share.
 
     `p_value` is the smallest level at which the rule decides the claim, 0.05 or less where the 95% interval does;
-    `corrected_p` is that with all claims of the study in view (Holm)."""
+    `corrected_p` is that with all claims of the study in view (Holm). `share` is false of a measure that is no share of
+    1, and absent of others."""
 
     difference: float | None = None
     mean: float | None = None
@@ -88,6 +89,7 @@ class ClaimFigures:
     p_value: float
     corrected_p: float
     seeds: int
+    share: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -131,3 +133,11 @@ class StudyResults:
 def has_measure(rows: Iterable[UnitResult], on: str) -> bool:
     """Whether each of these runs has it: a measure of a study's own may find nothing to measure."""
     return all(on.partition("/")[0] in row.measures for row in rows)
+
+
+def is_share(rows: Iterable[UnitResult], on: str) -> bool:
+    """Whether a measure of these runs is a share of 1, as far as any of them has it: figures of shares are written in
+    points or percent, and their intervals end where shares do."""
+    name, _, kind = on.partition("/")
+    found = [row.measures[name] for row in rows if name in row.measures]
+    return bool(kind) or all(measure.accuracy is not None for measure in found)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vold.evals.claims import UNDECIDED, number_of, seed_interval
-from vold.evals.study_results import COLUMNS, ArmResult, ClaimFigures, StudyResults, UnitResult
+from vold.evals.study_results import COLUMNS, ArmResult, ClaimFigures, StudyResults, UnitResult, is_share
 
 MARK = "<!-- {edge}: table of {name}, written by `vold study` -->"
 LOOKS = "<!-- {edge}: looks, written by `vold study` -->"
@@ -42,14 +42,17 @@ def diverged(arms: Mapping[str, ArmResult]) -> Iterator[str]:
 
 
 def _figure(f: ClaimFigures) -> str:
-    if f.difference is None and f.mean is None:
+    """In points or percent; that of a measure which is no share in its own unit, and named `value`."""
+    middle, sign = (f.mean, "") if f.difference is None else (f.difference, "+")
+    if middle is None:
         return "-"
-    if f.difference is not None:
-        return _with_interval(100 * f.difference, f.low, f.high, "+.1f")
-    return "share: " + _with_interval(100 * (f.mean or 0.0), f.low, f.high, ".1f")
+    if f.share is False:
+        return "value: " + _with_interval(middle, f.low, f.high, f"{sign}.4g", 1)
+    return ("" if sign else "share: ") + _with_interval(100 * middle, f.low, f.high, f"{sign}.1f", 100)
 
 
-def _with_interval(middle: float, low: float | None, high: float | None, form: str, scale: float = 100) -> str:
+def _with_interval(middle: float, low: float | None, high: float | None, form: str, scale: float) -> str:
+    """A figure, `scale` times that of its interval."""
     if low is None or high is None:
         return f"{middle:{form}}"
     return f"{middle:{form}} [{scale * low:{form}}, {scale * high:{form}}]"
@@ -65,10 +68,10 @@ def cell_of(rows: Sequence[UnitResult], on: str) -> str:
     present = [r for r in rows if name in r.measures]
     if not present:
         return "-"
-    scale = 100 if present[0].measures[name].value is None else 1
-    values = [number_of(r, on) for r in present]
+    shares = is_share(present, on)
+    scale, values = 100 if shares else 1, [number_of(r, on) for r in present]
     apart = len(values) > 1 and max(values) > min(values)
-    low, high = seed_interval(values) if apart else (None, None)
+    low, high = seed_interval(values, shares=shares) if apart else (None, None)
     return _with_interval(scale * sum(values) / len(values), low, high, ".1f", scale)
 
 
