@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from vold.errors import CheckpointError, ConfigError
 from vold.evals.claims import Claim, decide, decide_all
 from vold.evals.sequential import Looks
 from vold.evals.study_results import ArmResult, Look, Measure, StudyResults
-from vold.evals.study_tables import write_looks
+from vold.evals.study_tables import LOOKS, write_looks
 from vold.report.text import DASH
 from vold.run.files import read_json
 from vold.run.lock import owning
@@ -292,6 +293,26 @@ def test_looks_are_told_in_the_protocol(tmp_path: Path) -> None:
     text = protocol.read_text()
     assert text.startswith("# Protocol\n\n## History\n\nNothing yet.\n")
     assert text.count("| 3 | 0.0031 |") == 1 and "| 6 | 0.049 | 1 of 1: c | the end |" in text
+
+
+def test_a_protocol_whose_mark_is_gone_is_left_as_it_is(tmp_path: Path) -> None:
+    made = replace(results({"a": arm([0.1, 0.2])}), looks=(Look(3, 0.0031, {"c": "holds"}, True),))
+    text = f"# Protocol\n\n{LOOKS.format(edge='begin')}\n| 3 |\n\n## History\n\nMuch.\n"
+    (tmp_path / "protocol.md").write_text(text)
+    with pytest.raises(ConfigError, match="the mark at the end of the looks is gone"):
+        write_looks(tmp_path, made)
+    assert (tmp_path / "protocol.md").read_text() == text
+
+
+def test_a_study_whose_protocol_cannot_be_written_does_not_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = stored(tmp_path / "one", study_dict(tmp_path) | {"seeds": [1, 2, 3, 4], "looks": {"at": [3, 4]}})
+    (file.parent / "protocol.md").write_text(LOOKS.format(edge="begin"))
+    with pytest.raises(ConfigError, match="the mark at the end"):
+        run_study(str(file))
+    assert not list(tmp_path.rglob("cells/*"))
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ from vold.evals.claims import LEVEL, UNDECIDED, decide_all
 from vold.evals.disk import probe
 from vold.evals.sequential import nominal
 from vold.evals.study_results import COLUMNS, ArmResult, Clock, Look, StudyResults, UnitResult, Verdict
-from vold.evals.study_tables import write_looks, write_tables
+from vold.evals.study_tables import around_looks, write_looks, write_tables
 from vold.run.console import Bar, console, print_next
 from vold.run.files import read_json, write_json
 from vold.run.lock import RunLock
@@ -77,6 +77,8 @@ def run_study(target: str) -> StudyResults:
         probe(place, where)
     running = Running(path, study)
     check_arms(running)
+    if study.looks and (protocol := path.parent / "protocol.md").exists():
+        around_looks(protocol)  # first: it has to be written in the end
     with turn(running.work):
         build_models(study.models, running.models)
     context = multiprocessing.get_context("spawn")

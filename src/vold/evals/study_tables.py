@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from vold.errors import ConfigError
 from vold.evals.claims import UNDECIDED, number_of, seed_interval
 from vold.evals.study_results import COLUMNS, ArmResult, ClaimFigures, StudyResults, UnitResult, is_share
 
@@ -116,19 +117,45 @@ def write_tables(directory: Path, results: StudyResults) -> list[Path]:
 
 
 def write_looks(directory: Path, results: StudyResults) -> list[Path]:
-    """Write into the study's protocol when its claims were looked at; returns the file if it has changed."""
+    """Write into the study's protocol when its claims were looked at; returns the file if it has changed.
+
+    Raises:
+        ConfigError: as `around_looks`.
+    """
     file = directory / "protocol.md"
     if results.looks is None or not file.exists():
         return []
-    begin, end = (LOOKS.format(edge=e) for e in ("begin", "end"))
+    begin, end = _edges()
     rows = ["| seeds | level | decided | then |", "|---|---|---|---|"]
     for look in results.looks:
         decided = [key for key, verdict in look.verdicts.items() if verdict != UNDECIDED]
         told = f"{len(decided)} of {len(look.verdicts)}" + (f": {', '.join(decided)}" if decided else "")
         rows.append(f"| {look.seeds} | {look.level:.2g} | {told} | {'the end' if look.ended else 'went on'} |")
-    text, block = file.read_text(), "\n".join((begin, *rows, end))
-    head, found, rest = text.partition(begin)
-    new = head + block + rest.partition(end)[2] if found else f"{text.rstrip()}\n\n## Looks\n\n{block}\n"
-    if new != text:
+    head, rest = around_looks(file)
+    new = head + "\n".join((begin, *rows, end)) + rest
+    if new != file.read_text():
         file.write_text(new)
-    return [file] if new != text else []
+        return [file]
+    return []
+
+
+def around_looks(file: Path) -> tuple[str, str]:
+    """What stands in a protocol before the looks and behind them, which belong at its end where it has no place for
+    them.
+
+    Raises:
+        ConfigError: the mark behind them is gone: nobody knows where they end.
+    """
+    (begin, end), text = _edges(), file.read_text()
+    head, found, rest = text.partition(begin)
+    if not found:
+        return f"{text.rstrip()}\n\n## Looks\n\n", "\n"
+    _, closed, behind = rest.partition(end)
+    if not closed:
+        fix = f"put the line {end} behind the table of looks, or take the line {begin} and the table away"
+        raise ConfigError("the mark at the end of the looks is gone", where=str(file), fix=fix)
+    return head, behind
+
+
+def _edges() -> tuple[str, str]:
+    return LOOKS.format(edge="begin"), LOOKS.format(edge="end")
