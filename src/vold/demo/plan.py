@@ -97,6 +97,7 @@ def plan_study(target: str, difference: str | None = None) -> Plan:
     check_arms(running)
     stored = _Stored(path)
     plan = _planned(running, stored, wanted)
+    running.tell_changed()
     _print(plan, path.parent.name)
     print_next("study", target)
     return plan

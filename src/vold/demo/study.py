@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import multiprocessing
-import subprocess
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,8 +21,9 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from vold.demo.checks import check_arms
+from vold.demo.origin import UNKNOWN, commit_of, tell_changed, tell_commits
 from vold.demo.study_file import Study, load_study
-from vold.demo.study_page import write_study_page
+from vold.demo.study_page import maps_of, write_study_page
 from vold.demo.units import (
     CELLS,
     Failed,
@@ -93,19 +93,22 @@ def run_study(target: str) -> StudyResults:
 def _told(running: Running, looked: Sequence[Look]) -> StudyResults:
     """Write down what was found."""
     study, home, seeds = running.study, running.path.parent, running.study.seeds[: looked[-1].seeds]
-    arms = {name: running.arm(name, seeds) for name in study.arms}
+    arms, done = {name: running.arm(name, seeds) for name in study.arms}, running.done(running.jobs.values())
+    commits = tuple(sorted({unit.origin.commit for unit in done.values() if unit.origin is not None}))
+    tell_commits(commits)
     results = StudyResults(
         arms=arms,
         claims=decide_all(study.claims, arms, seeds, study.looks),
         columns=study.columns if study.columns != COLUMNS else None,
         axes={axis: tuple(values) for axis, values in study.axes.items()} or None,
         looks=tuple(looked) if study.looks else None,
-        commit=_commit(home),
+        commits=commits or None,
+        commit=running.commit,
         wall_seconds=round(running.seconds(), 1),
     )
     write_json(home / "results.json", results)
-    keep_units(home / UNITS, running.done(running.jobs.values()))
-    page = write_study_page(home, results, _maps(study))
+    keep_units(home / UNITS, done)
+    page = write_study_page(home, results, maps_of(study))
     pages = [*write_tables(home, results), *write_looks(home, results), page]
     for written in (*pages, home / "results.json"):
         console.print(f"wrote {written}")
@@ -126,6 +129,9 @@ class Running:
         self.chosen: dict[str, float | None] = {}
         self.sweeps: dict[str, dict[str, tuple[float, ...]]] = {}
         self.diverged: dict[str, dict[str, str]] = {}
+        self.commit = commit_of(path.parent)
+        self.changed: dict[Unit, list[str]] = {}
+        """Units that are known by their settings, and in what they were made of something else."""
         self.models = place_of_models(study.models, self.work)
         self.jobs: dict[Unit, Job] = {}
         self.known = known_units(path.parent / UNITS)
@@ -217,8 +223,8 @@ class Running:
         )
 
     def result(self, unit: Unit) -> UnitResult:
-        """What a unit has stored."""
-        return result_of(self.job(unit))
+        """What a unit has found; what it is made of stays in the list of units."""
+        return replace(result_of(self.job(unit)), origin=None)
 
     def done(self, jobs: Iterable[Job]) -> dict[tuple[str, str], UnitResult]:
         """The results of those that have one, by their digests."""
@@ -228,9 +234,19 @@ class Running:
         """A unit with all that decides its result."""
         if unit not in self.jobs:
             job = self._job(unit)
-            digests = job.trained, job.judged
-            self.jobs[unit] = replace(job, known=self.known.get(digests) or self.others.get(digests))
+            lists = (known.get((job.trained, job.judged)) for known in (self.known, self.others))
+            stored = [found for found in lists if found is not None]
+            usable = next((found for found in stored if not job.changed(found)), None)
+            self.jobs[unit] = replace(job, known=usable)
+            why = next((job.changed(found) for found in stored), job.changed())
+            if why and not self.jobs[unit].done:
+                self.changed[unit] = why
         return self.jobs[unit]
+
+    def tell_changed(self) -> None:
+        """Say, once, which units are run again although their settings are known."""
+        tell_changed(self.path.parent.name, self.changed)
+        self.changed = {}
 
     def alone(self, unit: Unit) -> Job:
         """A unit without the one that it starts from."""
@@ -251,6 +267,7 @@ class Running:
             models=str(self.models),
             makers=study.models,
             work=self.units,
+            origin=replace(UNKNOWN, commit=self.commit),
         )
 
     def _job(self, unit: Unit) -> Job:
@@ -267,6 +284,7 @@ class Running:
         Raises:
             TrainingError: some could not be trained; all others were."""
         jobs, failed = [self.job(unit) for unit in units], dict[Unit, Failed]()
+        self.tell_changed()
         with Bar(label, len(jobs), sum(job.done for job in jobs)) as bar:
             while missing := [job for job in jobs if not job.done and job.unit not in failed]:
                 free = [job for job in missing if not in_hand(job)] or missing
@@ -294,14 +312,6 @@ class Running:
 def _accuracy(unit: UnitResult, on: str) -> float:
     """On the selection tasks; none of a unit that was not trained to its end."""
     return 0.0 if unit.diverged is not None else unit.measures[on].accuracy or 0.0
-
-
-def _maps(study: Study) -> list[tuple[str, str, str]]:
-    """What is drawn as a map: every two arms over axes that a claim compares, on its measure."""
-    pairs = [(c.better, c.worse, c.measure) for c in study.claims.values() if c.worse is not None]
-    over = {arm.family for arm in study.arms.values()}
-    there = dict.fromkeys((a, b, on) for a, b, on in pairs if a in over and b in over)
-    return [(a, b, on) for i, (a, b, on) in enumerate(there) if (b, a, on) not in list(there)[:i]]
 
 
 def _look(study: Study, n: int, found: Mapping[str, Verdict]) -> Look:
@@ -338,10 +348,3 @@ def _generations(study: Study) -> list[list[str]]:
     for name, arm in study.arms.items():
         depth[name] = depth[arm.after] + 1 if arm.after is not None and study.is_trained(arm.after) else 0
     return [[n for n in depth if depth[n] == d] for d in sorted(set(depth.values()))]
-
-
-def _commit(directory: Path) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(directory), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"

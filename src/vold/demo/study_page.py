@@ -18,6 +18,8 @@ from vold.report.write import write_page
 if TYPE_CHECKING:
     from markupsafe import Markup
 
+    from vold.demo.study_file import Study
+
 PAGE = "report.html"
 BEFORE = {
     "failing": "prompts none of whose rollouts passes",
@@ -55,6 +57,14 @@ def write_study_page(directory: Path, results: StudyResults, pairs: Sequence[tup
         "diverged": [*diverged(results.arms)],
     }
     return write_page(directory / PAGE, "study_page.html.j2", content)
+
+
+def maps_of(study: Study) -> list[tuple[str, str, str]]:
+    """What is drawn as a map: every two arms over axes that a claim compares, on its measure."""
+    pairs = [(c.better, c.worse, c.measure) for c in study.claims.values() if c.worse is not None]
+    over = {arm.family for arm in study.arms.values()}
+    there = dict.fromkeys((a, b, on) for a, b, on in pairs if a in over and b in over)
+    return [(a, b, on) for i, (a, b, on) in enumerate(there) if (b, a, on) not in list(there)[:i]]
 
 
 def _claims(claims: Mapping[str, Verdict]) -> list[dict[str, object]]:

@@ -26,18 +26,31 @@ class Measure:
     curve: Mapping[str, float] | None = None
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a unit was made of besides its settings: digests of the user's own code, of data files and of precisions, of
+    what was `trained` and of how it was `judged`; and the version and the commit that ran it."""
+
+    trained: Mapping[str, str]
+    judged: Mapping[str, str]
+    vold: str
+    commit: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class UnitResult:
     """One training run and its evaluation. `measures` are by the name of a task set, `SET.read` and `SET.reasoned` of
     sets of pictures, `reward` (the mean training reward of the last tenth of the steps), or a measure of the study's
     own; in the file they stand beside the other keys. `seconds` are those of all calls that have worked at it.
-    `diverged` says how training ended of a rate of the sweep that is too high: such a unit has no measures."""
+    `diverged` says how training ended of a rate of the sweep that is too high: such a unit has no measures. Units that
+    were run before it was kept have no `origin`."""
 
     seed: int
     rate: float | None
     measures: Mapping[str, Measure] = field(metadata=flat())
     seconds: float
     diverged: str | None = None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -119,13 +132,15 @@ class Look:
 @dataclass(frozen=True, kw_only=True)
 class StudyResults:
     """results.json of a study. `columns` are the table's own headings by measure, `axes` the values that arms go over,
-    `looks` when the claims were looked at; `commit` is the code that ran last."""
+    `looks` when the claims were looked at; `commit` is the code that ran last, `commits` those that units were run at,
+    as far as these say so."""
 
     arms: Mapping[str, ArmResult]
     claims: Mapping[str, Verdict]
     columns: Mapping[str, str] | None = None
     axes: Mapping[str, tuple[str, ...]] | None = None
     looks: tuple[Look, ...] | None = None
+    commits: tuple[str, ...] | None = None
     commit: str
     wall_seconds: float
 
