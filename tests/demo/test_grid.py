@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from vold.demo.study_file import Study, load_study
 from vold.demo.study_page import write_study_page
 from vold.demo.units import in_hand, run_unit
 from vold.errors import CheckpointError, ConfigError
-from vold.evals.claims import Claim, decide, decide_all, write_looks
+from vold.evals.claims import Claim, decide, decide_all
 from vold.evals.sequential import Looks
 from vold.evals.study_results import ArmResult, Look, Measure, StudyResults
+from vold.evals.study_tables import LOOKS, write_looks
 from vold.report.text import DASH
 from vold.run.files import read_json
 from vold.run.lock import owning
@@ -198,6 +200,30 @@ def test_an_arm_without_the_axis_stands_beside_every_point_of_it() -> None:
     assert out.figures.difference == pytest.approx(0.2)
 
 
+def test_an_arm_without_axes_stands_in_a_region_that_a_measure_gives() -> None:
+    """At 30 and 60 steps `a` has means of 0.5 and 0.5067, the arm that stands on no axis 0.3."""
+    flat = {"b": arm([0.2, 0.3, 0.4])} | {name: a for name, a in GRID.items() if not name.startswith("b-")}
+    out = decide(of_region(start_failing=[0.1, 0.6]), flat, [1, 2, 3])
+    assert (out.cells, out.figures.seeds) == (("30", "60"), 3)
+    assert out.figures.difference == pytest.approx((0.2 + 0.2066667) / 2)
+
+
+def test_an_arm_on_one_of_two_axes_stands_in_a_region_where_one_of_its_points_does() -> None:
+    """`b` goes over levels alone. Of the points that `start` has at a level of `b`, one at `low` is in the region."""
+    shares = {("low", "0"): 0.9, ("low", "30"): 0.5, ("high", "0"): 0.9, ("high", "30"): 0.8}
+    arms: dict[str, ArmResult] = {}
+    for (level, steps), share in shares.items():
+        cell = {"level": level, "steps": steps}
+        tuned = (ran(9, failing=Measure(accuracy=share)),)
+        arms[f"start-{level}-{steps}"] = ArmResult(None, {}, (), family="start", cell=cell, tuning=tuned)
+        arms[f"a-{level}-{steps}"] = ArmResult(0.1, {}, arm([0.5, 0.6, 0.7]).seeds, family="a", cell=cell)
+    for level, values in {"low": [0.3, 0.4, 0.5], "high": [0.0, 0.0, 0.0]}.items():
+        arms[f"b-{level}"] = ArmResult(0.1, {}, arm(values).seeds, family="b", cell={"level": level})
+    out = decide(of_region(start_failing=[0.1, 0.6]), arms, [1, 2, 3])
+    assert out.cells == ("low-30",)
+    assert out.figures.difference == pytest.approx(0.2)
+
+
 @pytest.mark.parametrize(
     "where", [{"start_failing": [0.95, 1.0]}, {"start_top1": [0.0, 1.0]}], ids=["none", "no figure"]
 )
@@ -267,6 +293,26 @@ def test_looks_are_told_in_the_protocol(tmp_path: Path) -> None:
     text = protocol.read_text()
     assert text.startswith("# Protocol\n\n## History\n\nNothing yet.\n")
     assert text.count("| 3 | 0.0031 |") == 1 and "| 6 | 0.049 | 1 of 1: c | the end |" in text
+
+
+def test_a_protocol_whose_mark_is_gone_is_left_as_it_is(tmp_path: Path) -> None:
+    made = replace(results({"a": arm([0.1, 0.2])}), looks=(Look(3, 0.0031, {"c": "holds"}, True),))
+    text = f"# Protocol\n\n{LOOKS.format(edge='begin')}\n| 3 |\n\n## History\n\nMuch.\n"
+    (tmp_path / "protocol.md").write_text(text)
+    with pytest.raises(ConfigError, match="the mark at the end of the looks is gone"):
+        write_looks(tmp_path, made)
+    assert (tmp_path / "protocol.md").read_text() == text
+
+
+def test_a_study_whose_protocol_cannot_be_written_does_not_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = stored(tmp_path / "one", study_dict(tmp_path) | {"seeds": [1, 2, 3, 4], "looks": {"at": [3, 4]}})
+    (file.parent / "protocol.md").write_text(LOOKS.format(edge="begin"))
+    with pytest.raises(ConfigError, match="the mark at the end"):
+        run_study(str(file))
+    assert not list(tmp_path.rglob("cells/*"))
 
 
 @pytest.mark.slow

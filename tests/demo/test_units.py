@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from studies import study_dict
-from vold.demo.plan import _claim, _pairs, plan_study
+from vold.demo.plan import _claim, _line, _pairs, plan_study
 from vold.demo.study import Running, run_study
 from vold.demo.study_file import Study, load_study
 from vold.demo.units import Job, Unit, _readings, known_units
@@ -87,6 +87,9 @@ class _Known:
     def spread(self, claim: Claim) -> tuple[Spread, str]:
         return Spread(0.03**2, 0.0), "here"
 
+    def is_share(self, measure: str) -> bool:
+        return measure != "tokens"
+
 
 @pytest.mark.parametrize(
     ("rule", "value", "stated", "holds_at", "true", "distance"),
@@ -113,6 +116,34 @@ def test_a_plan_says_with_which_true_difference_a_rule_holds(
     assert found.detectable == pytest.approx(signs[holds_at])
     assert found.difference == pytest.approx(true)
     assert found.needs == (seeds_for(distance, 0.03, 0.05) if distance else None)
+
+
+def test_a_plan_takes_the_spread_of_a_number_that_is_no_share() -> None:
+    """Differences of 1, 2 and 3 thousand tokens have the variance 1."""
+    arms = {"one": [4.0, 6.0, 8.0], "two": [3.0, 4.0, 5.0]}
+    rows = {
+        name: [
+            UnitResult(seed=i, rate=0.1, measures={"tokens": Measure(value=v)}, seconds=1.0) for i, v in enumerate(of)
+        ]
+        for name, of in arms.items()
+    }
+    results = StudyResults(
+        arms={name: ArmResult(0.1, {}, tuple(of)) for name, of in rows.items()}, claims={}, commit="", wall_seconds=1.0
+    )
+    assert [s.seeds for s in _pairs(results, "tokens")] == pytest.approx([1.0])
+
+
+def test_a_plan_of_a_number_that_is_no_share_is_in_its_own_unit(tmp_path: Path) -> None:
+    """A difference that is stated in points is none of thousands of tokens: the claim's margin counts."""
+    claim = Claim.model_validate(
+        {"claim": "x", "better": "direct", "worse": "base", "measure": "tokens", "rule": "gain", "margin": 0.5}
+    )
+    raw = {**study_dict(tmp_path), "claims": {"c": claim}, "measures": {"tokens": "my_module:function"}}
+    study = Study.model_validate(raw | {"seeds": list(range(10, 18))})
+    found = _claim(study, "c", claim, _Known(), 0.05)  # type: ignore[arg-type]
+    assert (found.share, found.difference) == (False, 0.5)
+    line = _line(found)
+    assert line[3] == "0.03" and line[5] == f"0.5: {seeds_for(0.5, 0.03, 0.05)}"
 
 
 def test_what_a_study_beside_this_one_has_stored_is_done_here_too(

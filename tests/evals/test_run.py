@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 import layouts
 import metric_docs
@@ -15,6 +17,7 @@ from killed import in_a_process_killed_at
 from vold.cli import main
 from vold.data.benchmarks.registry import benchmarks
 from vold.evals.evaluate import evaluate
+from vold.run.answers import ModelStamp
 from vold.run.files import read_jsonl
 from vold.run.recipe import load_recipe
 
@@ -274,3 +277,48 @@ def test_a_check_says_how_many_of_a_benchmarks_items_would_be_asked(
     assert main(["check", str(recipe), f"run.dir={tmp_path / 'run'}", f"eval.benchmarks={one}"]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "4 of 1,730 items (1,725 not in the data, 1 with a gold that cannot be marked)" in told
+
+
+def with_a_trained_model(recipe: Path, home: Path) -> tuple[Path, Path]:
+    """The recipe with a single benchmark, and a run of it, evaluated, whose cold start has left the model as it was."""
+    raw = yaml.safe_load(recipe.read_text())
+    raw["eval"]["benchmarks"] = {"mathvista": raw["eval"]["benchmarks"]["mathvista"]}
+    (file := home / "one.yaml").write_text(yaml.safe_dump(raw))
+    shutil.copytree(raw["student"]["path"], home / "before" / "sft" / "final")
+    assert main(["eval", str(file), f"run.dir={home / 'before'}"]) == 0
+    return file, home / "before"
+
+
+def made_when(run: Path, model: str) -> int:
+    return (run / "eval" / model / "mathvista.jsonl").stat().st_mtime_ns
+
+
+def test_the_answers_of_a_run_that_was_renamed_stay(recipe: Path, tmp_path: Path) -> None:
+    file, run = with_a_trained_model(recipe, tmp_path)
+    before = made_when(run, "sft")
+    after = run.rename(tmp_path / "after")
+    assert main(["eval", str(file), f"run.dir={after}"]) == 0
+    assert made_when(after, "sft") == before
+    assert json.loads((after / "eval/sft/model.json").read_text())["path"] == str(after / "sft" / "final")
+
+
+def test_a_model_with_other_weights_is_answered_afresh(recipe: Path, tmp_path: Path) -> None:
+    file, run = with_a_trained_model(recipe, tmp_path)
+    before = {model: made_when(run, model) for model in ("base", "sft")}
+    weights = run / "sft" / "final" / "model.safetensors"
+    save_file({name: found + 1.0 for name, found in load_file(weights).items()}, weights, {"format": "pt"})
+    assert main(["eval", str(file), f"run.dir={run}"]) == 0
+    assert made_when(run, "base") == before["base"] and made_when(run, "sft") > before["sft"]
+
+
+NOTHING = hashlib.sha256(b"").hexdigest()
+"""The digest of no weight file at all."""
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "same"), [("ab", "ab", True), ("ab", "cd", False), (NOTHING, NOTHING, False)], ids=str
+)
+def test_a_stamp_of_another_path_is_of_the_same_model_where_the_weights_say_so(
+    before: str, now: str, same: bool
+) -> None:
+    assert ModelStamp("there", now).is_of(ModelStamp("here", before)) == same

@@ -11,7 +11,7 @@ from PIL import Image
 from stored import speller
 from vold.data.files.images import thumbnail
 from vold.evals.metrics import summarise
-from vold.run.answers import Answer
+from vold.run.answers import Answer, Stamp
 from vold.run.files import append_jsonl, read_records, write_json, write_text
 from vold.run.records import to_json
 from vold.training.rollout_log import describe, store
@@ -73,6 +73,7 @@ def make_run(root: Path) -> Path:
         rows[7]["response"] = HOSTILE
         append_jsonl(root / "eval" / model / "image.jsonl", rows)
         append_jsonl(root / "eval" / model / "model.json", [{"path": model}])
+        write_json(root / "eval" / model / "image.protocol.json", Stamp("ab", {}))
     stages = {
         model: {"image": summarise(read_records(root / "eval" / model / "image.jsonl", Answer), benchmark="image")}
         for model in ("base", "vold")

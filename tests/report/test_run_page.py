@@ -17,7 +17,7 @@ from vold.errors import DataError, VoldError
 from vold.report import browser, write_report
 from vold.report.answers import RESPONSE
 from vold.report.charts import OUTCOMES
-from vold.report.run_page import QUESTIONS, content
+from vold.report.run_page import QUESTIONS, answers_of, content
 from vold.report.text import MINUS
 from vold.run.files import append_jsonl, read_jsonl, write_json, write_text
 from vold.run.lock import owning
@@ -249,3 +249,19 @@ def test_questions_cover_every_pattern_and_can_be_chosen_by_it(made: Path) -> No
     }
     values = [a["value"] for a in page.named("option")]
     assert {"base", "vold", "gained", "lost", "kind: span", "kind: sum"} <= set(values)
+
+
+def test_a_judges_replies_and_exports_are_no_models(made: Path, run: Path) -> None:
+    append_jsonl(run / "eval" / "judge" / "0123.jsonl", [{"key": "a", "reply": "36"}])
+    (run / "eval" / "vlmevalkit").mkdir()
+    before, after = content(made), content(run)
+    assert after["gains"] == before["gains"] != []
+    assert list(answers_of(run)) == ["base", "vold"]
+
+
+def test_answers_of_a_model_whose_name_has_a_slash_are_shown(run: Path) -> None:
+    (run / "eval" / "Qwen").mkdir()
+    (run / "eval" / "base").rename(run / "eval" / "Qwen" / "VL")
+    found = answers_of(run)
+    assert list(found) == ["vold", "Qwen/VL"]
+    assert [row["id"] for row in found["Qwen/VL"]["image"]] == [f"p{i}" for i in range(8)]

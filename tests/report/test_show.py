@@ -95,9 +95,22 @@ def test_a_run_that_has_hardly_begun(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "loss 2.500" in text
     assert "not run" in text
     assert text.splitlines()[-1] == f"next: vold show {tmp_path} --serve"
-    write_text(tmp_path / "recipe.yaml", RECIPE)
+    write_text(tmp_path / "recipe.yaml", RECIPE.replace("runs/tiny", str(tmp_path)))
     show(tmp_path)
     assert capsys.readouterr().out.splitlines()[-1] == f"next: vold run {tmp_path / 'recipe.yaml'}"
+
+
+@pytest.mark.parametrize(
+    ("written", "override"), [("runs/old", " run.dir=runs/new"), ("runs/new", ""), ("./runs/../runs/new", "")]
+)
+def test_a_run_that_was_renamed_goes_on_where_it_is_now(
+    written: str, override: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    append_jsonl(Path("runs/new/sft/metrics.jsonl"), [{"step": 0, "loss": 2.5}])
+    write_text(Path("runs/new/recipe.yaml"), RECIPE.replace("runs/tiny", written))
+    show("runs/new")
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: vold run runs/new/recipe.yaml{override}"
 
 
 def test_model_text_is_not_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

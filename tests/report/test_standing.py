@@ -82,3 +82,12 @@ def test_a_stage_that_goes_on_with_more_steps_is_not_done_though_its_model_is_th
     write_text(run / "recipe.yaml", "distill: {steps: 16}\n")
     now = at_work(run, "distill")
     assert (states(now)["distill"], now.left) == ("begun", "about 2 minutes of distill left")  # 12 steps of 10 s
+
+
+def test_a_run_whose_training_goes_on_is_not_finished_though_it_was_evaluated_before(run: Path) -> None:
+    (run / "distill" / "final").mkdir()
+    write_json(run / "eval" / "results.json", {"stages": {"base": {}, "vold": {}}})
+    for steps, state in ((4, "finished"), (16, "stopped")):
+        write_text(run / "recipe.yaml", f"distill: {{steps: {steps}}}\neval: {{}}\n")
+        now = standing(run, metrics_of(run), asked_of(run))
+        assert (now.state, states(now)["eval"]) == (state, "done")

@@ -17,14 +17,15 @@ from functools import cache
 from pathlib import Path
 from statistics import fmean, median
 
+from vold.demo.checks import check_arms
 from vold.demo.study import Running
 from vold.demo.study_file import Study, load_study
 from vold.demo.units import Unit, result_of
-from vold.errors import CheckpointError, ConfigError, VoldError
-from vold.evals.claims import LEVEL, Claim, compared
+from vold.errors import CheckpointError, ConfigError, DataError, VoldError
+from vold.evals.claims import LEVEL, Claim, compared, number_of
 from vold.evals.power import Spread, detectable, seeds_for, spread_of
 from vold.evals.sequential import nominal
-from vold.evals.study_results import ArmResult, StudyResults, UnitResult
+from vold.evals.study_results import ArmResult, StudyResults, UnitResult, is_share
 from vold.report.tables import print_table
 from vold.run.console import console, print_next
 from vold.run.files import read_json
@@ -53,7 +54,8 @@ class ArmPlan:
 class ClaimPlan:
     """A claim: seeds, the level it is decided at, the standard deviation of a seed's difference and whose that is, the
     true difference (of `at least`, the mean) with which it holds with 80% chance, and the seeds that the true
-    `difference` needs (None: over 1,000, or none would do). `no gain` is planned for a true difference of 0."""
+    `difference` needs (None: over 1,000, or none would do). `no gain` is planned for a true difference of 0. Figures of
+    a measure that is no `share` are in its own unit."""
 
     claim: str
     seeds: int
@@ -63,6 +65,7 @@ class ClaimPlan:
     detectable: float
     difference: float
     needs: int | None
+    share: bool = True
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,8 @@ def plan_study(target: str, difference: str | None = None) -> Plan:
 
     Args:
         target: the study file.
-        difference: in points; of every claim it is told how many seeds that needs. If absent the claim's margin, above
-            the value that it asks for.
+        difference: in points; of every claim about shares it is told how many seeds that needs. If absent, and of other
+            claims, the claim's margin, above the value that it asks for.
 
     Raises:
         ConfigError: as `run_study`; or a difference that is none.
@@ -91,8 +94,10 @@ def plan_study(target: str, difference: str | None = None) -> Plan:
     wanted = None if difference is None else _points(difference)
     path = Path(target).resolve()
     running = Running(path, load_study(path))
+    check_arms(running)
     stored = _Stored(path)
     plan = _planned(running, stored, wanted)
+    running.tell_changed()
     _print(plan, path.parent.name)
     print_next("study", target)
     return plan
@@ -205,6 +210,11 @@ class _Stored:
     def _arms(self) -> Iterator[tuple[str, ArmResult]]:
         yield from (self.own.arms.items() if self.own else ())
 
+    def is_share(self, measure: str) -> bool:
+        """Whether a measure is a share of 1, as far as any results hold it."""
+        known = [results for results in (self.own, *self.others.values()) if results is not None]
+        return is_share((u for results in known for arm in results.arms.values() for u in arm.seeds), measure)
+
     def spread(self, claim: Claim) -> tuple[Spread, str]:
         """Of a claim's differences from seed to seed, and where it is from."""
         if self.own is not None:
@@ -241,18 +251,18 @@ def _results(home: Path) -> StudyResults | None:
 
 def _pairs(results: StudyResults, measure: str) -> Iterator[Spread]:
     """Of every two arms next to each other in a study that have this measure for two seeds or more."""
-    values = {n: [_share(u, measure) for u in arm.seeds] for n, arm in results.arms.items() if len(arm.seeds) > 1}
+    values = {n: [_figure(u, measure) for u in arm.seeds] for n, arm in results.arms.items() if len(arm.seeds) > 1}
     has = [name for name, of in values.items() if all(v is not None for v in of)]
     for one, two in itertools.pairwise(has):
         if len(values[one]) == len(values[two]):
             yield _spread(values[one], values[two], *_items([results.arms[one], results.arms[two]], measure))
 
 
-def _share(unit: UnitResult, measure: str) -> float | None:
-    """A measure that is a share, of all problems or of one kind (`SET/KIND`); None where the unit has none."""
-    name, _, kind = measure.partition("/")
-    found = unit.measures.get(name)
-    return None if found is None else (found.by_kind or {}).get(kind) if kind else found.accuracy
+def _figure(unit: UnitResult, measure: str) -> float | None:
+    """A measure, of all problems or of one kind (`SET/KIND`); None where the unit has none."""
+    with contextlib.suppress(KeyError, DataError):
+        return number_of(unit, measure)
+    return None
 
 
 def _spread(better: Sequence[float | None], worse: Sequence[float | None] | None, items: float, n: int) -> Spread:
@@ -270,7 +280,8 @@ def _items(arms: Sequence[ArmResult], measure: str) -> tuple[float, int]:
 
 
 def _claim(study: Study, key: str, claim: Claim, stored: _Stored, difference: float | None) -> ClaimPlan:
-    spread, source = stored.spread(claim)
+    (spread, source), shares = stored.spread(claim), stored.is_share(claim.measure)
+    difference = difference if shares else None
     level, n = LEVEL / len(study.claims), len(study.seeds)
     if study.looks:
         level = nominal(study.looks.fractions, level, study.looks.spending)[-1]
@@ -293,6 +304,7 @@ def _claim(study: Study, key: str, claim: Claim, stored: _Stored, difference: fl
         detectable=from_ + shown,
         difference=true,
         needs=seeds_for(distance, sd, level, POWER),
+        share=shares,
     )
 
 
@@ -311,10 +323,16 @@ def _print(plan: Plan, name: str) -> None:
     if plan.untimed:
         console.print(f"  without {plan.untimed} units of arms that have not run anywhere yet")
     if plan.claims:
-        lines = [
-            (c.claim, str(c.seeds), f"{c.level:.2g}", f"{100 * c.sd:.1f}", f"{100 * c.detectable:.1f}",
-             f"{100 * c.difference:g}: {c.needs or 'over 1,000'}", c.source)
-            for c in plan.claims
-        ]  # fmt: skip
+        lines = [_line(c) for c in plan.claims]
         columns = ("claim", ">seeds", ">level", ">sd of a seed", ">shown at 80%", ">points: seeds", "spread from")
-        print_table(columns, lines, "what the claims can show, in points")
+        own = "" if all(c.share for c in plan.claims) else "; of what is no share in its own unit"
+        print_table(columns, lines, f"what the claims can show, in points{own}")
+
+
+def _line(c: ClaimPlan) -> tuple[str, ...]:
+    sd, shown, true = (
+        (f"{100 * c.sd:.1f}", f"{100 * c.detectable:.1f}", f"{100 * c.difference:g}")
+        if c.share
+        else (f"{c.sd:.3g}", f"{c.detectable:.4g}", f"{c.difference:g}")
+    )
+    return c.claim, str(c.seeds), f"{c.level:.2g}", sd, shown, f"{true}: {c.needs or 'over 1,000'}", c.source

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from vold.errors import ConfigError
 from vold.evals.claims import Claim
 from vold.evals.sequential import Looks
-from vold.evals.study_results import COLUMNS
+from vold.evals.study_results import COLUMNS, UnitResult
 from vold.run.mistakes import Written, mistakes_in, readable
 from vold.run.names import Name, close_to, no_twins
 from vold.run.recipe import AnyTaskSpec, Section
@@ -27,6 +27,8 @@ CONTROL = "-opsa"
 OBJECTIVE = "distill.objective"
 BEFORE = {"kl": "kl", "top1": "top1_agreement", "passing": "pass_rate", "failing": "failed_groups"}
 """Measures of an arm of `align`, and the figures that they are: nats per token the first, shares the others."""
+READINGS = ("read", "reasoned")
+"""What is measured besides of a set of pictures: SET.read and SET.reasoned."""
 Settings: TypeAlias = dict[str, Any]
 """Keys of a recipe, with dots, and their values."""
 
@@ -118,16 +120,7 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
-        for name, of in {"seeds": self.seeds, "select_seeds": self.select_seeds}.items():
-            if len({*of}) < len(of):
-                fix = "give each once: a run that counts twice shows more than it has"
-                raise ConfigError("a seed is there twice", where=name, got=str(sorted(of)), fix=fix)
-        if set(self.seeds) & set(self.select_seeds):
-            raise ConfigError(
-                "select_seeds and seeds overlap: choices would be made on the test",
-                got=str(sorted(set(self.seeds) & set(self.select_seeds))),
-                fix="give select_seeds numbers that seeds does not have",
-            )
+        self._seeds_are_apart()
         if self.select_on not in self.select_tasks:
             raise no_such("selection task set", self.select_on, self.select_tasks, "select_on")
         self._arms_are_in_order()
@@ -137,10 +130,13 @@ class Study(Section):
                 raise no_such("arm of stage 2", name, ours, "controls")
         for key, claim in self.claims.items():
             self._claim_is_of(claim, f"claims.{key}")
+        for measure, where in self.asked():
+            self._is_measured(measure, self.test_tasks, where)
         if self.looks is not None:
             self.looks.refuse_others(len(self.seeds))
-        if taken := {*self.measures} & {*self.test_tasks, "reward"}:
-            raise ConfigError(f"a measure and a task set share the name {min(taken)!r}", fix="rename the measure")
+        if taken := {*self.measures} & {*self.test_tasks, "reward", *(f.name for f in fields(UnitResult))}:
+            what = f"a measure and a task set, or a key of results, share the name {min(taken)!r}"
+            raise ConfigError(what, fix="rename the measure")
         return self
 
     def family(self, name: str) -> dict[str, Arm]:
@@ -158,6 +154,23 @@ class Study(Section):
         asked = {key.partition("/")[0] for claim in self.claims.values() for key in claim.where if "/" in key}
         return [n for n, arm in self.arms.items() if not arm.trains and asked & {n, arm.family}]
 
+    def is_trained(self, name: str) -> bool:
+        """Whether an arm, or one that it comes from, is trained: its models differ by seed."""
+        arm = self.arms[name]
+        return arm.trains or (arm.after is not None and self.is_trained(arm.after))
+
+    def _seeds_are_apart(self) -> None:
+        for name, of in {"seeds": self.seeds, "select_seeds": self.select_seeds}.items():
+            if len({*of}) < len(of):
+                fix = "give each once: a run that counts twice shows more than it has"
+                raise ConfigError("a seed is there twice", where=name, got=str(sorted(of)), fix=fix)
+        if set(self.seeds) & set(self.select_seeds):
+            raise ConfigError(
+                "select_seeds and seeds overlap: choices would be made on the test",
+                got=str(sorted(set(self.seeds) & set(self.select_seeds))),
+                fix="give select_seeds numbers that seeds does not have",
+            )
+
     def _claim_is_of(self, claim: Claim, where: str) -> None:
         for arm_name in (claim.better, claim.worse, *(k.partition("/")[0] for k in claim.where if "/" in k)):
             if arm_name is not None and not self.family(arm_name):
@@ -168,11 +181,21 @@ class Study(Section):
             for value in map(str, claim.where[axis]):
                 if value not in self.axes[axis]:
                     raise no_such(f"value of the axis {axis}", value, self.axes[axis], f"{where}.where.{axis}")
-        known = [*self.test_tasks, "reward", *BEFORE, *self.measures]
-        asked = {k.partition("/")[2]: f"{where}.where" for k in claim.where if "/" in k}
-        for measure, key in {claim.measure: f"{where}.measure", **asked}.items():
-            if measure not in known and re.split("[./]", measure)[0] not in known:
-                raise no_such("measure", measure, known, key)
+        for measure in (key.partition("/")[2] for key in claim.where if "/" in key):
+            self._is_measured(measure, self.select_tasks, f"{where}.where")
+
+    def asked(self) -> Iterator[tuple[str, str]]:
+        """The measures that claims and the columns which the file names are about, and where they stand."""
+        yield from ((claim.measure, f"claims.{key}.measure") for key, claim in self.claims.items())
+        yield from ((measure, "columns") for measure in (self.columns if "columns" in self.model_fields_set else ()))
+
+    def _is_measured(self, measure: str, sets: Mapping[str, object], where: str) -> None:
+        """Refuse what no unit will have: behind a set stand READINGS or a kind of its problems, and nothing else."""
+        known = [*sets, "reward", *BEFORE, *self.measures]
+        read = [f"{name}.{reading}" for name in sets for reading in READINGS]
+        name, _, kind = measure.partition("/")
+        if measure not in known + read and not (kind and name in {*sets, *self.measures}):
+            raise no_such("measure", measure, known + read, where)
 
     def _arms_are_in_order(self) -> None:
         seen: list[str] = []

@@ -7,15 +7,18 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from vold.evals.claims import by_seed, cell_of, seed_interval
+from vold.evals.claims import by_seed, seed_interval
 from vold.evals.stats import paired_t
-from vold.evals.study_results import COLUMNS, ArmResult, StudyResults, Verdict, has_measure
+from vold.evals.study_results import COLUMNS, ArmResult, StudyResults, Verdict, has_measure, is_share
+from vold.evals.study_tables import cell_of, diverged
 from vold.report.charts import Series, interval_strip, line_chart, scatter_chart
 from vold.report.text import DASH
 from vold.report.write import write_page
 
 if TYPE_CHECKING:
     from markupsafe import Markup
+
+    from vold.demo.study_file import Study
 
 PAGE = "report.html"
 BEFORE = {
@@ -51,26 +54,36 @@ def write_study_page(directory: Path, results: StudyResults, pairs: Sequence[tup
             (name, DASH if arm.rate is None else f"{arm.rate:g}", _row(results, arm))
             for name, arm in results.arms.items()
         ],
+        "diverged": [*diverged(results.arms)],
     }
     return write_page(directory / PAGE, "study_page.html.j2", content)
 
 
+def maps_of(study: Study) -> list[tuple[str, str, str]]:
+    """What is drawn as a map: every two arms over axes that a claim compares, on its measure."""
+    pairs = [(c.better, c.worse, c.measure) for c in study.claims.values() if c.worse is not None]
+    over = {arm.family for arm in study.arms.values()}
+    there = dict.fromkeys((a, b, on) for a, b, on in pairs if a in over and b in over)
+    return [(a, b, on) for i, (a, b, on) in enumerate(there) if (b, a, on) not in list(there)[:i]]
+
+
 def _claims(claims: Mapping[str, Verdict]) -> list[dict[str, object]]:
-    figures = [v.figures for v in claims.values() if v.figures.difference is not None]
-    reach = max((abs(x) for f in figures for x in (f.difference, f.low, f.high) if x is not None), default=0.0)
+    """What the table of claims shows. Differences of shares alone are drawn: they have a scale in common."""
+    drawn = {v: v.figures for v in claims.values() if v.figures.difference is not None and v.figures.share is not False}
+    reach = max((abs(x) for f in drawn.values() for x in (f.difference, f.low, f.high) if x is not None), default=0.0)
     out: list[dict[str, object]] = []
     for v in claims.values():
         f = v.figures
-        strip = interval_strip(f.difference, f.low, f.high, reach=reach)
-        value = f.mean if f.difference is None else f.difference
         row: dict[str, object] = {
             "claim": v.claim,
             "rule": v.rule,
             "cells": v.cells,
             "verdict": v.verdict,
-            "strip": strip,
+            "strip": interval_strip(f.difference, f.low, f.high, reach=reach) if v in drawn else "",
             "seeds": f.seeds,
+            "share": f.share is not False,
         }
+        value = f.mean if f.difference is None else f.difference
         row |= {"value": value, "signed": f.mean is None, "low": f.low, "high": f.high, "p": f.p_value}
         out.append({**row, "corrected": f.corrected_p})
     return out
@@ -93,11 +106,18 @@ def _differences(
     for cell in by[0].keys() & by[1].keys():
         if not has_measure((row for arms in by for row in arms[cell].seeds), measure):
             continue
-        seeds = [u.seed for u in by[0][cell].seeds]
-        first, second = (by_seed(arms[cell].seeds, measure, seeds) for arms in by)
-        d = paired_t(first, second)
+        runs = [arms[cell].seeds for arms in by]
+        seeds = [u.seed for u in max(runs, key=len)]  # a single result counts for every seed of the other arm
+        if len(seeds) < 2:
+            continue
+        first, second = (by_seed(rows, measure, seeds) for rows in runs)
+        d = paired_t(first, second, shares=is_share(runs[0], measure))
         out[cell] = (d.difference, d.low, d.high)
     return out
+
+
+def _are_shares(results: StudyResults, measure: str) -> bool:
+    return is_share((row for arm in results.arms.values() for row in arm.seeds), measure)
 
 
 def _map(results: StudyResults, better: str, worse: str, measure: str) -> dict[str, object] | None:
@@ -120,9 +140,11 @@ def _map(results: StudyResults, better: str, worse: str, measure: str) -> dict[s
                 ],
             )
         )
-    title = f"{better} minus {worse} on {measure}, points"
+    shares = _are_shares(results, measure)
+    title = f"{better} minus {worse} on {measure}"
     return {
-        "title": title,
+        "title": f"{title}, points" if shares else title,
+        "share": shares,
         "row_axis": rest[0] if rest else "",
         "column_axis": across,
         "columns": axes[across],
@@ -132,7 +154,7 @@ def _map(results: StudyResults, better: str, worse: str, measure: str) -> dict[s
 
 def _scatters(results: StudyResults, better: str, worse: str, measure: str) -> Iterator[Markup]:
     """The gain at every point against what was there before training, a colour for each value of the first axis."""
-    found = _differences(results, better, worse, measure)
+    found = _differences(results, better, worse, measure) if _are_shares(results, measure) else {}
     for before, words in BEFORE.items():
         dots: dict[str, list[tuple[float, float, float, float]]] = {}
         for arm in results.arms.values():
@@ -176,11 +198,14 @@ def _along(results: StudyResults, family: str | None, value: str, across: str, o
             continue
         numbers = by_seed(arm.seeds, on, [u.seed for u in arm.seeds])
         points.append((float(cell[across]), fmean(numbers)))
-        low, high = (
-            seed_interval(numbers) if len(numbers) > 1 and max(numbers) > min(numbers) else (numbers[0], numbers[0])
-        )
-        band.append((low, high))
+        band.append(_band(numbers, shares=is_share(arm.seeds, on)))
     return Series(family or "", points, place % LINES + 1, band=band)
+
+
+def _band(numbers: Sequence[float], *, shares: bool) -> tuple[float, float]:
+    """The interval that is drawn at a point; nothing where equal numbers have none."""
+    apart = len(numbers) > 1 and max(numbers) > min(numbers)
+    return seed_interval(numbers, shares=shares) if apart else (numbers[0], numbers[0])
 
 
 def _curves(results: StudyResults) -> Iterator[Markup]:
@@ -197,9 +222,7 @@ def _curves(results: StudyResults) -> Iterator[Markup]:
         for step in rows[0]:
             numbers = [c[step] for c in rows if step in c]
             points.append((float(step), fmean(numbers)))
-            band.append(
-                seed_interval(numbers) if len(numbers) > 1 and max(numbers) > min(numbers) else (numbers[0],) * 2
-            )
+            band.append(_band(numbers, shares=True))
         by[at][name] = Series(arm.family or name, points, place % LINES + 1, band=band)
     for at, series in by.items():
         several = list(series.values())

@@ -17,11 +17,12 @@ from typing import Literal
 
 import torch
 
+from vold.demo.origin import START, UNKNOWN, changed_at, differing, keep_made_of, made_of, place_for, sources_of
 from vold.demo.study_file import BEFORE
-from vold.errors import CheckpointError, InUse
+from vold.errors import CheckpointError, InUse, TrainingError
 from vold.evals.evaluate import evaluate
 from vold.evals.overlap import align
-from vold.evals.study_results import Measure, StoredUnit, UnitResult
+from vold.evals.study_results import Measure, Origin, StoredUnit, UnitResult
 from vold.objective.custom import load_function
 from vold.report.run_page import answers_of
 from vold.report.text import Json
@@ -45,6 +46,8 @@ CELLS = "cells"
 """The folder beside those of the studies that holds the units of all of them."""
 PIECES = 20
 """Points of a training curve that are stored."""
+LOWER = "lower the learning rate"
+"""How the errors say to go on that a rate which is too high ends in; those of a broken function or process do not."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class Job:
             `keys` name decide the result, so that a unit without any serves studies with none.
         work: the directory that holds the cells.
         trained, judged: digests of what is trained, and of what it is judged on.
+        origin: what it is made of besides.
         known: its result, where the list beside the study file has it.
     """
 
@@ -91,22 +95,32 @@ class Job:
     work: Path
     trained: str = ""
     judged: str = ""
+    origin: Origin = UNKNOWN
     known: UnitResult | None = None
 
     @property
     def home(self) -> Path:
         """The directory of what is trained."""
-        return self.work / CELLS / self.trained
+        return place_for(self.work / CELLS / self.trained, self.origin.trained)
 
     @property
     def judgement(self) -> Path:
         """The directory, in that one, of its evaluation on these tasks."""
-        return self.home / f"judged-{self.judged}"
+        return place_for(self.home / f"judged-{self.judged}", self.origin.judged)
 
     @property
     def done(self) -> bool:
         """Whether its result is there."""
         return self.known is not None or (self.judgement / "unit.json").exists()
+
+    def changed(self, stored: UnitResult | None = None) -> list[str]:
+        """In what it is made of something else than a stored result, or than what lies in its directories."""
+        if stored is not None:
+            was = stored.origin or UNKNOWN
+            return differing(was.trained, self.origin.trained) + differing(was.judged, self.origin.judged)
+        there = self.work / CELLS / self.trained
+        judged = changed_at(self.home / f"judged-{self.judged}", self.origin.judged)
+        return changed_at(there, self.origin.trained) + judged
 
     def load(self, over: Mapping[str, object]) -> Recipe:
         """The recipe with its keys set, those of `over` last."""
@@ -126,8 +140,18 @@ class Job:
             told = {"student": {k: v for k, v in told["student"].items() if k.startswith(("student.", "run."))}}
         if self.stage == "sft":
             told["traces"] = settings_of(recipe, "traces")
-        asked = {"eval": settings_of(recipe, "eval"), "measures": dict(self.measures)}
-        return replace(self, trained=self._digest({"stage": self.stage, **begins, **told}), judged=self._digest(asked))
+        asked: dict[str, Mapping[str, object]] = {"eval": settings_of(recipe, "eval"), "measures": dict(self.measures)}
+        of = {key: value for settings in told.values() for key, value in settings.items()}
+        trained = made_of(recipe, of, made.values())
+        if self.start is not None:
+            trained |= {START + key: digest for key, digest in self.start.origin.trained.items()}
+        judged = made_of(recipe, asked["eval"], self.measures.values())
+        return replace(
+            self,
+            trained=self._digest({"stage": self.stage, **begins, **told}),
+            judged=self._digest(asked),
+            origin=replace(self.origin, trained=trained, judged=judged),
+        )
 
     def _digest(self, value: object) -> str:
         """Of settings that are the same in every directory and on every machine. A model, be it the study's own, counts
@@ -164,11 +188,13 @@ class Job:
 
 def place_of_models(models: Mapping[str, str], work: Path) -> Path:
     """The directory of a study's own models: another one where they are made by other functions."""
-    return work / "models" / hashlib.sha256(json.dumps(dict(models), sort_keys=True).encode()).hexdigest()[:8]
+    name = hashlib.sha256(json.dumps(dict(models), sort_keys=True).encode()).hexdigest()[:8]
+    return place_for(work / "models" / name, sources_of(models.values()))
 
 
 def build_models(models: Mapping[str, str], place: Path) -> None:
     """Make the study's own models that are not there yet, each with its function."""
+    keep_made_of(place, sources_of(models.values()), begun=place.exists())
     for name, function in models.items():
         home = place / name
         if not home.is_dir():
@@ -207,10 +233,18 @@ def in_hand(job: Job) -> bool:
     return owner is not None and owner.state == "held"
 
 
-def run_unit(job: Job) -> bool:
+@dataclass(frozen=True)
+class Failed:
+    """A unit whose training has ended in an error."""
+
+    unit: Unit
+    error: TrainingError
+
+
+def run_unit(job: Job) -> bool | Failed:
     """Train and evaluate one unit in its own directory; its unit.json is written last.
 
-    Returns whether it is done: it is not where a living process is at work on it.
+    Returns whether it is done, which it is not where a living process is at work on it; or how training has failed.
     """
     try:
         with owning(job.home, "study"):
@@ -218,12 +252,31 @@ def run_unit(job: Job) -> bool:
                 _run_unit(job)
     except InUse:
         return False
+    except TrainingError as error:
+        return Failed(job.unit, error)
     return True
 
 
 def _run_unit(job: Job) -> None:
-    stage, began = job.stage, time.monotonic()
-    measures = _train(job)
+    began = time.monotonic()
+    try:
+        measures, diverged = _measured(job), None
+    except TrainingError as error:
+        # That a rate is too high is what a sweep is there to find. A rate that was chosen has to go through.
+        if job.unit.part != "select" or LOWER not in error.fix:
+            raise
+        measures, diverged = {}, f"{error.what} ({error.where})" if error.where else error.what
+    seconds = round(time.monotonic() - began, 1)
+    unit = UnitResult(
+        seed=job.unit.seed, rate=job.unit.rate, measures=measures, seconds=seconds, diverged=diverged, origin=job.origin
+    )
+    write_json(job.judgement / "unit.json", unit)
+
+
+def _measured(job: Job) -> dict[str, Measure]:
+    """Train a unit, ask it the tasks, and read off it what the study measures."""
+    stage, measures, judgement = job.stage, _train(job), job.judgement
+    keep_made_of(judgement, job.origin.judged, begun=judgement.exists())
     asked = {"eval.models": {job.unit.arm: str(job.model())}, "run.dir": str(job.judgement)}
     results = evaluate(job.load(asked))
     measures |= {
@@ -237,9 +290,7 @@ def _run_unit(job: Job) -> None:
                 measures[name] = from_json(Measure, found, where=function)
         if (state := latest_checkpoint(job.home / stage)) is not None:
             drop(state)  # of a stage that has ended: three times the model
-    seconds = round(time.monotonic() - began, 1)
-    unit = UnitResult(seed=job.unit.seed, rate=job.unit.rate, measures=measures, seconds=seconds)
-    write_json(job.judgement / "unit.json", unit)
+    return measures
 
 
 def _readings(answers: Mapping[str, Sequence[Json]]) -> Iterator[tuple[str, Measure]]:
@@ -261,7 +312,10 @@ def _train(job: Job) -> dict[str, Measure]:
     if start is not None and start.known is not None and not Path(start.model()).is_dir():
         with owning(start.home, "study"):
             _train(start)
-    recipe = job.load({"run.dir": str(job.home)})
+    home = job.home
+    begun = (home / str(job.stage)).exists() or any(home.glob("judged-*"))
+    keep_made_of(home, job.origin.trained, begun=begun)
+    recipe = job.load({"run.dir": str(home)})
     torch.set_num_threads(recipe.run.threads)  # for the study's measures too, which are outside the stages
     return dict(_trained(job, recipe))
 

@@ -1,13 +1,10 @@
-"""Claims of a study, the rule that decides each, and the tables written from the results."""
+"""Claims of a study, and the rule that decides each."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
@@ -17,11 +14,9 @@ from vold.errors import ConfigError, DataError
 from vold.evals.checked import SAME, t_cdf
 from vold.evals.sequential import Looks, sequential_p
 from vold.evals.stats import holm, mean_stderr, paired_t, t_interval
-from vold.evals.study_results import COLUMNS, ArmResult, ClaimFigures, StudyResults, UnitResult, Verdict, has_measure
+from vold.evals.study_results import ArmResult, ClaimFigures, UnitResult, Verdict, has_measure, is_share
 from vold.run.recipe import Section
 
-MARK = "<!-- {edge}: table of {name}, written by `vold study` -->"
-LOOKS = "<!-- {edge}: looks, written by `vold study` -->"
 UNDECIDED = "undecided"
 LEVEL = 0.05
 """Of a claim alone, and after correction of all claims of a study together."""
@@ -94,6 +89,7 @@ def decide(claim: Claim, arms: Mapping[str, ArmResult], seeds: Sequence[int], lo
     if without := _without(claim, arms):
         none = ClaimFigures(p_value=1.0, corrected_p=1.0, seeds=0)
         return Verdict(claim.claim, f"{_about(claim)}: {without}", UNDECIDED, UNDECIDED, none, told)
+    shares = is_share((row for arm in _region(claim, claim.better, arms) for row in arm.seeds), claim.measure)
     better, worse = compared(claim, arms, seeds)
     times = [n for n in (looks.at if looks else ()) if n < len(seeds)] + [len(seeds)]
     taken = [_levels(claim, better[:n], None if worse is None else worse[:n]) for n in times]
@@ -102,14 +98,15 @@ def decide(claim: Claim, arms: Mapping[str, ArmResult], seeds: Sequence[int], lo
         for i, (verdict, p) in enumerate(taken[-1])
     ]
     verdict, p = _decided(levels, len(better))
+    figures = ClaimFigures(p_value=p, corrected_p=p, seeds=len(better), share=None if shares else False)
     if worse is None:
-        mean, (low, high) = mean_stderr(better)[0], _known(*seed_interval(better))
-        figures = ClaimFigures(mean=mean, low=low, high=high, p_value=p, corrected_p=p, seeds=len(better))
+        low, high = _known(*seed_interval(better, shares=shares))
+        figures = replace(figures, mean=mean_stderr(better)[0], low=low, high=high)
     else:
-        d = paired_t(better, worse)
+        d = paired_t(better, worse, shares=shares)
         low, high = _known(d.low, d.high)
-        figures = ClaimFigures(difference=d.difference, low=low, high=high, p_value=p, corrected_p=p, seeds=d.n)
-    return Verdict(claim.claim, f"{_about(claim)}: {_rule(claim)}", verdict, verdict, figures, told)
+        figures = replace(figures, difference=d.difference, low=low, high=high)
+    return Verdict(claim.claim, f"{_about(claim)}: {_rule(claim, shares=shares)}", verdict, verdict, figures, told)
 
 
 def _without(claim: Claim, arms: Mapping[str, ArmResult]) -> str:
@@ -128,17 +125,16 @@ def _about(claim: Claim) -> str:
     return f"{claim.better} - {claim.worse} on {claim.measure}, paired by seed"
 
 
-def _rule(claim: Claim) -> str:
-    points = f"{100 * claim.margin:g} points"
-    value = f"{100 * (claim.value or 0.0):g}"
-    return {
-        "gain": f"holds if the 95% interval lies above 0, does not hold if it lies below 0 or within +-{points}, else "
-        "undecided",
-        "no gain": f"holds if the 95% interval lies below +{points}, does not hold if it lies above 0, else undecided",
-        "more than": f"holds if the 95% interval lies above {value} points, does not hold if it lies below, else "
-        "undecided",
-        "at least": f"holds if the 95% interval lies above {value}%, does not hold if it lies below, else undecided",
+def _rule(claim: Claim, *, shares: bool) -> str:
+    scale, points, percent = (100, " points", "%") if shares else (1, "", "")
+    margin, value = f"{scale * claim.margin:g}{points}", f"{scale * (claim.value or 0.0):g}"
+    holds, fails = {
+        "gain": ("above 0", f"below 0 or within +-{margin}"),
+        "no gain": (f"below +{margin}", "above 0"),
+        "more than": (f"above {value}{points}", "below"),
+        "at least": (f"above {value}{percent}", "below"),
     }[claim.rule]
+    return f"holds if the 95% interval lies {holds}, does not hold if it lies {fails}, else undecided"
 
 
 def _levels(claim: Claim, better: Sequence[float], worse: Sequence[float] | None) -> list[tuple[str, float]]:
@@ -172,10 +168,10 @@ def _decided(levels: Sequence[tuple[str, float]], n: int) -> tuple[str, float]:
     return found or (UNDECIDED, min(p for _, p in levels))
 
 
-def seed_interval(values: Sequence[float]) -> tuple[float, float]:
+def seed_interval(values: Sequence[float], *, shares: bool) -> tuple[float, float]:
     """Student's interval over seeds; that of shares ends at 0 and 1."""
     low, high = t_interval(values)
-    return (max(0.0, low), min(1.0, high)) if all(0 <= v <= 1 for v in values) else (low, high)
+    return (max(0.0, low), min(1.0, high)) if shares else (low, high)
 
 
 def _known(low: float, high: float) -> tuple[float | None, float | None]:
@@ -211,25 +207,31 @@ def _inside(claim: Claim, arm: ArmResult, arms: Mapping[str, ArmResult]) -> bool
             continue
         name, _, measure = key.partition("/")
         there = [
-            fmean(_number(row, measure) for row in other.tuning)
+            fmean(number_of(row, measure) for row in other.tuning)
             for n, other in arms.items()
-            if name in (n, other.family) and other.tuning and (other.cell or {}).items() <= cell.items()
+            if name in (n, other.family) and other.tuning and _beside(other, cell)
             if has_measure(other.tuning, measure)
         ]
-        if not there or not float(want[0]) <= there[0] <= float(want[1]):
+        if not any(float(want[0]) <= figure <= float(want[1]) for figure in there):
             return False
     return True
+
+
+def _beside(other: ArmResult, cell: Mapping[str, str]) -> bool:
+    """Whether another arm stands at a point, or at one of many where the point has no value on one of its axes: an arm
+    that does not go over an axis is the same all along it."""
+    return all(cell.get(axis, value) == value for axis, value in (other.cell or {}).items())
 
 
 def by_seed(rows: Sequence[UnitResult], on: str, seeds: Sequence[int]) -> list[float]:
     """A measure of an arm for each of these seeds; that of an arm with one result for all."""
     if len(rows) == 1:
-        return [_number(rows[0], on)] * len(seeds)
-    found = {r.seed: _number(r, on) for r in rows}
+        return [number_of(rows[0], on)] * len(seeds)
+    found = {r.seed: number_of(r, on) for r in rows}
     return [found[s] for s in seeds]
 
 
-def _number(row: UnitResult, on: str) -> float:
+def number_of(row: UnitResult, on: str) -> float:
     """A measure of one run: a share in [0, 1], or `value` for a measure that is none.
 
     Raises:
@@ -241,110 +243,3 @@ def _number(row: UnitResult, on: str) -> float:
     if number is None:
         raise DataError("this measure has no figure", where=f"{on} of seed {row.seed}", got=str(found))
     return float(number)
-
-
-def table(results: StudyResults) -> str:
-    """Arms, claims and counts as Markdown."""
-    columns = COLUMNS if results.columns is None else results.columns
-    lines = [f"| arm | learning rate | {' | '.join(columns.values())} |", "|---" * (2 + len(columns)) + "|"]
-    for name, arm in results.arms.items():
-        rate = "-" if arm.rate is None else f"{arm.rate:g}"
-        cells = [cell_of(arm.seeds, on) for on in columns]
-        lines.append(f"| {name} | {rate} | {' | '.join(cells)} |")
-    lines += ["", "| claim | difference, points | p | corrected p | alone | verdict |", "|---" * 6 + "|"]
-    for found in results.claims.values():
-        p, corrected = map(_p, (found.figures.p_value, found.figures.corrected_p))
-        lines.append(
-            f"| {found.claim} | {_figure(found.figures)} | {p} | {corrected} | {found.alone} | {found.verdict} |"
-        )
-    return "\n".join(lines + _counts(results.arms))
-
-
-def _figure(f: ClaimFigures) -> str:
-    if f.difference is None and f.mean is None:
-        return "-"
-    if f.difference is not None:
-        return _with_interval(100 * f.difference, f.low, f.high, "+.1f")
-    return "share: " + _with_interval(100 * (f.mean or 0.0), f.low, f.high, ".1f")
-
-
-def _with_interval(middle: float, low: float | None, high: float | None, form: str, scale: float = 100) -> str:
-    if low is None or high is None:
-        return f"{middle:{form}}"
-    return f"{middle:{form}} [{scale * low:{form}}, {scale * high:{form}}]"
-
-
-def _p(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def cell_of(rows: Sequence[UnitResult], on: str) -> str:
-    """The mean over seeds with its interval, which equal numbers do not have."""
-    name = on.partition("/")[0]
-    present = [r for r in rows if name in r.measures]
-    if not present:
-        return "-"
-    scale = 100 if present[0].measures[name].value is None else 1
-    values = [_number(r, on) for r in present]
-    apart = len(values) > 1 and max(values) > min(values)
-    low, high = seed_interval(values) if apart else (None, None)
-    return _with_interval(scale * sum(values) / len(values), low, high, ".1f", scale)
-
-
-def _counts(arms: Mapping[str, ArmResult]) -> list[str]:
-    """A table for every measure that counts something, over all seeds."""
-    lines = []
-    for arm, found in arms.items():
-        for name in [k for k, m in found.seeds[0].measures.items() if m.counts is not None]:
-            pooled: Counter[str] = Counter()
-            for row in found.seeds:
-                pooled.update(row.measures[name].counts or {})
-            keys = sorted(pooled, key=lambda k: (not _is_number(k), float(k) if _is_number(k) else 0.0, k))
-            shares = [f"{100 * pooled[k] / pooled.total():.1f}" for k in keys]
-            lines += ["", f"| {name} of {arm} | {' | '.join(keys)} |", "|---" * (1 + len(keys)) + "|"]
-            lines += [f"| share of {pooled.total()}, % | {' | '.join(shares)} |"]
-    return lines
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"[+-]?\d+", text) is not None
-
-
-def write_tables(directory: Path, results: StudyResults) -> list[Path]:
-    """Replace the study's table wherever the README or the docs hold its marks; returns the files changed."""
-    begin, end = (MARK.format(edge=e, name=directory.name) for e in ("begin", "end"))
-    root = directory.parent.parent
-    changed = []
-    for file in [root / "README.md", *sorted((root / "docs").glob("*.md"))]:
-        if not file.exists():
-            continue
-        text = file.read_text()
-        new = re.sub(
-            f"{re.escape(begin)}.*?{re.escape(end)}",
-            lambda _: f"{begin}\n{table(results)}\n{end}",
-            text,
-            flags=re.DOTALL,
-        )
-        if new != text:
-            file.write_text(new)
-            changed.append(file)
-    return changed
-
-
-def write_looks(directory: Path, results: StudyResults) -> list[Path]:
-    """Write into the study's protocol when its claims were looked at; returns the file if it has changed."""
-    file = directory / "protocol.md"
-    if results.looks is None or not file.exists():
-        return []
-    begin, end = (LOOKS.format(edge=e) for e in ("begin", "end"))
-    rows = ["| seeds | level | decided | then |", "|---|---|---|---|"]
-    for look in results.looks:
-        decided = [key for key, verdict in look.verdicts.items() if verdict != UNDECIDED]
-        told = f"{len(decided)} of {len(look.verdicts)}" + (f": {', '.join(decided)}" if decided else "")
-        rows.append(f"| {look.seeds} | {look.level:.2g} | {told} | {'the end' if look.ended else 'went on'} |")
-    text, block = file.read_text(), "\n".join((begin, *rows, end))
-    head, found, rest = text.partition(begin)
-    new = head + block + rest.partition(end)[2] if found else f"{text.rstrip()}\n\n## Looks\n\n{block}\n"
-    if new != text:
-        file.write_text(new)
-    return [file] if new != text else []

@@ -20,7 +20,7 @@ from vold.evals.stats import holm, mcnemar_exact, min_detectable_difference, pai
 from vold.report.run_page import COMPARED
 from vold.report.side_by_side import write_side_by_side
 from vold.report.tables import print_comparison
-from vold.run.answers import Answer, ModelStamp, Stamp, refuse_doubled
+from vold.run.answers import PROTOCOL, Answer, ModelStamp, Stamp, model_folders, refuse_doubled
 from vold.run.comparison import Comparison, ScoreDifference, SetComparison
 from vold.run.console import console
 from vold.run.files import lists_in, read_json, read_records
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 STAGES = ("vold", "sft", "base")
 """Of a run with several models, the one that is meant: the last stage it has."""
 
-PROTOCOL = ".protocol.json"
 AGAIN = "put it back from a copy, or delete its folder and repeat `vold eval`"
 
 
@@ -267,8 +266,7 @@ def model_folder(path: Path) -> Path:
 def _models_of(run: Path) -> dict[str, Path]:
     """Folders of a run's answers by model. Of a run within another that its model was evaluated in, as the demo does
     with GRPO's: the folder there."""
-    # The name of a model behind an endpoint may hold a slash.
-    found = {f.parent.relative_to(run / "eval").as_posix(): f.parent for f in (run / "eval").rglob(f"*{PROTOCOL}")}
+    found = model_folders(run)
     beside, final = run.parent / "eval" / run.name, run / "distill" / "final"
     if not found and (beside / "model.json").is_file() and final.is_dir():
         same = read_json(beside / "model.json", ModelStamp, fix=AGAIN).weights == weights_digest(final)

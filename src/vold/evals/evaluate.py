@@ -27,7 +27,7 @@ from vold.model.place import give_back
 from vold.report.answers import questions_shown
 from vold.report.evaluation import write_results
 from vold.report.trackers.tracking import track_results
-from vold.run.answers import Answer, ModelStamp, Stamp, choose, key_of, outcome_of
+from vold.run.answers import PROTOCOL, Answer, ModelStamp, Stamp, choose, key_of, outcome_of
 from vold.run.comparison import Comparison
 from vold.run.directory import open_stage, versions, works_in_run
 from vold.run.files import read_json, read_records, remove_rows, write_json
@@ -79,7 +79,7 @@ def evaluate(recipe: Recipe) -> Results:
         files = [(found, target / f"{found.name}.jsonl") for found in sets]
         for found, file in files:
             stamp = Stamp(found.hash, found.protocol)
-            _start_afresh_if(target / f"{found.name}.protocol.json", stamp, [file])
+            _start_afresh_if(target / f"{found.name}{PROTOCOL}", stamp, [file])
         label = f"eval {name}"
         if config.endpoint is not None:
             at = _endpoint(recipe, path)
@@ -142,16 +142,19 @@ def _answer_here(recipe: Recipe, config: Eval, path: str, files: Files, *, label
 
 
 def _start_afresh_if(stamp_file: Path, stamp: Stamp | ModelStamp, stale: Iterable[Path]) -> None:
-    """Remove stored answers that were made under another stamp.
+    """Remove stored answers that were made under another stamp, or by other weights.
 
     Raises:
         CheckpointError: there are answers, and their stamp is gone or damaged.
     """
     stale = list(stale)
-    begun = stamp_file.exists() or any(old.exists() for old in stale)
     fix = f"put it back from a copy, or delete {stamp_file.parent} and repeat `vold eval`: its answers are made again"
-    if begun and to_json(read_json(stamp_file, type(stamp), fix=fix)) == to_json(stamp):
-        return
+    if stamp_file.exists() or any(old.exists() for old in stale):
+        before = read_json(stamp_file, type(stamp), fix=fix)
+        if to_json(before) == to_json(stamp):
+            return
+        if isinstance(before, ModelStamp) and isinstance(stamp, ModelStamp) and stamp.is_of(before):
+            stale = []
     for old in stale:
         remove_rows(old)
     write_json(stamp_file, stamp)

@@ -110,13 +110,18 @@ def paired_difference(
 
 
 def paired_t(
-    a: Sequence[float], b: Sequence[float], conf: float = 0.95, clusters: Sequence[Hashable] | None = None
+    a: Sequence[float],
+    b: Sequence[float],
+    conf: float = 0.95,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    shares: bool | None = None,
 ) -> PairedDifference:
     """Compare two arms on the same seeds by the paired t test of a - b.
 
     t = mean(d) / (sd(d) / sqrt(n)) with n - 1 degrees of freedom. With `clusters`, one a pair, the standard error is
     the clustered one of the differences, with one degree of freedom less than there are clusters. The interval of
-    shares, numbers in [0, 1], is cut at -1 and 1.
+    `shares` is cut at -1 and 1; numbers are taken for such where all lie in [0, 1] and nothing else is said.
 
     If all differences are equal there is no spread to judge by: the interval is as wide as can be, and the p-value 1
     for no difference and that of the sign test for any, 2^(1-n).
@@ -127,7 +132,8 @@ def paired_t(
     first, second = _pairs(a, b)
     differences = [x - y for x, y in zip(first, second, strict=True)]
     mean, stderr, df = _error(differences, clusters)
-    bound = 1.0 if all(0 <= x <= 1 for x in (*first, *second)) else math.inf
+    shares = all(0 <= x <= 1 for x in (*first, *second)) if shares is None else shares
+    bound = 1.0 if shares else math.inf
     if not _spread(stderr, (*first, *second)):
         p_value = _sign_test(df + 1) if _spread(abs(mean), (*first, *second)) else 1.0
         return PairedDifference(mean, 0.0, -bound, bound, p_value, len(differences))

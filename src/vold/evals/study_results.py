@@ -26,16 +26,31 @@ class Measure:
     curve: Mapping[str, float] | None = None
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a unit was made of besides its settings: digests of the user's own code, of data files and of precisions, of
+    what was `trained` and of how it was `judged`; and the version and the commit that ran it."""
+
+    trained: Mapping[str, str]
+    judged: Mapping[str, str]
+    vold: str
+    commit: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class UnitResult:
     """One training run and its evaluation. `measures` are by the name of a task set, `SET.read` and `SET.reasoned` of
     sets of pictures, `reward` (the mean training reward of the last tenth of the steps), or a measure of the study's
-    own; in the file they stand beside the other keys."""
+    own; in the file they stand beside the other keys. `seconds` are those of all calls that have worked at it.
+    `diverged` says how training ended of a rate of the sweep that is too high: such a unit has no measures. Units that
+    were run before it was kept have no `origin`."""
 
     seed: int
     rate: float | None
     measures: Mapping[str, Measure] = field(metadata=flat())
     seconds: float
+    diverged: str | None = None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +74,8 @@ class Clock:
 class ArmResult:
     """One arm: the `rate` that was chosen, its accuracies on the selection tasks by rate, one a
     selection seed, and its runs. Of an arm that goes over axes also the arm of the file it is a copy of, and where it
-    stands; `tuning` are the runs of an untrained one with the selection seeds."""
+    stands; `tuning` are the runs of an untrained one with the selection seeds. `diverged` are the rates of the sweep at
+    which training did not go through, and how it ended."""
 
     rate: float | None
     sweep: Mapping[str, tuple[float, ...]]
@@ -67,6 +83,7 @@ class ArmResult:
     family: str | None = None
     cell: Mapping[str, str] | None = None
     tuning: tuple[UnitResult, ...] | None = None
+    diverged: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +92,8 @@ class ClaimFigures:
     `mean` of one. The interval is absent where nothing is known of it: equal numbers, of a measure that is no share.
 
     `p_value` is the smallest level at which the rule decides the claim, 0.05 or less where the 95% interval does;
-    `corrected_p` is that with all claims of the study in view (Holm)."""
+    `corrected_p` is that with all claims of the study in view (Holm). `share` is false of a measure that is no share of
+    1, and absent of others."""
 
     difference: float | None = None
     mean: float | None = None
@@ -84,6 +102,7 @@ class ClaimFigures:
     p_value: float
     corrected_p: float
     seeds: int
+    share: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -113,13 +132,15 @@ class Look:
 @dataclass(frozen=True, kw_only=True)
 class StudyResults:
     """results.json of a study. `columns` are the table's own headings by measure, `axes` the values that arms go over,
-    `looks` when the claims were looked at; `commit` is the code that ran last."""
+    `looks` when the claims were looked at; `commit` is the code that ran last, `commits` those that units were run at,
+    as far as these say so."""
 
     arms: Mapping[str, ArmResult]
     claims: Mapping[str, Verdict]
     columns: Mapping[str, str] | None = None
     axes: Mapping[str, tuple[str, ...]] | None = None
     looks: tuple[Look, ...] | None = None
+    commits: tuple[str, ...] | None = None
     commit: str
     wall_seconds: float
 
@@ -127,3 +148,11 @@ class StudyResults:
 def has_measure(rows: Iterable[UnitResult], on: str) -> bool:
     """Whether each of these runs has it: a measure of a study's own may find nothing to measure."""
     return all(on.partition("/")[0] in row.measures for row in rows)
+
+
+def is_share(rows: Iterable[UnitResult], on: str) -> bool:
+    """Whether a measure of these runs is a share of 1, as far as any of them has it: figures of shares are written in
+    points or percent, and their intervals end where shares do."""
+    name, _, kind = on.partition("/")
+    found = [row.measures[name] for row in rows if name in row.measures]
+    return bool(kind) or all(measure.accuracy is not None for measure in found)

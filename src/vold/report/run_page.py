@@ -20,6 +20,7 @@ from vold.report.rollouts import GAP_LIMIT
 from vold.report.standing import asked_of, check_run, metrics_of, one, rows, standing
 from vold.report.text import MINUS, Json, at, decimal, number, percent, words
 from vold.report.write import write_page
+from vold.run.answers import model_folders
 from vold.run.files import lists_in, read_bytes
 from vold.run.metrics import SCORE
 from vold.run.rollouts import stored_steps
@@ -136,10 +137,9 @@ def moving(run_dir: Path) -> dict[str, object]:
 
 def answers_of(run_dir: Path) -> dict[str, dict[str, list[Json]]]:
     """Stored answers by model and set; base, sft and vold come first."""
-    first = ("base", "sft", "vold")
-    folders = [f for f in sorted((run_dir / "eval").glob("*")) if f.is_dir() and not f.name.startswith(".")]
-    folders.sort(key=lambda f: first.index(f.name) if f.name in first else len(first))
-    return {f.name: {file.stem: rows(file) for file in lists_in(f)} for f in folders}
+    first, folders = ("base", "sft", "vold"), model_folders(run_dir)
+    names = sorted(folders, key=lambda name: first.index(name) if name in first else len(first))
+    return {name: {file.stem: rows(file) for file in lists_in(folders[name])} for name in names}
 
 
 def about(run_dir: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ from vold.report.run_page import about, alignments, write_report
 from vold.report.serve import Server
 from vold.report.standing import asked_of, check_run, metrics_of, one, standing
 from vold.report.tables import print_pairs, print_results, print_table
-from vold.report.text import MINUS, Json, decimal, short
+from vold.report.text import MINUS, Json, at, decimal, short
 from vold.run.as_run import RECIPE
 from vold.run.console import console, print_next
 from vold.run.recipe import load_recipe
@@ -75,10 +75,18 @@ def show(
     page = write_report(run_dir)
     console.print(Text.assemble("\nwrote ", str(page)))
     if now.state in ("stopped", "failed") and (run_dir / RECIPE).is_file():
-        print_next("run", str(run_dir / RECIPE))
+        print_next("run", str(run_dir / RECIPE), *_elsewhere(run_dir))
     else:
         print_next("show", str(run_dir), "--serve")
     return page
+
+
+def _elsewhere(run_dir: Path) -> list[str]:
+    """The override with which a run's own recipe goes on here, where the run was moved or renamed since."""
+    written = at(one(run_dir / RECIPE), "run", "dir")
+    if not isinstance(written, str) or Path(written).expanduser().resolve() == run_dir.resolve():
+        return []
+    return [f"run.dir={run_dir}"]
 
 
 def serve(target: str | Path, overrides: Sequence[str] = (), port: str | None = None) -> None:

@@ -77,10 +77,11 @@ def standing(run_dir: Path, metrics: Mapping[str, Sequence[Json]], evals: Mappin
 
 
 def _is_over(stages: Sequence[StageState], recipe: Json) -> bool:
-    """Whether the last stage that the recipe has is done."""
+    """Whether the last stage that the recipe has is done, and none before it goes on: with more steps it is begun again
+    while what was made after it is still there."""
     state = {s.name: s.state for s in stages}
-    last = wanted(recipe)[-1:]
-    return bool(last) and state[last[0]] in ("done", EARLY)
+    found = [state[name] for name in wanted(recipe)]
+    return bool(found) and found[-1] in ("done", EARLY) and "begun" not in found
 
 
 def wanted(recipe: Json) -> list[str]:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str]
 """Item and sample."""
+PROTOCOL = ".protocol.json"
+"""Behind the name of a set: how a model's answers to it were made. Every folder of answers has such a file."""
+NO_FILES = hashlib.sha256().hexdigest()
+"""The digest of a directory without weight files, which says nothing of what is in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +123,17 @@ class ModelStamp:
     weights: str
     """Digest of its weight files; the path itself where there are none here. Unit: hex digits. Made by
     evals/evaluate.py:weights_hash."""
+
+    def is_of(self, other: ModelStamp) -> bool:
+        """Whether both are of the same weights, wherever these lie: a run may be moved, renamed or branched."""
+        return self == other or (self.weights == other.weights and self.weights != NO_FILES)
+
+
+def model_folders(run: Path) -> dict[str, Path]:
+    """Folders of a run's answers by model. Others lie beside them, of a judge's replies and of exports, and the name of
+    a model behind an endpoint may hold a slash."""
+    folders = sorted({file.parent for file in (run / "eval").rglob(f"*{PROTOCOL}")})
+    return {folder.relative_to(run / "eval").as_posix(): folder for folder in folders}
 
 
 def refuse_doubled(rows: Iterable[Answer | Unmarked], file: Path) -> None:

@@ -28,7 +28,7 @@ def find_recipe(given: str) -> Path:
         ConfigError: a name, and neither a file nor a recipe has it.
     """
     path = Path(given)
-    if path.suffix or path.name != given or path.exists():
+    if path.suffix or path.name != given or (path.exists() and not path.is_dir()):
         return path
     known = shipped_recipes()
     if given not in known:
