@@ -15,10 +15,11 @@ from studies import study_dict
 from vold.demo.plan import _claim, _line, _pairs, plan_study
 from vold.demo.study import Running, run_study
 from vold.demo.study_file import Study, load_study
-from vold.demo.units import Job, Unit, _readings, known_units
+from vold.demo.units import Job, Unit, _readings, _stepped, known_units
 from vold.evals.claims import Claim
 from vold.evals.power import Spread, detectable, seeds_for
 from vold.evals.study_results import ArmResult, Measure, StudyResults, UnitResult
+from vold.run.files import append_jsonl
 from vold.run.lock import RunLock
 
 RECIPE = str(Path(__file__).parents[2] / "recipes" / "demo.yaml")
@@ -196,3 +197,25 @@ def test_a_plan_counts_units_whose_first_rate_is_still_open(tmp_path: Path, monk
         ("b", 1, 2, 0),
         ("c", 1, 2, 0),
     ]
+
+
+@pytest.mark.parametrize(
+    ("stage", "rows", "seconds"),
+    [
+        (
+            "distill",
+            [{"step": 0, "seconds_sample": 2.0, "seconds_update": 1.0}, {"step": 1, "seconds_sample": 4.0}],
+            7.0,
+        ),
+        ("sft", [{"step": 0, "loss": 2.5, "seconds": 0.5}], 0.5),
+        ("distill", [], 0.0),
+        (None, [], 0.0),
+    ],
+)
+def test_a_unit_that_goes_on_counts_the_steps_behind_it(
+    stage: Any, rows: list[dict[str, float]], seconds: float, tmp_path: Path
+) -> None:
+    job = Job(unit=Unit("a", 1e-3, 1, "test"), recipe=RECIPE, stage=stage, keys={}, measures={}, models="", makers={},
+              work=tmp_path, trained="ab")  # fmt: skip
+    append_jsonl(job.home / str(stage) / "metrics.jsonl", rows)
+    assert _stepped(job) == seconds

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from vold.demo.checks import check_arms
 from vold.demo.origin import UNKNOWN, commit_of, tell_changed, tell_commits
+from vold.demo.own_models import build_models, place_of_models
 from vold.demo.study_file import Study, load_study
 from vold.demo.study_page import maps_of, write_study_page
 from vold.demo.units import (
@@ -29,11 +30,9 @@ from vold.demo.units import (
     Failed,
     Job,
     Unit,
-    build_models,
     in_hand,
     keep_units,
     known_units,
-    place_of_models,
     result_of,
 )
 from vold.demo.workers import all_of, each_ended, quiet, turn

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from typing import Literal
 
 import torch
 
-from vold.demo.origin import START, UNKNOWN, changed_at, differing, keep_made_of, made_of, place_for, sources_of
+from vold.demo.origin import START, UNKNOWN, changed_at, differing, keep_made_of, made_of, place_for
 from vold.demo.study_file import BEFORE
 from vold.errors import CheckpointError, InUse, TrainingError
 from vold.evals.evaluate import evaluate
@@ -27,11 +28,10 @@ from vold.objective.custom import load_function
 from vold.report.run_page import answers_of
 from vold.report.text import Json
 from vold.run.answers import outcome_of
-from vold.run.console import console
 from vold.run.files import read_json, read_jsonl, write_json, write_jsonl
-from vold.run.folders import drop, latest_checkpoint, new_directory
+from vold.run.folders import drop, latest_checkpoint
 from vold.run.lock import last_owner, owning
-from vold.run.metrics import DistillRow
+from vold.run.metrics import METRICS, DistillRow
 from vold.run.recipe import Recipe, load_recipe
 from vold.run.records import from_json
 from vold.run.settings import settings_of
@@ -186,24 +186,6 @@ class Job:
         return path
 
 
-def place_of_models(models: Mapping[str, str], work: Path) -> Path:
-    """The directory of a study's own models: another one where they are made by other functions."""
-    name = hashlib.sha256(json.dumps(dict(models), sort_keys=True).encode()).hexdigest()[:8]
-    return place_for(work / "models" / name, sources_of(models.values()))
-
-
-def build_models(models: Mapping[str, str], place: Path) -> None:
-    """Make the study's own models that are not there yet, each with its function."""
-    keep_made_of(place, sources_of(models.values()), begun=place.exists())
-    for name, function in models.items():
-        home = place / name
-        if not home.is_dir():
-            console.print(f"making the model {name}")
-            torch.set_num_threads(1)
-            with new_directory(home) as directory:
-                load_function(function)(directory)
-
-
 def result_of(job: Job) -> UnitResult:
     """What a unit has stored.
 
@@ -258,7 +240,7 @@ def run_unit(job: Job) -> bool | Failed:
 
 
 def _run_unit(job: Job) -> None:
-    began = time.monotonic()
+    began = time.monotonic() - _stepped(job)
     try:
         measures, diverged = _measured(job), None
     except TrainingError as error:
@@ -271,6 +253,12 @@ def _run_unit(job: Job) -> None:
         seed=job.unit.seed, rate=job.unit.rate, measures=measures, seconds=seconds, diverged=diverged, origin=job.origin
     )
     write_json(job.judgement / "unit.json", unit)
+
+
+def _stepped(job: Job) -> float:
+    """Seconds of the steps that earlier calls have made, of a unit that goes on or is judged again."""
+    rows = read_jsonl(job.home / str(job.stage) / METRICS, whole=True)
+    return math.fsum(value for row in rows for key, value in row.items() if key.startswith("seconds"))
 
 
 def _measured(job: Job) -> dict[str, Measure]:
