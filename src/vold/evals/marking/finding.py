@@ -98,7 +98,7 @@ _DENIED = re.compile(
 )
 _DENIED_ANSWER = re.compile(
     rf"{_DOUBTED}|(?:\bnot|n't|\bcannot|\bnever)\s(?:\w{{1,12}}\s)?(?:think|believe|say|claim|agree|accept|mean)\b"
-    r"|(?:(?<!only )(?<!best )\b(?:wrong|incorrect|false|tempting|possible|plausible|rejected)"
+    r"|(?:(?<!only )(?<!best )\b(?:wrong|incorrect|false|tempting|possible|rejected)"
     r"|(?:错误|錯誤|可能)的?)[\s*_]*$",
     re.IGNORECASE,
 )
