@@ -12,6 +12,7 @@ VoldError
 ├── SamplerError (RuntimeError)       the student's sampler failed
 ├── CheckpointError (RuntimeError)    a checkpoint or model directory is missing, cut short or corrupt
 └── TrainingError (RuntimeError)      a step produced something that must not reach the weights
+    └── Diverged                      the student's loss, gradient or distributions are not finite
 ```
 
 Each class is also the standard-library type in brackets, so callers who do not know `vold` still catch it. All of
@@ -110,3 +111,7 @@ class CheckpointError(VoldError, RuntimeError):
 
 class TrainingError(VoldError, RuntimeError):
     """A training step produced a value, such as a non-finite loss, that must not reach the weights."""
+
+
+class Diverged(TrainingError):
+    """The student's loss, gradient or distributions are not finite, as where a learning rate is too high."""

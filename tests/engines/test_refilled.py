@@ -17,7 +17,7 @@ from vold.data.worlds.digits import DigitTasks
 from vold.engines.samplers import decoder, refilled
 from vold.engines.samplers.decoder import Decoder
 from vold.engines.samplers.inprocess import InProcessSampler
-from vold.errors import ConfigError, SamplerError
+from vold.errors import ConfigError, Diverged
 from vold.model.batching import collate
 from vold.model.policy import Policy
 from vold.types import Completion, Prompt, SamplingParams
@@ -212,5 +212,5 @@ def test_a_distribution_that_is_not_finite_and_too_many_candidates_are_refused(p
         InProcessSampler(policy).generate(prompts_of(policy, 1), SamplingParams(3, 1.0, 5, candidates=policy.rows))
     with torch.no_grad():
         policy.model.lm_head.weight[20] = float("nan")
-    with pytest.raises(SamplerError, match="not finite"):
+    with pytest.raises(Diverged, match="not finite"):
         InProcessSampler(policy).generate(prompts_of(policy, 1), SamplingParams(3, 1.0, 5))

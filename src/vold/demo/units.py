@@ -20,7 +20,7 @@ import torch
 
 from vold.demo.origin import START, UNKNOWN, changed_at, differing, keep_made_of, made_of, place_for
 from vold.demo.study_file import BEFORE
-from vold.errors import CheckpointError, InUse, TrainingError
+from vold.errors import CheckpointError, Diverged, InUse, TrainingError
 from vold.evals.evaluate import evaluate
 from vold.evals.overlap import align
 from vold.evals.study_results import Measure, Origin, StoredUnit, UnitResult
@@ -46,8 +46,6 @@ CELLS = "cells"
 """The folder beside those of the studies that holds the units of all of them."""
 PIECES = 20
 """Points of a training curve that are stored."""
-LOWER = "lower the learning rate"
-"""How the errors say to go on that a rate which is too high ends in; those of a broken function or process do not."""
 
 
 @dataclass(frozen=True)
@@ -243,9 +241,9 @@ def _run_unit(job: Job) -> None:
     began = time.monotonic() - _stepped(job)
     try:
         measures, diverged = _measured(job), None
-    except TrainingError as error:
+    except Diverged as error:
         # That a rate is too high is what a sweep is there to find. A rate that was chosen has to go through.
-        if job.unit.part != "select" or LOWER not in error.fix:
+        if job.unit.part != "select":
             raise
         measures, diverged = {}, f"{error.what} ({error.where})" if error.where else error.what
     seconds = round(time.monotonic() - began, 1)

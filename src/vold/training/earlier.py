@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vold.errors import TrainingError
+from vold.errors import Diverged
 from vold.model.loading import load_student
 from vold.model.place import one_copy
 from vold.model.support import narrowed, support_of
@@ -59,7 +59,7 @@ class Earlier:
         The latter are not asked for where the step has one update, whose own log-probs they are.
 
         Raises:
-            TrainingError: a log-prob is not finite.
+            Diverged: a log-prob is not finite.
         """
         if self.objective.reference is not None:
             without = contextlib.nullcontext() if self.copy is not None else self.learner.policy.without_adapters()
@@ -86,7 +86,7 @@ def log_probs(learner: Learner[Distill], policy: Policy, rollouts: Sequence[Roll
     Every process has all rollouts, asks about its share and gets all answers.
 
     Raises:
-        TrainingError: one is not finite.
+        Diverged: one is not finite.
     """
     made, prompts = [r.completion for r in rollouts], [p.prompt for p in step.of(rollouts)]
     found: dict[int, Values] = {}
@@ -94,7 +94,7 @@ def log_probs(learner: Learner[Distill], policy: Policy, rollouts: Sequence[Roll
         here = [made[row] for row in micro.rows]
         logp = _read(policy, micro, here, learner.config.sampling.temperature)
         if not np.isfinite(logp).all():
-            raise TrainingError(
+            raise Diverged(
                 "the student gives a token that it has sampled no finite log-prob",
                 where=f"step {step.number}",
                 fix="lower the learning rate, or look at the last stored rollouts with `vold show`",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim.adamw import adamw
 
-from vold.errors import TrainingError
+from vold.errors import Diverged
 from vold.model import moments
 from vold.model.quantized import need_library
 from vold.model.sharding import whole
@@ -128,13 +128,13 @@ def apply_update(policy: Policy, optimizer: torch.optim.Optimizer, *, lr: float,
     A gradient of exactly 0 moves nothing: its step would be that of momentum and weight decay alone.
 
     Raises:
-        TrainingError: the gradient is not finite. The weights are left as they were.
+        Diverged: the gradient is not finite. The weights are left as they were.
     """
     parameters = [p for _, p in policy.trainable()]
     norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)))
     if not math.isfinite(norm):
         optimizer.zero_grad(set_to_none=True)
-        raise TrainingError(
+        raise Diverged(
             "the gradient is not finite; the weights were not changed",
             got=f"gradient norm {norm}",
             fix="lower the learning rate, or look at the last stored rollouts with `vold show`",
@@ -151,10 +151,10 @@ def check_finite(loss: float, *, step: int) -> None:
     """Refuse the update of a step whose loss is not finite.
 
     Raises:
-        TrainingError: naming the step.
+        Diverged: naming the step.
     """
     if not math.isfinite(loss):
-        raise TrainingError(
+        raise Diverged(
             "the loss is not finite; the weights were not changed",
             where=f"step {step}",
             got=str(loss),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from vold.errors import ConfigError, SamplerError
+from vold.errors import ConfigError, Diverged
 from vold.model.lm_head.chunked_logits import head_logits
 from vold.types import Completion
 
@@ -87,7 +87,7 @@ class Draw:
         """A whole row, `told` [response, told]; `stop` where it ends with the end token or a stop string.
 
         Raises:
-            SamplerError: a distribution was not finite.
+            Diverged: a distribution was not finite.
         """
         finish: Finish = "stop" if stop else "length"
         end = 2 + self.params.candidates
@@ -101,11 +101,11 @@ def logps_of(told: NDArray[np.int32]) -> NDArray[np.float32]:
     """The log-probs of what `Draw.tokens` told, [..., told].
 
     Raises:
-        SamplerError: one is not a number.
+        Diverged: one is not a number.
     """
     logps = told[..., 1].copy().view(np.float32)
     if np.isnan(logps).any():
-        raise SamplerError("the student's next-token distribution is not finite", fix="lower the learning rate")
+        raise Diverged("the student's next-token distribution is not finite", fix="lower the learning rate")
     return logps
 
 
