@@ -170,6 +170,7 @@ _TAKEN_BACK = re.compile(
             r"\b(?:answer|it) (?:is )?(?:probably|perhaps|maybe|possibly)\b",
             r"\banswer (?:might|may|could)(?: also| well)? be\b",
             r"\b(?:might|may|could) be (?:option )?[(\[]?(?:[A-L]\b|\d)",
+            r"(?<!only )(?<!best )\bpossible (?:answer|option|choice)s?\s?:",
             r"\bis also (?:possible|plausible|correct|right)\b",
             r"\bshould (?:instead |rather |actually |really |have )?(?:be|been) (?:option )?[(\[]?(?:[A-L]\b|\d)",
             r"\b(?:could|might|may) (?:also|well|equally) be\b|\bis (?:instead|rather)\b|\bnot sure\b|\brandom guess\b",
