@@ -11,8 +11,8 @@ DynaMath, or one option letter near the end. Where VLMEvalKit is random or wrong
 - DynaMath's text is right there when it is part of the gold, such as a single letter; here it must equal it;
 - an answer that is cut off is extracted there all the same; here it is truncated and scores 0.
 
-Of a judge's reply the first line counts where it is an answer and nothing else ("B", with an explanation below), else
-the last; a reply with two such lines that differ cannot be used.
+Of a judge's reply the first line counts where it is an answer and nothing else ("B", with an explanation below),
+otherwise the last; a reply with two such lines that differ cannot be used.
 
 MMMU's open questions are put to the judge as VLMEvalKit does: is it A, the gold, or B, "Other Answers"? And for
 MathVerse, whose golds are prose, the judge also says whether extracted answer and gold agree, where the rule does not;
