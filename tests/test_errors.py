@@ -16,6 +16,7 @@ from vold.errors import (
     CheckpointError,
     ConfigError,
     DataError,
+    Diverged,
     InUse,
     SamplerError,
     TeacherError,
@@ -38,6 +39,7 @@ PARENTS: dict[type[VoldError], tuple[type[Exception], ...]] = {
     SamplerError: (VoldError, RuntimeError),
     CheckpointError: (VoldError, RuntimeError),
     TrainingError: (VoldError, RuntimeError),
+    Diverged: (TrainingError,),
 }
 
 
