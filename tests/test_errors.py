@@ -57,7 +57,7 @@ def test_the_drawing_in_the_module_shows_the_same_tree() -> None:
     drawn: dict[str, tuple[str, ...]] = {}
     above: list[str] = []
     for line in (errors.__doc__ or "").splitlines():
-        match = re.match(r"([│ ├└─]*)(\w+Error|InUse|Ungradable\w+|\w+Mismatch)(?: \((\w+)\))?(?:  |$)", line)
+        match = re.match(r"([│ ├└─]*)(\w+Error|InUse|Diverged|Ungradable\w+|\w+Mismatch)(?: \((\w+)\))?(?:  |$)", line)
         if match:
             depth = len(match[1]) // 4
             above[depth:] = [match[2]]

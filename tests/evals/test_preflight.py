@@ -336,7 +336,7 @@ def test_planned_bytes_of_a_state_and_a_model_are_those_written(dtype: str, rank
     assert recipe.sft is not None
     optimizer = build_optimizer(policy, recipe.sft.optimizer)
     for _, p in policy.trainable():
-        p.grad = torch.zeros_like(p, dtype=torch.float32)
+        p.grad = torch.ones_like(p, dtype=torch.float32)
     apply_update(policy, optimizer, lr=1e-3, max_grad_norm=1.0)
     writer = StateWriter(tmp_path / "stage", policy, optimizer, Place(policy.model.device, optimizer))
     writer.begin(1)
