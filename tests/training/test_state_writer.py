@@ -104,13 +104,13 @@ def test_a_state_is_that_of_its_step_whatever_is_trained_while_it_is_written(
 def test_every_file_is_hashed_once_and_by_who_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy, optimizer = trained()
     hashed: list[tuple[str, str]] = []
-    real = folders._sha256
+    real = folders.sha256_of
 
     def sha256(file: Path) -> str:
         hashed.append((file.name, threading.current_thread().name))
         return real(file)
 
-    monkeypatch.setattr(folders, "_sha256", sha256)
+    monkeypatch.setattr(folders, "sha256_of", sha256)
     writer = writer_of(tmp_path, policy, optimizer)
     writer.begin(1)
     writer.settle(wait=True)

@@ -26,6 +26,7 @@ from vold.evals.study_results import Origin
 from vold.run.console import console
 from vold.run.doors import SOURCE_OF, named_in
 from vold.run.files import read_json, write_json
+from vold.run.folders import sha256_of
 from vold.run.precision import precision
 from vold.run.shipped import resolve
 from vold.types.named import is_named
@@ -105,8 +106,7 @@ def _content(file: Path) -> str:
 @cache
 def _digest_of_file(file: Path, changed: int, size: int) -> str:
     """Once for each state of a file: every unit asks."""
-    with file.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()[:16]
+    return sha256_of(file)[:16]
 
 
 def _precisions(recipe: Recipe, settings: Mapping[str, object]) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from vold.report.text import markdown_table
 from vold.run.answers import ModelStamp
 from vold.run.as_run import RECIPE, notes_of, stage_recipes
 from vold.run.files import read_json
-from vold.run.folders import verify_directory, weights_digest
+from vold.run.folders import sha256_of, verify_directory, weights_digest
 from vold.run.shipped import resolve
 
 if TYPE_CHECKING:
@@ -152,7 +151,7 @@ def _data(run: Run, ran: Mapping[str, Recipe]) -> Iterator[tuple[str, str, str]]
     traces = run.path / "traces" / "traces.jsonl"
     if "traces" in ran and traces.is_file():
         whose = "the teacher's answers" if _asks_teacher(ran["traces"], "traces") else "the data's solutions"
-        yield "traces", f"{whose}, for {'the cold start' if 'sft' in ran else 'stage 2'}", _sha256(traces)
+        yield "traces", f"{whose}, for {'the cold start' if 'sft' in ran else 'stage 2'}", sha256_of(traces)
     for name, recipe in ran.items():
         if (section := recipe.stages_with_tasks.get(name)) is not None:
             spec = recipe.tasks[section.tasks]
@@ -160,12 +159,7 @@ def _data(run: Run, ran: Mapping[str, Recipe]) -> Iterator[tuple[str, str, str]]
             file = Path(path) if path else None
             keys = spec.model_dump(mode="json", exclude_defaults=True)
             said = ", ".join(f"{key} {_named(value) if key == 'path' else value}" for key, value in keys.items())
-            yield section.tasks, f"problems of {name}: {said}", _sha256(file) if file and file.is_file() else ""
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+            yield section.tasks, f"problems of {name}: {said}", sha256_of(file) if file and file.is_file() else ""
 
 
 def _results(results: Results | None, model: str) -> str:

@@ -48,7 +48,7 @@ def begin_directory(path: Path) -> Path:
 def written(file: Path) -> str:
     """Flush a file of a temporary directory to disk; returns its hash, for `end_directory`."""
     sync(file)
-    return _sha256(file)
+    return sha256_of(file)
 
 
 def end_directory(path: Path, hashes: Mapping[str, str] = MappingProxyType({})) -> None:
@@ -177,7 +177,7 @@ def _difference(file: Path, expected: object) -> str:
     if not file.is_file():
         return "something else" if file.exists() else "missing"
     try:
-        return "" if _sha256(file) == expected else f"{file.stat().st_size} bytes with another hash"
+        return "" if sha256_of(file) == expected else f"{file.stat().st_size} bytes with another hash"
     except OSError as error:
         return error.strerror or str(error)
 
@@ -193,6 +193,7 @@ def _way_out(path: Path) -> str:
     return "copy it again, or make it again"
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The digest of a file's bytes, in hex digits."""
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()

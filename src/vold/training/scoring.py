@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vold.engines.teachers.teachers import TeacherHandle, Teachers
     from vold.model.parallel import Processes
     from vold.run.recipe import Distill, Recipe
+    from vold.run.teacher_sections import StudentTeaches
     from vold.training.problems import Problems
     from vold.training.prompted import Step
     from vold.training.stage import Training
@@ -48,7 +49,7 @@ def _early(run: Training[Distill], teachers: Teachers) -> bool:
     e = config.engine
     elsewhere = e is not None and not e.colocate and not e.sleep
     here = elsewhere and not recipe.run.offload and not group.teachers_divided
-    here = here and not any(map(_is_average, teachers.by_route.values()))
+    here = here and not any(map(_averaged, teachers.by_route.values()))
     kinds = (h.backend.concurrent or (here and not h.backend.on_servers) for h in teachers.by_route.values())
     return bool(teachers.by_route) and all(kinds) and decides_by_group(config.objective)
 
@@ -128,15 +129,17 @@ class Scoring:
             self.average.follow()
 
 
-def _is_average(handle: TeacherHandle) -> bool:
-    return handle.told.student is not None and handle.told.student.weights == "ema"
+def _averaged(handle: TeacherHandle) -> StudentTeaches | None:
+    """How a teacher that is an average of the student's weights is made; None of any other."""
+    own = handle.told.student
+    return own if own is not None and own.weights == "ema" else None
 
 
 def _average(run: Training[Distill], teachers: Teachers) -> RunningAverage | None:
     """The running average that teachers are, in their place when they score; None where none is one."""
     for handle in teachers.by_route.values():
-        own, backend = handle.told.student, handle.backend
-        if own is not None and _is_average(handle) and isinstance(backend, StudentBackend):
+        own, backend = _averaged(handle), handle.backend
+        if own is not None and isinstance(backend, StudentBackend):
             average = RunningAverage(run.policy, run.learner.optimizer, own.rate)
             backend.within = average.in_place
             return average
